@@ -1,0 +1,1 @@
+"""What flightcache does, without doit: read, compile, describe, index, sign, verify, publish."""

@@ -1,0 +1,39 @@
+"""flight.toml as frozen values."""
+
+from provisioning.config.schema import (
+    Area,
+    AreaPart,
+    Backbone,
+    BBox,
+    Calibration,
+    Engine,
+    Flight,
+    FlightIdentity,
+    Gates,
+    Index,
+    Origin,
+    Sector,
+    Signing,
+    Tiles,
+    TileSource,
+    Waiver,
+)
+
+__all__ = [
+    "Area",
+    "AreaPart",
+    "BBox",
+    "Backbone",
+    "Calibration",
+    "Engine",
+    "Flight",
+    "FlightIdentity",
+    "Gates",
+    "Index",
+    "Origin",
+    "Sector",
+    "Signing",
+    "TileSource",
+    "Tiles",
+    "Waiver",
+]

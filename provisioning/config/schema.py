@@ -1,0 +1,277 @@
+"""flight.toml as frozen values: every key with its unit, default and reason, in one place.
+
+`parse.py` fills these from TOML; `flightcache init` and the reference page are printed from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+
+class Origin(NamedTuple):
+    """A take-off point: 1e-7 degree and millimetres above the WGS 84 ellipsoid, as in MAVLink."""
+
+    lat_e7: int
+    lon_e7: int
+    alt_mm: int | None = None
+
+
+class BBox(NamedTuple):
+    """A bounding box in 1e-7 degree. `west > east` means that it crosses the antimeridian."""
+
+    west: int
+    south: int
+    east: int
+    north: int
+
+
+def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """Declare one key of flight.toml: its default, what it means (with its unit), and its range."""
+    meta = {"doc": doc, "low": low, "high": high}
+    if default is ...:
+        return field(metadata=meta)
+    return field(default_factory=dict, metadata=meta) if default is dict else field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlightIdentity:
+    """[flight]: who flies, from where. Changing it re-signs and rebuilds nothing."""
+
+    id: str | None = setting(None, "flight id, checked at take-off (printable ASCII without spaces)")
+    aircraft: str | None = setting(None, "aircraft id, checked at take-off (printable ASCII without spaces)")
+    sector_class: str = setting("default", "sector class: names a freshness policy [sector.<name>]")
+    takeoff: Origin | None = setting(None, "take-off point {lat, lon [degree], alt_m [metre, optional]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaPart:
+    """[[area.part]]: one piece of the area; exactly one of bbox, geojson, mission."""
+
+    bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
+    geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
+    mission: Path | None = setting(None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point")
+    buffer_m: Decimal | None = setting(None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000)
+    zooms: tuple[int, ...] = setting((), "zoom levels of this part; empty: those of [area]", low=0, high=24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """[area]: what must be covered."""
+
+    bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
+    geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
+    mission: Path | None = setting(None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point")
+    buffer_m: Decimal | None = setting(None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000)
+    zooms: tuple[int, ...] = setting((), "zoom levels of the corpus", low=0, high=24)
+    min_coverage: dict[int, Decimal] = setting(dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1)
+    part: tuple[AreaPart, ...] = setting((), "more parts of the area, each with its own zooms")
+
+    @property
+    def parts(self) -> tuple[AreaPart, ...]:
+        """All parts, the one written directly in [area] first, each with its zoom levels filled in."""
+        own = AreaPart(bbox=self.bbox, geojson=self.geojson, mission=self.mission, buffer_m=self.buffer_m)
+        first = (own,) if self.bbox or self.geojson or self.mission else ()
+        return tuple(
+            AreaPart(bbox=p.bbox, geojson=p.geojson, mission=p.mission, buffer_m=p.buffer_m, zooms=p.zooms or self.zooms)
+            for p in (*first, *self.part)
+        )
+
+    @property
+    def all_zooms(self) -> tuple[int, ...]:
+        """Every zoom level asked for, ascending."""
+        return tuple(sorted({zoom for part in self.parts for zoom in part.zooms}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSource:
+    """[[tiles.source]]: a store of tiles."""
+
+    path: Path = setting(..., "XYZ directory, .mbtiles, .pmtiles or GeoTIFF")
+    name: str = setting("", "source name in ids and Manifest; empty: the file or directory name")
+    kind: Literal["auto", "xyz", "mbtiles", "pmtiles", "geotiff"] = setting("auto", "what it is; auto looks at the bytes")
+    pattern: str = setting("{z}/{x}/{y}", "xyz: path of a tile below `path`, without its extension")
+    scheme: Literal["auto", "xyz", "tms"] = setting("auto", "row order; auto: xyz for directories, as the format says for containers")
+    priority: int = setting(0, "where sources overlap the highest is taken; equal ones are all taken")
+    zoom_priority: dict[int, int] = setting(dict, "priority at single zoom levels, instead of `priority`")
+    zooms: tuple[int, ...] = setting((), "zoom levels taken from this source; empty: all", low=0, high=24)
+    captured: str = setting("", "capture date YYYY-MM-DD of all tiles, or 'metadata', 'mtime', or a CSV file z,x,y,date")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """[tiles]: where the imagery comes from and how it is judged."""
+
+    source: tuple[TileSource, ...] = setting((), "one table [[tiles.source]] for each source")
+    on_error: Literal["fail", "skip"] = setting("fail", "a tile that cannot be decoded fails the build, or is skipped and listed")
+    max_empty: Decimal = setting(Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1)
+    nodata: tuple[int, ...] = setting((), "grey level or [r, g, b] that means nodata; empty: none", low=0, high=255)
+    max_pixels: int = setting(4_194_304, "pixels of one tile image before it is refused as a decompression bomb", low=1)
+    scan: Literal["stat", "dirs", "full"] = setting("stat", "find changed tiles by each file's stat | trust unmoved directory times | hash all")
+    on_board: Literal["none", "pmtiles"] = setting("none", "put the imagery itself into the generation as tiles.pmtiles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """[[backbone]]: an ONNX model and its preprocessing."""
+
+    name: str = setting(..., "model name in engine file names (letters, digits, dash, dot)")
+    onnx: str = setting("builtin:gist-color", "ONNX file, or builtin:gist-color (544-d) or builtin:gist-gray (512-d)")
+    role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
+    preset: str = setting("", "preprocessing of a known backbone: imagenet, dinov2-salad, megaloc, mixvpr, eigenplaces, netvlad")
+    precision: Literal["fp32", "fp16", "int8"] = setting("fp32", "precision of the compiled network")
+    input: str = setting("", "name of the image input; empty: the only one")
+    output: str = setting("", "name of the descriptor output; empty: the only one")
+    size: tuple[int, ...] = setting((), "input height and width, pixel; empty: as the model fixes it", low=1, high=8192)
+    fit: Literal["resize", "crop", "pad"] = setting("resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad")
+    layout: Literal["nchw", "nhwc"] = setting("nchw", "axis order of the model's input")
+    channels: Literal["rgb", "bgr", "gray"] = setting("rgb", "channel order of the model's input")
+    scale: Decimal = setting(Decimal("0.00392156862745098"), "pixels are multiplied by this first (1/255)")
+    mean: tuple[Decimal, ...] = setting((), "then this is subtracted, per channel; empty: 0")
+    std: tuple[Decimal, ...] = setting((), "then divided by this, per channel; empty: 1")
+    pooling: Literal["none", "avg", "gem", "cls"] = setting("none", "pool a feature map or token sequence into one vector")
+    normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
+    keep_fp32: tuple[str, ...] = setting((), "fp16: nodes (names or operator types) kept in fp32")
+    calibration_tiles: int = setting(256, "int8: number of corpus tiles that calibrate the ranges", low=1)
+    profile: dict[str, int] = setting(dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1)
+    custom_ops: Path | None = setting(None, "shared library with custom operators for onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """[engine]: how backbones are compiled."""
+
+    backend: Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"] = setting("auto", "auto: tensorrt where it imports and a GPU answers, else onnxruntime")
+    host: dict[str, str] = setting(dict, "target other than this machine, for backends that cross-compile: {sm = \"86\"}")
+    batch: int = setting(8, "tiles per network call", low=1, high=1024)
+    workspace_mb: int = setting(1024, "tensorrt builder workspace limit, MiB", low=1)
+    timeout_s: int = setting(7200, "longest time for one compile, second", low=1)
+    timing_cache: bool = setting(True, "tensorrt: keep kernel timings between compiles on one host")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptors:
+    """[descriptors]: how tiles go through the network and where the results are kept."""
+
+    store: Path = setting(Path(".build/descriptors"), "descriptor store; one store can serve several caches")
+    dtype: Literal["float32", "float16"] = setting("float32", "stored precision")
+    threads: int = setting(0, "worker threads; 0: one per core", low=0, high=1024)
+    executor: Literal["threads", "dask"] = setting("threads", "threads here, or a dask cluster (extra [dask])")
+    scheduler: str = setting("", "dask scheduler address, tcp://host:port")
+    task_tiles: int = setting(250, "dask: tiles per task", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """[index]: the nearest-neighbour index over the descriptors."""
+
+    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "ivf-sq8", "hnsw-sq8"] = setting("auto", "auto chooses by the rule in docs from size, memory, latency and recall")
+    memory_mb: int = setting(4096, "memory budget of the index on board and of its build, MiB", low=1)
+    latency_ms: Decimal = setting(Decimal(50), "longest time for one query, millisecond", low=0)
+    recall: Decimal = setting(Decimal("0.99"), "auto: recall@10 aimed at; above 0.97 admits only flat and sqfp16 and sq8 whose loss is measured", low=0, high=1)
+    transform: str = setting("none", "none | center | pca(d) | pca-whiten(d), learned on the corpus")
+    rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
+    nlist: int = setting(0, "ivf-sq8: number of lists; 0: from the number of vectors", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """[[calibration]]: a file that flies with the cache unchanged."""
+
+    path: Path = setting(..., "file, copied to calibration/<file name>")
+    purpose: str = setting("camera", "what it calibrates (printable ASCII without spaces)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """[gates]: measured quality below which nothing is published."""
+
+    samples: int = setting(64, "corpus tiles measured (deterministic sample)", low=1)
+    fidelity_cosine: dict[str, Decimal] = setting(dict, "least median cosine of engine against onnxruntime fp32, per precision; default fp32 0.9999, fp16 0.999, int8 0.97", low=-1, high=1)
+    fidelity_agreement: dict[str, Decimal] = setting(dict, "least share of samples that find the same neighbour, per precision; default fp32 0.99, fp16 0.97, int8 0.85", low=0, high=1)
+    index_recall: Decimal = setting(Decimal("0.9"), "least recall@10 of the index against exact search", low=0, high=1)
+    self_localisation: Decimal = setting(Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1)
+    max_degenerate: Decimal = setting(Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sector:
+    """[sector.<class>]: how old imagery may be in a sector of this class."""
+
+    max_age_days: int | None = setting(None, "oldest capture allowed, day; absent: no limit", low=1)
+    action: Literal["fail", "warn"] = setting("fail", "what an older tile, or one without a date, does to the build")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiver:
+    """[[waiver]]: a gate knowingly passed over, recorded in the Manifest."""
+
+    gate: str = setting(..., "gate waived: freshness, coverage, fidelity, index_recall, self_localisation, degenerate")
+    by: str = setting(..., "who waives it")
+    reason: str = setting(..., "why")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """[coverage]: the walk before publishing."""
+
+    strict: bool = setting(True, "an unlisted or missing file refuses to publish; false: only warns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """[lock]: one builder at a time."""
+
+    timeout_s: Decimal = setting(Decimal(0), "how long to wait for another build, second; 0: refuse at once", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signing:
+    """[signing]: who signs the Manifest."""
+
+    key: Path | None = setting(None, "Ed25519 private key, PEM, readable by its owner only, outside this directory")
+    public_key: Path | None = setting(None, "its public half, PEM; default: `key` with .pub.pem instead of .pem")
+    command: tuple[str, ...] = setting((), "instead of key: command that gets the bytes on stdin and writes the 64-byte signature")
+    password_env: str = setting("FLIGHTCACHE_KEY_PASSWORD", "environment variable with the password of an encrypted key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publish:
+    """[publish]: what is kept and added."""
+
+    keep_generations: int = setting(2, "published generations kept, the current one included", low=1, high=100)
+    provenance: bool = setting(False, "add a CycloneDX ML-BOM and an in-toto provenance statement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flight:
+    """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory."""
+
+    root: Path
+    flight: FlightIdentity = FlightIdentity()
+    area: Area = Area()
+    tiles: Tiles = Tiles()
+    backbone: tuple[Backbone, ...] = ()
+    engine: Engine = Engine()
+    descriptors: Descriptors = Descriptors()
+    index: Index = Index()
+    calibration: tuple[Calibration, ...] = ()
+    gates: Gates = Gates()
+    sector: dict[str, Sector] = field(default_factory=dict)
+    waiver: tuple[Waiver, ...] = ()
+    coverage: Coverage = Coverage()
+    lock: Lock = Lock()
+    signing: Signing = Signing()
+    publish: Publish = Publish()
+
+    @property
+    def build_dir(self) -> Path:
+        """`.build`: targets, catalogue, stores, doit's database."""
+        return self.root / ".build"
+
+    @property
+    def descriptor_backbone(self) -> Backbone:
+        """The one backbone whose output is indexed."""
+        return next(b for b in self.backbone if b.role == "descriptor")

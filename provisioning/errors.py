@@ -1,0 +1,154 @@
+"""Every error a caller may want to tell apart, and the one form in which a user reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Error(Exception):
+    """A mistake or misfortune with a known cause.
+
+    `what` is one sentence; `file` and `key` say where; `facts` are aligned below it; `next_step` says what to do.
+    """
+
+    exit_code = 10
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: Path | str | None = None,
+        key: str | None = None,
+        facts: Mapping[str, object] | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.file = None if file is None else str(file)
+        self.key = key
+        self.facts = dict(facts or {})
+        self.next_step = next_step
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_revive, (type(self), self.__dict__))
+
+    def __str__(self) -> str:
+        rows = {"file": self.file, "key": self.key, **self.facts, "next step": self.next_step}
+        shown = {name: value for name, value in rows.items() if value is not None}
+        width = max(map(len, shown), default=0)
+        return "\n".join([self.what, *(f"  {name + ':':<{width + 1}} {value}" for name, value in shown.items())])
+
+
+def _revive(kind: type[Error], state: dict[str, object]) -> Error:
+    """Rebuild an error that crossed a process boundary."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, state["what"])
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(Error):
+    """flight.toml cannot be used; every issue is listed in one error."""
+
+    exit_code = 11
+
+
+class EmptyCorpusError(Error):
+    """No tile lies inside the area at the chosen zoom levels."""
+
+    exit_code = 12
+
+
+class TileError(Error):
+    """A tile or a tile source cannot be read or decoded."""
+
+    exit_code = 13
+
+
+class AreaError(Error):
+    """An area, polygon or mission file cannot be understood."""
+
+    exit_code = 14
+
+
+class BackboneError(Error):
+    """An ONNX model cannot be used as it is declared."""
+
+    exit_code = 15
+
+
+class EngineError(Error):
+    """An engine cannot be compiled, read or run on this host."""
+
+    exit_code = 16
+
+
+class DescriptorError(Error):
+    """A descriptor is non-finite, degenerate, or its store is damaged."""
+
+    exit_code = 17
+
+
+class IndexError_(Error):
+    """An index cannot be built within its limits, or its bytes are not an index."""
+
+    exit_code = 18
+
+
+class GateError(Error):
+    """A measured quality is below its threshold; nothing is published."""
+
+    exit_code = 19
+
+
+class ManifestError(Error):
+    """A Manifest cannot be made, or its bytes are not one."""
+
+    exit_code = 20
+
+
+class ManifestCoverageError(Error):
+    """The walk found files that the Manifest does not list, or lists that are not there."""
+
+    exit_code = 21
+
+
+class VerificationError(Error):
+    """A cache was refused by the verifier; `facts` holds every reason."""
+
+    exit_code = 22
+
+
+class BuildLockHeldError(Error):
+    """Another process builds in this cache directory."""
+
+    exit_code = 23
+
+    def __init__(self, what: str, *, pid: int | None = None, **where: object) -> None:
+        super().__init__(what, **where)  # type: ignore[arg-type]
+        self.pid = pid
+
+
+class FilesystemError(Error):
+    """The file system cannot keep our promises, is full, read-only, or refused a call."""
+
+    exit_code = 24
+
+
+class SigningError(Error):
+    """A key cannot be read, is not safe to use, or a signature could not be made."""
+
+    exit_code = 25
+
+
+class DeliveryError(Error):
+    """A bundle cannot be written, read or installed."""
+
+    exit_code = 26
+
+
+class StoppedError(Error):
+    """The build was told to stop (SIGINT, SIGTERM) and stopped in order."""
+
+    exit_code = 27

@@ -1,0 +1,33 @@
+"""Structured events: one logger, one record per event, fields instead of prose.
+
+Kinds are stable names below `c10.provision.`; a handler turns records into JSON lines or a calm line for a person.
+No key material is ever a field.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+LOGGER = logging.getLogger("c10.provision")
+PREFIX = "c10.provision."
+PROGRESS = "progress"
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total); cheap to call often."""
+
+
+def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log one event of `kind` (without the prefix) with its fields."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, PREFIX + kind, extra={"kind": PREFIX + kind, "fields": fields})
+
+
+def warn(kind: str, /, **fields: object) -> None:
+    """Log an event that a person should see again at the end of the build."""
+    event(kind, level=logging.WARNING, **fields)
+
+
+def progress(task: str, done: int, total: int, *, unit: str = "") -> None:
+    """Report progress of long work; free when nobody listens (level DEBUG)."""
+    event(PROGRESS, level=logging.DEBUG, task=task, done=done, total=total, unit=unit)
