@@ -1,0 +1,55 @@
+"""The `flightcache` command: one module a command, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from provisioning.errors import Error
+
+COMMANDS = {
+    "init": "write flight.toml and the doit files of a new cache directory",
+}
+"""Name and summary of each command; its module is `provisioning.cli.<name>` with `arguments(parser)` and `run(args)`."""
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Return the parser; only the chosen command's module is imported and asked for its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="flightcache",
+        description="Build, sign, verify and carry the flight cache of an aircraft that navigates by satellite tiles.",
+        epilog="example: flightcache init mycache --tiles tiles/ && cd mycache && doit",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == chosen:
+            importlib.import_module(_module(name)).arguments(command)
+    return parser
+
+
+def _module(command: str) -> str:
+    return "provisioning.cli." + command.replace("-", "_")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    args = _parser(chosen if chosen in COMMANDS else None).parse_args(words)
+    try:
+        return int(importlib.import_module(_module(args.command)).run(args))
+    except Error as error:
+        print(f"flightcache {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"flightcache {args.command}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
