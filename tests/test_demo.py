@@ -1,0 +1,84 @@
+"""Promises of the demo imagery."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from provisioning import demo, geo
+
+PATCH_SHA256 = "1bdb4b211c0b752db32bf208ad61d6375bb84ca613b4e64311d325ebf009ac4e"
+"""Digest of one drawn patch: the same on every processor."""
+
+
+@pytest.fixture(scope="module")
+def imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imagery")
+    demo.write_demo_tiles(folder)
+    return folder
+
+
+def _pixels(imagery: Path, z: int, x: int, y: int) -> np.ndarray:
+    return simplejpeg.decode_jpeg((imagery / str(z) / str(x) / f"{y}.jpg").read_bytes())
+
+
+def _places(imagery: Path) -> list[tuple[int, int, int]]:
+    return sorted(
+        (int(path.parent.parent.name), int(path.parent.name), int(path.stem)) for path in imagery.rglob("*.jpg")
+    )
+
+
+def test_imagery_has_five_hundred_tiles_on_two_levels_of_256_pixels(imagery):
+    places = _places(imagery)
+    assert len(places) >= 500
+    assert {z for z, _, _ in places} == set(demo.ZOOMS)
+    assert _pixels(imagery, *places[0]).shape == (256, 256, 3)
+
+
+def test_drawing_gives_the_same_pixels_on_every_machine():
+    assert hashlib.sha256(demo.draw_patch(5, 4).tobytes()).hexdigest() == PATCH_SHA256
+
+
+def test_second_writing_gives_the_same_files(imagery, tmp_path):
+    demo.write_demo_tiles(tmp_path)
+    for path in imagery.rglob("*.jpg"):
+        assert (tmp_path / path.relative_to(imagery)).read_bytes() == path.read_bytes()
+
+
+def test_parent_is_the_mean_of_its_children(imagery):
+    fine, coarse = demo.ZOOMS[1], demo.ZOOMS[0]
+    x, y = demo.WEST_COLUMN + 6, demo.NORTH_ROW + 5
+    rows = [np.hstack([_pixels(imagery, fine, 2 * x + dx, 2 * y + dy) for dx in (0, 1)]) for dy in (0, 1)]
+    difference = demo.downsample(np.vstack(rows)).astype(int) - _pixels(imagery, coarse, x, y)
+    assert np.abs(difference).mean() < 5  # two JPEG compressions
+
+
+def test_neighbours_meet_without_a_seam():
+    left, right = demo.draw_patch(3, 3).astype(int), demo.draw_patch(4, 3).astype(int)
+    across = np.abs(right[:, 0] - left[:, -1]).mean()
+    within = np.abs(np.diff(left[:, -64:], axis=1)).mean()
+    assert across < 1.5 * within
+
+
+def test_every_tile_is_expected_in_the_area_and_no_other(imagery):
+    box = demo.area()
+    north_west = geo.tile_bounds_e7(demo.ZOOMS[0], demo.WEST_COLUMN, demo.NORTH_ROW)
+    assert north_west.west < box.west < north_west.east
+    assert north_west.south < box.north < north_west.north
+    last = geo.tile_bounds_e7(
+        demo.ZOOMS[1], 2 * (demo.WEST_COLUMN + demo.COLUMNS) - 1, 2 * (demo.NORTH_ROW + demo.ROWS) - 1
+    )
+    assert last.west < box.east < last.east
+    assert last.south < box.south < last.north
+
+
+def test_places_can_be_told_apart_but_for_open_water(imagery):
+    fine = [place for place in _places(imagery) if place[0] == demo.ZOOMS[1]]
+    small = np.stack([_pixels(imagery, *place).reshape(16, 16, 16, 16, 3).mean(axis=(1, 3)).ravel() for place in fine])
+    small -= small.mean(axis=0)
+    small /= np.linalg.norm(small, axis=1, keepdims=True)
+    similar = small @ small.T - 2 * np.eye(len(fine))
+    assert (similar.max(axis=1) > 0.95).mean() < 0.03
+    assert np.median(similar.max(axis=1)) < 0.8
