@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
     """Log one event of `kind` (without the prefix) with its fields."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, PREFIX + kind, extra={"kind": PREFIX + kind, "fields": fields})
+        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "fields": fields})
 
 
 def warn(kind: str, /, **fields: object) -> None:

@@ -8,24 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-
-class Origin(NamedTuple):
-    """A take-off point: 1e-7 degree and millimetres above the WGS 84 ellipsoid, as in MAVLink."""
-
-    lat_e7: int
-    lon_e7: int
-    alt_mm: int | None = None
-
-
-class BBox(NamedTuple):
-    """A bounding box in 1e-7 degree. `west > east` means that it crosses the antimeridian."""
-
-    west: int
-    south: int
-    east: int
-    north: int
+from provisioning.angles import BBox as BBox
+from provisioning.angles import Origin as Origin
 
 
 def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -52,8 +38,12 @@ class AreaPart:
 
     bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
     geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
-    mission: Path | None = setting(None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point")
-    buffer_m: Decimal | None = setting(None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000)
+    mission: Path | None = setting(
+        None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point"
+    )
+    buffer_m: Decimal | None = setting(
+        None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000
+    )
     zooms: tuple[int, ...] = setting((), "zoom levels of this part; empty: those of [area]", low=0, high=24)
 
 
@@ -63,10 +53,16 @@ class Area:
 
     bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
     geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
-    mission: Path | None = setting(None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point")
-    buffer_m: Decimal | None = setting(None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000)
+    mission: Path | None = setting(
+        None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point"
+    )
+    buffer_m: Decimal | None = setting(
+        None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000
+    )
     zooms: tuple[int, ...] = setting((), "zoom levels of the corpus", low=0, high=24)
-    min_coverage: dict[int, Decimal] = setting(dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1)
+    min_coverage: dict[int, Decimal] = setting(
+        dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1
+    )
     part: tuple[AreaPart, ...] = setting((), "more parts of the area, each with its own zooms")
 
     @property
@@ -75,7 +71,9 @@ class Area:
         own = AreaPart(bbox=self.bbox, geojson=self.geojson, mission=self.mission, buffer_m=self.buffer_m)
         first = (own,) if self.bbox or self.geojson or self.mission else ()
         return tuple(
-            AreaPart(bbox=p.bbox, geojson=p.geojson, mission=p.mission, buffer_m=p.buffer_m, zooms=p.zooms or self.zooms)
+            AreaPart(
+                bbox=p.bbox, geojson=p.geojson, mission=p.mission, buffer_m=p.buffer_m, zooms=p.zooms or self.zooms
+            )
             for p in (*first, *self.part)
         )
 
@@ -91,13 +89,19 @@ class TileSource:
 
     path: Path = setting(..., "XYZ directory, .mbtiles, .pmtiles or GeoTIFF")
     name: str = setting("", "source name in ids and Manifest; empty: the file or directory name")
-    kind: Literal["auto", "xyz", "mbtiles", "pmtiles", "geotiff"] = setting("auto", "what it is; auto looks at the bytes")
+    kind: Literal["auto", "xyz", "mbtiles", "pmtiles", "geotiff"] = setting(
+        "auto", "what it is; auto looks at the bytes"
+    )
     pattern: str = setting("{z}/{x}/{y}", "xyz: path of a tile below `path`, without its extension")
-    scheme: Literal["auto", "xyz", "tms"] = setting("auto", "row order; auto: xyz for directories, as the format says for containers")
+    scheme: Literal["auto", "xyz", "tms"] = setting(
+        "auto", "row order; auto: xyz for directories, as the format says for containers"
+    )
     priority: int = setting(0, "where sources overlap the highest is taken; equal ones are all taken")
     zoom_priority: dict[int, int] = setting(dict, "priority at single zoom levels, instead of `priority`")
     zooms: tuple[int, ...] = setting((), "zoom levels taken from this source; empty: all", low=0, high=24)
-    captured: str = setting("", "capture date YYYY-MM-DD of all tiles, or 'metadata', 'mtime', or a CSV file z,x,y,date")
+    captured: str = setting(
+        "", "capture date YYYY-MM-DD of all tiles, or 'metadata', 'mtime', or a CSV file z,x,y,date"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +109,20 @@ class Tiles:
     """[tiles]: where the imagery comes from and how it is judged."""
 
     source: tuple[TileSource, ...] = setting((), "one table [[tiles.source]] for each source")
-    on_error: Literal["fail", "skip"] = setting("fail", "a tile that cannot be decoded fails the build, or is skipped and listed")
-    max_empty: Decimal = setting(Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1)
+    on_error: Literal["fail", "skip"] = setting(
+        "fail", "a tile that cannot be decoded fails the build, or is skipped and listed"
+    )
+    max_empty: Decimal = setting(
+        Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1
+    )
     nodata: tuple[int, ...] = setting((), "grey level or [r, g, b] that means nodata; empty: none", low=0, high=255)
     max_pixels: int = setting(4_194_304, "pixels of one tile image before it is refused as a decompression bomb", low=1)
-    scan: Literal["stat", "dirs", "full"] = setting("stat", "find changed tiles by each file's stat | trust unmoved directory times | hash all")
-    on_board: Literal["none", "pmtiles"] = setting("none", "put the imagery itself into the generation as tiles.pmtiles")
+    scan: Literal["stat", "dirs", "full"] = setting(
+        "stat", "find changed tiles by each file's stat | trust unmoved directory times | hash all"
+    )
+    on_board: Literal["none", "pmtiles"] = setting(
+        "none", "put the imagery itself into the generation as tiles.pmtiles"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,22 +132,30 @@ class Backbone:
     name: str = setting(..., "model name in engine file names (letters, digits, dash, dot)")
     onnx: str = setting("builtin:gist-color", "ONNX file, or builtin:gist-color (544-d) or builtin:gist-gray (512-d)")
     role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
-    preset: str = setting("", "preprocessing of a known backbone: imagenet, dinov2-salad, megaloc, mixvpr, eigenplaces, netvlad")
+    preset: str = setting(
+        "", "preprocessing of a known backbone: imagenet, dinov2-salad, megaloc, mixvpr, eigenplaces, netvlad"
+    )
     precision: Literal["fp32", "fp16", "int8"] = setting("fp32", "precision of the compiled network")
     input: str = setting("", "name of the image input; empty: the only one")
     output: str = setting("", "name of the descriptor output; empty: the only one")
     size: tuple[int, ...] = setting((), "input height and width, pixel; empty: as the model fixes it", low=1, high=8192)
-    fit: Literal["resize", "crop", "pad"] = setting("resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad")
+    fit: Literal["resize", "crop", "pad"] = setting(
+        "resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad"
+    )
     layout: Literal["nchw", "nhwc"] = setting("nchw", "axis order of the model's input")
     channels: Literal["rgb", "bgr", "gray"] = setting("rgb", "channel order of the model's input")
     scale: Decimal = setting(Decimal("0.00392156862745098"), "pixels are multiplied by this first (1/255)")
     mean: tuple[Decimal, ...] = setting((), "then this is subtracted, per channel; empty: 0")
     std: tuple[Decimal, ...] = setting((), "then divided by this, per channel; empty: 1")
-    pooling: Literal["none", "avg", "gem", "cls"] = setting("none", "pool a feature map or token sequence into one vector")
+    pooling: Literal["none", "avg", "gem", "cls"] = setting(
+        "none", "pool a feature map or token sequence into one vector"
+    )
     normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
     keep_fp32: tuple[str, ...] = setting((), "fp16: nodes (names or operator types) kept in fp32")
     calibration_tiles: int = setting(256, "int8: number of corpus tiles that calibrate the ranges", low=1)
-    profile: dict[str, int] = setting(dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1)
+    profile: dict[str, int] = setting(
+        dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1
+    )
     custom_ops: Path | None = setting(None, "shared library with custom operators for onnxruntime")
 
 
@@ -143,8 +163,10 @@ class Backbone:
 class Engine:
     """[engine]: how backbones are compiled."""
 
-    backend: Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"] = setting("auto", "auto: tensorrt where it imports and a GPU answers, else onnxruntime")
-    host: dict[str, str] = setting(dict, "target other than this machine, for backends that cross-compile: {sm = \"86\"}")
+    backend: Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"] = setting(
+        "auto", "auto: tensorrt where it imports and a GPU answers, else onnxruntime"
+    )
+    host: dict[str, str] = setting(dict, 'target other than this machine, for backends that cross-compile: {sm = "86"}')
     batch: int = setting(8, "tiles per network call", low=1, high=1024)
     workspace_mb: int = setting(1024, "tensorrt builder workspace limit, MiB", low=1)
     timeout_s: int = setting(7200, "longest time for one compile, second", low=1)
@@ -167,10 +189,17 @@ class Descriptors:
 class Index:
     """[index]: the nearest-neighbour index over the descriptors."""
 
-    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "ivf-sq8", "hnsw-sq8"] = setting("auto", "auto chooses by the rule in docs from size, memory, latency and recall")
+    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "ivf-sq8", "hnsw-sq8"] = setting(
+        "auto", "auto chooses by the rule in docs from size, memory, latency and recall"
+    )
     memory_mb: int = setting(4096, "memory budget of the index on board and of its build, MiB", low=1)
     latency_ms: Decimal = setting(Decimal(50), "longest time for one query, millisecond", low=0)
-    recall: Decimal = setting(Decimal("0.99"), "auto: recall@10 aimed at; above 0.97 admits only flat and sqfp16 and sq8 whose loss is measured", low=0, high=1)
+    recall: Decimal = setting(
+        Decimal("0.99"),
+        "auto: recall@10 aimed at; above 0.97 admits only flat and sqfp16 and sq8 whose loss is measured",
+        low=0,
+        high=1,
+    )
     transform: str = setting("none", "none | center | pca(d) | pca-whiten(d), learned on the corpus")
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
     nlist: int = setting(0, "ivf-sq8: number of lists; 0: from the number of vectors", low=0)
@@ -189,11 +218,25 @@ class Gates:
     """[gates]: measured quality below which nothing is published."""
 
     samples: int = setting(64, "corpus tiles measured (deterministic sample)", low=1)
-    fidelity_cosine: dict[str, Decimal] = setting(dict, "least median cosine of engine against onnxruntime fp32, per precision; default fp32 0.9999, fp16 0.999, int8 0.97", low=-1, high=1)
-    fidelity_agreement: dict[str, Decimal] = setting(dict, "least share of samples that find the same neighbour, per precision; default fp32 0.99, fp16 0.97, int8 0.85", low=0, high=1)
+    fidelity_cosine: dict[str, Decimal] = setting(
+        dict,
+        "least median cosine of engine against onnxruntime fp32, per precision; default fp32 0.9999, fp16 0.999, int8 0.97",
+        low=-1,
+        high=1,
+    )
+    fidelity_agreement: dict[str, Decimal] = setting(
+        dict,
+        "least share of samples that find the same neighbour, per precision; default fp32 0.99, fp16 0.97, int8 0.85",
+        low=0,
+        high=1,
+    )
     index_recall: Decimal = setting(Decimal("0.9"), "least recall@10 of the index against exact search", low=0, high=1)
-    self_localisation: Decimal = setting(Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1)
-    max_degenerate: Decimal = setting(Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1)
+    self_localisation: Decimal = setting(
+        Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1
+    )
+    max_degenerate: Decimal = setting(
+        Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +276,12 @@ class Signing:
 
     key: Path | None = setting(None, "Ed25519 private key, PEM, readable by its owner only, outside this directory")
     public_key: Path | None = setting(None, "its public half, PEM; default: `key` with .pub.pem instead of .pem")
-    command: tuple[str, ...] = setting((), "instead of key: command that gets the bytes on stdin and writes the 64-byte signature")
-    password_env: str = setting("FLIGHTCACHE_KEY_PASSWORD", "environment variable with the password of an encrypted key")
+    command: tuple[str, ...] = setting(
+        (), "instead of key: command that gets the bytes on stdin and writes the 64-byte signature"
+    )
+    password_env: str = setting(
+        "FLIGHTCACHE_KEY_PASSWORD", "environment variable with the password of an encrypted key"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,216 @@
+"""What a well-typed flight.toml can still get wrong: contradictions, impossible areas, missing files, open keys."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from provisioning.config.schema import Area, AreaPart, BBox, Flight
+
+Found = tuple[str, str]
+"""(key, problem)."""
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
+ID_TEXT = re.compile(r"[\x21-\x7e]{1,128}")
+MERCATOR_LIMIT_E7 = 850_511_287
+MOST_TILES = 50_000_000
+MOST_SOURCES = 256
+TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
+DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
+BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
+PRESETS = ("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad")
+GATES = ("coverage", "freshness", "fidelity", "index_recall", "self_localisation", "degenerate", "batch_invariance")
+
+
+def check(flight: Flight) -> Iterator[Found]:
+    """Yield every contradiction in `flight`, and every file it names that is not there."""
+    for rule in _RULES:
+        yield from rule(flight)
+
+
+def _identity(flight: Flight) -> Iterator[Found]:
+    names = {"id": flight.flight.id, "aircraft": flight.flight.aircraft, "sector_class": flight.flight.sector_class}
+    for name, value in names.items():
+        if value is not None and not ID_TEXT.fullmatch(value):
+            yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
+    origin = flight.flight.takeoff
+    if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
+        yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
+
+
+def _area(flight: Flight) -> Iterator[Found]:
+    area = flight.area
+    if not area.parts:
+        yield "area", "needs one of bbox, geojson, mission, or an [[area.part]]"
+    own = AreaPart(bbox=area.bbox, geojson=area.geojson, mission=area.mission, buffer_m=area.buffer_m, zooms=area.zooms)
+    yield from _part(own, "area", required=False)
+    for n, part in enumerate(area.part):
+        yield from _part(part, f"area.part[{n}]", required=True)
+    if any(not part.zooms for part in area.parts):
+        yield "area.zooms", "is empty: name the zoom levels of the corpus, e.g. [16, 17]"
+    for zoom in area.min_coverage.keys() - set(area.all_zooms):
+        yield f"area.min_coverage.{zoom}", f"zoom {zoom} is not among the zoom levels {list(area.all_zooms)}"
+    yield from _size(area)
+
+
+def _part(part: AreaPart, key: str, *, required: bool) -> Iterator[Found]:
+    given = [name for name in ("bbox", "geojson", "mission") if getattr(part, name) is not None]
+    if len(given) > 1 or (required and not given):
+        yield key, f"needs exactly one of bbox, geojson, mission; got {', '.join(given) or 'none'}"
+    if part.bbox:
+        yield from _bbox(part.bbox, f"{key}.bbox")
+        if part.buffer_m is not None:
+            yield f"{key}.buffer_m", "applies to a geojson or a mission, not to a bbox"
+    if len(set(part.zooms)) != len(part.zooms):
+        yield f"{key}.zooms", f"names a zoom level twice: {list(part.zooms)}"
+
+
+def _bbox(bbox: BBox, key: str) -> Iterator[Found]:
+    if bbox.south >= bbox.north:
+        yield key, "south is not below north: the order is [west, south, east, north]"
+    if bbox.west == bbox.east:
+        yield key, "west equals east: the order is [west, south, east, north]"
+    if max(abs(bbox.south), abs(bbox.north)) > MERCATOR_LIMIT_E7:
+        yield key, "reaches beyond 85.0511287 degrees of latitude, where Web Mercator tiles end"
+    if bbox.west > bbox.east and _width_e7(bbox) > 1_800_000_000:
+        yield key, "west > east means across the antimeridian, which would span more than half the world: swap them"
+
+
+def _width_e7(bbox: BBox) -> int:
+    return (bbox.east - bbox.west) % 3_600_000_000
+
+
+def _size(area: Area) -> Iterator[Found]:
+    """An area of more tiles than any disk holds is a slip of the keyboard."""
+    boxes = [(part.bbox, zoom) for part in area.parts if part.bbox for zoom in part.zooms]
+    tiles = sum(_tiles(bbox, zoom) for bbox, zoom in boxes)
+    if tiles > MOST_TILES:
+        yield "area", f"spans about {tiles:,.0f} tiles, more than {MOST_TILES:,}: check bbox and zooms"
+
+
+def _tiles(bbox: BBox, zoom: int) -> float:
+    def row(lat_e7: int) -> float:
+        lat = math.radians(max(-MERCATOR_LIMIT_E7, min(MERCATOR_LIMIT_E7, lat_e7)) / 1e7)
+        return math.asinh(math.tan(lat)) / (2 * math.pi)
+
+    return 4.0**zoom * (_width_e7(bbox) / 3.6e9) * abs(row(bbox.north) - row(bbox.south))
+
+
+def _tiles_section(flight: Flight) -> Iterator[Found]:
+    sources = flight.tiles.source
+    if not sources:
+        yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
+    if len(sources) > MOST_SOURCES:
+        yield "tiles.source", f"has {len(sources)} sources, more than {MOST_SOURCES}"
+    for n, source in enumerate(sources):
+        key = f"tiles.source[{n}]"
+        if not ID_TEXT.fullmatch(source.name or source.path.name):
+            yield f"{key}.name", "expected printable ASCII without spaces: give the source a name"
+        if not DATE_OR_RULE.fullmatch(source.captured):
+            yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
+        if source.kind in ("auto", "xyz") and not all(p in source.pattern for p in ("{z}", "{x}", "{y}")):
+            yield f"{key}.pattern", "must contain {z}, {x} and {y}"
+    yield from _twice("tiles.source.name", "name", (s.name or s.path.name for s in sources))
+    if len(flight.tiles.nodata) not in (0, 1, 3):
+        yield "tiles.nodata", "expected one grey level, or three for red, green, blue"
+
+
+def _twice(key: str, what: str, names: Iterable[str]) -> Iterator[Found]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield key, f"{count} entries have the {what} {name!r}"
+
+
+def _backbones(flight: Flight) -> Iterator[Found]:
+    descriptors = [b.name for b in flight.backbone if b.role == "descriptor"]
+    if len(descriptors) != 1:
+        found = ", ".join(descriptors) or "none"
+        yield "backbone.role", f"exactly one backbone has the role 'descriptor'; found {found}"
+    yield from _twice("backbone.name", "name", (b.name for b in flight.backbone))
+    for n, backbone in enumerate(flight.backbone):
+        key = f"backbone[{n}]"
+        if not MODEL_NAME.fullmatch(backbone.name):
+            yield f"{key}.name", f"expected letters, digits, dash and dot, got {backbone.name!r}"
+        if not ID_TEXT.fullmatch(backbone.role):
+            yield f"{key}.role", f"expected printable ASCII without spaces, got {backbone.role!r}"
+        if backbone.preset not in PRESETS:
+            yield f"{key}.preset", f"expected one of {', '.join(PRESETS[1:])}, got {backbone.preset!r}"
+        if len(backbone.size) not in (0, 1, 2):
+            yield f"{key}.size", "expected [height, width] in pixels"
+        channels = 1 if backbone.channels == "gray" else 3
+        for name in ("mean", "std"):
+            if len(getattr(backbone, name)) not in (0, 1, channels):
+                yield f"{key}.{name}", f"expected {channels} number{'s' * (channels > 1)}"
+        if any(value == 0 for value in backbone.std):
+            yield f"{key}.std", "contains 0"
+        if backbone.profile and backbone.profile.keys() - {"min", "opt", "max"}:
+            yield f"{key}.profile", "expected the keys min, opt, max"
+
+
+def _index(flight: Flight) -> Iterator[Found]:
+    if not TRANSFORM.fullmatch(flight.index.transform):
+        yield "index.transform", f"expected none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
+    for n, waiver in enumerate(flight.waiver):
+        if waiver.gate not in GATES:
+            yield f"waiver[{n}].gate", f"expected one of {', '.join(GATES)}, got {waiver.gate!r}"
+    if flight.descriptors.executor == "dask" and not flight.descriptors.scheduler:
+        yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
+
+
+def _files(flight: Flight) -> Iterator[Found]:
+    for key, path, is_there in _named_files(flight):
+        if not is_there(path):
+            yield key, f"no such file: {path}"
+    yield from _twice("calibration.path", "file name", (c.path.name for c in flight.calibration))
+    for n, calibration in enumerate(flight.calibration):
+        if not ID_TEXT.fullmatch(calibration.path.name):
+            yield f"calibration[{n}].path", "file name must be printable ASCII without spaces"
+        if not ID_TEXT.fullmatch(calibration.purpose):
+            yield f"calibration[{n}].purpose", "expected printable ASCII without spaces"
+
+
+def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
+    for n, source in enumerate(flight.tiles.source):
+        yield f"tiles.source[{n}].path", source.path, Path.exists
+        if source.captured.endswith(".csv"):
+            yield f"tiles.source[{n}].captured", flight.root / source.captured, Path.is_file
+    for n, backbone in enumerate(flight.backbone):
+        if backbone.onnx not in BUILTINS:
+            yield f"backbone[{n}].onnx", flight.root / Path(backbone.onnx).expanduser(), Path.is_file
+        if backbone.custom_ops:
+            yield f"backbone[{n}].custom_ops", backbone.custom_ops, Path.is_file
+    for n, calibration in enumerate(flight.calibration):
+        yield f"calibration[{n}].path", calibration.path, Path.is_file
+    for part, key in ((flight.area, "area"), *((p, f"area.part[{n}]") for n, p in enumerate(flight.area.part))):
+        for name in ("geojson", "mission"):
+            if path := getattr(part, name):
+                yield f"{key}.{name}", path, Path.is_file
+
+
+def _signing(flight: Flight) -> Iterator[Found]:
+    signing = flight.signing
+    if bool(signing.key) == bool(signing.command):
+        yield "signing", "needs exactly one of key and command"
+    if signing.command and not signing.public_key:
+        yield "signing.public_key", "is needed with signing.command"
+    if signing.public_key and not signing.public_key.is_file():
+        yield "signing.public_key", f"no such file: {signing.public_key}"
+    if signing.key is None:
+        return
+    try:
+        mode = os.stat(signing.key).st_mode
+    except OSError as error:
+        yield "signing.key", f"{signing.key}: {error.strerror}; make one with `flightcache keygen {signing.key}`"
+        return
+    if not stat.S_ISREG(mode):
+        yield "signing.key", f"{signing.key} is not a regular file"
+    elif mode & 0o077:
+        yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
+
+
+_RULES = (_identity, _area, _tiles_section, _backbones, _index, _files, _signing)

@@ -1,0 +1,252 @@
+"""flight.toml → `Flight`: every mistake is found in one reading and reported with file, key and what was expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+import types
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from provisioning.config.check import check
+from provisioning.config.schema import BBox, Flight, Origin
+from provisioning.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # the same parser, for Python 3.10
+
+FILE = "flight.toml"
+LARGEST_FILE_BYTES = 1 << 20
+_INVALID: Any = object()
+
+
+class Issue(NamedTuple):
+    """One mistake: the key as the user would write it, and what was expected there."""
+
+    key: str
+    problem: str
+
+
+class _Reading:
+    """Converts TOML values to the types of the schema and keeps every issue that it meets."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.issues: list[Issue] = []
+
+    def bad(self, key: str, problem: str) -> Any:
+        self.issues.append(Issue(key, problem))
+        return _INVALID
+
+    def table(self, kind: type, raw: object, key: str, **given: object) -> Any:
+        """Convert one TOML table into the dataclass `kind`."""
+        if not isinstance(raw, Mapping):
+            return self.bad(key, f"expected a table, got {_shown(raw)}")
+        fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "root"}
+        hints = get_type_hints(kind)
+        for name in raw.keys() - fields.keys():
+            self.bad(_join(key, name), f"unknown key{_nearest(name, fields)}")
+        values = dict(given)
+        for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if name in raw:
+                value = self.value(hints[name], raw[name], _join(key, name), field.metadata)
+            elif required:
+                value = self.bad(_join(key, name), f"is missing: {field.metadata['doc']}")
+            else:
+                continue
+            if value is not _INVALID:
+                values[name] = value
+            elif required:  # a stand-in, so that the other checks can go on; the issue is already kept
+                values[name] = self.root if hints[name] is Path else ""
+        return kind(**values)
+
+    def value(self, hint: Any, raw: object, key: str, meta: Mapping[str, Any]) -> Any:
+        """Convert one value to the type `hint`."""
+        origin, args = get_origin(hint), get_args(hint)
+        if origin in (Union, types.UnionType):
+            return self.value(next(a for a in args if a is not type(None)), raw, key, meta)
+        if origin is Literal:
+            if raw in args:
+                return raw
+            return self.bad(key, f"expected one of {', '.join(args)}, got {_shown(raw)}{_nearest(str(raw), args)}")
+        if origin is tuple and hint not in (BBox, Origin):
+            return self.items(args[0], raw, key, meta)
+        if origin is dict:
+            return self.mapping(args, raw, key, meta)
+        if dataclasses.is_dataclass(hint):
+            return self.table(hint, raw, key)  # type: ignore[arg-type]
+        return _SCALARS[hint](self, raw, key, meta)
+
+    def items(self, hint: Any, raw: object, key: str, meta: Mapping[str, Any]) -> Any:
+        if not isinstance(raw, list):
+            return self.bad(key, f"expected a list, got {_shown(raw)}")
+        values = tuple(self.value(hint, item, f"{key}[{n}]", meta) for n, item in enumerate(raw))
+        return tuple(value for value in values if value is not _INVALID)
+
+    def mapping(self, hints: tuple[Any, Any], raw: object, key: str, meta: Mapping[str, Any]) -> Any:
+        if not isinstance(raw, Mapping):
+            return self.bad(key, f"expected a table, got {_shown(raw)}")
+        result = {}
+        for name, item in raw.items():
+            if hints[0] is int and not re.fullmatch(r"\d{1,2}", name):
+                self.bad(_join(key, name), "expected a zoom level as the key")
+                continue
+            result[hints[0](name)] = self.value(hints[1], item, _join(key, name), meta)
+        return {name: value for name, value in result.items() if value is not _INVALID}
+
+    def number(self, raw: object, key: str, meta: Mapping[str, Any], *, whole: bool) -> Any:
+        expected = "a whole number" if whole else "a number"
+        if isinstance(raw, bool) or not isinstance(raw, int if whole else (int, Decimal)):
+            return self.bad(key, f"expected {expected}, got {_shown(raw)}")
+        if isinstance(raw, Decimal) and not raw.is_finite():
+            return self.bad(key, f"expected {expected}, got {raw}")
+        low, high = meta.get("low"), meta.get("high")
+        if (low is not None and raw < low) or (high is not None and raw > high):
+            limits = f"at least {low}" if high is None else f"between {low} and {high}"
+            return self.bad(key, f"expected {expected} {limits}, got {raw}")
+        return raw if whole else Decimal(raw)
+
+    def text(self, raw: object, key: str) -> Any:
+        if not isinstance(raw, str):
+            return self.bad(key, f"expected text in quotes, got {_shown(raw)}")
+        return self.bad(key, "contains a NUL character") if "\0" in raw else raw
+
+    def path(self, raw: object, key: str) -> Any:
+        text = self.text(raw, key)
+        if text is _INVALID:
+            return text
+        return self.root / Path(text).expanduser() if text else self.bad(key, "expected a path, got an empty text")
+
+    def flag(self, raw: object, key: str) -> Any:
+        return raw if isinstance(raw, bool) else self.bad(key, f"expected true or false, got {_shown(raw)}")
+
+    def degrees_e7(self, raw: object, key: str, limit: int) -> Any:
+        """Convert decimal degrees to whole 1e-7 degree; more than 7 decimals cannot be kept and are refused."""
+        degrees = self.number(raw, key, {"low": -limit, "high": limit}, whole=False)
+        if degrees is _INVALID:
+            return degrees
+        scaled = degrees.scaleb(7)
+        if scaled != scaled.to_integral_value():
+            return self.bad(key, f"expected at most 7 decimals, got {raw}")
+        return int(scaled)
+
+    def bbox(self, raw: object, key: str, meta: Mapping[str, Any]) -> Any:  # noqa: ARG002 - one signature for all
+        if not isinstance(raw, list) or len(raw) != 4:
+            return self.bad(key, f"expected [west, south, east, north] in degrees, got {_shown(raw)}")
+        sides = [
+            self.degrees_e7(side, f"{key}[{n}] ({name})", limit)
+            for n, (side, name, limit) in enumerate(
+                zip(raw, ("west", "south", "east", "north"), (180, 90, 180, 90), strict=True)
+            )
+        ]
+        return _INVALID if any(side is _INVALID for side in sides) else BBox(*sides)
+
+    def origin(self, raw: object, key: str, meta: Mapping[str, Any]) -> Any:  # noqa: ARG002 - one signature for all
+        if not isinstance(raw, Mapping) or not {"lat", "lon"} <= raw.keys() or raw.keys() - {"lat", "lon", "alt_m"}:
+            return self.bad(
+                key, "expected {lat = …, lon = …, alt_m = …} with lat, lon in degrees; alt_m may be left out"
+            )
+        lat = self.degrees_e7(raw["lat"], f"{key}.lat", 90)
+        lon = self.degrees_e7(raw["lon"], f"{key}.lon", 180)
+        alt = None
+        if "alt_m" in raw:
+            metres = self.number(raw["alt_m"], f"{key}.alt_m", {"low": -500, "high": 100_000}, whole=False)
+            alt = metres if metres is _INVALID else int(metres.scaleb(3).to_integral_value())
+        return _INVALID if _INVALID in (lat, lon, alt) else Origin(lat, lon, alt)
+
+
+_SCALARS: dict[Any, Any] = {
+    str: lambda r, raw, key, meta: r.text(raw, key),  # noqa: ARG005 - one signature for all
+    Path: lambda r, raw, key, meta: r.path(raw, key),  # noqa: ARG005
+    bool: lambda r, raw, key, meta: r.flag(raw, key),  # noqa: ARG005
+    int: lambda r, raw, key, meta: r.number(raw, key, meta, whole=True),
+    Decimal: lambda r, raw, key, meta: r.number(raw, key, meta, whole=False),
+    BBox: _Reading.bbox,
+    Origin: _Reading.origin,
+}
+
+
+def _join(key: str, name: str) -> str:
+    name = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+    return f"{key}.{name}" if key else name
+
+
+def _shown(raw: object) -> str:
+    text = repr(raw) if not isinstance(raw, Mapping) else "a table"
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _toml(text: str, file: Path) -> dict[str, object]:
+    try:
+        raw: dict[str, object] = tomllib.loads(text, parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            "flight.toml is not valid TOML", file=file, facts={"found": error}, next_step="mend the line named"
+        ) from error
+    return raw
+
+
+def parse(text: str, *, root: Path) -> Flight:
+    """Return the values of `text`, the flight.toml of the cache directory `root`.
+
+    Raises ConfigError with every mistake: unknown keys, wrong types and ranges, contradictions, missing files.
+    """
+    file = root / FILE
+    raw = _toml(text, file)
+    reading = _Reading(root)
+    flight = reading.table(Flight, raw, "", root=root)
+    issues = reading.issues
+    issues += [found for found in map(Issue._make, check(flight)) if not _follows(found, reading.issues)]
+    if issues:
+        raise _config_error(file, issues)
+    return flight  # type: ignore[no-any-return]
+
+
+def _follows(found: Issue, known: list[Issue]) -> bool:
+    """Tell whether `found` may be but the consequence of a value already reported in or below its key."""
+    return any(re.match(re.escape(found.key) + r"(?![\w-])", issue.key) for issue in known)
+
+
+def _config_error(file: Path, issues: list[Issue]) -> ConfigError:
+    count = f"{len(issues)} mistakes" if len(issues) > 1 else "1 mistake"
+    facts: dict[str, object] = {}
+    for issue in issues:
+        facts[issue.key] = f"{facts[issue.key]}; {issue.problem}" if issue.key in facts else issue.problem
+    return ConfigError(
+        f"flight.toml has {count}", file=file, facts=facts, next_step="mend each key named, then run again"
+    )
+
+
+def read_flight(root: Path) -> Flight:
+    """Read and parse `root`/flight.toml.
+
+    Raises ConfigError when it is absent, unreadable, larger than 1 MiB, not UTF-8, or wrong in any key.
+    """
+    file = root / FILE
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"flight.toml cannot be read: {error.strerror}",
+            file=file,
+            next_step=f"run in a cache directory, or make one with `flightcache init {root}`",
+        ) from error
+    if len(data) > LARGEST_FILE_BYTES:
+        raise ConfigError("flight.toml is larger than 1 MiB", file=file, next_step="check that it is the right file")
+    try:
+        return parse(data.decode("utf-8"), root=root.absolute())
+    except UnicodeDecodeError as error:
+        raise ConfigError("flight.toml is not UTF-8", file=file, next_step="save it as UTF-8") from error

@@ -1,0 +1,155 @@
+"""flight.toml: every mistake at once, each with its key and what was expected."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from provisioning.config.parse import parse, read_flight
+from provisioning.config.schema import BBox, Origin
+from provisioning.config.template import render
+from provisioning.errors import ConfigError
+
+VALID = """
+[flight]
+takeoff = {lat = 0.5, lon = 1.25, alt_m = 12.5}
+[area]
+bbox = [10, 20, 11, 21]
+zooms = [10]
+[[tiles.source]]
+path = "tiles"
+[[backbone]]
+name = "gist"
+[signing]
+key = "key.pem"
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "key.pem").write_text("")
+    (tmp_path / "key.pem").chmod(0o600)
+    return tmp_path
+
+
+def mistakes(text: str, root: Path) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(textwrap.dedent(text), root=root)
+    assert caught.value.file == str(root / "flight.toml")
+    return {key: str(problem) for key, problem in caught.value.facts.items()}
+
+
+def changed(old: str, new: str) -> str:
+    assert old in VALID
+    return VALID.replace(old, new)
+
+
+def test_angles_become_whole_1e7_degrees_and_heights_millimetres(root: Path) -> None:
+    flight = parse(VALID, root=root)
+    assert flight.area.bbox == BBox(100_000_000, 200_000_000, 110_000_000, 210_000_000)
+    assert flight.flight.takeoff == Origin(5_000_000, 12_500_000, 12_500)
+
+
+def test_paths_are_relative_to_the_file(root: Path) -> None:
+    assert parse(VALID, root=root).tiles.source[0].path == root / "tiles"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (changed("[10, 20, 11, 21]", "[10, 21, 11, 20]"), "area.bbox", "south is not below north"),
+        (changed("[10, 20, 11, 21]", "[11, 20, 10, 21]"), "area.bbox", "antimeridian"),
+        (changed("[10, 20, 11, 21]", "[10, 20, 10, 21]"), "area.bbox", "west equals east"),
+        (changed("[10, 20, 11, 21]", "[10, 20, 11, 89]"), "area.bbox", "Web Mercator"),
+        (changed("[10, 20, 11, 21]", "[10, 20, 11, 91]"), "area.bbox[3] (north)", "between -90 and 90"),
+        (changed("[10, 20, 11, 21]", "[10, 20, 11]"), "area.bbox", "[west, south, east, north]"),
+        (changed("[10, 20, 11, 21]", "[10, 20, 11.00000001, 21]"), "area.bbox[2] (east)", "7 decimals"),
+        (changed("[10, 20, 11, 21]", "[10, 20, inf, 21]"), "area.bbox[2] (east)", "expected a number"),
+        (changed("zooms = [10]", "zooms = []"), "area.zooms", "is empty"),
+        (changed("zooms = [10]", "zooms = [99]"), "area.zooms[0]", "between 0 and 24"),
+        (changed("zooms = [10]", "zooms = [10, 10]"), "area.zooms", "twice"),
+        (changed("zooms = [10]", "zooms = [24]"), "area", "more than 50,000,000"),
+        (changed("zooms = [10]", "zooms = [10]\nzoms = [1]"), "area.zoms", "did you mean 'zooms'"),
+        (changed("zooms = [10]", "zooms = [10]\nmin_coverage = {11 = 1}"), "area.min_coverage.11", "not among"),
+        (changed('path = "tiles"', 'path = "none"'), "tiles.source[0].path", "no such file"),
+        (changed('path = "tiles"', "path = 3"), "tiles.source[0].path", "expected text"),
+        (changed('name = "gist"', 'name = "a b"'), "backbone[0].name", "expected letters"),
+        (changed('name = "gist"', ""), "backbone[0].name", "is missing"),
+        (changed('name = "gist"', 'name = "a"\n[[backbone]]\nname = "a"\nrole = "x"'), "backbone.name", "2 entries"),
+        (changed('name = "gist"', 'name = "a"\n[[backbone]]\nname = "b"'), "backbone.role", "found a, b"),
+        (changed('name = "gist"', 'name = "a"\nonnx = "a.onnx"'), "backbone[0].onnx", "no such file"),
+        (changed('name = "gist"', 'name = "a"\nprecision = "fp61"'), "backbone[0].precision", "did you mean 'fp16'"),
+        (changed('name = "gist"', 'name = "a"\nstd = [0]'), "backbone[0].std", "contains 0"),
+        (changed('key = "key.pem"', 'key = "none.pem"'), "signing.key", "flightcache keygen"),
+        (changed('key = "key.pem"', ""), "signing", "exactly one of key and command"),
+        (changed("lat = 0.5", "lat = 90.5"), "flight.takeoff.lat", "between -90 and 90"),
+        (changed("[flight]", '[flight]\nid = "a b"'), "flight.id", "without spaces"),
+        (VALID + "[index]\nmemory_mb = true\n", "index.memory_mb", "expected a whole number"),
+        (VALID + "[index]\ntransform = 'pca'\n", "index.transform", "pca(d)"),
+        (VALID + "[[calibration]]\npath = 'none.yml'\n", "calibration[0].path", "no such file"),
+    ],
+)
+def test_each_mistake_names_its_key_and_what_was_expected(root: Path, text: str, key: str, problem: str) -> None:
+    found = mistakes(text, root)
+    assert list(found) == [key]
+    assert problem in found[key]
+
+
+def test_all_mistakes_are_reported_at_once(root: Path) -> None:
+    text = changed("zooms = [10]", "zooms = [99]").replace('"gist"', "3").replace('"key.pem"', '"none.pem"')
+    assert set(mistakes(text, root)) == {"area.zooms[0]", "backbone[0].name", "signing.key"}
+
+
+def test_key_readable_by_others_is_refused(root: Path) -> None:
+    (root / "key.pem").chmod(0o640)
+    assert "readable by others (mode 0640)" in mistakes(VALID, root)["signing.key"]
+
+
+def test_antimeridian_bbox_is_accepted(root: Path) -> None:
+    flight = parse(changed("[10, 20, 11, 21]", "[179.5, 20, -179.5, 21]"), root=root)
+    assert flight.area.bbox is not None
+    assert flight.area.bbox.west > flight.area.bbox.east
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[a", b"a = " + b"[" * 100_000, b"#" * (1 << 21)])
+def test_a_file_that_is_no_toml_is_one_clear_error(root: Path, data: bytes) -> None:
+    (root / "flight.toml").write_bytes(data)
+    with pytest.raises(ConfigError):
+        read_flight(root)
+
+
+def test_missing_flight_toml_points_to_init(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="flightcache init"):
+        read_flight(tmp_path)
+
+
+def test_template_shows_every_key_and_parses_to_the_defaults(root: Path) -> None:
+    os.chdir(root)
+    text = render(
+        {
+            "area": {"bbox": [10, 20, 11, 21], "zooms": [10]},
+            "tiles.source": [{"path": "tiles"}],
+            "backbone": [{"name": "gist"}],
+            "signing": {"key": "key.pem"},
+        }
+    )
+    assert parse(text, root=root) == parse(
+        VALID.replace("takeoff = {lat = 0.5, lon = 1.25, alt_m = 12.5}", ""), root=root
+    )
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line and "…" not in line else line for line in text.splitlines()
+    )
+    unknown = [key for key, problem in _issues(uncommented, root).items() if "unknown key" in problem]
+    assert unknown == []
+
+
+def _issues(text: str, root: Path) -> dict[str, str]:
+    try:
+        parse(text, root=root)
+    except ConfigError as error:
+        return {key: str(value) for key, value in error.facts.items()}
+    return {}
