@@ -1,0 +1,51 @@
+"""The Manifest: its values, its one byte form, and its digests. Specified in docs/manifest.md."""
+
+from provisioning.angles import BBox, Origin
+from provisioning.manifest.coverage import coverage_lines, coverage_sha256
+from provisioning.manifest.formula import manifest_hash, manifest_preimage, with_hash
+from provisioning.manifest.schema import MAX_BYTES, parse, to_bytes
+from provisioning.manifest.types import (
+    SCHEMA,
+    AreaPart,
+    Build,
+    CalibrationEntry,
+    EngineEntry,
+    FileEntry,
+    FlightPart,
+    GateEntry,
+    Host,
+    ImageInput,
+    IndexEntry,
+    Manifest,
+    TilesPart,
+    Waiver,
+    ZoomCount,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "SCHEMA",
+    "AreaPart",
+    "BBox",
+    "Build",
+    "CalibrationEntry",
+    "EngineEntry",
+    "FileEntry",
+    "FlightPart",
+    "GateEntry",
+    "Host",
+    "ImageInput",
+    "IndexEntry",
+    "Manifest",
+    "Origin",
+    "TilesPart",
+    "Waiver",
+    "ZoomCount",
+    "coverage_lines",
+    "coverage_sha256",
+    "manifest_hash",
+    "manifest_preimage",
+    "parse",
+    "to_bytes",
+    "with_hash",
+]
