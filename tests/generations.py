@@ -1,0 +1,133 @@
+"""A whole build in miniature over store, publish and lock alone: two artefacts, a Manifest, a generation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from provisioning import lock, manifest, publish, store
+from provisioning.hashing import Sha256, sha256_bytes, sha256_file
+
+ENGINE, INDEX, CAMERA = "toy_x86_64_linux_1.0_fp32.engine", "corpus.index", "calibration/camera.json"
+HOST = manifest.Host("onnxruntime", "1.0", "x86_64", "AVX2", "linux", "fp32")
+DIGEST = Sha256("ab" * 32)
+made: list[str] = []
+"""Names of the artefacts that were made in this process, in order."""
+
+
+def a_manifest(counter: int, files: dict[str, Path]) -> manifest.Manifest:
+    """A small but whole Manifest over `files` (ENGINE, INDEX and CAMERA)."""
+    size = {name: os.path.getsize(path) for name, path in files.items()}
+    sha = {name: sha256_file(path) for name, path in files.items()}
+    engine = manifest.EngineEntry(ENGINE, size[ENGINE], sha[ENGINE], "toy", "descriptor", DIGEST, DIGEST, "fp32")
+    index = manifest.IndexEntry(
+        INDEX, size[INDEX], sha[INDEX], "flat", "ip", 4, 3, ENGINE, DIGEST, "none", 1
+    )  # fmt: skip
+    return manifest.with_hash(
+        manifest.Manifest(
+            build=manifest.Build(DIGEST, counter, "flightcache", "0.1.0"),
+            flight=manifest.FlightPart("F1", None, None, "default"),
+            area=manifest.AreaPart(manifest.BBox(0, 0, 10_000_000, 10_000_000), (16,)),
+            host=HOST,
+            engines=(engine,),
+            descriptor_index=index,
+            calibration=(manifest.CalibrationEntry(CAMERA, size[CAMERA], sha[CAMERA], "camera"),),
+            other=(),
+            tiles=manifest.TilesPart(DIGEST, 3, {16: manifest.ZoomCount(3, 3, 0)}, ("a",), 0, None),
+            gates={},
+            waivers=(),
+        )
+    )
+
+
+def signature_of(data: bytes) -> bytes:
+    """64 bytes that depend on `data`: enough to tell a mixed-up generation."""
+    return bytes.fromhex(sha256_bytes(data)) * 2
+
+
+def targets(cache: Path, revision: int) -> dict[str, store.Target]:
+    """The two artefacts of `revision`; the engine stays the same in all of them."""
+    shelf = cache / ".build" / "store"
+    return {
+        ENGINE: store.Target(shelf, "engine", ENGINE, {"precision": "fp32"}),
+        INDEX: store.Target(shelf, "index", INDEX, {"revision": revision}),
+    }
+
+
+def content(target: store.Target) -> bytes:
+    """What the artefact of `target` must be: several writes long."""
+    return (target.key.encode() + b"\n") * 50
+
+
+def make(target: store.Target) -> None:
+    """Make one artefact in two writes unless it is there."""
+    if store.is_intact(target):
+        return
+    made.append(target.name)
+    data = content(target)
+    with store.making(target) as path:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, data[:1000])
+            os.write(fd, data[1000:])
+        finally:
+            os.close(fd)
+
+
+def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
+    """Bring `cache` to `revision` as a real build would: lock, recover, make what is missing, stage, verify, commit."""
+    with lock.build_lock(cache):
+        publish.recover(cache, keep=keep)
+        wanted = targets(cache, revision)
+        for target in wanted.values():
+            make(target)
+        files = {name: target.path for name, target in wanted.items()} | {CAMERA: cache / "camera.json"}
+        current = publish.current_generation(cache)
+        if (
+            current is not None
+            and read_manifest(current).build.manifest_hash == a_manifest(1, files).build.manifest_hash
+        ):
+            return current
+        data = manifest.to_bytes(a_manifest(publish.next_counter(cache), files))
+        births = {name: born for name, target in wanted.items() if (born := store.birth(target))}
+        staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=files, births=births)
+        assert faults_in(staged) == []
+        return publish.commit(cache, staged, keep=keep)
+
+
+def read_manifest(generation: Path) -> manifest.Manifest:
+    """The Manifest of a generation."""
+    return manifest.parse((generation / publish.MANIFEST).read_bytes())
+
+
+def faults_in(generation: Path) -> list[str]:
+    """What is wrong with a generation, by walk, digests, sidecars and signature: [] for a good one."""
+    data = _bytes(generation / publish.MANIFEST)
+    if data is None:
+        return ["no Manifest"]
+    if _bytes(generation / "Manifest.json.sig") != signature_of(data):
+        return ["signature"]
+    listed = {entry.path: entry.sha256 for entry in manifest.parse(data).files} | {publish.MANIFEST: sha256_bytes(data)}
+    expected = {*listed, *(name + ".sha256" for name in listed), "Manifest.json.sig"}
+    found = {path.relative_to(generation).as_posix() for path in generation.rglob("*") if not path.is_dir()}
+    wrong = [f"listed or found alone: {name}" for name in expected ^ found]
+    for name, sha256 in listed.items():
+        if (body := _bytes(generation / name)) is None or sha256_bytes(body) != sha256:
+            wrong.append(f"other bytes: {name}")
+        if _bytes(generation / (name + ".sha256")) != sha256.encode() + b"\n":
+            wrong.append(f"sidecar: {name}")
+    return wrong
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def new_cache(path: Path) -> Path:
+    """An empty cache directory with its one input file."""
+    path.mkdir(parents=True)
+    (path / "camera.json").write_bytes(b'{"fx": 1}\n')
+    return path
