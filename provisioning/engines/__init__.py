@@ -1,0 +1,37 @@
+"""Engines: a backbone compiled for exactly one host, by ONNX Runtime, TensorRT or TensorRT-RTX."""
+
+from provisioning.engines.compile import Compiled, compile_engine
+from provisioning.engines.facts import engine_facts, engine_spec
+from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
+from provisioning.engines.names import EngineName, engine_name, parse_engine_name
+from provisioning.engines.ort import OnnxNetwork, OnnxRuntime
+from provisioning.engines.select import select
+from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
+from provisioning.engines.trt import TensorRT
+from provisioning.engines.typed import Images, make_typed, typed_facts
+
+__all__ = [
+    "THIS_MACHINE",
+    "Backend",
+    "Compiled",
+    "EngineInfo",
+    "EngineName",
+    "EngineSpec",
+    "HostTuple",
+    "Images",
+    "Machine",
+    "Network",
+    "OnnxNetwork",
+    "OnnxRuntime",
+    "Profile",
+    "TensorRT",
+    "batch_profile",
+    "compile_engine",
+    "engine_facts",
+    "engine_name",
+    "engine_spec",
+    "make_typed",
+    "parse_engine_name",
+    "select",
+    "typed_facts",
+]

@@ -1,0 +1,167 @@
+"""Compile one engine in a process of its own, with a log, a time limit, an order to stop that works, and a heartbeat.
+
+A vendor's compiler may crash, eat the memory or hang; a build that failed inside one has been seen to change the bytes
+of the next one in that process. So every compile gets a fresh process, which dies with this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioning import events
+from provisioning.engines.spec import EngineSpec
+from provisioning.errors import EngineError
+
+HEARTBEAT_S = 1.0
+GRACE_S = 2.0
+"""How long a compile told to stop may take before it is killed."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compile tells besides its engine."""
+
+    elapsed_s: float
+    facts: Mapping[str, object]
+
+
+def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
+    """Compile `spec` into the file `output` and return how long it took and what the builder told.
+
+    EngineError: refused by the backend, crashed, killed, or over `spec.timeout_s`; the log's last lines are in it.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    spec.state.mkdir(parents=True, exist_ok=True)
+    answer = output.with_name(output.name + ".answer")
+    started = time.monotonic()
+    try:
+        with open(log, "wb") as out:
+            child = _start(spec, output, answer, out.fileno())
+        _wait(child, spec, started)
+        facts = _answer(child.returncode, answer, spec, log)
+    finally:
+        answer.unlink(missing_ok=True)
+    elapsed = time.monotonic() - started
+    _remember(spec, elapsed)
+    return Compiled(elapsed, facts)
+
+
+def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "provisioning.engines.worker", str(output), str(answer), str(os.getpid())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches us alone; we stop the compile in order
+    )
+    assert child.stdin is not None
+    with child.stdin as pipe:
+        pipe.write(spec.to_json().encode())
+    return child
+
+
+def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float) -> None:
+    """Wait for the compile, with a heartbeat; whatever interrupts the wait also stops the compile."""
+    last = _last_time(spec)
+    try:
+        while child.poll() is None:
+            elapsed = time.monotonic() - started
+            if elapsed > spec.timeout_s:
+                raise EngineError(
+                    f"compiling {spec.model} took longer than engine.timeout_s",
+                    key="engine.timeout_s",
+                    facts={"limit": f"{spec.timeout_s} s", "last time": f"{last} s" if last else "-"},
+                )
+            events.progress(f"engine:{spec.model}", round(elapsed), last, unit="s")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(min(HEARTBEAT_S, spec.timeout_s - elapsed + 0.01))
+    finally:
+        _stop(child)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End the compile and everything it started."""
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)  # its session is its own: nothing of ours is in that group
+    child.wait()
+
+
+def _answer(returncode: int, answer: Path, spec: EngineSpec, log: Path) -> Mapping[str, object]:
+    try:
+        told = json.loads(answer.read_bytes())
+    except (OSError, ValueError):
+        raise _died(returncode, spec, log) from None
+    if "error" in told:
+        error = told["error"]
+        raise EngineError(
+            error["what"],
+            file=error["file"],
+            key=error["key"],
+            facts={**error["facts"], "log": log},
+            next_step=error["next_step"],
+        )
+    facts: Mapping[str, object] = told["facts"]
+    return facts
+
+
+def _died(returncode: int, spec: EngineSpec, log: Path) -> EngineError:
+    """Return the error for a compile that ended without an answer."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        how = "was killed" if -returncode == signal.SIGKILL else "crashed"
+        step = "it may have run out of memory: see `dmesg`, lower engine.workspace_mb" if how == "was killed" else None
+        what = f"compiling {spec.model} {how} ({name})"
+    else:
+        what, step = f"compiling {spec.model} ended with exit code {returncode} and no answer", None
+    facts = {"backend": spec.host.backend, "last lines": _tail(log), "log": log}
+    return EngineError(what, file=spec.onnx, facts=facts, next_step=step or "read the log")
+
+
+def _tail(log: Path, lines: int = 5) -> str:
+    text = log.read_bytes()[-4096:].decode("utf-8", "replace")
+    return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip()) or "nothing"
+
+
+def _times_path(spec: EngineSpec) -> Path:
+    return spec.state / "engine-times.json"
+
+
+def _times(spec: EngineSpec) -> dict[str, float]:
+    try:
+        times = json.loads(_times_path(spec).read_bytes())
+        return {str(name): float(seconds) for name, seconds in times.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _key(spec: EngineSpec) -> str:
+    return f"{spec.model} {spec.precision} {' '.join(spec.host)}"
+
+
+def _last_time(spec: EngineSpec) -> int:
+    """Return how many seconds this compile took last time, 0 if it is not known."""
+    return round(_times(spec).get(_key(spec), 0))
+
+
+def _remember(spec: EngineSpec, elapsed: float) -> None:
+    """Keep the time for the next heartbeat. Nothing depends on it, so it is replaced but not fsynced."""
+    path = _times_path(spec)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(_times(spec) | {_key(spec): round(elapsed, 3)}, indent=1, sort_keys=True))
+    os.replace(temporary, path)

@@ -1,0 +1,49 @@
+"""What the CUDA driver says about the GPU, asked through ctypes.
+
+Not by NVML: Jetson Orin has none. Not by a Python package: the driver library is there wherever a GPU is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+LIBCUDA = "libcuda.so.1"
+_ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR = 75, 76
+
+
+class Gpu(NamedTuple):
+    """GPU 0 as the driver describes it."""
+
+    name: str
+    sm: str
+    """Compute capability without its dot: `87`."""
+    cuda_driver: int
+    """CUDA version of the driver, 1000 * major + 10 * minor."""
+
+
+def query_gpu(library: str = LIBCUDA) -> Gpu | None:
+    """Return GPU 0, or None where there is no driver or the driver reports no usable GPU."""
+    try:
+        cuda = ctypes.CDLL(library)
+        init, count = cuda.cuInit, ctypes.c_int()
+    except (OSError, AttributeError):
+        return None
+    if init(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
+        return None
+    return _describe(cuda)
+
+
+def _describe(cuda: ctypes.CDLL) -> Gpu | None:
+    device, major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    answers = (
+        cuda.cuDeviceGet(ctypes.byref(device), 0),
+        cuda.cuDeviceGetName(name, len(name), device),
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _ATTRIBUTE_MAJOR, device),
+        cuda.cuDeviceGetAttribute(ctypes.byref(minor), _ATTRIBUTE_MINOR, device),
+        cuda.cuDriverGetVersion(ctypes.byref(version)),
+    )
+    if any(answers):
+        return None
+    return Gpu(name.value.decode("ascii", "replace"), f"{major.value}{minor.value}", version.value)

@@ -1,0 +1,49 @@
+"""What decides the bytes of an engine, and the spec that compiles it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from provisioning.config import Backbone, Engine
+from provisioning.engines.host import HostTuple
+from provisioning.engines.ort import OnnxRuntime
+from provisioning.engines.spec import Backend, EngineSpec, batch_profile
+from provisioning.engines.trt import TensorRT
+from provisioning.hashing import Fact, sha256_file
+
+FORMAT = 1
+"""Raised when the same inputs shall give other bytes."""
+
+
+def engine_facts(typed_key: str, host: HostTuple, backbone: Backbone, engine: Engine) -> Mapping[str, Fact]:
+    """Return everything that decides the bytes of the engine of `backbone` for `host`.
+
+    The timing cache is not in it: it changes with each compile, and an engine would be stale as soon as it is built.
+    Its digests before and after are in what `compile_engine` returns.
+    """
+    backend: Backend = OnnxRuntime() if host.backend == "onnxruntime" else TensorRT(host.backend)
+    return {
+        "engine": FORMAT,
+        "typed": typed_key,
+        "host": host._asdict(),
+        "precision": backbone.precision,
+        "options": backend.options(backbone, engine),
+        "custom_ops": None if backbone.custom_ops is None else sha256_file(backbone.custom_ops),
+    }
+
+
+def engine_spec(typed: Path, host: HostTuple, backbone: Backbone, engine: Engine, *, state: Path) -> EngineSpec:
+    """Return the spec that compiles the typed ONNX at `typed`; `state` is where timings and caches are kept."""
+    return EngineSpec(
+        model=backbone.name,
+        onnx=typed,
+        host=host,
+        precision=backbone.precision,
+        profile=batch_profile(backbone, engine),
+        workspace_mb=engine.workspace_mb,
+        timeout_s=engine.timeout_s,
+        state=state,
+        timing_cache=engine.timing_cache,
+        custom_ops=backbone.custom_ops,
+    )

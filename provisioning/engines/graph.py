@@ -1,0 +1,56 @@
+"""Questions about an ONNX graph that typing it and judging it ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+DYNAMIC_OPERATORS = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
+"""Operators that take their scale from the whole batch, so that a tile's result depends on its neighbours in it."""
+
+QUANTISED_OPERATORS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", *DYNAMIC_OPERATORS)
+
+
+def nodes(graph: Any) -> Iterator[Any]:
+    """Yield every node of `graph` and of the graphs inside its nodes (If, Loop, Scan)."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from nodes(inner)
+
+
+def label(node: Any) -> str:
+    """Return what to call a node in a message: its operator, and its name or first output."""
+    return f"{node.op_type} {node.name or (node.output[0] if node.output else '?')}"
+
+
+def dynamically_quantised(model: Any) -> tuple[str, ...]:
+    """Return the labels of nodes whose scale depends on the whole batch."""
+    return tuple(label(node) for node in nodes(model.graph) if node.op_type in DYNAMIC_OPERATORS)
+
+
+def typed_as(model: Any) -> str:
+    """Return the precision the model has as it arrives: int8 with quantised operators, fp16 with fp16 weights, fp32."""
+    from onnx import TensorProto
+
+    if any(node.op_type in QUANTISED_OPERATORS for node in nodes(model.graph)):
+        return "int8"
+    weights = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0, TensorProto.BFLOAT16: 0}
+    for tensor in model.graph.initializer:
+        if tensor.data_type in weights:
+            weights[tensor.data_type] += _elements(tensor)
+    half = weights[TensorProto.FLOAT16] + weights[TensorProto.BFLOAT16]
+    return "fp16" if half > weights[TensorProto.FLOAT] else "fp32"
+
+
+def _elements(tensor: Any) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def kept(node: Any, keep_fp32: tuple[str, ...]) -> bool:
+    """Return whether `keep_fp32` (node names or operator types) names this node."""
+    return node.name in keep_fp32 or node.op_type in keep_fp32

@@ -1,0 +1,44 @@
+"""The header of a TensorRT plan, read without deserialising it.
+
+As NVIDIA's trtexec does for `--getPlanVersionOnly` (Apache-2.0, sampleEngines.cpp): magic at 0, a zero u32 at 4, the
+version of the builder in bytes 24 to 27. It tells an old or foreign plan from a current one; it is no protection
+against tampering, which only the signature is.
+"""
+
+from __future__ import annotations
+
+from provisioning.errors import EngineError
+
+MAGICS = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
+HEADER_BYTES = 28
+
+
+def plan_version(data: bytes, *, backend: str) -> str:
+    """Return the four-part version of the builder that wrote the plan `data`.
+
+    EngineError if the bytes are not a plan of `backend`: empty, cut off, or with the magic of something else.
+    """
+    head = bytes(data[:HEADER_BYTES])
+    if len(head) < HEADER_BYTES:
+        raise EngineError(f"a {backend} plan cut off in its header", facts={"bytes": len(head)})
+    if head[:4] != MAGICS[backend] or head[4:8] != bytes(4):
+        other = next((name for name, magic in MAGICS.items() if magic == head[:4]), None)
+        facts = {"begins with": head[:4].hex(" "), "expected": MAGICS[backend].hex(" "), "looks like": other}
+        raise EngineError(f"not a {backend} plan", facts={k: v for k, v in facts.items() if v})
+    return ".".join(map(str, head[24:28]))
+
+
+def require_plan(data: bytes, *, backend: str, runtime: str) -> None:
+    """Refuse a plan that `runtime` did not write: TensorRT would refuse it later, less clearly, or not at all."""
+    wrote = plan_version(data, backend=backend)
+    if wrote != runtime and not _same_short(wrote, runtime):
+        raise EngineError(
+            f"this plan was built by another version of {backend}",
+            facts={"built by": wrote, "here": runtime},
+            next_step="run `doit engine` on this computer",
+        )
+
+
+def _same_short(wrote: str, runtime: str) -> bool:
+    """Allow for a runtime that told only the first parts of its version."""
+    return runtime.count(".") < 3 and wrote.startswith(runtime + ".")

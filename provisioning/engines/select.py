@@ -1,0 +1,47 @@
+"""Which backend compiles: the one asked for, or the rule of `auto`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from provisioning.config import Engine
+from provisioning.engines.host import THIS_MACHINE, Machine
+from provisioning.engines.ort import OnnxRuntime
+from provisioning.engines.spec import Backend
+from provisioning.engines.trt import TensorRT
+from provisioning.errors import EngineError
+
+
+def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
+    """Return the backend for `engine`: `auto` is tensorrt where it imports and a GPU answers, else onnxruntime.
+
+    EngineError if `engine.host` names another computer and the backend cannot compile for one.
+    """
+    name = _auto(machine) if engine.backend == "auto" else engine.backend
+    if name == "tensorrt_rtx":
+        return TensorRT("tensorrt_rtx", machine, target=dict(engine.host))
+    if engine.host:
+        raise EngineError(
+            f"{name} compiles for the computer it runs on and for no other",
+            key="engine.host",
+            facts={"why": _WHY[name], "asked for": ", ".join(f"{k} = {v}" for k, v in engine.host.items())},
+            next_step='run flightcache on the target, or set engine.backend = "tensorrt_rtx" if the target runs that',
+        )
+    return TensorRT("tensorrt", machine) if name == "tensorrt" else OnnxRuntime(machine)
+
+
+_WHY = {
+    "tensorrt": "its builder times kernels on the GPU that will fly",
+    "onnxruntime": "its kernels are chosen by the instruction sets of this CPU",
+}
+
+
+def _auto(machine: Machine) -> str:
+    if importlib.util.find_spec("tensorrt") is None or machine.gpu() is None:
+        return "onnxruntime"
+    try:
+        importlib.import_module("tensorrt")
+    except (ImportError, OSError):  # the bindings are there, libnvinfer is not
+        return "onnxruntime"
+    return "tensorrt"

@@ -1,0 +1,117 @@
+"""The typed ONNX: the prepared backbone in the precision it flies in. Precision lives here, not in builder flags."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provisioning import backbone as backbones
+from provisioning import events
+from provisioning.config import Backbone
+from provisioning.engines.fp16 import FP16_MAX, overflows, to_fp16
+from provisioning.engines.graph import dynamically_quantised, typed_as
+from provisioning.engines.host import THIS_MACHINE
+from provisioning.engines.int8 import to_int8
+from provisioning.errors import EngineError
+from provisioning.hashing import Fact, Sha256
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Images = Callable[[int], "Iterable[NDArray[np.uint8]]"]
+"""Called with a number, gives at most that many corpus tiles uint8 [height, width, 3] as the backbone takes them."""
+
+FORMAT = 1
+"""Raised when the same inputs shall give other bytes."""
+RANGE_TILES = 16
+"""Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
+
+
+def typed_facts(backbone: Backbone, source: backbones.OnnxSource, corpus_coverage: Sha256 | None) -> Mapping[str, Fact]:
+    """Return everything that decides the bytes of the typed ONNX.
+
+    `corpus_coverage` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
+    """
+    facts: dict[str, Fact] = {
+        "typing": FORMAT,
+        "prepared": backbones.prepared_facts(backbone, source),
+        "precision": backbone.precision,
+    }
+    if backbone.precision != "fp32":
+        installed = THIS_MACHINE.installed
+        facts["converter"] = {"onnx": installed("onnx"), "onnxruntime": installed("onnxruntime", "onnxruntime-gpu")}
+    if backbone.precision == "fp16":
+        facts["keep_fp32"] = sorted(backbone.keep_fp32)
+    if backbone.precision == "int8":
+        facts |= {"calibration": corpus_coverage, "calibration_tiles": backbone.calibration_tiles}
+    return facts
+
+
+def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, images: Images) -> None:
+    """Write the backbone with its preprocessing, in its precision, to `output`.
+
+    A model that arrives in fp16 or with Q/DQ is taken as it is. EngineError: overflow in fp16 (with every tensor and
+    its node), dynamic quantisation, nothing to calibrate with; BackboneError passes through.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".typing-") as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        model = onnx.load(str(prepared))
+        _refuse_dynamic(backbone, model)
+        arrives = typed_as(model)
+        if arrives not in ("fp32", backbone.precision):
+            events.warn("engine.precision", model=backbone.name, declared=backbone.precision, arrives=arrives)
+        if backbone.precision == "fp32" or arrives != "fp32":
+            prepared.replace(output)
+        elif backbone.precision == "fp16":
+            _require_range(backbone, prepared, images)
+            onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
+        else:
+            to_int8(prepared, output, images(backbone.calibration_tiles))
+
+
+def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
+    dim = model.graph.input[0].type.tensor_type.shape.dim
+    alone = len(dim) > 0 and dim[0].dim_value == 1
+    if not alone and (found := dynamically_quantised(model)):
+        raise EngineError(
+            f"{backbone.name} is dynamically quantised: a tile's descriptor depends on the tiles beside it in a batch",
+            file=backbone.onnx,
+            facts={"nodes": ", ".join(found[:8]), "in all": len(found)},
+            next_step='export it in fp32 and set precision = "int8", which calibrates fixed ranges',
+        )
+
+
+def _require_range(backbone: Backbone, prepared: Path, images: Images) -> None:
+    """Refuse fp16 for a model that makes values which fp16 cannot hold."""
+    probes = chain(images(RANGE_TILES), _extremes(prepared))
+    found = overflows(prepared, probes, backbone.keep_fp32)
+    if found:
+        facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
+        raise EngineError(
+            f"{backbone.name} overflows in fp16, whose largest number is {FP16_MAX:.0f}",
+            file=backbone.onnx,
+            key=f"backbone.{backbone.name}.precision",
+            facts={**facts, "tensors in all": len(found)},
+            next_step='name these nodes in keep_fp32, or scale the weights, or choose precision = "fp32"',
+        )
+
+
+def _extremes(prepared: Path) -> Iterator[NDArray[np.uint8]]:
+    """Yield a black, a white and a noise image of the model's size: the range must hold without a corpus too."""
+    import numpy as np
+    import onnx
+
+    shape = onnx.load(str(prepared), load_external_data=False).graph.input[0].type.tensor_type.shape
+    size = tuple(dim.dim_value for dim in shape.dim[1:])
+    if len(size) != 3 or not all(size):
+        return
+    yield np.zeros(size, np.uint8)
+    yield np.full(size, 255, np.uint8)
+    yield np.random.default_rng(0).integers(0, 256, size, np.uint8)
