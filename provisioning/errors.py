@@ -152,3 +152,9 @@ class StoppedError(Error):
     """The build was told to stop (SIGINT, SIGTERM) and stopped in order."""
 
     exit_code = 27
+
+
+class PhotoError(Error):
+    """A photo, or a list of photos with their positions, cannot be read."""
+
+    exit_code = 28
