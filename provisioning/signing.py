@@ -5,6 +5,7 @@ What signs is imported where it signs: the verifier needs a public key only, and
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -161,16 +162,40 @@ def sign(signing: Signing, data: bytes, *, password: Callable[[], bytes] | None 
 
 
 def _password(signing: Signing, ask: Callable[[], bytes] | None) -> bytes:
-    from_environment = os.environb.get(os.fsencode(signing.password_env))
-    if from_environment:
-        return from_environment
+    """Return the password: `password_env`, else the descriptor that `<password_env>_FD` names, else what `ask` says."""
+    name = signing.password_env
+    if password := os.environb.get(os.fsencode(name)):
+        return password
+    descriptor = os.environ.get(name + "_FD", "")
+    if descriptor.isdecimal():
+        return read_password_fd(int(descriptor))
     if ask is None:
         raise SigningError(
             "the key is encrypted and there is no password",
             file=signing.key,
-            next_step=f"set the environment variable {signing.password_env}, or sign where a person can be asked",
+            next_step=f"set the environment variable {name} (or {name}_FD), or sign where a person can be asked",
         )
     return ask()
+
+
+@functools.cache  # a pipe gives its password once, and a build may sign twice
+def read_password_fd(fd: int) -> bytes:
+    """Return the first line of descriptor `fd`, without its newline."""
+    try:
+        with open(fd, "rb", closefd=False) as file:
+            return file.readline(4096).rstrip(b"\r\n")
+    except OSError as error:
+        raise SigningError(f"no password can be read from descriptor {fd}: {error.strerror}") from error
+
+
+def ask_password(prompt: str) -> bytes:
+    """Ask a person at the terminal; SigningError where there is none."""
+    import getpass  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    if not sys.stdin.isatty():
+        raise SigningError("a password is needed and there is no terminal to ask at")
+    return getpass.getpass(prompt).encode()
 
 
 def read_private(path: Path) -> bytes:

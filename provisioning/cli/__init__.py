@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from provisioning.errors import Error
 
 COMMANDS = {
+    "verify": "decide whether a cache may be flown, with every reason if not",
+    "keygen": "make an Ed25519 key pair",
+    "key": "show the fingerprint of a public key",
     "init": "write flight.toml and the doit files of a new cache directory",
 }
 """Name and summary of each command; its module is `provisioning.cli.<name>` with `arguments(parser)` and `run(args)`."""

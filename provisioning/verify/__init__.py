@@ -1,0 +1,26 @@
+"""The verifier that builder, ground and aircraft share: one call decides whether a cache may be flown.
+
+Imports the standard library and cryptography only, so that flight software can use it alone. See docs/manifest.md.
+"""
+
+from provisioning.verify.expect import ANY, Anything, CounterFloor, Expectations, ExpectedHost, KnownFile, KnownGood
+from provisioning.verify.reasons import Code, Reason
+from provisioning.verify.steps import verify
+from provisioning.verify.verdict import Verdict
+from provisioning.verify.walking import expected_paths, walk
+
+__all__ = [
+    "ANY",
+    "Anything",
+    "Code",
+    "CounterFloor",
+    "Expectations",
+    "ExpectedHost",
+    "KnownFile",
+    "KnownGood",
+    "Reason",
+    "Verdict",
+    "expected_paths",
+    "verify",
+    "walk",
+]
