@@ -1,0 +1,59 @@
+"""A decoded tile becomes the image that a network takes: fit its size, turn it to a heading.
+
+Pillow's bilinear filter with support for shrinking, as torchvision's Resize(antialias=True): the filter the presets'
+models were trained with.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 [height, width, 3], RGB."""
+
+
+def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
+    """Return `image` at `size` (height, width): resize both sides, crop what is over, or pad with black."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    if how == "resize":
+        return _resize(image, height, width)
+    factors = Fraction(height, image.shape[0]), Fraction(width, image.shape[1])
+    factor = max(factors) if how == "crop" else min(factors)
+    inner = _resize(image, max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
+    top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
+    if how == "crop":
+        return np.ascontiguousarray(inner[-top : height - top, -left : width - left])
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return padded
+
+
+def _resize(image: Pixels, height: int, width: int) -> Pixels:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def turn(image: Pixels, heading: Fraction) -> Pixels:
+    """Return the tile as a camera sees it whose top points to `heading`, a fraction of a turn clockwise from north.
+
+    Quarter turns are exact. Between them the corners, which lie outside the tile, are filled with its mirror image.
+    """
+    quarters = heading * 4
+    if quarters.denominator == 1:
+        return np.ascontiguousarray(np.rot90(image, int(quarters)))
+    height, width = image.shape[:2]
+    border = ((height // 2, height // 2), (width // 2, width // 2), (0, 0))
+    wide = Image.fromarray(np.pad(image, border, mode="symmetric"))
+    turned = wide.rotate(float(heading * 360), Image.Resampling.BILINEAR)
+    left, top = width // 2, height // 2
+    return np.asarray(turned.crop((left, top, left + width, top + height)))
+
+
+def headings(rotations: int) -> tuple[Fraction, ...]:
+    """Return the headings at which a tile is indexed `rotations` times, as fractions of a turn."""
+    return tuple(Fraction(n, rotations) for n in range(rotations))

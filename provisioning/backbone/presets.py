@@ -1,0 +1,69 @@
+"""Preprocessing of backbones that people use, so that a flight.toml names one instead of six numbers.
+
+Sources: the authors' own inference code (torchvision transforms of SALAD, MegaLoc, MixVPR, EigenPlaces; hloc's
+NetVLAD with the mean of its MatConvNet file). Keys left at their default are filled; a key that is set stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Any
+
+from provisioning.config import Backbone
+
+D = Decimal
+IMAGENET_MEAN = (D("0.485"), D("0.456"), D("0.406"))
+IMAGENET_STD = (D("0.229"), D("0.224"), D("0.225"))
+MATCONVNET_MEAN = (D("123.68"), D("116.779"), D("103.939"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What a family of models expects. `size` is used only where the model does not fix its own."""
+
+    size: tuple[int, int]
+    dimensions: tuple[int, ...] = ()
+    """Descriptor lengths that exist; empty: any."""
+    scale: Decimal | None = None
+    mean: tuple[Decimal, ...] = IMAGENET_MEAN
+    std: tuple[Decimal, ...] = IMAGENET_STD
+
+
+PRESETS = {
+    "imagenet": Preset(size=(224, 224)),
+    "dinov2-salad": Preset(size=(322, 322), dimensions=(544, 2176, 8448)),
+    "megaloc": Preset(size=(322, 322), dimensions=(8448,)),
+    "mixvpr": Preset(size=(320, 320), dimensions=(128, 512, 4096)),
+    "eigenplaces": Preset(size=(512, 512), dimensions=(128, 256, 512, 2048)),
+    "netvlad": Preset(size=(480, 640), dimensions=(4096, 32768), scale=D(1), mean=MATCONVNET_MEAN, std=()),
+}
+BUILTIN = Preset(size=(128, 128), scale=D(1), mean=(), std=())
+BUILTINS = {"builtin:gist-color": True, "builtin:gist-gray": False}
+"""Name of a built-in backbone: whether it looks at colour."""
+
+_DEFAULTS = {f.name: f.default for f in fields(Backbone)}
+
+
+def preset_of(backbone: Backbone) -> Preset | None:
+    """Return the preset that `backbone` names, is built in with, or None."""
+    return BUILTIN if backbone.onnx in BUILTINS else PRESETS.get(backbone.preset)
+
+
+def resolved(backbone: Backbone) -> Backbone:
+    """Return `backbone` with scale, mean and std of its preset filled in where they were left at their defaults."""
+    preset = preset_of(backbone)
+    if preset is None:
+        return backbone
+    return replace(
+        backbone,
+        scale=_filled(backbone, "scale", preset.scale),
+        mean=_filled(backbone, "mean", preset.mean),
+        std=_filled(backbone, "std", preset.std),
+    )
+
+
+def _filled(backbone: Backbone, name: str, value: Any) -> Any:
+    """Return the preset's `value` where flight.toml left `name` at its default."""
+    own = getattr(backbone, name)
+    return own if value is None or own != _DEFAULTS[name] else value
