@@ -14,7 +14,8 @@ from provisioning.bundle.contents import MANIFEST_NAMES, Documents, listed, side
 from provisioning.errors import DeliveryError
 from provisioning.files import fsync_dir, reported, require_free_bytes
 from provisioning.hashing import Sha256, sha256_file
-from provisioning.manifest import Manifest
+from provisioning.manifest import Manifest, parse
+from provisioning.publish import CURRENT
 from provisioning.verify import Verdict
 
 
@@ -24,6 +25,19 @@ class Bundle(NamedTuple):
     path: Path
     bytes: int
     sha256: Sha256
+
+
+def read_documents_of(cache: Path, verdict: Verdict) -> Documents:
+    """Return the Manifest's three files of the generation that `verdict` is about.
+
+    cache: the cache directory or generation that was verified. DeliveryError if it was rebuilt meanwhile.
+    """
+    generation = cache / CURRENT if os.path.lexists(cache / CURRENT) else cache
+    with reported("read the Manifest", generation):
+        documents = Documents(*((generation / name).read_bytes() for name in MANIFEST_NAMES))
+    if parse(documents.manifest) != verdict.require():
+        raise DeliveryError("the cache was rebuilt meanwhile", file=cache, next_step="run the same command again")
+    return documents
 
 
 def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:
@@ -45,8 +59,7 @@ def pack(verdict: Verdict, documents: Documents, output: Path) -> Bundle:
 
     The file appears under its name only when it is complete and on the medium; works on FAT and exFAT too.
     """
-    manifest = verdict.manifest
-    assert manifest is not None
+    manifest = verdict.require()
     require_free_bytes(output.parent, archive_bytes(documents, manifest), what="the bundle")
     part = output.with_name(output.name + ".part")
     with reported("write the bundle", output):

@@ -62,8 +62,7 @@ def sync_over(command: Sequence[str], verdict: Verdict, documents: Documents) ->
 
     DeliveryError: the command failed or was cut (run it again, it goes on); or, with the receiver's words, refused.
     """
-    manifest = verdict.manifest
-    assert manifest is not None
+    manifest = verdict.require()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -122,8 +121,7 @@ def _last_words(process: subprocess.Popen[bytes], command: Sequence[str], error:
 
 def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Verify, keep: int = 1) -> Sent:
     """Deliver the verified generation to a cache directory on a drive mounted here."""
-    manifest = verdict.manifest
-    assert manifest is not None
+    manifest = verdict.require()
 
     def fetch(target: Target, files: tuple[Listed, ...]) -> None:
         for file in files:

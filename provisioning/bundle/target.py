@@ -20,7 +20,7 @@ from typing import NamedTuple
 from provisioning import publish
 from provisioning.bundle.archive import COPY_BYTES
 from provisioning.bundle.contents import MANIFEST_NAMES, Documents, Listed, listed
-from provisioning.errors import DeliveryError, VerificationError
+from provisioning.errors import DeliveryError
 from provisioning.files import fsync_dir, make_dirs, remove_tree, reported, require_free_bytes, write_all
 from provisioning.hashing import Sha256, sha256_file
 from provisioning.lock import build_lock
@@ -176,20 +176,10 @@ def switch(target: Target, documents: Documents, manifest: Manifest, *, verify: 
     """Stage, verify and publish a generation all of whose files are here; VerificationError leaves the old one."""
     staged = target.stage(documents, manifest, target.holdings())
     with verify(staged) as verdict:
-        require_pass(verdict, staged)
+        verdict.require()
     generation = publish.commit(target.root, staged, keep=keep)
     target.forget_arrivals()
     return generation
-
-
-def require_pass(verdict: Verdict, what: Path) -> None:
-    """Raise VerificationError with every reason unless `verdict` passed."""
-    if not verdict.passed:
-        raise VerificationError(
-            "the verifier refuses it",
-            file=what,
-            facts={f"{reason.code} {reason.file or ''}".strip(): reason.detail for reason in verdict.reasons},
-        )
 
 
 def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:
