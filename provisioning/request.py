@@ -1,0 +1,177 @@
+"""What is asked for: flight.toml, this host and the last scan, as the addresses of every artefact they decide."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provisioning import descriptors, engines, gates, index, tiles
+from provisioning.backbone import OnnxSource, onnx_source
+from provisioning.config import Backbone, Calibration, Flight
+from provisioning.config.parse import read_flight
+from provisioning.engines import Backend, HostTuple
+from provisioning.errors import EmptyCorpusError
+from provisioning.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.store import Target
+from provisioning.tiles import Corpus
+
+INDEX_FILE = "corpus.index"
+REPORT_FILE = "report.html"
+MAP_FILE = "coverage.geojson"
+IMAGERY_FILE = "tiles.pmtiles"
+REPORT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """One backbone: where its ONNX comes from, its typed ONNX, and its engine for `host`."""
+
+    backbone: Backbone
+    source: OnnxSource
+    host: HostTuple
+    typed: Target
+    engine: Target
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.backbone.name
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides a generation. `corpus` is None until the first scan; the targets then have stand-ins."""
+
+    flight: Flight
+    backend: Backend
+    corpus: Corpus | None
+    networks: tuple[NetworkRequest, ...]
+    descriptor_keys: tuple[Sha256, ...]
+    """One for each heading at which tiles are indexed."""
+    receipt: Target
+    index: Target
+    index_info: Target
+    gates: Target
+    extras: tuple[Target, ...]
+    """report.html, coverage.geojson and, where asked for, tiles.pmtiles."""
+    calibration: tuple[tuple[Calibration, Sha256], ...]
+
+    @property
+    def report(self) -> Target:
+        """report.html."""
+        return self.extras[0]
+
+    @property
+    def cache(self) -> Path:
+        """The cache directory."""
+        return self.flight.root
+
+    @property
+    def descriptor_network(self) -> NetworkRequest:
+        """The network whose output is indexed."""
+        return next(network for network in self.networks if network.backbone.role == "descriptor")
+
+    @property
+    def tiles(self) -> Corpus:
+        """The corpus; EmptyCorpusError before the first scan."""
+        if self.corpus is None:
+            raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
+        return self.corpus
+
+
+def read_request(root: Path) -> Request:
+    """Return the request of the cache directory `root` as of its last scan; writes nothing.
+
+    Raises ConfigError, BackboneError, EngineError.
+    """
+    flight = read_flight(root)
+    return make_request(flight, tiles.last_corpus(flight), today=datetime.datetime.now(datetime.timezone.utc).date())
+
+
+def make_request(flight: Flight, corpus: Corpus | None, *, today: datetime.date) -> Request:
+    """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old."""
+    backend = engines.select(flight.engine)
+    networks = tuple(_networks(flight, backend, corpus))
+    coverage = corpus.coverage_sha256 if corpus else None
+    described = next(n for n in networks if n.backbone.role == "descriptor")
+    keys = tuple(_descriptor_keys(flight, described))
+    receipt = _target(flight, "receipt", "descriptors.json", {"tiles": coverage, "keys": keys})
+    index_target = _target(
+        flight, "index", INDEX_FILE, {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus)}
+    )
+    gates_target = _target(
+        flight,
+        "gates",
+        "gates.json",
+        {
+            "engines": [n.engine.key for n in networks],
+            "index": index_target.key,
+            **gates.gate_facts(flight, corpus, today=today),
+        },
+    )
+    calibration = tuple((c, sha256_file(c.path)) for c in flight.calibration)
+    return Request(
+        flight=flight,
+        backend=backend,
+        corpus=corpus,
+        networks=networks,
+        descriptor_keys=keys,
+        receipt=receipt,
+        index=index_target,
+        gates=gates_target,
+        extras=tuple(_extras(flight, coverage, gates_target, calibration)),
+        calibration=calibration,
+    )
+
+
+def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:
+    return Target(flight.build_dir / "store", kind, name, facts)
+
+
+def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterator[NetworkRequest]:
+    host = backend.probe()
+    for backbone in flight.backbone:
+        source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
+        facts = engines.typed_facts(backbone, source, corpus.coverage_sha256 if corpus else None)
+        typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
+        engine = _target(
+            flight,
+            "engine",
+            engines.engine_name(backbone.name, host, backbone.precision),
+            engines.engine_facts(typed.key, host, backbone, flight.engine),
+        )
+        yield NetworkRequest(backbone, source, host, typed, engine)
+
+
+def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:
+    for number in range(flight.index.rotations):
+        yield digest_of(
+            descriptors.descriptor_facts(
+                network.engine.key,
+                network.backbone,
+                tiles.decoder_facts(),
+                flight.descriptors.dtype,
+                heading=number * 360 // flight.index.rotations,
+            )
+        )
+
+
+def _extras(
+    flight: Flight, coverage: Sha256 | None, gates_target: Target, calibration: tuple[tuple[Calibration, Sha256], ...]
+) -> Iterator[Target]:
+    """What is on board beside engines, index and calibration."""
+    shown: dict[str, Fact] = {
+        "format": REPORT_FORMAT,
+        "tool": importlib.metadata.version("flightcache"),
+        "gates": gates_target.key,
+        "flight": asdict(flight.flight),
+        "calibration": {c.path.name: digest for c, digest in calibration},
+    }
+    yield _target(flight, "report", REPORT_FILE, shown)
+    yield _target(flight, "report", MAP_FILE, shown)
+    if flight.tiles.on_board == "pmtiles":
+        yield _target(flight, "imagery", IMAGERY_FILE, {"format": tiles.PMTILES_FORMAT, "tiles": coverage})
+

@@ -1,0 +1,40 @@
+"""The build as doit rules: `declare` for a dodo.py, `build` for a program. The only package that imports doit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from provisioning.errors import Error
+from provisioning.outcome import BuildReport
+from rules.tasks import Tasks, namespace
+
+__all__ = ["build", "declare"]
+
+
+def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
+    """Return what the dodo.py at the path `dodo` must contain: the tasks of its directory and doit's settings."""
+    return namespace(Tasks(Path(dodo).absolute().parent))
+
+
+def build(cache: str | os.PathLike[str]) -> BuildReport:
+    """Build the cache directory `cache` as `doit` there would, and return the report.
+
+    Raises the typed error of whatever stopped it (BuildLockHeldError, ManifestCoverageError, ConfigError, …), with the
+    FAILURE report in its attribute `report`. No state is shared between calls; signals are the caller's affair.
+    """
+    from doit.cmd_base import ModuleTaskLoader  # noqa: PLC0415 - dodo.py itself does not need it
+
+    from rules.commands import Run  # noqa: PLC0415
+
+    root = Path(cache).absolute()
+    loader = ModuleTaskLoader(namespace(Tasks(root)))
+    loader.root = root
+    command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
+    params, args = command.cmdparser.parse([])
+    _, report = command.build(params, args)
+    if command.collector.failure is not None:
+        error = command.collector.failure
+        error.report = report
+        raise error
+    return report

@@ -1,0 +1,152 @@
+"""doit's commands for a cache directory: each that writes holds the build lock, and recovery runs before it.
+
+doit.cfg names these classes, so they replace doit's own in that directory and nowhere else. The lock wraps the whole
+command: a lock in a task's setup would be taken after doit opened its database, and not at all on a no-op (measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_ignore import Ignore as DoitIgnore
+from doit.cmd_resetdep import ResetDep as DoitResetDep
+from doit.cmd_run import Run as DoitRun
+from doit.exceptions import InvalidCommand
+
+from provisioning import console, publish, steps
+from provisioning.config import Flight
+from provisioning.config.parse import read_flight
+from provisioning.errors import Error
+from provisioning.lock import build_lock
+from provisioning.outcome import BuildReport
+from rules.reporter import Collector
+from rules.signals import Stopped, stops_in_order
+
+FAILED = 1
+NOT_STARTED = 3
+
+
+def cache_of(command: Any, params: Any) -> Path:
+    """Return the cache directory of a command: where its dodo.py is."""
+    given = getattr(command.loader, "root", None)
+    return Path(given) if given else Path(params["dodoFile"]).absolute().parent
+
+
+@contextlib.contextmanager
+def sole_builder(flight: Flight) -> Iterator[None]:
+    """Hold the lock of the cache, with the traces of an interrupted build removed. BuildLockHeldError, FilesystemError."""
+    with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
+        publish.recover(flight.root, keep=flight.publish.keep_generations)
+        yield
+
+
+class Guarded:
+    """A doit command that writes: under the lock, after recovery, with our errors told as messages."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run the command; 3 where it could not start."""
+        try:
+            with sole_builder(read_flight(cache_of(self, params))):
+                return int(super().execute(params, args) or 0)  # type: ignore[misc]
+        except Error as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return NOT_STARTED
+
+
+class Forget(Guarded, DoitForget):  # type: ignore[misc]  # doit has no types
+    """`doit forget`, under the lock."""
+
+
+class Ignore(Guarded, DoitIgnore):  # type: ignore[misc]
+    """`doit ignore`, under the lock."""
+
+
+class ResetDep(Guarded, DoitResetDep):  # type: ignore[misc]
+    """`doit reset-dep`, under the lock."""
+
+
+class Clean(Guarded, DoitClean):  # type: ignore[misc]
+    """`doit clean`, under the lock. Without task names it resets: older keys, descriptors and generations go too."""
+
+    def _execute(
+        self,
+        dryrun: bool,  # noqa: FBT001 - doit's calling convention
+        cleandep: bool,  # noqa: FBT001
+        cleanall: bool,  # noqa: FBT001
+        cleanforget: bool,  # noqa: ARG002, FBT001 - always forgets
+        pos_args: list[str] | None = None,
+    ) -> None:
+        super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
+        if not pos_args:
+            steps.reset(Path(self.dep_manager.name).parent.parent, tell=print, dryrun=dryrun)
+
+
+LOG_OPTION = {
+    "name": "log",
+    "long": "log",
+    "type": str,
+    "default": "human",
+    "choices": (("human", "lines for a person"), ("json", "one JSON object a line, on standard error")),
+    "help": "form of the log",
+}
+
+
+class Run(DoitRun):  # type: ignore[misc]
+    """`doit run`: lock, recover, scan, build; then one line and one file that say how it ended."""
+
+    cmd_options = (*DoitRun.cmd_options, LOG_OPTION)
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
+        if params["num_process"]:
+            raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
+        listener = console.listen(params["log"], sys.stderr)
+        try:
+            with stops_in_order():
+                rc, report = self.build(params, args)
+        finally:
+            listener.close()
+        listener.finish(report)
+        return rc
+
+    def build(self, params: Any, args: list[str]) -> tuple[int, BuildReport]:
+        """Build under the lock; return doit's exit code and the report, which is also written."""
+        self.collector = Collector(time.monotonic)
+        try:
+            flight = read_flight(cache_of(self, params))
+            with sole_builder(flight):
+                return self._build_locked(flight, params, args)
+        except Error as error:
+            self.collector.failure = error
+            return NOT_STARTED, self.collector.report(None)
+
+    def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
+        try:
+            if _asks_for_tiles(args):
+                steps.scan(flight)
+            rc = int(super().execute(params, args))
+        except Error as error:
+            self.collector.failure, rc = error, FAILED
+        except Stopped as stopped:
+            self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+        report = self.collector.report(flight.root)
+        steps.record(flight, report)
+        return rc, report
+
+    def _execute(self, *args: Any, **options: Any) -> int:
+        return int(super()._execute(*args, **{**options, "reporter": self.collector}))
+
+
+def _asks_for_tiles(selected: list[str]) -> bool:
+    """Engines alone can be compiled without a single tile, for use after a hardware change."""
+    return not selected or any(not name.startswith(("engine", "onnx")) for name in selected)
+
+
+Reset = Callable[..., None]

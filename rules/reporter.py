@@ -1,0 +1,98 @@
+"""What doit tells while tasks run, collected into the build report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from provisioning import console, contents
+from provisioning.errors import Error
+from provisioning.outcome import BuildReport
+from rules.rule import Failed
+
+BUILDS = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")
+"""Tasks that make something; `coverage` only looks, and runs every time."""
+
+
+class Collector:
+    """A doit reporter: one calm line a task, and the counts of the build."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._ran: list[str] = []
+        self._reused: list[str] = []
+        self._values: dict[str, Any] = {}
+        self.failure: Error | None = None
+
+    def report(self, cache: Path | None) -> BuildReport:
+        """Return the report of what was seen; `cache` is looked at for what is published now."""
+        published = contents.published(cache) if cache else None
+        return BuildReport(
+            outcome="FAILURE" if self.failure else "SUCCESS" if self._ran else "IDEMPOTENT_NO_OP",
+            engines_built=_count(self._ran, "engine:"),
+            engines_reused=_count(self._reused, "engine:"),
+            descriptors_generated=self._values.get("descriptors_generated", 0),
+            manifest_hash=published and published.manifest_hash,
+            manifest_path=published and str(published.path),
+            failure_reason=str(self.failure) if self.failure else None,
+            elapsed_s=round(self._clock() - self._started, 3),
+        )
+
+    def initialize(self, tasks: object, selected_tasks: object) -> None:
+        """Doit is about to start."""
+
+    def get_status(self, task: object) -> None:
+        """Doit is about to ask whether a task is up to date."""
+
+    def execute_task(self, task: Any) -> None:
+        """A task starts; a group has no actions and is not told."""
+        if task.actions:
+            console.task_started(task.name)
+
+    def add_success(self, task: Any) -> None:
+        """A task has ended well."""
+        if task.actions and task.name.partition(":")[0] in BUILDS:
+            self._ran.append(task.name)
+        self._values.update(task.values)
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        """A task has failed: with a known error, or with one nobody foresaw, whose traceback is shown."""
+        if isinstance(fail, Failed):
+            self.failure = self.failure or fail.error
+            return
+        if fail.get_name() == "UnmetDependency":
+            return
+        self.failure = self.failure or Error(
+            f"task {task.name} failed unexpectedly", next_step="report the traceback above"
+        )
+        sys.stderr.write(fail.get_msg() + "\n")
+
+    def skip_uptodate(self, task: Any) -> None:
+        """A task is up to date."""
+        if task.actions:
+            self._reused.append(task.name)
+
+    def skip_ignore(self, task: Any) -> None:
+        """A task is ignored by the user's order."""
+        console.task_ignored(task.name)
+
+    def cleanup_error(self, exception: Any) -> None:
+        """A teardown failed."""
+        self.failure = self.failure or Error(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        """Doit itself failed."""
+        self.failure = self.failure or Error(msg)
+
+    def teardown_task(self, task: object) -> None:
+        """No task of ours has a teardown."""
+
+    def complete_run(self) -> None:
+        """All selected tasks are done; the outcome is told after the lock is free."""
+
+
+def _count(names: list[str], prefix: str) -> int:
+    return sum(name.startswith(prefix) for name in names)

@@ -1,0 +1,120 @@
+"""The tasks of a flight cache, in the order in which they are built: `doit list` prints their first lines."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from doit.exceptions import InvalidDodoFile
+
+from provisioning import staleness as stale
+from provisioning import steps
+from provisioning.errors import Error
+from provisioning.request import Request, read_request
+from rules.rule import Task, rule
+
+
+class Tasks:
+    """The task creators of the cache directory `root`; the request behind them is read once, when doit asks for tasks."""
+
+    def __init__(self, root: Path, read: Callable[[Path], Request] = read_request) -> None:
+        self.root = root
+        self._read = read
+
+    @functools.cached_property
+    def request(self) -> Request:
+        """What flight.toml, this host and the last scan ask for."""
+        try:
+            return self._read(self.root)
+        except Error as error:
+            raise InvalidDodoFile(str(error)) from error
+
+    def task_onnx(self) -> Iterator[Task]:
+        """Prepare each backbone: preprocessing into the graph, precision into the types."""
+        for network in self.request.networks:
+            yield rule(
+                steps.make_onnx,
+                name=network.name,
+                makes=[network.typed],
+                given={"request": self.request, "network": network},
+                why=functools.partial(stale.onnx, self.request, network),
+            )
+
+    def task_engine(self) -> Iterator[Task]:
+        """Compile each backbone for this host."""
+        for network in self.request.networks:
+            yield rule(
+                steps.compile_network,
+                name=network.name,
+                makes=[network.engine],
+                given={"request": self.request, "network": network},
+                after=[f"onnx:{network.name}"],
+                why=functools.partial(stale.engine, self.request, network),
+            )
+
+    def task_descriptors(self) -> Task:
+        """Describe the tiles that have no descriptor yet."""
+        return rule(
+            steps.describe,
+            makes=[self.request.receipt],
+            given={"request": self.request},
+            after=[f"engine:{self.request.descriptor_network.name}"],
+            why=functools.partial(stale.described, self.request),
+        )
+
+    def task_corpus(self) -> Task:
+        """Build corpus.index over the descriptors."""
+        return rule(
+            steps.index,
+            makes=[self.request.index, self.request.index_info],
+            given={"request": self.request},
+            after=["descriptors"],
+            why=functools.partial(stale.indexed, self.request),
+        )
+
+    def task_gates(self) -> Task:
+        """Measure quality: fidelity, recall, gaps, freshness."""
+        return rule(
+            steps.measure,
+            makes=[self.request.gates],
+            given={"request": self.request},
+            after=["engine", "corpus"],
+            why=functools.partial(stale.gates, self.request),
+        )
+
+    def task_report(self) -> Task:
+        """Draw report.html and coverage.geojson, and pack what else goes on board."""
+        return rule(
+            steps.report,
+            makes=self.request.extras,
+            given={"request": self.request},
+            after=["gates"],
+            why=functools.partial(stale.report, self.request),
+        )
+
+    def task_manifest(self) -> Task:
+        """Stage a complete generation with its signed Manifest."""
+        return rule(
+            steps.stage,
+            given={"request": self.request},
+            after=["report"],
+            why=functools.partial(stale.staged, self.request),
+        )
+
+    def task_coverage(self) -> Task:
+        """Walk and verify the staged, or else the current generation; publish what was staged."""
+        return rule(steps.publish_staged, given={"request": self.request}, after=["manifest"])
+
+
+def namespace(tasks: Tasks) -> dict[str, object]:
+    """Return what a dodo.py must contain: doit's settings and the task creators of `tasks`."""
+    creators = {name: getattr(tasks, name) for name in dir(Tasks) if name.startswith("task_")}
+    return {
+        "DOIT_CONFIG": {
+            "backend": "sqlite3",  # the only backend that survives a kill while it writes (measured)
+            "dep_file": str(tasks.root / ".build" / "doit.sqlite"),
+            "verbosity": 2,
+        },
+        **creators,
+    }
