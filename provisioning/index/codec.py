@@ -1,0 +1,70 @@
+"""From descriptors to the codes that an index stores, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provisioning.errors import IndexError_
+from provisioning.index.ids import Bytes, Floats, Int64s
+from provisioning.index.layout import SQ_TYPES
+
+Encode = Callable[[Floats], Bytes]
+"""From float32 [m, d] to uint8 [m, code bytes]."""
+
+RANGE_GRID = 1024.0
+"""The range of an 8-bit code is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
+
+
+def check_rows(rows: Floats, ids: Int64s) -> Floats:
+    """Return `rows` if each is finite and none is zero; FAISS would store them and rank them at random."""
+    if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(ids):
+        raise IndexError_(
+            f"descriptors are float32 [rows, dimension], not {rows.dtype} {rows.shape} for {len(ids)} ids"
+        )
+    rows = np.ascontiguousarray(rows)
+    norms = np.einsum("ij,ij->i", rows, rows)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        where = int(bad[0])
+        what = "zero" if norms[where] == 0 else "not finite"
+        raise IndexError_(
+            f"a descriptor is {what}",
+            facts={"id": int(ids[where]), "in this block": len(bad)},
+            next_step="look at the tile (blank or damaged?) and at the backbone's output",
+        )
+    return rows
+
+
+def learned_range(rows: Floats) -> NDArray[np.float32]:
+    """Return the range of 8-bit codes over `rows`: least value and width of each component, float32 [2·d]."""
+    low = np.floor(rows.min(axis=0) * np.float32(RANGE_GRID)) / np.float32(RANGE_GRID)
+    high = np.ceil(rows.max(axis=0) * np.float32(RANGE_GRID)) / np.float32(RANGE_GRID)
+    return np.concatenate([low, np.maximum(high - low, 1 / RANGE_GRID)]).astype(np.float32)
+
+
+def encoder(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> Encode:
+    """Return the encoder of flat, sqfp16 or sq8 codes (ivf-sq8 stores sq8 codes)."""
+    if kind == "flat":
+        return lambda rows: rows.view(np.uint8)
+    kind = "sq8" if kind == "ivf-sq8" else kind
+    quantiser = scalar_quantiser(kind, dimension, trained_range)
+
+    def encode(rows: Floats) -> Bytes:
+        codes: Bytes = quantiser.compute_codes(rows)
+        return codes
+
+    return encode
+
+
+def scalar_quantiser(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> Any:
+    """Return FAISS's ScalarQuantizer of `kind` with the given range."""
+    import faiss
+
+    quantiser = faiss.ScalarQuantizer(dimension, SQ_TYPES[kind])
+    if kind == "sq8":
+        faiss.copy_array_to_vector(trained_range, quantiser.trained)
+    return quantiser

@@ -1,0 +1,41 @@
+"""`index.transform` read once: none, center, pca(d) or pca-whiten(d)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from provisioning.errors import IndexError_
+
+_FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
+
+
+class TransformSpec(NamedTuple):
+    """What is done to a descriptor before it is compared; `components` is 0 where the dimension stays."""
+
+    name: str
+    components: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> TransformSpec:
+        """Read `text`; raises IndexError_ that names the forms allowed."""
+        found = _FORM.fullmatch(text.replace(" ", ""))
+        if found is None or (found[2] is not None) != found[1].startswith("pca"):
+            raise IndexError_(
+                f"index.transform is not understood: {text!r}",
+                file="flight.toml",
+                key="index.transform",
+                next_step="write none, center, pca(d) or pca-whiten(d), d the dimension to keep",
+            )
+        return cls(found[1], int(found[2] or 0))
+
+    def output(self, dimension: int) -> int:
+        """Return the dimension after the transform of vectors of `dimension`; IndexError_ if it would grow."""
+        if self.components > dimension:
+            raise IndexError_(
+                f"index.transform keeps {self.components} components of descriptors that have {dimension}",
+                file="flight.toml",
+                key="index.transform",
+                next_step=f"keep at most {dimension} components",
+            )
+        return self.components or dimension
