@@ -26,8 +26,6 @@ TILE_PIXELS: Final = 256
 PATCH_PIXELS: Final = 2 * TILE_PIXELS
 WEST_COLUMN, NORTH_ROW, COLUMNS, ROWS = 17_071, 11_477, 12, 11
 """The coarser level: 132 tiles; with their 528 children 660. About 8 by 9 km at 1.6 m a pixel."""
-INSET_E7: Final = 1_000
-"""The area ends 10 m inside the outermost tiles, so that no neighbour is expected."""
 DISTRICT_PIXELS: Final = 704
 
 ROTATIONS: Final = np.array([(5, 0), (4, 3), (3, 4), (0, 5), (-3, 4), (-4, 3)], dtype=np.int32)
@@ -60,9 +58,7 @@ def area() -> BBox:
     """Return the area of the demo imagery, in 1e-7 degree."""
     north_west = geo.tile_bounds_e7(ZOOMS[0], WEST_COLUMN, NORTH_ROW)
     south_east = geo.tile_bounds_e7(ZOOMS[0], WEST_COLUMN + COLUMNS - 1, NORTH_ROW + ROWS - 1)
-    return BBox(
-        north_west.west + INSET_E7, south_east.south + INSET_E7, south_east.east - INSET_E7, north_west.north - INSET_E7
-    )
+    return BBox(north_west.west, south_east.south, south_east.east, north_west.north)
 
 
 def _write_patch(folder: Path, column: int, row: int) -> None:

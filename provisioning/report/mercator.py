@@ -1,0 +1,43 @@
+"""From degrees to tile coordinates and back to metres, for drawing only."""
+
+from __future__ import annotations
+
+import math
+
+EARTH_CIRCUMFERENCE_M = 40_075_016.686
+"""Of the WGS 84 equator."""
+
+
+def column(lon_e7: int, level: int) -> float:
+    """Return the tile column, with fraction, of a longitude."""
+    return (lon_e7 / 3.6e9 + 0.5) * (1 << level)
+
+
+def row(lat_e7: int, level: int) -> float:
+    """Return the tile row, with fraction, of a latitude; clipped where the projection ends."""
+    lat = math.radians(max(-85.0511287, min(85.0511287, lat_e7 / 1e7)))
+    return (0.5 - math.asinh(math.tan(lat)) / (2 * math.pi)) * (1 << level)
+
+
+def metres_per_tile(lat_e7: int, level: int) -> float:
+    """Return the width of a tile on the ground."""
+    return EARTH_CIRCUMFERENCE_M * math.cos(math.radians(lat_e7 / 1e7)) / (1 << level)
+
+
+def degrees(e7: int, positive: str, negative: str) -> str:
+    """Return `12.3456700° N` and the like, exact."""
+    whole, fraction = divmod(abs(e7), 10_000_000)
+    return f"{whole}.{fraction:07}° {negative if e7 < 0 else positive}"
+
+
+def round_below(metres: float) -> float:
+    """Return the largest 1, 2 or 5 times a power of ten that is not above `metres`."""
+    power = 10.0 ** math.floor(math.log10(metres))
+    return max(step * power for step in (1, 2, 5) if step * power <= metres)
+
+
+def distance(metres: float) -> str:
+    """Return a length for reading: `350 m`, `1.25 km`, `120 km`."""
+    if metres < 1000:
+        return f"{metres:.0f} m" if metres >= 10 else f"{metres:.2g} m"
+    return f"{metres / 1000:.0f} km" if metres >= 20_000 else f"{metres / 1000:.2f}".rstrip("0").rstrip(".") + " km"

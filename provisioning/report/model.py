@@ -1,0 +1,111 @@
+"""What a report shows, as frozen values. No wall time and no counter: a rollback re-signs and keeps the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from provisioning.angles import Origin
+from provisioning.manifest import Manifest
+
+
+class LonLat(NamedTuple):
+    """A point in 1e-7 degree."""
+
+    lon_e7: int
+    lat_e7: int
+
+
+class Cell(NamedTuple):
+    """A square of the map: `x`, `y` are its place at `TileMap.level`; x goes on counting past the antimeridian.
+
+    `present` and `expected` count tiles of `TileMap.zoom`; `oldest` is the oldest known capture, YYYY-MM-DD.
+    """
+
+    x: int
+    y: int
+    present: int
+    expected: int
+    oldest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileMap:
+    """Which tiles of one zoom level are there, in cells of 2**(zoom - level) tiles a side, ordered by (y, x)."""
+
+    zoom: int
+    level: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mosaic:
+    """The imagery in one small JPEG; the edges are at `level`, in tiles, x unrolled past the antimeridian."""
+
+    jpeg: bytes
+    level: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRow:
+    """A tile source: its tiles in the corpus and their capture dates, YYYY-MM-DD, where known."""
+
+    name: str
+    tiles: int
+    oldest: str | None = None
+    newest: str | None = None
+
+
+class SkippedTile(NamedTuple):
+    """A tile that is not in the corpus, and why."""
+
+    z: int
+    x: int
+    y: int
+    source: str
+    reason: str
+
+
+class Change(NamedTuple):
+    """One difference to the previous generation."""
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportModel:
+    """Everything that `render` shows.
+
+    manifest     the draft Manifest with its hash; `other` need not list the report itself
+    index_reason why this kind of index was chosen, one sentence
+    maps         one TileMap for each zoom level; the finest is drawn large
+    outline      rings of the area, each closed or not; empty: the bounding box
+    routes       mission lines over the map
+    sources      in the order of the Manifest
+    skipped      tiles left out under `tiles.on_error = "skip"`, in the order of the corpus
+    changes      against the generation before; None: this is the first
+    key_fingerprint  SHA-256 of the raw public key, hex
+    """
+
+    manifest: Manifest
+    index_reason: str = ""
+    maps: tuple[TileMap, ...] = ()
+    mosaic: Mosaic | None = None
+    outline: tuple[tuple[LonLat, ...], ...] = ()
+    routes: tuple[tuple[LonLat, ...], ...] = ()
+    sources: tuple[SourceRow, ...] = ()
+    skipped: tuple[SkippedTile, ...] = ()
+    changes: tuple[Change, ...] | None = None
+    key_fingerprint: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def takeoff(self) -> Origin | None:
+        """The take-off point, if the flight has one."""
+        return self.manifest.flight.takeoff_origin
