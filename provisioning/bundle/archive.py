@@ -50,11 +50,7 @@ def padding(size: int) -> int:
 def header(member: Member) -> bytes:
     """Return the one header of `member`; DeliveryError if its name does not fit ustar."""
     prefix, name = _split(member.name)
-    size = (
-        b"%011o\0" % member.bytes
-        if member.bytes < _OCTAL_SIZE_LIMIT
-        else b"\x80" + member.bytes.to_bytes(11, "big")
-    )
+    size = b"%011o\0" % member.bytes if member.bytes < _OCTAL_SIZE_LIMIT else b"\x80" + member.bytes.to_bytes(11, "big")
     block = bytearray(BLOCK_BYTES)
     fields = {
         0: name,

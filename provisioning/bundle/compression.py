@@ -10,7 +10,7 @@ import importlib
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, cast
@@ -26,10 +26,8 @@ WINDOW_LOG = 27
 
 def _module() -> ModuleType | None:
     for name in ("compression.zstd", "backports.zstd"):
-        try:
+        with suppress(ImportError):
             return importlib.import_module(name)
-        except ImportError:
-            continue
     return None
 
 

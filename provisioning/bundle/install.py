@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from provisioning.bundle.check import Trust, check_bundle, read_documents, read_files
 from provisioning.bundle.compression import decompressing
@@ -91,7 +91,7 @@ def _outcome(generation: Path, manifest: Manifest, received: Iterable[Listed]) -
 
 
 def receive(
-    source: BinaryIO, answers: BinaryIO, root: Path, *, trust: Trust, verify: Verify, keep: int = 1
+    source: IO[bytes], answers: IO[bytes], root: Path, *, trust: Trust, verify: Verify, keep: int = 1
 ) -> Outcome:
     """Be the receiving end of `flightcache sync`: files come on `source`, requests go to `answers`.
 

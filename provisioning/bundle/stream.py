@@ -1,9 +1,9 @@
-"""The two ends of `flightcache sync` and what they say to each other over one pipe.
+r"""The two ends of `flightcache sync` and what they say to each other over one pipe.
 
-    sender    flightcache-sync/1 {"sizes": [manifest, sidecar, signature]}\\n  and the three files
-    receiver  {"need": [[sha256, offset], …]}\\n                              after signature and expectations
+    sender    flightcache-sync/1 {"sizes": [manifest, sidecar, signature]}\n  and the three files
+    receiver  {"need": [[sha256, offset], …]}\n                              after signature and expectations
     sender    for each, in that order: the bytes of that file from offset on
-    receiver  {"done": {…}}\\n  or at any time  {"error": text, "exit_code": n}\\n
+    receiver  {"done": {…}}\n  or at any time  {"error": text, "exit_code": n}\n
 
 Sizes are signed, so nothing else needs framing; nothing is sent that the receiver holds, and after a cut the next run
 goes on in the middle of a file.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from provisioning.bundle.archive import COPY_BYTES, Readable
 from provisioning.bundle.contents import MANIFEST_LIMITS, Documents, Listed, listed
@@ -32,7 +32,7 @@ class Need(NamedTuple):
     offset: int
 
 
-def write_line(stream: BinaryIO, value: object) -> int:
+def write_line(stream: IO[bytes], value: object) -> int:
     """Write one JSON line, flush, and return its size."""
     line = json.dumps(value, sort_keys=True).encode() + b"\n"
     stream.write(line)
@@ -40,7 +40,7 @@ def write_line(stream: BinaryIO, value: object) -> int:
     return len(line)
 
 
-def read_line(stream: BinaryIO) -> dict[str, object]:
+def read_line(stream: IO[bytes]) -> dict[str, object]:
     """Return the next JSON line; DeliveryError if the other end went away or talks of something else."""
     line = stream.readline(LINE_LIMIT)
     if not line.endswith(b"\n"):
@@ -57,17 +57,16 @@ def read_line(stream: BinaryIO) -> dict[str, object]:
     return value
 
 
-def send_documents(stream: BinaryIO, documents: Documents) -> int:
+def send_documents(stream: IO[bytes], documents: Documents) -> int:
     """Send the Manifest's three files; return the bytes sent."""
     stream.write(GREETING)
     sent = len(GREETING) + write_line(stream, {"sizes": [len(data) for data in documents]})
-    for data in documents:
-        stream.write(data)
+    stream.writelines(documents)
     stream.flush()
     return sent + sum(map(len, documents))
 
 
-def receive_documents(stream: BinaryIO) -> Documents:
+def receive_documents(stream: IO[bytes]) -> Documents:
     """Return the three files that the sender opens with."""
     if _take(stream, len(GREETING)) != GREETING:
         raise DeliveryError("the other end does not speak flightcache-sync/1")
@@ -80,7 +79,7 @@ def receive_documents(stream: BinaryIO) -> Documents:
 
 
 def send_needed(
-    stream: BinaryIO, reply: dict[str, object], manifest: Manifest, open_file: Callable[[Listed], BinaryIO]
+    stream: IO[bytes], reply: dict[str, object], manifest: Manifest, open_file: Callable[[Listed], IO[bytes]]
 ) -> int:
     """Send what the receiver's `reply` asks for, which must be files of `manifest`; return the bytes sent."""
     files = {file.sha256: file for file in listed(manifest)}
@@ -125,7 +124,7 @@ def _pieces(stream: Readable, left: int, file: Listed) -> Iterator[bytes]:
         yield piece
 
 
-def _take(stream: BinaryIO, size: int) -> bytes:
+def _take(stream: IO[bytes], size: int) -> bytes:
     data = stream.read(size)
     if len(data) != size:
         raise DeliveryError("the sender went away before it sent its Manifest")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from provisioning.bundle.archive import COPY_BYTES
+from provisioning.bundle.check import Trust, check_bundle
 from provisioning.bundle.contents import Documents, Listed
 from provisioning.bundle.install import deliver
+from provisioning.bundle.pack import Bundle, pack
 from provisioning.bundle.stream import read_line, send_documents, send_needed
 from provisioning.bundle.target import Outcome, Target, Verify
-from provisioning.errors import DeliveryError, Error
+from provisioning.errors import DeliveryError, Error, VerificationError
+from provisioning.files import reported
 from provisioning.manifest import Manifest
 from provisioning.verify import Verdict
 
@@ -76,7 +80,7 @@ def sync_over(command: Sequence[str], verdict: Verdict, documents: Documents) ->
 
 
 def _converse(
-    outgoing: BinaryIO, incoming: BinaryIO, verdict: Verdict, documents: Documents, manifest: Manifest
+    outgoing: IO[bytes], incoming: IO[bytes], verdict: Verdict, documents: Documents, manifest: Manifest
 ) -> Sent:
     sent = send_documents(outgoing, documents)
     reply = _answer(incoming)
@@ -88,14 +92,14 @@ def _converse(
     return Sent(manifest.build.counter, len(reply["need"]), sent, whole)  # type: ignore[arg-type]
 
 
-def _answer(incoming: BinaryIO) -> dict[str, object]:
+def _answer(incoming: IO[bytes]) -> dict[str, object]:
     reply = read_line(incoming)
     if "error" in reply:
-        raise _Refused(str(reply["error"]))
+        raise _RefusedError(str(reply["error"]))
     return reply
 
 
-class _Refused(DeliveryError):
+class _RefusedError(DeliveryError):
     """The receiver's own error."""
 
 
@@ -103,15 +107,17 @@ def _last_words(process: subprocess.Popen[bytes], command: Sequence[str], error:
     """Return the error to show: the receiver's own if it had time to tell one."""
     assert process.stdin is not None
     assert process.stdout is not None
-    if not isinstance(error, _Refused):
+    if not isinstance(error, _RefusedError):
         with suppress(OSError):
             process.stdin.close()
         try:
             _answer(process.stdout)
         except DeliveryError as last:
             error = last
-    if isinstance(error, _Refused):
-        return DeliveryError("the vehicle refused the generation", facts={"it said": "\n    " + error.what.replace("\n", "\n    ")})
+    if isinstance(error, _RefusedError):
+        return DeliveryError(
+            "the vehicle refused the generation", facts={"it said": "\n    " + error.what.replace("\n", "\n    ")}
+        )
     return DeliveryError(
         "the delivery was cut",
         facts={"command": shlex.join(command), "exit code": process.wait()},
@@ -132,3 +138,34 @@ def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Ver
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
     sent = outcome.received_bytes + sum(map(len, documents))
     return Sent(manifest.build.counter, outcome.received_files, sent, whole)
+
+
+def copy_bundle(verdict: Verdict, documents: Documents, output: Path, *, trust: Trust) -> Bundle | None:
+    """Put the bundle on a medium that cannot hold a cache directory, and check it as it is read back from there.
+
+    None: this very generation is on the medium already, unharmed. DeliveryError if the medium gives back other bytes.
+    """
+    if output.exists() and _holds(output, documents, trust):
+        return None
+    bundle = pack(verdict, documents, output)
+    if not _holds(output, documents, trust):
+        raise DeliveryError(
+            "the medium gave back other bytes than were written",
+            file=output,
+            next_step="do not use this medium; take another one",
+        )
+    return bundle
+
+
+def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
+    """Tell whether the medium, not the page cache, gives back a whole bundle of this generation."""
+    with reported("read the bundle back", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+    try:
+        return check_bundle(path, trust).documents == documents
+    except (DeliveryError, VerificationError):
+        return False

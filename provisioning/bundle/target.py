@@ -82,7 +82,7 @@ class Target:
         require_free_bytes(self.incoming, needed, what="the files of the new generation")
 
     def receive(self, file: Listed, pieces: Iterable[bytes], *, offset: int = 0) -> Path:
-        """Store `file`, of which `pieces` begin at `offset`, durably under its digest; DeliveryError if it is another."""
+        """Store `file` durably under its digest; `pieces` begin at `offset`. DeliveryError if it is another file."""
         part, arrived = self._part(file), self.incoming / file.sha256
         with reported("receive a file", part):
             fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)

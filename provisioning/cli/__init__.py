@@ -13,6 +13,9 @@ COMMANDS = {
     "verify": "decide whether a cache may be flown, with every reason if not",
     "keygen": "make an Ed25519 key pair",
     "key": "show the fingerprint of a public key",
+    "bundle": "write the current generation as one file",
+    "install": "make a bundle the current generation of this vehicle",
+    "sync": "send the current generation to a vehicle or a drive, only what it lacks",
     "init": "write flight.toml and the doit files of a new cache directory",
 }
 """Name and summary of each command; its module is `provisioning.cli.<name>` with `arguments(parser)` and `run(args)`."""
