@@ -13,6 +13,8 @@ class Error(Exception):
     """
 
     exit_code = 10
+    report: object = None
+    """The build report, on an error raised by `rules.build`."""
 
     def __init__(
         self,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from provisioning.errors import Error
+from doit.cmd_base import ModuleTaskLoader
+
 from provisioning.outcome import BuildReport
+from rules.commands import Run
 from rules.tasks import Tasks, namespace
 
 __all__ = ["build", "declare"]
@@ -23,18 +26,20 @@ def build(cache: str | os.PathLike[str]) -> BuildReport:
     Raises the typed error of whatever stopped it (BuildLockHeldError, ManifestCoverageError, ConfigError, …), with the
     FAILURE report in its attribute `report`. No state is shared between calls; signals are the caller's affair.
     """
-    from doit.cmd_base import ModuleTaskLoader  # noqa: PLC0415 - dodo.py itself does not need it
-
-    from rules.commands import Run  # noqa: PLC0415
-
-    root = Path(cache).absolute()
-    loader = ModuleTaskLoader(namespace(Tasks(root)))
-    loader.root = root
-    command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
-    params, args = command.cmdparser.parse([])
-    _, report = command.build(params, args)
+    command, report = run(Path(cache))
     if command.collector.failure is not None:
         error = command.collector.failure
         error.report = report
         raise error
     return report
+
+
+def run(cache: Path, selected: Sequence[str] = ()) -> tuple[Run, BuildReport]:
+    """Run the tasks `selected` (all if none) of `cache`; return the command, with what it saw, and the report."""
+    root = cache.absolute()
+    loader = ModuleTaskLoader(namespace(Tasks(root)))
+    loader.root = root
+    command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
+    params, args = command.cmdparser.parse(list(selected))
+    _, report = command.build(params, args)
+    return command, report

@@ -22,7 +22,7 @@ class Collector:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started = clock()
-        self._ran: list[str] = []
+        self.ran: list[str] = []
         self._reused: list[str] = []
         self._values: dict[str, Any] = {}
         self.failure: Error | None = None
@@ -31,8 +31,8 @@ class Collector:
         """Return the report of what was seen; `cache` is looked at for what is published now."""
         published = contents.published(cache) if cache else None
         return BuildReport(
-            outcome="FAILURE" if self.failure else "SUCCESS" if self._ran else "IDEMPOTENT_NO_OP",
-            engines_built=_count(self._ran, "engine:"),
+            outcome="FAILURE" if self.failure else "SUCCESS" if self.ran else "IDEMPOTENT_NO_OP",
+            engines_built=_count(self.ran, "engine:"),
             engines_reused=_count(self._reused, "engine:"),
             descriptors_generated=self._values.get("descriptors_generated", 0),
             manifest_hash=published and published.manifest_hash,
@@ -55,7 +55,7 @@ class Collector:
     def add_success(self, task: Any) -> None:
         """A task has ended well."""
         if task.actions and task.name.partition(":")[0] in BUILDS:
-            self._ran.append(task.name)
+            self.ran.append(task.name)
         self._values.update(task.values)
 
     def add_failure(self, task: Any, fail: Any) -> None:

@@ -1,0 +1,89 @@
+"""A small real cache for tests: a few dozen tiles with something to see on them, the built-in backbone, a key."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from provisioning.cli.init import create_cache
+from provisioning.errors import Error
+from provisioning.outcome import BuildReport
+from provisioning.signing import generate_key
+from rules import run
+
+ZOOM = 14
+WEST, NORTH = 8580, 5736
+"""First column and row of the tiles."""
+
+
+class Built(NamedTuple):
+    """What one `doit` did: tasks that ran (without `coverage`, which always does), the report, the error if any."""
+
+    ran: tuple[str, ...]
+    report: BuildReport
+    failure: Error | None
+
+    @property
+    def outcome(self) -> str:
+        return self.report.outcome
+
+
+def tile_image(seed: int, side: int = 256) -> bytes:
+    """Return a JPEG tile of smooth random fields with a few edges, different for each seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    pixels = np.asarray(coarse).copy()
+    for _ in range(6):
+        x, y, w, h = rng.integers(0, side - 40, 2).tolist() + rng.integers(10, 80, 2).tolist()
+        pixels[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def put_tile(folder: Path, x: int, y: int, seed: int, *, z: int = ZOOM) -> Path:
+    """Write the tile image of `seed` at z/x/y."""
+    path = folder / str(z) / str(x) / f"{y}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tile_image(seed))
+    return path
+
+
+def put_tiles(folder: Path, *, side: int = 4) -> None:
+    """Write a square of `side` x `side` tiles."""
+    for row in range(side):
+        for column in range(side):
+            put_tile(folder, WEST + column, NORTH + row, seed=row * 100 + column)
+
+
+def new_cache(parent: Path, *, side: int = 4) -> Path:
+    """Make tiles, a key, a calibration file and a cache directory below `parent`; nothing is built yet."""
+    put_tiles(parent / "tiles", side=side)
+    generate_key(parent / "key.pem", password=None)
+    (parent / "camera.yaml").write_text("focal_px: 812.5\n")
+    cache = parent / "cache"
+    create_cache(
+        cache, tiles=parent / "tiles", key=parent / "key.pem", calibration=[parent / "camera.yaml"], flight_id="F-1"
+    )
+    return cache
+
+
+def build(cache: Path, *selected: str) -> Built:
+    """Run the tasks as `doit` does, in this process."""
+    command, report = run(cache, selected)
+    collector = command.collector
+    return Built(tuple(name for name in collector.ran if name != "coverage"), report, collector.failure)
+
+
+def edit(cache: Path, old: str, new: str) -> None:
+    """Replace `old`, which must be there, in flight.toml."""
+    file = cache / "flight.toml"
+    text = file.read_text()
+    assert old in text, f"{old!r} is not in flight.toml"
+    file.write_text(text.replace(old, new, 1))
