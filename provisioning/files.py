@@ -108,11 +108,8 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.close(fd)
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the file at `path` in one step: temporary file → fsync → rename → fsync of the directory.
-
-    Raises FilesystemError; the old file is then still there, whole.
-    """
+def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file at `path` in one step with durable bytes; durable under this name only after `fsync_dir`."""
     temporary = temporary_beside(path)
     with reported("write a file", path):
         try:
@@ -121,6 +118,15 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         except BaseException:
             discard(temporary)
             raise
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file at `path` in one step: temporary file → fsync → rename → fsync of the directory.
+
+    Raises FilesystemError; the old file is then still there, whole.
+    """
+    replace(path, data, mode=mode)
+    with reported("write a file", path):
         fsync_dir(path.parent)
 
 

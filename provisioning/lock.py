@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,27 +68,33 @@ def is_held_for(path: Path) -> bool:
     return any(real.is_relative_to(cache) for cache in _held.values())
 
 
-def _acquire(path: Path, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> int:
-    deadline, waiting = clock() + timeout_s, False
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _still_named(fd, path):
-                return fd
-            os.close(fd)
-            continue
-        except OSError as error:
-            holder = read_holder(fd)
-            os.close(fd)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-        if clock() >= deadline:
-            raise _held_error(path, holder, timeout_s)
+def _acquire(path: Path, timeout_s: float) -> int:
+    """Return the descriptor of the locked file, or raise BuildLockHeldError when time is up."""
+    deadline, waiting = time.monotonic() + timeout_s, False
+    while (fd := _try(path)) is None:
+        if time.monotonic() >= deadline:
+            raise _held_error(path, read_holder(path), timeout_s)
         if not waiting:
+            waiting, holder = True, read_holder(path)
             events.event("lock.waiting", path=str(path), pid=holder.pid if holder else None, timeout_s=timeout_s)
-            waiting = True
         time.sleep(POLL_S)
+    return fd
+
+
+def _try(path: Path) -> int | None:
+    """Return a descriptor that holds the lock, or None if another holds it or has just replaced the file."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _still_named(fd, path):
+            return fd
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 def _still_named(fd: int, path: Path) -> bool:
@@ -110,15 +115,16 @@ def _sign_in(fd: int) -> None:
         start_ticks=_start_ticks(os.getpid()),
     )
     with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        write_all(fd, (json.dumps(me._asdict(), sort_keys=True) + "\n").encode())
+        line = (json.dumps(me._asdict(), sort_keys=True) + "\n").encode()
+        write_all(fd, line)
+        os.ftruncate(fd, len(line))
 
 
-def read_holder(fd: int) -> Holder | None:
-    """Return who wrote the open lock file last, or None if that cannot be told."""
+def read_holder(path: Path) -> Holder | None:
+    """Return who wrote the lock file at `path` last, or None if that cannot be told."""
     try:
-        return Holder(**json.loads(os.pread(fd, 4096, 0)))
+        with open(path, "rb") as file:
+            return Holder(**json.loads(file.readline(4096)))
     except (OSError, ValueError, TypeError):
         return None
 

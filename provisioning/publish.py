@@ -74,7 +74,7 @@ def stage(
     temporary = temporary_beside(final)
     with reported("stage a generation", temporary):
         _clear(_stage_dir(cache))
-        make_dirs(temporary)
+        os.makedirs(temporary)
         require_free_bytes(temporary, _bytes_to_copy(cache, files), what="the staged generation")
         for name, source in sorted(files.items()):
             sha256 = _place(cache, source, temporary / name, births.get(name))
@@ -218,7 +218,7 @@ def _bytes_to_copy(cache: Path, files: Mapping[str, Path]) -> int:
 
 def _place(cache: Path, source: Path, dest: Path, born: Birth | None) -> Sha256:
     """Link or copy `source` to `dest`, durably, and return its digest; a source that is not as recorded is refused."""
-    make_dirs(dest.parent)
+    os.makedirs(dest.parent, exist_ok=True)
     if born is not None and _is_ours(cache, source) and born.is_stat_of(source) and _link(source, dest):
         return born.sha256
     sha256 = _copy(source, dest)
@@ -304,7 +304,7 @@ def _prune(cache: Path, keep: int) -> None:
 def _remove_generation(cache: Path, number: int) -> None:
     """Take a generation out of sight in one step, then remove it."""
     generation = cache / GENERATIONS / _name(number)
-    make_dirs(_stage_dir(cache))
+    os.makedirs(_stage_dir(cache), exist_ok=True)
     doomed = temporary_beside(_stage_dir(cache) / generation.name)
     os.chmod(generation, 0o700)
     os.rename(generation, doomed)

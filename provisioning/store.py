@@ -19,10 +19,10 @@ from provisioning.files import (
     fsync_dir,
     fsync_file,
     make_dirs,
+    replace,
     reported,
     temporary_beside,
     without_write_permission,
-    write_durably,
 )
 from provisioning.hashing import Fact, Sha256, digest_of, sha256_file
 
@@ -111,7 +111,7 @@ def _is_same_by_content(target: Target, born: Birth) -> bool:
 def _record(target: Target, sha256: Sha256, path: Path, facts: Mapping[str, object]) -> None:
     status = os.lstat(path)
     born = Birth(sha256, status.st_size, status.st_mtime_ns, status.st_ino, facts)
-    write_durably(target.record, (json.dumps(asdict(born), sort_keys=True, default=str) + "\n").encode())
+    replace(target.record, (json.dumps(asdict(born), sort_keys=True, default=str) + "\n").encode())
 
 
 @contextlib.contextmanager

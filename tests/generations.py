@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from provisioning import lock, manifest, publish, store
+from provisioning import files, lock, manifest, publish, store
+from provisioning.errors import VerificationError
 from provisioning.hashing import Sha256, sha256_bytes, sha256_file
+from tests.faults import snapshot
 
 ENGINE, INDEX, CAMERA = "toy_x86_64_linux_1.0_fp32.engine", "corpus.index", "calibration/camera.json"
 HOST = manifest.Host("onnxruntime", "1.0", "x86_64", "AVX2", "linux", "fp32")
@@ -76,22 +79,23 @@ def make(target: store.Target) -> None:
 
 def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
     """Bring `cache` to `revision` as a real build would: lock, recover, make what is missing, stage, verify, commit."""
-    with lock.build_lock(cache):
+    with files.reported("build", cache), lock.build_lock(cache):
         publish.recover(cache, keep=keep)
         wanted = targets(cache, revision)
         for target in wanted.values():
             make(target)
-        files = {name: target.path for name, target in wanted.items()} | {CAMERA: cache / "camera.json"}
+        sources = {name: target.path for name, target in wanted.items()} | {CAMERA: cache / "camera.json"}
         current = publish.current_generation(cache)
         if (
             current is not None
-            and read_manifest(current).build.manifest_hash == a_manifest(1, files).build.manifest_hash
+            and read_manifest(current).build.manifest_hash == a_manifest(1, sources).build.manifest_hash
         ):
             return current
-        data = manifest.to_bytes(a_manifest(publish.next_counter(cache), files))
+        data = manifest.to_bytes(a_manifest(publish.next_counter(cache), sources))
         births = {name: born for name, target in wanted.items() if (born := store.birth(target))}
-        staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=files, births=births)
-        assert faults_in(staged) == []
+        staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=sources, births=births)
+        if wrong := faults_in(staged):
+            raise VerificationError("the staged generation does not verify", facts={"wrong": wrong}, next_step="again")
         return publish.commit(cache, staged, keep=keep)
 
 
@@ -101,29 +105,27 @@ def read_manifest(generation: Path) -> manifest.Manifest:
 
 
 def faults_in(generation: Path) -> list[str]:
-    """What is wrong with a generation, by walk, digests, sidecars and signature: [] for a good one."""
-    data = _bytes(generation / publish.MANIFEST)
-    if data is None:
+    """What is wrong with a generation on disk: [] for a good one."""
+    return faults_among(snapshot(generation))
+
+
+def faults_among(files: Mapping[str, bytes | str]) -> list[str]:
+    """What is wrong with a generation of these files, by walk, digests, sidecars and signature."""
+    data = files.get(publish.MANIFEST)
+    if not isinstance(data, bytes):
         return ["no Manifest"]
-    if _bytes(generation / "Manifest.json.sig") != signature_of(data):
+    if files.get("Manifest.json.sig") != signature_of(data):
         return ["signature"]
     listed = {entry.path: entry.sha256 for entry in manifest.parse(data).files} | {publish.MANIFEST: sha256_bytes(data)}
     expected = {*listed, *(name + ".sha256" for name in listed), "Manifest.json.sig"}
-    found = {path.relative_to(generation).as_posix() for path in generation.rglob("*") if not path.is_dir()}
-    wrong = [f"listed or found alone: {name}" for name in expected ^ found]
+    wrong = [f"listed or found alone: {name}" for name in expected ^ files.keys()]
     for name, sha256 in listed.items():
-        if (body := _bytes(generation / name)) is None or sha256_bytes(body) != sha256:
+        body = files.get(name)
+        if not isinstance(body, bytes) or sha256_bytes(body) != sha256:
             wrong.append(f"other bytes: {name}")
-        if _bytes(generation / (name + ".sha256")) != sha256.encode() + b"\n":
+        if files.get(name + ".sha256") != sha256.encode() + b"\n":
             wrong.append(f"sidecar: {name}")
     return wrong
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 def new_cache(path: Path) -> Path:

@@ -17,14 +17,13 @@ ROOT = Path(__file__).parents[1]
 
 def start(code: str) -> subprocess.Popen[str]:
     """Run Python `code` and wait for its first line."""
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    return child
 
 
 def is_running(pid: int) -> bool:
