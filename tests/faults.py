@@ -143,10 +143,11 @@ class Tap:
         if how is not None and how.startswith("E"):
             code = getattr(errno, how)
             raise OSError(code, os.strerror(code), call.what)
-        result = go()
-        if how == "after":
-            die()
-        return result
+        try:
+            return go()
+        finally:
+            if how == "after":
+                die()
 
     def _open_file(self, file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
         """`open` as Python does it, on a raw file whose opening and writes are counted."""
