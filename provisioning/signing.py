@@ -67,8 +67,8 @@ class PublicKey(NamedTuple):
 
 def load_public_key(path: Path) -> PublicKey:
     """Return the Ed25519 public key in a PEM file; SigningError for any other content and for weak keys."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         key = load_pem_public_key(path.read_bytes())
@@ -109,8 +109,8 @@ def generate_key(path: Path, *, password: bytes | None) -> PublicKey:
 
     SigningError if either file exists: a key is never overwritten.
     """
-    from cryptography.hazmat.primitives import serialization as pem  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
     seal = pem.BestAvailableEncryption(password) if password else pem.NoEncryption()
@@ -120,7 +120,9 @@ def generate_key(path: Path, *, password: bytes | None) -> PublicKey:
         raise SigningError("a key file must end in .pem", file=path)
     for file in (path, public_key_path(path)):
         if os.path.lexists(file):
-            raise SigningError("the file exists; a key is never overwritten", file=file, next_step="choose another name")
+            raise SigningError(
+                "the file exists; a key is never overwritten", file=file, next_step="choose another name"
+            )
     _write_new(path, private, mode=0o600)
     _write_new(public_key_path(path), public, mode=0o644)
     return PublicKey(key.public_key().public_bytes_raw())
@@ -190,8 +192,8 @@ def read_password_fd(fd: int) -> bytes:
 
 def ask_password(prompt: str) -> bytes:
     """Ask a person at the terminal; SigningError where there is none."""
-    import getpass  # noqa: PLC0415
-    import sys  # noqa: PLC0415
+    import getpass
+    import sys
 
     if not sys.stdin.isatty():
         raise SigningError("a password is needed and there is no terminal to ask at")
@@ -219,9 +221,9 @@ def read_private(path: Path) -> bytes:
 
 
 def _load_private_key(path: Path, password: Callable[[], bytes]) -> Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = read_private(path)
     encrypted = b"ENCRYPTED" in data[:64]
@@ -238,7 +240,7 @@ def _load_private_key(path: Path, password: Callable[[], bytes]) -> Ed25519Priva
 
 
 def _sign_by_command(command: tuple[str, ...], data: bytes) -> bytes:
-    import subprocess  # noqa: PLC0415
+    import subprocess
 
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False)

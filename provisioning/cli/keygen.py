@@ -13,11 +13,17 @@ from provisioning.signing import ask_password, generate_key, public_key_path, re
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = "example: flightcache keygen ~/keys/operator.pem --encrypt"
-    parser.add_argument("path", type=Path, help="private key file to write, NAME.pem; NAME.pub.pem is written beside it")
+    parser.add_argument(
+        "path", type=Path, help="private key file to write, NAME.pem; NAME.pub.pem is written beside it"
+    )
     password = parser.add_mutually_exclusive_group()
     password.add_argument("--encrypt", action="store_true", help="ask for a password")
-    password.add_argument("--password-env", metavar="NAME", help="encrypt with the password in this environment variable")
-    password.add_argument("--password-fd", type=int, metavar="N", help="encrypt with the password read from this descriptor")
+    password.add_argument(
+        "--password-env", metavar="NAME", help="encrypt with the password in this environment variable"
+    )
+    password.add_argument(
+        "--password-fd", type=int, metavar="N", help="encrypt with the password read from this descriptor"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

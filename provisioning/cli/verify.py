@@ -24,14 +24,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
     parser.add_argument(
-        "--public-key", type=Path, action="append", required=True, metavar="PEM", help="trusted key; several while keys rotate"
+        "--public-key",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PEM",
+        help="trusted key; several while keys rotate",
     )
     parser.add_argument("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
-    parser.add_argument("--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts")
+    parser.add_argument(
+        "--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts"
+    )
     parser.add_argument("--flight", metavar="ID", help="flight id expected")
     parser.add_argument("--aircraft", metavar="ID", help="aircraft id expected")
     parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
-    parser.add_argument("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected"
+    )
     floor = parser.add_mutually_exclusive_group()
     floor.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
     floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
@@ -72,8 +81,8 @@ def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
 
 def this_host() -> dict[str, str]:
     """Return the host tuple of this machine, without the precision, which a machine does not have."""
-    from provisioning.config import Engine  # noqa: PLC0415  (heavy, and only asked for here)
-    from provisioning.engines import select  # noqa: PLC0415
+    from provisioning.config import Engine
+    from provisioning.engines import select
 
     host = select(Engine()).probe()
     return {name: getattr(host, name) for name in ExpectedHost._fields if name != "precision"}
@@ -81,7 +90,12 @@ def this_host() -> dict[str, str]:
 
 def unchecked(expect: Expectations) -> list[str]:
     """Return the expectations that the caller left open."""
-    parts = {"flight": expect.flight_id, "aircraft": expect.aircraft_id, "host": expect.host, "counter": expect.counter_floor}
+    parts = {
+        "flight": expect.flight_id,
+        "aircraft": expect.aircraft_id,
+        "host": expect.host,
+        "counter": expect.counter_floor,
+    }
     return [name for name, value in parts.items() if value is ANY]
 
 

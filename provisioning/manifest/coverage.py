@@ -38,8 +38,8 @@ def coverage_sha256(tiles: Iterable[TileRow], *, scratch: Path | None = None) ->
 def coverage_lines(tiles: Iterable[TileRow], *, scratch: Path | None = None) -> Iterator[bytes]:
     """Yield the lines of a corpus in byte order, in bounded memory."""
     # Imported here: they would take a third of the verifier's start-up, which never needs them.
-    from heapq import merge  # noqa: PLC0415
-    from tempfile import TemporaryFile  # noqa: PLC0415
+    from heapq import merge
+    from tempfile import TemporaryFile
 
     with TemporaryFile(dir=scratch) as spill:
         runs, rest = _sorted_runs(tiles, spill)

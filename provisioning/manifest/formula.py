@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 from provisioning.errors import ManifestError
 from provisioning.hashing import Sha256
@@ -60,9 +61,9 @@ def manifest_preimage(m: Manifest) -> bytes:
     Not in it: the counter, the tool, gates, waivers and `other` files. ManifestError names a line that is there twice.
     """
     lines = sorted(_lines(m))
-    twice = next((a for a, b in zip(lines, lines[1:], strict=False) if a == b), None)
-    if twice is not None:
-        raise ManifestError("two parts of the Manifest are the same", key=twice.decode().strip())
+    for one, next_one in pairwise(lines):
+        if one == next_one:
+            raise ManifestError("two parts of the Manifest are the same", key=one.decode().strip())
     return HASH_TAG + b"".join(lines)
 
 

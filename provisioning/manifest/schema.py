@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 from provisioning.angles import BBox, Origin
 from provisioning.errors import ManifestError
 from provisioning.manifest.checks import (
+    MAX_FILES,
     Issues,
     array,
     date,
@@ -46,7 +46,7 @@ from provisioning.manifest.types import (
 )
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 8
+MAX_ISSUES = 20
 MAX_WHOLE = 2**53 - 1
 """Largest integer that every JSON reader keeps exact."""
 
@@ -71,9 +71,7 @@ _ARTIFACTS = ("engines", "descriptor_index", "calibration", "other")
 _SHAPE = record(
     _manifest,
     schema=one_of(SCHEMA),
-    build=record(
-        _build, manifest_hash=digest, counter=whole(1, MAX_WHOLE), tool=record(dict, name=word, version=word)
-    ),
+    build=record(_build, manifest_hash=digest, counter=whole(1, MAX_WHOLE), tool=record(dict, name=word, version=word)),
     flight=record(
         FlightPart,
         flight_id=optional(word),
@@ -207,6 +205,8 @@ def parse(data: bytes) -> Manifest:
 def _contradictions(m: Manifest) -> list[str]:
     """Return what no single value shows: paths that clash, boxes inside out, counts that do not add up."""
     issues = _clashes([entry.path for entry in m.files])
+    if len(m.files) > MAX_FILES:
+        issues.append(f"artifacts: more than {MAX_FILES} files")
     if m.area.bbox_e7.south >= m.area.bbox_e7.north or m.area.bbox_e7.west == m.area.bbox_e7.east:
         issues.append("area.bbox_e7: the box is empty")
     if len(set(m.area.zoom_levels)) != len(m.area.zoom_levels):
@@ -226,20 +226,21 @@ def _clashes(paths: list[str]) -> list[str]:
     twice = [path for path, count in Counter(folded).items() if count > 1]
     parents = {"/".join(path.split("/")[:depth]) for path in folded for depth in range(1, path.count("/") + 1)}
     sidecars = {path + ".sha256" for path in folded}
-    return [f"{path}: listed twice" for path in twice] + [
-        f"{path}: a file and a directory" for path in folded if path in parents or path in sidecars
-    ] + [f"{path}: a file and a directory" for path in sidecars & parents]
-
-
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+    return (
+        [f"{path}: listed twice" for path in twice]
+        + [f"{path}: a file and a directory" for path in folded if path in parents or path in sidecars]
+        + [f"{path}: a file and a directory" for path in sidecars & parents]
+    )
 
 
 def _json(data: bytes) -> object:
-    """Return the document in `data`: UTF-8 without BOM, no duplicate keys, no floats, bounded depth and size."""
+    """Return the document in `data`: UTF-8 without BOM, no duplicate keys, no floats, bounded size.
+
+    The depth needs no bound of its own: the schema ends at five levels, and Python's parser stops at its recursion
+    limit by an exception.
+    """
     if len(data) > MAX_BYTES:
         raise _malformed(f"larger than {MAX_BYTES} bytes")
-    if _depth(data) > MAX_DEPTH:
-        raise _malformed(f"nested deeper than {MAX_DEPTH}")
     try:
         return json.loads(
             data.decode("utf-8", errors="strict"),
@@ -250,14 +251,6 @@ def _json(data: bytes) -> object:
         )
     except (ValueError, RecursionError) as error:
         raise _malformed(f"not JSON: {str(error)[:200]}") from error
-
-
-def _depth(data: bytes) -> int:
-    deepest = depth = 0
-    for byte in re.findall(rb"[\[\]{}]", _STRINGS.sub(b"", data)):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -278,10 +271,10 @@ def _refuse_number(number: str) -> NoReturn:
 
 
 def _malformed(*issues: str, schema: bool = False) -> ManifestError:
-    error = ManifestError(
+    shown = [issue if issue.isprintable() else ascii(issue) for issue in issues[:MAX_ISSUES]]
+    return ManifestError(
         "Manifest.json is not a Manifest of this schema" if schema else "Manifest.json is malformed",
         file="Manifest.json",
-        facts={f"issue {number}": issue for number, issue in enumerate(issues[:20], 1)},
+        key="schema" if schema else None,
+        facts={f"issue {number}": issue[:200] for number, issue in enumerate(shown, 1)},
     )
-    error.key = "schema" if schema else None
-    return error

@@ -27,9 +27,7 @@ def _read(path: Path) -> int:
         with open(path, "rb") as file:
             text = file.read(32)
     except OSError as error:
-        raise Refusal(
-            Code.FLOOR, "", f"{path}: {error.strerror}; to begin, write 0 into it on the ground"
-        ) from error
+        raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}; to begin, write 0 into it on the ground") from error
     if not _FLOOR.fullmatch(text):
         raise Refusal(Code.FLOOR, "", f"{path}: does not hold one decimal number")
     return int(text)
@@ -46,7 +44,7 @@ def _refuse_inside(path: Path, cache: str | os.PathLike[str]) -> None:
 
 def raise_floor(floor: CounterFloor, counter: int) -> None:
     """Raise the number in the file to `counter`, durably and never down; Refusal if that cannot be done."""
-    import fcntl  # noqa: PLC0415
+    import fcntl
 
     try:
         directory = os.open(os.path.dirname(os.path.abspath(floor.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -62,7 +60,9 @@ def raise_floor(floor: CounterFloor, counter: int) -> None:
 
 def _replace(directory: int, name: str, data: bytes) -> None:
     temporary = f".{name}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory)
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory
+    )
     try:
         os.write(fd, data)
         os.fsync(fd)

@@ -14,7 +14,7 @@ from provisioning.verify.expect import ANY, CounterFloor, Expectations, KnownFil
 from provisioning.verify.floor import raise_floor, read_floor
 from provisioning.verify.opening import MANIFEST, SIDECAR, SIGNATURE, open_file, open_generation, read_small
 from provisioning.verify.reasons import Code, Reason, Refusal
-from provisioning.verify.verdict import Verdict, VerifiedFile
+from provisioning.verify.verdict import Verdict, VerifiedFile, close_all
 from provisioning.verify.walking import walk_handle
 
 SIDECAR_BYTES = 65
@@ -39,30 +39,43 @@ def verify(cache: str | os.PathLike[str], expect: Expectations, *, known: KnownG
 
 
 def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, known: KnownGood) -> Verdict:
-    reasons: list[Reason] = []
-    data = read_small(root, MANIFEST, most=MAX_BYTES)  # step 2
-    reasons += check_sidecar(root, MANIFEST, sha256_bytes(data))  # step 3
+    data, signature, reasons = read_signed(root)  # steps 2 and 3
+    if data is None or signature is None:
+        return Verdict(tuple(reasons))
     try:
-        key = authenticate(data, _signature(root), expect)  # step 4
+        key = authenticate(data, signature, expect)  # step 4
         manifest = _parse(data)  # step 5
     except Refusal as refusal:
         return Verdict((*reasons, refusal.reason))
     reasons += check_expectations(manifest, expect, cache)  # step 6
     reasons += check_content(manifest)  # steps 7 and 8
     reasons += walk_handle(root, manifest)  # step 9
-    files, found = open_and_hash(root, manifest, known)  # steps 10 and 11
-    reasons += found
-    verdict = Verdict(_distinct(reasons), manifest=manifest, fingerprint=key.fingerprint, files=files)
-    if not verdict.passed:
-        verdict.close()
+    files: dict[str, VerifiedFile] = {}
+    try:
+        reasons += open_and_hash(root, manifest, known, files)  # steps 10 and 11
+        verdict = Verdict(_distinct(reasons), manifest=manifest, fingerprint=key.fingerprint, files=files)
+    except BaseException:
+        close_all(files)
+        raise
     return _raise_floor(verdict, expect)  # step 12
 
 
-def _signature(root: int) -> bytes:
-    signature = read_small(root, SIGNATURE, most=SIGNATURE_BYTES)
-    if len(signature) != SIGNATURE_BYTES:
-        raise Refusal(Code.SIZE, SIGNATURE, f"{len(signature)} bytes, {SIGNATURE_BYTES} expected")
-    return signature
+def read_signed(root: int) -> tuple[bytes | None, bytes | None, list[Reason]]:
+    """Return the bytes of the Manifest and of its signature, None for one that cannot be had, and the reasons."""
+    found: dict[str, bytes | None] = {MANIFEST: None, SIGNATURE: None}
+    reasons: list[Reason] = []
+    for path, most in ((MANIFEST, MAX_BYTES), (SIGNATURE, SIGNATURE_BYTES)):
+        try:
+            found[path] = read_small(root, path, most=most)
+        except Refusal as refusal:  # noqa: PERF203  (two rounds)
+            reasons.append(refusal.reason)
+    data, signature = found[MANIFEST], found[SIGNATURE]
+    if data is not None:
+        reasons += check_sidecar(root, MANIFEST, sha256_bytes(data))
+    if signature is not None and len(signature) != SIGNATURE_BYTES:
+        reasons.append(Reason(Code.SIZE, SIGNATURE, f"{len(signature)} bytes, {SIGNATURE_BYTES} expected"))
+        signature = None
+    return data, signature, reasons
 
 
 def check_sidecar(root: int, path: str, sha256: str) -> Iterator[Reason]:
@@ -87,7 +100,9 @@ def authenticate(data: bytes, signature: bytes, expect: Expectations) -> PublicK
     if signer.fingerprint in expect.revoked:
         raise Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {signer.fingerprint}")
     if expect.fingerprints is not ANY and signer.fingerprint not in expect.fingerprints:
-        raise Refusal(Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {signer.fingerprint} is not in the list of allowed keys")
+        raise Refusal(
+            Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {signer.fingerprint} is not in the list of allowed keys"
+        )
     return signer
 
 
@@ -99,9 +114,7 @@ def _parse(data: bytes) -> Manifest:
         raise Refusal(code, MANIFEST, "; ".join(map(str, error.facts.values()))) from error
 
 
-def check_expectations(
-    manifest: Manifest, expect: Expectations, cache: str | os.PathLike[str]
-) -> Iterator[Reason]:
+def check_expectations(manifest: Manifest, expect: Expectations, cache: str | os.PathLike[str]) -> Iterator[Reason]:
     """Yield what is not as the caller expects: flight, aircraft, host tuple, counter."""
     flight = manifest.flight
     for code, wanted, found in (
@@ -134,10 +147,9 @@ def check_content(manifest: Manifest) -> Iterator[Reason]:
         yield Reason(Code.MANIFEST_HASH, MANIFEST, f"records {manifest.build.manifest_hash}, is {recomputed}")
 
 
-def open_and_hash(root: int, manifest: Manifest, known: KnownGood) -> tuple[Mapping[str, VerifiedFile], list[Reason]]:
-    """Open every listed file, then compare size, sidecar and SHA-256; return the good ones open, and the reasons."""
+def open_and_hash(root: int, manifest: Manifest, known: KnownGood, files: dict[str, VerifiedFile]) -> list[Reason]:
+    """Open every listed file into `files`, compare size, sidecar and SHA-256, and return the reasons."""
     reasons: list[Reason] = []
-    opened: dict[str, VerifiedFile] = {}
     to_hash: list[OpenFile] = []
     for entry in manifest.files:
         try:
@@ -146,14 +158,13 @@ def open_and_hash(root: int, manifest: Manifest, known: KnownGood) -> tuple[Mapp
             reasons.append(refusal.reason)
             continue
         status = os.fstat(fd)
-        opened[entry.path] = VerifiedFile(fd, status.st_size, entry.sha256, status.st_mtime_ns)
+        files[entry.path] = VerifiedFile(fd, status.st_size, entry.sha256, status.st_mtime_ns)
         reasons += check_sidecar(root, entry.path, entry.sha256)
         if status.st_size != entry.bytes:
             reasons.append(Reason(Code.SIZE, entry.path, f"{status.st_size} bytes, the Manifest says {entry.bytes}"))
         elif known.get(entry.path) != KnownFile(status.st_size, status.st_mtime_ns, status.st_ino, entry.sha256):
             to_hash.append(OpenFile(entry.path, fd, status.st_size))
-    reasons += _check_digests(opened, to_hash)
-    return opened, reasons
+    return reasons + list(_check_digests(files, to_hash))
 
 
 def _check_digests(opened: Mapping[str, VerifiedFile], to_hash: list[OpenFile]) -> Iterator[Reason]:
@@ -168,16 +179,21 @@ def _check_digests(opened: Mapping[str, VerifiedFile], to_hash: list[OpenFile]) 
 
 def _distinct(reasons: list[Reason]) -> tuple[Reason, ...]:
     """Drop what two steps saw alike: the walk and the opening both meet a missing file."""
-    return tuple({(reason.code, reason.file, reason.code is Code.HOST and reason.detail): reason for reason in reasons}.values())
+    seen: dict[tuple[Code, str, str], Reason] = {}
+    for reason in reasons:
+        # A Manifest can have several parts of the host tuple wrong, a file is missing only once.
+        seen.setdefault((reason.code, reason.file, reason.detail if reason.file == MANIFEST else ""), reason)
+    return tuple(seen.values())
 
 
 def _raise_floor(verdict: Verdict, expect: Expectations) -> Verdict:
     floor = expect.counter_floor
-    if not verdict.passed or not isinstance(floor, CounterFloor) or not floor.raise_on_pass:
-        return verdict
-    try:
-        raise_floor(floor, verdict.require().build.counter)
-    except Refusal as refusal:
+    if not verdict.passed:
         verdict.close()
-        return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprint=verdict.fingerprint)
+    elif isinstance(floor, CounterFloor) and floor.raise_on_pass:
+        try:
+            raise_floor(floor, verdict.require().build.counter)
+        except Refusal as refusal:
+            verdict.close()
+            return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprint=verdict.fingerprint)
     return verdict

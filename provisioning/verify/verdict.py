@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +31,12 @@ class VerifiedFile(NamedTuple):
         return (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
+def close_all(files: dict[str, VerifiedFile]) -> None:
+    """Close the descriptors of `files` and empty it."""
+    while files:
+        os.close(files.popitem()[1].fd)
+
+
 class Verdict:
     """PASS or all reasons. On PASS `read` and `open` give what was verified; close it, or use it in a `with`.
 
@@ -44,12 +49,12 @@ class Verdict:
         *,
         manifest: Manifest | None = None,
         fingerprint: str | None = None,
-        files: Mapping[str, VerifiedFile] | None = None,
+        files: dict[str, VerifiedFile] | None = None,
     ) -> None:
         self.reasons = reasons
         self.manifest = manifest
         self.fingerprint = fingerprint
-        self._files = dict(files or {})
+        self._files = {} if files is None else files
         self._reading = Lock()
 
     @property
@@ -106,10 +111,9 @@ class Verdict:
 
     def close(self) -> None:
         """Close every file; the verdict itself stays readable."""
-        while self._files:
-            os.close(self._files.popitem()[1].fd)
+        close_all(self._files)
 
-    def __enter__(self) -> Verdict:
+    def __enter__(self) -> Verdict:  # noqa: PYI034  (typing.Self is not in Python 3.10)
         return self
 
     def __exit__(

@@ -29,17 +29,18 @@ def walk(generation: Path, manifest: Manifest) -> tuple[Reason, ...]:
         return (refusal.reason,)
     try:
         return walk_handle(root, manifest)
-    except OSError as error:
-        return (Reason(Code.UNREADABLE, "", f"the walk failed: {error}"),)
     finally:
         os.close(root)
 
 
 def walk_handle(root: int, manifest: Manifest) -> tuple[Reason, ...]:
-    """`walk` for an open directory; OSError passes through."""
+    """`walk` for an open directory."""
     expected = expected_paths(manifest)
     directories = _directories(expected)
-    return compare(expected, directories, _entries(root, directories), device=os.fstat(root).st_dev)
+    try:
+        return compare(expected, directories, _entries(root, directories), device=os.fstat(root).st_dev)
+    except OSError as error:
+        return (Reason(Code.UNREADABLE, "", f"the walk failed: {error.strerror}"),)
 
 
 def _directories(paths: Iterable[str]) -> frozenset[str]:
