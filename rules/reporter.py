@@ -54,12 +54,15 @@ class Collector:
 
     def add_success(self, task: Any) -> None:
         """A task has ended well."""
+        if task.actions:
+            console.task_ended(task.name)
         if task.actions and task.name.partition(":")[0] in BUILDS:
             self.ran.append(task.name)
         self._values.update(task.values)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task has failed: with a known error, or with one nobody foresaw, whose traceback is shown."""
+        console.task_failed(task.name)
         if isinstance(fail, Failed):
             self.failure = self.failure or fail.error
             return

@@ -1,0 +1,124 @@
+"""Events for a person: one calm line a task, a live line for long work, warnings twice, the outcome last."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from provisioning import events
+from provisioning.console.bar import progress_line
+from provisioning.console.listener import Listener, fields_of, kind_of, words
+from provisioning.outcome import BuildReport
+
+REDRAW_EVERY_S = 0.1
+NAME_WIDTH = 24
+CLEAR_LINE = "\r\x1b[2K"
+COLOURS = {"SUCCESS": "32", "IDEMPOTENT_NO_OP": "32", "FAILURE": "31", "warning": "33"}
+
+
+class _Work:
+    """Long work as it was first seen: what an earlier build had done does not count as speed."""
+
+    def __init__(self, since: float, first: int) -> None:
+        self.since, self.first, self.done = since, first, first
+
+    def rate(self, now: float) -> float:
+        """Return what is done a second; 0 before a second is over."""
+        return (self.done - self.first) / (now - self.since) if now - self.since >= 1 else 0.0
+
+
+class HumanListener(Listener):
+    """Lines on `stream`; on a terminal also a live line, which leaves no trace."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self.live = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.wanted = logging.DEBUG if self.live else logging.INFO
+        self._fancy = (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        self._clock = clock
+        self._started: dict[str, float] = {}
+        self._work: dict[str, _Work] = {}
+        self._drawn_at = -1.0
+
+    def show(self, record: logging.LogRecord) -> None:
+        """Show an event, if it says something to a person."""
+        kind, fields = kind_of(record), fields_of(record)
+        if record.levelno >= logging.WARNING:
+            self.line(f"{self._coloured('warning', 'warning:')} {words(record)}")
+        elif kind == events.PROGRESS:
+            self._progress(
+                str(fields["task"]), int(str(fields["done"])), int(str(fields["total"])), str(fields["unit"])
+            )
+        elif kind == "task.started":
+            self._started[str(fields["task"])] = self._clock()
+            self._draw(str(fields["task"]))
+        elif kind in ("task.ended", "task.failed"):
+            self._task_over(str(fields["task"]), failed=kind == "task.failed")
+        elif kind == "lock.waiting":
+            self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
+        elif kind == "published":
+            self.line(f"{'published':<{NAME_WIDTH}} {fields.get('generation')}")
+
+    def line(self, text: str) -> None:
+        """Write a line that stays, in place of the live one."""
+        self.stream.write((CLEAR_LINE if self.live else "") + text + "\n")
+        self.stream.flush()
+
+    def finish(self, report: BuildReport) -> None:
+        """Repeat the warnings, tell why the build failed, and end with the outcome on standard output."""
+        if self.live:
+            self.stream.write(CLEAR_LINE)
+        if self.warnings:
+            count = sum(self.warnings.values())
+            self.line(self._coloured("warning", f"{count} warning{'s' if count > 1 else ''}:"))
+            for text, times in self.warnings.items():
+                self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
+        if report.failure_reason:
+            self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
+        self.stream.flush()
+        told = report.line()
+        if may_colour(sys.stdout):
+            told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
+        print(told, flush=True)
+
+    def _task_over(self, task: str, *, failed: bool) -> None:
+        elapsed_s = self._clock() - self._started.pop(task, self._clock())
+        work = self._work.pop(task, None)
+        rate = work.rate(self._clock()) if work else 0
+        told = f", {rate:.0f} a second" if rate >= 1 else ""
+        state = self._coloured("FAILURE", "failed after ") if failed else ""
+        self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
+
+    def _progress(self, task: str, done: int, total: int, unit: str) -> None:
+        now = self._clock()
+        work = self._work.setdefault(task, _Work(now, done))
+        work.done = done
+        if now - self._drawn_at >= REDRAW_EVERY_S or done == total:
+            rate = 0 if unit == "s" else work.rate(now)
+            self._draw(progress_line(task, done=done, total=total, unit=unit, rate=rate, fancy=self._fancy))
+
+    def _draw(self, text: str) -> None:
+        """Replace the live line; never wider than the terminal, for a wrapped line could not be taken back."""
+        if self.live:
+            self._drawn_at = self._clock()
+            self.stream.write(CLEAR_LINE + text[: _columns(self.stream) - 1])
+            self.stream.flush()
+
+    def _coloured(self, meaning: str, text: str) -> str:
+        return f"\x1b[{COLOURS[meaning]}m{text}\x1b[0m" if may_colour(self.stream) else text
+
+
+def may_colour(stream: TextIO) -> bool:
+    """Tell whether colour is welcome: a terminal, and NO_COLOR (https://no-color.org) not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -1,0 +1,72 @@
+"""What every listener has: a place in the log for the length of a build, and warnings that are not forgotten."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TextIO
+
+from provisioning import events
+from provisioning.outcome import BuildReport
+
+
+def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
+    """Return the fields of an event; none for a record that is not an event."""
+    return getattr(record, "fields", {})
+
+
+def kind_of(record: logging.LogRecord) -> str:
+    """Return the kind of an event without the prefix, or the message of a record that is not an event."""
+    return str(getattr(record, "kind", record.getMessage())).removeprefix(events.PREFIX)
+
+
+def words(record: logging.LogRecord) -> str:
+    """Return an event for reading: its kind, then `name value` for each field."""
+    told = ", ".join(f"{name} {_value(value)}" for name, value in fields_of(record).items() if value is not None)
+    return f"{kind_of(record)}: {told}" if told else kind_of(record)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        shown = " ".join(map(str, value[:5]))
+        return f"{shown} and {len(value) - 5} more" if len(value) > 5 else shown
+    return str(value)
+
+
+class Listener(logging.Handler):
+    """A handler on the event log; `open` and `close` may each be called once."""
+
+    wanted = logging.INFO
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(logging.DEBUG)
+        self.stream = stream
+        self.warnings: dict[str, int] = {}
+        self._level_before = events.LOGGER.level
+
+    def open(self) -> None:
+        """Begin to listen; progress is only computed if this listener shows it."""
+        self._level_before = events.LOGGER.level
+        events.LOGGER.setLevel(self.wanted)
+        events.LOGGER.addHandler(self)
+
+    def close(self) -> None:
+        """Stop listening."""
+        events.LOGGER.removeHandler(self)
+        events.LOGGER.setLevel(self._level_before)
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, and keep it if it is a warning."""
+        if record.levelno >= logging.WARNING:
+            text = words(record)
+            self.warnings[text] = self.warnings.get(text, 0) + 1
+        self.show(record)
+
+    def show(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        raise NotImplementedError
+
+    def finish(self, report: BuildReport) -> None:
+        """Say how the build ended; may be called after `close`."""
+        raise NotImplementedError
