@@ -1,0 +1,26 @@
+"""The corpus: the tiles of all sources inside the area, found, hashed, judged and remembered in a catalogue.
+
+`scan` brings the catalogue up to date; everything else reads it. Nothing here imports numpy or Pillow until a tile
+has to be decoded, so that a build with nothing to do does not pay for them.
+"""
+
+from provisioning.tiles.facts import decoder_facts
+from provisioning.tiles.image import decode
+from provisioning.tiles.reading import TileReader, corpus_table, iter_tiles, last_corpus, open_reader
+from provisioning.tiles.scan import scan
+from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
+
+__all__ = [
+    "Corpus",
+    "Skipped",
+    "Tile",
+    "TileReader",
+    "ZoomCount",
+    "corpus_table",
+    "decode",
+    "decoder_facts",
+    "iter_tiles",
+    "last_corpus",
+    "open_reader",
+    "scan",
+]

@@ -1,0 +1,136 @@
+"""Which rows of the catalogue are the corpus: decided column by column, only where something has changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from typing import NamedTuple
+
+from provisioning.manifest.formula import field
+from provisioning.tiles.catalogue import EMPTY, FAULTY, TAKEN, UNUSED
+from provisioning.tiles.cover import Cover, Range
+
+
+class Row(NamedTuple):
+    """One tile of a column, as far as choosing needs it."""
+
+    y: int
+    source: int
+    sha256: bytes | None
+    bytes: int
+    day: int | None
+    empty_ppm: int
+    fault: str | None
+    state: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What decides which rows are the corpus. `priority` gives a source's rank at a zoom, None if it has no say."""
+
+    cover: Cover
+    names: Mapping[int, str]
+    priority: Mapping[int, Mapping[int, int]]
+    max_empty: Decimal
+
+
+class Changes(NamedTuple):
+    """Tiles of the corpus against the scan before."""
+
+    added: int
+    removed: int
+    changed: int
+
+    def plus(self, other: Changes) -> Changes:
+        """Return the sum."""
+        return Changes(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def refresh(db: sqlite3.Connection, choice: Choice) -> Changes:
+    """Choose again in every dirty column and return what that changed; the caller's transaction."""
+    total = Changes(0, 0, 0)
+    fields = {number: field(name).decode() for number, name in choice.names.items()}
+    for z, x, old in db.execute("SELECT z, x, lines FROM col WHERE dirty").fetchall():
+        lines = _refresh_column(db, choice, fields, z, x)
+        if lines != (old or b""):
+            total = total.plus(_difference(old or b"", lines))
+    return total
+
+
+def _refresh_column(db: sqlite3.Connection, choice: Choice, fields: Mapping[int, str], z: int, x: int) -> bytes:
+    columns = "y, source, sha256, bytes, day, empty_ppm, fault, state"
+    rows = [Row._make(r) for r in db.execute(f"SELECT {columns} FROM tile WHERE z = ? AND x = ?", (z, x))]  # noqa: S608
+    states = choose(rows, choice, z, x)
+    db.executemany(
+        "UPDATE tile SET state = ? WHERE z = ? AND x = ? AND y = ? AND source = ?",
+        [(new, z, x, row.y, row.source) for row, new in zip(rows, states, strict=True) if new != row.state],
+    )
+    taken = [row for row, state in zip(rows, states, strict=True) if state == TAKEN]
+    lines = b"".join(sorted(f"{z} {x} {t.y} {fields[t.source]} {(t.sha256 or b'').hex()}\n".encode() for t in taken))
+    days = [t.day for t in taken if t.day is not None]
+    db.execute(
+        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            z, x, f"{z} {x} ", lines, packed_runs(t.y for t in taken), len(taken), sum(t.bytes for t in taken),
+            min(days, default=None), len(taken) - len(days), states.count(FAULTY),
+        ),
+    )  # fmt: skip
+    return lines
+
+
+def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
+    """Return the state of each row of column `x`, rows being in the order of y.
+
+    Of a tile's sources those of the highest priority are taken; where none of them has a usable image the next have
+    their turn.
+    """
+    states = dict.fromkeys(range(len(rows)), UNUSED)
+    for y, group in groupby(range(len(rows)), key=lambda i: rows[i].y):
+        if choice.cover.holds(z, x, y):
+            ranked = [
+                (choice.priority[rows[i].source][z], i) for i in group if z in choice.priority.get(rows[i].source, {})
+            ]
+            states.update(_settle(sorted(ranked, reverse=True), rows, choice.max_empty))
+    return list(states.values())
+
+
+def _settle(ranked: list[tuple[int, int]], rows: list[Row], max_empty: Decimal) -> Iterator[tuple[int, int]]:
+    for _, level in groupby(ranked, key=lambda pair: pair[0]):
+        settled = False
+        for _, i in level:
+            if rows[i].fault is not None:
+                yield i, FAULTY
+            elif rows[i].empty_ppm > max_empty * 1_000_000:
+                yield i, EMPTY
+            else:
+                settled = True
+                yield i, TAKEN
+        if settled:
+            return
+
+
+def _difference(old: bytes, new: bytes) -> Changes:
+    before, after = ({row[: row.rindex(b" ")]: row for row in lines.splitlines()} for lines in (old, new))
+    both = before.keys() & after.keys()
+    return Changes(len(after) - len(both), len(before) - len(both), sum(before[key] != after[key] for key in both))
+
+
+def packed_runs(ys: Iterable[int]) -> bytes:
+    """Return ascending rows (repeats allowed) as runs: pairs of first and last, 32 bits each."""
+    runs = array("I")
+    for y in ys:
+        if runs and y <= runs[-1] + 1:
+            runs[-1] = y
+        else:
+            runs.extend((y, y))
+    return runs.tobytes()
+
+
+def unpacked_runs(data: bytes) -> list[Range]:
+    """Return the runs that `packed_runs` packed."""
+    runs = array("I", data)
+    return list(zip(runs[::2], runs[1::2], strict=True))

@@ -1,0 +1,39 @@
+"""Lengths and areas on the WGS 84 ellipsoid."""
+
+from __future__ import annotations
+
+import math
+
+from provisioning.angles import BBox
+from provisioning.geo import E7
+
+A = 6_378_137.0
+"""Equatorial radius, metre."""
+F = 1 / 298.257223563
+E2 = F * (2 - F)
+"""First eccentricity squared."""
+
+
+def box_size_m(bbox: BBox) -> tuple[float, float]:
+    """Return width (along the parallel nearest the equator) and height of a box, metre."""
+    south, north = math.radians(bbox.south / E7), math.radians(bbox.north / E7)
+    widest = 0.0 if south <= 0 <= north else min(abs(south), abs(north))
+    turn = (bbox.east - bbox.west) % 3_600_000_000 or 3_600_000_000 * (bbox.east != bbox.west)
+    width = A * math.cos(widest) / math.sqrt(1 - E2 * math.sin(widest) ** 2) * math.radians(turn / E7)
+    return width, meridian_m(north) - meridian_m(south)
+
+
+def meridian_m(latitude: float) -> float:
+    """Return the length of the meridian from the equator, metre, to 0.1 mm; `latitude` in radian.
+
+    Helmert's series: https://en.wikipedia.org/wiki/Meridian_arc#Series_in_terms_of_the_parametric_latitude
+    """
+    n = F / (2 - F)
+    terms = (
+        (1 + n**2 / 4 + n**4 / 64) * latitude
+        - 3 / 2 * (n - n**3 / 8) * math.sin(2 * latitude)
+        + 15 / 16 * (n**2 - n**4 / 4) * math.sin(4 * latitude)
+        - 35 / 48 * n**3 * math.sin(6 * latitude)
+        + 315 / 512 * n**4 * math.sin(8 * latitude)
+    )
+    return A / (1 + n) * terms

@@ -1,0 +1,20 @@
+"""Facts that decide pixels, found without importing what they are about."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+FILL_RULE = "mean-of-opaque/1"
+"""How transparent pixels are filled; changed with the rule in `image.py`."""
+
+
+def decoder_facts() -> dict[str, str]:
+    """Return the versions and rules that decide the pixels `decode` gives; part of every descriptor's key."""
+    return {"pillow": _version("pillow"), "simplejpeg": _version("simplejpeg"), "fill": FILL_RULE}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

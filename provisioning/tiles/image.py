@@ -1,0 +1,132 @@
+"""Bytes of a tile → pixels, or one reason why not. The format is found from the bytes, never from a name."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from provisioning.errors import TileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+OPAQUE = 128
+"""Alpha from which a pixel counts as imagery."""
+PILLOW_FORMATS = ("PNG", "WEBP", "JPEG")
+"""The only parsers that hostile bytes may reach."""
+
+
+class Judgement(NamedTuple):
+    """What looking at a tile's pixels once has found: its empty share in millionths, or why it is no image."""
+
+    empty_ppm: int
+    fault: str | None
+
+
+def image_format(data: bytes) -> str:
+    """Return jpeg, png or webp; TileError says what the bytes are instead."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise TileError(_not_an_image(data))
+
+
+def _not_an_image(data: bytes) -> str:
+    if not data:
+        return "the tile is empty (0 bytes)"
+    if data[:2] in (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01", b"\x78\xda") or data[:1] == b"\x1a":
+        return "the tile is a vector tile or compressed data, not an image"
+    if data[:15].lstrip()[:1] in (b"<", b"{", b"["):
+        return "the tile is text (a server's error page?), not an image"
+    return f"the tile is not a JPEG, PNG or WebP image (it begins with {data[:4].hex(' ')})"
+
+
+def decode(data: bytes, *, max_pixels: int) -> Pixels:
+    """Return a tile's pixels, uint8 [H, W, 3], RGB.
+
+    Transparent pixels (alpha below 128) become the integer mean colour of the others, black if there are none: the
+    same on every host. TileError if the bytes are no JPEG, PNG or WebP, are damaged, or claim more than `max_pixels`.
+    """
+    pixels, opaque = _pixels(data, max_pixels)
+    return pixels if opaque is None else _filled(pixels, opaque)
+
+
+def judge(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Judgement:
+    """Decode a tile and return its share of transparent or nodata pixels; a tile that cannot be decoded has a fault."""
+    try:
+        pixels, opaque = _pixels(data, max_pixels)
+    except TileError as error:
+        return Judgement(0, error.what)
+    return Judgement(_empty_ppm(pixels, opaque, nodata), None)
+
+
+def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[int, ...]) -> int:
+    full = pixels.shape[0] * pixels.shape[1] if opaque is None else int(opaque.sum())
+    if nodata:
+        blank = (pixels == nodata).all(axis=2)
+        full -= int((blank if opaque is None else blank & opaque).sum())
+    total = pixels.shape[0] * pixels.shape[1]
+    return 1_000_000 * (total - full) // total
+
+
+def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
+    if not opaque.all():
+        seen = pixels[opaque]
+        pixels = pixels.copy()
+        pixels[~opaque] = seen.sum(axis=0, dtype="int64") // len(seen) if len(seen) else 0
+    return pixels
+
+
+def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return RGB pixels and the mask of opaque ones, None if all are."""
+    kind = image_format(data)
+    try:
+        return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
+    except TileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise whatever their parsers stumble over
+        detail = str(error).replace("\n", " ")[:120] or type(error).__name__
+        raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TileError(f"the image claims {width} x {height} pixels, more than tiles.max_pixels = {max_pixels}")
+
+
+def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
+    import simplejpeg  # noqa: PLC0415 - a build with nothing to decode must not pay for it
+
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _check_size(width, height, max_pixels)
+    if colours in ("CMYK", "YCCK"):
+        return _with_pillow(data, max_pixels)[0], None
+    return simplejpeg.decode_jpeg(data, colorspace="RGB"), None
+
+
+def _with_pillow(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    import numpy as np  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+        _check_size(*image.size, max_pixels)
+        image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            return _sixteen_bit(np.asarray(image)), None
+        if not image.has_transparency_data:
+            return np.asarray(image.convert("RGB")), None
+        rgba = np.asarray(image.convert("RGBA"))
+    return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= OPAQUE
+
+
+def _sixteen_bit(grey: Any) -> Pixels:
+    """Return the high bytes: Pillow's own conversion clips 16 bits to 255 instead of scaling them."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.repeat((grey.astype("uint32") >> 8).clip(0, 255).astype("uint8")[..., None], 3, axis=2)

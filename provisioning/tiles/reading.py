@@ -1,0 +1,141 @@
+"""The corpus of the last scan, read from the catalogue; the bytes of a tile, checked against it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from provisioning.config import Flight
+from provisioning.errors import EmptyCorpusError, TileError
+from provisioning.geo import pack_id
+from provisioning.hashing import Sha256
+from provisioning.tiles import catalogue
+from provisioning.tiles.containers import open_container
+from provisioning.tiles.scan import choice_facts
+from provisioning.tiles.source import Container, kind_of, source_name
+from provisioning.tiles.values import Corpus, Tile
+from provisioning.tiles.xyz import Layout, read_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def last_corpus(flight: Flight) -> Corpus | None:
+    """Return the corpus of the last scan without looking at any tile; None if these settings were never scanned."""
+    with catalogue.reading(flight.build_dir) as db:
+        if db is None or catalogue.get(db, "choice_facts") != choice_facts(flight):
+            return None
+        text = catalogue.get(db, "corpus")
+    return None if text is None else Corpus.from_json(text)
+
+
+@contextmanager
+def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
+    with catalogue.reading(flight.build_dir) as db:
+        if db is None or catalogue.get(db, "corpus") is None:
+            raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
+        yield db
+
+
+def iter_tiles(flight: Flight) -> Iterator[Tile]:
+    """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t JOIN source s ON s.number = t.source"
+            " WHERE t.state = ? ORDER BY t.z, t.y DESC, t.x, s.name",
+            (catalogue.TAKEN,),
+        )
+        for z, x, y, name, digest in rows:
+            yield Tile(z, x, y, name, Sha256(digest.hex()))
+
+
+def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
+    import numpy as np  # noqa: PLC0415 - only a build with an index to make pays for it
+
+    with _catalogue(flight) as db:
+        (count,) = db.execute("SELECT sum(count) FROM col").fetchone()
+        names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
+        numbers = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
+        ids, digests = np.empty(count or 0, np.int64), np.empty((count or 0, 32), np.uint8)
+        rows = db.execute("SELECT z, x, y, source, sha256 FROM tile WHERE state = ?", (catalogue.TAKEN,))
+        for i, (z, x, y, source, digest) in enumerate(rows):
+            ids[i] = pack_id(z, x, y, numbers[source], 0)
+            digests[i] = np.frombuffer(digest, np.uint8)
+    order = np.argsort(ids, kind="stable")
+    return ids[order], digests[order]
+
+
+class _Suffixes:
+    """What the file name of a tile ends with, from the catalogue."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._lock = threading.Lock()
+        path = catalogue.catalogue_path(flight.build_dir)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        self._numbers: dict[str, int] = dict(self._db.execute("SELECT name, number FROM source"))
+
+    def of(self, tile: Tile) -> str:
+        where = (tile.z, tile.x, tile.y, self._numbers.get(tile.source))
+        with self._lock:
+            row = self._db.execute("SELECT suffix FROM tile WHERE (z, x, y, source) = (?, ?, ?, ?)", where).fetchone()
+        return row[0] if row else ""
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class TileReader:
+    """Reads tiles of the corpus; may be used from several threads."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._layouts: dict[str, Layout] = {}
+        self._containers: dict[str, Container] = {}
+        for source in flight.tiles.source:
+            if kind_of(source) == "xyz":
+                self._layouts[source_name(source)] = Layout(source)
+            else:
+                self._containers[source_name(source)] = open_container(source)
+        self._suffixes = _Suffixes(flight)
+
+    def read(self, tile: Tile) -> bytes:
+        """Return the bytes of `tile`; TileError if they are gone or not those that were catalogued."""
+        layout = self._layouts.get(tile.source)
+        data = self._file(layout, tile) if layout else self._containers[tile.source].read(tile.z, tile.x, tile.y)
+        if data is None or sha256(data).hexdigest() != tile.sha256:
+            what = "is gone" if data is None else "has changed"
+            raise TileError(
+                f"tile {tile.z}/{tile.x}/{tile.y} of {tile.source} {what} since it was scanned",
+                next_step="leave the tiles alone while a build runs, then run doit again",
+            )
+        return data
+
+    def _file(self, layout: Layout, tile: Tile) -> bytes | None:
+        path = layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile))
+        try:
+            return read_file(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TileError(f"a tile cannot be read: {error.strerror}", file=path) from error
+
+    def close(self) -> None:
+        """Close all containers."""
+        self._suffixes.close()
+        for container in self._containers.values():
+            container.close()
+
+
+@contextmanager
+def open_reader(flight: Flight) -> Iterator[TileReader]:
+    """Open the stores to read tiles of the corpus."""
+    reader = TileReader(flight)
+    try:
+        yield reader
+    finally:
+        reader.close()
