@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from provisioning.errors import Error
 
 COMMANDS = {
+    "host": "show what this computer is to an engine, and the engines kept for other hosts",
+    "bench-engine": "measure latency and throughput of an engine, as JSON",
     "verify": "decide whether a cache may be flown, with every reason if not",
     "keygen": "make an Ed25519 key pair",
     "key": "show the fingerprint of a public key",

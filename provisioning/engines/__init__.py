@@ -2,10 +2,11 @@
 
 from provisioning.engines.compile import Compiled, compile_engine
 from provisioning.engines.facts import engine_facts, engine_spec
+from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity, reference_network, runnable
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
 from provisioning.engines.ort import OnnxNetwork, OnnxRuntime
-from provisioning.engines.select import select
+from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
 from provisioning.engines.trt import TensorRT
 from provisioning.engines.typed import Images, make_typed, typed_facts
@@ -17,6 +18,7 @@ __all__ = [
     "EngineInfo",
     "EngineName",
     "EngineSpec",
+    "Fidelity",
     "HostTuple",
     "Images",
     "Machine",
@@ -25,13 +27,17 @@ __all__ = [
     "OnnxRuntime",
     "Profile",
     "TensorRT",
+    "batch_invariance",
     "batch_profile",
     "compile_engine",
     "engine_facts",
     "engine_name",
     "engine_spec",
     "make_typed",
+    "measure_fidelity",
     "parse_engine_name",
+    "reference_network",
+    "runnable",
     "select",
     "typed_facts",
 ]

@@ -1,104 +1,95 @@
-"""fp16 by conversion, and what would overflow in it, found from fp32 intermediates.
-
-ONNX Runtime on a CPU computes fp16 in fp32 and hides an overflow; a GPU does not. So the range is looked at before.
-"""
+"""fp16 by conversion. Pooling and norm at the end of the network stay in fp32, with what the user names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from provisioning.engines.graph import kept, label
+from provisioning.engines.graph import makers, readers
 from provisioning.errors import EngineError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-FP16_MAX = 65504.0
-ALWAYS_FP32 = ("ReduceL2", "ReduceSumSquare", "LpNormalization")
-"""Sums of squares: a descriptor of 512 values around 12 overflows inside these, where no intermediate shows it."""
-
-
-class Overflow(NamedTuple):
-    """A tensor that fp16 cannot hold."""
-
-    tensor: str
-    node: str
-    largest: float
+SUMS_OF_SQUARES = ("ReduceL2", "ReduceSumSquare", "LpNormalization")
+"""A descriptor of 512 values around 12 overflows inside these, where no intermediate shows it: always fp32."""
+REDUCTIONS = (*SUMS_OF_SQUARES, "GlobalAveragePool", "Pow", "ReduceMean", "ReduceSum")
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators worth the speed of fp16."""
 
 
 def to_fp16(model: Any, keep_fp32: tuple[str, ...]) -> Any:
-    """Return `model` in fp16, its inputs and outputs as they were, the nodes named in `keep_fp32` in fp32.
+    """Return `model` in fp16, its inputs and outputs as they were.
 
+    In fp32 stay the nodes named in `keep_fp32`, sums of squares, and the pooling and normalisation at the end.
     EngineError if `keep_fp32` names what is not in the model.
     """
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    name_nodes(model)
+    keep = sorted(kept_nodes(model, keep_fp32))
+    converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=keep)
+    _join(converted)
+    return converted
+
+
+def name_nodes(model: Any) -> None:
+    """Give every node a name: the converter knows nodes by their names only."""
+    taken = {node.name for node in model.graph.node}
+    for index, node in enumerate(model.graph.node):
+        if not node.name:
+            name = f"{node.op_type}_{index}"
+            node.name = name if name not in taken else f"{name}_unnamed"
+
+
+def kept_nodes(model: Any, keep_fp32: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of the nodes that stay in fp32; EngineError if `keep_fp32` names what is not in the model."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
     names = {node.name for node in model.graph.node}
     operators = {node.op_type for node in model.graph.node}
     if unknown := sorted(set(keep_fp32) - names - operators):
         facts = {"not in the model": ", ".join(unknown), "operators in it": ", ".join(sorted(operators))}
         raise EngineError("keep_fp32 names neither a node nor an operator type", key="keep_fp32", facts=facts)
-    blocked = set(DEFAULT_OP_BLOCK_LIST) | set(ALWAYS_FP32) | set(keep_fp32)
-    return convert_float_to_float16(
-        model,
-        keep_io_types=True,
-        op_block_list=sorted(blocked & operators),
-        node_block_list=sorted(set(keep_fp32) & names),
-    )
+    always = {*keep_fp32, *SUMS_OF_SQUARES, *DEFAULT_OP_BLOCK_LIST}
+    chosen = {node.name for node in model.graph.node if {node.name, node.op_type} & always}
+    return frozenset(chosen | _final_pooling(model.graph))
 
 
-def overflows(path: Path, images: Iterable[NDArray[np.uint8]], keep_fp32: tuple[str, ...]) -> tuple[Overflow, ...]:
-    """Return every tensor above the range of fp16 that the fp32 model at `path` makes from `images`, largest first."""
-    import onnx
-
-    model = onnx.load(str(path))
-    largest = _weights(model) | _activations(model, images)
-    makers = {output: node for node in model.graph.node for output in node.output}
-    readers: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for source in node.input:
-            readers.setdefault(source, []).append(node)
-    found = []
-    for tensor, value in largest.items():
-        concerned = [makers[tensor]] if tensor in makers else []
-        concerned += readers.get(tensor, [])
-        if value > FP16_MAX and not all(kept(node, (*keep_fp32, *ALWAYS_FP32)) for node in concerned):
-            found.append(Overflow(tensor, label(makers[tensor]) if tensor in makers else "weight", value))
-    return tuple(sorted(found, key=lambda overflow: (-overflow.largest, overflow.tensor)))
+def _final_pooling(graph: Any) -> set[str]:
+    """Return the names of the nodes from the last pooling or norm on: cheap, and deciding for the digits."""
+    reads = readers(graph)
+    after: dict[str, bool] = {}
+    for node in reversed(graph.node):  # ONNX nodes are in topological order
+        below = [reader for output in node.output for reader in reads.get(output, [])]
+        after[node.name] = node.op_type in HEAVY or any(after[reader.name] for reader in below)
+    pooled: set[str] = set()
+    makes = makers(graph)
+    for node in graph.node:
+        above = [makes[source] for source in node.input if source in makes]
+        if not after[node.name] and (node.op_type in REDUCTIONS or any(maker.name in pooled for maker in above)):
+            pooled.add(node.name)
+    return pooled
 
 
-def _weights(model: Any) -> dict[str, float]:
-    import numpy as np
-    from onnx import TensorProto, numpy_helper
+def _join(model: Any) -> None:
+    """Let a kept node read what another kept node made as it was made.
 
-    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
-    return {tensor.name: float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0)) for tensor in floats}
+    The converter casts to fp16 and back between two fp32 nodes, which loses digits and makes infinity of what is large.
+    """
+    graph = model.graph
+    down = {
+        n.output[0]: n.input[0] for n in graph.node if n.op_type == "Cast" and n.name.endswith("_cast_to_fp16_node")
+    }
+    for node in list(graph.node):
+        if node.op_type != "Cast" or not node.name.endswith("_cast_to_fp32_node") or node.input[0] not in down:
+            continue
+        _redirect(graph.node, node.output[0], down[node.input[0]])
+        graph.node.remove(node)
+    read = {source for node in graph.node for source in node.input} | {value.name for value in graph.output}
+    for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] in down and n.output[0] not in read]:
+        graph.node.remove(node)
 
 
-def _activations(model: Any, images: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
-    """Return the largest magnitude of every float tensor that a node makes, over `images`, one at a time."""
-    import numpy as np
-    import onnxruntime
-    from onnx import TensorProto, shape_inference
-
-    inferred = shape_inference.infer_shapes(model)
-    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.graph.value_info, *inferred.graph.output)}
-    names = [o for node in model.graph.node for o in node.output if types.get(o) == TensorProto.FLOAT]
-    shown = {value.name for value in inferred.graph.output}
-    inferred.graph.output.extend(v for v in inferred.graph.value_info if v.name in set(names) - shown)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    source = session.get_inputs()[0]
-    batch = source.shape[0] if isinstance(source.shape[0], int) else 1
-    largest = dict.fromkeys(names, 0.0)
-    for image in images:
-        values = session.run(names, {source.name: np.repeat(image[None], batch, axis=0)})
-        for name, value in zip(names, values, strict=True):
-            magnitude = float(np.max(np.abs(value), initial=0))
-            largest[name] = max(largest[name], np.inf if np.isnan(magnitude) else magnitude)
-    return largest
+def _redirect(nodes: Iterable[Any], old: str, new: str) -> None:
+    for node in nodes:
+        for index, source in enumerate(node.input):
+            if source == old:
+                node.input[index] = new

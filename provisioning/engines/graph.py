@@ -51,6 +51,27 @@ def _elements(tensor: Any) -> int:
     return count
 
 
-def kept(node: Any, keep_fp32: tuple[str, ...]) -> bool:
-    """Return whether `keep_fp32` (node names or operator types) names this node."""
-    return node.name in keep_fp32 or node.op_type in keep_fp32
+def makers(graph: Any) -> dict[str, Any]:
+    """Return the node that makes each tensor."""
+    return {output: node for node in graph.node for output in node.output}
+
+
+def readers(graph: Any) -> dict[str, list[Any]]:
+    """Return the nodes that read each tensor."""
+    found: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for source in node.input:
+            found.setdefault(source, []).append(node)
+    return found
+
+
+def tile_size(model: Any) -> tuple[int, int] | None:
+    """Return height and width where the only input is tiles uint8 [N, height, width, 3] of one size, else None."""
+    from onnx import TensorProto
+
+    if len(model.graph.input) != 1:
+        return None
+    tensor = model.graph.input[0].type.tensor_type
+    dims = [dim.dim_value for dim in tensor.shape.dim]
+    tiles = tensor.elem_type == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and all(dims[1:])
+    return (dims[1], dims[2]) if tiles else None

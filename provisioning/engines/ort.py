@@ -52,11 +52,7 @@ class OnnxRuntime:
 
     def build(self, spec: EngineSpec, output: Path) -> Mapping[str, object]:
         """Optimise the typed ONNX and save it as `output`; EngineError names the operator that cannot run."""
-        options = _options(spec.custom_ops)
-        options.optimized_model_filepath = str(output)
-        with _translated(spec.onnx):
-            session = _session(str(spec.onnx), options)
-        del session
+        open_session(str(spec.onnx), spec.custom_ops, level="ORT_ENABLE_EXTENDED", save=output)
         _require_one_file(output)
         return {"level": "extended"}
 
@@ -69,7 +65,7 @@ class OnnxRuntime:
         return OnnxNetwork.load(data, custom_ops=custom_ops)
 
 
-def _options(custom_ops: Path | None, *, level: str = "ORT_ENABLE_EXTENDED") -> Any:
+def _options(custom_ops: Path | None, level: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -82,20 +78,30 @@ def _options(custom_ops: Path | None, *, level: str = "ORT_ENABLE_EXTENDED") -> 
     return options
 
 
-def _session(model: str | bytes, options: Any) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 @contextlib.contextmanager
 def _translated(file: Path | str) -> Iterator[None]:
     """Turn what onnxruntime raises into EngineError with its own words."""
     try:
         yield
     except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
+        if isinstance(error, EngineError):
+            raise
         text = " ".join(str(error).split())
         raise EngineError("onnxruntime cannot take this model", file=file, facts={"onnxruntime says": text}) from error
+
+
+def open_session(model: str | bytes, custom_ops: Path | None, *, level: str, save: Path | None = None) -> Any:
+    """Return a single-threaded session of the file or the bytes `model`, optimised to `level`, also saved to `save`.
+
+    EngineError holds what onnxruntime says: the operator it does not know, the type it has no kernel for.
+    """
+    import onnxruntime
+
+    with _translated(model if isinstance(model, str) else "engine"):
+        options = _options(custom_ops, level)
+        if save is not None:
+            options.optimized_model_filepath = str(save)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _require_one_file(output: Path) -> None:
@@ -152,10 +158,10 @@ def _shape(value: Any) -> tuple[int | None, ...]:
 class OnnxNetwork:
     """An ONNX model that takes tiles, run on the CPU. See `spec.Network`."""
 
-    def __init__(self, session: Any, data: bytes, custom_ops: Path | None) -> None:
+    def __init__(self, session: Any) -> None:
         """Wrap an open `session`; use `load`."""
         (source,), target = session.get_inputs(), session.get_outputs()[0]
-        self._session, self._data, self._custom_ops = session, data, custom_ops
+        self._session = session
         self._names = (source.name, target.name)
         self._batch = source.shape[0] if isinstance(source.shape[0], int) else None
         self.size: tuple[int, int] = (source.shape[1], source.shape[2])
@@ -178,8 +184,7 @@ class OnnxNetwork:
                 facts={"input": list(info.input_shape), "dimension": info.dimension},
                 next_step="give [[backbone]] size = [height, width]",
             )
-        with _translated("engine"):
-            return cls(_session(data, _options(custom_ops, level=level)), data, custom_ops)
+        return cls(open_session(data, custom_ops, level=level))
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""

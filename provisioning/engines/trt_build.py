@@ -6,17 +6,16 @@ lives in the ONNX has a digest.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provisioning.engines.layers import layers
 from provisioning.engines.plan import plan_version
 from provisioning.engines.spec import EngineSpec
+from provisioning.engines.timing import lend_timing_cache
 from provisioning.errors import EngineError
-from provisioning.hashing import sha256_bytes
 
 
 def build_plan(module_name: str, spec: EngineSpec, output: Path) -> Mapping[str, object]:
@@ -30,11 +29,11 @@ def build_plan(module_name: str, spec: EngineSpec, output: Path) -> Mapping[str,
     config = builder.create_builder_config()
     _parse(trt, network, logger, spec)
     _configure(trt, builder, network, config, spec)
-    with _timing_cache(config, spec) as cache:
+    with lend_timing_cache(config, spec) as cache:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise _refused(spec, logger)
-    return _write(plan, module_name, spec, output) | cache
+    return {**_write(plan, module_name, spec, output), **cache, **layers(trt, plan, logger)}
 
 
 def _import(module_name: str) -> Any:
@@ -125,32 +124,6 @@ def _set_profile(profile: Any, name: str, shape: tuple[int, ...], spec: EngineSp
         )
     batches = (spec.profile.min, spec.profile.opt, spec.profile.max)
     profile.set_shape(name, *((batch, *shape[1:]) for batch in batches))
-
-
-@contextlib.contextmanager
-def _timing_cache(config: Any, spec: EngineSpec) -> Iterator[dict[str, object]]:
-    """Lend the host's timing cache to one compile, keep what it learnt, and yield the digests before and after."""
-    digests: dict[str, object] = {}
-    if not spec.timing_cache or spec.host.backend != "tensorrt":  # a no-op in RTX, which does not time kernels
-        yield digests
-        return
-    path = timing_cache_path(spec)
-    known = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(known)
-    if cache is None:  # written by another release: start again
-        known, cache = b"", config.create_timing_cache(b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
-    yield digests
-    learnt = bytes(config.get_timing_cache().serialize())
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(learnt)
-    os.replace(temporary, path)
-    digests |= {"timing_cache_before": sha256_bytes(known), "timing_cache_after": sha256_bytes(learnt)}
-
-
-def timing_cache_path(spec: EngineSpec) -> Path:
-    """Return where the timing cache of this host tuple is kept."""
-    return spec.state / ("timing_" + "_".join(spec.host) + ".cache")
 
 
 def _refused(spec: EngineSpec, logger: Any) -> EngineError:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from provisioning import backbone as backbones
 from provisioning import events
 from provisioning.config import Backbone
-from provisioning.engines.fp16 import FP16_MAX, overflows, to_fp16
-from provisioning.engines.graph import dynamically_quantised, typed_as
+from provisioning.engines.fp16 import kept_nodes, name_nodes, to_fp16
+from provisioning.engines.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.engines.host import THIS_MACHINE
 from provisioning.engines.int8 import to_int8
+from provisioning.engines.ranges import FP16_MAX, overflows
 from provisioning.errors import EngineError
 from provisioning.hashing import Fact, Sha256
 
@@ -70,9 +71,11 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
         if backbone.precision == "fp32" or arrives != "fp32":
             prepared.replace(output)
         elif backbone.precision == "fp16":
-            _require_range(backbone, prepared, images)
+            name_nodes(model)
+            _require_range(backbone, model, images)
             onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
         else:
+            _require_tiles(backbone, model)
             to_int8(prepared, output, images(backbone.calibration_tiles))
 
 
@@ -88,10 +91,21 @@ def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
         )
 
 
-def _require_range(backbone: Backbone, prepared: Path, images: Images) -> None:
-    """Refuse fp16 for a model that makes values which fp16 cannot hold."""
-    probes = chain(images(RANGE_TILES), _extremes(prepared))
-    found = overflows(prepared, probes, backbone.keep_fp32)
+def _require_tiles(backbone: Backbone, model: Any) -> None:
+    if tile_size(model) is None or backbone.custom_ops is not None:
+        why = "has custom operators" if backbone.custom_ops else "does not take tiles of one size"
+        raise EngineError(
+            f"{backbone.name} {why}, so it cannot be calibrated for int8 here",
+            file=backbone.onnx,
+            next_step="calibrate it elsewhere and give the ONNX with its Q/DQ nodes",
+        )
+
+
+def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
+    """Refuse fp16 for a model that makes values which fp16 cannot hold; of one that takes no tiles see the weights."""
+    size = tile_size(model)
+    probes: Iterable[NDArray[np.uint8]] = () if size is None else chain(images(RANGE_TILES), _extremes(size))
+    found = overflows(model, probes, kept_nodes(model, backbone.keep_fp32), custom_ops=backbone.custom_ops)
     if found:
         facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
         raise EngineError(
@@ -103,15 +117,11 @@ def _require_range(backbone: Backbone, prepared: Path, images: Images) -> None:
         )
 
 
-def _extremes(prepared: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield a black, a white and a noise image of the model's size: the range must hold without a corpus too."""
+def _extremes(size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield a black, a white and a noise image: the range must hold without a corpus too."""
     import numpy as np
-    import onnx
 
-    shape = onnx.load(str(prepared), load_external_data=False).graph.input[0].type.tensor_type.shape
-    size = tuple(dim.dim_value for dim in shape.dim[1:])
-    if len(size) != 3 or not all(size):
-        return
-    yield np.zeros(size, np.uint8)
-    yield np.full(size, 255, np.uint8)
-    yield np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    shape = (*size, 3)
+    yield np.zeros(shape, np.uint8)
+    yield np.full(shape, 255, np.uint8)
+    yield np.random.default_rng(0).integers(0, 256, shape, np.uint8)

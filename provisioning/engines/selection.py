@@ -8,6 +8,7 @@ import importlib.util
 from provisioning.config import Engine
 from provisioning.engines.host import THIS_MACHINE, Machine
 from provisioning.engines.ort import OnnxRuntime
+from provisioning.engines.plan import MAGICS
 from provisioning.engines.spec import Backend
 from provisioning.engines.trt import TensorRT
 from provisioning.errors import EngineError
@@ -45,3 +46,11 @@ def _auto(machine: Machine) -> str:
     except (ImportError, OSError):  # the bindings are there, libnvinfer is not
         return "onnxruntime"
     return "tensorrt"
+
+
+def backend_of(data: bytes) -> Backend:
+    """Return the backend that wrote the engine `data`, told by its first bytes: a plan's magic, else ONNX."""
+    for name, magic in MAGICS.items():
+        if data[:4] == magic:
+            return TensorRT(name)
+    return OnnxRuntime()
