@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,13 @@ from provisioning.errors import IndexError_
 from provisioning.index.choice import Choice
 from provisioning.index.codec import check_rows, learned_range
 from provisioning.index.ids import Floats, Gather, Int64s, check_ids
+from provisioning.index.info import IndexInfo
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, remember
 from provisioning.index.stream import Job, write_streamed
 
 SAMPLE_BYTES = 32 << 20
 """Descriptors from which ranges and transforms are learned: evenly spaced rows, at most this many bytes."""
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What was built: `dimension` is that of a query; `encoded` rows were new, the others were copied."""
-
-    kind: str
-    dimension: int
-    vectors: int
-    bytes: int
-    transform: str
-    encoded: int
-    nlist: int = 0
-    nprobe: int = 0
 
 
 def build_index(
@@ -61,7 +47,17 @@ def build_index(
     if history is not None:
         remember(history, output, ids)
     size = os.stat(output).st_size
-    return IndexInfo(choice.kind, dimension, len(ids), size, transform, encoded, choice.nlist, choice.nprobe)
+    return IndexInfo(
+        kind=choice.kind,
+        dimension=dimension,
+        vectors=len(ids),
+        bytes=size,
+        transform=transform,
+        nlist=choice.nlist,
+        nprobe=choice.nprobe,
+        reason=choice.reason,
+        encoded=encoded,
+    )
 
 
 def _write(job: Job, output: Path) -> int:

@@ -32,6 +32,8 @@ class History:
     folder: Path
     made_by: str
     content: Bytes
+    learned: str = ""
+    """Digest of the corpus that a codebook is learned from; names its file in `folder`."""
 
 
 @dataclass(frozen=True, eq=False)

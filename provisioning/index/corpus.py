@@ -1,0 +1,50 @@
+"""The index of a whole corpus: from its tiles and descriptor stores to `corpus.index`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from provisioning.config import Flight
+from provisioning.errors import IndexError_
+from provisioning.events import event
+from provisioning.hashing import digest_of
+from provisioning.index.build import build_index
+from provisioning.index.facts import choose
+from provisioning.index.ids import Floats, Rows, rows_of
+from provisioning.index.info import IndexInfo
+from provisioning.index.memo import History
+from provisioning.index.training import index_dir, trained_on
+from provisioning.tiles import Corpus, Tile
+
+Gatherer = Callable[[Sequence[bytes]], Floats]
+"""From SHA-256 digests of tiles (32 bytes each) to their descriptors, float32 [n, d]."""
+
+
+def corpus_rows(flight: Flight, corpus: Corpus, tiles: Iterable[Tile]) -> Rows:
+    """Return the rows of the index of `corpus`, whose tiles are `tiles` in any order."""
+    return rows_of(tiles, corpus.sources, rotations=flight.index.rotations)
+
+
+def build_corpus_index(
+    flight: Flight,
+    corpus: Corpus,
+    rows: Rows,
+    gatherers: Sequence[Gatherer],
+    output: Path,
+    *,
+    descriptor_keys: Sequence[str],
+) -> IndexInfo:
+    """Write the index of `corpus` to `output`; one gatherer and one descriptor key per heading.
+
+    Raises IndexError_ where no kind fits, or a descriptor is zero or not finite.
+    """
+    if len(gatherers) != flight.index.rotations or len(descriptor_keys) != flight.index.rotations:
+        raise IndexError_(f"{len(gatherers)} descriptor stores for index.rotations = {flight.index.rotations}")
+    gather = rows.gather(gatherers)
+    choice = choose(flight, corpus, int(gather(slice(0, 1)).shape[1]))
+    event("index.choice", kind=choice.kind, reason=choice.reason, bytes=choice.bytes, build_bytes=choice.build_bytes)
+    made_by = digest_of({"descriptors": tuple(descriptor_keys)})
+    folder = index_dir(flight.build_dir)
+    history = History(folder, made_by, rows.shas, trained_on(flight, corpus).coverage_sha256)
+    return build_index(choice, rows.ids, gather, output, transform=flight.index.transform, history=history)

@@ -1,0 +1,40 @@
+"""What was built, as the Manifest and the report tell it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from provisioning.errors import IndexError_
+from provisioning.store import Target
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What was built: `dimension` is that of a query."""
+
+    kind: str
+    dimension: int
+    vectors: int
+    bytes: int
+    transform: str
+    nlist: int = 0
+    nprobe: int = 0
+    reason: str = ""
+    encoded: int = 0
+    """Rows that were new; the others were copied from the index before."""
+
+    def to_json(self) -> str:
+        """Return the JSON that `read_info` reads. `encoded` depends on the past and is left out."""
+        facts = dataclasses.asdict(self)
+        del facts["encoded"]
+        return json.dumps(facts, sort_keys=True, indent=1) + "\n"
+
+
+def read_info(target: Target) -> IndexInfo:
+    """Return what `target` says of its index; IndexError_ if it cannot be read."""
+    try:
+        return IndexInfo(**json.loads(target.path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise IndexError_("what was built is not recorded", file=target.path, next_step="run `doit` again") from error
