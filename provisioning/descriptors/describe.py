@@ -1,0 +1,135 @@
+"""Bring the descriptor store up to date with the corpus: only tiles that are not in it go through the network."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from provisioning.backbone import resolved
+from provisioning.config import Flight
+from provisioning.descriptors import layouts
+from provisioning.descriptors.facts import headings, store_path
+from provisioning.descriptors.receipts import write_receipt
+from provisioning.descriptors.results import Results
+from provisioning.descriptors.sight import Sight, Unit
+from provisioning.descriptors.store import DescriptorStore
+from provisioning.engines import Backend
+from provisioning.errors import DescriptorError
+from provisioning.events import progress
+from provisioning.hashing import Sha256
+from provisioning.tiles import Tile, iter_tiles, last_corpus, open_reader
+
+CHUNK = 4096
+"""Tiles looked up in the store at a time; also what the memory for waiting work is bounded by."""
+SAMPLE = 64
+SAME = 1e-6
+"""Descriptors nearer than this in every component are the same."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What was done: network runs, tiles in the corpus (distinct bytes), length of a descriptor."""
+
+    computed: int
+    total: int
+    dimension: int
+
+
+def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
+    """Compute the descriptors that the corpus of `flight` lacks; `keys` has one key for each of `index.rotations`.
+
+    `engine` are verified bytes. Finished work stays, whatever happens. DescriptorError: tiles that gave no
+    descriptor (all named), a constant descriptor, a damaged store. EngineError, FilesystemError pass through.
+    """
+    backbone = flight.descriptor_backbone
+    network = backend.load(engine, custom_ops=backbone.custom_ops)
+    corpus = last_corpus(flight)
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(DescriptorStore(store_path(flight), key, flight.descriptors.dtype)) for key in keys
+        ]
+        reader = stack.enter_context(open_reader(flight))
+        turns = headings(flight.index.rotations)
+        sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
+        total = corpus.count * len(keys) if corpus else 0
+        results = Results(stores, lambda done: progress("descriptors", done, total, unit="tile"))
+        passed = Passed()
+        batches = batches_of(missing_units(iter_tiles(flight), results, passed), flight.engine.batch)
+        layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
+        layout(batches, network, sight, results, threads=_threads(flight), batch=flight.engine.batch)
+        for store in stores:
+            store.flush()
+        results.require_all(backbone.onnx)
+        require_variety(stores[0], passed.sample(), backbone.onnx)
+    if corpus:
+        for key in keys:
+            write_receipt(store_path(flight), key, corpus.coverage_sha256)
+    return Described(results.computed, passed.count, network.dimension)
+
+
+def _threads(flight: Flight) -> int:
+    return flight.descriptors.threads or len(os.sched_getaffinity(0))
+
+
+@dataclass
+class Passed:
+    """Counts the tiles that went by and keeps those with the smallest digests: a sample that order does not change."""
+
+    count: int = 0
+    _heap: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def add(self, shas: Iterable[bytes]) -> None:
+        """Count these tiles."""
+        for sha in shas:
+            self.count += 1
+            entry = (-int.from_bytes(sha, "big"), sha)
+            if len(self._heap) < SAMPLE:
+                heapq.heappush(self._heap, entry)
+            elif entry > self._heap[0] and entry not in self._heap:
+                heapq.heapreplace(self._heap, entry)
+
+    def sample(self) -> list[bytes]:
+        """Return the digests kept, each once, in order."""
+        return sorted({sha for _, sha in self._heap})
+
+
+def missing_units(tiles: Iterable[Tile], results: Results, passed: Passed) -> Iterator[Unit]:
+    """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
+    for chunk in _chunks(tiles):
+        by_sha = {bytes.fromhex(tile.sha256): tile for tile in reversed(chunk)}
+        passed.add(bytes.fromhex(tile.sha256) for tile in chunk)
+        absent = [set(store.missing(by_sha)) for store in results.stores]
+        units = (Unit(by_sha[sha], h) for sha in reversed(by_sha) for h, lacks in enumerate(absent) if sha in lacks)
+        yield from results.expect(units)
+
+
+def batches_of(units: Iterable[Unit], size: int) -> Iterator[Sequence[Unit]]:
+    """Yield the units in batches of `size`, the last one shorter."""
+    units = iter(units)
+    while batch := list(islice(units, size)):
+        yield batch
+
+
+def _chunks(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
+    tiles = iter(tiles)
+    while chunk := list(islice(tiles, CHUNK)):
+        yield chunk
+
+
+def require_variety(store: DescriptorStore, sample: Sequence[bytes], model: str) -> None:
+    """Raise DescriptorError if unlike tiles all have the same descriptor: such an index finds nothing."""
+    if len(sample) < 2:
+        return
+    vectors = store.gather(sample)
+    if np.ptp(vectors, axis=0).max() <= SAME:
+        raise DescriptorError(
+            f"the descriptor is constant: {len(sample)} unlike tiles all have the same one",
+            file=model,
+            next_step="check the backbone's preprocessing (scale, mean, std, channels, layout) and its output",
+        )

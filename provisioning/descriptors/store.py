@@ -1,0 +1,276 @@
+"""The descriptor store: append-only shards and a key map, durable in that order, shared by several caches.
+
+`append` writes records; `flush` makes them durable, then enters them in the map. What a killed writer had appended
+is adopted by the next one that opens the store: records carry their tile's digest and a checksum. A power cut loses
+what was not flushed, never more, and the map never names a row that is not on the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from provisioning.descriptors import generations, shards
+from provisioning.descriptors.keymap import KeyMap
+from provisioning.descriptors.receipts import drop_receipts
+from provisioning.descriptors.shards import Layout
+from provisioning.errors import DescriptorError
+from provisioning.events import warn
+from provisioning.files import discard, make_dirs, reported
+from provisioning.hashing import Sha256
+
+FLUSH_ROWS, FLUSH_S = 4096, 2.0
+"""What a power cut may cost; a flush takes two to three fsyncs."""
+BLOCK_ROWS = 4096
+MAP = "map.sqlite"
+UNIT_TOLERANCE = 0.01
+"""float16 rows whose length is this near 1 were unit vectors and are made so again."""
+
+
+class DescriptorStore:
+    """Descriptors under one key, by the SHA-256 (32 bytes) of their tile. For many threads and processes.
+
+    DescriptorError: another dtype or dimension than the rows there, damaged rows. FilesystemError: the disk.
+    """
+
+    def __init__(self, path: Path, key: Sha256, dtype: str) -> None:
+        self._home = path / key
+        self._dtype = dtype
+        self._mutex = threading.RLock()
+        self._layout: Layout | None = None
+        self._unflushed: set[bytes] = set()
+        self._last_flush = time.monotonic()
+        with reported("open the descriptor store", self._home):
+            make_dirs(self._home)
+            self._users = _lock_file(self._home / ".users", fcntl.LOCK_SH)
+        try:
+            with self._writing():
+                self._open()
+                self._adopt()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> DescriptorStore:  # noqa: PYI034 - Self is newer than Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the files. What was appended and not flushed stays for the next who opens the store."""
+        if hasattr(self, "_map"):
+            self._map.close()
+        os.close(self._users)
+
+    def __len__(self) -> int:
+        """Return the number of tiles that have a descriptor."""
+        with self._mutex:
+            return len(self._map)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a descriptor; 0 while there is none."""
+        return self._layout.dimension if self._layout else 0
+
+    def missing(self, shas: Iterable[bytes]) -> list[bytes]:
+        """Return those of `shas` that have no descriptor yet, each once, in order."""
+        asked = list(dict.fromkeys(shas))
+        with self._mutex:
+            rows = self._map.rows(asked)
+            return [sha for sha, row in zip(asked, rows, strict=True) if row < 0 and sha not in self._unflushed]
+
+    def append(self, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
+        """Add the descriptors `vectors` [n, dimension] of the tiles `shas`; durable after the next flush."""
+        with self._mutex, reported("write descriptors", self._home):
+            with self._writing():
+                self._layout = self._layout or Layout(self._dtype, vectors.shape[1])
+                if vectors.shape != (len(shas), self._layout.dimension):
+                    raise DescriptorError(
+                        "descriptors of another shape than this store has",
+                        file=self._home,
+                        facts={"got": list(vectors.shape), "expected": [len(shas), self._layout.dimension]},
+                    )
+                shards.append(self._dir, self._layout, shards.make_records(self._layout, shas, vectors))
+            self._unflushed.update(shas)
+            if len(self._unflushed) >= FLUSH_ROWS or time.monotonic() - self._last_flush >= FLUSH_S:
+                self.flush()
+
+    def flush(self) -> None:
+        """Make everything appended durable, then enter it in the map."""
+        with self._mutex, reported("write descriptors", self._home), self._writing():
+            self._adopt()
+            self._unflushed.clear()
+            self._last_flush = time.monotonic()
+
+    def gather(self, shas: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Return the descriptors of `shas`, float32 [n, dimension], in that order.
+
+        DescriptorError: some have none; or their rows are damaged, which forgets those rows and all receipts.
+        """
+        if self._unflushed:
+            self.flush()
+        with self._mutex:
+            rows = self._map.rows(shas)
+            absent = int((rows < 0).sum())
+            if absent or self._layout is None:
+                drop_receipts(self._home)
+                raise DescriptorError(
+                    f"{absent or len(shas)} tiles have no descriptor", file=self._home, next_step="run doit again"
+                )
+            result = np.empty((len(shas), self._layout.dimension), np.float32)
+            for start in range(0, len(shas), BLOCK_ROWS):
+                block = slice(start, start + BLOCK_ROWS)
+                result[block] = self._vectors(shas[block], rows[block])
+            return result
+
+    def _vectors(self, shas: Sequence[bytes], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        assert self._layout is not None
+        records = shards.read_rows(self._dir, self._layout, rows)
+        good = shards.whole(records) & (records["sha"] == np.frombuffer(b"".join(shas), "V32"))
+        if not good.all():
+            self._lose([sha for sha, fine in zip(shas, good, strict=True) if not fine])
+        vectors: npt.NDArray[np.float32] = records["vector"].astype(np.float32)
+        return _unit_again(vectors) if self._dtype == "float16" else vectors
+
+    def _lose(self, shas: Sequence[bytes]) -> None:
+        """Forget damaged rows, so that the next run computes them anew."""
+        self._map.forget(shas)
+        drop_receipts(self._home)
+        raise DescriptorError(
+            f"{len(shas)} descriptors in the store are damaged and were dropped",
+            file=self._dir,
+            next_step="run doit again: they are computed anew. If it happens twice, check the disk",
+        )
+
+    def compact(self) -> bool:
+        """Write a new generation without damaged and doubled rows; False where another process has the store open."""
+        with self._mutex, reported("compact the descriptor store", self._home):
+            self.flush()
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._rewrite()
+            except BlockingIOError:
+                return False
+            finally:
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+            return True
+
+    def _rewrite(self) -> None:
+        if self._layout is None:
+            return
+        old, fresh = self._dir, generations.begin(self._home)
+        new_map = KeyMap(fresh / MAP)
+        for block in _blocks(self._map.items()):
+            rows = np.array([row for _, row in block], np.int64)
+            first = shards.row_count(fresh, self._layout)
+            records = shards.read_rows(old, self._layout, rows)
+            records = records[shards.whole(records)]
+            shards.append(fresh, self._layout, records)
+            end = first + len(records)
+            shards.sync(fresh, self._layout, first, end)
+            new_map.adopt(((r["sha"].tobytes(), first + n) for n, r in enumerate(records)), end)
+        new_map.close()
+        self._map.close()
+        generations.finish(self._home, fresh)
+        self._open()
+
+    def _open(self) -> None:
+        """Open the newest generation; a map that is not a database any more is made anew from the shards."""
+        self._dir = generations.newest(self._home)
+        try:
+            self._map = KeyMap(self._dir / MAP)
+        except sqlite3.DatabaseError as error:
+            warn("descriptor.failure", file=str(self._dir / MAP), reason=f"key map made anew: {error}")
+            for suffix in ("", "-wal", "-shm"):
+                discard(self._dir / (MAP + suffix))
+            self._map = KeyMap(self._dir / MAP)
+        self._layout = shards.read_layout(self._dir)
+        if self._layout and self._layout.dtype != self._dtype:
+            raise DescriptorError(f"this store holds {self._layout.dtype}, asked for is {self._dtype}", file=self._dir)
+
+    def _adopt(self) -> None:
+        """Enter rows that are in the shards but not in the map: ours, another cache's, or a dead writer's."""
+        self._layout = self._layout or shards.read_layout(self._dir)
+        if self._layout is None:
+            return
+        done, end = self._map.adopted, shards.row_count(self._dir, self._layout)
+        self._forget_lost(done, end)
+        if done >= end:
+            return
+        shards.sync(self._dir, self._layout, done, end)
+        for start in range(done, end, BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, end))
+            records = shards.read_rows(self._dir, self._layout, rows)
+            good = np.flatnonzero(shards.whole(records))
+            self._map.adopt(((records["sha"][n].tobytes(), start + int(n)) for n in good), int(rows[-1]) + 1)
+
+    def _forget_lost(self, done: int, end: int) -> None:
+        """Forget rows whose shard has gone or is too short for them."""
+        assert self._layout is not None
+        full, lost = self._layout.rows_per_shard, 0
+        for number in range(-(-done // full)):
+            have = shards.rows_in(self._dir, self._layout, number)
+            due = min(full, done - number * full)
+            if have < due:
+                lost += self._map.forget_rows(number * full + have, number * full + due)
+        if done > end:
+            self._map.adopt((), end)
+        if lost:
+            drop_receipts(self._home)
+            warn("descriptor.failure", file=str(self._dir), reason=f"{lost} descriptors were lost with their shard")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other processes from writing; held for one append or flush."""
+        with _flocked(self._home / ".lock"):
+            yield
+
+
+@contextmanager
+def _flocked(path: Path) -> Iterator[None]:
+    fd = _lock_file(path, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock_file(path: Path, operation: int) -> int:
+    """Return a file descriptor that holds a lock on `path` until it is closed. The file is never unlinked."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, operation)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _unit_again(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Undo what rounding to float16 did to the length of unit vectors; other vectors stay as they are."""
+    length = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    unit = np.abs(length - 1) <= UNIT_TOLERANCE
+    return np.where(unit, vectors / np.where(unit, length, 1), vectors).astype(np.float32)
+
+
+def _blocks(items: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
+    items = iter(items)
+    while block := list(islice(items, BLOCK_ROWS)):
+        yield block
