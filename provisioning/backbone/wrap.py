@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from provisioning.backbone.back import append_back
 from provisioning.backbone.external import load_graph
 from provisioning.backbone.front import prepend_front
-from provisioning.backbone.ports import Ports, find_ports, image_size, require_opset
+from provisioning.backbone.ports import find_ports, image_size, require_opset
 from provisioning.backbone.presets import preset_of, resolved
 from provisioning.backbone.source import OnnxSource
 from provisioning.backbone.stitch import drop_dead_nodes, free_name
@@ -42,6 +42,12 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
     with reported("write the prepared network", output):
         output.write_bytes(_serialised(model, source.name))
+
+
+def tile_size(backbone: Backbone, source: OnnxSource) -> tuple[int, int]:
+    """Return height and width of the images that the prepared network takes; BackboneError if nothing says it."""
+    full, model = resolved(backbone), load(backbone, source)
+    return image_size(full, find_ports(full, model, source.name), preset_of(backbone), source.name)
 
 
 def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
@@ -93,6 +99,3 @@ def _serialised(model: onnx.ModelProto, file: str) -> bytes:
             "the model is above 2 GiB, more than one ONNX file can hold", file=file, next_step="export it in fp16"
         ) from error
     return data
-
-
-__all__ = ["DESCRIPTORS", "TILES", "Ports", "load", "network", "prepare"]

@@ -1,9 +1,40 @@
 """Descriptors: every tile through the network once, kept under (tile SHA-256, descriptor key) for good.
 
-Importing this package is cheap; `describe` and `store` import numpy.
+Importing this package is cheap; `describe` and `store` import numpy, and so do the two functions that need them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from provisioning.backbone import OnnxSource
+from provisioning.config import Backbone, Flight
 from provisioning.descriptors.facts import descriptor_facts, headings, store_path
 from provisioning.descriptors.receipts import is_described
+from provisioning.hashing import Sha256
 
-__all__ = ["descriptor_facts", "headings", "is_described", "store_path"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from provisioning.descriptors.describe import Described
+    from provisioning.engines import Backend
+
+__all__ = ["describe", "descriptor_facts", "headings", "is_described", "sample_images", "store_path"]
+
+
+def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
+    """Compute the descriptors that the corpus lacks. See `describe.describe`."""
+    from provisioning.descriptors.describe import describe as work
+
+    return work(flight, engine=engine, backend=backend, keys=keys)
+
+
+def sample_images(
+    flight: Flight, backbone: Backbone, source: OnnxSource, count: int
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield corpus tiles as `backbone` takes them. See `samples.sample_images`."""
+    from provisioning.descriptors.samples import sample_images as work
+
+    return work(flight, backbone, source, count)
