@@ -8,11 +8,13 @@ from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.image import decode
 from provisioning.tiles.reading import TileReader, corpus_table, iter_tiles, last_corpus, open_reader
 from provisioning.tiles.scan import scan
+from provisioning.tiles.survey import Survey, survey
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
 
 __all__ = [
     "Corpus",
     "Skipped",
+    "Survey",
     "Tile",
     "TileReader",
     "ZoomCount",
@@ -23,4 +25,5 @@ __all__ = [
     "last_corpus",
     "open_reader",
     "scan",
+    "survey",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 Range = tuple[int, int]
@@ -96,7 +97,7 @@ def union(parts: Iterable[tuple[Band, ...]]) -> tuple[Band, ...]:
         starts.setdefault(band.left, []).append(band)
     open_bands: list[Band] = []
     result: list[Band] = []
-    for left, after in zip(edges, edges[1:], strict=False):
+    for left, after in pairwise(edges):
         open_bands = [band for band in open_bands if band.right >= left] + starts.get(left, [])
         rows = merged(interval for band in open_bands for interval in band.rows)
         if rows and result and result[-1].right == left - 1 and result[-1].rows == rows:

@@ -28,14 +28,15 @@ def missing(expected: Rows, present: Iterable[Range]) -> list[Range]:
     result: list[Range] = []
     have = list(present)
     for low, high in expected:
+        start = low
         for first, last in have:
-            if last < low or first > high:
+            if last < start or first > high:
                 continue
-            if first > low:
-                result.append((low, first - 1))
-            low = last + 1
-        if low <= high:
-            result.append((low, high))
+            if first > start:
+                result.append((start, first - 1))
+            start = last + 1
+        if start <= high:
+            result.append((start, high))
     return result
 
 

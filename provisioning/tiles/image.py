@@ -71,7 +71,7 @@ def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[i
     if nodata:
         blank = (pixels == nodata).all(axis=2)
         full -= int((blank if opaque is None else blank & opaque).sum())
-    total = pixels.shape[0] * pixels.shape[1]
+    total: int = pixels.shape[0] * pixels.shape[1]
     return 1_000_000 * (total - full) // total
 
 
@@ -90,7 +90,7 @@ def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | N
         return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
     except TileError:
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever their parsers stumble over
+    except Exception as error:  # decoders raise whatever their parsers stumble over
         detail = str(error).replace("\n", " ")[:120] or type(error).__name__
         raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
 
@@ -101,7 +101,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
-    import simplejpeg  # noqa: PLC0415 - a build with nothing to decode must not pay for it
+    import simplejpeg
 
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _check_size(width, height, max_pixels)
@@ -111,11 +111,12 @@ def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
 
 
 def _with_pillow(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    import numpy as np  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
+    import numpy as np
+    from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
-        _check_size(*image.size, max_pixels)
+        width, height = image.size
+        _check_size(width, height, max_pixels)
         image.load()
         if image.mode.startswith("I") or image.mode == "F":
             return _sixteen_bit(np.asarray(image)), None
@@ -127,6 +128,6 @@ def _with_pillow(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_
 
 def _sixteen_bit(grey: Any) -> Pixels:
     """Return the high bytes: Pillow's own conversion clips 16 bits to 255 instead of scaling them."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     return np.repeat((grey.astype("uint32") >> 8).clip(0, 255).astype("uint8")[..., None], 3, axis=2)

@@ -75,7 +75,7 @@ class Court:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms that a no-op does not owe
+        from concurrent.futures import ThreadPoolExecutor
 
         count = max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
         return ThreadPoolExecutor(count, thread_name_prefix="tiles")

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from provisioning.config import TileSource
 from provisioning.errors import TileError
+from provisioning.geo import MAX_ZOOM
 from provisioning.tiles.cover import Cover
 from provisioning.tiles.source import MOST_TILE_BYTES, Stored, file_stamp, head_of
 
@@ -101,18 +102,27 @@ class MBTiles:
             if self.flip:
                 low, high = (1 << z) - 1 - high, (1 << z) - 1 - low
             yield from db.execute(
-                f"SELECT tile_column, tile_row, {DATA} FROM tiles"
+                f"SELECT tile_column, tile_row, {DATA} FROM tiles"  # noqa: S608 - DATA is ours
                 " WHERE zoom_level = ? AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ?"
                 " AND typeof(tile_column) = 'integer' AND typeof(tile_row) = 'integer'",
                 (z, band.left, band.right, low, high),
             )
+
+    def addresses(self) -> Iterator[tuple[int, int, int]]:
+        """Yield z, x, y of every tile, without reading its bytes."""
+        with self._translated():
+            for z, x, row in self._db.execute("SELECT zoom_level, tile_column, tile_row FROM tiles"):
+                numbers = all(isinstance(n, int) for n in (z, x, row))
+                if numbers and 0 <= z <= MAX_ZOOM and 0 <= x < 1 << z and 0 <= row < 1 << z:
+                    yield z, x, (1 << z) - 1 - row if self.flip else row
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""
         row = (1 << z) - 1 - y if self.flip else y
         with self._translated():
             found = self._db.execute(
-                f"SELECT {DATA} FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?", (z, x, row)
+                f"SELECT {DATA} FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",  # noqa: S608
+                (z, x, row),
             ).fetchone()
         return None if found is None else found[0]
 

@@ -56,7 +56,7 @@ def iter_tiles(flight: Flight) -> Iterator[Tile]:
 
 def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
-    import numpy as np  # noqa: PLC0415 - only a build with an index to make pays for it
+    import numpy as np
 
     with _catalogue(flight) as db:
         (count,) = db.execute("SELECT sum(count) FROM col").fetchone()

@@ -17,7 +17,7 @@ from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.capture import day_rule
 from provisioning.tiles.columns import Changes, Choice, refresh
 from provisioning.tiles.containers import update_container
-from provisioning.tiles.directories import update_directory
+from provisioning.tiles.directories import DirectoryUpdate
 from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.gaps import zoom_counts
 from provisioning.tiles.judging import Court
@@ -99,7 +99,7 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
             writer = Writer(db, _number(db, source), day_rule(source, flight.root))
             if kind_of(source) == "xyz":
-                update_directory(Layout(source), cover, court, writer, mode=mode, now_ns=now_ns)
+                DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns).run()
             else:
                 update_container(source, cover, court, writer, mode=mode, now_ns=now_ns)
     finally:
@@ -186,7 +186,8 @@ def _skipped(db: sqlite3.Connection) -> list[Skipped]:
         Skipped(*row)
         for row in db.execute(
             "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c JOIN tile t ON t.z = c.z AND t.x = c.x"
-            " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ? ORDER BY t.z, t.y DESC, t.x, s.name",
+            " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ?"
+            " ORDER BY t.z, t.y DESC, t.x, s.name",
             (catalogue.FAULTY,),
         )
     ]

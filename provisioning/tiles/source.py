@@ -33,6 +33,9 @@ class Container(Protocol):
     def tiles(self, cover: Cover) -> Iterator[Stored]:
         """Yield the tiles inside `cover`, each once, in any order; TileError names the file if it is damaged."""
 
+    def addresses(self) -> Iterator[tuple[int, int, int]]:
+        """Yield z, x, y of every tile, without reading its bytes."""
+
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile, None if it is not there; may be called from several threads."""
 

@@ -59,7 +59,7 @@ class Layout:
             yield Folder(path, fixed)
             return
         expression, names = self._folders[depth]
-        for name in sorted(_names(self.root / path)):
+        for name in sorted(names_in(self.root / path)):
             match = expression.fullmatch(name)
             known = fixed | dict(zip(names, map(int, match.groups()), strict=True)) if match else {}
             below = os.path.join(path, name)
@@ -148,7 +148,8 @@ def _compiled(text: str, seen: set[str], suffix: str = "") -> tuple[re.Pattern[s
     return re.compile("".join(literal) + suffix), tuple(names)
 
 
-def _names(path: Path) -> list[str]:
+def names_in(path: Path) -> list[str]:
+    """Return the names in a directory; TileError if it cannot be read."""
     try:
         return os.listdir(path)
     except OSError as error:
@@ -182,7 +183,7 @@ def list_folder(path: Path, tile_of: Callable[[str], object]) -> Listing:
 
 
 def listing_digest(listing: Listing) -> bytes:
-    """Return 16 bytes that differ when any name or stat differs (or the directory's order, which costs a second look)."""
+    """Return 16 bytes that differ when any name or stat does (or but their order, which costs a second look)."""
     return hashlib.blake2b(marshal.dumps(listing, 2), digest_size=16).digest()
 
 
