@@ -1,6 +1,6 @@
 """Descriptors: every tile through the network once, kept under (tile SHA-256, descriptor key) for good.
 
-Importing this package is cheap; `describe` and `store` import numpy, and so do the two functions that need them.
+Importing this package is cheap; `update` and `store` import numpy, and so do the two functions that need them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from provisioning.descriptors.describe import Described
+    from provisioning.descriptors.update import Described
     from provisioning.engines import Backend
 
 __all__ = ["describe", "descriptor_facts", "headings", "is_described", "sample_images", "store_path"]
 
 
 def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
-    """Compute the descriptors that the corpus lacks. See `describe.describe`."""
-    from provisioning.descriptors.describe import describe as work
+    """Compute the descriptors that the corpus lacks. See `update.describe`."""
+    from provisioning.descriptors.update import describe as work
 
     return work(flight, engine=engine, backend=backend, keys=keys)
 
