@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provisioning import files, lock, manifest, publish, store
@@ -15,7 +16,9 @@ ENGINE, INDEX, CAMERA = "toy_x86_64_linux_1.0_fp32.engine", "corpus.index", "cal
 HOST = manifest.Host("onnxruntime", "1.0", "x86_64", "AVX2", "linux", "fp32")
 DIGEST = Sha256("ab" * 32)
 made: list[str] = []
-"""Names of the artefacts that were made in this process, in order."""
+"""Names of the artefacts whose making began in this process, in order."""
+on_finished: list[Callable[[Path], None]] = []
+"""Called with the path of each artefact as soon as it is reported as made."""
 
 
 def a_manifest(counter: int, files: dict[str, Path]) -> manifest.Manifest:
@@ -75,6 +78,8 @@ def make(target: store.Target) -> None:
             os.write(fd, data[1000:])
         finally:
             os.close(fd)
+    for tell in on_finished:
+        tell(target.path)
 
 
 def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
@@ -104,6 +109,9 @@ def read_manifest(generation: Path) -> manifest.Manifest:
     return manifest.parse((generation / publish.MANIFEST).read_bytes())
 
 
+parsed = functools.lru_cache(manifest.parse)
+
+
 def faults_in(generation: Path) -> list[str]:
     """What is wrong with a generation on disk: [] for a good one."""
     return faults_among(snapshot(generation))
@@ -116,7 +124,7 @@ def faults_among(files: Mapping[str, bytes | str]) -> list[str]:
         return ["no Manifest"]
     if files.get("Manifest.json.sig") != signature_of(data):
         return ["signature"]
-    listed = {entry.path: entry.sha256 for entry in manifest.parse(data).files} | {publish.MANIFEST: sha256_bytes(data)}
+    listed = {entry.path: entry.sha256 for entry in parsed(data).files} | {publish.MANIFEST: sha256_bytes(data)}
     expected = {*listed, *(name + ".sha256" for name in listed), "Manifest.json.sig"}
     wrong = [f"listed or found alone: {name}" for name in expected ^ files.keys()]
     for name, sha256 in listed.items():
