@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from provisioning.errors import Error
 
 COMMANDS = {
+    "demo": "make, build and verify a cache of synthetic imagery",
+    "status": "show what is current, its age, free space and how the last build ended",
+    "completion": "print a script that lets a shell complete these commands",
     "host": "show what this computer is to an engine, and the engines kept for other hosts",
     "bench-engine": "measure latency and throughput of an engine, as JSON",
     "verify": "decide whether a cache may be flown, with every reason if not",
@@ -37,6 +40,17 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         )
         if name == chosen:
             importlib.import_module(_module(name)).arguments(command)
+    return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of one command alone, for completion and the reference page."""
+    parser = argparse.ArgumentParser(
+        prog=f"flightcache {name}",
+        description=COMMANDS[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    importlib.import_module(_module(name)).arguments(parser)
     return parser
 
 
