@@ -133,3 +133,13 @@ def making(target: Target) -> Iterator[Path]:
             discard(temporary)
             raise
         fsync_dir(target.path.parent)
+
+
+def remove(target: Target) -> None:
+    """Remove the file of `target`, its record and, when it is empty, its directory; what is not there is no error."""
+    with reported(f"remove {target.kind} {target.name}", target.path):
+        for path in (target.path, target.record):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(target.path.parent)

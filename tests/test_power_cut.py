@@ -72,7 +72,7 @@ def below(tree: Tree, directory: str) -> Tree:
 def broken_promises(recording: Recording, ops: list[Op], *, most: int) -> Iterator[str]:
     """Cut the power after each call, look at what the disk may hold, and yield each promise that does not hold."""
     model = recording.model()
-    shelf = {name: t for name, t in targets(recording.cache, recording.revision).items()}
+    shelf = targets(recording.cache, recording.revision)
     for number, op in enumerate([None, *ops]):
         if op is not None:
             model.apply(op)
