@@ -1,0 +1,81 @@
+"""What the report shows of a request, gathered from catalogue, Manifest and the generation before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from provisioning import contents, index, signing, tiles
+from provisioning.errors import TileError
+from provisioning.geo import tile_at
+from provisioning.report import (
+    Mosaic,
+    ReportModel,
+    Run,
+    SkippedTile,
+    SourceRow,
+    TileMap,
+    changes,
+    make_mosaic,
+    mosaic_zoom,
+    tile_map,
+)
+from provisioning.request import Request
+from provisioning.tiles import Tile
+
+
+def report_model(request: Request) -> ReportModel:
+    """Return what report.html shows of `request`; its engines, index and gates must have been made."""
+    published = contents.published(request.cache)
+    draft = contents.compose(request, counter=1, extras=())
+    return ReportModel(
+        manifest=draft,
+        index_reason=index.read_info(request.index_info).reason,
+        maps=tuple(_maps(request)),
+        mosaic=_mosaic(request),
+        sources=tuple(SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in tiles.source_rows(request.flight)),
+        skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
+        changes=changes(published.manifest if published else None, draft),
+        key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
+    )
+
+
+def _maps(request: Request) -> Iterator[TileMap]:
+    cover = tiles.measure_area(request.flight).cover
+    for zoom in request.tiles.zooms:
+        west, _ = tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)
+        runs = (
+            Run(y, band.left, band.right)
+            for band in cover.bands.get(zoom, ())
+            for low, high in band.rows
+            for y in range(low, high + 1)
+        )
+        yield tile_map(zoom, runs, tiles.dated_places(request.flight, zoom), west_column=west)
+
+
+def _mosaic(request: Request) -> Mosaic | None:
+    """Return the imagery of the coarsest zoom level that fills the picture."""
+    boxes = {zoom: _bounds(request, zoom) for zoom in request.tiles.zooms}
+    zoom = mosaic_zoom({z: (right - left, bottom - top) for z, (left, top, right, bottom) in boxes.items()})
+    at = {(tile.x, tile.y): tile for tile in _tiles_of(request, zoom)}
+    with tiles.open_reader(request.flight) as reader:
+
+        def thumbnail(_z: int, x: int, y: int) -> bytes | None:
+            tile = at.get((x % (1 << zoom), y))
+            with contextlib.suppress(TileError):  # gone since the scan: the picture has a gap, the build says so
+                return reader.read(tile) if tile else None
+            return None
+
+        return make_mosaic(zoom, boxes[zoom], thumbnail)
+
+
+def _tiles_of(request: Request, zoom: int) -> Iterable[Tile]:
+    return (tile for tile in tiles.iter_tiles(request.flight) if tile.z == zoom)
+
+
+def _bounds(request: Request, zoom: int) -> tuple[int, int, int, int]:
+    """Return the edges of the area in tiles of `zoom`, right and bottom excluded, unrolled past the antimeridian."""
+    bbox = request.tiles.bbox
+    left, top = tile_at(zoom, lat_e7=bbox.north, lon_e7=bbox.west + 1)
+    right, bottom = tile_at(zoom, lat_e7=bbox.south, lon_e7=bbox.east - 1)
+    return left, top, right + 1 + (right < left) * (1 << zoom), bottom + 1
