@@ -1,0 +1,172 @@
+"""Promises of `flightcache status`, its metrics, and shell completion."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioning.cli import COMMANDS, main
+from provisioning.cli import status as status_command
+from provisioning.errors import ConfigError
+from provisioning.manifest import ZoomCount, to_bytes
+from provisioning.metrics import metrics
+from provisioning.outcome import BuildReport, write_report
+from provisioning.status import read_status
+from tests import report_models
+
+BBOX = report_models.BBox(75476074, 472792290, 76794434, 473611530)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache directory with generation 7 published and one successful build behind it."""
+    manifest = report_models.manifest(BBOX, {15: ZoomCount(132, 132, 0), 16: ZoomCount(520, 528, 400_000)})
+    generation = tmp_path / "generations" / "000007"
+    generation.mkdir(parents=True)
+    (generation / "Manifest.json").write_bytes(to_bytes(manifest))
+    (tmp_path / "current").symlink_to("generations/000007")
+    (tmp_path / "flight.toml").write_text("")
+    (tmp_path / ".build").mkdir()
+    write_report(tmp_path / ".build", BuildReport(outcome="SUCCESS", engines_built=1, elapsed_s=8.25))
+    return tmp_path
+
+
+def test_status_names_generation_counter_hash_and_gaps(cache):
+    status = read_status(cache)
+    assert status.current is not None
+    assert (status.current.counter, status.current.tiles, status.current.missing_tiles) == (7, 652, 8)
+    assert len(status.current.manifest_hash) == 64
+    assert status.last_build is not None
+    assert status.last_build.outcome == "SUCCESS"
+
+
+def test_text_for_a_person(cache, capsys):
+    assert main(["status", str(cache)]) == 0
+    told = capsys.readouterr().out
+    assert "000007, published just now, not verified here" in told
+    assert "SURVEY-0417 UAV-03" in told
+    assert "652, 8 missing, oldest captured 2021-05-30" in told
+    assert "SUCCESS, just now, took 8.2 s" in told
+
+
+def test_json_holds_the_same(cache, capsys):
+    assert main(["status", str(cache), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["current"]["counter"] == 7
+    assert told["last_build"]["elapsed_s"] == 8.25
+
+
+def test_nothing_published_is_said_calmly(tmp_path, capsys):
+    (tmp_path / "flight.toml").write_text("")
+    assert main(["status", str(tmp_path)]) == 0
+    assert "nothing is published yet" in capsys.readouterr().out
+
+
+def test_a_directory_that_is_no_cache_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no cache directory"):
+        read_status(tmp_path)
+
+
+def test_an_unreadable_manifest_is_told_and_counts_as_not_published(cache):
+    (cache / "generations/000007/Manifest.json").write_bytes(b"{}")
+    status = read_status(cache)
+    assert status.current is None
+    assert "000007" in (status.unreadable or "")
+    assert "flightcache_published{" in metrics(status)
+    assert metrics(status).splitlines()[2].endswith(" 0")
+
+
+def test_failure_is_told_with_its_reason(cache, capsys):
+    write_report(cache / ".build", BuildReport(outcome="FAILURE", failure_reason="no tiles\n  file: x", elapsed_s=0.1))
+    main(["status", str(cache)])
+    assert "reason      no tiles\n" in capsys.readouterr().out
+
+
+def test_a_running_build_is_seen_without_taking_its_lock(cache):
+    with open(cache / ".c10.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert read_status(cache).builder == os.getpid()
+    assert read_status(cache).builder is None
+
+
+def test_status_writes_nothing(cache):
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in cache.rglob("*"))
+    main(["status", str(cache)])
+    assert sorted((str(path), path.lstat().st_mtime_ns) for path in cache.rglob("*")) == before
+
+
+def test_metrics_file_is_replaced_whole_and_readable_by_the_collector(cache, tmp_path, capsys):
+    target = tmp_path / "flightcache.prom"
+    target.write_text("old")
+    inode = target.stat().st_ino
+    assert main(["status", str(cache), "--metrics", str(target)]) == 0
+    assert target.stat().st_ino != inode
+    assert target.stat().st_mode & 0o044 == 0o044
+    assert 'flightcache_counter{cache="' in target.read_text()
+
+
+def test_every_metric_has_help_type_and_one_number(cache):
+    lines = metrics(read_status(cache)).splitlines()
+    for help_line, type_line, sample in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        name = help_line.split()[2]
+        assert help_line.startswith("# HELP ")
+        assert type_line == f"# TYPE {name} gauge"
+        assert sample.startswith(name + "{")
+        float(sample.rpartition(" ")[2])
+
+
+def test_labels_cannot_break_out_of_the_metrics_format(cache):
+    odd = cache.parent / 'a"b\\c'
+    shutil.copytree(cache, odd, symlinks=True)
+    assert 'a\\"b\\\\c' in metrics(read_status(odd))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(3, "just now"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")]
+)
+def test_ages_for_reading(seconds, told):
+    assert status_command.ago(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(512, "512 B"), (1_440_000, "1.4 MB"), (23_000_000_000, "23 GB"), (9_999_999, "10.0 MB")]
+)
+def test_sizes_for_reading(count, told):
+    assert status_command.size(count) == told
+
+
+def _completions(script: Path, words: str) -> list[str]:
+    program = f"source {script}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _flightcache; echo ${{COMPREPLY[@]}}"
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    script = tmp_path_factory.mktemp("completion") / "flightcache.bash"
+    shown = subprocess.run(
+        [sys.executable, "-m", "provisioning.cli", "completion", "bash"], capture_output=True, check=True
+    )
+    script.write_bytes(shown.stdout)
+    return script
+
+
+def test_bash_completes_command_names(bash_script):
+    assert _completions(bash_script, "flightcache st") == ["status"]
+    assert set(_completions(bash_script, "flightcache ''")) == set(COMMANDS)
+
+
+def test_bash_completes_options(bash_script):
+    assert _completions(bash_script, "flightcache status --me") == ["--metrics"]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_script_parses(tmp_path, capsys):
+    main(["completion", "zsh"])
+    script = tmp_path / "_flightcache"
+    script.write_text(capsys.readouterr().out)
+    subprocess.run(["zsh", "-n", str(script)], check=True)
