@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import gates, index, manifest, publish, tiles
 from provisioning.angles import BBox
+from provisioning.backbone import resolved
 from provisioning.config import Calibration
 from provisioning.errors import ManifestError
 from provisioning.hashing import Sha256
@@ -64,8 +65,8 @@ def births(request: Request) -> dict[str, Birth]:
     return {name: _born(target) for name, target in targets(request).items()}
 
 
-def compose(request: Request, *, counter: int) -> Manifest:
-    """Return the Manifest of the generation that the store holds for `request`.
+def compose(request: Request, *, counter: int, extras: Iterable[Target] | None = None) -> Manifest:
+    """Return the Manifest of the generation that the store holds for `request`; `extras` for a draft without them all.
 
     Raises ManifestError if an artefact has no record of birth: its task has not run.
     """
@@ -78,7 +79,7 @@ def compose(request: Request, *, counter: int) -> Manifest:
             engines=tuple(_engine(n) for n in request.networks),
             descriptor_index=_index(request),
             calibration=tuple(_calibration(c, digest) for c, digest in request.calibration),
-            other=tuple(_other(target) for target in request.extras),
+            other=tuple(_other(target) for target in (request.extras if extras is None else extras)),
             tiles=_tiles(request.tiles),
             gates=gates.entries(gates.read(request.gates.path)),
             waivers=tuple(manifest.Waiver(w.gate, w.by, w.reason) for w in request.flight.waiver),
@@ -106,7 +107,7 @@ def host(request: Request) -> manifest.Host:
 
 
 def _engine(network: NetworkRequest) -> manifest.EngineEntry:
-    born = _born(network.engine)
+    born, shape = _born(network.engine), network.shape
     return manifest.EngineEntry(
         path=network.engine.name,
         bytes=born.bytes,
@@ -116,13 +117,13 @@ def _engine(network: NetworkRequest) -> manifest.EngineEntry:
         onnx_sha256=network.source.sha256,
         key=network.engine.key,
         precision=network.backbone.precision,
-        input=None,
+        input=manifest.ImageInput(shape.height, shape.width, resolved(network.backbone).fit) if shape else None,
     )
 
 
 def _index(request: Request) -> manifest.IndexEntry:
     born = _born(request.index)
-    built = index.read_info(request.index)
+    built = index.read_info(request.index_info)
     return manifest.IndexEntry(
         path=request.index.name,
         bytes=born.bytes,
@@ -154,7 +155,7 @@ def _other(target: Target) -> manifest.FileEntry:
 
 def _tiles(corpus: tiles.Corpus) -> manifest.TilesPart:
     per_zoom = {
-        zoom: manifest.ZoomCount(count.present, count.expected, round(count.largest_hole_m * 1000))
+        zoom: manifest.ZoomCount(count.present, count.expected, count.largest_hole_mm)
         for zoom, count in corpus.per_zoom.items()
     }
     return manifest.TilesPart(
@@ -165,6 +166,3 @@ def _tiles(corpus: tiles.Corpus) -> manifest.TilesPart:
         skipped=len(corpus.skipped),
         oldest_capture=corpus.oldest_capture,
     )
-
-
-Sources = Mapping[str, Path]

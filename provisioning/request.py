@@ -15,6 +15,7 @@ from provisioning.config.parse import read_flight
 from provisioning.engines import Backend, HostTuple
 from provisioning.errors import EmptyCorpusError
 from provisioning.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.shape import Shape, known_shape, shape_target
 from provisioning.store import Target
 from provisioning.tiles import Corpus
 
@@ -27,11 +28,15 @@ REPORT_FORMAT = 1
 
 @dataclass(frozen=True)
 class NetworkRequest:
-    """One backbone: where its ONNX comes from, its typed ONNX, and its engine for `host`."""
+    """One backbone: where its ONNX comes from, its typed ONNX, and its engine for `host`.
+
+    `shape` is None until the network was prepared once, and for a backbone that describes no tiles.
+    """
 
     backbone: Backbone
     source: OnnxSource
     host: HostTuple
+    shape: Shape | None
     typed: Target
     engine: Target
 
@@ -43,7 +48,7 @@ class NetworkRequest:
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides a generation. `corpus` is None until the first scan; the targets then have stand-ins."""
+    """Everything that decides a generation. Until the first scan `corpus` is None, and the targets are stand-ins."""
 
     flight: Flight
     backend: Backend
@@ -51,7 +56,6 @@ class Request:
     networks: tuple[NetworkRequest, ...]
     descriptor_keys: tuple[Sha256, ...]
     """One for each heading at which tiles are indexed."""
-    receipt: Target
     index: Target
     index_info: Target
     gates: Target
@@ -96,12 +100,11 @@ def make_request(flight: Flight, corpus: Corpus | None, *, today: datetime.date)
     backend = engines.select(flight.engine)
     networks = tuple(_networks(flight, backend, corpus))
     coverage = corpus.coverage_sha256 if corpus else None
-    described = next(n for n in networks if n.backbone.role == "descriptor")
-    keys = tuple(_descriptor_keys(flight, described))
-    receipt = _target(flight, "receipt", "descriptors.json", {"tiles": coverage, "keys": keys})
-    index_target = _target(
-        flight, "index", INDEX_FILE, {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus)}
-    )
+    describing = next(n for n in networks if n.backbone.role == "descriptor")
+    keys = tuple(_descriptor_keys(flight, describing))
+    dimension = describing.shape.dimension if describing.shape else None
+    index_facts = {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus, dimension)}
+    index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
         flight,
         "gates",
@@ -119,8 +122,8 @@ def make_request(flight: Flight, corpus: Corpus | None, *, today: datetime.date)
         corpus=corpus,
         networks=networks,
         descriptor_keys=keys,
-        receipt=receipt,
         index=index_target,
+        index_info=_target(flight, "index", "corpus.index.json", index_facts),
         gates=gates_target,
         extras=tuple(_extras(flight, coverage, gates_target, calibration)),
         calibration=calibration,
@@ -143,20 +146,15 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterat
             engines.engine_name(backbone.name, host, backbone.precision),
             engines.engine_facts(typed.key, host, backbone, flight.engine),
         )
-        yield NetworkRequest(backbone, source, host, typed, engine)
+        shape = known_shape(shape_target(flight, backbone, source)) if backbone.role == "descriptor" else None
+        yield NetworkRequest(backbone, source, host, shape, typed, engine)
 
 
 def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:
-    for number in range(flight.index.rotations):
-        yield digest_of(
-            descriptors.descriptor_facts(
-                network.engine.key,
-                network.backbone,
-                tiles.decoder_facts(),
-                flight.descriptors.dtype,
-                heading=number * 360 // flight.index.rotations,
-            )
-        )
+    decoder, dtype = tiles.decoder_facts(), flight.descriptors.dtype
+    for heading in descriptors.headings(flight.index.rotations):
+        facts = descriptors.descriptor_facts(network.engine.key, network.backbone, decoder, dtype, heading)
+        yield digest_of(facts)
 
 
 def _extras(

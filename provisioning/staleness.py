@@ -28,12 +28,11 @@ def engine(_request: Request, network: NetworkRequest) -> Reasons:
 
 
 def described(request: Request) -> Reasons:
-    """Say why tiles must be described: no receipt for these tiles, or an index to build and descriptors gone."""
-    if reasons := _not_made(request.receipt):
-        return reasons
-    if not (indexed(request) or gates(request)) or not descriptors.missing(request):
+    """Say why tiles must be described: an index is to be built, or gates measured, over descriptors not all there."""
+    store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256
+    if descriptors.is_described(store, request.descriptor_keys, coverage):
         return ()
-    return ("descriptors are gone from the store",)
+    return indexed(request) or gates(request)
 
 
 def indexed(request: Request) -> Reasons:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioning import contents, descriptors, engines, events, manifest, publish, signing, staleness, tiles
+from provisioning import (
+    contents,
+    descriptors,
+    engines,
+    events,
+    gates,
+    index,
+    manifest,
+    publish,
+    sample,
+    signing,
+    staleness,
+    tiles,
+)
+from provisioning.backbone import onnx_source
 from provisioning.config import Flight
-from provisioning.errors import EmptyCorpusError, Error, ManifestCoverageError, VerificationError
-from provisioning.files import make_dirs, remove_tree, write_durably
+from provisioning.errors import EmptyCorpusError, EngineError, Error, ManifestCoverageError, VerificationError
+from provisioning.files import make_dirs, remove_tree, reported
+from provisioning.hashing import sha256_bytes
 from provisioning.outcome import BuildReport, write_report
-from provisioning.request import NetworkRequest, Request
-from provisioning.store import making
+from provisioning.request import MAP_FILE, REPORT_FILE, NetworkRequest, Request
+from provisioning.shape import known_shape, learn_shape, shape_target
+from provisioning.store import birth, making
 from provisioning.verify import Code, Reason, verify
 
 if TYPE_CHECKING:
@@ -26,14 +40,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def scan(flight: Flight) -> tiles.Corpus:
-    """Bring the tile catalogue up to date. Raises EmptyCorpusError, TileError, AreaError."""
+def survey(flight: Flight) -> None:
+    """Find out what the rules must know before they can be declared: the tiles, the descriptor's length, the host.
+
+    Raises EmptyCorpusError, TileError, AreaError, BackboneError.
+    """
     make_dirs(flight.build_dir)
     try:
-        return tiles.scan(flight)
+        corpus = tiles.scan(flight)
     except EmptyCorpusError as error:
         events.event("empty.corpus", reason=error.what)
         raise
+    backbone = flight.descriptor_backbone
+    source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
+    target = shape_target(flight, backbone, source)
+    shape = known_shape(target) or learn_shape(target, backbone, source)
+    index.settle(flight, corpus, shape.dimension)
 
 
 def make_onnx(request: Request, network: NetworkRequest) -> None:
@@ -43,10 +65,12 @@ def make_onnx(request: Request, network: NetworkRequest) -> None:
 
 
 def _sample(request: Request, network: NetworkRequest) -> engines.Images:
-    """Return a function that gives corpus tiles as `network` takes them, evenly spaced over the corpus."""
+    """Return a function that gives corpus tiles as `network` takes them; none before a scan, as for `doit engine`."""
 
     def images(count: int) -> Iterable[NDArray[np.uint8]]:
-        return descriptors.sample_images(request.flight, network.backbone, network.source, count)
+        if network.shape is None or request.corpus is None:
+            return ()
+        return sample.images(request.flight, network.backbone, network.shape, count)
 
     return images
 
@@ -65,6 +89,79 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         events.event("engine.failure", model=network.name, reason=error.what)
         raise
     return {f"seconds:{network.name}": round(compiled.elapsed_s, 3)}
+
+
+def describe(request: Request) -> Mapping[str, object]:
+    """Put the tiles that have no descriptor yet through the network; return how many that were.
+
+    Raises DescriptorError, EngineError, TileError, FilesystemError.
+    """
+    from provisioning.descriptors.describe import describe as describe_tiles
+
+    done = describe_tiles(
+        request.flight, engine=_verified_engine(request), backend=request.backend, keys=request.descriptor_keys
+    )
+    return {"descriptors_generated": done.computed}
+
+
+def _verified_engine(request: Request) -> bytes:
+    """Return the bytes of the descriptor engine, which are those of its record of birth."""
+    target = request.descriptor_network.engine
+    with reported("read the engine", target.path):
+        data = target.path.read_bytes()
+    born = birth(target)
+    if born is None or sha256_bytes(data) != born.sha256:
+        raise EngineError("the engine is not as it was made", file=target.path, next_step="run `doit` again")
+    return data
+
+
+def build_index(request: Request) -> None:
+    """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexError_."""
+    from provisioning.descriptors.store import DescriptorStore
+    from provisioning.index.corpus import build_corpus_index, corpus_rows
+
+    flight = request.flight
+    with contextlib.ExitStack() as stack:
+        stores = [
+            stack.enter_context(DescriptorStore(descriptors.store_path(flight), key, flight.descriptors.dtype))
+            for key in request.descriptor_keys
+        ]
+        rows = corpus_rows(flight, request.tiles, tiles.iter_tiles(flight))
+        with making(request.index) as output:
+            info = build_corpus_index(
+                flight,
+                request.tiles,
+                rows,
+                [store.gather for store in stores],
+                output,
+                descriptor_keys=request.descriptor_keys,
+            )
+    with making(request.index_info) as output:
+        output.write_text(info.to_json())
+
+
+def draw_report(request: Request) -> None:
+    """Write report.html, coverage.geojson and, where asked for, the imagery. Raises TileError, FilesystemError."""
+    from provisioning import report
+    from provisioning.depict import report_model
+
+    model = report_model(request)
+    drawn = {
+        REPORT_FILE: lambda: report.render(model),
+        MAP_FILE: lambda: report.coverage_geojson(
+            bbox=request.tiles.bbox,
+            maps=model.maps,
+            outline=model.outline,
+            routes=model.routes,
+            takeoff=model.manifest.flight.takeoff_origin,
+        ),
+    }
+    for target in request.extras:
+        with making(target) as output:
+            if target.name in drawn:
+                output.write_bytes(drawn[target.name]())
+            else:
+                tiles.write_pmtiles(request.flight, output)
 
 
 def stage(request: Request) -> None:

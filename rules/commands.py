@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class Run(DoitRun):  # type: ignore[misc]
     def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
             if _asks_for_tiles(args):
-                steps.scan(flight)
+                steps.survey(flight)
             rc = int(super().execute(params, args))
         except Error as error:
             self.collector.failure, rc = error, FAILED
@@ -147,6 +147,3 @@ class Run(DoitRun):  # type: ignore[misc]
 def _asks_for_tiles(selected: list[str]) -> bool:
     """Engines alone can be compiled without a single tile, for use after a hardware change."""
     return not selected or any(not name.startswith(("engine", "onnx")) for name in selected)
-
-
-Reset = Callable[..., None]

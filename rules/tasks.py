@@ -57,7 +57,6 @@ class Tasks:
         """Describe the tiles that have no descriptor yet."""
         return rule(
             steps.describe,
-            makes=[self.request.receipt],
             given={"request": self.request},
             after=[f"engine:{self.request.descriptor_network.name}"],
             why=functools.partial(stale.described, self.request),
@@ -66,7 +65,7 @@ class Tasks:
     def task_corpus(self) -> Task:
         """Build corpus.index over the descriptors."""
         return rule(
-            steps.index,
+            steps.build_index,
             makes=[self.request.index, self.request.index_info],
             given={"request": self.request},
             after=["descriptors"],
@@ -86,7 +85,7 @@ class Tasks:
     def task_report(self) -> Task:
         """Draw report.html and coverage.geojson, and pack what else goes on board."""
         return rule(
-            steps.report,
+            steps.draw_report,
             makes=self.request.extras,
             given={"request": self.request},
             after=["gates"],

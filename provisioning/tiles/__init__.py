@@ -6,7 +6,16 @@ has to be decoded, so that a build with nothing to do does not pay for them.
 
 from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.image import decode
-from provisioning.tiles.reading import TileReader, corpus_table, iter_tiles, last_corpus, open_reader
+from provisioning.tiles.area import measure_area
+from provisioning.tiles.reading import (
+    TileReader,
+    corpus_table,
+    dated_places,
+    iter_tiles,
+    last_corpus,
+    open_reader,
+    source_rows,
+)
 from provisioning.tiles.scan import scan
 from provisioning.tiles.survey import Survey, survey
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
@@ -19,11 +28,14 @@ __all__ = [
     "TileReader",
     "ZoomCount",
     "corpus_table",
+    "dated_places",
     "decode",
     "decoder_facts",
     "iter_tiles",
     "last_corpus",
+    "measure_area",
     "open_reader",
     "scan",
+    "source_rows",
     "survey",
 ]

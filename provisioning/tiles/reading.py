@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,29 @@ def iter_tiles(flight: Flight) -> Iterator[Tile]:
         )
         for z, x, y, name, digest in rows:
             yield Tile(z, x, y, name, Sha256(digest.hex()))
+
+
+def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
+    """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT x, y, min(day) FROM tile WHERE z = ? AND state = ? GROUP BY x, y", (zoom, catalogue.TAKEN)
+        )
+        for x, y, day in rows:
+            yield x, y, None if day is None else date.fromordinal(day).isoformat()
+
+
+def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | None]]:
+    """Yield (name, tiles in the corpus, oldest, newest capture date) of every source, by name."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT s.name, count(t.z), min(t.day), max(t.day) FROM source s"
+            " LEFT JOIN tile t ON t.source = s.number AND t.state = ? GROUP BY s.name ORDER BY s.name",
+            (catalogue.TAKEN,),
+        )
+        for name, count, oldest, newest in rows:
+            dates = [None if day is None else date.fromordinal(day).isoformat() for day in (oldest, newest)]
+            yield name, count, dates[0], dates[1]
 
 
 def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
