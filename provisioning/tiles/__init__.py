@@ -4,9 +4,9 @@
 has to be decoded, so that a build with nothing to do does not pay for them.
 """
 
+from provisioning.tiles.area import measure_area
 from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.image import decode
-from provisioning.tiles.area import measure_area
 from provisioning.tiles.reading import (
     TileReader,
     corpus_table,

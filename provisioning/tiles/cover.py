@@ -45,6 +45,17 @@ class Cover:
         """Tell whether a tile belongs to the area."""
         return any(low <= y <= high for low, high in self.rows(z, x))
 
+    def touches(self, z: int, columns: Range, rows: Range) -> bool:
+        """Tell whether any tile of a rectangle belongs to the area."""
+        bands = self.bands.get(z, ())
+        at = max(0, bisect_right(self._lefts.get(z, ()), columns[0]) - 1)
+        while at < len(bands) and bands[at].left <= columns[1]:
+            band = bands[at]
+            if band.right >= columns[0] and any(low <= rows[1] and high >= rows[0] for low, high in band.rows):
+                return True
+            at += 1
+        return False
+
     def expected(self, z: int) -> int:
         """Return how many tiles the area has at zoom `z`."""
         return sum((band.right - band.left + 1) * count(band.rows) for band in self.bands[z])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from provisioning.errors import TileError
@@ -64,7 +64,11 @@ class DirectoryUpdate(NamedTuple):
             self.writer.tile(
                 found, settled=max(found.suspect.mtime_ns, found.suspect.ctime_ns) <= self.now_ns - RACY_NS
             )
-        self.writer.remove(at for at in self._catalogued(folder) if at not in tiles and self.cover.holds(*at))
+        self.writer.remove(
+            at
+            for at in self._catalogued(self.layout.unflipped({**folder.fixed}))
+            if at not in tiles and self.cover.holds(*at)
+        )
 
     def _addressed(self, folder: Folder, listing: Listing) -> dict[Address, Entry]:
         """Return suffix and stat of each tile of a folder."""
@@ -93,15 +97,15 @@ class DirectoryUpdate(NamedTuple):
                 path = self.layout.path(z, x, y, suffix)
                 yield Suspect(z, x, y, suffix, size, mtime_ns, ctime_ns, inode, known, path)
 
-    def _catalogued(self, folder: Folder) -> list[Address]:
-        """Return the catalogued tiles whose numbers are those that a folder's name fixes."""
-        where = "".join(f" AND {name} = ?" for name in folder.fixed)
+    def _catalogued(self, fixed: Mapping[str, int]) -> list[Address]:
+        """Return the catalogued tiles with the numbers that a folder's name fixes."""
+        where = "".join(f" AND {name} = ?" for name in fixed)
         select = f"SELECT z, x, y FROM tile WHERE source = ?{where}"  # noqa: S608 - names are z, x, y
-        return self.writer.db.execute(select, (self.writer.source, *folder.fixed.values())).fetchall()
+        return self.writer.db.execute(select, (self.writer.source, *fixed.values())).fetchall()
 
     def _forget(self, path: str) -> None:
         """Drop a remembered folder; its tiles inside the area are gone, those outside were not looked at."""
         fixed = self.layout.fixed_by(path)
         if fixed is not None and not os.path.isdir(self.layout.root / path):
-            self.writer.remove(at for at in self._catalogued(Folder(path, fixed)) if self.cover.holds(*at))
+            self.writer.remove(at for at in self._catalogued(fixed) if self.cover.holds(*at))
         self.writer.without_folder(path)

@@ -77,9 +77,9 @@ class Layout:
             if not match:
                 return None
             fixed |= zip(names, map(int, match.groups()), strict=True)
-        return self._unflipped(fixed)
+        return self.unflipped(fixed)
 
-    def _unflipped(self, fixed: dict[str, int]) -> dict[str, int]:
+    def unflipped(self, fixed: dict[str, int]) -> dict[str, int]:
         """Return folder numbers as XYZ ones; a row counted from the south fixes nothing before its zoom is known."""
         if self.tms and "y" in fixed:
             y = fixed.pop("y")
