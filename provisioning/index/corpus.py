@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from provisioning.config import Flight
@@ -15,15 +15,16 @@ from provisioning.index.ids import Floats, Rows, rows_of
 from provisioning.index.info import IndexInfo
 from provisioning.index.memo import History
 from provisioning.index.training import index_dir, trained_on
-from provisioning.tiles import Corpus, Tile
+from provisioning.tiles import Corpus, corpus_table
 
 Gatherer = Callable[[Sequence[bytes]], Floats]
 """From SHA-256 digests of tiles (32 bytes each) to their descriptors, float32 [n, d]."""
 
 
-def corpus_rows(flight: Flight, corpus: Corpus, tiles: Iterable[Tile]) -> Rows:
-    """Return the rows of the index of `corpus`, whose tiles are `tiles` in any order."""
-    return rows_of(tiles, corpus.sources, rotations=flight.index.rotations)
+def corpus_rows(flight: Flight) -> Rows:
+    """Return the rows of the index of the corpus of the last scan."""
+    ids, shas = corpus_table(flight)
+    return rows_of(ids, shas, rotations=flight.index.rotations)
 
 
 def build_corpus_index(

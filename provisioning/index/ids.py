@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,43 +54,10 @@ def _from_each(stores: Sequence[Callable[[Sequence[bytes]], Floats]], keys: Byte
     return np.empty((0, 0), np.float32) if found is None else found
 
 
-def rows_of(tiles: Iterable[tuple[int, int, int, str, str]], sources: Sequence[str], *, rotations: int = 1) -> Rows:
-    """Return the rows of `tiles` (z, x, y, source, SHA-256 in hex), each at `rotations` headings.
-
-    `sources` numbers the source names as in the ids. Raises IndexError_ for a tile named twice.
-    """
-    number = {name: place for place, name in enumerate(sources)}
-    places, shas = [], bytearray()
-    for z, x, y, source, sha in tiles:
-        places.append((z, x, y, number[source]))
-        shas += bytes.fromhex(sha)
-    z, x, y, source_number = np.array(places, np.int64).reshape(-1, 4).T
-    base = pack_ids(z, x, y, source_number)
-    ids = (base[:, None] | np.arange(rotations)).ravel()
-    order = np.argsort(ids, kind="stable")
-    digests = np.frombuffer(bytes(shas), np.uint8).reshape(-1, 32)
-    return Rows(check_ids(ids[order]), digests[order // rotations])
-
-
-def pack_ids(z: Int64s, x: Int64s, y: Int64s, source: Int64s) -> Int64s:
-    """Return the 63-bit ids at heading 0 of many tiles: PMTiles tile id, source (8 bits), heading (6 bits)."""
-    return (_tile_ids(z, x, y) << (SOURCE_BITS + HEADING_BITS)) | (source << HEADING_BITS)
-
-
-def _tile_ids(z: Int64s, x: Int64s, y: Int64s) -> Int64s:
-    """PMTiles tile ids: all tiles of the zooms above, then the place on the Hilbert curve of the zoom."""
-    found: Int64s = (np.left_shift(np.int64(1), 2 * z) - 1) // 3
-    x, y = x.copy(), y.copy()
-    for level in range(int(z.max(initial=0)) - 1, -1, -1):
-        side = np.int64(1) << level
-        active = z > level
-        right, upper = (x & side) > 0, (y & side) > 0
-        found += np.where(active, side * side * ((3 * right) ^ upper), 0)
-        x, y = x & (side - 1), y & (side - 1)
-        flip, turn = active & ~upper & right, active & ~upper
-        x, y = np.where(flip, side - 1 - x, x), np.where(flip, side - 1 - y, y)
-        x, y = np.where(turn, y, x), np.where(turn, x, y)
-    return found
+def rows_of(ids: Int64s, shas: Bytes, *, rotations: int = 1) -> Rows:
+    """Return the rows of tiles (`ids` int64 [n] at heading 0, ascending; `shas` uint8 [n, 32]), each at every heading."""
+    every = (ids[:, None] | np.arange(rotations, dtype=np.int64)).ravel()
+    return Rows(check_ids(every), np.repeat(shas, rotations, axis=0) if rotations > 1 else shas)
 
 
 def check_ids(ids: Int64s) -> Int64s:

@@ -1,0 +1,41 @@
+"""Gates that need no network: is the area covered, is the imagery recent."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from decimal import ROUND_DOWN, Decimal
+
+from provisioning.config import Flight
+from provisioning.gates.limits import sector
+from provisioning.gates.values import Figure
+from provisioning.tiles import Corpus
+
+UNDATED_DAYS = 99999
+"""The age of imagery without a date where a policy limits the age: older than any limit."""
+
+
+def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping[str, Figure]:
+    """Return coverage per zoom, as a share rounded down, and freshness, in days, as of `today` (UTC)."""
+    figures = {}
+    for zoom, count in sorted(corpus.per_zoom.items()):
+        share = Decimal(1) if not count.expected else Decimal(count.present) / count.expected
+        figures[f"coverage.z{zoom}"] = Figure(
+            f"{share.quantize(Decimal('0.0001'), ROUND_DOWN)}",
+            f"{count.present} of {count.expected} tiles, widest gap {count.largest_hole_mm / 1000:.0f} m",
+        )
+    return {**figures, "freshness": _freshness(flight, corpus, today)}
+
+
+def _freshness(flight: Flight, corpus: Corpus, today: dt.date) -> Figure:
+    if corpus.undated or corpus.oldest_capture is None:
+        detail = f"{corpus.undated or corpus.count} tiles without a capture date"
+        return Figure(None if sector(flight).max_age_days is None else str(UNDATED_DAYS), detail)
+    age = (today - dt.date.fromisoformat(corpus.oldest_capture)).days
+    return Figure(str(age), f"age in days of the oldest tile, captured {corpus.oldest_capture}")
+
+
+def stale_on(flight: Flight, corpus: Corpus, *, today: dt.date) -> bool:
+    """Tell whether the imagery is too old for its sector class on `today`: a day may pass without a new build."""
+    most, figure = sector(flight).max_age_days, _freshness(flight, corpus, today)
+    return most is not None and figure.measured is not None and int(figure.measured) > most

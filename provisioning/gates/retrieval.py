@@ -1,0 +1,121 @@
+"""Is a place found again: by the index as by exact search, and from perturbed views of tiles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provisioning.gates.perturb import PERTURBATIONS
+from provisioning.gates.subject import Subject
+from provisioning.gates.values import Figure, decimal
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.index.read import search
+from provisioning.index.space import into_space
+
+NEIGHBOURS = 10
+TIE = 1e-5
+"""Neighbours whose exact scores differ by less are equally good."""
+BLOCK_ROWS = 8192
+FORMAT = b"flight-cache-query/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Descriptors of perturbed views, float32 [perturbations, sample, d], and what the index found for each.
+
+    `found` int64 [perturbations, sample, k] ids; `truth` int64 [sample] ids of the tiles seen.
+    """
+
+    names: tuple[str, ...]
+    queries: Floats
+    found: Int64s
+    truth: Int64s
+
+
+def look(subject: Subject) -> Views:
+    """Take every perturbed view of the sample through the network and the index."""
+    rows = subject.sample
+    keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in PERTURBATIONS]
+    flat = [key for group in keys for key in group]
+    described = _described(subject, flat)
+    _, ids = search(subject.index, described, NEIGHBOURS)
+    shape = (len(PERTURBATIONS), len(rows))
+    return Views(
+        tuple(PERTURBATIONS),
+        described.reshape(*shape, -1),
+        ids.reshape(*shape, -1),
+        subject.rows.ids[rows],
+    )
+
+
+def _key(subject: Subject, row: int, number: int, name: str) -> bytes:
+    """Return the digest of everything that decides a view: the tiles around, the direction, the perturbation."""
+    digest = hashlib.sha256(FORMAT + name.encode() + bytes([number & 3]))
+    for near in subject.neighbours(row):
+        digest.update(b"\0" * 32 if near is None else subject.rows.shas[near].tobytes())
+    return digest.digest()
+
+
+def _described(subject: Subject, keys: list[bytes]) -> Floats:
+    """Return the descriptors of the views `keys` (perturbation-major), computing those not kept from last time."""
+    store = subject.queries
+    wanted = set(keys if store is None else store.missing(keys))
+    found: dict[bytes, Floats] = {}
+    for column, row in enumerate(subject.sample):
+        mine = {name: keys[place * len(subject.sample) + column] for place, name in enumerate(PERTURBATIONS)}
+        names = [name for name, key in mine.items() if key in wanted and key not in found]
+        if names:
+            scene = subject.scene(int(row))
+            vectors = subject.network(np.stack([subject.seen(PERTURBATIONS[name](scene, column)) for name in names]))
+            found.update(zip((mine[name] for name in names), vectors, strict=True))
+    if store is not None:
+        if found:
+            store.append(list(found), np.stack(list(found.values())))
+        return store.gather(keys)
+    return np.stack([found[key] for key in keys])
+
+
+def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str, str]]:
+    """Return mean recall@1 over perturbations, and the table of recall@1 and recall@5 of each."""
+    place = SOURCE_BITS + HEADING_BITS
+    right = (views.found >> place) == (views.truth >> place)[None, :, None]
+    first, five = right[:, :, 0].mean(axis=1), right[:, :, :5].any(axis=2).mean(axis=1)
+    table = {
+        name: f"{decimal(float(a))} / {decimal(float(b))}" for name, a, b in zip(views.names, first, five, strict=True)
+    }
+    table["chance"] = f"{decimal(1 / tiles, 6)} / {decimal(min(1.0, 5 / tiles), 6)}"
+    shown = "; ".join(f"{name} {decimal(float(a), 2)}" for name, a in zip(views.names, first, strict=True))
+    detail = f"mean recall@1 of {len(views.truth)} tiles seen otherwise (chance {decimal(1 / tiles, 6)}): {shown}"
+    return Figure(decimal(float(first.mean())), detail), table
+
+
+def index_recall(subject: Subject, views: Views) -> Figure:
+    """Return recall@10 of the index against exact search in the space that the index compares in."""
+    count = len(views.truth)
+    pick = np.arange(count) % len(views.names)
+    queries = into_space(subject.index, views.queries[pick, np.arange(count)])
+    best = np.full((count, 0), 0, np.float32)
+    for block in _blocks(len(subject.rows.ids)):
+        scores = queries @ into_space(subject.index, subject.gather(block)).T
+        best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -NEIGHBOURS:]
+    found = _scores_of(subject, queries, views.found[pick, np.arange(count)])
+    right = found[:, : best.shape[1]] >= best[:, :1] - TIE
+    detail = f"share of the ten exact neighbours that the index finds, {count} perturbed views"
+    return Figure(decimal(float(right.mean())), detail)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, rows))
+
+
+def _scores_of(subject: Subject, queries: Floats, found: Int64s) -> NDArray[np.float32]:
+    """Return the exact scores of the ids found, float32 [q, k]; -inf where nothing was found."""
+    rows = np.searchsorted(subject.rows.ids, np.maximum(found, 0).ravel())
+    vectors = into_space(subject.index, subject.gather(rows.astype(np.int64)))
+    scores = np.einsum("qd,qkd->qk", queries, vectors.reshape(*found.shape, -1))
+    return np.where(found < 0, -np.inf, scores).astype(np.float32)
