@@ -19,7 +19,7 @@ def ended_hard(*signals: int, within_s: float = STOP_WITHIN_S) -> Iterator[None]
     """End this process with exit code 128 + signal if the block goes on `within_s` seconds after one of `signals`.
 
     A Python signal handler runs only between bytecodes, and a library may compute for minutes without coming to one;
-    a thread that is woken by the kernel's own delivery does not wait for that. For the main thread, around its handlers.
+    a thread that the kernel's own delivery wakes does not wait for that. For the main thread, around its handlers.
     """
     _leave_wakeup_to_parent()
     reader, writer = os.pipe2(os.O_CLOEXEC)

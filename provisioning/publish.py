@@ -116,7 +116,7 @@ def recover(cache: Path, *, keep: int) -> None:
         if current is not None and current > _remembered(cache):
             _remember(cache, current)
         _remove_temporaries(cache)
-        published = _remembered(cache)
+        published = max(_remembered(cache), current or 0)
         for number in _numbers(cache / GENERATIONS):
             if number > published:
                 _remove_generation(cache, number)
@@ -131,14 +131,7 @@ def rollback(cache: Path, *, resign: Callable[[bytes], bytes], to: int | None = 
     `resign` signs the new Manifest: a vehicle's floor accepts only a higher counter. The caller verifies the generation
     before and the stage after, then commits. Raises FilesystemError if there is none.
     """
-    source = previous_generation(cache) if to is None else cache / GENERATIONS / _name(to)
-    if source is None or not os.path.isdir(source):
-        raise FilesystemError(
-            "there is no earlier generation to return to",
-            file=source or cache / GENERATIONS,
-            key="publish.keep_generations",
-            next_step="restore the inputs of the earlier flight and run doit",
-        )
+    source = earlier_generation(cache, to=to)
     with reported("read the generation to return to", source):
         with open(source / MANIFEST, "rb") as file:
             old = manifests.parse(file.read(manifests.MAX_BYTES))
@@ -155,11 +148,20 @@ def _as_listed(path: Path, sha256: Sha256) -> Birth:
     return Birth(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
 
 
-def previous_generation(cache: Path) -> Path | None:
-    """Return the newest kept generation older than the current one, or None."""
-    current = _current_number(cache)
-    older = [number for number in _numbers(cache / GENERATIONS) if current is not None and number < current]
-    return cache / GENERATIONS / _name(older[-1]) if older else None
+def earlier_generation(cache: Path, *, to: int | None = None) -> Path:
+    """Return generation `to`, or the newest kept one that is older than the current; FilesystemError if it is gone."""
+    current = _current_number(cache) or 0
+    kept = [number for number in _numbers(cache / GENERATIONS) if number != current]
+    wanted = [number for number in kept if (number < current if to is None else number == to)]
+    if not wanted:
+        raise FilesystemError(
+            "there is no earlier generation to return to" if to is None else f"generation {to} is not kept",
+            file=cache / GENERATIONS,
+            key="publish.keep_generations",
+            facts={"current": current, "kept besides": ", ".join(map(str, kept)) or "none"},
+            next_step="restore in flight.toml and its inputs what the earlier flight had, then run doit",
+        )
+    return cache / GENERATIONS / _name(wanted[-1])
 
 
 def _stage_dir(cache: Path) -> Path:
@@ -186,17 +188,22 @@ def _numbers(directory: Path) -> list[int]:
 def _current_number(cache: Path) -> int | None:
     try:
         directory, _, name = os.readlink(cache / CURRENT).rstrip("/").partition("/")
-    except (FileNotFoundError, OSError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        # Only "not a link" means that nothing is current; taking an I/O error for it would prune what is flown.
+        if error.errno != errno.EINVAL:
+            raise
         return None
     return int(name) if directory == GENERATIONS and _NUMBER.fullmatch(name) else None
 
 
 def _remembered(cache: Path) -> int:
-    """Return the highest counter written down outside the generations; 0 if none."""
+    """Return the highest counter written down outside the generations; 0 if none. What cannot be read is an error."""
     try:
         with open(cache / ".build" / "counter", encoding="ascii") as file:
             return int(file.read(20))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return 0
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "bench-engine": "measure latency and throughput of an engine, as JSON",
     "verify": "decide whether a cache may be flown, with every reason if not",
     "keygen": "make an Ed25519 key pair",
+    "rollback": "publish an earlier set of files again, signed anew",
     "key": "show the fingerprint of a public key",
     "bundle": "write the current generation as one file",
     "install": "make a bundle the current generation of this vehicle",
