@@ -71,7 +71,13 @@ def manifest_of(files: Mapping[str, bytes], *, counter: int, flight_id: str | No
 
 
 def publish_cache(
-    cache: Path, keys: Keys, *, counter: int = 1, files: Mapping[str, bytes] = FILES, flight_id: str | None = None, keep: int = 2
+    cache: Path,
+    keys: Keys,
+    *,
+    counter: int = 1,
+    files: Mapping[str, bytes] = FILES,
+    flight_id: str | None = None,
+    keep: int = 2,
 ) -> Path:
     """Publish a generation with these files in `cache` and return `cache`."""
     sources = cache / ".build" / "made" / str(counter)

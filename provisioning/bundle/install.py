@@ -22,6 +22,7 @@ from provisioning.bundle.target import (
     switch,
 )
 from provisioning.errors import Error
+from provisioning.files import reported
 from provisioning.hashing import Sha256
 from provisioning.manifest import Manifest
 
@@ -54,30 +55,27 @@ def deliver(
     root: Path, documents: Documents, manifest: Manifest, *, fetch: Fetch, verify: Verify, keep: int
 ) -> Outcome:
     """Make this generation the current one of `root`; `fetch` brings what is not there yet."""
-    with opened(root, keep=keep) as target:
+    with reported("install the generation", root), opened(root, keep=keep) as target:
         same = installed(root, documents)
         if same is not None:
             with verify(same) as verdict:
                 if verdict.passed:
+                    target.forget_arrivals()
                     return _outcome(same, manifest, ())
         else:
             refuse_older(root, manifest)
-        missing = _missing(manifest, target.holdings())
+        held = target.holdings()
+        missing = _missing(manifest, held)
         target.require_room(missing)
         if missing:
             fetch(target, missing)
         if same is not None:
-            _keep_what_is_sound(target, manifest, same)
-        generation = switch(target, documents, manifest, verify=verify, keep=keep)
+            held = {
+                file.sha256: target.own(file, held[file.sha256]) for file in listed(manifest) if file.sha256 in held
+            }
+            set_aside_damaged(root, same)
+        generation = switch(target, documents, manifest, held, verify=verify, keep=keep)
         return _outcome(generation, manifest, missing)
-
-
-def _keep_what_is_sound(target: Target, manifest: Manifest, damaged: Path) -> None:
-    """Take every file that still is what it should be out of a damaged generation, then remove that."""
-    held = target.holdings()
-    for file in listed(manifest):
-        target.own(file, held[file.sha256])
-    set_aside_damaged(target.root, damaged)
 
 
 def _missing(manifest: Manifest, held: Mapping[Sha256, Path]) -> tuple[Listed, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,12 +62,12 @@ class Target:
         return found
 
     def _candidates(self) -> Iterator[Path]:
-        arrived = self.incoming.iterdir() if self.incoming.is_dir() else ()
-        yield from sorted(path for path in arrived if path.suffix != ".part")
-        generations = self.root / publish.GENERATIONS
-        for path in sorted(generations.rglob("*")) if generations.is_dir() else ():
-            if path.suffix != publish.SIDECAR and path.is_file() and not path.is_symlink():
-                yield path
+        for top in (self.incoming, self.root / publish.GENERATIONS):
+            for directory, _, names in os.walk(top, onerror=_reraise) if os.path.isdir(top) else ():
+                paths = (
+                    Path(directory, name) for name in sorted(names) if not name.endswith((".part", publish.SIDECAR))
+                )
+                yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
 
     def arrived_bytes(self, file: Listed) -> int:
         """Return how much of `file` an earlier delivery left behind."""
@@ -104,7 +105,10 @@ class Target:
     def stage(self, documents: Documents, manifest: Manifest, held: Mapping[Sha256, Path]) -> Path:
         """Put the generation together from files that are here, all of it on the medium, and return its directory."""
         with reported("put the generation together", self.root):
-            sources = {file.path: self.own(file, held[file.sha256]) for file in listed(manifest)}
+            sources = {
+                file.path: self.own(file, held.get(file.sha256, self.incoming / file.sha256))
+                for file in listed(manifest)
+            }
             births = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
         return publish.stage(
             self.root, manifest=documents.manifest, signature=documents.signature, files=sources, births=births
@@ -172,14 +176,24 @@ def set_aside_damaged(root: Path, generation: Path) -> None:
         fsync_dir(generation.parent)
 
 
-def switch(target: Target, documents: Documents, manifest: Manifest, *, verify: Verify, keep: int) -> Path:
-    """Stage, verify and publish a generation all of whose files are here; VerificationError leaves the old one."""
-    staged = target.stage(documents, manifest, target.holdings())
+def switch(
+    target: Target, documents: Documents, manifest: Manifest, held: Mapping[Sha256, Path], *, verify: Verify, keep: int
+) -> Path:
+    """Stage, verify and publish a generation all of whose files are here; VerificationError leaves the old one.
+
+    held: where to find what did not arrive now.
+    """
+    staged = target.stage(documents, manifest, held)
     with verify(staged) as verdict:
         verdict.require()
     generation = publish.commit(target.root, staged, keep=keep)
     target.forget_arrivals()
     return generation
+
+
+def _reraise(error: OSError) -> None:
+    """Let `os.walk` fail where it would skip a directory in silence."""
+    raise error
 
 
 def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:
