@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import getpass
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,29 +17,30 @@ from provisioning import (
     descriptors,
     engines,
     events,
-    gates,
     index,
     manifest,
     publish,
-    sample,
     signing,
     staleness,
     tiles,
 )
-from provisioning.backbone import onnx_source
+from provisioning.backbone import onnx_source, prepare, resolved
 from provisioning.config import Flight
-from provisioning.errors import EmptyCorpusError, EngineError, Error, ManifestCoverageError, VerificationError
+from provisioning.errors import EmptyCorpusError, Error, FilesystemError, ManifestCoverageError, VerificationError
 from provisioning.files import make_dirs, remove_tree, reported
 from provisioning.hashing import sha256_bytes
 from provisioning.outcome import BuildReport, write_report
 from provisioning.request import MAP_FILE, REPORT_FILE, NetworkRequest, Request
 from provisioning.shape import known_shape, learn_shape, shape_target
-from provisioning.store import birth, making
+from provisioning.store import Target, birth, making
 from provisioning.verify import Code, Reason, verify
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from provisioning.descriptors.store import DescriptorStore
+    from provisioning.index.ids import Rows
 
 
 def survey(flight: Flight) -> None:
@@ -68,9 +71,9 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
     """Return a function that gives corpus tiles as `network` takes them; none before a scan, as for `doit engine`."""
 
     def images(count: int) -> Iterable[NDArray[np.uint8]]:
-        if network.shape is None or request.corpus is None:
+        if network.backbone.role != "descriptor" or request.corpus is None:
             return ()
-        return sample.images(request.flight, network.backbone, network.shape, count)
+        return descriptors.sample_images(request.flight, network.backbone, network.source, count)
 
     return images
 
@@ -96,48 +99,94 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
-    from provisioning.descriptors.describe import describe as describe_tiles
+    
 
-    done = describe_tiles(
-        request.flight, engine=_verified_engine(request), backend=request.backend, keys=request.descriptor_keys
-    )
+    engine = _verified(request.descriptor_network.engine)
+    done = descriptors.describe(request.flight, engine=engine, backend=request.backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
 
 
-def _verified_engine(request: Request) -> bytes:
-    """Return the bytes of the descriptor engine, which are those of its record of birth."""
-    target = request.descriptor_network.engine
-    with reported("read the engine", target.path):
+def _verified(target: Target) -> bytes:
+    """Return the bytes of an artefact, which are those of its record of birth; FilesystemError if they are not."""
+    with reported(f"read {target.name}", target.path):
         data = target.path.read_bytes()
     born = birth(target)
     if born is None or sha256_bytes(data) != born.sha256:
-        raise EngineError("the engine is not as it was made", file=target.path, next_step="run `doit` again")
+        raise FilesystemError(f"{target.name} is not as it was made", file=target.path, next_step="run `doit` again")
     return data
+
+
+@contextlib.contextmanager
+def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
+    """Yield the rows of the index and the descriptor stores, one for each heading."""
+    from provisioning.descriptors.store import DescriptorStore
+    from provisioning.index.corpus import corpus_rows
+
+    flight = request.flight
+    with contextlib.ExitStack() as stack:
+        path, dtype = descriptors.store_path(flight), flight.descriptors.dtype
+        stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
+        yield corpus_rows(flight), stores
 
 
 def build_index(request: Request) -> None:
     """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexError_."""
-    from provisioning.descriptors.store import DescriptorStore
-    from provisioning.index.corpus import build_corpus_index, corpus_rows
+    from provisioning.index.corpus import build_corpus_index
 
-    flight = request.flight
-    with contextlib.ExitStack() as stack:
-        stores = [
-            stack.enter_context(DescriptorStore(descriptors.store_path(flight), key, flight.descriptors.dtype))
-            for key in request.descriptor_keys
-        ]
-        rows = corpus_rows(flight, request.tiles, tiles.iter_tiles(flight))
-        with making(request.index) as output:
-            info = build_corpus_index(
-                flight,
-                request.tiles,
-                rows,
-                [store.gather for store in stores],
-                output,
-                descriptor_keys=request.descriptor_keys,
-            )
+    with _corpus(request) as (rows, stores), making(request.index) as output:
+        gatherers = [store.gather for store in stores]
+        keys = request.descriptor_keys
+        info = build_corpus_index(request.flight, request.tiles, rows, gatherers, output, descriptor_keys=keys)
     with making(request.index_info) as output:
         output.write_text(info.to_json())
+
+
+def measure(request: Request) -> None:
+    """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.gates.measure import measure as measure_gates
+    from provisioning.gates.subject import Subject
+    from provisioning.index.read import load_index
+
+    flight, described = request.flight, request.descriptor_network
+    with _corpus(request) as (rows, stores), tiles.open_reader(flight) as reader:
+        subject = Subject(
+            flight=flight,
+            corpus=request.tiles,
+            rows=rows,
+            gather=rows.gather([store.gather for store in stores]),
+            index=load_index(_verified(request.index)),
+            network=_network_here(request),
+            read=reader.read,
+            fit=resolved(described.backbone).fit,
+            key=request.descriptor_keys[0],
+        )
+        result = measure_gates(
+            subject,
+            lambda: _reference(described),
+            precision=described.backbone.precision,
+            today=datetime.datetime.now(datetime.timezone.utc).date(),
+            stands_for="engine" if request.backend.runs_here else "typed",
+        )
+    with making(request.gates) as output:
+        output.write_text(result.to_json())
+
+
+def _network_here(request: Request) -> engines.Network:
+    """Return the descriptor engine, or its typed ONNX where the engine is for another computer."""
+    described = request.descriptor_network
+    if request.backend.runs_here:
+        return request.backend.load(_verified(described.engine), custom_ops=described.backbone.custom_ops)
+    return engines.OnnxRuntime().load(_verified(described.typed), custom_ops=described.backbone.custom_ops)
+
+
+def _reference(described: NetworkRequest) -> engines.Network:
+    """Return the network in fp32, run by ONNX Runtime: what every engine is held to."""
+    if described.backbone.precision == "fp32":
+        return engines.OnnxRuntime().load(_verified(described.typed), custom_ops=described.backbone.custom_ops)
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        prepare(described.backbone, described.source, prepared)
+        return engines.OnnxRuntime().load(prepared.read_bytes(), custom_ops=described.backbone.custom_ops)
 
 
 def draw_report(request: Request) -> None:

@@ -131,6 +131,7 @@ class Run(DoitRun):  # type: ignore[misc]
         try:
             if _asks_for_tiles(args):
                 steps.survey(flight)
+            params["reporter"] = self.collector
             rc = int(super().execute(params, args))
         except Error as error:
             self.collector.failure, rc = error, FAILED
@@ -139,9 +140,6 @@ class Run(DoitRun):  # type: ignore[misc]
         report = self.collector.report(flight.root)
         steps.record(flight, report)
         return rc, report
-
-    def _execute(self, *args: Any, **options: Any) -> int:
-        return int(super()._execute(*args, **{**options, "reporter": self.collector}))
 
 
 def _asks_for_tiles(selected: list[str]) -> bool:

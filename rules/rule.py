@@ -45,7 +45,7 @@ def rule(
     }
 
 
-def _up_to_date(_task: object, _values: object, why: Reasons | None) -> bool:
+def _up_to_date(why: Reasons | None) -> bool:
     """Never raise: an exception here would end doit with a traceback. What cannot be checked is done again."""
     try:
         return why is not None and not why()
