@@ -12,6 +12,7 @@ from provisioning.config.parse import read_flight
 from provisioning.engines import THIS_MACHINE, HostTuple, Machine, select
 from provisioning.engines.host import driver_version, instruction_class, jetpack, l4t_release
 from provisioning.engines.stored import stored_engines
+from provisioning.engines.trt import DISTRIBUTIONS
 from provisioning.errors import EngineError
 
 BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime")
@@ -71,10 +72,13 @@ def _backends(machine: Machine) -> dict[str, str]:
 
 
 def _runtime(backend: str, machine: Machine) -> str:
-    """Return the backend's version, or why it cannot be used without more said."""
+    """Return the backend's version, or why it cannot be used."""
+    engine = replace(Engine(), backend=backend)  # type: ignore[arg-type]
     try:
-        return select(replace(Engine(), backend=backend), machine).probe().runtime  # type: ignore[arg-type]
+        return select(engine, machine).probe().runtime
     except EngineError as error:
+        if backend == "tensorrt_rtx" and (version := machine.installed(*DISTRIBUTIONS[backend])):
+            return f"{version}, for other computers only: engine.host"
         return f"no: {error.what}"
 
 

@@ -56,18 +56,24 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
 
 
 def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "provisioning.engines.worker", str(output), str(answer), str(os.getpid())]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+    files = [os.path.abspath(path) for path in (output, answer)]
+    command = [sys.executable, "-m", "provisioning.engines.worker", *files, str(os.getpid())]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path))),
+        "PYTHONUNBUFFERED": "1",
+    }
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
         env=environment,
+        cwd="/",  # Python imports from the directory it starts in: never from a cache directory
         start_new_session=True,  # Ctrl-C reaches us alone; we stop the compile in order
     )
     assert child.stdin is not None
-    with child.stdin as pipe:
+    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # it may be dead already: its exit code tells
         pipe.write(spec.to_json().encode())
     return child
 

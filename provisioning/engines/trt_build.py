@@ -69,15 +69,18 @@ def _parse(trt: Any, network: Any, logger: Any, spec: EngineSpec) -> None:
     if parser.parse_from_file(str(spec.onnx)):
         return
     refused = [parser.get_error(index) for index in range(parser.num_errors)]
-    facts = {
-        f"{error.node_operator() or 'node'} {error.node_name() or error.node()}": error.desc() for error in refused
-    }
+    facts = {_node(error): f"{error.desc()} ({error.code().name})" for error in refused}
     raise EngineError(
         f"{spec.host.backend} cannot take this model",
         file=spec.onnx,
         facts=facts or logger.facts(),
         next_step='replace the operator in the ONNX, or use engine.backend = "onnxruntime"',
     )
+
+
+def _node(error: Any) -> str:
+    """Return operator and name of the node an error is about, or `model` where it is about no node."""
+    return f"{error.node_operator()} {error.node_name() or error.node()}" if error.node_operator() else "model"
 
 
 def _configure(trt: Any, builder: Any, network: Any, config: Any, spec: EngineSpec) -> None:
@@ -126,14 +129,17 @@ def _set_profile(profile: Any, name: str, shape: tuple[int, ...], spec: EngineSp
     profile.set_shape(name, *((batch, *shape[1:]) for batch in batches))
 
 
+_HINTS = (
+    ("workspace", "raise engine.workspace_mb"),
+    ("memory", "free memory on this computer, or lower engine.workspace_mb or the batch profile"),
+    ("cannot compile", "choose another precision, or keep what is named in another type: this GPU does not have it"),
+)
+"""What TensorRT's words point to, first match wins."""
+
+
 def _refused(spec: EngineSpec, logger: Any) -> EngineError:
-    text = " ".join(logger.errors)
-    if "memory" in text.lower():
-        step = "free memory on this computer, or lower engine.workspace_mb or the batch profile"
-    elif "HW-specific" in text or "datatype" in text.lower():
-        step = f"choose another precision: {spec.host.arch} does not have {spec.precision} for some operator"
-    else:
-        step = "read the log"
+    text = " ".join(logger.errors).lower()
+    step = next((hint for words, hint in _HINTS if words in text), "read the log")
     facts = {"precision": spec.precision, "target": spec.host.arch, **logger.facts()}
     return EngineError(
         f"{spec.host.backend} could not compile {spec.model}", file=spec.onnx, facts=facts, next_step=step

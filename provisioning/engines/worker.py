@@ -5,8 +5,10 @@ It writes the engine and then the answer, a JSON file with either `facts` or `er
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +16,15 @@ from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.spec import Backend, EngineSpec, plain
 from provisioning.engines.trt import TensorRT
 from provisioning.errors import EngineError
-from provisioning.process import die_with_parent
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends; exit if `parent` has ended already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _backend(spec: EngineSpec) -> Backend:

@@ -1,0 +1,187 @@
+"""A compile is a process of its own: what it dies of is told, it ends when it is told to, and it tells how long."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from provisioning.config import Backbone, Engine
+from provisioning.engines import HostTuple, OnnxRuntime, compile_engine, engine_spec
+from provisioning.errors import EngineError
+from tests import networks
+
+ORIN = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
+
+
+@pytest.fixture
+def vendor(tmp_path, monkeypatch):
+    """Return a function that compiles with a `tensorrt` whose import runs the given code."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def compile_with(code, **settings):
+        (site / "tensorrt.py").write_text(textwrap.dedent(code))
+        onnx = networks.save(networks.network(), tmp_path / "m.onnx")
+        spec = engine_spec(onnx, ORIN, Backbone(name="net"), Engine(**settings), state=tmp_path / "state")
+        return compile_engine(spec, tmp_path / "engine", log=tmp_path / "log" / "net.log")
+
+    return compile_with
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", r"crashed \(SIGSEGV\)"),
+        ("import os; os.kill(os.getpid(), 6)", r"crashed \(SIGABRT\)"),
+        ("import os; os.kill(os.getpid(), 9)", r"was killed \(SIGKILL\)"),
+        ("import os; os._exit(3)", "exit code 3 and no answer"),
+        ("raise MemoryError", "ran out of memory"),
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "cannot be imported"),
+    ],
+)
+def test_what_a_compile_dies_of_is_told(vendor, code, what):
+    with pytest.raises(EngineError, match=what):
+        vendor(code)
+
+
+def test_killed_compile_points_to_memory(vendor):
+    with pytest.raises(EngineError) as caught:
+        vendor("import os; os.kill(os.getpid(), 9)")
+    assert "workspace_mb" in caught.value.next_step
+
+
+def test_last_words_of_a_crashed_compile_are_in_the_error_and_in_its_log(vendor, tmp_path):
+    with pytest.raises(EngineError) as caught:
+        vendor("import os; print('[TRT] about to fall over', flush=True); os.kill(os.getpid(), 11)")
+    assert "about to fall over" in caught.value.facts["last lines"]
+    assert "about to fall over" in (tmp_path / "log/net.log").read_text()
+
+
+def test_failed_compile_leaves_no_answer_behind(vendor, tmp_path):
+    with pytest.raises(EngineError):
+        vendor("import os; os._exit(3)")
+    assert not list(tmp_path.glob("*.answer"))
+
+
+def test_compile_over_its_time_limit_is_ended(vendor):
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=r"engine.timeout_s"):
+        vendor("import time; time.sleep(60)", timeout_s=1)
+    assert time.monotonic() - started < 5
+
+
+def test_compile_that_ignores_the_order_to_stop_is_killed(vendor):
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=r"engine.timeout_s"):
+        vendor("import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)", timeout_s=1)
+    assert time.monotonic() - started < 6
+
+
+def test_children_of_a_compile_end_with_it(vendor, tmp_path):
+    pid_file = tmp_path / "pid"
+    with pytest.raises(EngineError):
+        vendor(
+            f"""
+            import subprocess, time
+            child = subprocess.Popen(["sleep", "60"])
+            open({str(pid_file)!r}, "w").write(str(child.pid))
+            time.sleep(60)
+            """,
+            timeout_s=1,
+        )
+    assert _gone(int(pid_file.read_text()))
+
+
+def _gone(pid, within_s=5.0):
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+PARENT = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from provisioning.config import Backbone, Engine
+from provisioning.engines import HostTuple, compile_engine, engine_spec
+root = Path({root!r})
+spec = engine_spec(root / "m.onnx", HostTuple(*{host!r}), Backbone(name="net"), Engine(), state=root / "state")
+compile_engine(spec, root / "engine", log=root / "log")
+"""
+
+
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
+    (tmp_path / "site").mkdir()
+    pid_file = tmp_path / "pid"
+    (tmp_path / "site/tensorrt.py").write_text(
+        f"import os, time\nopen({str(pid_file) + '.new'!r}, 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(pid_file) + '.new'!r}, {str(pid_file)!r})\ntime.sleep(60)\n"
+    )
+    networks.save(networks.network(), tmp_path / "m.onnx")
+    code = PARENT.format(path=[str(tmp_path / "site"), *sys.path], root=str(tmp_path), host=tuple(ORIN))
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        end = time.monotonic() + 30
+        while not pid_file.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        child, told = int(pid_file.read_text()), time.monotonic()
+        parent.send_signal(order)
+        parent.wait(10)
+        assert _gone(child)
+        assert time.monotonic() - told < 5
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_compile_tells_elapsed_time_against_last_time(vendor, tmp_path, caplog):
+    (tmp_path / "state").mkdir()
+    key = f"net fp32 {' '.join(ORIN)}"
+    (tmp_path / "state/engine-times.json").write_text(json.dumps({key: 41.6}))
+    with caplog.at_level(logging.DEBUG, "c10.provision"), pytest.raises(EngineError):
+        vendor("import time; time.sleep(60)", timeout_s=2)
+    beats = [record.fields for record in caplog.records if record.fields["task"] == "engine:net"]
+    assert beats
+    assert {(beat["total"], beat["unit"]) for beat in beats} == {(42, "s")}
+    assert beats[-1]["done"] >= 1
+
+
+def test_time_of_a_compile_is_kept_for_the_next(tmp_path):
+    onnx = networks.save(networks.network(), tmp_path / "m.onnx")
+    spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
+    compiled = compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
+    (seconds,) = json.loads((tmp_path / "state/engine-times.json").read_bytes()).values()
+    assert seconds == pytest.approx(compiled.elapsed_s, abs=0.001)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "x"}'])
+def test_spoilt_record_of_times_costs_nothing(tmp_path, content):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/engine-times.json").write_bytes(content)
+    onnx = networks.save(networks.network(), tmp_path / "m.onnx")
+    spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
+    compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
+    assert len(json.loads((tmp_path / "state/engine-times.json").read_bytes())) == 1
+
+
+def test_files_in_the_cache_directory_are_never_imported_by_a_compile(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the cache directory')")
+    monkeypatch.chdir(tmp_path)
+    onnx = networks.save(networks.network(), tmp_path / "m.onnx")
+    spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
+    compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
+    assert (tmp_path / "engine").is_file()
