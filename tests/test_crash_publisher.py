@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -13,8 +14,6 @@ from provisioning.errors import Error
 from tests import faults, generations
 from tests.generations import build, faults_in, new_cache
 
-MOST_BYTES = 1 << 20
-
 
 def wanted(cache: Path) -> dict[str, object]:
     """What an undisturbed build leaves for its user: the current generation and the artefacts behind it."""
@@ -22,32 +21,49 @@ def wanted(cache: Path) -> dict[str, object]:
     return {"generation": faults.snapshot(current), "counter": publish.next_counter(cache)}
 
 
-@pytest.fixture
-def scene(tmp_path):
-    """A cache at revision 1, and what revision 2 must look like."""
+class Scene(NamedTuple):
+    """A cache before a build of `revision`, what an undisturbed build leaves, and the calls it makes."""
+
+    before: Path
+    revision: int
+    expected: dict[str, object]
+    calls: list[faults.Call]
+    scratch: Path
+
+    def copy(self) -> Path:
+        """A fresh copy of the cache, in place of the last one."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return faults.copy_cache(self.before, self.scratch)
+
+    def run(self, fault: faults.Fault | None = None) -> tuple[Path, faults.Ended]:
+        """Build a copy, with a fault."""
+        cache = self.copy()
+        return cache, faults.run(lambda: build(cache, self.revision), cache, fault)
+
+    def check(self, cache: Path, fault: faults.Fault) -> None:
+        """Assert what must hold after a fault, then build once more and assert that nothing differs."""
+        current = publish.current_generation(cache)
+        assert current is not None or self.revision == 1, fault
+        assert current is None or faults_in(current) == [], fault
+        shelf = generations.targets(cache, self.revision)
+        finished = {name for name, target in shelf.items() if store.is_intact(target)}
+        generations.made.clear()
+        build(cache, self.revision)
+        assert not finished & set(generations.made), f"{fault}: finished work was done again"
+        assert wanted(cache) == self.expected, fault
+        assert leftovers(cache) == [], fault
+
+
+@pytest.fixture(params=[1, 3], ids=["first build", "third build"])
+def scene(request, tmp_path) -> Scene:
+    """A first build, and a third one, which removes the first generation."""
     before = new_cache(tmp_path / "before")
-    build(before, 1)
-    undisturbed = faults.copy_cache(before, tmp_path / "undisturbed")
-    ended = faults.run(lambda: build(undisturbed, 2), undisturbed)
+    for earlier in range(1, request.param):
+        build(before, earlier)
+    scene = Scene(before, request.param, {}, [], tmp_path / "scratch")
+    cache, ended = scene.run()
     assert ended.error is None, ended.shown
-    return before, wanted(undisturbed), ended.calls
-
-
-def is_whole(cache: Path) -> bool:
-    """Whether `current` names a generation that verifies, old or new."""
-    current = publish.current_generation(cache)
-    return current is not None and faults_in(current) == []
-
-
-def check(cache: Path, expected: dict[str, object], fault: faults.Fault) -> None:
-    """Assert what must hold after a fault, then build once more and assert that nothing differs."""
-    assert is_whole(cache), fault
-    finished = {name for name, target in generations.targets(cache, 2).items() if store.is_intact(target)}
-    generations.made.clear()
-    build(cache, 2)
-    assert not finished & set(generations.made), f"{fault}: finished work was done again"
-    assert wanted(cache) == expected, fault
-    assert leftovers(cache) == [], fault
+    return scene._replace(expected=wanted(cache), calls=ended.calls)
 
 
 def leftovers(cache: Path) -> list[str]:
@@ -57,50 +73,44 @@ def leftovers(cache: Path) -> list[str]:
     return stray + (["generations"] if len(list((cache / "generations").iterdir())) > 2 else [])
 
 
-def test_killed_at_every_change_the_next_build_converges(scene, tmp_path, capsys):
-    before, expected, calls = scene
-    points = faults.kills(calls)
-    for number, fault in enumerate(points):
-        cache = faults.copy_cache(before, tmp_path / f"kill{number}")
-        ended = faults.run(lambda cache=cache: build(cache, 2), cache, fault)
+def test_killed_at_every_change_the_next_build_converges(scene, capsys):
+    points = faults.kills(scene.calls)
+    for fault in points:
+        cache, ended = scene.run(fault)
         assert ended.killed, (fault, ended)
-        check(cache, expected, fault)
-    changes = sum(call.changes for call in calls)
+        scene.check(cache, fault)
+    changes = sum(call.changes for call in scene.calls)
     with capsys.disabled():
-        print(f"\npublisher: {len(points)} kill points over {changes} changes and {len(calls)} calls", end=" ")
+        print(f"\npublisher: {len(points)} kill points over {changes} changes and {len(scene.calls)} calls", end=" ")
     assert changes >= 40
     assert len(points) >= 2 * changes
 
 
-def test_every_call_may_fail_once_with_a_clear_error(scene, tmp_path, capsys):
-    before, expected, calls = scene
+def test_every_call_may_fail_once_with_a_clear_error(scene, capsys):
     told: Counter[str] = Counter()
-    points = faults.failures(calls)
-    for number, fault in enumerate(points):
-        cache = faults.copy_cache(before, tmp_path / f"fail{number}")
-        ended = faults.run(lambda cache=cache: build(cache, 2), cache, fault)
+    points = faults.failures(scene.calls)
+    for fault in points:
+        cache, ended = scene.run(fault)
         assert not ended.killed
         told[type(ended.error).__name__] += 1
         if ended.error is not None:
-            assert isinstance(ended.error, Error), (fault, calls[fault.at], ended.shown)
+            assert isinstance(ended.error, Error), (fault, scene.calls[fault.at], ended.shown)
             assert ended.error.next_step, fault
-        check(cache, expected, fault)
+        scene.check(cache, fault)
     with capsys.disabled():
         print(f"\npublisher: {len(points)} failed calls: {dict(told)}", end=" ")
     assert told["FilesystemError"] > len(points) / 2
 
 
-def test_killed_at_every_change_of_the_recovery_too(scene, tmp_path):
-    """A build killed after staging, whose recovery is then killed at every change."""
-    before, expected, calls = scene
-    renames = [number for number, call in enumerate(calls) if call.name == "rename"]
-    for first in itertools.islice(reversed(renames), 4):
-        broken = faults.copy_cache(before, tmp_path / f"broken{first}")
-        assert faults.run(lambda broken=broken: build(broken, 2), broken, faults.Fault(first, "after")).killed
-        again = faults.copy_cache(broken, tmp_path / f"again{first}")
-        points = faults.kills(faults.run(lambda again=again: build(again, 2), again).calls)
-        assert points
-        for number, fault in enumerate(points):
-            cache = faults.copy_cache(broken, tmp_path / f"twice{first}-{number}")
-            assert faults.run(lambda cache=cache: build(cache, 2), cache, fault).killed
-            check(cache, expected, fault)
+def test_killed_at_every_change_of_the_recovery_too(scene):
+    """A build killed around its publication, whose recovery is then killed at every change."""
+    renames = [number for number, call in enumerate(scene.calls) if call.name == "rename"]
+    for first in renames[-4:]:
+        broken, ended = scene.run(faults.Fault(first, "after"))
+        assert ended.killed
+        again = scene._replace(before=broken.rename(broken.with_name(f"broken{first}")))
+        calls = again.run()[1].calls
+        for fault in faults.kills(calls):
+            cache, ended = again.run(fault)
+            assert ended.killed, fault
+            again.check(cache, fault)
