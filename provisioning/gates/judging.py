@@ -36,8 +36,8 @@ def judge(
 ) -> Mapping[str, GateEntry]:
     """Return the Manifest entry of each figure; GateError lists every gate that failed and is not waived.
 
-    A figure that is held to something and could not be measured warns. A figure without a limit, or a limit without a figure, is a mistake of
-    the caller and raises ValueError: nothing passes by being forgotten.
+    A figure that is held to something and could not be measured warns. A figure without a limit, or a limit without a
+    figure, is a mistake of the caller and raises ValueError: nothing passes by being forgotten.
     """
     if figures.keys() != limits.keys():
         raise ValueError(f"figures and limits differ: {sorted(figures.keys() ^ limits.keys())}")

@@ -11,6 +11,7 @@ from provisioning.events import event
 from provisioning.gates.corpus import corpus_figures
 from provisioning.gates.degenerate import degenerate, distinct
 from provisioning.gates.judging import judge
+from provisioning.gates.kept import once
 from provisioning.gates.limits import corpus_limits, network_limits
 from provisioning.gates.retrieval import index_recall, look, self_localisation
 from provisioning.gates.subject import Subject
@@ -37,8 +38,8 @@ def measure(
     bad, named = degenerate(subject)
     figures: dict[str, Figure] = {
         **corpus_figures(subject.flight, subject.corpus, today=today),
-        **_fidelity(subject, reference(), stands_for),
-        "batch_invariance": _batch(subject),
+        **once(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for)),
+        **once(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
         "self_localisation": localised,
         "degenerate": bad,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from provisioning.descriptors.store import DescriptorStore
+from provisioning.gates.kept import kept
 from provisioning.gates.perturb import PERTURBATIONS
 from provisioning.gates.subject import Subject
 from provisioning.gates.values import Figure, decimal
@@ -62,7 +64,11 @@ def _key(subject: Subject, row: int, number: int, name: str) -> bytes:
 
 def _described(subject: Subject, keys: list[bytes]) -> Floats:
     """Return the descriptors of the views `keys` (perturbation-major), computing those not kept from last time."""
-    store = subject.queries
+    with kept(subject) as store:
+        return _through(subject, keys, store)
+
+
+def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None) -> Floats:
     wanted = set(keys if store is None else store.missing(keys))
     found: dict[bytes, Floats] = {}
     for column, row in enumerate(subject.sample):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +16,11 @@ from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.errors import TileError
 from provisioning.hashing import Sha256
-from provisioning.index.ids import HEADING_BITS, Floats, Gather, Int64s, Rows
+from provisioning.index.ids import HEADING_BITS, Gather, Int64s, Rows
 from provisioning.tiles import Corpus, Tile, decode
 
 Pixels = NDArray[np.uint8]
 AROUND = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-
-
-class QueryStore(Protocol):
-    """Where descriptors of perturbed tiles are kept from one build to the next."""
-
-    def missing(self, shas: list[bytes]) -> list[bytes]:
-        """Return those that are not there."""
-
-    def append(self, shas: list[bytes], vectors: Floats) -> None:
-        """Add descriptors float32 [n, d]."""
-
-    def gather(self, shas: list[bytes]) -> Floats:
-        """Return descriptors float32 [n, d]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +28,8 @@ class Subject:
     """A corpus with its index, ready to be measured.
 
     `gather` gives the descriptors in the order of `rows`; `read` the bytes of a tile; `fit` is how a tile is brought to
-    the size that `network` takes; `index` is loaded.
+    the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it, what the
+    network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it.
     """
 
     flight: Flight
@@ -52,7 +40,7 @@ class Subject:
     network: Network
     read: Callable[[Tile], bytes]
     fit: str
-    queries: QueryStore | None = None
+    key: Sha256 | None = None
 
     @cached_property
     def sample(self) -> Int64s:

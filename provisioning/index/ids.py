@@ -55,7 +55,7 @@ def _from_each(stores: Sequence[Callable[[Sequence[bytes]], Floats]], keys: Byte
 
 
 def rows_of(ids: Int64s, shas: Bytes, *, rotations: int = 1) -> Rows:
-    """Return the rows of tiles (`ids` int64 [n] at heading 0, ascending; `shas` uint8 [n, 32]), each at every heading."""
+    """Return the rows of tiles, each at every heading; `ids` int64 [n] ascending at heading 0, `shas` uint8 [n, 32]."""
     every = (ids[:, None] | np.arange(rotations, dtype=np.int64)).ravel()
     return Rows(check_ids(every), np.repeat(shas, rotations, axis=0) if rotations > 1 else shas)
 
