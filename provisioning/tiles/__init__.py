@@ -4,6 +4,7 @@
 has to be decoded, so that a build with nothing to do does not pay for them.
 """
 
+from provisioning.tiles.archive import PMTILES_FORMAT, write_pmtiles
 from provisioning.tiles.area import measure_area
 from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.image import decode
@@ -21,6 +22,7 @@ from provisioning.tiles.survey import Survey, survey
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
 
 __all__ = [
+    "PMTILES_FORMAT",
     "Corpus",
     "Skipped",
     "Survey",
@@ -38,4 +40,5 @@ __all__ = [
     "scan",
     "source_rows",
     "survey",
+    "write_pmtiles",
 ]

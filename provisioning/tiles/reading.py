@@ -80,19 +80,31 @@ def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | No
 
 def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
+    ids, digests, _ = _table(flight)
+    return ids, digests
+
+
+def tile_lengths(flight: Flight) -> NDArray[np.int64]:
+    """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
+    return _table(flight)[2]
+
+
+def _table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
     import numpy as np
 
     with _catalogue(flight) as db:
         (count,) = db.execute("SELECT sum(count) FROM col").fetchone()
         names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
         numbers = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
-        ids, digests = np.empty(count or 0, np.int64), np.empty((count or 0, 32), np.uint8)
-        rows = db.execute("SELECT z, x, y, source, sha256 FROM tile WHERE state = ?", (catalogue.TAKEN,))
-        for i, (z, x, y, source, digest) in enumerate(rows):
+        ids, lengths = np.empty(count or 0, np.int64), np.empty(count or 0, np.int64)
+        digests = np.empty((count or 0, 32), np.uint8)
+        rows = db.execute("SELECT z, x, y, source, sha256, bytes FROM tile WHERE state = ?", (catalogue.TAKEN,))
+        for i, (z, x, y, source, digest, size) in enumerate(rows):
             ids[i] = pack_id(z, x, y, numbers[source], 0)
             digests[i] = np.frombuffer(digest, np.uint8)
+            lengths[i] = size
     order = np.argsort(ids, kind="stable")
-    return ids[order], digests[order]
+    return ids[order], digests[order], lengths[order]
 
 
 class _Suffixes:
