@@ -26,6 +26,7 @@ class Scene(NamedTuple):
 
     before: Path
     revision: int
+    keep: int
     expected: dict[str, object]
     calls: list[faults.Call]
     scratch: Path
@@ -38,7 +39,7 @@ class Scene(NamedTuple):
     def run(self, fault: faults.Fault | None = None) -> tuple[Path, faults.Ended]:
         """Build a copy, with a fault."""
         cache = self.copy()
-        return cache, faults.run(lambda: build(cache, self.revision), cache, fault)
+        return cache, faults.run(lambda: build(cache, self.revision, keep=self.keep), cache, fault)
 
     def check(self, cache: Path, fault: faults.Fault) -> None:
         """Assert what must hold after a fault, then build once more and assert that nothing differs."""
@@ -48,29 +49,30 @@ class Scene(NamedTuple):
         shelf = generations.targets(cache, self.revision)
         finished = {name for name, target in shelf.items() if store.is_intact(target)}
         generations.made.clear()
-        build(cache, self.revision)
+        build(cache, self.revision, keep=self.keep)
         assert not finished & set(generations.made), f"{fault}: finished work was done again"
         assert wanted(cache) == self.expected, fault
-        assert leftovers(cache) == [], fault
+        assert leftovers(cache, self.keep) == [], fault
 
 
-@pytest.fixture(params=[1, 3], ids=["first build", "third build"])
+@pytest.fixture(params=[(1, 2), (3, 1)], ids=["first build", "third build, one kept"])
 def scene(request, tmp_path) -> Scene:
-    """A first build, and a third one, which removes the first generation."""
+    """A first build, and a third one that keeps one generation: there every mistake in pruning hits the current one."""
+    revision, keep = request.param
     before = new_cache(tmp_path / "before")
-    for earlier in range(1, request.param):
-        build(before, earlier)
-    scene = Scene(before, request.param, {}, [], tmp_path / "scratch")
+    for earlier in range(1, revision):
+        build(before, earlier, keep=keep)
+    scene = Scene(before, revision, keep, {}, [], tmp_path / "scratch")
     cache, ended = scene.run()
     assert ended.error is None, ended.shown
     return scene._replace(expected=wanted(cache), calls=ended.calls)
 
 
-def leftovers(cache: Path) -> list[str]:
+def leftovers(cache: Path, keep: int) -> list[str]:
     """Temporary names, unfinished stages and generations too many."""
     names = [path.relative_to(cache).as_posix() for path in cache.rglob("*")]
     stray = [name for name in names if "/.tmp-" in "/" + name or name.startswith(".build/stage/")]
-    return stray + (["generations"] if len(list((cache / "generations").iterdir())) > 2 else [])
+    return stray + (["generations"] if len(list((cache / "generations").iterdir())) > keep else [])
 
 
 def test_killed_at_every_change_the_next_build_converges(scene, capsys):
