@@ -71,6 +71,8 @@ def _keys(model: ReportModel, tiles: TileMap) -> str:
     for number, (first, last) in enumerate(date_bins(tiles)):
         meaning = first if first == last else f"{first} to {last}"
         keys.append(_key(_swatch(f"d{number}"), meaning, "for-dates"))
+    if any(cell.present and cell.oldest is None for cell in tiles.cells):
+        keys.append(_key(_swatch("there"), "date unknown", "for-dates"))
     return f'<ul class="keys" aria-label="Key to the map">{"".join(keys)}</ul>'
 
 

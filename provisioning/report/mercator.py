@@ -25,9 +25,9 @@ def metres_per_tile(lat_e7: int, level: int) -> float:
 
 
 def degrees(e7: int, positive: str, negative: str) -> str:
-    """Return `12.3456700° N` and the like, exact."""
+    """Return `12.3456700° N` and the like, exact, with a space that does not break."""
     whole, fraction = divmod(abs(e7), 10_000_000)
-    return f"{whole}.{fraction:07}° {negative if e7 < 0 else positive}"
+    return f"{whole}.{fraction:07}°\u00a0{negative if e7 < 0 else positive}"
 
 
 def round_below(metres: float) -> float:

@@ -91,7 +91,7 @@ def _facts(model: ReportModel) -> Iterator[tuple[str, str]]:
     yield "North-west corner", position(LonLat(west, north))
     yield "South-east corner", position(LonLat(east, south))
     if model.takeoff:
-        height = "" if model.takeoff.alt_mm is None else f", {model.takeoff.alt_mm / 1000:.1f} m"
+        height = "" if model.takeoff.alt_mm is None else f", {model.takeoff.alt_mm / 1000:.1f}\u00a0m"
         yield "Take-off", position(LonLat(model.takeoff.lon_e7, model.takeoff.lat_e7)) + height
     yield "Compiled for", " · ".join(manifest.host)
 

@@ -52,11 +52,11 @@ def engines(model: ReportModel) -> str:
     """Return the compiled networks."""
     rows = [
         (engine.model, engine.role, engine.precision,
-         f"{engine.input.height} × {engine.input.width}, {engine.input.fit}" if engine.input else "–",
-         number(engine.bytes), code(engine.path), Cell(code(engine.onnx_sha256), "digest"))
+         Cell(f"{engine.input.height} × {engine.input.width}, {engine.input.fit}" if engine.input else "–", "short"),
+         number(engine.bytes), Cell(code(engine.onnx_sha256), "digest"))
         for engine in model.manifest.engines
     ]  # fmt: skip
-    headings = ("Model", "Role", "Precision", "Input", "Bytes", "File", "ONNX SHA-256")
+    headings = ("Model", "Role", "Precision", "Input", "Bytes", "SHA-256 of its ONNX")
     return section(
         "engines", "Engines", table("Networks, compiled for " + " ".join(model.manifest.host), headings, rows)
     )
