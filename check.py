@@ -22,7 +22,9 @@ def main() -> int:
     failed = []
     for name, (program, *words) in CHECKS.items():
         started = time.monotonic()
-        code = subprocess.run([os.path.join(here, program), *words, *sys.argv[1:][: name == "tests"]], check=False).returncode
+        code = subprocess.run(
+            [os.path.join(here, program), *words, *sys.argv[1:][: name == "tests"]], check=False
+        ).returncode
         print(f"{name}: {'ok' if code == 0 else f'FAILED ({code})'} in {time.monotonic() - started:.0f} s", flush=True)
         failed += [name] if code else []
     return bool(failed)

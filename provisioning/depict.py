@@ -33,7 +33,9 @@ def report_model(request: Request) -> ReportModel:
         index_reason=index.read_info(request.index_info).reason,
         maps=tuple(_maps(request)),
         mosaic=_mosaic(request),
-        sources=tuple(SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in tiles.source_rows(request.flight)),
+        sources=tuple(
+            SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in tiles.source_rows(request.flight)
+        ),
         skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
         changes=changes(published.manifest if published else None, draft),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -92,10 +92,10 @@ def read_request(root: Path) -> Request:
     Raises ConfigError, BackboneError, EngineError.
     """
     flight = read_flight(root)
-    return make_request(flight, tiles.last_corpus(flight), today=datetime.datetime.now(datetime.timezone.utc).date())
+    return make_request(flight, tiles.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 
-def make_request(flight: Flight, corpus: Corpus | None, *, today: datetime.date) -> Request:
+def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Request:
     """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old."""
     backend = engines.select(flight.engine)
     networks = tuple(_networks(flight, backend, corpus))
@@ -172,4 +172,3 @@ def _extras(
     yield _target(flight, "report", MAP_FILE, shown)
     if flight.tiles.on_board == "pmtiles":
         yield _target(flight, "imagery", IMAGERY_FILE, {"format": tiles.PMTILES_FORMAT, "tiles": coverage})
-

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import getpass
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,14 @@ from provisioning import (
 )
 from provisioning.backbone import onnx_source, prepare, resolved
 from provisioning.config import Flight
-from provisioning.errors import EmptyCorpusError, Error, FilesystemError, ManifestCoverageError, VerificationError
+from provisioning.errors import (
+    EmptyCorpusError,
+    Error,
+    FilesystemError,
+    ManifestCoverageError,
+    TileError,
+    VerificationError,
+)
 from provisioning.files import make_dirs, remove_tree, reported
 from provisioning.hashing import sha256_bytes
 from provisioning.outcome import BuildReport, write_report
@@ -68,12 +75,19 @@ def make_onnx(request: Request, network: NetworkRequest) -> None:
 
 
 def _sample(request: Request, network: NetworkRequest) -> engines.Images:
-    """Return a function that gives corpus tiles as `network` takes them; none before a scan, as for `doit engine`."""
+    """Return a function that gives corpus tiles as `network` takes them.
 
-    def images(count: int) -> Iterable[NDArray[np.uint8]]:
+    `doit engine` may run before a scan, or without the tiles: it gets none, except for int8, which is made of them.
+    """
+
+    def images(count: int) -> Iterator[NDArray[np.uint8]]:
         if network.backbone.role != "descriptor" or request.corpus is None:
-            return ()
-        return descriptors.sample_images(request.flight, network.backbone, network.source, count)
+            return
+        try:
+            yield from descriptors.sample_images(request.flight, network.backbone, network.source, count)
+        except TileError:
+            if network.backbone.precision == "int8":
+                raise
 
     return images
 
@@ -99,8 +113,6 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
-    
-
     engine = _verified(request.descriptor_network.engine)
     done = descriptors.describe(request.flight, engine=engine, backend=request.backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
@@ -164,7 +176,7 @@ def measure(request: Request) -> None:
             subject,
             lambda: _reference(described),
             precision=described.backbone.precision,
-            today=datetime.datetime.now(datetime.timezone.utc).date(),
+            today=dt.datetime.now(dt.timezone.utc).date(),
             stands_for="engine" if request.backend.runs_here else "typed",
         )
     with making(request.gates) as output:

@@ -41,7 +41,7 @@ def cache_of(command: Any, params: Any) -> Path:
 
 @contextlib.contextmanager
 def sole_builder(flight: Flight) -> Iterator[None]:
-    """Hold the lock of the cache, with the traces of an interrupted build removed. BuildLockHeldError, FilesystemError."""
+    """Hold the lock of the cache; recovery has run. Raises BuildLockHeldError, FilesystemError."""
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
         yield

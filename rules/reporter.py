@@ -35,8 +35,8 @@ class Collector:
             engines_built=_count(self.ran, "engine:"),
             engines_reused=_count(self._reused, "engine:"),
             descriptors_generated=self._values.get("descriptors_generated", 0),
-            manifest_hash=published and published.manifest_hash,
-            manifest_path=published and str(published.path),
+            manifest_hash=published.manifest_hash if published else None,
+            manifest_path=str(published.path) if published else None,
             failure_reason=str(self.failure) if self.failure else None,
             elapsed_s=round(self._clock() - self._started, 3),
         )

@@ -16,7 +16,7 @@ from rules.rule import Task, rule
 
 
 class Tasks:
-    """The task creators of the cache directory `root`; the request behind them is read once, when doit asks for tasks."""
+    """The task creators of the cache directory `root`; what it asks for is read once, when doit wants the tasks."""
 
     def __init__(self, root: Path, read: Callable[[Path], Request] = read_request) -> None:
         self.root = root

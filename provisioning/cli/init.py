@@ -75,7 +75,13 @@ def create_cache(
     require_local_filesystem(directory)
     private = key.absolute() if key else new_key(directory.absolute().name)
     values = _values(
-        directory.absolute(), held, tiles=tiles, backbone=backbone, key=private, calibration=calibration, flight=flight_id
+        directory.absolute(),
+        held,
+        tiles=tiles,
+        backbone=backbone,
+        key=private,
+        calibration=calibration,
+        flight=flight_id,
     )
     with reported("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
