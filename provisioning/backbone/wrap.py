@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from provisioning.backbone.back import append_back
 from provisioning.backbone.external import load_graph
 from provisioning.backbone.front import prepend_front
+from provisioning.backbone.order import sort_nodes
 from provisioning.backbone.ports import find_ports, image_size, require_opset
 from provisioning.backbone.presets import preset_of, resolved
 from provisioning.backbone.source import OnnxSource
@@ -63,6 +64,7 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
         raise BackboneError(
             "the model's external data cannot be read", file=source.path, facts={"onnx says": error}
         ) from error
+    sort_nodes(model.graph)
     return model
 
 

@@ -22,6 +22,8 @@ from provisioning.engines.spec import EngineSpec
 from provisioning.errors import EngineError
 
 HEARTBEAT_S = 1.0
+_OURS = str(Path(__file__).resolve().parents[2])
+"""Where this package is imported from, which need not be on sys.path by name."""
 GRACE_S = 2.0
 """How long a compile told to stop may take before it is killed."""
 
@@ -60,7 +62,7 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
     command = [sys.executable, "-m", "provisioning.engines.worker", *files, str(os.getpid())]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path))),
+        "PYTHONPATH": os.pathsep.join([_OURS, *map(os.path.abspath, filter(None, sys.path))]),
         "PYTHONUNBUFFERED": "1",
     }
     child = subprocess.Popen(

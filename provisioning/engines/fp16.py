@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from provisioning.backbone.order import sort_nodes
 from provisioning.engines.graph import makers, readers
 from provisioning.errors import EngineError
 
@@ -64,32 +65,43 @@ def _final_pooling(graph: Any) -> set[str]:
     makes = makers(graph)
     for node in graph.node:
         above = [makes[source] for source in node.input if source in makes]
-        if not after[node.name] and (node.op_type in REDUCTIONS or any(maker.name in pooled for maker in above)):
+        starts = node.op_type in REDUCTIONS or _is_cast_to_fp32(node)
+        if not after[node.name] and (starts or any(maker.name in pooled for maker in above)):
             pooled.add(node.name)
     return pooled
 
 
+def _is_cast_to_fp32(node: Any) -> bool:
+    """Tell whether the network itself asks for fp32 from here on."""
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == 1 for a in node.attribute)
+
+
 def _join(model: Any) -> None:
-    """Let a kept node read what another kept node made as it was made.
+    """Let a kept node hand over what it made as it was made, to another kept node or as the output of the network.
 
     The converter casts to fp16 and back between two fp32 nodes, which loses digits and makes infinity of what is large.
     """
     graph = model.graph
+    ends = {value.name for value in graph.output}
     down = {
         n.output[0]: n.input[0] for n in graph.node if n.op_type == "Cast" and n.name.endswith("_cast_to_fp16_node")
     }
-    for node in list(graph.node):
-        if node.op_type != "Cast" or not node.name.endswith("_cast_to_fp32_node") or node.input[0] not in down:
-            continue
-        _redirect(graph.node, node.output[0], down[node.input[0]])
+    ups = [n for n in graph.node if n.op_type == "Cast" and n.input[0] in down and not n.name.endswith("_fp16_node")]
+    for node in ups:
+        made, wanted = down[node.input[0]], node.output[0]
         graph.node.remove(node)
-    read = {source for node in graph.node for source in node.input} | {value.name for value in graph.output}
-    for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] in down and n.output[0] not in read]:
+        if wanted in ends:
+            _rename(graph.node, made, wanted)
+            down = {low: wanted if high == made else high for low, high in down.items()}
+        else:
+            _rename(graph.node, wanted, made)
+    read = {source for node in graph.node for source in node.input} | ends
+    for node in [n for n in graph.node if n.output[0] in down and n.output[0] not in read]:
         graph.node.remove(node)
+    sort_nodes(graph)
 
 
-def _redirect(nodes: Iterable[Any], old: str, new: str) -> None:
+def _rename(nodes: Iterable[Any], old: str, new: str) -> None:
     for node in nodes:
-        for index, source in enumerate(node.input):
-            if source == old:
-                node.input[index] = new
+        for values in (node.input, node.output):
+            values[:] = [new if value == old else value for value in values]

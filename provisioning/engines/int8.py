@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,15 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> in
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    reader = _Reader(path, images)
+    waiting = iter(images)
+    first = next(waiting, None)
+    if first is None:
+        raise EngineError(
+            "int8 needs tiles to calibrate with, and there are none",
+            file=path,
+            next_step='add tiles first, or choose precision = "fp16"',
+        )
+    reader = _Reader(path, chain([first], waiting))
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         quantised = Path(scratch) / "int8.onnx"
         quantize_static(
@@ -43,12 +52,6 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> in
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )
         model = onnx.load(str(quantised))
-    if reader.count == 0:
-        raise EngineError(
-            "int8 needs tiles to calibrate with, and there are none",
-            file=path,
-            next_step='add tiles first, or choose precision = "fp16"',
-        )
     onnx.save(model, str(output))
     return reader.count
 

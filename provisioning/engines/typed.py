@@ -66,8 +66,7 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
         model = onnx.load(str(prepared))
         _refuse_dynamic(backbone, model)
         arrives = typed_as(model)
-        if arrives not in ("fp32", backbone.precision):
-            events.warn("engine.precision", model=backbone.name, declared=backbone.precision, arrives=arrives)
+        _require_declared(backbone, arrives)
         if backbone.precision == "fp32" or arrives != "fp32":
             prepared.replace(output)
         elif backbone.precision == "fp16":
@@ -77,6 +76,23 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
         else:
             _require_tiles(backbone, model)
             to_int8(prepared, output, images(backbone.calibration_tiles))
+
+
+def _require_declared(backbone: Backbone, arrives: str) -> None:
+    """Refuse a model whose own types contradict what flight.toml says; fp16 weights under "fp32" are only warned of.
+
+    ONNX Runtime on a CPU computes those in fp32 anyway, a GPU does not.
+    """
+    if arrives in ("fp32", backbone.precision):
+        return
+    if (arrives, backbone.precision) != ("fp16", "fp32"):
+        raise EngineError(
+            f"{backbone.name} arrives as {arrives} and cannot become {backbone.precision}",
+            file=backbone.onnx,
+            key=f"backbone.{backbone.name}.precision",
+            next_step=f'set precision = "{arrives}", or export the model in fp32',
+        )
+    events.warn("engine.precision", model=backbone.name, declared=backbone.precision, arrives=arrives)
 
 
 def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
