@@ -3,66 +3,165 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from provisioning.angles import BBox, Origin
 from provisioning.config import AreaPart, Flight
-from provisioning.geo import tiles_in_bbox
-from provisioning.hashing import Fact, Sha256, digest_of
+from provisioning.errors import AreaError
+from provisioning.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
+from provisioning.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.tiles.cover import Band, Cover, union
+from provisioning.tiles.shapes import Drawing, Ring, read_text
 
 TURN_E7 = 3_600_000_000
+MISSION_BUFFER_M = 1000.0
+FORMAT = 1
+"""Counted up when the same parts give other tiles."""
+
+Route = tuple[tuple[int, int], ...]
+"""(latitude, longitude) of each turning point, 1e-7 degree."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """What the flight needs: its tiles, its bounding box, and what its mission says about take-off and route."""
+    """What the flight needs.
+
+    `required` holds the tiles without which nothing is flown: the take-off point's and those under the routes, at the
+    finest zoom of their part. `takeoff` is the configured point, or else the mission's home.
+    """
 
     cover: Cover
     bbox: BBox
     takeoff: Origin | None
+    routes: tuple[Route, ...]
+    required: Cover
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads."""
-        return json.dumps([self.cover.to_json(), self.bbox, self.takeoff])
+        return json.dumps([self.cover.to_json(), self.bbox, self.takeoff, self.routes, self.required.to_json()])
 
     @classmethod
     def from_json(cls, text: str) -> Area:
         """Return the area that `to_json` wrote."""
-        cover, bbox, takeoff = json.loads(text)
-        return cls(cover=Cover.from_json(cover), bbox=BBox(*bbox), takeoff=Origin(*takeoff) if takeoff else None)
+        cover, bbox, takeoff, routes, required = json.loads(text)
+        return cls(
+            cover=Cover.from_json(cover),
+            bbox=BBox(*bbox),
+            takeoff=Origin(*takeoff) if takeoff else None,
+            routes=tuple(tuple((lat, lon) for lat, lon in route) for route in routes),
+            required=Cover.from_json(required),
+        )
 
 
 def area_facts(flight: Flight) -> Sha256:
-    """Return the digest of all that decides the area."""
+    """Return the digest of all that decides the area; AreaError if a file that draws it cannot be read."""
     parts = [_part_facts(part) for part in flight.area.parts]
-    return digest_of({"format": 1, "parts": parts})
+    return digest_of({"format": FORMAT, "parts": parts, "takeoff": flight.flight.takeoff})
 
 
 def _part_facts(part: AreaPart) -> dict[str, Fact]:
-    return {"bbox": part.bbox, "buffer_m": part.buffer_m, "zooms": part.zooms}
+    return {
+        "bbox": part.bbox,
+        "geojson": _digest(part.geojson),
+        "mission": _digest(part.mission),
+        "buffer_m": part.buffer_m,
+        "zooms": part.zooms,
+    }
+
+
+def _digest(path: Path | None) -> Sha256 | None:
+    return sha256_bytes(read_text(path).encode()) if path else None
 
 
 def measure_area(flight: Flight) -> Area:
     """Return the area of `flight`; AreaError if a file that draws it cannot be understood."""
-    found: dict[int, list[tuple[Band, ...]]] = {}
-    boxes: list[BBox] = []
-    for part in flight.area.parts:
-        if part.bbox:
-            boxes.append(part.bbox)
-            for z in part.zooms:
-                found.setdefault(z, []).append(_bbox_bands(part.bbox, z))
+    drawings = [_drawing(part) for part in flight.area.parts]
+    bands: dict[int, list[tuple[Band, ...]]] = {}
+    required: dict[int, list[tuple[Band, ...]]] = {}
+    for part, drawing in zip(flight.area.parts, drawings, strict=True):
+        for z in part.zooms:
+            bands.setdefault(z, []).extend(_bands(part, drawing, z))
+        if drawing and drawing.routes:
+            required.setdefault(max(part.zooms), []).append(_under(drawing.routes, drawing, max(part.zooms)))
+    cover = Cover({z: union(found) for z, found in bands.items()})
+    takeoff = flight.flight.takeoff or next((d.takeoff for d in drawings if d and d.takeoff), None)
+    if takeoff:
+        required.setdefault(cover.zooms[-1], []).append(_takeoff_band(takeoff, cover.zooms[-1]))
     return Area(
-        cover=Cover({z: union(bands) for z, bands in found.items()}),
-        bbox=enclosing(boxes),
-        takeoff=flight.flight.takeoff,
+        cover=cover,
+        bbox=enclosing(_boxes(flight.area.parts, cover)),
+        takeoff=takeoff,
+        routes=tuple(_in_e7(route) for drawing in drawings if drawing for route in drawing.routes),
+        required=Cover({z: union(found) for z, found in required.items()}),
     )
 
 
-def _bbox_bands(bbox: BBox, z: int) -> tuple[Band, ...]:
-    columns, rows = tiles_in_bbox(bbox, z)
-    return tuple(Band(left, right, (rows,)) for left, right in columns)
+def _drawing(part: AreaPart) -> Drawing | None:
+    if part.bbox:
+        return None
+    from provisioning.tiles.geojson import read_geojson
+    from provisioning.tiles.mission import read_mission
+
+    if part.geojson:
+        return read_geojson(part.geojson)
+    assert part.mission is not None
+    return read_mission(part.mission)
+
+
+def _bands(part: AreaPart, drawing: Drawing | None, z: int) -> Iterator[tuple[Band, ...]]:
+    """Yield the tiles of one part at one zoom."""
+    if part.bbox:
+        columns, rows = tiles_in_bbox(part.bbox, z)
+        yield tuple(Band(left, right, (rows,)) for left, right in columns)
+        return
+    assert drawing is not None
+    from provisioning.tiles.corridor import Near, bands_near, pieces_of
+
+    buffer_m = MISSION_BUFFER_M * bool(part.mission) if part.buffer_m is None else float(part.buffer_m)
+    edges = [ring for polygon in drawing.polygons for ring in polygon]
+    found = []
+    for lines, polygons in ((drawing.lines, ()), (edges, drawing.polygons)):
+        pieces = tuple(piece for line in lines for piece in pieces_of(line, geodesic=drawing.geodesic))
+        if pieces:
+            found.append(bands_near(Near(pieces, polygons, buffer_m), z))
+    if not any(found):
+        raise AreaError(
+            "the area has no tile", file=part.geojson or part.mission, next_step="draw it below 85 degrees of latitude"
+        )
+    yield from found
+
+
+def _under(routes: tuple[Ring, ...], drawing: Drawing, z: int) -> tuple[Band, ...]:
+    from provisioning.tiles.corridor import Near, bands_near, pieces_of
+
+    pieces = tuple(piece for route in routes for piece in pieces_of(route, geodesic=drawing.geodesic))
+    return bands_near(Near(pieces, (), 0.0), z)
+
+
+def _takeoff_band(takeoff: Origin, z: int) -> tuple[Band, ...]:
+    x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
+    return (Band(x, x, ((y, y),)),)
+
+
+def _in_e7(route: Ring) -> Route:
+    half = TURN_E7 // 2
+    return tuple((round(p.lat * 1e7), (round(p.lon * 1e7) + half) % TURN_E7 - half) for p in route)
+
+
+def _boxes(parts: Iterable[AreaPart], cover: Cover) -> list[BBox]:
+    """Return what `area.bbox` says where a box was given, and the bounds of the finest tiles where an area was drawn."""
+    boxes = [part.bbox for part in parts if part.bbox]
+    if all(part.bbox for part in parts):
+        return boxes
+    z = cover.zooms[-1]
+    for band in cover.bands[z]:
+        top, bottom = band.rows[0][0], band.rows[-1][1]
+        north_west, south_east = tile_bounds_e7(z, band.left, top), tile_bounds_e7(z, band.right, bottom)
+        north, south = min(north_west.north, MAX_LATITUDE_E7), max(south_east.south, -MAX_LATITUDE_E7)
+        boxes.append(BBox(north_west.west, south, south_east.east, north))
+    return boxes
 
 
 def enclosing(boxes: Iterable[BBox]) -> BBox:

@@ -12,6 +12,8 @@ A = 6_378_137.0
 F = 1 / 298.257223563
 E2 = F * (2 - F)
 """First eccentricity squared."""
+MEAN_RADIUS = 6_371_008.8
+"""Mean radius, metre."""
 
 
 def box_size_m(bbox: BBox) -> tuple[float, float]:
