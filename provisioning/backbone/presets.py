@@ -35,7 +35,7 @@ PRESETS = {
     "dinov2-salad": Preset(size=(322, 322), dimensions=(544, 2176, 8448)),
     "megaloc": Preset(size=(322, 322), dimensions=(8448,)),
     "mixvpr": Preset(size=(320, 320), dimensions=(128, 512, 4096)),
-    "eigenplaces": Preset(size=(512, 512), dimensions=(128, 256, 512, 2048)),
+    "eigenplaces": Preset(size=(512, 512), dimensions=(128, 256, 512, 1024, 2048)),
     "netvlad": Preset(size=(480, 640), dimensions=(4096, 32768), scale=D(1), mean=MATCONVNET_MEAN, std=()),
 }
 BUILTIN = Preset(size=(128, 128), scale=D(1), mean=(), std=())
