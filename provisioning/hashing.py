@@ -42,7 +42,8 @@ def sha256_file(path: Path | str) -> Sha256:
 Fact = str | int | bool | None | Decimal | Path | Iterable["Fact"] | Mapping[str, "Fact"]
 
 
-def _plain(fact: Fact) -> object:
+def plain(fact: Fact) -> object:
+    """Return `fact` as JSON can hold it, decimals without trailing zeros; TypeError for what has no canonical text."""
     if fact is None or isinstance(fact, (str, bool, int)):
         return fact
     if isinstance(fact, Decimal):
@@ -50,10 +51,10 @@ def _plain(fact: Fact) -> object:
     if isinstance(fact, Path):
         return fact.as_posix()
     if isinstance(fact, Mapping):
-        return {str(name): _plain(value) for name, value in fact.items()}
+        return {str(name): plain(value) for name, value in fact.items()}
     if isinstance(fact, (bytes, float, set, frozenset)):
         raise TypeError(f"{type(fact).__name__} has no canonical text: {fact!r}")
-    return [_plain(value) for value in fact]
+    return [plain(value) for value in fact]
 
 
 def digest_of(facts: Mapping[str, Fact]) -> Sha256:
@@ -61,5 +62,5 @@ def digest_of(facts: Mapping[str, Fact]) -> Sha256:
 
     Floats and sets raise TypeError: their text depends on who prints them.
     """
-    text = json.dumps(_plain(facts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(plain(facts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256_bytes(text.encode("ascii"))

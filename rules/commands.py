@@ -20,12 +20,13 @@ from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand
 
-from provisioning import console, publish, steps
+from provisioning import console, history, publish, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.errors import Error
 from provisioning.lock import build_lock
 from provisioning.outcome import BuildReport
+from provisioning.request import read_request
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 
@@ -133,6 +134,8 @@ class Run(DoitRun):  # type: ignore[misc]
                 steps.survey(flight)
             params["reporter"] = self.collector
             rc = int(super().execute(params, args))
+            if self.collector.ran and not self.collector.failure:
+                history.remember(read_request(flight.root), self.collector.seconds())
         except Error as error:
             self.collector.failure, rc = error, FAILED
         except Stopped as stopped:

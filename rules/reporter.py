@@ -25,6 +25,8 @@ class Collector:
         self.ran: list[str] = []
         self._reused: list[str] = []
         self._values: dict[str, Any] = {}
+        self._began: dict[str, float] = {}
+        self._took: dict[str, float] = {}
         self.failure: Error | None = None
 
     def report(self, cache: Path | None) -> BuildReport:
@@ -41,6 +43,16 @@ class Collector:
             elapsed_s=round(self._clock() - self._started, 3),
         )
 
+    def seconds(self) -> dict[str, float]:
+        """Return how long each task took that made something; for `descriptors`, one descriptor."""
+        took = {task: round(self._took[task], 4) for task in self.ran}
+        described = self._values.get("descriptors_generated", 0)
+        if described:
+            took["descriptors"] = round(self._took["descriptors"] / described, 6)
+        else:
+            took.pop("descriptors", None)
+        return took
+
     def initialize(self, tasks: object, selected_tasks: object) -> None:
         """Doit is about to start."""
 
@@ -50,13 +62,16 @@ class Collector:
     def execute_task(self, task: Any) -> None:
         """A task starts; a group has no actions and is not told."""
         if task.actions:
+            self._began[task.name] = self._clock()
             console.task_started(task.name)
 
     def add_success(self, task: Any) -> None:
         """A task has ended well."""
-        if task.actions:
-            console.task_ended(task.name)
-        if task.actions and task.name.partition(":")[0] in BUILDS:
+        if not task.actions:
+            return
+        self._took[task.name] = self._clock() - self._began[task.name]
+        console.task_ended(task.name)
+        if task.name.partition(":")[0] in BUILDS:
             self.ran.append(task.name)
         self._values.update(task.values)
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from provisioning.engines import HostTuple, OnnxRuntime
 from provisioning.errors import ManifestCoverageError
+from provisioning.plan import make_plan
 from provisioning.publish import current_generation
 from provisioning.signing import generate_key
 from tests.building import NORTH, WEST, ZOOM, Built, build, edit, new_cache, put_tile
@@ -290,3 +291,19 @@ def test_engines_alone_can_be_compiled_without_a_tile(site: Path) -> None:
     set_key("precision", '"fp16"')(site)
     done = build(site / "cache", "engine")
     assert (tasks(done), done.outcome) == (("onnx", "engine"), "SUCCESS"), done.failure
+
+
+def tree(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return every path below `directory` with its size and modification time."""
+    return {str(path): (s.st_size, s.st_mtime_ns) for path in directory.rglob("*") for s in (path.lstat(),)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_plan_says_what_doit_then_does_and_writes_nothing(site: Path, name: str) -> None:
+    change, expected, _ = CHANGES[name]
+    change(site)
+    before = tree(site / "cache")
+    plan = make_plan(site / "cache")
+    assert tree(site / "cache") == before
+    assert tuple(task.task.partition(":")[0] for task in plan.tasks if task.will_run) == expected
+    assert plan.descriptors == built(site).report.descriptors_generated

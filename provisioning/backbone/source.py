@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from provisioning import lock
 from provisioning.backbone.presets import BUILTINS
 from provisioning.config import Backbone
 from provisioning.errors import BackboneError
@@ -40,7 +41,8 @@ class OnnxSource:
 def onnx_source(backbone: Backbone, root: Path, memo: Path | None) -> OnnxSource:
     """Return where the ONNX of `backbone` is and the SHA-256 of it and its external data together.
 
-    Without external data that is the SHA-256 of the file. `memo` is a JSON file of digests by stat, kept up to date.
+    Without external data that is the SHA-256 of the file. `memo` is a JSON file of digests by stat, kept up to date while this
+    process holds the build lock above it.
     BackboneError: missing or unreadable file, git-LFS pointer, not ONNX, missing or escaping external data.
     """
     if backbone.onnx in BUILTINS:
@@ -128,7 +130,7 @@ def _remembered(memo: Path | None) -> dict[str, dict[str, object]]:
 
 
 def _remember(memo: Path | None, name: str, entry: Mapping[str, object]) -> None:
-    if memo is not None:
+    if memo is not None and lock.is_held_for(memo):
         memo.parent.mkdir(parents=True, exist_ok=True)
         everything = {**_remembered(memo), name: entry}
         write_durably(memo, json.dumps(everything, sort_keys=True, indent=1).encode())

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from provisioning.errors import Error
 
 COMMANDS = {
+    "plan": "say what doit would do and why, before it is done",
+    "why": "say why one task would run",
     "demo": "make, build and verify a cache of synthetic imagery",
     "status": "show what is current, its age, free space and how the last build ended",
     "completion": "print a script that lets a shell complete these commands",

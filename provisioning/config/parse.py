@@ -23,6 +23,8 @@ else:
 
 FILE = "flight.toml"
 LARGEST_FILE_BYTES = 1 << 20
+DERIVED = ("root", "build_dir")
+"""Fields of `Flight` that are not keys of the file."""
 _INVALID: Any = object()
 
 
@@ -48,7 +50,7 @@ class _Reading:
         """Convert one TOML table into the dataclass `kind`."""
         if not isinstance(raw, Mapping):
             return self.bad(key, f"expected a table, got {_shown(raw)}")
-        fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "root"}
+        fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in DERIVED}
         hints = get_type_hints(kind)
         for name in raw.keys() - fields.keys():
             self.bad(_join(key, name), f"unknown key{_nearest(name, fields)}")

@@ -294,9 +294,13 @@ class Publish:
 
 @dataclass(frozen=True, kw_only=True)
 class Flight:
-    """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory."""
+    """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory.
+
+    `build_dir` is its `.build` (targets, catalogue, stores, doit's database), or elsewhere for who only looks.
+    """
 
     root: Path
+    build_dir: Path = field(default=Path())
     flight: FlightIdentity = FlightIdentity()
     area: Area = Area()
     tiles: Tiles = Tiles()
@@ -313,10 +317,9 @@ class Flight:
     signing: Signing = Signing()
     publish: Publish = Publish()
 
-    @property
-    def build_dir(self) -> Path:
-        """`.build`: targets, catalogue, stores, doit's database."""
-        return self.root / ".build"
+    def __post_init__(self) -> None:
+        if self.build_dir == Path():
+            object.__setattr__(self, "build_dir", self.root / ".build")
 
     @property
     def descriptor_backbone(self) -> Backbone:

@@ -52,7 +52,7 @@ def sections(kind: type = Flight, prefix: str = "") -> Iterator[Section]:
 def keys(kind: type) -> Iterator[dataclasses.Field[Any]]:
     """Yield the plain keys of a section, without its nested sections."""
     nested = {section.name for section in sections(kind)}
-    return (f for f in dataclasses.fields(kind) if f.name != "root" and f.name not in nested)
+    return (f for f in dataclasses.fields(kind) if f.name not in {"root", "build_dir"} | nested)
 
 
 def toml(value: object) -> str:

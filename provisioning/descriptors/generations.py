@@ -18,6 +18,12 @@ def newest(home: Path) -> Path:
     return directory
 
 
+def existing(home: Path) -> Path | None:
+    """Return the directory of the newest generation without making anything; None if there is none."""
+    numbers = _numbers(home) if home.is_dir() else []
+    return home / _name(max(numbers)) if numbers else None
+
+
 def begin(home: Path) -> Path:
     """Return an empty directory for the next generation; what an unfinished compaction left is removed."""
     directory = home / (UNFINISHED + _name(max(_numbers(home), default=0) + 1))
