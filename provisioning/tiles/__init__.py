@@ -6,7 +6,10 @@ has to be decoded, so that a build with nothing to do does not pay for them.
 
 from provisioning.tiles.archive import PMTILES_FORMAT, write_pmtiles
 from provisioning.tiles.area import measure_area
+from provisioning.tiles.coverage import area_of, measure_coverage
 from provisioning.tiles.facts import decoder_facts
+from provisioning.tiles.freshness import Freshness, judge_freshness
+from provisioning.tiles.gaps import CoverageFigures, judge_coverage
 from provisioning.tiles.image import decode
 from provisioning.tiles.reading import (
     TileReader,
@@ -24,18 +27,24 @@ from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
 __all__ = [
     "PMTILES_FORMAT",
     "Corpus",
+    "CoverageFigures",
+    "Freshness",
     "Skipped",
     "Survey",
     "Tile",
     "TileReader",
     "ZoomCount",
+    "area_of",
     "corpus_table",
     "dated_places",
     "decode",
     "decoder_facts",
     "iter_tiles",
+    "judge_coverage",
+    "judge_freshness",
     "last_corpus",
     "measure_area",
+    "measure_coverage",
     "open_reader",
     "scan",
     "source_rows",

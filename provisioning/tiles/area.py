@@ -151,7 +151,7 @@ def _in_e7(route: Ring) -> Route:
 
 
 def _boxes(parts: Iterable[AreaPart], cover: Cover) -> list[BBox]:
-    """Return what `area.bbox` says where a box was given, and the bounds of the finest tiles where an area was drawn."""
+    """Return the boxes as given, and the bounds of the finest tiles where an area was drawn."""
     boxes = [part.bbox for part in parts if part.bbox]
     if all(part.bbox for part in parts):
         return boxes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import NamedTuple
 
 from provisioning.angles import BBox
@@ -99,8 +101,8 @@ def present_runs(db: sqlite3.Connection, z: int) -> dict[int, bytes]:
     return dict(db.execute("SELECT x, runs FROM col WHERE z = ? AND count > 0", (z,)))
 
 
-def missing_columns(cover: Cover, z: int, present: dict[int, bytes]) -> Iterator[tuple[int, list[Range]]]:
-    """Yield each column of the area that misses tiles, ascending, with its missing ranges."""
+def missing_columns(cover: Cover, z: int, present: Mapping[int, bytes]) -> Iterator[tuple[int, list[Range]]]:
+    """Yield each column of `cover` that misses tiles, ascending, with its missing ranges."""
     for x, rows in cover.columns(z):
         gone = missing(rows, unpacked_runs(present.get(x, b"")))
         if gone:
@@ -116,3 +118,87 @@ def zoom_counts(db: sqlite3.Connection, cover: Cover) -> dict[int, ZoomCount]:
         worst = next(iter(holes(z, missing_columns(cover, z, present))), None)
         result[z] = ZoomCount(there, cover.expected(z), worst.size_mm if worst else 0)
     return result
+
+
+class Located(NamedTuple):
+    """Where a hole lies: nearest route and leg (from 1), distance flown until there, distance from the route."""
+
+    route: int
+    leg: int
+    along_m: int
+    off_m: int
+
+
+class RequiredTile(NamedTuple):
+    """A missing tile without which nothing is flown: the take-off point's, or one under a route."""
+
+    z: int
+    x: int
+    y: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoomGaps:
+    """One zoom level: addresses expected and present, all holes counted, the largest ones listed with their place."""
+
+    expected: int
+    present: int
+    hole_count: int
+    holes: tuple[tuple[Hole, Located | None], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoverageFigures:
+    """Everything the coverage gate judges."""
+
+    per_zoom: Mapping[int, ZoomGaps]
+    required_missing: tuple[RequiredTile, ...]
+    required_count: int
+
+
+class CoverageFailure(NamedTuple):
+    """One reason why the corpus does not cover the area; `threshold` and `measured` are shares."""
+
+    zoom: int
+    measured: Decimal
+    threshold: Decimal
+    detail: str
+
+
+def judge_coverage(figures: CoverageFigures, min_coverage: Mapping[int, Decimal]) -> tuple[CoverageFailure, ...]:
+    """Return why the corpus does not cover the area, empty if it does.
+
+    The finest zoom must be whole and coarser ones need nothing, unless `min_coverage` says otherwise; required tiles
+    may never be missing.
+    """
+    finest = max(figures.per_zoom, default=0)
+    failures = []
+    for z, gaps in figures.per_zoom.items():
+        threshold = min_coverage.get(z, Decimal(int(z == finest)))
+        measured = share(gaps.present, gaps.expected)
+        if gaps.present < threshold * gaps.expected:
+            failures.append(CoverageFailure(z, measured, threshold, _described(z, gaps)))
+    gone = figures.required_missing
+    if gone:
+        listed = ", ".join(f"{t.z}/{t.x}/{t.y} ({t.why})" for t in gone[:5])
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        detail = f"{len(gone)} of {figures.required_count} required tiles are missing: {listed}{more}"
+        there = share(figures.required_count - len(gone), figures.required_count)
+        failures.append(CoverageFailure(gone[0].z, there, Decimal(1), detail))
+    return tuple(failures)
+
+
+def share(part: int, whole: int) -> Decimal:
+    """Return part / whole to 6 decimals, rounded down so that 1 means all."""
+    return Decimal(part * 1_000_000 // whole if whole else 1_000_000).scaleb(-6)
+
+
+def _described(z: int, gaps: ZoomGaps) -> str:
+    text = f"zoom {z}: {gaps.expected - gaps.present} of {gaps.expected} tiles are missing in {gaps.hole_count} holes"
+    if not gaps.holes:
+        return text
+    hole, at = gaps.holes[0]
+    south, west = (hole.bbox.south + hole.bbox.north) / 2e7, hole.bbox.west / 1e7
+    text += f"; the largest is {hole.size_mm / 1000:,.0f} m long, from {south:.5f}, {west:.5f} eastwards"
+    return f"{text}, {at.off_m:,} m beside leg {at.leg} at {at.along_m / 1000:,.1f} km" if at else text

@@ -53,7 +53,7 @@ def _judge_facts(flight: Flight) -> Sha256:
 def choice_facts(flight: Flight) -> Sha256:
     """Return the digest of all settings that decide which tiles of the stores are the corpus."""
     sources = [
-        {"store": _store_facts(s), "priority": s.priority, "zooms": s.zooms,
+        {"store": _store_facts(s, s.kind), "captured": s.captured, "priority": s.priority, "zooms": s.zooms,
          "zoom_priority": {str(z): p for z, p in s.zoom_priority.items()}}
         for s in flight.tiles.source
     ]  # fmt: skip
@@ -63,10 +63,10 @@ def choice_facts(flight: Flight) -> Sha256:
     })  # fmt: skip
 
 
-def _store_facts(source: TileSource) -> Sha256:
+def _store_facts(source: TileSource, kind: str) -> Sha256:
     return digest_of({
-        "name": source_name(source), "path": source.path, "kind": kind_of(source), "pattern": source.pattern,
-        "scheme": source.scheme, "captured": source.captured,
+        "name": source_name(source), "path": source.path, "kind": kind, "pattern": source.pattern,
+        "scheme": source.scheme,
     })  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
         _forget_others(db, flight)
         for source in flight.tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
-            writer = Writer(db, _number(db, source), day_rule(source, flight.root))
+            number = _number(db, source)
+            writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns).run()
             else:
@@ -108,7 +109,7 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
 
 def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
     """Drop sources that are configured no longer, or whose name now means another store."""
-    wanted = {source_name(source): _store_facts(source) for source in flight.tiles.source}
+    wanted = {source_name(source): _store_facts(source, kind_of(source)) for source in flight.tiles.source}
     for number, name, facts in db.execute("SELECT number, name, facts FROM source").fetchall():
         if wanted.get(name) != facts:
             with catalogue.transaction(db):
@@ -117,6 +118,7 @@ def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
                 db.execute(f"UPDATE col SET dirty = 1 WHERE (z, x) IN ({touched})", (number,))  # noqa: S608
                 db.execute("DELETE FROM tile WHERE source = ?", (number,))
                 db.execute("DELETE FROM folder WHERE source = ?", (number,))
+                db.execute("DELETE FROM capture WHERE source = ?", (number,))
                 db.execute("DELETE FROM source WHERE number = ?", (number,))
 
 
@@ -125,7 +127,7 @@ def _number(db: sqlite3.Connection, source: TileSource) -> int:
     name = source_name(source)
     row = db.execute("SELECT number FROM source WHERE name = ?", (name,)).fetchone()
     if row is None:
-        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, _store_facts(source)))
+        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, _store_facts(source, kind_of(source))))
         return _number(db, source)
     return int(row[0])
 

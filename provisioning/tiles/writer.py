@@ -48,7 +48,7 @@ class Writer:
         """Record one tile; the stat of an unsettled one is not trusted next time."""
         at = found.suspect
         day = self._day(at.z, at.x, at.y, at.mtime_ns)
-        times = (at.mtime_ns, at.ctime_ns) if settled and found.sha256 else (0, 0)
+        times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
         row = (at.z, at.x, at.y, self.source, found.sha256, found.bytes, *times, at.inode, at.suffix)
         self._rows.append((*row, day, found.empty_ppm, found.fault))
         if found.is_news:
