@@ -20,7 +20,7 @@ from provisioning.files import write_durably
 from provisioning.hashing import Sha256, digest_of, sha256_bytes, sha256_file
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-BUILTIN_FORMULA = 1
+BUILTIN_FORMULA = 2
 """Raised whenever the built-in graphs change."""
 
 

@@ -1,0 +1,148 @@
+"""The built-in backbone is GIST as published, and finds places again that were seen in other light."""
+
+import io
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from provisioning.backbone import fit, onnx_source, prepare
+from provisioning.backbone.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
+from provisioning.config import Backbone
+from provisioning.tiles import decode
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Return a function from uint8 images to descriptors, for each of the two built-in backbones."""
+    root = tmp_path_factory.mktemp("gist")
+
+    def load(name):
+        backbone = Backbone(name="g", onnx=f"builtin:gist-{name}")
+        prepare(backbone, onnx_source(backbone, root, None), root / f"{name}.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            (root / f"{name}.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+        return lambda images: session.run(None, {"tiles": images})[0]
+
+    return {name: load(name) for name in ("color", "gray")}
+
+
+def scenes(count, seed=0):
+    """Return smooth textures with edges, uint8 [count, 128, 128, 3]."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.kron(rng.uniform(0, 1, (count, n, n, 3)), np.ones((1, SIDE // n, SIDE // n, 1))) for n in (4, 8, 16, 32)
+    ]
+    mixed = sum(layer * weight for layer, weight in zip(layers, (0.4, 0.3, 0.2, 0.1), strict=True))
+    return np.ascontiguousarray((mixed * 255).astype(np.uint8))
+
+
+def reference(image):
+    """LMgist with FFTs over the whole image, each scale centred and normalised: float64 [512]."""
+    grey = np.log(image @ np.array([0.299, 0.587, 0.114]) + 1)
+    pad, full = 32, SIDE + 64
+    grey = np.pad(grey, pad, mode="reflect")
+    cycles = np.hypot(*np.meshgrid(np.fft.fftfreq(full) * full, np.fft.fftfreq(full) * full, indexing="ij"))
+    low = np.exp(-((cycles * (SIDE + 10) / full) ** 2) / (4 / np.sqrt(np.log(2))) ** 2)
+    high = grey - np.fft.ifft2(np.fft.fft2(grey) * low).real
+    local = np.sqrt(np.abs(np.fft.ifft2(np.fft.fft2(high**2) * low).real))
+    spectrum = np.fft.fft2(high / (0.2 + local))
+    parts = []
+    for scale in SCALES:
+        responses = [np.abs(np.fft.ifft2(spectrum * transfer(scale.frequency, o, full))) for o in range(ORIENTATIONS)]
+        inner = np.stack(responses)[:, pad:-pad, pad:-pad]
+        cells = inner.reshape(ORIENTATIONS, GRID, SIDE // GRID, GRID, SIDE // GRID).mean((2, 4)).ravel()
+        parts.append((cells - cells.mean()) / np.linalg.norm(cells - cells.mean()))
+    return np.concatenate(parts) / 2
+
+
+def test_graph_agrees_with_the_published_formula(network):
+    images = scenes(12)
+    cosines = [float(found @ reference(image)) for found, image in zip(network["gray"](images), images, strict=True)]
+    assert min(cosines) > 0.95, cosines
+
+
+def test_dimensions(network):
+    assert network["color"](scenes(2)).shape == (2, 544)
+    assert network["gray"](scenes(2)).shape == (2, 512)
+
+
+def test_any_batch_gives_the_same_bits(network):
+    images = scenes(9)
+    alone = np.concatenate([network["color"](image[None]) for image in images])
+    np.testing.assert_array_equal(network["color"](images), alone)
+
+
+def test_grey_descriptor_does_not_see_colour(network):
+    grey = np.repeat(scenes(3).mean(axis=3, keepdims=True), 3, axis=3).astype(np.uint8)
+    assert (network["gray"](grey) * network["gray"](scenes(3))).sum(1).min() > 0.5
+    tinted = np.clip(grey * [1.2, 1.0, 0.7], 0, 255).astype(np.uint8)
+    assert (network["gray"](grey) * network["gray"](tinted)).sum(1).min() > 0.99
+    assert (network["color"](grey) * network["color"](tinted)).sum(1).max() < 0.95
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_blank_tile_has_a_direction_of_its_own(network, level):
+    blank = np.full((1, SIDE, SIDE, 3), level, np.uint8)
+    found = network["color"](blank)[0]
+    assert abs(np.linalg.norm(found) - 1) < 1e-5
+    assert np.ptp(found) < 1e-3
+
+
+def test_noise_on_a_blank_tile_is_not_blown_up(network):
+    noise = np.random.default_rng(0).integers(127, 130, (2, SIDE, SIDE, 3)).astype(np.uint8)
+    first, second = network["color"](noise)
+    assert first @ second > 0.8
+
+
+def test_only_ordinary_operators():
+    used = {node.op_type for node in gist(colour=True).graph.node}
+    assert used <= {
+        "Add", "AveragePool", "Concat", "Conv", "Div", "Flatten", "Log", "MatMul", "Mul", "Pad", "ReduceL2",
+        "ReduceMean", "ReduceSum", "Relu", "Reshape", "Slice", "Sqrt", "Sub",
+    }  # fmt: skip
+    onnx.checker.check_model(gist(colour=True), full_check=True)
+
+
+def test_the_same_bytes_every_time():
+    first, second = (gist(colour=True).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+def test_weights_do_not_hang_on_the_last_bit_of_exp():
+    """Every weight lies on a grid far coarser than a host's error in exp or FFT, so other hosts round to the same."""
+    for scale in SCALES:
+        exact = kernels(scale) * 2**24
+        distance = np.abs(exact - np.round(exact))
+        assert (np.abs(0.5 - distance) < 1e-6).mean() < 1e-3
+
+
+def perturbed(image, rng):
+    """Another season: 8 % shift, 5 degrees, light, blur, noise, strong JPEG."""
+    side = image.shape[0]
+    wide = Image.fromarray(np.pad(image, ((side, side), (side, side), (0, 0)), mode="symmetric")).rotate(
+        rng.uniform(-5, 5), Image.Resampling.BILINEAR
+    )
+    left, top = (side + rng.uniform(-0.08, 0.08, 2) * side).astype(int)
+    view = wide.crop((left, top, left + side, top + side)).filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
+    view = ImageEnhance.Brightness(view).enhance(rng.uniform(0.75, 1.25))
+    noisy = np.clip(np.asarray(view) + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noisy).save(file, "JPEG", quality=60)
+    return np.asarray(Image.open(file))
+
+
+def test_real_places_are_found_again(network, shared_data):
+    """Recall@1 over 64 drone tiles of one town, chance 1.6 %."""
+    tiles = [decode(p.read_bytes(), max_pixels=1 << 22) for p in sorted(shared_data.glob("tiles/oam_banepa/**/*.*"))]
+    rng = np.random.default_rng(0)
+    described = network["color"](np.stack([fit(t, (SIDE, SIDE), "resize") for t in tiles]))
+    seen = network["color"](np.stack([fit(perturbed(t, rng), (SIDE, SIDE), "resize") for t in tiles]))
+    recall = ((seen @ described.T).argmax(1) == np.arange(len(tiles))).mean()
+    assert len(tiles) == 64
+    assert recall >= 0.95
