@@ -103,7 +103,7 @@ def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Re
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
     dimension = describing.shape.dimension if describing.shape else None
-    index_facts = {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus, dimension)}
+    index_facts = {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus, dimension, keys)}
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
         flight,

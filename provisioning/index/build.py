@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from provisioning.errors import IndexError_
 from provisioning.index.choice import Choice
+from provisioning.index.codebook import codebook_of
 from provisioning.index.codec import check_rows, learned_range
 from provisioning.index.ids import Floats, Gather, Int64s, check_ids
 from provisioning.index.info import IndexInfo
+from provisioning.index.ivf import write_lists
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, remember
 from provisioning.index.stream import Job, write_streamed
+from provisioning.index.transform import learn_transform
+from provisioning.index.transform_spec import TransformSpec
+from provisioning.index.whole import write_whole
 
 SAMPLE_BYTES = 32 << 20
 """Descriptors from which ranges and transforms are learned: evenly spaced rows, at most this many bytes."""
@@ -42,8 +47,16 @@ def build_index(
     def rows(which: slice | Int64s) -> Floats:
         return check_rows(gather(which), ids[which])
 
-    trained = learn(choice.kind, rows, len(ids), dimension)
-    encoded = _write(Job(choice, trained, ids, rows, history), output)
+    spec = TransformSpec.parse(transform)
+    spec.output(dimension)
+    which = sample(len(ids), dimension)
+    learned = learn_transform(spec, np.empty((0, dimension), np.float32) if spec.name == "none" else rows(which))
+
+    def transformed(which: slice | Int64s) -> Floats:
+        return check_rows(learned.apply(rows(which)), ids[which]) if learned.stages else rows(which)
+
+    job = Job(choice, Trained(dimension, learned.stages), ids, transformed, history)
+    encoded = _write(job, which, output)
     if history is not None:
         remember(history, output, ids)
     size = os.stat(output).st_size
@@ -60,10 +73,14 @@ def build_index(
     )
 
 
-def _write(job: Job, output: Path) -> int:
-    if job.choice.kind not in ("flat", "sqfp16", "sq8"):
-        raise IndexError_(f"no builder for an index of kind {job.choice.kind}")
-    return write_streamed(job, output)
+def _write(job: Job, which: slice | Int64s, output: Path) -> int:
+    """Learn what is left to learn from the rows `which`, and write; return how many rows were encoded."""
+    if job.choice.kind == "ivf-sq8":
+        codebook = codebook_of(job, which)
+        return write_lists(with_range(job, codebook.range), codebook.centroids, output)
+    if job.choice.kind in ("hrq", "hnsw-sq8"):
+        return write_whole(job, output, which)
+    return write_streamed(with_range(job, learned_range(job.rows(which))) if job.choice.kind == "sq8" else job, output)
 
 
 def sample(vectors: int, dimension: int) -> slice | Int64s:
@@ -72,8 +89,6 @@ def sample(vectors: int, dimension: int) -> slice | Int64s:
     return slice(0, vectors) if vectors <= most else np.arange(most, dtype=np.int64) * vectors // most
 
 
-def learn(kind: str, rows: Callable[[slice | Int64s], Floats], vectors: int, dimension: int) -> Trained:
-    """Return what must be learned from the corpus before its rows can be encoded."""
-    needs_range = kind in ("sq8", "ivf-sq8")
-    learned = learned_range(rows(sample(vectors, dimension))) if needs_range else None
-    return Trained(dimension, (), learned)
+def with_range(job: Job, learned: NDArray[np.float32]) -> Job:
+    """Return `job` with the range of its 8-bit codes."""
+    return dataclasses.replace(job, trained=dataclasses.replace(job.trained, range=learned))

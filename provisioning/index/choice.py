@@ -85,7 +85,7 @@ def lists_for(vectors: int) -> int:
 
 def _cost(kind: str, *, vectors: int, dimension: int, speed: Speed, nlist: int) -> Choice:
     """Return what `kind` would cost; the reason is filled in by the caller."""
-    nlist = (nlist or lists_for(vectors)) if kind == "ivf-sq8" else 0
+    nlist = min(vectors, nlist or lists_for(vectors)) if kind == "ivf-sq8" else 0
     nprobe = -(-nlist // 4)
     size = vectors * (code_bytes(kind, dimension) + ID_BYTES) + nlist * 4 * dimension + 8 * dimension
     scan = vectors * dimension
@@ -108,7 +108,7 @@ def _build_bytes(kind: str, size: int, vectors: int, dimension: int, nlist: int)
     return blocks + {
         "hrq": size,
         "hnsw-sq8": size + 4 * dimension * vectors,
-        "ivf-sq8": 12 * dimension * min(vectors, 50 * nlist) + 12 * vectors,
+        "ivf-sq8": min(512 << 20, 4 * dimension * min(vectors, 50 * nlist)) + 6 * dimension * nlist + 32 * vectors,
     }.get(kind, 0)
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from provisioning.config import Flight
 from provisioning.errors import IndexError_
 from provisioning.events import event
-from provisioning.hashing import digest_of
 from provisioning.index.build import build_index
-from provisioning.index.facts import choose
+from provisioning.index.facts import choose, made_by
 from provisioning.index.ids import Floats, Rows, rows_of
 from provisioning.index.info import IndexInfo
 from provisioning.index.memo import History
-from provisioning.index.training import index_dir, trained_on
+from provisioning.index.training import index_dir, training_for
 from provisioning.tiles import Corpus, corpus_table
 
 Gatherer = Callable[[Sequence[bytes]], Floats]
@@ -43,9 +42,9 @@ def build_corpus_index(
     if len(gatherers) != flight.index.rotations or len(descriptor_keys) != flight.index.rotations:
         raise IndexError_(f"{len(gatherers)} descriptor stores for index.rotations = {flight.index.rotations}")
     gather = rows.gather(gatherers)
-    choice = choose(flight, corpus, int(gather(slice(0, 1)).shape[1]))
+    maker = made_by(flight, descriptor_keys)
+    training = training_for(flight, corpus, maker)
+    choice = choose(flight, corpus, int(gather(slice(0, 1)).shape[1]), training)
     event("index.choice", kind=choice.kind, reason=choice.reason, bytes=choice.bytes, build_bytes=choice.build_bytes)
-    made_by = digest_of({"descriptors": tuple(descriptor_keys)})
-    folder = index_dir(flight.build_dir)
-    history = History(folder, made_by, rows.shas, trained_on(flight, corpus).coverage_sha256)
+    history = History(index_dir(flight.build_dir), maker, rows.shas, corpus.coverage_sha256, training)
     return build_index(choice, rows.ids, gather, output, transform=flight.index.transform, history=history)

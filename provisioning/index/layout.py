@@ -137,3 +137,18 @@ def list_sizes(sizes: NDArray[np.int64]) -> bytes:
     if len(filled) > len(sizes) // 2:
         return b"full" + vector(sizes.astype("<u8"))
     return b"sprs" + vector(np.stack([filled, sizes[filled]], axis=1).astype("<u8").ravel())
+
+
+def read_list_sizes(data: bytes, nlist: int) -> NDArray[np.int64] | None:
+    """Return the sizes of `nlist` lists from the table at the start of `data`, None if there is none."""
+    kind, length = data[:4], int.from_bytes(data[4:12], "little")
+    if len(data) < 12 + 8 * length:
+        return None
+    values = np.frombuffer(data, "<u8", length, offset=12).astype(np.int64)
+    if kind == b"full" and length == nlist:
+        return values
+    if kind != b"sprs" or length % 2 or (length and values[::2].max() >= nlist):
+        return None
+    sizes = np.zeros(nlist, np.int64)
+    sizes[values[::2]] = values[1::2]
+    return sizes

@@ -17,6 +17,7 @@ import numpy as np
 
 from provisioning.files import write_durably
 from provisioning.index.ids import Bytes, Int64s
+from provisioning.index.training import Training
 
 CONTENT_BYTES = 16
 _INDEX, _ROWS = "last.index", "last.rows"
@@ -32,8 +33,9 @@ class History:
     folder: Path
     made_by: str
     content: Bytes
-    learned: str = ""
-    """Digest of the corpus that a codebook is learned from; names its file in `folder`."""
+    coverage_sha256: str = ""
+    training: Training | None = None
+    """What a codebook is learned from, or was."""
 
 
 @dataclass(frozen=True, eq=False)

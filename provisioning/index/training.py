@@ -1,8 +1,9 @@
 """What the codebook of an ivf-sq8 index was learned from: decided when it is learned, kept until it fits no more.
 
-Learning a codebook anew for each added tile would change every byte and cost minutes. So it stays with the corpus that
-it was learned from; that corpus's digest is a fact of the index, and the codebook a file of that name. It is learned
-anew when the number of vectors has doubled or halved, or when something else that decides it has changed.
+Learning a codebook anew for each added tile would change every byte and cost minutes. So it stays, with the digest of
+the corpus that it was learned from, which is a fact of the index: one file whose first line tells that, and whose rest
+is the codebook. It is learned anew when the number of vectors has doubled or halved, or when what made the descriptors,
+the transform or the number of lists asked for is another.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from provisioning.config import Flight
 from provisioning.files import write_durably
+from provisioning.hashing import sha256_bytes
 from provisioning.index.choice import MANY_VECTORS, Choice, lists_for
 from provisioning.tiles import Corpus
 
-_RECORD = "training.json"
+_CODEBOOK = "codebook"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Training:
     coverage_sha256: str
     vectors: int
     nlist: int
+    made_by: str
+    """Digest of what made the vectors: descriptor keys and transform."""
 
     def keep(self, choice: Choice) -> Choice:
         """Return `choice` with the number of lists of this training."""
@@ -34,10 +38,10 @@ class Training:
             return choice
         return dataclasses.replace(choice, nlist=self.nlist, nprobe=-(-self.nlist // 4))
 
-    def fits(self, flight: Flight, vectors: int) -> bool:
-        """Tell whether a codebook learned so may still serve `vectors`."""
-        asked = flight.index.nlist or self.nlist
-        return self.nlist == asked and self.vectors <= 2 * vectors and vectors <= 2 * self.vectors
+    def fits(self, wanted: Training, *, asked: int) -> bool:
+        """Tell whether a codebook learned so may serve where learning now would be `wanted`; `asked` lists or 0."""
+        near = self.vectors <= 2 * wanted.vectors and wanted.vectors <= 2 * self.vectors
+        return self.made_by == wanted.made_by and near and asked in (0, self.nlist)
 
 
 def index_dir(build_dir: Path) -> Path:
@@ -50,27 +54,42 @@ def may_train(flight: Flight, vectors: int) -> bool:
     return flight.index.kind == "ivf-sq8" or (flight.index.kind == "auto" and vectors >= MANY_VECTORS)
 
 
-def trained_on(flight: Flight, corpus: Corpus) -> Training:
-    """Return the recorded training if it fits `corpus`, else the one that learning from `corpus` would give."""
-    vectors = corpus.count * flight.index.rotations
-    recorded = _recorded(index_dir(flight.build_dir) / _RECORD)
-    if recorded is not None and recorded.fits(flight, vectors):
-        return recorded
-    return Training(corpus.coverage_sha256, vectors, flight.index.nlist or lists_for(vectors))
-
-
-def record_training(flight: Flight, corpus: Corpus) -> None:
-    """Record what `trained_on` says, so that it stays while tiles come and go. Only under the build lock."""
-    path = index_dir(flight.build_dir) / _RECORD
-    training = trained_on(flight, corpus)
-    if training != _recorded(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, (json.dumps(dataclasses.asdict(training), sort_keys=True) + "\n").encode())
+def training_for(flight: Flight, corpus: Corpus, made_by: str) -> Training:
+    """Return the training of the codebook in `.build` if it fits `corpus`, else that of learning from `corpus`."""
+    vectors, asked = corpus.count * flight.index.rotations, flight.index.nlist
+    wanted = Training(corpus.coverage_sha256, vectors, min(vectors, asked or lists_for(vectors)), made_by)
+    recorded = _recorded(index_dir(flight.build_dir) / _CODEBOOK)
+    return recorded if recorded is not None and recorded.fits(wanted, asked=asked) else wanted
 
 
 def _recorded(path: Path) -> Training | None:
     try:
-        raw = json.loads(path.read_bytes())
-        return Training(str(raw["coverage_sha256"]), int(raw["vectors"]), int(raw["nlist"]))
+        with open(path, "rb") as file:
+            return _training(json.loads(file.readline()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _training(raw: dict[str, object]) -> Training:
+    return Training(**{field.name: raw[field.name] for field in dataclasses.fields(Training)})  # type: ignore[arg-type]
+
+
+def keep_codebook(folder: Path, training: Training, data: bytes) -> None:
+    """Write the codebook `data` of `training`. Only under the build lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {**dataclasses.asdict(training), "sha256": sha256_bytes(data)}
+    write_durably(folder / _CODEBOOK, json.dumps(head, sort_keys=True).encode() + b"\n" + data)
+
+
+def read_codebook(folder: Path, training: Training) -> bytes | None:
+    """Return the codebook of `training`; None if another, a damaged one or none is there: then none is left."""
+    path = folder / _CODEBOOK
+    try:
+        head, data = path.read_bytes().split(b"\n", 1)
+        raw = json.loads(head)
+        if _training(raw) == training and raw["sha256"] == sha256_bytes(data):
+            return data
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    path.unlink(missing_ok=True)
+    return None
