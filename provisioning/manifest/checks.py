@@ -20,6 +20,9 @@ _WORD = re.compile(r"[!-~]{1,255}", re.ASCII)
 _NAME = re.compile(r"[!-~]([ -~]{0,253}[!-~])?", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}(/[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}){0,7}", re.ASCII)
 
+_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8."""
+
 
 def _like(pattern: re.Pattern[str], what: str) -> Check:
     def check(value: Any, where: str, issues: Issues) -> Any:
@@ -42,15 +45,18 @@ _path = _like(_PATH, "a relative path of letters, digits and _+.=,@-")
 def path(value: Any, where: str, issues: Issues) -> Any:
     """Accept a relative POSIX path that names no special file of the format."""
     checked = _path(value, where, issues)
-    if checked is not None and (checked.endswith(".sha256") or checked.lower().startswith("manifest.json")):
+    if checked is not None and (checked.lower().endswith(".sha256") or checked.lower().startswith("manifest.json")):
         issues.append(f"{where}: the name is reserved")
     return checked
 
 
 def text(value: Any, where: str, issues: Issues) -> Any:
-    """Accept any text of bounded length that UTF-8 can carry and that cannot steer a terminal."""
-    if type(value) is not str or len(value) > MAX_TEXT or not value.isprintable():
-        issues.append(f"{where}: printable text of at most {MAX_TEXT} characters expected")
+    """Accept any text of bounded length that UTF-8 can carry and that cannot steer a terminal.
+
+    By ranges and not by `str.isprintable`, which depends on the Unicode release that a Python knows.
+    """
+    if type(value) is not str or len(value) > MAX_TEXT or _STEERING.search(value):
+        issues.append(f"{where}: text of at most {MAX_TEXT} characters without control characters expected")
         return None
     return value
 
