@@ -74,8 +74,8 @@ def _size(count: int) -> ctypes.c_size_t:
 class TrtNetwork:
     """A deserialised plan that takes tiles. See `spec.Network`."""
 
-    def __init__(self, trt: Any, engine: Any, device: Device) -> None:
-        """Wrap an open engine; use `load`."""
+    def __init__(self, trt: Any, runtime: Any, engine: Any, device: Device) -> None:
+        """Wrap an open engine; use `load`. An engine does not keep its runtime alive, so this does."""
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self._input = inputs[0]
@@ -86,17 +86,15 @@ class TrtNetwork:
         self._batch = self._fixed or largest[0]
         self.size: tuple[int, int] = (shape[1], shape[2])
         self.dimension: int = tuple(engine.get_tensor_shape(self._output))[-1]
-        self._trt, self._engine, self._device = trt, engine, device
+        self._trt, self._runtime, self._engine, self._device = trt, runtime, engine, device
         self._context = engine.create_execution_context()
         if self._context is None:
             raise EngineError("TensorRT could not make an execution context", next_step="free memory on the GPU")
         self._stream = device.stream()
-        self._buffers = (
-            device.allocate(self._batch * shape[1] * shape[2] * 3),
-            device.allocate(self._batch * self.dimension * 4),
-        )
-        self._context.set_tensor_address(self._input, self._buffers[0])
-        self._context.set_tensor_address(self._output, self._buffers[1])
+        self._buffers: list[int] = []
+        for name, size in ((self._input, shape[1] * shape[2] * 3), (self._output, self.dimension * 4)):
+            self._buffers.append(device.allocate(self._batch * size))
+            self._context.set_tensor_address(name, self._buffers[-1])
 
     @classmethod
     def load(cls, module_name: str, data: bytes) -> TrtNetwork:
@@ -113,11 +111,7 @@ class TrtNetwork:
                 facts={"bytes": len(data)},
                 next_step="run `doit engine` on this computer",
             )
-        network = cls(trt, engine, device)
-        network._runtime = runtime  # an engine does not keep its runtime alive
-        return network
-
-    _runtime: Any = None
+        return cls(trt, runtime, engine, device)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""
@@ -147,9 +141,7 @@ class TrtNetwork:
 
     def clone(self) -> TrtNetwork:
         """Return a network for another thread: its own context, stream and buffers on the same weights."""
-        network = TrtNetwork(self._trt, self._engine, self._device)
-        network._runtime = self._runtime
-        return network
+        return TrtNetwork(self._trt, self._runtime, self._engine, self._device)
 
     def __del__(self) -> None:
         """Give the device memory back."""
