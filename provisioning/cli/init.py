@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _values(
         path = path.absolute()
         return os.path.relpath(path, directory) if path.is_relative_to(directory) else str(path)
 
-    model = {"name": backbone.stem, "onnx": named(backbone)} if backbone else {"name": "gist-color"}
+    model = {"name": _model_name(backbone), "onnx": named(backbone)} if backbone else {"name": "gist-color"}
     return {
         "flight": {"id": flight} if flight else {},
         "area": _area(held) if held else {},
@@ -129,6 +130,11 @@ def _values(
         "calibration": [{"path": named(path)} for path in calibration],
         "signing": {"key": named(key)},
     }
+
+
+def _model_name(onnx: Path) -> str:
+    """Return a name that may stand in an engine's file name, where underscores part the fields."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", onnx.stem).strip("-.")[:64] or "backbone"
 
 
 def _area(held: Survey) -> dict[str, Any]:
