@@ -22,9 +22,20 @@ def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping
         share = Decimal(1) if not count.expected else Decimal(count.present) / count.expected
         figures[f"coverage.z{zoom}"] = Figure(
             f"{share.quantize(Decimal('0.0001'), ROUND_DOWN)}",
-            f"{count.present} of {count.expected} tiles, widest gap {count.largest_hole_mm / 1000:.0f} m",
+            ", ".join(filter(None, (f"{count.present} of {count.expected} tiles", corpus.hole_notes.get(zoom)))),
         )
+    if corpus.required:
+        figures["coverage.required"] = _required(corpus)
     return {**figures, "freshness": _freshness(flight, corpus, today)}
+
+
+def _required(corpus: Corpus) -> Figure:
+    gone = corpus.required_missing
+    share = (Decimal(corpus.required - len(gone)) / corpus.required).quantize(Decimal("0.0001"), ROUND_DOWN)
+    named = ", ".join(f"{tile.z}/{tile.x}/{tile.y} ({tile.why})" for tile in gone[:5])
+    more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+    detail = f"{corpus.required} tiles at the take-off point and under the route"
+    return Figure(f"{share}", f"{detail}, missing {named}{more}" if gone else f"{detail}, all there")
 
 
 def _freshness(flight: Flight, corpus: Corpus, today: dt.date) -> Figure:

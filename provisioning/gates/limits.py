@@ -67,6 +67,10 @@ def corpus_limits(flight: Flight, corpus: Corpus) -> Mapping[str, Limit]:
         )
         for zoom in corpus.per_zoom
     }
+    if corpus.required:
+        limits["coverage.required"] = Limit(
+            Decimal(1), at_least=True, next_step="add these tiles: without them the flight is blind there"
+        )
     policy = sector(flight)
     days = None if policy.max_age_days is None else Decimal(policy.max_age_days)
     limits["freshness"] = Limit(

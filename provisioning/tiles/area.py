@@ -10,7 +10,7 @@ from pathlib import Path
 from provisioning.angles import BBox, Origin
 from provisioning.config import AreaPart, Flight
 from provisioning.errors import AreaError
-from provisioning.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
+from provisioning.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
 from provisioning.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.tiles.cover import Band, Cover, union
 from provisioning.tiles.shapes import Drawing, Ring, read_text
@@ -28,28 +28,28 @@ Route = tuple[tuple[int, int], ...]
 class Area:
     """What the flight needs.
 
-    `required` holds the tiles without which nothing is flown: the take-off point's and those under the routes, at the
-    finest zoom of their part. `takeoff` is the configured point, or else the mission's home.
+    `required` holds the tiles under the routes, at the finest zoom of their part: without them nothing is flown. `home`
+    is the mission's.
     """
 
     cover: Cover
     bbox: BBox
-    takeoff: Origin | None
+    home: Origin | None
     routes: tuple[Route, ...]
     required: Cover
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads."""
-        return json.dumps([self.cover.to_json(), self.bbox, self.takeoff, self.routes, self.required.to_json()])
+        return json.dumps([self.cover.to_json(), self.bbox, self.home, self.routes, self.required.to_json()])
 
     @classmethod
     def from_json(cls, text: str) -> Area:
         """Return the area that `to_json` wrote."""
-        cover, bbox, takeoff, routes, required = json.loads(text)
+        cover, bbox, home, routes, required = json.loads(text)
         return cls(
             cover=Cover.from_json(cover),
             bbox=BBox(*bbox),
-            takeoff=Origin(*takeoff) if takeoff else None,
+            home=Origin(*home) if home else None,
             routes=tuple(tuple((lat, lon) for lat, lon in route) for route in routes),
             required=Cover.from_json(required),
         )
@@ -58,7 +58,7 @@ class Area:
 def area_facts(flight: Flight) -> Sha256:
     """Return the digest of all that decides the area; AreaError if a file that draws it cannot be read."""
     parts = [_part_facts(part) for part in flight.area.parts]
-    return digest_of({"format": FORMAT, "parts": parts, "takeoff": flight.flight.takeoff})
+    return digest_of({"format": FORMAT, "parts": parts})
 
 
 def _part_facts(part: AreaPart) -> dict[str, Fact]:
@@ -86,13 +86,10 @@ def measure_area(flight: Flight) -> Area:
         if drawing and drawing.routes:
             required.setdefault(max(part.zooms), []).append(_under(drawing.routes, drawing, max(part.zooms)))
     cover = Cover({z: union(found) for z, found in bands.items()})
-    takeoff = flight.flight.takeoff or next((d.takeoff for d in drawings if d and d.takeoff), None)
-    if takeoff:
-        required.setdefault(cover.zooms[-1], []).append(_takeoff_band(takeoff, cover.zooms[-1]))
     return Area(
         cover=cover,
         bbox=enclosing(_boxes(flight.area.parts, cover)),
-        takeoff=takeoff,
+        home=next((d.takeoff for d in drawings if d and d.takeoff), None),
         routes=tuple(_in_e7(route) for drawing in drawings if drawing for route in drawing.routes),
         required=Cover({z: union(found) for z, found in required.items()}),
     )
@@ -138,11 +135,6 @@ def _under(routes: tuple[Ring, ...], drawing: Drawing, z: int) -> tuple[Band, ..
 
     pieces = tuple(piece for route in routes for piece in pieces_of(route, geodesic=drawing.geodesic))
     return bands_near(Near(pieces, (), 0.0), z)
-
-
-def _takeoff_band(takeoff: Origin, z: int) -> tuple[Band, ...]:
-    x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
-    return (Band(x, x, ((y, y),)),)
 
 
 def _in_e7(route: Ring) -> Route:

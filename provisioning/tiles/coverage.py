@@ -6,22 +6,23 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 
+from provisioning.angles import Origin
 from provisioning.config import Flight
 from provisioning.errors import EmptyCorpusError
 from provisioning.geo import tile_at
 from provisioning.tiles import catalogue
 from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.columns import unpacked_runs
-from provisioning.tiles.cover import Rows, count
+from provisioning.tiles.cover import count
 from provisioning.tiles.gaps import (
     CoverageFigures,
-    RequiredTile,
     ZoomGaps,
     holes,
     missing_columns,
     present_runs,
 )
 from provisioning.tiles.route import Routes
+from provisioning.tiles.values import RequiredTile
 
 MOST_HOLES = 100
 """Holes listed for each zoom level, the largest; all are counted."""
@@ -40,14 +41,21 @@ def area_of(flight: Flight) -> Area:
 def measure_coverage(flight: Flight) -> CoverageFigures:
     """Return what the last scan found of the area. Raises EmptyCorpusError before the first scan."""
     area = area_of(flight)
-    routes = Routes(area.routes)
     with catalogue.reading(flight.build_dir) as db:
         if db is None or catalogue.get(db, "corpus") is None:
             raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
-        per_zoom = {z: _gaps(db, area, z, routes) for z in area.cover.zooms}
-        gone = tuple(_required_missing(db, area))
-    required = sum(area.required.expected(z) for z in area.required.zooms)
-    return CoverageFigures(per_zoom=per_zoom, required_missing=gone, required_count=required)
+        return figures_of(db, area, flight.flight.takeoff or area.home)
+
+
+def figures_of(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> CoverageFigures:
+    """Return what the catalogue's columns have of an area; every dirty column must have been chosen again."""
+    routes = Routes(area.routes)
+    required, gone = required_tiles(db, area, takeoff)
+    return CoverageFigures(
+        per_zoom={z: _gaps(db, area, z, routes) for z in area.cover.zooms},
+        required_missing=gone,
+        required_count=required,
+    )
 
 
 def _gaps(db: sqlite3.Connection, area: Area, z: int, routes: Routes) -> ZoomGaps:
@@ -58,13 +66,27 @@ def _gaps(db: sqlite3.Connection, area: Area, z: int, routes: Routes) -> ZoomGap
     return ZoomGaps(expected=area.cover.expected(z), present=there, hole_count=len(found), holes=listed)
 
 
-def _required_missing(db: sqlite3.Connection, area: Area) -> Iterator[RequiredTile]:
+def required_tiles(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> tuple[int, tuple[RequiredTile, ...]]:
+    """Return how many tiles must be there whatever the coverage asked for, and those that are not."""
+    required = sum(area.required.expected(z) for z in area.required.zooms)
+    gone = tuple(_missing_routes(db, area))
+    if takeoff is None:
+        return required, gone
+    z = area.cover.zooms[-1]
+    at = takeoff_gap(db, z, takeoff)
+    return required + 1, ((at, *gone) if at else gone)
+
+
+def takeoff_gap(db: sqlite3.Connection, z: int, takeoff: Origin) -> RequiredTile | None:
+    """Return the take-off point's tile if the corpus does not have it."""
+    x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
+    where = (z, x, y, catalogue.TAKEN)
+    if db.execute("SELECT 1 FROM tile WHERE z = ? AND x = ? AND y = ? AND state = ?", where).fetchone():
+        return None
+    return RequiredTile(z, x, y, "take-off")
+
+
+def _missing_routes(db: sqlite3.Connection, area: Area) -> Iterator[RequiredTile]:
     for z in area.required.zooms:
-        start = area.takeoff and (tile_at(z, lat_e7=area.takeoff.lat_e7, lon_e7=area.takeoff.lon_e7))
         for x, rows in missing_columns(area.required, z, present_runs(db, z)):
-            for y in _each(tuple(rows)):
-                yield RequiredTile(z, x, y, "take-off" if (x, y) == start else "route")
-
-
-def _each(rows: Rows) -> Iterator[int]:
-    return (y for low, high in rows for y in range(low, high + 1))
+            yield from (RequiredTile(z, x, y, "route") for low, high in rows for y in range(low, high + 1))

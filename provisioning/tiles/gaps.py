@@ -11,9 +11,11 @@ from typing import NamedTuple
 from provisioning.angles import BBox
 from provisioning.geo import tile_bounds_e7
 from provisioning.tiles.columns import unpacked_runs
-from provisioning.tiles.cover import Cover, Range, Rows, count
+from provisioning.tiles.cover import Cover, Range, Rows
 from provisioning.tiles.ellipsoid import box_size_m
-from provisioning.tiles.values import ZoomCount
+from provisioning.tiles.values import RequiredTile
+
+TURN_E7 = 3_600_000_000
 
 
 class Hole(NamedTuple):
@@ -109,17 +111,6 @@ def missing_columns(cover: Cover, z: int, present: Mapping[int, bytes]) -> Itera
             yield x, gone
 
 
-def zoom_counts(db: sqlite3.Connection, cover: Cover) -> dict[int, ZoomCount]:
-    """Return what is present and expected at each zoom level, and the longest hole."""
-    result = {}
-    for z in cover.zooms:
-        present = present_runs(db, z)
-        there = sum(count(tuple(unpacked_runs(runs))) for runs in present.values())
-        worst = next(iter(holes(z, missing_columns(cover, z, present))), None)
-        result[z] = ZoomCount(there, cover.expected(z), worst.size_mm if worst else 0)
-    return result
-
-
 class Located(NamedTuple):
     """Where a hole lies: nearest route and leg (from 1), distance flown until there, distance from the route."""
 
@@ -127,15 +118,6 @@ class Located(NamedTuple):
     leg: int
     along_m: int
     off_m: int
-
-
-class RequiredTile(NamedTuple):
-    """A missing tile without which nothing is flown: the take-off point's, or one under a route."""
-
-    z: int
-    x: int
-    y: int
-    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +160,8 @@ def judge_coverage(figures: CoverageFigures, min_coverage: Mapping[int, Decimal]
         threshold = min_coverage.get(z, Decimal(int(z == finest)))
         measured = share(gaps.present, gaps.expected)
         if gaps.present < threshold * gaps.expected:
-            failures.append(CoverageFailure(z, measured, threshold, _described(z, gaps)))
+            detail = f"zoom {z}: {gaps.expected - gaps.present} of {gaps.expected} tiles are missing; {hole_note(gaps)}"
+            failures.append(CoverageFailure(z, measured, threshold, detail))
     gone = figures.required_missing
     if gone:
         listed = ", ".join(f"{t.z}/{t.x}/{t.y} ({t.why})" for t in gone[:5])
@@ -194,11 +177,15 @@ def share(part: int, whole: int) -> Decimal:
     return Decimal(part * 1_000_000 // whole if whole else 1_000_000).scaleb(-6)
 
 
-def _described(z: int, gaps: ZoomGaps) -> str:
-    text = f"zoom {z}: {gaps.expected - gaps.present} of {gaps.expected} tiles are missing in {gaps.hole_count} holes"
+def hole_note(gaps: ZoomGaps) -> str:
+    """Return how many holes there are, how long the largest is and where it lies; empty without holes."""
     if not gaps.holes:
-        return text
+        return ""
     hole, at = gaps.holes[0]
-    south, west = (hole.bbox.south + hole.bbox.north) / 2e7, hole.bbox.west / 1e7
-    text += f"; the largest is {hole.size_mm / 1000:,.0f} m long, from {south:.5f}, {west:.5f} eastwards"
-    return f"{text}, {at.off_m:,} m beside leg {at.leg} at {at.along_m / 1000:,.1f} km" if at else text
+    box = hole.bbox
+    lat, lon = (box.south + box.north) / 2e7, (box.west + (box.east - box.west) % TURN_E7 / 2) / 1e7
+    lon = lon - 360 if lon > 180 else lon
+    text = f"{gaps.hole_count} holes, the largest {hole.size_mm / 1000:,.0f} m long around {lat:.5f}, {lon:.5f}"
+    if at is None:
+        return text
+    return f"{text}, {at.off_m:,} m from the route on leg {at.leg}, {at.along_m / 1000:,.1f} km after the start"

@@ -16,7 +16,7 @@ from provisioning.geo import pack_id
 from provisioning.hashing import Sha256
 from provisioning.tiles import catalogue
 from provisioning.tiles.containers import open_container
-from provisioning.tiles.scan import choice_facts
+from provisioning.tiles.scan import at_takeoff, choice_facts
 from provisioning.tiles.source import Container, kind_of, source_name
 from provisioning.tiles.values import Corpus, Tile
 from provisioning.tiles.xyz import Layout, read_file
@@ -32,7 +32,7 @@ def last_corpus(flight: Flight) -> Corpus | None:
         if db is None or catalogue.get(db, "choice_facts") != choice_facts(flight):
             return None
         text = catalogue.get(db, "corpus")
-    return None if text is None else Corpus.from_json(text)
+        return None if text is None else at_takeoff(db, flight, Corpus.from_json(text))
 
 
 @contextmanager

@@ -17,12 +17,13 @@ from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.capture import day_rule
 from provisioning.tiles.columns import Changes, Choice, refresh
 from provisioning.tiles.containers import update_container
+from provisioning.tiles.coverage import figures_of, takeoff_gap
 from provisioning.tiles.directories import DirectoryUpdate
 from provisioning.tiles.facts import decoder_facts
-from provisioning.tiles.gaps import zoom_counts
+from provisioning.tiles.gaps import ZoomGaps, hole_note
 from provisioning.tiles.judging import Court
 from provisioning.tiles.source import kind_of, source_name
-from provisioning.tiles.values import Corpus, Skipped
+from provisioning.tiles.values import Corpus, Skipped, ZoomCount
 from provisioning.tiles.writer import Writer
 from provisioning.tiles.xyz import Layout
 
@@ -136,15 +137,25 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area) -> Corpus:
     """Choose again in dirty columns and sum up; if nothing was dirty, what is remembered still holds."""
     text = catalogue.get(db, "corpus")
     if text is not None:
-        return replace(Corpus.from_json(text), added=0, removed=0, changed=0)
+        return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
     with catalogue.transaction(db):
         names: dict[int, str] = dict(db.execute("SELECT number, name FROM source"))
         changes = refresh(db, _choice(flight, area, names))
-        corpus = _summed(db, area, names, changes)
+        corpus = replace(_summed(db, area, names, changes), area_sha256=area_facts(flight))
         catalogue.put(db, "corpus", corpus.to_json())
         catalogue.put(db, "judge", _judge_facts(flight))
         catalogue.put(db, "choice_facts", choice_facts(flight))
-    return corpus
+    return at_takeoff(db, flight, corpus)
+
+
+def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
+    """Return the corpus with this flight's take-off point, whose tile is required."""
+    takeoff = flight.flight.takeoff or corpus.home
+    if takeoff is None or not corpus.zooms:
+        return corpus
+    gap = takeoff_gap(db, corpus.zooms[-1], takeoff)
+    missing = (*([gap] if gap else []), *corpus.required_missing)
+    return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)
 
 
 def _choice(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
@@ -163,6 +174,7 @@ def _summed(db: sqlite3.Connection, area: Area, names: dict[int, str], changes: 
     digest = hashlib.sha256(COVERAGE_TAG)
     for (lines,) in db.execute("SELECT lines FROM col WHERE count > 0 ORDER BY place"):
         digest.update(lines)
+    figures = figures_of(db, area, None)
     count, size, oldest, undated = db.execute(
         "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
     ).fetchone()
@@ -170,16 +182,23 @@ def _summed(db: sqlite3.Connection, area: Area, names: dict[int, str], changes: 
         coverage_sha256=Sha256(digest.hexdigest()),
         count=count or 0,
         bytes=size or 0,
-        per_zoom=zoom_counts(db, area.cover),
+        per_zoom={z: _zoom_count(gaps) for z, gaps in figures.per_zoom.items()},
         sources=tuple(sorted(names.values())),
         bbox=area.bbox,
         zooms=area.cover.zooms,
         skipped=tuple(_skipped(db)),
         oldest_capture=None if oldest is None else date.fromordinal(oldest).isoformat(),
         undated=undated or 0,
-        takeoff=area.takeoff,
+        home=area.home,
+        required=figures.required_count,
+        required_missing=figures.required_missing,
+        hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
         **changes._asdict(),
     )
+
+
+def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
+    return ZoomCount(gaps.present, gaps.expected, gaps.holes[0][0].size_mm if gaps.holes else 0)
 
 
 def _skipped(db: sqlite3.Connection) -> list[Skipped]:

@@ -45,12 +45,24 @@ class ZoomCount(NamedTuple):
         return self.largest_hole_mm / 1000
 
 
+class RequiredTile(NamedTuple):
+    """A missing tile without which nothing is flown: the take-off point's, or one under a route."""
+
+    z: int
+    x: int
+    y: int
+    why: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """The corpus as of one scan.
 
     `count` counts tiles of all sources, `per_zoom[z].present` addresses that have at least one. `sources` is sorted:
     a source's position is its number in index ids. `added`, `removed` and `changed` compare with the scan before.
+    `required` counts the tiles without which nothing is flown, `hole_notes` tells of each zoom's largest hole.
+    `takeoff` is the configured point or else the mission's `home`, `area_sha256` the digest of all that decides the
+    area.
     """
 
     coverage_sha256: Sha256
@@ -67,6 +79,10 @@ class Corpus:
     removed: int = 0
     changed: int = 0
     takeoff: Origin | None = None
+    home: Origin | None = None
+    required: int = 0
+    required_missing: tuple[RequiredTile, ...] = ()
+    hole_notes: Mapping[int, str] = field(default_factory=dict)
     area_sha256: Sha256 = field(default=Sha256(""))
 
     def to_json(self) -> str:
@@ -81,5 +97,8 @@ class Corpus:
         raw["sources"], raw["zooms"] = tuple(raw["sources"]), tuple(raw["zooms"])
         raw["bbox"] = BBox(*raw["bbox"])
         raw["skipped"] = tuple(Skipped(*row) for row in raw["skipped"])
-        raw["takeoff"] = None if raw["takeoff"] is None else Origin(*raw["takeoff"])
+        for name in ("takeoff", "home"):
+            raw[name] = None if raw[name] is None else Origin(*raw[name])
+        raw["required_missing"] = tuple(RequiredTile(*tile) for tile in raw["required_missing"])
+        raw["hole_notes"] = {int(z): note for z, note in raw["hole_notes"].items()}
         return cls(**raw)
