@@ -100,7 +100,10 @@ def _needs(reply: dict[str, object], files: dict[Sha256, Listed]) -> tuple[Need,
     if not isinstance(rows, list):
         raise DeliveryError("the receiver did not say what it needs", facts={"said": reply})
     needs = tuple(Need(*row) for row in rows if isinstance(row, list) and len(row) == len(Need._fields))
-    known = all(n.sha256 in files and type(n.offset) is int and 0 <= n.offset <= files[n.sha256].bytes for n in needs)
+    known = all(
+        type(n.sha256) is str and n.sha256 in files and type(n.offset) is int and 0 <= n.offset <= files[n.sha256].bytes
+        for n in needs
+    )
     if len(needs) != len(rows) or not known:
         raise DeliveryError("the receiver asks for files that are not in this generation")
     return needs

@@ -27,7 +27,7 @@ examples:
   flightcache sync pilot@heron-1:/var/lib/flightcache --remote-key /etc/flightcache/operator.pub.pem
   flightcache sync /mnt/vehicle/var/lib/flightcache        a drive mounted here: same steps, no second computer
   flightcache sync /media/stick                            FAT or exFAT: one bundle, for `flightcache install` there
-  flightcache sync heron-1:/srv/cache --command "docker exec -i heron-1 sh -c"
+  flightcache sync heron-1:/srv/cache --via "docker exec -i heron-1 sh -c"
 
 Over a command the other end runs `flightcache install --stream`: it checks signature and counter before it asks for
 files, verifies the whole generation, and only then switches. Its trusted key is a file of its own (--remote-key).
@@ -41,9 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "target", metavar="TARGET", help="[user@]host:/path over ssh, or a directory on a drive mounted here"
     )
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory here")
-    parser.add_argument(
-        "--command", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it"
-    )
+    parser.add_argument("--via", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it")
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
     parser.add_argument("--keep", type=int, default=1, metavar="N", help="generations kept there (1)")
@@ -55,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     to = parse_destination(args.target)
     keys = trusted_keys(args.public_key, args.cache)
     with verified(args.cache, keys) as (verdict, documents):
-        if to.host or args.command:
+        if to.host or args.via:
             sent = sync_over(_command(args, to), verdict, documents)
         elif _carries_caches(Path(to.path)):
             sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(keys)), keep=args.keep)
@@ -73,7 +71,7 @@ def _command(args: argparse.Namespace, to: Destination) -> tuple[str, ...]:
     options = {"--keep": str(args.keep)}
     if args.remote_key:
         options["--public-key"] = args.remote_key
-    shell = shlex.split(args.command) if args.command else None
+    shell = shlex.split(args.via) if args.via else None
     return remote_command(to, shell=shell, program=args.remote, options=options)
 
 
