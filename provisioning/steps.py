@@ -113,8 +113,12 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
-    engine = _verified(request.descriptor_network.engine)
-    done = descriptors.describe(request.flight, engine=engine, backend=request.backend, keys=request.descriptor_keys)
+    described, backend = request.descriptor_network, request.backend
+    if backend.runs_here:
+        engine = _verified(described.engine)
+    else:  # an engine for another computer is stood for by the ONNX it was compiled from
+        engine, backend = _verified(described.typed), engines.OnnxRuntime()
+    done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
 
 
