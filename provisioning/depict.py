@@ -9,6 +9,7 @@ from provisioning import contents, index, signing, tiles
 from provisioning.errors import TileError
 from provisioning.geo import tile_at
 from provisioning.report import (
+    LonLat,
     Mosaic,
     ReportModel,
     Run,
@@ -22,17 +23,20 @@ from provisioning.report import (
 )
 from provisioning.request import Request
 from provisioning.tiles import Tile
+from provisioning.tiles.area import Area
 
 
 def report_model(request: Request) -> ReportModel:
     """Return what report.html shows of `request`; its engines, index and gates must have been made."""
     published = contents.published(request.cache)
     draft = contents.compose(request, counter=1, extras=())
+    area = tiles.area_of(request.flight)
     return ReportModel(
         manifest=draft,
         index_reason=index.read_info(request.index_info).reason,
-        maps=tuple(_maps(request)),
+        maps=tuple(_maps(request, area)),
         mosaic=_mosaic(request),
+        routes=tuple(tuple(LonLat(lon, lat) for lat, lon in route) for route in area.routes),
         sources=tuple(
             SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in tiles.source_rows(request.flight)
         ),
@@ -42,13 +46,12 @@ def report_model(request: Request) -> ReportModel:
     )
 
 
-def _maps(request: Request) -> Iterator[TileMap]:
-    cover = tiles.measure_area(request.flight).cover
+def _maps(request: Request, area: Area) -> Iterator[TileMap]:
     for zoom in request.tiles.zooms:
         west, _ = tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)
         runs = (
             Run(y, band.left, band.right)
-            for band in cover.bands.get(zoom, ())
+            for band in area.cover.bands.get(zoom, ())
             for low, high in band.rows
             for y in range(low, high + 1)
         )
