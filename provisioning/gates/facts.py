@@ -24,7 +24,7 @@ def gate_facts(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Mapp
         "min_coverage": {str(zoom): share for zoom, share in flight.area.min_coverage.items()},
         "waivers": tuple(dataclasses.asdict(waiver) for waiver in flight.waiver),
         "sector": dataclasses.asdict(policy) if policy else None,
-        "required": (corpus.required, corpus.required_missing) if corpus else None,
+        "required_missing": corpus.required_missing if corpus else None,
         "area": corpus.area_sha256 if corpus else None,
         "captured": (corpus.oldest_capture, corpus.undated) if corpus else None,
         "stale": stale_on(flight, corpus, today=today) if corpus else None,
