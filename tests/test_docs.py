@@ -1,0 +1,83 @@
+"""The documentation is true: its commands run, its generated pages are current, its links lead somewhere."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+RUN = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def _reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["flight.toml.md", "cli.md"])
+def test_generated_reference_is_current(page):
+    text = _reference().pages()[page]
+    assert (DOCS / "reference" / page).read_text() == text, "run python docs/reference.py"
+
+
+def test_reference_tells_every_key_of_flight_toml():
+    from provisioning.config.template import keys, sections
+
+    page = (DOCS / "reference" / "flight.toml.md").read_text()
+    for section in sections():
+        assert f"## `{section.heading}`" in page
+        for field in keys(section.kind):
+            assert f"| `{field.name}` |" in page
+
+
+def _anchor(heading: str) -> str:
+    """The name that GitHub gives a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in {_anchor(heading) for heading in headings}, f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "howto/hsm.md"])
+def test_commands_marked_as_run_do_run(page, tmp_path):
+    script = "".join(RUN.findall((DOCS / page).read_text()))
+    assert "flightcache" in script, "nothing is marked as run"
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path / "home"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+    }
+    run = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-5000:]
