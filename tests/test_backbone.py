@@ -18,6 +18,7 @@ from provisioning.backbone.image import turn
 from provisioning.config import Backbone
 from provisioning.errors import BackboneError
 from provisioning.hashing import digest_of, sha256_file
+from provisioning.lock import build_lock
 from tests import models
 from tests.models import DIMENSION, FLOAT16, KERNEL, MIX, SIDE, UINT8
 

@@ -41,8 +41,8 @@ class OnnxSource:
 def onnx_source(backbone: Backbone, root: Path, memo: Path | None) -> OnnxSource:
     """Return where the ONNX of `backbone` is and the SHA-256 of it and its external data together.
 
-    Without external data that is the SHA-256 of the file. `memo` is a JSON file of digests by stat, kept up to date while this
-    process holds the build lock above it.
+    Without external data that is the SHA-256 of the file. `memo` is a JSON file of digests by stat, kept up to date
+    while this process holds the build lock above it.
     BackboneError: missing or unreadable file, git-LFS pointer, not ONNX, missing or escaping external data.
     """
     if backbone.onnx in BUILTINS:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "descriptor_facts", "headings", "is_described", "sample_images", "store_path"]
 
 
+
 def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
     """Compute the descriptors that the corpus lacks. See `update.describe`."""
     from provisioning.descriptors.update import describe as work

@@ -34,12 +34,15 @@ def begin(home: Path) -> Path:
 
 
 def finish(home: Path, directory: Path) -> None:
-    """Make the directory from `begin` the newest generation and remove the older ones."""
+    """Make the directory from `begin` the newest generation."""
     fsync_dir(directory)
-    older = _numbers(home)
     os.rename(directory, home / directory.name.removeprefix(UNFINISHED))
     fsync_dir(home)
-    for number in older:
+
+
+def prune(home: Path) -> None:
+    """Remove all generations but the newest."""
+    for number in sorted(_numbers(home))[:-1]:
         remove_tree(home / _name(number))
 
 

@@ -87,6 +87,7 @@ class DescriptorStore:
     @property
     def dimension(self) -> int:
         """Length of a descriptor; 0 while there is none."""
+        self._layout = self._layout or shards.read_layout(self._dir)
         return self._layout.dimension if self._layout else 0
 
     def missing(self, shas: Iterable[bytes]) -> list[bytes]:
@@ -129,6 +130,7 @@ class DescriptorStore:
         with self._mutex:
             rows = self._map.rows(shas)
             absent = int((rows < 0).sum())
+            self._layout = self._layout or shards.read_layout(self._dir)
             if absent or self._layout is None:
                 drop_receipts(self._home)
                 raise DescriptorError(
@@ -187,9 +189,10 @@ class DescriptorStore:
             shards.sync(fresh, self._layout, first, end)
             new_map.adopt(((r["sha"].tobytes(), first + n) for n, r in enumerate(records)), end)
         new_map.close()
-        self._map.close()
         generations.finish(self._home, fresh)
+        self._map.close()
         self._open()
+        generations.prune(self._home)
 
     def _open(self) -> None:
         """Open the newest generation; a map that is not a database any more is made anew from the shards."""

@@ -22,6 +22,7 @@ from provisioning.descriptors.store import DescriptorStore
 from provisioning.engines import Backend
 from provisioning.errors import DescriptorError
 from provisioning.events import progress
+from provisioning.files import require_local_filesystem
 from provisioning.hashing import Sha256
 from provisioning.tiles import Tile, iter_tiles, last_corpus, open_reader
 
@@ -50,6 +51,7 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     backbone = flight.descriptor_backbone
     network = backend.load(engine, custom_ops=backbone.custom_ops)
     corpus = last_corpus(flight)
+    require_local_filesystem(store_path(flight))
     with ExitStack() as stack:
         stores = [
             stack.enter_context(DescriptorStore(store_path(flight), key, flight.descriptors.dtype)) for key in keys

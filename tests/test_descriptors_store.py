@@ -1,0 +1,365 @@
+"""The descriptor store loses nothing that a killed writer had written, and never returns what was not written."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provisioning.descriptors import is_described, shards, store
+from provisioning.descriptors.receipts import write_receipt
+from provisioning.descriptors.store import DescriptorStore
+from provisioning.errors import DescriptorError, FilesystemError
+
+KEY, DIMENSION = "k" * 64, 12
+
+
+def shas(*numbers):
+    return [hashlib.sha256(b"%d" % n).digest() for n in numbers]
+
+
+def vectors(*numbers, dimension=DIMENSION):
+    """Return unit vectors that are a function of their number."""
+    found = [np.random.default_rng(n).standard_normal(dimension) for n in numbers]
+    return np.stack([v / np.linalg.norm(v) for v in found]).astype(np.float32)
+
+
+def opened(path, dtype="float32", key=KEY):
+    return DescriptorStore(path, key, dtype)
+
+
+def fill(path, *numbers, dtype="float32"):
+    with opened(path, dtype) as kept:
+        kept.append(shas(*numbers), vectors(*numbers))
+
+
+def shard_files(path):
+    return sorted((path / KEY).glob("g*/*.rows"))
+
+
+def test_descriptors_come_back_in_the_order_asked(tmp_path):
+    fill(tmp_path, *range(20))
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(7, 3, 19, 7)), vectors(7, 3, 19, 7))
+        assert (len(kept), kept.dimension) == (20, DIMENSION)
+
+
+def test_missing_names_each_tile_once_in_order(tmp_path):
+    fill(tmp_path, 1, 2)
+    with opened(tmp_path) as kept:
+        assert kept.missing(shas(9, 1, 5, 9)) == shas(9, 5)
+
+
+def test_missing_is_exact_beyond_one_lookup(tmp_path):
+    digests = [hashlib.sha256(b"%d" % n).digest() for n in range(10_000)]
+    with opened(tmp_path) as kept:
+        kept.append(digests[::2], np.zeros((5000, 2), np.float32))
+        kept.flush()
+        assert kept.missing(digests) == digests[1::2]
+
+
+def test_keys_do_not_share_descriptors(tmp_path):
+    fill(tmp_path, 1)
+    with opened(tmp_path, key="other") as kept:
+        assert kept.missing(shas(1)) == shas(1)
+
+
+def test_an_unflushed_descriptor_is_not_missing(tmp_path):
+    with opened(tmp_path) as kept:
+        kept.append(shas(1), vectors(1))
+        assert kept.missing(shas(1)) == []
+        np.testing.assert_array_equal(kept.gather(shas(1)), vectors(1))
+
+
+def test_the_first_descriptor_of_a_tile_stays(tmp_path):
+    fill(tmp_path, 1)
+    with opened(tmp_path) as kept:
+        kept.append(shas(1), vectors(2))
+        kept.flush()
+        np.testing.assert_array_equal(kept.gather(shas(1)), vectors(1))
+
+
+def test_float16_keeps_similarities_and_unit_length(tmp_path):
+    fill(tmp_path, *range(50), dtype="float16")
+    with opened(tmp_path, "float16") as kept:
+        found = kept.gather(shas(*range(50)))
+    exact = vectors(*range(50))
+    assert np.abs(found @ found.T - exact @ exact.T).max() < 5e-4
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+def test_float16_leaves_vectors_of_another_length_alone(tmp_path):
+    with opened(tmp_path, "float16") as kept:
+        kept.append(shas(1), 3 * vectors(1))
+        np.testing.assert_allclose(kept.gather(shas(1)), 3 * vectors(1), rtol=1e-3)
+
+
+def test_another_precision_is_refused(tmp_path):
+    fill(tmp_path, 1)
+    with pytest.raises(DescriptorError, match="holds float32"):
+        opened(tmp_path, "float16")
+
+
+def test_another_dimension_is_refused(tmp_path):
+    fill(tmp_path, 1)
+    with opened(tmp_path) as kept, pytest.raises(DescriptorError, match="another shape"):
+        kept.append(shas(2), vectors(2, dimension=DIMENSION + 1))
+
+
+def test_shards_fill_and_follow_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 400)
+    for n in range(0, 30, 3):
+        fill(tmp_path, n, n + 1, n + 2)
+    assert len(shard_files(tmp_path)) == 8
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(30))), vectors(*range(30)))
+
+
+def test_absent_descriptors_are_an_error(tmp_path):
+    fill(tmp_path, 1)
+    with opened(tmp_path) as kept, pytest.raises(DescriptorError, match="2 tiles have no descriptor"):
+        kept.gather(shas(1, 2, 3))
+
+
+# Death and damage
+
+KILLED = """
+import os, sys, signal
+sys.path.insert(0, os.getcwd())
+from pathlib import Path
+from tests.test_descriptors_store import opened, shas, vectors
+kept = opened(Path(sys.argv[1]))
+for n in range(0, 40, 4):
+    kept.append(shas(*range(n, n + 4)), vectors(*range(n, n + 4)))
+print("done", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_loses_nothing_it_appended(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("done\n", -9), done.stderr
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(40))), vectors(*range(40)))
+
+
+@pytest.mark.parametrize("cut", [1, 8, 39, 40, 60, 87])
+def test_half_a_record_at_the_end_is_cut_off(tmp_path, cut):
+    fill(tmp_path, 0, 1)
+    killed = opened(tmp_path)
+    killed.append(shas(2), vectors(2))
+    killed.close()
+    os.truncate(shard_files(tmp_path)[0], shard_files(tmp_path)[0].stat().st_size - cut)
+    with opened(tmp_path) as again:
+        assert again.missing(shas(0, 1, 2)) == shas(2)
+        again.append(shas(2, 3), vectors(2, 3))
+        np.testing.assert_array_equal(again.gather(shas(0, 1, 2, 3)), vectors(0, 1, 2, 3))
+
+
+def test_rows_that_a_power_cut_left_as_zeros_are_not_believed(tmp_path):
+    fill(tmp_path, 0, 1)
+    path = shard_files(tmp_path)[0]
+    os.truncate(path, path.stat().st_size + 3 * 88)
+    with opened(tmp_path) as kept:
+        assert len(kept) == 2
+        kept.append(shas(5), vectors(5))
+        np.testing.assert_array_equal(kept.gather(shas(0, 1, 5)), vectors(0, 1, 5))
+
+
+def test_data_is_durable_before_the_map_names_it(tmp_path, monkeypatch):
+    order = []
+    real_sync, real_adopt = shards.sync, store.KeyMap.adopt
+    monkeypatch.setattr(shards, "sync", lambda *a: (order.append("sync"), real_sync(*a)))
+    monkeypatch.setattr(store.KeyMap, "adopt", lambda *a: (order.append("map"), real_adopt(*a)))
+    fill(tmp_path, 1, 2, 3)
+    assert order == ["sync", "map"]
+
+
+def test_a_failed_fsync_leaves_the_map_as_it_was(tmp_path, monkeypatch):
+    fill(tmp_path, 1)
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    kept = opened(tmp_path)
+    kept.append(shas(2), vectors(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "sync", failing)
+        with pytest.raises(FilesystemError):
+            kept.flush()
+        assert kept._map.rows(shas(2)).tolist() == [-1]
+    kept.close()
+    with opened(tmp_path) as again:
+        assert again.missing(shas(1, 2)) == []
+
+
+def test_a_flipped_bit_is_found_dropped_and_told(tmp_path):
+    fill(tmp_path, 0, 1, 2)
+    write_receipt(tmp_path, KEY, "c" * 64)
+    path = shard_files(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[64 + 88 + 50] ^= 4
+    path.write_bytes(data)
+    with opened(tmp_path) as kept:
+        with pytest.raises(DescriptorError, match="1 descriptors in the store are damaged") as caught:
+            kept.gather(shas(0, 1, 2))
+        assert "run doit again" in caught.value.next_step
+        assert kept.missing(shas(0, 1, 2)) == shas(1)
+        kept.append(shas(1), vectors(1))
+        np.testing.assert_array_equal(kept.gather(shas(0, 1, 2)), vectors(0, 1, 2))
+    assert not is_described(tmp_path, [KEY], "c" * 64)
+
+
+def test_a_lost_shard_costs_its_rows_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 400)
+    fill(tmp_path, *range(12))
+    write_receipt(tmp_path, KEY, "c" * 64)
+    shard_files(tmp_path)[1].unlink()
+    with opened(tmp_path) as kept:
+        assert kept.missing(shas(*range(12))) == shas(4, 5, 6, 7)
+        kept.append(shas(4, 5, 6, 7), vectors(4, 5, 6, 7))
+        np.testing.assert_array_equal(kept.gather(shas(*range(12))), vectors(*range(12)))
+    assert not is_described(tmp_path, [KEY], "c" * 64)
+
+
+def test_a_shortened_last_shard_costs_its_rows_only(tmp_path):
+    fill(tmp_path, *range(6))
+    os.truncate(shard_files(tmp_path)[0], 64 + 3 * 88)
+    with opened(tmp_path) as kept:
+        assert kept.missing(shas(*range(6))) == shas(3, 4, 5)
+        kept.append(shas(3, 9), vectors(3, 9))
+        np.testing.assert_array_equal(kept.gather(shas(0, 1, 2, 3, 9)), vectors(0, 1, 2, 3, 9))
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage"])
+def test_a_lost_map_is_made_anew_from_the_shards(tmp_path, damage):
+    fill(tmp_path, *range(8))
+    for path in (tmp_path / KEY).glob("g*/map.sqlite*"):
+        path.unlink() if damage == "gone" else path.write_bytes(b"garbage" * 1000)
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(8))), vectors(*range(8)))
+
+
+# Several users
+
+
+WRITER = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from pathlib import Path
+from tests.test_descriptors_store import opened, shas, vectors
+first = int(sys.argv[2])
+with opened(Path(sys.argv[1])) as kept:
+    for n in range(first, first + 120, 3):
+        kept.append(shas(n, n + 1, n + 2), vectors(n, n + 1, n + 2))
+        if n % 9 == 0:
+            kept.flush()
+"""
+
+
+def test_caches_that_share_a_store_do_not_damage_it(tmp_path):
+    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(n)]) for n in (0, 60, 200)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    everything = [*range(180), *range(200, 320)]
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*everything)), vectors(*everything))
+
+
+def test_another_caches_descriptors_are_seen(tmp_path):
+    with opened(tmp_path) as ours, opened(tmp_path) as theirs:
+        theirs.append(shas(1), vectors(1))
+        theirs.flush()
+        assert ours.missing(shas(1, 2)) == shas(2)
+        np.testing.assert_array_equal(ours.gather(shas(1)), vectors(1))
+
+
+def test_threads_may_append_together(tmp_path):
+    with opened(tmp_path) as kept:
+        threads = [
+            threading.Thread(target=lambda t=t: [kept.append(shas(n), vectors(n)) for n in range(t, 80, 4)])
+            for t in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        np.testing.assert_array_equal(kept.gather(shas(*range(80))), vectors(*range(80)))
+
+
+# Compaction
+
+
+def test_compaction_drops_doubled_and_damaged_rows(tmp_path):
+    fill(tmp_path, *range(8))
+    fill(tmp_path, *range(8))
+    before = shard_files(tmp_path)[0].stat().st_size
+    with opened(tmp_path) as kept:
+        assert kept.compact()
+        np.testing.assert_array_equal(kept.gather(shas(*range(8))), vectors(*range(8)))
+        kept.append(shas(8), vectors(8))
+    assert shard_files(tmp_path)[0].parent.name == "g000002"
+    assert shard_files(tmp_path)[0].stat().st_size < before
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(9))), vectors(*range(9)))
+
+
+def test_compaction_waits_for_nobody(tmp_path):
+    fill(tmp_path, 1)
+    with opened(tmp_path) as ours, opened(tmp_path) as theirs:
+        assert not ours.compact()
+        theirs.append(shas(2), vectors(2))
+        theirs.flush()
+        np.testing.assert_array_equal(ours.gather(shas(1, 2)), vectors(1, 2))
+
+
+def test_an_interrupted_compaction_changes_nothing(tmp_path, monkeypatch):
+    fill(tmp_path, *range(5))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt), opened(tmp_path) as kept:
+            kept.compact()
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(5))), vectors(*range(5)))
+        assert kept.compact()
+    assert [p.name for p in (tmp_path / KEY).glob("tmp-*")] == []
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True)),
+        st.tuples(st.sampled_from(["flush", "die", "compact", "reopen"]), st.none()),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+def test_any_history_keeps_every_descriptor(tmp_path_factory, steps):
+    path, expected = tmp_path_factory.mktemp("history"), set()
+    kept = opened(path)
+    for step, numbers in steps:
+        if step == "append":
+            kept.append(shas(*numbers), vectors(*numbers))
+            expected.update(numbers)
+        elif step in ("flush", "compact"):
+            getattr(kept, step)()
+        else:
+            if step == "reopen":
+                kept.flush()
+            kept.close()  # without a flush: what a kill leaves
+            kept = opened(path)
+    held = sorted(expected)
+    if held:
+        np.testing.assert_array_equal(kept.gather(shas(*held)), vectors(*held))
+    assert kept.missing(shas(*range(31))) == shas(*(n for n in range(31) if n not in expected))
+    kept.close()
