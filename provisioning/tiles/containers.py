@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from provisioning.config import TileSource
 from provisioning.errors import TileError
-from provisioning.tiles import mbtiles, pmtiles
+from provisioning.tiles import geotiff, mbtiles, pmtiles
 from provisioning.tiles.cover import Cover
 from provisioning.tiles.judging import Court, Suspect
 from provisioning.tiles.source import Container, kind_of
@@ -15,16 +15,19 @@ from provisioning.tiles.writer import Writer
 
 def container_stamp(source: TileSource, *, now_ns: int) -> str:
     """Return what tells whether a container has changed, empty while it is too young to be trusted."""
-    return (
-        pmtiles.stamp(source.path, now_ns=now_ns)
-        if kind_of(source) == "pmtiles"
-        else mbtiles.stamp(source.path, now_ns=now_ns)
-    )
+    kind = kind_of(source)
+    if kind == "geotiff":
+        return geotiff.stamp(source.path, now_ns=now_ns)
+    if kind == "pmtiles":
+        return pmtiles.stamp(source.path, now_ns=now_ns)
+    return mbtiles.stamp(source.path, now_ns=now_ns)
 
 
 def open_container(source: TileSource) -> Container:
     """Open a container; TileError if it is damaged or holds no imagery."""
     kind = kind_of(source)
+    if kind == "geotiff":
+        return geotiff.GeoTIFF(source)
     return pmtiles.PMTiles(source) if kind == "pmtiles" else mbtiles.MBTiles(source)
 
 
