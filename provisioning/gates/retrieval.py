@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +25,7 @@ NEIGHBOURS = 10
 TIE = 1e-5
 """Neighbours whose exact scores differ by less are equally good."""
 BLOCK_ROWS = 8192
+MOST_THREADS = 8
 FORMAT = b"flight-cache-query/1"
 
 
@@ -69,20 +73,37 @@ def _described(subject: Subject, keys: list[bytes]) -> Floats:
 
 
 def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None) -> Floats:
+    """Return the descriptors of `keys`; those that `store` lacks go through the network, a tile's views at a time."""
     wanted = set(keys if store is None else store.missing(keys))
+    count = len(subject.sample)
+    columns = [column for column in range(count) if wanted.intersection(keys[column::count])]
     found: dict[bytes, Floats] = {}
-    for column, row in enumerate(subject.sample):
-        mine = {name: keys[place * len(subject.sample) + column] for place, name in enumerate(PERTURBATIONS)}
-        names = [name for name, key in mine.items() if key in wanted and key not in found]
-        if names:
-            scene = subject.scene(int(row))
-            vectors = subject.network(np.stack([subject.seen(PERTURBATIONS[name](scene, column)) for name in names]))
-            found.update(zip((mine[name] for name in names), vectors, strict=True))
-    if store is not None:
-        if found:
-            store.append(list(found), np.stack(list(found.values())))
-        return store.gather(keys)
-    return np.stack([found[key] for key in keys])
+    for column, vectors in zip(columns, _all_views(subject, columns), strict=True):
+        found.update(zip(keys[column::count], vectors, strict=True))
+    if store is None:
+        return np.stack([found[key] for key in keys])
+    new = [key for key in found if key in wanted]
+    if new:
+        store.append(new, np.stack([found[key] for key in new]))
+    return store.gather(keys)
+
+
+def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
+    """Yield for each of `columns` of the sample the descriptors of all its views, float32 [perturbations, d]."""
+    local = threading.local()
+
+    def described(column: int) -> Floats:
+        if not hasattr(local, "network"):
+            local.network = subject.network.clone()
+        scene = subject.scene(int(subject.sample[column]))
+        found: Floats = local.network(
+            np.stack([subject.seen(perturb(scene, column)) for perturb in PERTURBATIONS.values()])
+        )
+        return found
+
+    threads = subject.flight.descriptors.threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        yield from pool.map(described, columns)
 
 
 def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str, str]]:
