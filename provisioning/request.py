@@ -138,7 +138,9 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterat
     host = backend.probe()
     for backbone in flight.backbone:
         source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
-        facts = engines.typed_facts(backbone, source, corpus.coverage_sha256 if corpus else None)
+        calibrates = corpus is not None and backbone.precision == "int8"
+        calibration = descriptors.calibration_digest(flight, backbone.calibration_tiles) if calibrates else None
+        facts = engines.typed_facts(backbone, source, calibration)
         typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
         engine = _target(
             flight,

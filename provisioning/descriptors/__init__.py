@@ -12,6 +12,7 @@ from provisioning.backbone import OnnxSource
 from provisioning.config import Backbone, Flight
 from provisioning.descriptors.facts import descriptor_facts, headings, store_path
 from provisioning.descriptors.receipts import is_described
+from provisioning.descriptors.sampling import calibration_digest
 from provisioning.hashing import Sha256
 
 if TYPE_CHECKING:
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     from provisioning.descriptors.update import Described
     from provisioning.engines import Backend
 
-__all__ = ["describe", "descriptor_facts", "headings", "is_described", "sample_images", "store_path"]
-
+__all__ = [
+    "calibration_digest",
+    "describe",
+    "descriptor_facts",
+    "headings",
+    "is_described",
+    "sample_images",
+    "store_path",
+]
 
 
 def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:

@@ -6,8 +6,10 @@ cosine 0.84). Symmetric, since TensorRT takes no zero points.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> in
             next_step='add tiles first, or choose precision = "fp16"',
         )
     reader = _Reader(path, chain([first], waiting))
-    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch, _quiet():
         quantised = Path(scratch) / "int8.onnx"
         quantize_static(
             str(path),
@@ -54,6 +56,27 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> in
         model = onnx.load(str(quantised))
     onnx.save(model, str(output))
     return reader.count
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what onnxruntime's quantizer says to the root logger.
+
+    It uses `logging.warning`, which puts a handler on the root logger where there is none: from then on every event of
+    a build would be printed twice.
+    """
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    root.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        root.removeFilter(_nothing)
+        root.removeHandler(silent)
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False
 
 
 class _Reader:

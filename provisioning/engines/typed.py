@@ -32,10 +32,10 @@ RANGE_TILES = 16
 """Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
 
 
-def typed_facts(backbone: Backbone, source: backbones.OnnxSource, corpus_coverage: Sha256 | None) -> Mapping[str, Fact]:
+def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None) -> Mapping[str, Fact]:
     """Return everything that decides the bytes of the typed ONNX.
 
-    `corpus_coverage` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
+    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
     """
     facts: dict[str, Fact] = {
         "typing": FORMAT,
@@ -48,7 +48,7 @@ def typed_facts(backbone: Backbone, source: backbones.OnnxSource, corpus_coverag
     if backbone.precision == "fp16":
         facts["keep_fp32"] = sorted(backbone.keep_fp32)
     if backbone.precision == "int8":
-        facts |= {"calibration": corpus_coverage, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
     return facts
 
 

@@ -1,0 +1,117 @@
+"""The tiles that calibrate int8: chosen by what they show, so that a grown corpus rarely means another network."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from provisioning import tiles
+from provisioning.config import Backbone, Flight, Tiles, TileSource
+from provisioning.config.schema import Area, BBox
+from provisioning.descriptors.sampling import calibration_digest, chosen_tiles
+from provisioning.engines.int8 import to_int8
+from provisioning.lock import build_lock
+from tests import networks
+
+ZOOM = 16
+
+
+def tile_bytes(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(networks.tiles(1, side=64, seed=seed)[0]).save(path)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Return a function that scans 30 tiles, after what the test does to them, and gives the flight."""
+    for number in range(30):
+        tile_bytes(tmp_path / f"tiles/{ZOOM}/{32768 + number % 6}/{32760 + number // 6}.png", number)
+    area = Area(bbox=BBox(0, 0, 1_000_000, 1_000_000), zooms=(ZOOM,))
+    source = TileSource(path=tmp_path / "tiles", name="t")
+    flight = Flight(root=tmp_path, area=area, tiles=Tiles(source=(source,)), backbone=(Backbone(name="n"),))
+
+    def scanned():
+        os.makedirs(flight.build_dir, exist_ok=True)
+        with build_lock(tmp_path):
+            tiles.scan(flight)
+            calibration_digest(flight, 8)
+        return flight
+
+    return scanned
+
+
+def test_sample_is_the_smallest_digests(cache):
+    flight = cache()
+    everything = sorted(tile.sha256 for tile in tiles.iter_tiles(flight))
+    assert [tile.sha256 for tile in chosen_tiles(flight, 8)] == everything[:8]
+
+
+def test_sample_of_a_small_corpus_is_all_of_it(cache):
+    assert len(chosen_tiles(cache(), 1000)) == 30
+
+
+def test_same_picture_in_many_places_is_taken_once(cache, tmp_path):
+    flight = cache()
+    first = chosen_tiles(flight, 1)[0]
+    with tiles.open_reader(flight) as reader:
+        data = reader.read(first)
+    for y in (32758, 32759):
+        (tmp_path / f"tiles/{ZOOM}/32768/{y}.png").write_bytes(data)
+    before = [tile.sha256 for tile in chosen_tiles(flight, 8)]
+    assert [tile.sha256 for tile in chosen_tiles(cache(), 8)] == before
+
+
+def test_tile_outside_the_sample_leaves_the_digest(cache, tmp_path):
+    flight = cache()
+    digest, largest = calibration_digest(flight, 8), chosen_tiles(flight, 8)[-1].sha256
+    seed = next(s for s in range(100, 200) if _sha_of(tmp_path / "probe.png", s) > largest)
+    tile_bytes(tmp_path / f"tiles/{ZOOM}/32768/32759.png", seed)
+    assert calibration_digest(cache(), 8) == digest
+
+
+def test_tile_inside_the_sample_changes_the_digest(cache, tmp_path):
+    flight = cache()
+    digest, largest = calibration_digest(flight, 8), chosen_tiles(flight, 8)[-1].sha256
+    seed = next(s for s in range(100, 300) if _sha_of(tmp_path / "probe.png", s) < largest)
+    tile_bytes(tmp_path / f"tiles/{ZOOM}/32768/32759.png", seed)
+    assert calibration_digest(cache(), 8) != digest
+
+
+def _sha_of(path, seed):
+    from provisioning.hashing import sha256_file
+
+    tile_bytes(path, seed)
+    return sha256_file(path)
+
+
+def test_remembered_sample_is_not_chosen_again(cache, monkeypatch):
+    flight = cache()
+    digest = calibration_digest(flight, 8)
+    monkeypatch.setattr("provisioning.descriptors.sampling.iter_tiles", lambda _flight: pytest.fail("read again"))
+    assert calibration_digest(flight, 8) == digest
+
+
+def test_lost_or_spoilt_memory_costs_nothing_but_time(cache):
+    flight = cache()
+    digest = calibration_digest(flight, 8)
+    for content in (b"", b"{}", b'{"coverage": 1}'):
+        (flight.build_dir / "calibration-tiles.json").write_bytes(content)
+        assert calibration_digest(flight, 8) == digest
+
+
+def test_looking_without_the_lock_writes_nothing(cache):
+    flight = cache()
+    (flight.build_dir / "calibration-tiles.json").unlink()
+    calibration_digest(flight, 8)
+    assert not (flight.build_dir / "calibration-tiles.json").exists()
+
+
+def test_quantising_leaves_logging_as_it_was(tmp_path, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    source = networks.save(networks.network(), tmp_path / "m.onnx")
+    to_int8(source, tmp_path / "int8.onnx", np.asarray(networks.tiles(3)))
+    assert root.handlers == []
+    assert root.filters == []
