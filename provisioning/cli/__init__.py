@@ -21,9 +21,11 @@ COMMANDS = {
     "keygen": "make an Ed25519 key pair",
     "rollback": "publish an earlier set of files again, signed anew",
     "key": "show the fingerprint of a public key",
+    "locate": "name the tiles that photos look like",
     "bundle": "write the current generation as one file",
     "install": "make a bundle the current generation of this vehicle",
     "sync": "send the current generation to a vehicle or a drive, only what it lacks",
+    "tiles": "count the tiles of the area by zoom and source: bytes, gaps, ages",
     "init": "write flight.toml and the doit files of a new cache directory",
 }
 """Name and summary of each command; its module is `provisioning.cli.<name>` with `arguments(parser)` and `run(args)`."""

@@ -11,6 +11,7 @@ from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.freshness import Freshness, judge_freshness
 from provisioning.tiles.gaps import CoverageFigures, judge_coverage
 from provisioning.tiles.image import decode
+from provisioning.tiles.inventory import Inventory, take_inventory
 from provisioning.tiles.reading import (
     TileReader,
     corpus_table,
@@ -29,6 +30,7 @@ __all__ = [
     "Corpus",
     "CoverageFigures",
     "Freshness",
+    "Inventory",
     "Skipped",
     "Survey",
     "Tile",
@@ -49,5 +51,6 @@ __all__ = [
     "scan",
     "source_rows",
     "survey",
+    "take_inventory",
     "write_pmtiles",
 ]

@@ -38,8 +38,9 @@ CREATE INDEX col_place ON col(place);
 CREATE INDEX col_dirty ON col(z, x) WHERE dirty;
 """
 
-UNUSED, TAKEN, FAULTY, EMPTY = range(4)
-"""State of a tile row: outside the area or shadowed; in the corpus; cannot be decoded; more than max_empty empty."""
+UNUSED, TAKEN, FAULTY, EMPTY, SHADOWED = range(5)
+"""State of a tile row: outside the area; in the corpus; cannot be decoded; more than max_empty empty; another source's
+tile has priority."""
 
 
 def catalogue_path(build_dir: Path) -> Path:

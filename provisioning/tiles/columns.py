@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from provisioning.manifest.formula import field
-from provisioning.tiles.catalogue import EMPTY, FAULTY, TAKEN, UNUSED
+from provisioning.tiles.catalogue import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.tiles.cover import Cover, Range
 
 
@@ -99,18 +99,19 @@ def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
 
 
 def _settle(ranked: list[tuple[int, int]], rows: list[Row], max_empty: Decimal) -> Iterator[tuple[int, int]]:
+    settled = False
     for _, level in groupby(ranked, key=lambda pair: pair[0]):
-        settled = False
+        above = settled
         for _, i in level:
-            if rows[i].fault is not None:
+            if above:
+                yield i, SHADOWED
+            elif rows[i].fault is not None:
                 yield i, FAULTY
             elif rows[i].empty_ppm > max_empty * 1_000_000:
                 yield i, EMPTY
             else:
                 settled = True
                 yield i, TAKEN
-        if settled:
-            return
 
 
 def _difference(old: bytes, new: bytes) -> Changes:

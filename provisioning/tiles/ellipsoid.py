@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from provisioning.angles import BBox
-from provisioning.geo import E7
+from provisioning.geo import E7, row_edge_deg
+from provisioning.tiles.cover import Range
 
 A = 6_378_137.0
 """Equatorial radius, metre."""
@@ -39,3 +41,18 @@ def meridian_m(latitude: float) -> float:
         + 315 / 512 * n**4 * math.sin(8 * latitude)
     )
     return A / (1 + n) * terms
+
+
+def rows_km2(z: int, rows: Iterable[Range]) -> float:
+    """Return the area of one tile column's `rows` at zoom `z`, square kilometre.
+
+    Zone of the ellipsoid: https://mathworld.wolfram.com/OblateSpheroid.html and Snyder, Map Projections, eq. 3-12.
+    """
+    width = 2 * math.pi / (1 << z)
+    return width * sum(_zone(row_edge_deg(z, low)) - _zone(row_edge_deg(z, high + 1)) for low, high in rows) / 1e6
+
+
+def _zone(latitude_deg: float) -> float:
+    """Return the area between the equator and a parallel for one radian of longitude, square metre."""
+    s, e = math.sin(math.radians(latitude_deg)), math.sqrt(E2)
+    return A * A * (1 - E2) / 2 * (s / (1 - E2 * s * s) + math.atanh(e * s) / e)
