@@ -35,7 +35,9 @@ def read_photo(path: Path) -> Photo:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PhotoError(
-                    "the photo is too large", file=path, facts={"pixels": image.width * image.height, "limit": MAX_PIXELS}
+                    "the photo is too large",
+                    file=path,
+                    facts={"pixels": image.width * image.height, "limit": MAX_PIXELS},
                 )
             exif = image.getexif()
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
