@@ -1,0 +1,415 @@
+"""Promises of corpus.index: the bytes FAISS would write, the same for every way of making them, refused when wrong."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from provisioning import geo
+from provisioning.config.schema import Index
+from provisioning.errors import IndexError_
+from provisioning.index import choose_kind
+from provisioning.index.build import build_index
+from provisioning.index.ids import Rows, check_ids, rows_of
+from provisioning.index.layout import list_sizes, read_list_sizes
+from provisioning.index.memo import History, recall
+from provisioning.index.read import load_index, search
+from provisioning.index.space import into_space
+from provisioning.index.training import Training
+
+STREAMED = ("flat", "sqfp16", "sq8")
+DETERMINISTIC = (*STREAMED, "hrq", "ivf-sq8")
+TRANSFORMS = ("none", "center", "pca(16)", "pca-whiten(24)")
+DIMENSION = 48
+
+
+def vectors(count, dimension=DIMENSION, seed=0):
+    """Unit vectors in a cone, with unequal variances, as descriptors are; exact in decimal so that no BLAS matters."""
+    values = np.random.Generator(np.random.PCG64(seed)).integers(-2048, 2048, (count, dimension)).astype(np.float64)
+    values = values * (np.arange(dimension) + 1.0) / dimension + 700
+    return (values / np.sqrt((values * values).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def ids_of(count):
+    return np.arange(count, dtype=np.int64) * 64 * 256 + (1 << 50)
+
+
+def make(path, rows, ids=None, *, kind="flat", transform="none", history=None, **index):
+    choice = choose_kind(Index(kind=kind, transform=transform, **index), vectors=len(rows), dimension=rows.shape[1])
+    info = build_index(
+        choice, ids_of(len(rows)) if ids is None else ids, lambda which: rows[which], path,
+        transform=transform, history=history,
+    )  # fmt: skip
+    return info, path.read_bytes()
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_the_file_is_what_faiss_itself_would_write(tmp_path, kind, transform):
+    _, data = make(tmp_path / "i", vectors(700), kind=kind, transform=transform)
+    assert faiss.serialize_index(load_index(data)).tobytes() == data
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+def test_streamed_codes_are_those_of_faiss(tmp_path, kind):
+    rows = vectors(500)
+    _, data = make(tmp_path / "i", rows, kind=kind)
+    outer = load_index(data)
+    ours = faiss.downcast_index(outer.index)
+    theirs = faiss.index_factory(DIMENSION, {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}[kind], ours.metric_type)
+    if kind == "sq8":
+        faiss.copy_array_to_vector(faiss.vector_to_array(ours.sq.trained), theirs.sq.trained)
+        theirs.is_trained = True
+    held = faiss.IndexIDMap2(theirs)
+    held.add_with_ids(rows, ids_of(500))
+    assert faiss.serialize_index(held).tobytes() == data
+
+
+@pytest.mark.parametrize("kind", [*DETERMINISTIC, "hnsw-sq8"])
+def test_every_vector_finds_itself(tmp_path, kind):
+    rows = vectors(600)
+    info, data = make(tmp_path / "i", rows, kind=kind)
+    _, found = search(load_index(data), rows[:100], 3)
+    assert (found[:, 0] == ids_of(600)[:100]).mean() >= 0.99
+    assert (info.vectors, info.dimension, info.bytes) == (600, DIMENSION, len(data))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_query_goes_through_the_transform_that_the_index_carries(tmp_path, transform):
+    rows = vectors(900)
+    _, data = make(tmp_path / "i", rows, transform=transform)
+    index = load_index(data)
+    assert index.d == DIMENSION
+    scores, found = search(index, rows[:50], 1)
+    assert (found[:, 0] == ids_of(900)[:50]).all()
+    np.testing.assert_allclose(scores[:, 0], 1, atol=1e-4)
+
+
+def test_principal_components_are_those_of_the_covariance(tmp_path):
+    rows = vectors(900)
+    _, data = make(tmp_path / "i", rows, transform="pca(16)")
+    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    basis = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :16]
+    expected = centred @ basis
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    got = into_space(load_index(data), rows)
+    np.testing.assert_allclose(np.abs(got), np.abs(expected), atol=2e-4)
+
+
+def test_whitened_components_vary_alike(tmp_path):
+    rows = vectors(2000)
+    _, data = make(tmp_path / "i", rows, transform="pca-whiten(24)")
+    spread = into_space(load_index(data), rows).std(axis=0)
+    assert spread.max() / spread.min() < 1.1
+
+
+def history(folder, shas, coverage, training=None, made_by="keys"):
+    return History(folder, made_by, shas, coverage, training)
+
+
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_fifty_random_edits_give_the_bytes_of_a_clean_build(tmp_path, kind):
+    edits = np.random.Generator(np.random.PCG64(7))
+    rows, shas = vectors(900, 32), edits.integers(0, 256, (900, 32)).astype(np.uint8)
+    training = Training("first", 900, 16, "keys")
+    here = edits.random(900) < 0.8
+    copied = 0
+    for number in range(50):
+        turned = edits.random(900) < 0.01
+        here ^= turned
+        changed = np.flatnonzero(here & (edits.random(900) < 0.005))
+        rows[changed], shas[changed] = vectors(len(changed), 32, seed=number), shas[changed] + 1
+        which = np.flatnonzero(here)
+        arguments = {"ids": ids_of(900)[which], "kind": kind, "nlist": 16}
+        known = history(tmp_path / "memory", shas[which], "first" if number == 0 else f"{number}", training)
+        info, grown = make(tmp_path / "grown", rows[which], **arguments, history=known)
+        copied += len(which) - info.encoded
+        os.unlink(tmp_path / "grown")
+        clean_known = history(tmp_path / f"clean{number}", shas[which], "first", training)
+        if kind == "ivf-sq8":
+            (tmp_path / f"clean{number}").mkdir()
+            os.link(tmp_path / "memory" / "codebook", tmp_path / f"clean{number}" / "codebook")
+        _, clean = make(tmp_path / "clean", rows[which], **arguments, history=clean_known)
+        assert sha(grown) == sha(clean), number
+    assert copied > 0 or kind in ("sq8", "hrq")
+
+
+@pytest.mark.parametrize("kind", ["flat", "sqfp16", "sq8", "ivf-sq8"])
+def test_rows_that_stayed_are_copied_and_not_encoded(tmp_path, kind):
+    rows, shas = vectors(1000), np.random.default_rng(1).integers(0, 256, (1000, 32)).astype(np.uint8)
+    rows[990:] = rows[:10] * 0.999
+    training = Training("all", 1000, 16, "keys")
+    first = history(tmp_path / "m", shas[:990], "all", training)
+    make(tmp_path / "a", rows[:990], ids_of(1000)[:990], kind=kind, nlist=16, history=first)
+    asked = []
+    choice = choose_kind(Index(kind=kind, nlist=16), vectors=1000, dimension=DIMENSION)
+
+    def gather(which):
+        asked.append(which)
+        return rows[which]
+
+    later = dataclasses.replace(first, content=shas, coverage_sha256="more")
+    info = build_index(choice, ids_of(1000), gather, tmp_path / "b", history=later)
+    assert info.encoded == 10
+
+
+def test_a_row_whose_tile_changed_is_encoded_again(tmp_path):
+    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
+    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
+    rows[7], shas[7, 0] = rows[8], 1
+    info, data = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b"))
+    assert info.encoded == 1
+    assert data == make(tmp_path / "c", rows)[1]
+
+
+@pytest.mark.parametrize("other", ["descriptors", "kind", "transform"])
+def test_rows_made_otherwise_are_not_copied(tmp_path, other):
+    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
+    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
+    changed = {"kind": "sqfp16"} if other == "kind" else {"transform": "center"} if other == "transform" else {}
+    maker = "other keys" if other == "descriptors" else "keys"
+    info, _ = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b", made_by=maker), **changed)
+    assert info.encoded == 100
+
+
+@pytest.mark.parametrize("harm", ["index", "rows", "truncated"])
+def test_a_damaged_memory_costs_an_encoding_and_never_a_wrong_index(tmp_path, harm):
+    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
+    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
+    path = tmp_path / "m" / ("last.index" if harm == "index" else "last.rows")
+    data = bytearray(path.read_bytes())
+    if harm == "truncated":
+        del data[-9:]
+    else:
+        data[0] ^= 1
+    path.write_bytes(data)
+    info, built = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b"))
+    assert info.encoded == 100
+    assert built == make(tmp_path / "c", rows)[1]
+
+
+def test_the_memory_survives_the_renaming_of_the_index(tmp_path):
+    rows, shas = vectors(10), np.zeros((10, 32), np.uint8)
+    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
+    os.rename(tmp_path / "a", tmp_path / "elsewhere")
+    assert recall(tmp_path / "m") is not None
+
+
+def test_a_codebook_that_is_gone_is_asked_for_and_not_guessed(tmp_path):
+    rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
+    training = Training("yesterday", 300, 16, "keys")
+    with pytest.raises(IndexError_, match="codebook"):
+        make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=history(tmp_path / "m", shas, "today", training))
+
+
+def test_a_damaged_codebook_is_dropped(tmp_path):
+    rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
+    training = Training("today", 300, 16, "keys")
+    known = history(tmp_path / "m", shas, "today", training)
+    _, first = make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=known)
+    codebook = tmp_path / "m" / "codebook"
+    codebook.write_bytes(codebook.read_bytes()[:-1] + b"\0")
+    assert make(tmp_path / "b", rows, kind="ivf-sq8", nlist=16, history=known)[1] == first
+
+
+PROBE = """
+import hashlib, sys, tempfile, pathlib, faiss
+sys.path[:0] = [{here!r}]
+from test_index import DETERMINISTIC, TRANSFORMS, make, vectors
+if {level!r}:
+    faiss.SIMDConfig.set_level(getattr(faiss, "SIMDLevel_" + {level!r}))
+folder = pathlib.Path(tempfile.mkdtemp())
+digest = hashlib.sha256()
+for kind in DETERMINISTIC:
+    for transform in TRANSFORMS:
+        digest.update(make(folder / "i", vectors(3000, 96), kind=kind, transform=transform)[1])
+print(digest.hexdigest())
+"""
+
+
+def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width():
+    level = "NONE" if hasattr(faiss, "SIMDLevel_NONE") else ""
+    hosts = [("1", "Haswell", ""), ("2", "Prescott", level), ("4", "", "")]
+    found = set()
+    for threads, core, simd in hosts:
+        told = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
+        script = PROBE.format(here=str(Path(__file__).parent), level=simd)
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, **told, "PYTHONPATH": path},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found.add(done.stdout.strip())
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_a_row_that_is_not_finite_is_refused_with_its_id(tmp_path, kind, bad):
+    rows = vectors(200)
+    rows[123, 5] = bad
+    with pytest.raises(IndexError_, match="not finite") as refusal:
+        make(tmp_path / "i", rows, kind=kind)
+    assert refusal.value.facts["id"] == ids_of(200)[123]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_row_of_norm_zero_is_refused(tmp_path, transform):
+    rows = vectors(200)
+    rows[3] = 0
+    with pytest.raises(IndexError_, match="zero"):
+        make(tmp_path / "i", rows, transform=transform)
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([1, 2, 2], "twice"),
+        ([1, 3, 2], "ascending"),
+        ([-1, 2, 3], "negative"),
+        ([], "without vectors"),
+    ],
+)
+def test_ids_that_faiss_would_take_silently_are_refused(ids, words):
+    with pytest.raises(IndexError_, match=words):
+        check_ids(np.array(ids, np.int64))
+
+
+def test_ids_beyond_63_bits_are_refused():
+    with pytest.raises(IndexError_, match="int64"):
+        check_ids(np.array([1 << 63], np.uint64))
+
+
+def test_ids_decode_to_the_tile_and_its_heading():
+    base = np.array([geo.pack_id(3, 1, 2, 5, 0), geo.pack_id(4, 7, 7, 0, 0)], np.int64)
+    rows = rows_of(base, np.arange(64, dtype=np.uint8).reshape(2, 32), rotations=4)
+    assert [tuple(geo.unpack_id(int(i))) for i in rows.ids[:4]] == [(3, 1, 2, 5, heading) for heading in range(4)]
+    assert (rows.shas[4:] == np.arange(32, 64)).all()
+
+
+def test_each_heading_is_gathered_from_its_own_store():
+    rows = rows_of(np.array([0, 1 << 14], np.int64), np.eye(2, 32, dtype=np.uint8), rotations=2)
+
+    def store(heading):
+        return lambda keys: np.array([[heading, key[1]] for key in keys], np.float32)
+
+    got = rows.gather([store(0), store(1)])(slice(0, 4))
+    assert got.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert isinstance(rows, Rows)
+
+
+def test_an_index_of_several_headings_finds_the_heading(tmp_path):
+    upright, turned = vectors(200, seed=1), vectors(200, seed=2)
+    rows = rows_of(ids_of(200), np.zeros((200, 32), np.uint8), rotations=2)
+    both = np.stack([upright, turned], axis=1).reshape(400, -1)
+    _, data = make(tmp_path / "i", both, rows.ids)
+    _, found = search(load_index(data), turned[:20], 1)
+    assert (found[:, 0] == ids_of(200)[:20] + 1).all()
+
+
+@pytest.mark.parametrize("kind", [*DETERMINISTIC, "hnsw-sq8"])
+def test_truncated_bytes_are_no_index(tmp_path, kind):
+    _, data = make(tmp_path / "i", vectors(300), kind=kind)
+    for length in (0, 3, 40, len(data) // 2, len(data) - 1):
+        with pytest.raises(IndexError_):
+            load_index(data[:length])
+
+
+def test_bytes_behind_an_index_are_refused(tmp_path):
+    _, data = make(tmp_path / "i", vectors(30))
+    with pytest.raises(IndexError_, match="whole"):
+        load_index(data + b"\0")
+
+
+def test_a_vector_cannot_claim_more_bytes_than_the_file_has(tmp_path):
+    _, data = make(tmp_path / "i", vectors(300))
+    place = data.index((300 * DIMENSION).to_bytes(8, "little"))
+    hostile = data[:place] + (1 << 36).to_bytes(8, "little") + data[place + 8 :]
+    before = faiss.get_deserialization_vector_byte_limit()
+    with pytest.raises(IndexError_):
+        load_index(hostile)
+    assert faiss.get_deserialization_vector_byte_limit() == before
+
+
+def test_a_loaded_index_keeps_its_buffer_alive(tmp_path):
+    rows = vectors(300)
+    index = load_index(make(tmp_path / "i", rows)[1])
+    junk = [os.urandom(1 << 16) for _ in range(64)]
+    assert (search(index, rows[:9], 1)[1][:, 0] == ids_of(300)[:9]).all()
+    assert len(junk) == 64
+
+
+def test_a_query_of_another_length_or_not_finite_is_refused(tmp_path):
+    index = load_index(make(tmp_path / "i", vectors(30))[1])
+    with pytest.raises(IndexError_, match="components"):
+        search(index, np.ones((1, DIMENSION + 1), np.float32), 1)
+    with pytest.raises(IndexError_, match="finite"):
+        search(index, np.full((1, DIMENSION), np.nan, np.float32), 1)
+
+
+def test_an_index_of_another_metric_is_refused():
+    other = faiss.IndexFlatL2(4)
+    other.add(np.eye(4, dtype=np.float32))
+    with pytest.raises(IndexError_, match="inner product"):
+        load_index(faiss.serialize_index(other).tobytes())
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 4], [0, 0, 0, 5], [0, 0, 0, 0, 2, 3], [1, 0]])
+def test_tables_of_list_sizes_are_read_as_they_are_written(sizes):
+    table = list_sizes(np.array(sizes, np.int64))
+    assert read_list_sizes(table + b"rest", len(sizes)).tolist() == sizes
+    assert read_list_sizes(table[:-1], len(sizes)) is None
+
+
+MEMORY = """
+import pathlib, resource, sys
+sys.path[:0] = [{here!r}]
+import numpy as np
+from test_index import ids_of, vectors
+from provisioning.config.schema import Index
+from provisioning.index import choose_kind
+from provisioning.index.build import build_index
+some = vectors(4096, 512)
+count = 100_000
+def gather(which):
+    rows = np.arange(which.start, which.stop) if isinstance(which, slice) else which
+    return some[rows % 4096]
+def anonymous():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) * 1024
+choice = choose_kind(Index(kind={kind!r}), vectors=count, dimension=512)
+build_index(choice, ids_of(256), gather, pathlib.Path({out!r}))
+import threading, time
+peak, before, stop = [0], anonymous(), []
+def watch():
+    while not stop:
+        peak[0] = max(peak[0], anonymous()); time.sleep(0.002)
+watcher = threading.Thread(target=watch); watcher.start()
+build_index(choice, ids_of(count), gather, pathlib.Path({out!r}))
+stop.append(1); watcher.join()
+print((peak[0] - before) >> 20)
+"""
+
+
+@pytest.mark.parametrize("kind", ["flat", "sqfp16"])
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="anonymous memory is read from /proc")
+def test_a_streamed_index_is_built_in_the_memory_of_a_few_blocks(tmp_path, kind):
+    script = MEMORY.format(here=str(Path(__file__).parent), kind=kind, out=str(tmp_path / "i"))
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) <= 64
