@@ -69,7 +69,7 @@ def test_live_line_shows_share_rate_and_remaining_time_and_leaves_no_trace(clock
     console.task_ended("descriptors")
     listener.close()
     shown = stream.getvalue().split(CLEAR_LINE)
-    assert "descriptors  300 of 500 tiles  100 tiles/s  2 s left" in shown[-2]
+    assert "300 of 500  2 s left  100 tiles/s" in shown[-2]
     assert shown[-1] == "descriptors              2.00 s, 100 a second\n"
     assert all("\n" not in line for line in shown[:-1])
 
@@ -207,11 +207,11 @@ def test_console_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("done", "total", "unit", "rate", "line"),
     [
-        (0, 0, "s", 0, "engine:x  0 s"),
-        (0, 0, "", 0, "engine:x  0"),
-        (12, 0, "tiles", 0, "engine:x  12 tiles"),
-        (5, 10, "", 2.5, "[############............]  engine:x  5 of 10  2.5 items/s  2 s left"),
-        (130, 60, "s", 0, "[########################]  engine:x  2:10 min, 60 s last time"),
+        (0, 0, "s", 0, "engine:x                 0 s"),
+        (0, 0, "", 0, "engine:x                 0"),
+        (12, 0, "tiles", 0, "engine:x                 12 tiles"),
+        (5, 10, "", 2.5, "engine:x                 [########........]  5 of 10  2 s left  2.5 items/s"),
+        (130, 60, "s", 0, "engine:x                 [################]  2:10 min, 60 s last time"),
     ],
 )
 def test_progress_line(done, total, unit, rate, line):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-BAR_WIDTH = 24
+NAME_WIDTH = 24
+BAR_WIDTH = 16
 BLOCKS = "▏▎▍▌▋▊▉█"
 
 
@@ -11,14 +12,15 @@ def progress_line(task: str, *, done: int, total: int, unit: str, rate: float = 
 
     Unit "s" means a duration, with `total` that of the last time, or 0.
     """
+    name, bar = f"{task:<{NAME_WIDTH}}", _share_bar(done, total, fancy=fancy)
     if unit == "s":
         last = f", {duration(total)} last time" if total > 0 else ""
-        return f"{_share_bar(done, total, fancy=fancy)}{task}  {duration(done)}{last}"
+        return f"{name} {bar}{duration(done)}{last}"
     if total <= 0:
-        return f"{task}  {done} {unit}".rstrip()
-    left = f"  {duration((total - done) / rate)} left" if rate > 0 else ""
-    speed = f"  {_rate(rate)} {unit or 'items'}/s" if rate > 0 else ""
-    return f"{_share_bar(done, total, fancy=fancy)}{task}  {done} of {total} {unit}".rstrip() + speed + left
+        return f"{name} {done} {unit}".rstrip()
+    if rate <= 0:
+        return f"{name} {bar}{done} of {total} {unit}".rstrip()
+    return f"{name} {bar}{done} of {total}  {duration((total - done) / rate)} left  {_rate(rate)} {unit or 'items'}/s"
 
 
 def _share_bar(done: int, total: int, *, fancy: bool) -> str:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import TextIO
 
 from provisioning import events
-from provisioning.console.bar import progress_line
+from provisioning.console.bar import NAME_WIDTH, progress_line
 from provisioning.console.listener import Listener, fields_of, kind_of, words
 from provisioning.outcome import BuildReport
 
 REDRAW_EVERY_S = 0.1
-NAME_WIDTH = 24
 CLEAR_LINE = "\r\x1b[2K"
 COLOURS = {"SUCCESS": "32", "IDEMPOTENT_NO_OP": "32", "FAILURE": "31", "warning": "33"}
 

@@ -16,14 +16,15 @@ from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
 from provisioning.descriptors.receipts import write_receipt
+from provisioning.descriptors.remote import Job
 from provisioning.descriptors.results import Results
 from provisioning.descriptors.sight import Sight, Unit
 from provisioning.descriptors.store import DescriptorStore
-from provisioning.engines import Backend
+from provisioning.engines import Backend, Network
 from provisioning.errors import DescriptorError
 from provisioning.events import progress
 from provisioning.files import require_local_filesystem
-from provisioning.hashing import Sha256
+from provisioning.hashing import Sha256, sha256_bytes
 from provisioning.tiles import Tile, iter_tiles, last_corpus, open_reader
 
 CHUNK = 4096
@@ -60,11 +61,10 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         turns = headings(flight.index.rotations)
         sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
         total = corpus.count * len(keys) if corpus else 0
-        results = Results(stores, lambda done: progress("descriptors", done, total, unit="tile"))
+        results = Results(stores, lambda done: progress("descriptors", done, total, unit="tiles"))
         passed = Passed()
-        batches = batches_of(missing_units(iter_tiles(flight), results, passed), flight.engine.batch)
-        layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
-        layout(batches, network, sight, results, threads=_threads(flight), batch=flight.engine.batch)
+        units = missing_units(iter_tiles(flight), results, passed)
+        _run(flight, units, network, sight, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
         results.require_all(backbone.onnx)
@@ -73,6 +73,37 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         for key in keys:
             write_receipt(store_path(flight), key, corpus.coverage_sha256)
     return Described(results.computed, passed.count, network.dimension)
+
+
+def _run(
+    flight: Flight,
+    units: Iterable[Unit],
+    network: Network,
+    sight: Sight,
+    results: Results,
+    *,
+    engine: bytes,
+    backend: Backend,
+) -> None:
+    """Put `units` through the network with the layout that this host, or a fleet of its like, is fastest with."""
+    settings, batch = flight.descriptors, flight.engine.batch
+    if settings.executor == "dask":
+        from provisioning.descriptors.fleet import spread
+
+        job = Job(
+            engine_sha256=sha256_bytes(engine),
+            host=backend.probe(),
+            custom_ops=flight.descriptor_backbone.custom_ops,
+            headings=sight.headings,
+            how=sight.how,
+            max_pixels=sight.max_pixels,
+            batch=batch,
+        )
+        tasks = batches_of(units, settings.task_tiles)
+        spread(tasks, network, sight, results, job=job, engine=engine, scheduler=settings.scheduler)
+        return
+    layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
+    layout(batches_of(units, batch), network, sight, results, threads=_threads(flight), batch=batch)
 
 
 def _threads(flight: Flight) -> int:

@@ -1,0 +1,172 @@
+"""Make docs/screenshots/: the report in every form it is read in, and a terminal during a build.
+
+`python docs/screenshots.py [DIR]` needs Chromium, and pdftoppm for the printed page. The imagery is the demo's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def chromium() -> str | None:
+    """Return the path of a Chromium, or None."""
+    return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+
+
+def browse(page: Path, *words: str) -> str:
+    """Open `page` in a headless browser with a profile of its own; return what it wrote to standard output."""
+    browser = chromium()
+    if browser is None:
+        raise SystemExit("no Chromium found: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, *FLAGS, f"--user-data-dir={profile}", *words, page.absolute().as_uri()]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return done.stdout
+
+
+def shoot(page: Path, picture: Path, *, width: int, height: int, dark: bool = False) -> None:
+    """Write a screenshot of `page`."""
+    scheme = ("--blink-settings=preferredColorScheme=0",) if dark else ()
+    browse(page, *scheme, f"--window-size={width},{height}", f"--screenshot={picture}")
+
+
+def print_pages(page: Path, stem: Path) -> list[Path]:
+    """Print `page` as PDF and return pictures of its sheets."""
+    pdf = stem.with_suffix(".pdf")
+    browse(page, "--no-pdf-header-footer", f"--print-to-pdf={pdf}")
+    subprocess.run(["pdftoppm", "-r", "70", "-png", str(pdf), str(stem)], check=True)
+    pdf.unlink()
+    return sorted(stem.parent.glob(f"{stem.name}-*.png"))
+
+
+def reports(work: Path) -> tuple[Path, Path]:
+    """Write two reports over the demo imagery: a complete one, and one with gaps and a route."""
+    sys.path.insert(0, str(ROOT))
+    from provisioning import demo, report
+    from tests import report_models
+
+    demo.write_demo_tiles(work / "tiles")
+    complete, gaps = work / "complete.html", work / "gaps.html"
+    complete.write_bytes(report.render(report_models.model(work / "tiles")))
+    model = report_models.model(work / "tiles", keep=_kept, routes=(report_models.ROUTE,))
+    skipped = tuple(report.SkippedTile(16, 34_150 + x, 22_960, "satellite", "truncated JPEG") for x in range(3))
+    gaps.write_bytes(report.render(dataclasses.replace(model, skipped=skipped)))
+    return complete, gaps
+
+
+def _kept(place: tuple[int, int, int]) -> bool:
+    zoom, x, y = place
+    in_hole = 34_147 < x < 34_153 and 22_960 < y < 22_963
+    return zoom == 15 or not (in_hole or (7 * x + 13 * y) % 29 == 0)
+
+
+def showing(page: Path, view: str) -> Path:
+    """Return a copy of a report in which another view of the map is chosen."""
+    text = page.read_text().replace(' checked><label for="show-imagery">', '><label for="show-imagery">')
+    copy = page.with_name(f"{page.stem}-{view}.html")
+    copy.write_text(text.replace(f'id="show-{view}"', f'id="show-{view}" checked'))
+    return copy
+
+
+def terminal(work: Path) -> Path:
+    """Run a build in a pseudo-terminal and return a page with its screen: while it works, and at the end."""
+    cache = _slow_cache(work)
+    doit = [sys.executable, "-m", "doit"]
+    frames = "".join(_pty_output(doit, cache)).split("\r\x1b[2K")
+    working = [number for number, frame in enumerate(frames) if " left" in frame]
+    during, end = _screen(frames[: working[len(working) // 2] + 1]), _screen(frames)
+    again = _screen("".join(_pty_output(doit, cache)).split("\r\x1b[2K"))
+    page = work / "terminal.html"
+    style = "body{margin:0;padding:24px;background:#14181a;color:#e7e9e4;font:15px/1.45 'DejaVu Sans Mono',monospace}"
+    style += "pre{margin:0 0 28px;white-space:pre-wrap}.g{color:#7fd49a}.r{color:#ff8a80}.y{color:#f0b35a}"
+    screens = "".join(f"<pre>$ doit\n{screen}</pre>" for screen in (during, end, again))
+    page.write_text(f"<!doctype html><meta charset=utf-8><style>{style}</style>{screens}")
+    return page
+
+
+def _slow_cache(work: Path) -> Path:
+    """Return a cache whose descriptors take some seconds: each tile at four headings, one thread."""
+    from provisioning.cli.init import create_cache
+
+    os.environ["XDG_CONFIG_HOME"] = str(work / "config")
+    cache = work / "valley"
+    create_cache(cache, tiles=work / "tiles")
+    text = (cache / "flight.toml").read_text()
+    for before, after in (("# rotations = 1", "rotations = 4"), ("# threads = 0", "threads = 1")):
+        text = text.replace(before, after)
+    (cache / "flight.toml").write_text(text)
+    return cache
+
+
+def _pty_output(command: list[str], folder: Path) -> Iterator[str]:
+    """Yield what `command` writes to a terminal of 100 columns."""
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execve(command[0], command, environment)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
+    while select.select([master], [], [], 120)[0]:
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # the terminal is gone with its last process
+            break
+        if not data:
+            break
+        yield data.decode(errors="replace")
+    os.waitpid(pid, 0)
+
+
+def _screen(frames: list[str]) -> str:
+    """Return what stays on the screen, as HTML: a frame without a line end is replaced by the next."""
+    *gone, last = frames
+    text = "".join(frame for frame in gone if frame.endswith("\n")) + last
+    shown = escape(text.replace("\r", ""))
+    for code, style in (("32", "g"), ("31", "r"), ("33", "y")):
+        shown = shown.replace(f"\x1b[{code}m", f'<span class="{style}">')
+    return re.sub(r"\x1b\[0m", "</span>", shown)
+
+
+def main() -> int:
+    """Make every picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "screenshots")
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        complete, gaps = reports(Path(name))
+        shoot(complete, folder / "light.png", width=1280, height=1500)
+        shoot(gaps, folder / "dark-gaps-route.png", width=1280, height=1500, dark=True)
+        shoot(showing(gaps, "dates"), folder / "dates.png", width=1280, height=1500)
+        shoot(showing(gaps, "coverage"), folder / "coverage.png", width=1280, height=1500)
+        shoot(gaps, folder / "phone.png", width=390, height=2200)
+        print_pages(gaps, folder / "print")
+        shoot(terminal(Path(name)), folder / "terminal.png", width=1080, height=580)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
