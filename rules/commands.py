@@ -24,11 +24,13 @@ from provisioning import console, history, publish, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.errors import Error
+from provisioning.files import make_dirs
 from provisioning.lock import build_lock
 from provisioning.outcome import BuildReport
 from provisioning.request import read_request
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
+from rules.tasks import database
 
 FAILED = 1
 NOT_STARTED = 3
@@ -53,8 +55,9 @@ class Guarded:
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command; 3 where it could not start."""
+        self.cache = cache_of(self, params)
         try:
-            with sole_builder(read_flight(cache_of(self, params))):
+            with sole_builder(read_flight(self.cache)):
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
         except Error as error:
             print(f"ERROR: {error}", file=sys.stderr)
@@ -86,7 +89,7 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
     ) -> None:
         super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
         if not pos_args:
-            steps.reset(Path(self.dep_manager.name).parent.parent, tell=print, dryrun=dryrun)
+            steps.reset(self.cache, tell=print, dryrun=dryrun)
 
 
 LOG_OPTION = {
@@ -132,7 +135,8 @@ class Run(DoitRun):  # type: ignore[misc]
         try:
             if _asks_for_tiles(args):
                 steps.survey(flight)
-            params["reporter"] = self.collector
+            make_dirs(flight.build_dir)
+            params["reporter"], params["dep_file"] = self.collector, database(flight.root)
             rc = int(super().execute(params, args))
             if self.collector.ran and not self.collector.failure:
                 history.remember(read_request(flight.root), self.collector.seconds())

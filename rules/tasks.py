@@ -106,13 +106,19 @@ class Tasks:
         return rule(steps.publish_staged, given={"request": self.request}, after=["manifest"])
 
 
+def database(root: Path) -> str:
+    """Return doit's database: in `.build`, or in memory for a `doit list` before anything was built."""
+    build_dir = root / ".build"
+    return str(build_dir / "doit.sqlite") if build_dir.is_dir() else ":memory:"
+
+
 def namespace(tasks: Tasks) -> dict[str, object]:
     """Return what a dodo.py must contain: doit's settings and the task creators of `tasks`."""
     creators = {name: getattr(tasks, name) for name in dir(Tasks) if name.startswith("task_")}
     return {
         "DOIT_CONFIG": {
             "backend": "sqlite3",  # the only backend that survives a kill while it writes (measured)
-            "dep_file": str(tasks.root / ".build" / "doit.sqlite"),
+            "dep_file": database(tasks.root),
             "verbosity": 2,
         },
         **creators,
