@@ -185,7 +185,8 @@ def hole_note(gaps: ZoomGaps) -> str:
     box = hole.bbox
     lat, lon = (box.south + box.north) / 2e7, (box.west + (box.east - box.west) % TURN_E7 / 2) / 1e7
     lon = lon - 360 if lon > 180 else lon
-    text = f"{gaps.hole_count} holes, the largest {hole.size_mm / 1000:,.0f} m long around {lat:.5f}, {lon:.5f}"
+    holes_there = "1 hole" if gaps.hole_count == 1 else f"{gaps.hole_count} holes, the largest"
+    text = f"{holes_there}, {hole.size_mm / 1000:,.0f} m long, around {lat:.5f}, {lon:.5f}"
     if at is None:
         return text
     return f"{text}, {at.off_m:,} m from the route on leg {at.leg}, {at.along_m / 1000:,.1f} km after the start"

@@ -50,7 +50,7 @@ class MBTiles:
         self._all: list[sqlite3.Connection] = []
         with self._translated():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
-        if "tiles" not in tables:
+        if b"tiles" not in tables:
             raise self._error("it has no table or view named tiles")
         if str(self.metadata().get("format", "")).lower() in ("pbf", "mvt"):
             raise self._error("it holds vector tiles (format pbf); imagery is needed")
