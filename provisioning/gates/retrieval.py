@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.descriptors.store import DescriptorStore
+from provisioning.errors import GateError
 from provisioning.gates.kept import kept
 from provisioning.gates.perturb import PERTURBATIONS
 from provisioning.gates.subject import Subject
@@ -48,6 +49,11 @@ def look(subject: Subject) -> Views:
     keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in PERTURBATIONS]
     flat = [key for group in keys for key in group]
     described = _described(subject, flat)
+    if not np.isfinite(described).all():
+        raise GateError(
+            "the network gives a descriptor that is not finite for a perturbed tile",
+            next_step="compile it with precision fp32, or keep the overflowing nodes in fp32 with keep_fp32",
+        )
     _, ids = search(subject.index, described, NEIGHBOURS)
     shape = (len(PERTURBATIONS), len(rows))
     return Views(
