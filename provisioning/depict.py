@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from provisioning import contents, index, signing, tiles
+from provisioning import contents, engines, index, signing, tiles
 from provisioning.errors import TileError
 from provisioning.geo import tile_at
 from provisioning.report import (
@@ -42,8 +42,17 @@ def report_model(request: Request) -> ReportModel:
         ),
         skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
         changes=changes(published.manifest if published else None, draft),
+        notes=tuple(_notes(request)),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
     )
+
+
+def _notes(request: Request) -> Iterator[str]:
+    """Yield what the compilers told about the layers of their engines."""
+    for network in request.networks:
+        compiled = engines.read_compiled(network.engine.path)
+        if compiled and (note := engines.layers_note(network.name, compiled.facts)):
+            yield note
 
 
 def _maps(request: Request, area: Area) -> Iterator[TileMap]:

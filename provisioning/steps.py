@@ -34,7 +34,7 @@ from provisioning.errors import (
     TileError,
     VerificationError,
 )
-from provisioning.files import make_dirs, remove_tree, reported
+from provisioning.files import make_dirs, remove_tree, reported, write_durably
 from provisioning.hashing import sha256_bytes
 from provisioning.outcome import BuildReport, write_report
 from provisioning.request import MAP_FILE, REPORT_FILE, NetworkRequest, Request
@@ -102,6 +102,7 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         with making(network.engine) as output:
             log = flight.build_dir / "log" / f"engine-{network.name}.log"
             compiled = engines.compile_engine(spec, output, log=log)
+            write_durably(engines.compiled_path(network.engine.path), compiled.to_json().encode())
     except Error as error:
         events.event("engine.failure", model=network.name, reason=error.what)
         raise

@@ -11,7 +11,16 @@ import time
 import pytest
 
 from provisioning.config import Backbone, Engine
-from provisioning.engines import HostTuple, OnnxRuntime, compile_engine, engine_spec
+from provisioning.engines import (
+    Compiled,
+    HostTuple,
+    OnnxRuntime,
+    compile_engine,
+    compiled_path,
+    engine_spec,
+    layers_note,
+    read_compiled,
+)
 from provisioning.errors import EngineError
 from tests import networks
 
@@ -185,3 +194,22 @@ def test_files_in_the_cache_directory_are_never_imported_by_a_compile(tmp_path, 
     spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
     compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
     assert (tmp_path / "engine").is_file()
+
+
+def test_what_a_compile_told_is_read_back_beside_its_engine(tmp_path):
+    engine = tmp_path / "net.engine"
+    told = Compiled(1.25, {"layers": {"count": 2, "types": {"Conv": 2}, "outputs": {"Half": 1}}, "bytes": 7})
+    compiled_path(engine).write_text(told.to_json())
+    assert read_compiled(engine) == told
+    assert layers_note("net", told.facts) == "net: 2 layers (2 Conv, 1 Half)"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"elapsed_s": "x", "facts": {}}', b'{"facts": 1}'])
+def test_record_of_a_compile_that_cannot_be_read_is_none(tmp_path, content):
+    if content is not None:
+        compiled_path(tmp_path / "e").write_bytes(content)
+    assert read_compiled(tmp_path / "e") is None
+
+
+def test_compile_that_told_of_no_layers_has_no_note():
+    assert layers_note("net", {"level": "extended"}) is None

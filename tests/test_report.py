@@ -89,6 +89,11 @@ def test_every_section_shows_its_facts(complete):
         assert fact in text, fact
 
 
+def test_what_the_compiler_told_of_layers_is_shown_and_escaped(complete):
+    page = report.render(dataclasses.replace(complete, notes=("net: 3 layers (2 Conv, 1 <Half>)",))).decode()
+    assert "net: 3 layers (2 Conv, 1 &lt;Half&gt;)" in page
+
+
 def test_gaps_are_counted_in_words_in_the_table_and_in_the_map_description(gappy):
     missing = sum(c.expected - c.present for c in gappy.manifest.tiles.per_zoom.values())
     page = Page(report.render(gappy))

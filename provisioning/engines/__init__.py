@@ -1,9 +1,10 @@
 """Engines: a backbone compiled for exactly one host, by ONNX Runtime, TensorRT or TensorRT-RTX."""
 
-from provisioning.engines.compile import Compiled, compile_engine
+from provisioning.engines.compile import Compiled, compile_engine, compiled_path, read_compiled
 from provisioning.engines.facts import engine_facts, engine_spec
 from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity, reference_network, runnable
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
+from provisioning.engines.layers import layers_note
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
 from provisioning.engines.ort import OnnxNetwork, OnnxRuntime
 from provisioning.engines.selection import select
@@ -30,12 +31,15 @@ __all__ = [
     "batch_invariance",
     "batch_profile",
     "compile_engine",
+    "compiled_path",
     "engine_facts",
     "engine_name",
     "engine_spec",
+    "layers_note",
     "make_typed",
     "measure_fidelity",
     "parse_engine_name",
+    "read_compiled",
     "reference_network",
     "runnable",
     "select",

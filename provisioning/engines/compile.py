@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning import events
+from provisioning import events, lock
 from provisioning.engines.spec import EngineSpec
 from provisioning.errors import EngineError
 
@@ -30,10 +30,28 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compile tells besides its engine."""
+    """What a compile tells besides its engine: digests of the timing cache, layers, the version in the plan."""
 
     elapsed_s: float
     facts: Mapping[str, object]
+
+    def to_json(self) -> str:
+        """Return the text that `read_compiled` reads."""
+        return json.dumps({"elapsed_s": round(self.elapsed_s, 3), "facts": self.facts}, indent=1, sort_keys=True)
+
+
+def compiled_path(engine: Path) -> Path:
+    """Return where the record of the compile of `engine` is kept: beside it."""
+    return engine.with_name(engine.name + ".compiled.json")
+
+
+def read_compiled(engine: Path) -> Compiled | None:
+    """Return the record of the compile of `engine`, or None where there is none that can be read."""
+    try:
+        kept = json.loads(compiled_path(engine).read_bytes())
+        return Compiled(float(kept["elapsed_s"]), dict(kept["facts"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
@@ -72,6 +90,7 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
         stderr=log,
         env=environment,
         cwd="/",  # Python imports from the directory it starts in: never from a cache directory
+        pass_fds=lock.descriptors(),  # should it outlive us for a moment, the next build waits for it
         start_new_session=True,  # Ctrl-C reaches us alone; we stop the compile in order
     )
     assert child.stdin is not None

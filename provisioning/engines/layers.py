@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from provisioning.engines.cuda import query_gpu
@@ -32,3 +33,12 @@ def layer_summary(text: str) -> dict[str, object]:
     outputs = [out for layer in detailed for out in layer.get("Outputs", [])]
     formats = Counter(str(out.get("Format/Datatype", "?")) for out in outputs)
     return {"count": len(layers), "types": dict(sorted(types.items())), "outputs": dict(sorted(formats.items()))}
+
+
+def layers_note(model: str, facts: Mapping[str, object]) -> str | None:
+    """Return one sentence on the layers that a compile told of, or None where it told of none."""
+    told = facts.get("layers")
+    if not isinstance(told, dict):
+        return None
+    counted = [f"{count} {name}" for part in ("types", "outputs") for name, count in dict(told.get(part, {})).items()]
+    return f"{model}: {told.get('count')} layers" + (f" ({', '.join(counted)})" if counted else "")

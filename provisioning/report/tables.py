@@ -57,9 +57,8 @@ def engines(model: ReportModel) -> str:
         for engine in model.manifest.engines
     ]  # fmt: skip
     headings = ("Model", "Role", "Precision", "Input", "Bytes", "SHA-256 of its ONNX")
-    return section(
-        "engines", "Engines", table("Networks, compiled for " + " ".join(model.manifest.host), headings, rows)
-    )
+    networks = table("Networks, compiled for " + " ".join(model.manifest.host), headings, rows)
+    return section("engines", "Engines", networks, *(paragraph(note, "soft") for note in model.notes))
 
 
 def index(model: ReportModel) -> str:
