@@ -6,7 +6,6 @@ rename of `current` → fsync → counter → prune. Whatever is cut off in betw
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -178,11 +177,7 @@ def _line(sha256: Sha256) -> bytes:
 
 def _numbers(directory: Path) -> list[int]:
     """Return the numbers of the generations in `directory`, ascending."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+    return sorted(int(name) for name in _listed(directory) if _NUMBER.fullmatch(name))
 
 
 def _current_number(cache: Path) -> int | None:
@@ -319,24 +314,38 @@ def _remove_generation(cache: Path, number: int) -> None:
 
 
 def _clear(directory: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(directory):
-            _remove(directory / name)
+    for name in _listed(directory):
+        _remove(directory / name)
 
 
 def _remove_temporaries(cache: Path) -> None:
-    """Remove every temporary name that this package makes: beside `current`, in `.build`, its stage and its stores."""
-    places = [cache, cache / ".build", _stage_dir(cache), *_store_directories(cache / ".build" / "store")]
-    for place in places:
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(place):
-                if name.startswith(TEMPORARY):
-                    _remove(place / name)
+    """Remove what unfinished writers left beside `current` and in `.build`."""
+    for name in os.listdir(cache):
+        if name.startswith(TEMPORARY):
+            _remove(cache / name)
+    for name in _listed(cache / ".build"):
+        _remove_below(cache / ".build" / name, shared=name == "descriptors")
 
 
-def _store_directories(store: Path) -> list[Path]:
+def _remove_below(path: Path, *, shared: bool) -> None:
+    """Remove temporary names at and below `path`; in a store that another cache may use, only those of dead writers."""
+    if path.name.startswith(TEMPORARY):
+        if not (shared and _writer_lives(path.name)):
+            _remove(path)
+    elif os.path.isdir(path) and not os.path.islink(path):
+        for name in _listed(path):
+            _remove_below(path / name, shared=shared)
+
+
+def _writer_lives(temporary: str) -> bool:
+    """Tell whether the process that made this temporary name is another one that still runs."""
+    pid = temporary.removeprefix(TEMPORARY).partition("-")[0]
+    return pid.isdigit() and int(pid) != os.getpid() and os.path.exists(f"/proc/{pid}")
+
+
+def _listed(directory: Path) -> list[str]:
     try:
-        return [store / name for name in os.listdir(store) if os.path.isdir(store / name)]
+        return os.listdir(directory)
     except FileNotFoundError:
         return []
 
