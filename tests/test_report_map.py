@@ -167,3 +167,28 @@ def test_geojson_gaps_are_counterclockwise_and_cover_what_is_missing(present):
         assert north > south
         area += (east - west) / (360 / 256)
     assert round(area) == 41 * 41 - len(set(present))
+
+
+CORRIDOR = [report.Run(360, 533, 534), report.Run(361, 534, 536)]
+
+
+def test_a_corridor_is_outlined_by_its_tiles_not_by_its_bounding_box():
+    tiles = report.tile_map(10, CORRIDOR, [])
+    model = report.ReportModel(manifest=report_models.manifest(WHOLE, {}), maps=(tiles,))
+    outline = draw_map(model, tiles, name="m").partition('class="outline" d="')[2].partition('"')[0]
+    assert (
+        outline.count("h") == 4
+    )  # above the first row; below its left tile; above the right two; below the second row
+    assert outline.count("v") == 4
+
+
+def test_geojson_area_of_a_corridor_is_its_tiles():
+    tiles = report.tile_map(10, CORRIDOR, [])
+    area = _features(report.coverage_geojson(bbox=WHOLE, maps=[tiles]))["area"]
+    assert len(area["geometry"]["coordinates"]) == 2
+
+
+def test_gaps_come_finest_zoom_first():
+    maps = [report.tile_map(zoom, [report.Run(0, 0, 0)], []) for zoom in (9, 11, 10)]
+    collection = json.loads(report.coverage_geojson(bbox=WHOLE, maps=maps))
+    assert [f["properties"]["zoom"] for f in collection["features"] if f["properties"]["role"] == "gaps"] == [11, 10, 9]

@@ -90,7 +90,7 @@ def draw_map(model: ReportModel, tiles: TileMap, *, name: str, imagery: bool = T
         f'</title><desc id="{name}-desc">{escape(describe(model, tiles))}</desc>',
         _hatch(name),
         *_ground(tiles, frame, name, model.mosaic if imagery else None),
-        *(f'<path class="outline" d="{_line(ring, frame)}z"/>' for ring in _rings(model)),
+        f'<path class="outline" d="{_outline(model, tiles, frame)}"/>',
         *_lines(model, frame),
         _takeoff(model, frame),
         "</svg>",
@@ -160,11 +160,35 @@ def _dates(tiles: TileMap, frame: Frame) -> Iterator[str]:
         yield f'<path class="date d{number}" d="{cells_path(cells, frame)}"/>'
 
 
-def _rings(model: ReportModel) -> tuple[tuple[LonLat, ...], ...]:
+def _outline(model: ReportModel, tiles: TileMap, frame: Frame) -> str:
+    """Return path data around the area: as it was drawn, its bounding box, or its tiles where they do not fill that."""
     if model.outline:
-        return model.outline
+        return "".join(_line(ring, frame) + "z" for ring in model.outline)
+    if not tiles.is_rectangle:
+        return borders_path(tiles.cells, frame)
     west, south, east, north = model.manifest.area.bbox_e7
-    return (tuple(LonLat(lon, lat) for lon, lat in ((west, north), (east, north), (east, south), (west, south))),)
+    corners = ((west, north), (east, north), (east, south), (west, south))
+    return _line((LonLat(*corner) for corner in corners), frame) + "z"
+
+
+def borders_path(cells: Iterable[Cell], frame: Frame) -> str:
+    """Return SVG path data along every edge that parts a cell from what is no cell; edges in a row become one line."""
+    places = {(cell.x, cell.y) for cell in cells}
+    across = {(y + side, x) for x, y in places for side in (0, 1) if (x, y + 2 * side - 1) not in places}
+    down = {(x + side, y) for x, y in places for side in (0, 1) if (x + 2 * side - 1, y) not in places}
+    lines = [(x, y, "h", count) for y, x, count in _straight(across)]
+    lines += [(x, y, "v", count) for x, y, count in _straight(down)]
+    return "".join(
+        f"M{_n((x - frame.left) * frame.scale)} {_n((y - frame.top) * frame.scale)}{along}{_n(count * frame.scale)}"
+        for x, y, along, count in lines
+    )
+
+
+def _straight(edges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Join unit edges (line, position) that follow each other into (line, first position, count)."""
+    for _, run in groupby(enumerate(sorted(edges)), key=lambda item: (item[1][0], item[1][1] - item[0])):
+        joined = [edge for _, edge in run]
+        yield *joined[0], len(joined)
 
 
 def _line(points: Iterable[LonLat], frame: Frame) -> str:

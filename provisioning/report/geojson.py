@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from provisioning import geo
@@ -26,7 +26,8 @@ def coverage_geojson(
     Its features are the area, the gaps of each zoom level that has any, the routes and the take-off point; the
     property `role` says which.
     """
-    features = [_feature("area", _multipolygon(_area_rings(bbox, tuple(outline))))]
+    maps = sorted(maps, key=lambda tiles: -tiles.zoom)
+    features = [_feature("area", _multipolygon(_area_rings(bbox, tuple(outline), maps)))]
     features += [_gaps(tiles) for tiles in maps if _missing(tiles)]
     features += [_feature("route", {"type": "LineString", "coordinates": _points(route)}) for route in routes]
     if takeoff is not None:
@@ -57,9 +58,13 @@ def _degrees(e7: int) -> float:
     return e7 / 10_000_000
 
 
-def _area_rings(bbox: BBox, outline: tuple[tuple[LonLat, ...], ...]) -> Iterator[tuple[LonLat, ...]]:
+def _area_rings(
+    bbox: BBox, outline: tuple[tuple[LonLat, ...], ...], maps: Sequence[TileMap]
+) -> Iterator[tuple[LonLat, ...]]:
     if outline:
         yield from outline
+    elif maps and not maps[0].is_rectangle:  # a corridor or a polygon: its tiles at the finest zoom level
+        yield from map(_rectangle, _boxes(maps[0].cells, maps[0].level))
     elif bbox.west <= bbox.east:
         yield _rectangle(bbox)
     else:  # RFC 7946, 3.1.9: cut at the antimeridian

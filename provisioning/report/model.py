@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from provisioning.angles import Origin
@@ -36,6 +36,12 @@ class TileMap:
     zoom: int
     level: int
     cells: tuple[Cell, ...]
+
+    @property
+    def is_rectangle(self) -> bool:
+        """Whether the area at this zoom level is a whole rectangle of tiles."""
+        columns, rows = {cell.x for cell in self.cells}, {cell.y for cell in self.cells}
+        return len(self.cells) == len(columns) * len(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +91,14 @@ class ReportModel:
     manifest     the draft Manifest with its hash; `other` need not list the report itself
     index_reason why this kind of index was chosen, one sentence
     maps         one TileMap for each zoom level; the finest is drawn large
-    outline      rings of the area, each closed or not; empty: the bounding box
+    outline      rings of the area, each closed or not; empty: the bounding box, or where it is not filled, the tiles
     routes       mission lines over the map
     sources      in the order of the Manifest
     skipped      tiles left out under `tiles.on_error = "skip"`, in the order of the corpus
     changes      against the generation before; None: this is the first
     key_fingerprint  SHA-256 of the raw public key, hex
+    notes        sentences worth reading about the engines
+    notes        sentences about the engines: what their layers are, where the compiler told
     """
 
     manifest: Manifest
@@ -103,7 +111,7 @@ class ReportModel:
     skipped: tuple[SkippedTile, ...] = ()
     changes: tuple[Change, ...] | None = None
     key_fingerprint: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def takeoff(self) -> Origin | None:
