@@ -1,0 +1,134 @@
+// The command line of the reader; see README.md.
+#include <openssl/pem.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+#include "verify.hpp"
+
+namespace {
+
+constexpr int kRefused = 22, kUsage = 2;
+
+int usage(const std::string& what) {
+  std::cerr << "reader: " << what
+            << "\nusage: reader verify CACHE --public-key PEM... (--flight ID | --no-flight | --any-flight)\n"
+               "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
+               "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]...\n"
+               "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
+  return kUsage;
+}
+
+std::optional<std::string> raw_key(const std::string& path) {
+  std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) return std::nullopt;
+  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(PEM_read_PUBKEY(file.get(), nullptr, nullptr, nullptr),
+                                                          EVP_PKEY_free);
+  std::string raw(32, '\0');
+  std::size_t size = raw.size();
+  if (!key || EVP_PKEY_base_id(key.get()) != EVP_PKEY_ED25519 ||
+      EVP_PKEY_get_raw_public_key(key.get(), reinterpret_cast<unsigned char*>(&raw[0]), &size) != 1)
+    return std::nullopt;
+  return raw;
+}
+
+int run_verify(const std::vector<std::string>& words) {
+  verify::Expectations expect;
+  std::set<std::string> said;
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    const std::string option = words[i];
+    if (option == "--any-flight" || option == "--any-aircraft" || option == "--any-host" || option == "--any-counter") {
+      said.insert(option.substr(6));
+      continue;
+    }
+    if (option == "--no-flight" || option == "--no-aircraft") {
+      (option == "--no-flight" ? expect.flight_id : expect.aircraft_id).emplace(std::nullopt);
+      said.insert(option.substr(5));
+      continue;
+    }
+    if (++i == words.size()) return usage(option + " needs a value");
+    const std::string& value = words[i];
+    if (option == "--public-key") {
+      const auto key = raw_key(value);
+      if (!key) return usage(value + " is not an Ed25519 public key");
+      expect.keys.push_back(*key);
+    } else if (option == "--flight") {
+      expect.flight_id.emplace(value);
+      said.insert("flight");
+    } else if (option == "--aircraft") {
+      expect.aircraft_id.emplace(value);
+      said.insert("aircraft");
+    } else if (option == "--host") {
+      static const std::set<std::string> kParts{"backend", "runtime", "arch", "device", "platform", "precision"};
+      const std::size_t equals = value.find('=');
+      if (equals == std::string::npos || !kParts.count(value.substr(0, equals))) return usage("--host " + value);
+      expect.host[value.substr(0, equals)] = value.substr(equals + 1);
+      said.insert("host");
+    } else if (option == "--counter-floor") {
+      if (!manifest::digits(value) || value.size() > 16) return usage("--counter-floor " + value);
+      expect.counter_floor = std::stoll(value);
+      said.insert("counter");
+    } else if (option == "--fingerprint") {
+      if (!expect.fingerprints) expect.fingerprints.emplace();
+      expect.fingerprints->insert(value);
+    } else if (option == "--revoked") {
+      expect.revoked.insert(value);
+    } else {
+      return usage("unknown option " + option);
+    }
+  }
+  for (const char* part : {"flight", "aircraft", "host", "counter"})
+    if (!said.count(part)) return usage(std::string("say what is expected of ") + part + ", or --any-" + part);
+
+  verify::Verifier verifier(words.at(0), expect);
+  const auto& reasons = verifier.run();
+  for (const auto& reason : reasons) std::cout << reason.code << '\t' << reason.file << '\t' << reason.detail << '\n';
+  if (!reasons.empty()) return kRefused;
+  std::cout << "PASS\t" << verifier.content().text({"build", "manifest_hash"}) << '\n';
+  return 0;
+}
+
+int run_manifest(const std::string& verb, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  try {
+    const std::string preimage = manifest::Manifest(bytes).preimage();
+    std::cout << (verb == "hash" ? manifest::Sha256::of(preimage) + "\n" : preimage);
+    return 0;
+  } catch (const manifest::UnknownSchema& error) {
+    std::cout << "schema\t" << error.what() << '\n';
+  } catch (const json::Malformed& error) {
+    std::cout << "malformed\t" << error.what() << '\n';
+  }
+  return kRefused;
+}
+
+int run_coverage() {
+  std::vector<std::vector<std::string>> rows;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::vector<std::string> row;
+    std::istringstream fields(line);
+    for (std::string field; std::getline(fields, field, '\t');) row.push_back(field);
+    if (row.size() != 5) return usage("five fields in a row, separated by tabs");
+    rows.push_back(row);
+  }
+  std::cout << manifest::Sha256::of(manifest::coverage_preimage(rows)) << '\n';
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.size() >= 2 && words[0] == "verify") return run_verify({words.begin() + 1, words.end()});
+  if (words.size() >= 2 && (words[0] == "hash" || words[0] == "preimage")) {
+    int code = 0;
+    for (std::size_t i = 1; i < words.size(); ++i) code = std::max(code, run_manifest(words[0], words[i]));
+    return code;
+  }
+  if (words.size() == 1 && words[0] == "coverage") return run_coverage();
+  return usage("no such command");
+}

@@ -1,0 +1,261 @@
+"""The published test vectors: made by one script, and kept to by the Python verifier and by the C++ reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provisioning.errors import ManifestError
+from provisioning.manifest import coverage_lines, coverage_sha256, manifest_hash, manifest_preimage, parse, to_bytes
+from provisioning.manifest.coverage import COVERAGE_TAG
+from provisioning.manifest.formula import field
+from provisioning.signing import PublicKey, load_public_key
+from provisioning.verify import ANY, Expectations, ExpectedHost, verify
+from tests.vectors import make
+
+VECTORS = Path(__file__).parent / "vectors"
+READER = Path(__file__).resolve().parents[1] / "examples" / "reader_cpp"
+
+
+def load(name: str) -> object:
+    return json.loads((VECTORS / name).read_text())
+
+
+def data_of(vector: dict[str, str]) -> bytes:
+    return bytes.fromhex(vector["hex"]) if "hex" in vector else vector["text"].encode()
+
+
+MANIFESTS = sorted(path.stem for path in (VECTORS / "manifests").glob("*.json"))
+MALFORMED = {vector["name"]: vector for vector in load("malformed.json")}
+CACHES = load("caches.json")
+CASES = {case["name"]: case for case in CACHES["cases"]}
+
+
+def test_the_committed_vectors_are_what_the_script_makes() -> None:
+    made = dict(make.files())
+    assert {name: (VECTORS / name).read_bytes() for name in made} == made
+    ours = {"README.md", "__init__.py", "make.py"}
+    on_disk = {str(p.relative_to(VECTORS)) for p in VECTORS.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert on_disk - ours == set(made)
+
+
+# --- laying out a cache ------------------------------------------------------------------------------------------------
+
+
+STEPS: dict[str, Callable[..., object]] = {
+    "write": lambda path, text: path.write_text(text),
+    "write_hex": lambda path, data: path.write_bytes(bytes.fromhex(data)),
+    "remove": lambda path: path.unlink(),
+    "mkdir": lambda path: path.mkdir(),
+    "fifo": os.mkfifo,
+    "truncate": os.truncate,
+    "symlink": lambda path, target: path.symlink_to(target),
+}
+
+
+def lay_out(root: Path, case: dict) -> dict:
+    """Write the cache of `case` into `root` and return what is expected of it."""
+    for path, data in CACHES["files"].items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(bytes.fromhex(data))
+    (root / "current").symlink_to("generations/000007")
+    for verb, path, *rest in case["steps"]:
+        if verb == "move":
+            (root / path).rename(root / rest[0])
+        elif verb == "hardlink":
+            os.link(root / rest[0], root / path)
+        else:
+            STEPS[verb](root / path, *rest)
+    return {**CACHES["expect"], **case["expect"]}
+
+
+def expectations(expect: dict) -> Expectations:
+    """The expectations of a vector as our verifier takes them."""
+    given = {key: ANY if value == "any" else value for key, value in expect.items()}
+    return Expectations(
+        keys=tuple(PublicKey(bytes.fromhex(key)) for key in given["keys"]),
+        flight_id=given["flight_id"],
+        aircraft_id=given["aircraft_id"],
+        host=ExpectedHost(**{part: given["host"].get(part, ANY) for part in ExpectedHost._fields}),
+        counter_floor=given["counter_floor"],
+        fingerprints=ANY if given["fingerprints"] is ANY else frozenset(given["fingerprints"]),
+        revoked=frozenset(given["revoked"]),
+    )
+
+
+# --- our verifier --------------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_encoded_as_published() -> None:
+    assert {text: field(text).decode() for text in load("fields.json")} == load("fields.json")
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_accepted_manifest(name: str) -> None:
+    data = (VECTORS / f"manifests/{name}.json").read_bytes()
+    manifest = parse(data)
+    assert to_bytes(manifest) == data
+    assert manifest_preimage(manifest) == (VECTORS / f"manifests/{name}.preimage").read_bytes()
+    assert manifest_hash(manifest) + "\n" == (VECTORS / f"manifests/{name}.sha256").read_text()
+    assert load_public_key(VECTORS / "public.pem").verifies((VECTORS / f"manifests/{name}.sig").read_bytes(), data)
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_refused_manifest(name: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse(data_of(MALFORMED[name]))
+    assert (caught.value.key == "schema") == (MALFORMED[name]["code"] == "schema")
+
+
+def test_coverage_digests() -> None:
+    for vector in load("coverage.json"):
+        rows = [tuple(row) for row in vector["rows"]]
+        assert (COVERAGE_TAG + b"".join(coverage_lines(rows))).decode() == vector["preimage"]
+        assert coverage_sha256(rows) == vector["sha256"]
+
+
+def test_weak_keys() -> None:
+    for key in load("weak_keys.json"):
+        assert PublicKey(bytes.fromhex(key)).is_weak
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cache(tmp_path: Path, name: str) -> None:
+    expect = expectations(lay_out(tmp_path, CASES[name]))
+    with verify(tmp_path, expect) as verdict:
+        found = sorted([str(reason.code), reason.file] for reason in verdict.reasons)
+        assert found == sorted(CASES[name]["reasons"])
+        assert verdict.passed == (not found)
+
+
+# --- the reader in C++ -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader, compiled with warnings as errors and sanitizers, or a skip that says what is missing."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or shutil.which("make") is None:
+        pytest.skip("no C++ compiler and make (apt-get install g++ make)")
+    directory = tmp_path_factory.mktemp("reader")
+    probe = [compiler, "-x", "c++", "-fsyntax-only", "-include", "openssl/evp.h", "/dev/null"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no OpenSSL headers (apt-get install libssl-dev)")
+    for source in READER.iterdir():
+        if source.suffix in {".cpp", ".hpp"} or source.name == "Makefile":
+            shutil.copy(source, directory)
+    flags = "CXXFLAGS=-O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsanitize=address,undefined"
+    for attempt in (flags, flags.partition(" -fsanitize")[0]):  # not every compiler brings the sanitizers' libraries
+        built = subprocess.run(["make", "-C", directory, f"CXX={compiler}", attempt], capture_output=True, check=False)
+        if built.returncode == 0:
+            return directory / "reader"
+    pytest.fail(built.stderr.decode())
+
+
+def ask(reader: Path, *words: str | Path, given: str = "") -> tuple[int, str]:
+    """Run the reader; a crash or a sanitizer's report fails here."""
+    done = subprocess.run([reader, *words], input=given, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode in {0, 22}, done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_reader_recomputes_manifest_hash(reader: Path, name: str) -> None:
+    path = VECTORS / f"manifests/{name}.json"
+    assert ask(reader, "hash", path) == (0, (VECTORS / f"manifests/{name}.sha256").read_text())
+    assert ask(reader, "preimage", path) == (0, (VECTORS / f"manifests/{name}.preimage").read_text())
+
+
+def judged(reader: Path, files: list[Path]) -> list[str]:
+    """What the reader says of each file: its manifest_hash, or the code of its refusal."""
+    return [line.split("\t")[0] for line in ask(reader, "hash", *files)[1].splitlines()]
+
+
+def test_reader_refuses_every_malformed_manifest(reader: Path, tmp_path: Path) -> None:
+    files = []
+    for number, vector in enumerate(MALFORMED.values()):
+        files.append(tmp_path / str(number))
+        files[-1].write_bytes(data_of(vector))
+    said = dict(zip(MALFORMED, judged(reader, files), strict=True))
+    assert said == {name: vector["code"] for name, vector in MALFORMED.items()}
+
+
+def test_reader_takes_no_file_of_the_json_test_suite(reader: Path, shared_data: Path) -> None:
+    files = sorted((shared_data / "broken" / "jsontestsuite").rglob("*.json"))
+    assert set(judged(reader, files)) == {"malformed", "schema"}
+
+
+def test_reader_recomputes_coverage(reader: Path) -> None:
+    for vector in load("coverage.json"):
+        rows = "".join("\t".join(map(str, row)) + "\n" for row in vector["rows"])
+        assert ask(reader, "coverage", given=rows) == (0, vector["sha256"] + "\n")
+
+
+def options(expect: dict, directory: Path) -> list[str]:
+    """The expectations of a vector as options of the reader."""
+    words = []
+    for number, key in enumerate(expect["keys"]):
+        path = directory / f"{number}.pem"
+        path.write_text(pem(bytes.fromhex(key)))
+        words += ["--public-key", str(path)]
+    for part, key in (("flight", "flight_id"), ("aircraft", "aircraft_id")):
+        value = expect[key]
+        words += [f"--any-{part}"] if value == "any" else [f"--no-{part}"] if value is None else [f"--{part}", value]
+    words += [word for name, value in expect["host"].items() for word in ("--host", f"{name}={value}")] or [
+        "--any-host"
+    ]
+    floor = expect["counter_floor"]
+    words += ["--any-counter"] if floor == "any" else ["--counter-floor", str(floor)]
+    words += [] if expect["fingerprints"] == "any" else ["--fingerprint", *expect["fingerprints"]]
+    return words + [word for fingerprint in expect["revoked"] for word in ("--revoked", fingerprint)]
+
+
+def pem(raw: bytes) -> str:
+    import base64
+
+    der = bytes.fromhex("302a300506032b6570032100") + raw
+    return f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reader_on_cache(reader: Path, tmp_path: Path, name: str) -> None:
+    root, keys = tmp_path / "cache", tmp_path / "keys"
+    root.mkdir()
+    keys.mkdir()
+    code, said = ask(reader, "verify", root, *options(lay_out(root, CASES[name]), keys))
+    if not CASES[name]["reasons"]:
+        assert (code, said.split("\t")[0]) == (0, "PASS")
+    else:
+        assert code == 22
+        assert sorted(line.split("\t")[:2] for line in said.splitlines()) == sorted(CASES[name]["reasons"])
+
+
+def judged_here(data: bytes) -> str:
+    try:
+        return str(manifest_hash(parse(data)))
+    except ManifestError as error:
+        return "schema" if error.key == "schema" else "malformed"
+
+
+def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(reader: Path, tmp_path: Path) -> None:
+    """Both parse what no signature protects here: whatever one accepts, the other must, with the same hash."""
+    whole = (VECTORS / "manifests/full.json").read_bytes()
+    files = []
+    for at in range(len(whole)):
+        files.append(tmp_path / str(at))
+        files[-1].write_bytes(whole[:at] + bytes([whole[at] ^ 0x01]) + whole[at + 1 :])
+    expected = [judged_here(file.read_bytes()) for file in files]
+    assert judged(reader, files) == expected
+    assert len(set(expected)) > 100  # most flips give another valid Manifest: that is what the signature is for
+
+
+def test_reader_needs_every_expectation_to_be_said(reader: Path, tmp_path: Path) -> None:
+    done = subprocess.run([reader, "verify", tmp_path, "--any-flight"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "aircraft" in done.stderr

@@ -1,0 +1,1 @@
+"""Test vectors, their maker, and how to lay out the caches that they describe."""
