@@ -1,0 +1,394 @@
+"""Promises of the gates: measured on what flies, judged in one place, nothing passes by being forgotten."""
+
+import dataclasses
+import datetime as dt
+import hashlib
+import io
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from provisioning import geo
+from provisioning.angles import BBox
+from provisioning.backbone import onnx_source
+from provisioning.config.schema import (
+    Area,
+    Backbone,
+    Flight,
+    FlightIdentity,
+    Gates,
+    Index,
+    Sector,
+    Tiles,
+    TileSource,
+    Waiver,
+)
+from provisioning.engines.fidelity import reference_network
+from provisioning.errors import GateError
+from provisioning.gates import Figure, Limit, entries, gate_facts, judge, read
+from provisioning.gates.corpus import corpus_figures
+from provisioning.gates.limits import corpus_limits, network_limits
+from provisioning.gates.measure import measure
+from provisioning.gates.perturb import PERTURBATIONS, view
+from provisioning.gates.subject import Subject
+from provisioning.hashing import Sha256, digest_of
+from provisioning.index import choose_kind
+from provisioning.index.build import build_index
+from provisioning.index.corpus import corpus_rows
+from provisioning.index.ids import rows_of
+from provisioning.index.read import load_index
+from provisioning.tiles import Corpus, ZoomCount, decode, iter_tiles, open_reader, scan
+
+TODAY = dt.date(2026, 6, 1)
+SIDE, ZOOM, X, Y = 64, 12, 2000, 1400
+
+
+def limit(threshold="0.9", *, at_least=True, action="fail"):
+    return Limit(None if threshold is None else Decimal(threshold), at_least, "do this", action)
+
+
+@pytest.mark.parametrize(
+    ("measured", "held_to", "verdict"),
+    [
+        ("0.9", limit(), "pass"),
+        ("0.95", limit(), "pass"),
+        ("0.2", limit("0.2", at_least=False), "pass"),
+        ("0.8", limit(action="warn"), "warn"),
+        (None, limit(), "warn"),
+        (None, limit(None), "pass"),
+        ("7", limit(None), "pass"),
+    ],
+)
+def test_a_figure_is_held_to_its_limit(measured, held_to, verdict):
+    assert judge({"g": Figure(measured, "")}, {"g": held_to})["g"].verdict == verdict
+
+
+def test_every_failed_gate_is_named_with_figure_threshold_and_next_step():
+    figures = {"a": Figure("0.899", "x"), "b": Figure("0.3", "y"), "c": Figure("1", "z")}
+    limits = {"a": limit(), "b": limit("0.2", at_least=False), "c": limit()}
+    with pytest.raises(GateError) as refusal:
+        judge(figures, limits)
+    assert set(refusal.value.facts) == {"a", "b"}
+    assert "0.899" in refusal.value.facts["a"]
+    assert "at most 0.2" in refusal.value.facts["b"]
+    assert "do this" in refusal.value.facts["b"]
+
+
+def test_a_waiver_passes_its_gate_over_and_says_so():
+    waiver = Waiver(gate="coverage", by="me", reason="sea")
+    got = judge({"coverage.z9": Figure("0.1", "")}, {"coverage.z9": limit()}, [waiver])
+    assert got["coverage.z9"].verdict == "waived"
+
+
+def test_a_waiver_of_another_gate_waives_nothing():
+    with pytest.raises(GateError):
+        judge({"fidelity": Figure("0.1", "")}, {"fidelity": limit()}, [Waiver(gate="coverage", by="me", reason="sea")])
+
+
+@pytest.mark.parametrize(("figures", "limits"), [({"a": Figure("1", "")}, {}), ({}, {"a": limit()})])
+def test_nothing_passes_by_being_forgotten(figures, limits):
+    with pytest.raises(ValueError, match="a"):
+        judge(figures, limits)
+
+
+def make_flight(root, **parts):
+    return Flight(root=root, backbone=(Backbone(name="n"),), **parts)
+
+
+def make_corpus(**parts):
+    facts = {
+        "coverage_sha256": Sha256("0" * 64), "count": 4, "bytes": 0, "per_zoom": {ZOOM: ZoomCount(4, 4, 0)},
+        "sources": ("s",), "bbox": BBox(0, 0, 1, 1), "zooms": (ZOOM,), "oldest_capture": "2026-01-01",
+    }  # fmt: skip
+    return Corpus(**{**facts, **parts})
+
+
+def judged(flight, corpus):
+    figures = corpus_figures(flight, corpus, today=TODAY)
+    return judge(figures, corpus_limits(flight, corpus), flight.waiver)
+
+
+def test_one_missing_tile_of_a_million_is_not_full_coverage(tmp_path):
+    corpus = make_corpus(per_zoom={9: ZoomCount(999_999, 1_000_000, 0)})
+    with pytest.raises(GateError) as refusal:
+        judged(make_flight(tmp_path), corpus)
+    assert "0.9999," in refusal.value.facts["coverage.z9"]
+
+
+def test_only_the_finest_zoom_must_be_complete_unless_asked(tmp_path):
+    corpus = make_corpus(per_zoom={8: ZoomCount(1, 4, 0), 9: ZoomCount(4, 4, 0)})
+    assert judged(make_flight(tmp_path), corpus)["coverage.z8"].verdict == "pass"
+    with pytest.raises(GateError):
+        judged(make_flight(tmp_path, area=Area(min_coverage={8: Decimal("0.5")})), corpus)
+
+
+def policy(**parts):
+    return {"flight": FlightIdentity(sector_class="city"), "sector": {"city": Sector(**parts)}}
+
+
+def test_old_imagery_fails_warns_or_is_waived_as_its_sector_says(tmp_path):
+    strict, lenient = policy(max_age_days=90), policy(max_age_days=90, action="warn")
+    with pytest.raises(GateError, match="1 of 2"):
+        judged(make_flight(tmp_path, **strict), make_corpus())
+    assert judged(make_flight(tmp_path, **lenient), make_corpus())["freshness"].verdict == "warn"
+    waived = make_flight(tmp_path, **strict, waiver=(Waiver(gate="freshness", by="me", reason="desert"),))
+    entry = judged(waived, make_corpus())["freshness"]
+    assert (entry.verdict, entry.measured, entry.threshold) == ("waived", "151", "90")
+
+
+def test_imagery_without_a_date_is_too_old_for_a_sector_that_limits_age(tmp_path):
+    with pytest.raises(GateError):
+        judged(make_flight(tmp_path, **policy(max_age_days=9000)), make_corpus(undated=1))
+    assert judged(make_flight(tmp_path), make_corpus(undated=1))["freshness"].verdict == "pass"
+
+
+def test_a_day_that_passes_is_no_new_fact_until_the_imagery_is_too_old(tmp_path):
+    flight = make_flight(tmp_path, **policy(max_age_days=90))
+    keys = [digest_of(gate_facts(flight, make_corpus(), today=dt.date(2026, m, d))) for m, d in
+            ((1, 2), (4, 1), (4, 2), (6, 1))]  # fmt: skip
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_another_threshold_or_waiver_is_judged_again(tmp_path):
+    key = digest_of(gate_facts(make_flight(tmp_path), make_corpus(), today=TODAY))
+    for change in ({"gates": Gates(samples=9)}, {"waiver": (Waiver(gate="coverage", by="a", reason="b"),)}):
+        assert digest_of(gate_facts(make_flight(tmp_path, **change), make_corpus(), today=TODAY)) != key
+
+
+def test_each_precision_has_its_own_default_and_flight_toml_goes_before_it(tmp_path):
+    flight = make_flight(tmp_path, gates=Gates(fidelity_cosine={"fp16": Decimal("0.5")}))
+    assert network_limits(flight, "fp16")["fidelity.cosine"].threshold == Decimal("0.5")
+    assert network_limits(flight, "int8")["fidelity.cosine"].threshold == Decimal("0.97")
+
+
+def scene(seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC))
+
+
+def test_the_unperturbed_view_is_the_tile_itself():
+    wide = scene()
+    assert (view(wide) == wide[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]).all()
+
+
+def test_a_shifted_view_is_the_scene_elsewhere():
+    wide = scene()
+    moved = view(wide, shift=(0.25, -0.125))
+    assert (moved == wide[SIDE // 2 - 8 : -SIDE // 2 - 8, SIDE // 2 + 16 : -SIDE // 2 + 16]).all()
+
+
+def test_a_quarter_turn_and_a_magnification_are_about_the_middle():
+    wide = scene()
+    assert np.abs(view(wide, degrees=90).astype(int) - np.rot90(view(wide))).max() <= 1
+    near = np.asarray(Image.fromarray(view(wide)).resize((SIDE, SIDE), box=(16, 16, 48, 48))).astype(int)
+    assert np.abs(view(wide, scale=2).astype(int) - near).mean() < 2
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_every_perturbation_changes_the_tile_the_same_way_each_time(name):
+    first, again = (PERTURBATIONS[name](scene(), 2) for _ in range(2))
+    assert (first == again).all()
+    assert first.shape == (SIDE, SIDE, 3)
+    assert (first != view(scene())).any()
+
+
+class Thumbnail:
+    """A network that sees a tile as a small grey picture without its mean."""
+
+    size = (SIDE, SIDE)
+    dimension = 256
+
+    def __init__(self, change=lambda vectors: vectors):
+        self.change = change
+        self.seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        grey = images.astype(np.float32).mean(axis=3).reshape(-1, 16, SIDE // 16, 16, SIDE // 16).mean(axis=(2, 4))
+        flat = grey.reshape(len(images), -1)
+        flat = flat - flat.mean(axis=1, keepdims=True) + 1e-3
+        return self.change((flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32))
+
+    def clone(self):
+        return self
+
+
+def image_of(pixels):
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(data, "PNG")
+    return data.getvalue()
+
+
+def landscape(side):
+    """One picture cut into `side` x `side` tiles, by (x, y)."""
+    coarse = np.random.default_rng(5).integers(0, 256, (side * 5, side * 5, 3), dtype=np.uint8)
+    whole = np.asarray(Image.fromarray(coarse).resize((side * SIDE, side * SIDE), Image.Resampling.BICUBIC))
+    return {
+        (X + x, Y + y): image_of(whole[y * SIDE : (y + 1) * SIDE, x * SIDE : (x + 1) * SIDE])
+        for x in range(side)
+        for y in range(side)
+    }
+
+
+def make_subject(
+    root, tiles, network=None, *, kind="flat", key=None, gates=None, spoil=lambda vectors: vectors, **parts
+):
+    """An index over `tiles`, described by a Thumbnail and then spoilt, to be measured with `network`."""
+    by_id = sorted((geo.pack_id(ZOOM, x, y, 0, 0), data) for (x, y), data in tiles.items())
+    digests = np.frombuffer(b"".join(hashlib.sha256(data).digest() for _, data in by_id), np.uint8).reshape(-1, 32)
+    rows = rows_of(np.array([each for each, _ in by_id], np.int64), digests)
+    pixels = np.stack([decode(data, max_pixels=1 << 20) for _, data in by_id])
+    vectors = spoil(Thumbnail()(pixels))
+    build_index(
+        choose_kind(Index(kind=kind), vectors=len(vectors), dimension=256),
+        rows.ids,
+        lambda w: vectors[w],
+        root / "index",
+    )
+    return Subject(
+        flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
+        gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
+        network=network or Thumbnail(), read=lambda tile: tiles[tile.x, tile.y], fit="resize", key=key,
+    )  # fmt: skip
+
+
+def measured(subject, reference=None):
+    return measure(subject, lambda: reference or Thumbnail(), precision="fp32", today=TODAY)
+
+
+def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
+    result = measured(make_subject(tmp_path, landscape(8)))
+    assert {entry.verdict for entry in result.entries.values()} == {"pass"}
+    assert set(result.tables["self_localisation"]) == {*PERTURBATIONS, "chance"}
+    assert Decimal(result.entries["self_localisation"].measured) > Decimal("0.7")
+    assert result.entries["index_recall"].measured == "1.000"
+
+
+def test_what_was_measured_is_read_back_and_has_the_same_bytes_twice(tmp_path):
+    first, again = (measured(make_subject(tmp_path, landscape(5))).to_json() for _ in range(2))
+    assert first == again
+    (tmp_path / "gates.json").write_text(first)
+    assert read(tmp_path / "gates.json").to_json() == first
+    assert entries(read(tmp_path / "gates.json"))["coverage.z12"].verdict == "pass"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"entries": {"a": 1}, "tables": {}, "lists": {}}'])
+def test_a_result_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "gates.json").write_text(text)
+    with pytest.raises(GateError):
+        read(tmp_path / "gates.json")
+
+
+def failed(subject, reference=None):
+    with pytest.raises(GateError) as refusal:
+        measured(subject, reference)
+    return set(refusal.value.facts)
+
+
+def test_an_index_that_mixes_places_up_fails_recall_and_self_localisation(tmp_path):
+    subject = make_subject(tmp_path, landscape(8))
+    swapped = dataclasses.replace(subject, gather=lambda which: subject.gather(np.arange(64)[::-1])[which])
+    assert "index_recall" in failed(swapped)
+    wrong = dataclasses.replace(subject, index=load_index(shuffled(tmp_path, subject)))
+    assert {"index_recall", "self_localisation"} <= failed(wrong)
+
+
+def shuffled(root, subject):
+    vectors = subject.gather(slice(0, 64))[np.random.default_rng(0).permutation(64)]
+    choice = choose_kind(Index(kind="flat"), vectors=64, dimension=256)
+    build_index(choice, subject.rows.ids, lambda which: vectors[which], root / "wrong")
+    return (root / "wrong").read_bytes()
+
+
+def test_an_engine_that_computes_something_else_fails_fidelity(tmp_path):
+    turned = Thumbnail(lambda vectors: np.roll(vectors, 7, axis=1))
+    assert "fidelity.cosine" in failed(make_subject(tmp_path, landscape(5), turned))
+
+
+def test_an_engine_that_gives_nan_fails(tmp_path):
+    broken = Thumbnail(lambda vectors: vectors * np.float32("nan"))
+    with pytest.raises(GateError, match="finite"):
+        measured(make_subject(tmp_path, landscape(4), broken))
+
+
+def test_a_network_that_looks_at_its_neighbours_fails_batch_invariance(tmp_path):
+    among = Thumbnail(lambda vectors: vectors - 0.1 * vectors.mean(axis=0))
+    assert "batch_invariance" in failed(make_subject(tmp_path, landscape(5), among), among)
+
+
+def test_a_network_that_answers_the_same_for_every_tile_fails(tmp_path):
+    alike = make_subject(tmp_path, landscape(5), spoil=lambda vectors: vectors * 0 + vectors[0])
+    assert {"distinct", "degenerate"} <= failed(alike)
+
+
+def test_tiles_without_texture_and_tiles_with_a_twin_are_listed(tmp_path):
+    tiles = landscape(6)
+    tiles[X, Y] = image_of(np.full((SIDE, SIDE, 3), 90, np.uint8))
+    tiles[X + 5, Y + 5] = tiles[X + 1, Y + 1]
+    listed = measured(make_subject(tmp_path, tiles)).lists["degenerate"]
+    assert set(listed) == {
+        f"{ZOOM}/{X + 1}/{Y + 1} has a twin",
+        f"{ZOOM}/{X + 5}/{Y + 5} has a twin",
+        f"{ZOOM}/{X}/{Y} no texture",
+    }
+
+
+def test_a_tile_more_changes_at_most_one_member_of_the_sample(tmp_path):
+    tiles, gates = landscape(9), Gates(samples=20)
+    fewer = {place: data for place, data in tiles.items() if place != (X + 4, Y + 4)}
+    samples = []
+    for each in (tiles, fewer):
+        subject = make_subject(tmp_path, each, gates=gates)
+        samples.append({int(subject.rows.ids[row]) for row in subject.sample})
+    assert len(samples[0]) == 20
+    assert len(samples[0] - samples[1]) <= 1
+
+
+def test_measuring_again_costs_no_inference_and_a_new_tile_only_the_views_that_show_it(tmp_path):
+    tiles, key = landscape(9), Sha256("ab" * 32)
+    fewer = {place: data for place, data in tiles.items() if place != (X + 4, Y + 4)}
+    first = Thumbnail()
+    result = measured(make_subject(tmp_path, fewer, first, key=key), first)
+    again = Thumbnail()
+    assert measured(make_subject(tmp_path, fewer, again, key=key), again).to_json() == result.to_json()
+    assert again.seen == 0
+    more = Thumbnail()
+    grown = measured(make_subject(tmp_path, tiles, more, key=key), more)
+    assert 0 < more.seen <= 10 * len(PERTURBATIONS) + 4 * 64 + 16
+    assert grown.to_json() == measured(make_subject(tmp_path, tiles)).to_json()
+
+
+def test_a_corpus_of_one_tile_is_measured_and_not_refused_for_being_small(tmp_path):
+    result = measured(make_subject(tmp_path, landscape(1)))
+    assert result.entries["distinct"].verdict == "warn"
+
+
+def test_recall_is_measured_in_the_space_that_the_index_compares_in(tmp_path):
+    subject = make_subject(tmp_path, landscape(8), kind="sq8")
+    recall = Decimal(measured(subject).entries["index_recall"].measured)
+    assert Decimal("0.95") < recall <= 1
+
+
+def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
+    source = TileSource(path=shared_data / "tiles" / "oam_banepa", name="a")
+    area = Area(bbox=BBox(850000000, 270000000, 860000000, 280000000), zooms=(19,), min_coverage={19: Decimal(0)})
+    flight = make_flight(tmp_path, area=area, tiles=Tiles(source=(source,)))
+    (tmp_path / ".build").mkdir()
+    corpus = scan(flight)
+    backbone = flight.descriptor_backbone
+    network = reference_network(backbone, onnx_source(backbone, tmp_path, None))
+    with open_reader(flight) as reader:
+        images = {bytes.fromhex(t.sha256): decode(reader.read(t), max_pixels=1 << 20) for t in iter_tiles(flight)}
+        rows = corpus_rows(flight)
+        subject = Subject(
+            flight=flight, corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
+            read=reader.read, fit="resize",
+        )  # fmt: skip
+        vectors = network(np.stack([subject.seen(images[sha.tobytes()]) for sha in rows.shas]))
+        choice = choose_kind(Index(), vectors=len(vectors), dimension=vectors.shape[1])
+        build_index(choice, rows.ids, subject.gather, tmp_path / "index")
+        subject = dataclasses.replace(subject, index=load_index((tmp_path / "index").read_bytes()))
+        result = measure(subject, lambda: network, precision="fp32", today=TODAY)
+    assert Decimal(result.entries["self_localisation"].measured) >= Decimal("0.9")
