@@ -1,0 +1,153 @@
+"""A dask fleet gives the same bytes as this computer alone, whatever happens to its workers."""
+
+import os
+import signal
+
+import numpy as np
+import onnx
+import pytest
+
+from provisioning.descriptors import describe, fleet, is_described, store_path
+from provisioning.descriptors.results import Results
+from provisioning.engines import OnnxRuntime
+from provisioning.errors import DescriptorError
+from provisioning.tiles import last_corpus, scan
+from tests import networks
+from tests.test_descriptors import KEYS, changed, flight, gathered, paths, write_tile
+
+distributed = pytest.importorskip("distributed")
+__all__ = ["flight"]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("engine") / "m.onnx"
+    onnx.save(networks.network(), str(path))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def cluster():
+    """Two workers, each a process of its own with a nanny that starts it again."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+def on(cluster, flight, **index):
+    """Return `flight` with the fleet as its executor."""
+    settings = {"executor": "dask", "scheduler": cluster.scheduler_address, "task_tiles": 5}
+    return changed(flight, descriptors=settings, index=index)
+
+
+def alone(flight, network):
+    describe(flight, engine=network, backend=OnnxRuntime(), keys=KEYS[1:2])
+    return gathered(flight, KEYS[1])
+
+
+def in_fleet(cluster, flight, network, keys=KEYS[:1], **index):
+    return describe(on(cluster, flight, **index), engine=network, backend=OnnxRuntime(), keys=keys)
+
+
+def workers(cluster):
+    with distributed.Client(cluster) as client:
+        return client.run(os.getpid)
+
+
+def on_first_worker(cluster, work):
+    with distributed.Client(cluster) as client:
+        first = min(client.scheduler_info()["workers"])
+        client.run(work, workers=[first])
+        return first
+
+
+def test_fleet_and_this_computer_give_the_same_bytes(flight, network, cluster):
+    done = in_fleet(cluster, flight, network)
+    assert (done.computed, done.total) == (40, 40)
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
+    assert is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+    assert in_fleet(cluster, flight, network).computed == 0
+    write_tile(flight.root, 41)
+    scan(flight)
+    assert in_fleet(cluster, flight, network, keys=(KEYS[0], *KEYS[2:5]), rotations=4).computed == 1 + 3 * 41
+
+
+def test_a_killed_worker_costs_its_tasks_only(flight, network, cluster, monkeypatch):
+    for n in range(40, 120):
+        write_tile(flight.root, n)
+    scan(flight)
+    victims = list(workers(cluster).values())[:1]
+    put = Results.put
+
+    def put_and_kill(self, units, vectors):
+        put(self, units, vectors)
+        if victims:
+            os.kill(victims.pop(), signal.SIGKILL)
+
+    monkeypatch.setattr(Results, "put", put_and_kill)
+    done = in_fleet(cluster, flight, network)
+    monkeypatch.undo()
+    assert victims == []
+    assert done.computed == 120
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
+
+
+def test_a_worker_on_another_host_gets_no_task(flight, network, cluster, caplog):
+    def be_another():
+        from provisioning.engines import OnnxRuntime
+
+        real = OnnxRuntime.probe
+        OnnxRuntime.probe = lambda self: real(self)._replace(device="another-cpu")
+
+    other = on_first_worker(cluster, be_another)
+    in_fleet(cluster, flight, network)
+    refusals = [r.fields for r in caplog.records if "worker" in getattr(r, "fields", {})]
+    assert [r["worker"] for r in refusals] == [other]
+    assert "compiled for another host" in refusals[0]["reason"]
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
+
+
+def test_a_worker_that_computes_something_else_gets_no_task(flight, network, cluster, caplog):
+    def see_badly():
+        import provisioning.descriptors.sight as sight
+
+        real = sight.fit
+        sight.fit = lambda *a: real(*a) // 2
+
+    on_first_worker(cluster, see_badly)
+    in_fleet(cluster, flight, network)
+    assert "golden tile has another descriptor" in str([getattr(r, "fields", "") for r in caplog.records])
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
+
+
+def test_no_worker_that_fits_is_an_error_with_each_reason(flight, network, cluster):
+    def be_another():
+        from provisioning.engines import OnnxRuntime
+
+        real = OnnxRuntime.probe
+        OnnxRuntime.probe = lambda self: real(self)._replace(runtime="0.0")
+
+    with distributed.Client(cluster) as client:
+        client.run(be_another)
+    with pytest.raises(DescriptorError, match="no worker of the dask cluster can run this engine") as caught:
+        in_fleet(cluster, flight, network)
+    assert len(caught.value.facts) == 2
+    assert not is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+
+
+def test_a_tile_that_cannot_be_read_costs_itself_only(flight, network, cluster):
+    path = paths(flight)[0]
+    path.write_bytes(b"damaged")
+    with pytest.raises(DescriptorError, match="1 tiles have no descriptor") as caught:
+        in_fleet(cluster, flight, network)
+    assert any(path.stem in name for name in caught.value.facts)
+    scan_again = write_tile(flight.root, 0)
+    assert scan_again.exists()
+
+
+def test_no_scheduler_is_a_clear_error(flight, network, monkeypatch):
+    monkeypatch.setattr(fleet, "CONNECT_S", 1)
+    settings = {"executor": "dask", "scheduler": "tcp://127.0.0.1:9"}
+    with pytest.raises(DescriptorError, match="no dask scheduler answers at tcp"):
+        describe(changed(flight, descriptors=settings), engine=network, backend=OnnxRuntime(), keys=KEYS[:1])
