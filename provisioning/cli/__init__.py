@@ -22,6 +22,7 @@ COMMANDS = {
     "rollback": "publish an earlier set of files again, signed anew",
     "key": "show the fingerprint of a public key",
     "locate": "name the tiles that photos look like",
+    "evaluate": "measure on photos with known positions how often a cache knows the place",
     "bundle": "write the current generation as one file",
     "install": "make a bundle the current generation of this vehicle",
     "sync": "send the current generation to a vehicle or a drive, only what it lacks",

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from provisioning.errors import IndexError_
 
 _LIMIT = threading.Lock()
+_TRANSFORM_BYTES = 4 * 8448**2
+"""FAISS holds input times output dimension of a transform against the limit, even of one that stores no matrix."""
 
 
 def load_index(data: bytes | bytearray | memoryview) -> Any:
     """Return the FAISS index in `data`, which must be verified before: FAISS trusts what it reads.
 
     The codes stay in `data` (kept alive by the index), so memory is that of the file. No vector in the file may claim
-    more bytes than the file has. Raises IndexError_ for bytes that are no inner-product index.
+    more bytes than the file has, or than the largest transform needs. Raises IndexError_ for bytes that are no inner-product index.
     """
     import faiss
 
@@ -25,7 +27,7 @@ def load_index(data: bytes | bytearray | memoryview) -> Any:
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.size)
     with _LIMIT:
         before = faiss.get_deserialization_vector_byte_limit()
-        faiss.set_deserialization_vector_byte_limit(buffer.size)
+        faiss.set_deserialization_vector_byte_limit(max(buffer.size, _TRANSFORM_BYTES))
         try:
             index = faiss.read_index(reader)
         except (RuntimeError, MemoryError) as error:
