@@ -152,9 +152,8 @@ def scans(args: argparse.Namespace, count: int, tree: Path) -> Iterator[Row]:
     digests = set()
     for source in (tree, mbtiles, pmtiles):
         if source == pmtiles and not pmtiles.exists():
-            from provisioning.tiles import write_pmtiles
-
-            write_pmtiles(flight_of(args.scratch, tree, count, "stat"), pmtiles)
+            # In a process of its own: a child's RSS as the kernel tells it is never below its parent's.
+            subprocess.run([*child(args, tree, count, "stat"), "--archive", str(pmtiles)], check=True)
         name = source.suffix[1:] or "xyz"
         flight = flight_of(args.scratch, source, count, "stat")
         shutil.rmtree(flight.root, ignore_errors=True)
@@ -277,10 +276,16 @@ def main() -> None:
     parser.add_argument("--dvc-most", type=int, default=100_000)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--scan", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--archive", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--mode", default="stat", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.scan:
+    if args.archive:
+        from provisioning.tiles import write_pmtiles
+
+        write_pmtiles(flight_of(args.scratch, args.scan, args.tiles[0], args.mode), args.archive)
+    elif args.scan:
         run_scan(args.scratch, args.scan, args.tiles[0], args.mode)
+    if args.archive or args.scan:
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []

@@ -113,10 +113,10 @@ def _zoom_rows(db: sqlite3.Connection, cover: Cover, figures: CoverageFigures) -
 def _source_rows(db: sqlite3.Connection, cover: Cover) -> Iterator[SourceRow]:
     states = (catalogue.TAKEN, catalogue.SHADOWED, catalogue.EMPTY, catalogue.FAULTY)
     counts = ", ".join(f"sum(state = {state})" for state in states)
+    day = f"CASE t.state WHEN {catalogue.TAKEN} THEN t.day END"
     select = (
         f"SELECT s.name, t.z, {counts}, sum(t.bytes * (state = {catalogue.TAKEN})),"  # noqa: S608 - our own numbers
-        f" min(CASE t.state WHEN {catalogue.TAKEN} THEN t.day END), max(CASE t.state WHEN {catalogue.TAKEN} THEN t.day END),"
-        f" sum(state = {catalogue.TAKEN} AND t.day IS NULL)"
+        f" min({day}), max({day}), sum(state = {catalogue.TAKEN} AND t.day IS NULL)"
         f" FROM tile t JOIN source s ON s.number = t.source WHERE state != {catalogue.UNUSED}"
         " GROUP BY s.name, t.z ORDER BY s.name, t.z"
     )

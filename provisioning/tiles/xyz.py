@@ -195,10 +195,15 @@ def is_settled(listing: Listing, *, now_ns: int) -> bool:
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return a regular file's bytes without ever waiting on a pipe or device; OSError passes through."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb", closefd=True, buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        data = stream.read(MOST_TILE_BYTES + 1)
-    if len(data) > MOST_TILE_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MOST_TILE_BYTES} bytes")
+        if found.st_size > MOST_TILE_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MOST_TILE_BYTES} bytes")
+        data = os.read(fd, found.st_size + 1)
+        while len(data) < found.st_size and (more := os.read(fd, found.st_size - len(data))):
+            data += more
+    finally:
+        os.close(fd)
     return data
