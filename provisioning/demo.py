@@ -49,7 +49,7 @@ LANE, ASPHALT, MARKING, HEDGE, TRACK, GARDEN, SHADOW = (
 def write_demo_tiles(folder: Path) -> BBox:
     """Write the imagery below `folder` as `z/x/y.jpg` and return the area that it covers, in 1e-7 degree."""
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(lambda place: _write_patch(folder, *place), np.ndindex(COLUMNS, ROWS)):
+        for _ in pool.map(lambda place: write_patch(folder, *place), np.ndindex(COLUMNS, ROWS)):
             pass
     return area()
 
@@ -61,7 +61,8 @@ def area() -> BBox:
     return BBox(north_west.west, south_east.south, south_east.east, north_west.north)
 
 
-def _write_patch(folder: Path, column: int, row: int) -> None:
+def write_patch(folder: Path, column: int, row: int) -> None:
+    """Write the tile (column, row) of the coarser level, counted from 0, and its four children."""
     image = draw_patch(column, row)
     x, y = WEST_COLUMN + column, NORTH_ROW + row
     _write_tile(folder, ZOOMS[0], x, y, downsample(image))

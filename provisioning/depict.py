@@ -18,6 +18,7 @@ from provisioning.report import (
     TileMap,
     changes,
     make_mosaic,
+    mosaic_places,
     mosaic_zoom,
     tile_map,
 )
@@ -71,7 +72,8 @@ def _mosaic(request: Request) -> Mosaic | None:
     """Return the imagery of the coarsest zoom level that fills the picture."""
     boxes = {zoom: _bounds(request, zoom) for zoom in request.tiles.zooms}
     zoom = mosaic_zoom({z: (right - left, bottom - top) for z, (left, top, right, bottom) in boxes.items()})
-    at = {(tile.x, tile.y): tile for tile in _tiles_of(request, zoom)}
+    shown = {(x % (1 << zoom), y) for x, y in mosaic_places(boxes[zoom])}
+    at = {(tile.x, tile.y): tile for tile in _tiles_of(request, zoom) if (tile.x, tile.y) in shown}
     with tiles.open_reader(request.flight) as reader:
 
         def thumbnail(_z: int, x: int, y: int) -> bytes | None:

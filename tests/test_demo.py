@@ -8,6 +8,9 @@ import pytest
 import simplejpeg
 
 from provisioning import demo, geo
+from provisioning.cli import main
+from provisioning.cli.demo import make_demo
+from provisioning.config.parse import read_flight
 
 PATCH_SHA256 = "1bdb4b211c0b752db32bf208ad61d6375bb84ca613b4e64311d325ebf009ac4e"
 """Digest of one drawn patch: the same on every processor."""
@@ -41,10 +44,12 @@ def test_drawing_gives_the_same_pixels_on_every_machine():
     assert hashlib.sha256(demo.draw_patch(5, 4).tobytes()).hexdigest() == PATCH_SHA256
 
 
-def test_second_writing_gives_the_same_files(imagery, tmp_path):
-    demo.write_demo_tiles(tmp_path)
-    for path in imagery.rglob("*.jpg"):
-        assert (tmp_path / path.relative_to(imagery)).read_bytes() == path.read_bytes()
+def test_second_drawing_gives_the_same_files(imagery, tmp_path):
+    demo.write_patch(tmp_path, 7, 2)
+    written = list(tmp_path.rglob("*.jpg"))
+    assert len(written) == 5
+    for path in written:
+        assert (imagery / path.relative_to(tmp_path)).read_bytes() == path.read_bytes()
 
 
 def test_parent_is_the_mean_of_its_children(imagery):
@@ -79,3 +84,21 @@ def test_places_can_be_told_apart_but_for_open_water(imagery):
     similar = small @ small.T - 2 * np.eye(len(fine))
     assert (similar.max(axis=1) > 0.95).mean() < 0.03
     assert np.median(similar.max(axis=1)) < 0.8
+
+
+def test_demo_refuses_to_touch_a_cache_that_is_there(tmp_path, capsys):
+    (tmp_path / "flight.toml").write_text("mine")
+    assert main(["demo", str(tmp_path)]) == 11
+    assert "a cache is there already" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flight.toml"]
+
+
+def test_demo_makes_a_cache_whose_area_is_its_imagery(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    new = make_demo(tmp_path / "demo")
+    assert new.survey is not None
+    assert new.survey.bbox == demo.area()
+    assert [(count.present, count.expected) for count in new.survey.per_zoom.values()] == [(132, 132), (528, 528)]
+    flight = read_flight(tmp_path / "demo")
+    assert flight.calibration[0].path.name == "camera.json"
+    assert not new.key.is_relative_to(tmp_path / "demo")

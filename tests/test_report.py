@@ -290,6 +290,9 @@ def test_a_million_tiles_of_noise_stay_below_one_and_a_half_megabytes():
     assert sum(cell.expected for cell in tiles.cells) == side * side
     assert len(tiles.cells) <= 97 * 97
     assert len(reads) <= 1600
+    places = report.mosaic_places((100_000, 80_000, 100_000 + side, 80_000 + side))
+    assert {(x, y) for _, x, y in reads} <= places
+    assert len(places) <= 16 * 1600
     assert mosaic is not None
     assert len(mosaic.jpeg) <= MAX_BYTES
     assert len(report.render(model)) < 1_500_000

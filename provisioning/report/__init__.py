@@ -12,7 +12,7 @@ from provisioning.report.model import (
     SourceRow,
     TileMap,
 )
-from provisioning.report.mosaic import Thumbnail, make_mosaic, mosaic_zoom
+from provisioning.report.mosaic import Thumbnail, make_mosaic, mosaic_places, mosaic_zoom
 from provisioning.report.page import render
 from provisioning.report.tilemap import Run, tile_map
 
@@ -30,6 +30,7 @@ __all__ = [
     "changes",
     "coverage_geojson",
     "make_mosaic",
+    "mosaic_places",
     "mosaic_zoom",
     "render",
     "tile_map",

@@ -44,6 +44,18 @@ def make_mosaic(zoom: int, bounds: tuple[int, int, int, int], thumbnail: Thumbna
     )
 
 
+def mosaic_places(bounds: tuple[int, int, int, int]) -> frozenset[tuple[int, int]]:
+    """Return the (x, y) that `make_mosaic` may ask for, x unrolled past the antimeridian: of a large area, a few."""
+    left, top, right, bottom = bounds
+    step = _step(right - left, bottom - top)
+    return frozenset(
+        (x + dx, y + dy)
+        for dx, dy in _candidates(step)
+        for y in range(top, bottom, step)
+        for x in range(left, right, step)
+    )
+
+
 def mosaic_zoom(sizes: dict[int, tuple[int, int]]) -> int:
     """Return the coarsest of the zoom levels, given with their (width, height) in tiles, that fills the picture."""
     enough = [zoom for zoom, size in sizes.items() if max(size) * 256 >= MAX_PIXELS_ACROSS]
