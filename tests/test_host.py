@@ -1,5 +1,6 @@
 """Host tuples of computers that are not here: their files, packages and driver answers put in place of ours."""
 
+import ctypes
 import shutil
 import subprocess
 
@@ -133,6 +134,9 @@ def test_amx_is_a_class_of_its_own(tmp_path):
 
 
 FAKE_DRIVER = """
+#include <stdlib.h>
+#include <unistd.h>
+int asked;
 int cuInit(unsigned f) { return INIT; }
 int cuDeviceGetCount(int *n) { *n = COUNT; return 0; }
 int cuDeviceGet(int *d, int i) { *d = 7; return 0; }
@@ -165,6 +169,23 @@ def test_driver_is_asked_for_name_and_capability_without_nvml(fake_driver):
 @pytest.mark.parametrize(("init", "count"), [(35, 1), (100, 0), (0, 0)])
 def test_driver_that_cannot_be_used_is_no_gpu(fake_driver, init, count):
     assert query_gpu(fake_driver(INIT=init, COUNT=count)) is None
+
+
+def test_asking_leaves_this_process_able_to_fork(fake_driver):
+    """A process that has initialised CUDA hands its forked children a driver that refuses them."""
+    library = fake_driver(INIT="(asked++, 0)", COUNT=1)
+    assert query_gpu(library) == ORIN
+    assert ctypes.c_int.in_dll(ctypes.CDLL(library), "asked").value == 0
+
+
+@pytest.mark.parametrize("accident", ["(*(volatile int *)0)", "(abort(), 0)", "(exit(0), 0)"])
+def test_driver_that_falls_over_is_no_gpu(fake_driver, accident):
+    assert query_gpu(fake_driver(INIT=accident, COUNT=1)) is None
+
+
+def test_driver_that_does_not_answer_is_no_gpu(fake_driver, monkeypatch):
+    monkeypatch.setattr("provisioning.engines.cuda.ANSWER_S", 0.5)
+    assert query_gpu(fake_driver(INIT="(sleep(60), 0)", COUNT=1)) is None
 
 
 def test_absent_driver_is_no_gpu():

@@ -1,14 +1,21 @@
 """What the CUDA driver says about the GPU, asked through ctypes.
 
-Not by NVML: Jetson Orin has none. Not by a Python package: the driver library is there wherever a GPU is.
+Not by NVML: Jetson Orin has none. Not by a Python package: the driver library is there wherever a GPU is. And not in
+this process: once CUDA is initialised no child that is forked later (`doit -n`) can use it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import json
+import subprocess
+import sys
 from typing import NamedTuple
 
 LIBCUDA = "libcuda.so.1"
+ANSWER_S = 30
+"""A driver that has not answered by then is taken for none."""
 _ATTRIBUTE_MAJOR, _ATTRIBUTE_MINOR = 75, 76
 
 
@@ -22,8 +29,20 @@ class Gpu(NamedTuple):
     """CUDA version of the driver, 1000 * major + 10 * minor."""
 
 
+@functools.cache
 def query_gpu(library: str = LIBCUDA) -> Gpu | None:
-    """Return GPU 0, or None where there is no driver or the driver reports no usable GPU."""
+    """Return GPU 0, or None where there is no driver or the driver reports no usable GPU. Asked once a process."""
+    try:
+        ctypes.CDLL(library)
+        command = [sys.executable, "-I", "-S", __file__, library]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=ANSWER_S).stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return None if told is None else Gpu(*told)
+
+
+def _ask(library: str) -> Gpu | None:
+    """Ask the driver in this process."""
     try:
         cuda = ctypes.CDLL(library)
         init, count = cuda.cuInit, ctypes.c_int()
@@ -47,3 +66,7 @@ def _describe(cuda: ctypes.CDLL) -> Gpu | None:
     if any(answers):
         return None
     return Gpu(name.value.decode("ascii", "replace"), f"{major.value}{minor.value}", version.value)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_ask(sys.argv[1])))
