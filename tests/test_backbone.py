@@ -455,8 +455,9 @@ def test_fit_gives_the_size_and_keeps_what_fits():
 
 def test_resize_is_pillows_bilinear():
     tile = images(1, 64)[0]
-    expected = np.asarray(Image.fromarray(tile).resize((32, 24), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(fit(tile, (24, 32), "resize"), expected)
+    for size in ((24, 32), (33, 40), (96, 70)):
+        expected = np.asarray(Image.fromarray(tile).resize(size[::-1], Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(fit(tile, size, "resize"), expected)
 
 
 def test_crop_takes_the_middle_and_pad_adds_black():
