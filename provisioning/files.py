@@ -35,6 +35,13 @@ _NEXT_STEP = {
     errno.ELOOP: "a symbolic link stands where a file should: remove it",
 }
 
+_SQLITE_SAYS = {
+    "disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "readonly database": errno.EACCES,
+    "unable to open": errno.EACCES,
+}
+
 _REFUSED = {
     "nfs": "NFS", "nfs4": "NFS", "cifs": "SMB/CIFS", "smb3": "SMB/CIFS", "smbfs": "SMB/CIFS",
     "fuse.sshfs": "sshfs", "ceph": "CephFS", "afs": "AFS",
@@ -44,17 +51,30 @@ _REFUSED = {
 
 
 @contextlib.contextmanager
-def reported(what: str, path: Path | str) -> Iterator[None]:
-    """Turn an OSError in the block into a FilesystemError that says `what` failed, where, why and what to do next."""
+def reported(what: str, path: Path | str | None = None) -> Iterator[None]:
+    """Turn an OSError in the block into a FilesystemError that says `what` failed, where, why and what to do next.
+
+    An error of SQLite about its file is one too. Without `path` the file that the system refused is named.
+    """
     try:
         yield
     except OSError as error:
-        raise FilesystemError(
-            f"cannot {what}: {error.strerror or error}",
-            file=path,
-            facts={"refused": error.filename} if error.filename and str(error.filename) != str(path) else None,
-            next_step=_NEXT_STEP.get(error.errno or 0, "see the reason above; the previous generation is untouched"),
-        ) from error
+        raise _refusal(what, path, error.filename, error.strerror or str(error), error.errno) from error
+    except Exception as error:
+        if type(error).__module__ != "sqlite3" or type(error).__name__ not in ("OperationalError", "DatabaseError"):
+            raise
+        code = next((code for text, code in _SQLITE_SAYS.items() if text in str(error)), None)
+        raise _refusal(what, path, None, f"SQLite: {error}", code) from error
+
+
+def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, code: int | None) -> FilesystemError:
+    elsewhere = path is not None and refused is not None and str(refused) != str(path)
+    return FilesystemError(
+        f"cannot {what}: {why}",
+        file=path or refused,
+        facts={"refused": refused} if elsewhere else None,
+        next_step=_NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched"),
+    )
 
 
 def temporary_beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ command: a lock in a task's setup would be taken after doit opened its database,
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +25,10 @@ from provisioning import console, history, publish, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.errors import Error
-from provisioning.files import make_dirs
+from provisioning.files import make_dirs, reported
 from provisioning.lock import build_lock
 from provisioning.outcome import BuildReport
+from provisioning.process import ended_hard
 from provisioning.request import read_request
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
@@ -113,7 +115,7 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)
         try:
-            with stops_in_order():
+            with ended_hard(signal.SIGTERM, signal.SIGINT), stops_in_order():
                 rc, report = self.build(params, args)
         finally:
             listener.close()
@@ -125,21 +127,28 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector = Collector(time.monotonic)
         try:
             flight = read_flight(cache_of(self, params))
-            with sole_builder(flight):
+            with reported("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)
         except Error as error:
-            self.collector.failure = error
-            return NOT_STARTED, self.collector.report(None)
+            self.collector.failure, rc = error, NOT_STARTED
+        except Stopped as stopped:
+            self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+        return rc, self.collector.report(None)
+
+    def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
+        if _asks_for_tiles(args):
+            steps.survey(flight)
+        make_dirs(flight.build_dir)
+        params["reporter"], params["dep_file"] = self.collector, database(flight.root)
+        rc = int(super().execute(params, args))
+        if self.collector.ran and not self.collector.failure:
+            history.remember(read_request(flight.root), self.collector.seconds())
+        return rc
 
     def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
-            if _asks_for_tiles(args):
-                steps.survey(flight)
-            make_dirs(flight.build_dir)
-            params["reporter"], params["dep_file"] = self.collector, database(flight.root)
-            rc = int(super().execute(params, args))
-            if self.collector.ran and not self.collector.failure:
-                history.remember(read_request(flight.root), self.collector.seconds())
+            with reported("build here"):
+                rc = self._run_tasks(flight, params, args)
         except Error as error:
             self.collector.failure, rc = error, FAILED
         except Stopped as stopped:

@@ -10,6 +10,7 @@ from doit.exceptions import TaskFailed
 
 from provisioning import store
 from provisioning.errors import Error
+from provisioning.files import reported
 from provisioning.store import Target
 
 Task = dict[str, Any]
@@ -54,9 +55,10 @@ def _up_to_date(why: Reasons | None) -> bool:
 
 
 def _run(action: Callable[..., Mapping[str, object] | None], given: Mapping[str, object]) -> object:
-    """Run an action; a known error fails the task with its message instead of a traceback."""
+    """Run an action; a known error, or a refusal of the system, fails the task with a message, not with a traceback."""
     try:
-        return dict(action(**given) or {})
+        with reported("finish this step"):
+            return dict(action(**given) or {})
     except Error as error:
         return Failed(error)
 

@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import pickle
+import select
 import shutil
 import signal
 import sys
@@ -37,6 +38,7 @@ READS = (
     "statvfs",
     "lseek",
 )
+LONGEST_S = 60
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -124,7 +126,7 @@ class Tap:
         """The path below the root that a call is about, relative to it; None for a call about something else."""
         if name == "close":
             return None
-        first = args[0] if args else "."
+        first = args[1 if name == "symlink" else 0] if args else "."
         if isinstance(first, int):
             return self.fds.get(first)
         path = os.path.abspath(os.fsdecode(first))
@@ -204,6 +206,9 @@ def run(action: Callable[[], Any], root: Path, fault: Fault | None = None) -> En
         _run_child(action, Tap(root, fault), writer)
     os.close(writer)
     with open(reader, "rb") as pipe:
+        if not select.select([pipe], [], [], LONGEST_S)[0]:
+            os.kill(child, signal.SIGKILL)
+            raise AssertionError(f"a child with {fault} did nothing for {LONGEST_S} s")
         told = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGKILL and not told:

@@ -1,0 +1,247 @@
+"""The real build, small and fast, for tests that kill it: four tiles, a tiny network, gates that any network passes.
+
+Imported in a process that has run no build itself: a fork of one that has would inherit the locks of its thread pools.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before any library counts the cores: many small builds run side by side
+
+import contextlib
+import hashlib
+import importlib
+import io
+import pkgutil
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import provisioning
+from provisioning import publish
+from provisioning.cli.init import create_cache
+from provisioning.errors import Error
+from provisioning.signing import generate_key, load_public_key
+from provisioning.verify import ANY, Expectations, verify
+from tests import building, faults, networks
+
+VOLATILE = (
+    "build-report.json",
+    "history.json",
+    "doit.sqlite",
+    "build.log",
+    ".c10.lock",
+    ".users",
+    ".lock",
+    "engine-times.json",
+)
+"""Names whose bytes differ from build to build (times, pids) and decide nothing."""
+HEAVY = ("numpy", "onnx", "onnxruntime", "faiss", "PIL.Image", "cryptography", "simplejpeg", "doit.cmd_run", "sqlite3")
+
+
+def load_everything() -> None:
+    """Import what a build imports, so that a forked child does not spend its time on it."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(provisioning.__path__, "provisioning."):
+        if "__main__" not in module.name:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def new_world(parent: Path, *, side: int = 2) -> Path:
+    """Make tiles, key, network and a cache directory below `parent`; return the cache directory."""
+    building.put_tiles(parent / "tiles", side=side)
+    generate_key(parent / "key.pem", password=None)
+    (parent / "camera.yaml").write_text("focal_px: 812.5\n")
+    model = networks.save(networks.user_model()[0], parent / "net.onnx")
+    cache = parent / "cache"
+    create_cache(
+        cache,
+        tiles=parent / "tiles",
+        key=parent / "key.pem",
+        backbone=model,
+        calibration=[parent / "camera.yaml"],
+        flight_id="F-1",
+    )
+    for old, new in (("samples = 64", "samples = 2"), ("self_localisation = 0.5", "self_localisation = 0"),
+                     ("max_degenerate = 0.2", "max_degenerate = 1"), ("index_recall = 0.9", "index_recall = 0")):  # fmt: skip
+        building.edit(cache, "# " + old, new)
+    return cache
+
+
+class Outcome(NamedTuple):
+    """What one build told."""
+
+    outcome: str
+    failure: Error | None
+    engines_built: int
+    descriptors_generated: int
+    said: str
+
+
+def build(cache: Path) -> Outcome:
+    """Build as `doit` does, quietly."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        built = building.build(cache)
+    report = built.report
+    return Outcome(report.outcome, built.failure, report.engines_built, report.descriptors_generated, out.getvalue())
+
+
+def in_clean_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Call `function` in a fresh interpreter that has everything loaded and nothing running."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=load_everything) as pool:
+        return pool.submit(function, *args).result()
+
+
+def whole(cache: Path) -> list[str]:
+    """Why `current` would be refused; [] if it verifies or is absent."""
+    if not os.path.lexists(cache / "current"):
+        return []
+    key = load_public_key(cache.parent / "key.pub.pem")
+    expect = Expectations((key,), flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
+    with verify(cache, expect) as verdict:
+        return [str(reason) for reason in verdict.reasons]
+
+
+def published(cache: Path) -> dict[str, bytes | str]:
+    """Every file of the current generation; the report tells times and is left to its own tests."""
+    generation = publish.current_generation(cache)
+    assert generation is not None
+    return faults.snapshot(generation)
+
+
+def leftovers(cache: Path) -> list[str]:
+    """What recovery and a finished build should not leave."""
+    names = [path.relative_to(cache).as_posix() for path in cache.rglob("*")]
+    return [name for name in names if "/.tmp-" in "/" + name or name.startswith(".build/stage/")]
+
+
+def state_of(cache: Path) -> str:
+    """A digest of all that a cut-off build left, without what decides nothing; temporary names count by their target."""
+    digest = hashlib.sha256()
+    for path in sorted(cache.rglob("*"), key=_stable_name):
+        digest.update(f"{_stable_name(path)}\0{path.lstat().st_mode}\0".encode())
+        if path.is_symlink():
+            digest.update(os.readlink(path).encode())
+        elif path.is_file() and path.name not in VOLATILE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stable_name(path: Path) -> str:
+    return "/".join(part.split("-", 3)[-1] if part.startswith(".tmp-") else part for part in path.parts)
+
+
+class Campaign(NamedTuple):
+    """What a campaign did."""
+
+    points: int
+    calls: int
+    changes: int
+    distinct: int
+    told: dict[str, int]
+
+
+def campaign(home: Path, scene: str, points: str) -> Campaign:
+    """Carry out every fault of the kind `points` in the build of `scene` and assert what must hold after each.
+
+    scene: "first" (nothing there yet) or "next" (a tile was added). points: "kill", "kill-fast", "fail", "fail-fast".
+    """
+    cache, expected, calls = _prepare(home, scene)
+    chosen = CHOICES[points](calls)
+    told: Counter[str] = Counter()
+    seen: set[str] = set()
+    for fault in chosen:
+        scratch = _restored(home, cache)
+        ended = faults.run(lambda scratch=scratch: build(scratch), scratch, fault)
+        what = (fault, calls[fault.at])
+        assert ended.killed is (not fault.how.startswith("E")), (what, ended)
+        told[_judge(ended, what)] += 1
+        assert whole(scratch) == [], what
+        assert scene == "first" or os.path.lexists(scratch / "current"), what
+        if (state := state_of(scratch)) not in seen:
+            seen.add(state)
+            _converges(scratch, expected, what)
+    return Campaign(len(chosen), len(calls), sum(call.changes for call in calls), len(seen), dict(told))
+
+
+def _prepare(home: Path, scene: str) -> tuple[Path, dict[str, bytes | str], list[faults.Call]]:
+    """Return the cache before the build of `scene`, what it must publish, and the calls that it makes."""
+    cache = new_world(home / "world")
+    if scene == "next":
+        assert faults.run(lambda: build(cache), cache).value.outcome == "SUCCESS"
+        building.put_tile(home / "world" / "tiles", building.WEST + 1, building.NORTH + 1, seed=999)
+    before = home / "world" / "before"
+    shutil.move(cache, before)
+    scratch = _restored(home, before)
+    ended = faults.run(lambda: build(scratch), scratch)
+    assert ended.value is not None, ended.shown
+    assert ended.value.outcome == "SUCCESS", ended.value
+    return before, published(scratch), ended.calls
+
+
+def _restored(home: Path, before: Path) -> Path:
+    """Put the cache back as it was, under the name that it always has."""
+    scratch = home / "world" / "cache"
+    shutil.rmtree(scratch, ignore_errors=True)
+    return faults.copy_cache(before, scratch)
+
+
+def _judge(ended: faults.Ended, what: object) -> str:
+    """Return how a build with a fault ended; anything but a known error with a next step is a failure of the test."""
+    if ended.killed:
+        return "killed"
+    assert ended.error is None, (what, ended.shown)
+    outcome: Outcome = ended.value
+    if outcome.failure is None:
+        return outcome.outcome
+    assert "failed unexpectedly" not in outcome.failure.what, (what, outcome.said)
+    assert outcome.failure.next_step, (what, outcome.failure)
+    return type(outcome.failure).__name__
+
+
+def _converges(cache: Path, expected: dict[str, bytes | str], what: object) -> None:
+    """Build again without a fault: no finished work is done twice, and every byte is as if nothing had happened."""
+    engines = finished_engines(cache)
+    ended = faults.run(lambda: build(cache), cache)
+    assert ended.value is not None, (what, ended.shown)
+    assert ended.value.outcome in ("SUCCESS", "IDEMPOTENT_NO_OP"), (what, ended.value)
+    assert not (engines and ended.value.engines_built), f"{what}: a finished engine was compiled again"
+    assert published(cache) == expected, what
+    assert whole(cache) == [], what
+    assert leftovers(cache) == [], what
+
+
+def finished_engines(cache: Path) -> list[Path]:
+    """Engines in the store that have a record of birth."""
+    return [
+        path for path in (cache / ".build" / "store").glob("*/*.engine") if path.with_name(path.name + ".born").exists()
+    ]
+
+
+def _fast_kills(calls: list[faults.Call]) -> list[faults.Fault]:
+    """Every state that a kill can leave, once: after a call is before the next one."""
+    kills = faults.kills(calls)
+    return [fault for fault in kills if fault.how != "after" or fault.at == kills[-1].at]
+
+
+def _fast_failures(calls: list[faults.Call]) -> list[faults.Fault]:
+    """One error at each change, in turn; what only reads is left to the full form."""
+    turns = ("ENOSPC", "EIO", "EACCES")
+    changes = [number for number, call in enumerate(calls) if call.changes]
+    return [faults.Fault(number, turns[turn % 3]) for turn, number in enumerate(changes)]
+
+
+CHOICES: dict[str, Callable[[list[faults.Call]], list[faults.Fault]]] = {
+    "kill": faults.kills,
+    "kill-fast": _fast_kills,
+    "fail": faults.failures,
+    "fail-fast": _fast_failures,
+}

@@ -1,0 +1,36 @@
+"""The real build, killed and failed at its file-system calls: `current` verifies, the next `doit` ends as if nothing was."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import crashing
+
+
+def show(capsys, name: str, done: crashing.Campaign) -> None:
+    with capsys.disabled():
+        print(f"\n{name}: {done.points} points over {done.changes} changes and {done.calls} calls, "
+              f"{done.distinct} distinct states, {done.told}", end=" ")  # fmt: skip
+
+
+def test_an_added_tile_survives_a_kill_at_every_change(tmp_path, capsys):
+    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "kill-fast")
+    show(capsys, "real build, a tile added, killed", done)
+    assert done.points >= done.changes >= 150
+    assert done.told == {"killed": done.points}
+
+
+def test_an_added_tile_survives_an_error_at_every_change(tmp_path, capsys):
+    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "fail-fast")
+    show(capsys, "real build, a tile added, failed", done)
+    assert done.points == done.changes >= 150
+    assert done.told["FilesystemError"] > done.points / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", ["first", "next"])
+@pytest.mark.parametrize("points", ["kill", "fail"])
+def test_every_point_of_a_build(tmp_path, capsys, scene, points):
+    done = crashing.in_clean_process(crashing.campaign, tmp_path, scene, points)
+    show(capsys, f"real build, {scene}, {points}", done)
+    assert done.points >= 2 * done.changes >= 300
