@@ -26,8 +26,9 @@ def to_fp16(model: Any, keep_fp32: tuple[str, ...]) -> Any:
 
     name_nodes(model)
     keep = sorted(kept_nodes(model, keep_fp32))
+    original = {node.name for node in model.graph.node}
     converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=keep)
-    _join(converted)
+    _join(converted, original)
     return converted
 
 
@@ -76,18 +77,17 @@ def _is_cast_to_fp32(node: Any) -> bool:
     return node.op_type == "Cast" and any(a.name == "to" and a.i == 1 for a in node.attribute)
 
 
-def _join(model: Any) -> None:
+def _join(model: Any, original: set[str]) -> None:
     """Let a kept node hand over what it made as it was made, to another kept node or as the output of the network.
 
     The converter casts to fp16 and back between two fp32 nodes, which loses digits and makes infinity of what is large.
+    The casts it added are those whose names are not in `original`.
     """
     graph = model.graph
     ends = {value.name for value in graph.output}
-    down = {
-        n.output[0]: n.input[0] for n in graph.node if n.op_type == "Cast" and n.name.endswith("_cast_to_fp16_node")
-    }
-    ups = [n for n in graph.node if n.op_type == "Cast" and n.input[0] in down and not n.name.endswith("_fp16_node")]
-    for node in ups:
+    added = [node for node in graph.node if node.op_type == "Cast" and node.name not in original]
+    down = {node.output[0]: node.input[0] for node in added if not _is_cast_to_fp32(node)}
+    for node in [node for node in added if _is_cast_to_fp32(node) and node.input[0] in down]:
         made, wanted = down[node.input[0]], node.output[0]
         graph.node.remove(node)
         if wanted in ends:
@@ -96,7 +96,7 @@ def _join(model: Any) -> None:
         else:
             _rename(graph.node, wanted, made)
     read = {source for node in graph.node for source in node.input} | ends
-    for node in [n for n in graph.node if n.output[0] in down and n.output[0] not in read]:
+    for node in [node for node in graph.node if node.output[0] in down and node.output[0] not in read]:
         graph.node.remove(node)
     sort_nodes(graph)
 
