@@ -1,0 +1,188 @@
+"""What every command says: its help, its success and its failure, word for word.
+
+`FLIGHTCACHE_UPDATE_GOLDEN=1 pytest tests/test_golden.py` writes what is said now; read the difference before you commit it.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioning.cli import COMMANDS, main
+from tests import building
+
+GOLDEN = Path(__file__).parent / "golden"
+SCENES = {
+    "bench-engine": ["bench-engine cache --seconds 0.02 --batch 2", "bench-engine camera.yaml"],
+    "bundle": ["bundle cache -o out/cache.tar", "bundle empty"],
+    "completion": ["completion fish"],
+    "demo": ["demo cache"],
+    "doctor": ["doctor cache", "doctor nowhere"],
+    "evaluate": ["evaluate queries.csv cache", "evaluate camera.yaml cache"],
+    "fleet": ["fleet nowhere.toml"],
+    "host": ["host cache", "host --json nowhere"],
+    "init": [
+        "init new --tiles tiles --key key.pem",
+        "init new --tiles tiles --key key.pem",
+        "init other --tiles empty",
+    ],
+    "install": [
+        "install out/cache.tar vehicle --public-key key.pub.pem",
+        "install out/cache.tar vehicle --public-key other.pub.pem",
+        "install camera.yaml vehicle --public-key key.pub.pem",
+    ],
+    "key": ["key fingerprint key.pub.pem", "key fingerprint camera.yaml"],
+    "keygen": ["keygen fresh.pem", "keygen fresh.pem"],
+    "locate": ["locate tiles/14/8581/5737.jpg --cache cache", "locate camera.yaml --cache cache"],
+    "plan": ["plan cache", "plan changed", "plan empty"],
+    "rollback": ["rollback cache"],
+    "status": ["status cache", "status empty", "status nowhere"],
+    "sync": ["sync drive cache", "sync drive empty"],
+    "tiles": ["tiles cache", "tiles empty"],
+    "verify": [
+        "verify cache --public-key key.pub.pem --flight F-1",
+        "verify cache --public-key other.pub.pem",
+        "verify tampered --public-key key.pub.pem --flight F-2",
+        "verify nowhere --public-key key.pub.pem",
+    ],
+    "why": ["why corpus cache", "why corpus changed", "why nothing cache"],
+}
+MASKS = (
+    (r"\b[0-9a-f]{64}\b", "<sha256>"),
+    (r"\b[0-9a-f]{8}…", "<key>…"),
+    (r"(?<=-)[0-9a-f]{12}\b", "<hash>"),
+    (r"manifest_hash [0-9a-f]{16}\b", "manifest_hash <hash>"),
+    (r"\b\d+(\.\d+)? (s|ms|B|kB|MB|GB|TB|MiB)\b", r"N \2"),
+    (r"(?<=\")(\w+_(?:s|ms|per_s|bytes))\": [\d.]+", r'\1": N'),
+    (r"ort\d+\.\d+\.\d+", "ort<version>"),
+    (r"\b(x86_64|aarch64)\b", "<arch>"),
+    (r"\b(onnxruntime|runtime:?) +\d+\.\d+\.\d+", r"\1 <version>"),
+    (r"\b\d[\d,]+ bytes", "N bytes"),
+    (r"(?m)^(  (?:tensorrt|tensorrt_rtx|GPU) +).*", r"\1<as here>"),
+    (r" object at 0x[0-9a-f]+", ""),
+    (r"\b(amx|avx512\w*|avx2|sse\w*|neon\w*)\b", "<isa>"),
+    (r"\d+ (seconds?|minutes?) ago", "just now"),
+)
+NUMBERS = (r"(?<=[:\[ ])-?\d+(\.\d+)*(e-?\d+)?(?=[,}\]])", "N")
+"""Every number of a benchmark's JSON."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a built cache, a changed and a tampered copy of it, one never built, and a second key."""
+    folder = tmp_path_factory.mktemp("golden")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        cache = building.new_cache(Path())
+        assert building.build(cache.absolute()).outcome == "SUCCESS"
+        for name in ("changed", "tampered"):
+            shutil.copytree("cache", name, symlinks=True)
+        building.edit(Path("changed"), "F-1", "F-2")
+        building.edit(Path("changed"), "# rotations = 1", "rotations = 2")
+        shutil.copytree("tiles", "fewer")
+        Path("fewer/14/8581/5737.jpg").unlink()
+        main(["init", "gappy", "--tiles", "fewer", "--key", "key.pem"])
+        building.edit(Path("gappy"), "min_coverage = {14 = 0.9375}", "min_coverage = {14 = 1}")
+        index = Path("tampered/current/corpus.index")
+        index.chmod(0o644)
+        index.write_bytes(index.read_bytes()[:-1] + b"!")
+        main(["keygen", "other.pem"])
+        Path("nowhere").mkdir()
+        Path("drive").mkdir()
+        Path("out").mkdir()
+        main(["init", "empty", "--key", "key.pem"])
+        Path("queries.csv").write_text("file,lat,lon\ntiles/14/8581/5737.jpg,46.9,8.6\n")
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+def _masked(text: str, work: Path, command: str) -> str:
+    text = text.replace(str(work), "WORK")
+    for pattern, shown in MASKS + ((NUMBERS,) if command == "bench-engine" else ()):
+        text = re.sub(pattern, shown, text)
+    return text
+
+
+def _said(line: str, work: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """What a command prints, both streams, and its exit code."""
+    capfd.readouterr()
+    try:
+        code: object = main(shlex.split(line))
+    except SystemExit as stop:
+        code = stop.code
+    said = capfd.readouterr()
+    return _transcript(f"flightcache {line}", said.out, said.err, code, work)
+
+
+def _transcript(line: str, out: str, err: str, code: object, work: Path) -> str:
+    command = line.split()[1] if len(line.split()) > 1 else line
+    return f"$ {line}\n{_masked(out, work, command)}{_masked(err, work, command)}[exit {code}]\n"
+
+
+def _compare(name: str, said: str, *, loosely: bool = False) -> None:
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("FLIGHTCACHE_UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(said)
+    golden = path.read_text() if path.exists() else ""
+    if loosely:
+        said, golden = _loose(said), _loose(golden)
+    assert said == golden
+
+
+def _loose(text: str) -> str:
+    """Help without its line breaks, and with options as argparse writes them before Python 3.13."""
+    text = re.sub(r"(-\w) (\S+), (--[\w-]+) \2", r"\1, \3 \2", text)
+    return re.sub(r"\s+", " ", text.replace("'", ""))
+
+
+def test_every_command_has_scenes():
+    assert set(COMMANDS) <= set(SCENES)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help(command, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = _said(f"{command} --help", Path("/nowhere"), capfd)
+    assert "example" in said
+    _compare(f"{command}-help", said, loosely=True)
+
+
+@pytest.mark.parametrize("command", [name for name in sorted(SCENES) if name in COMMANDS])
+def test_success_and_failure(command, work, capfd, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    said = "\n".join(_said(line, work, capfd) for line in SCENES[command])
+    assert "Traceback" not in said
+    _compare(command, said, loosely=command == "completion")
+
+
+DOIT = [("cache", "doit"), ("cache", "doit list"), ("cache", "doit clean -n"), ("empty", "doit"), ("gappy", "doit")]
+
+
+def test_doit_nothing_to_do_list_clean_and_failures(work):
+    said = []
+    for directory, line in DOIT:
+        words = [sys.executable, "-m", *line.split()]
+        ran = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
+        said.append(_transcript(line, ran.stdout, ran.stderr, ran.returncode, work))
+    _compare("doit", "\n".join(said))
+
+
+def test_summary_of_all_commands(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _compare("flightcache", _said("--help", Path("/nowhere"), capfd), loosely=True)
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "status --nonsense"])
+def test_wrong_usage_exits_with_2(line, capfd):
+    assert _said(line, Path("/nowhere"), capfd).endswith("[exit 2]\n")
