@@ -1,0 +1,292 @@
+"""The catalogue: what is unchanged is not read again, what changed is found, and nothing half-written is believed."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provisioning.config import TileSource
+from provisioning.errors import EmptyCorpusError
+from provisioning.tiles import catalogue, corpus_table, iter_tiles, last_corpus, scan
+from provisioning.tiles.judging import Court
+from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+
+SETTLE_S = 0.06
+
+
+@pytest.fixture
+def tiles():
+    return block(4, 3)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Count the tiles that are read."""
+    seen = []
+    one = Court._one
+    monkeypatch.setattr(Court, "_one", lambda court, suspect: seen.append(suspect[:3]) or one(court, suspect))
+    return seen
+
+
+def settled_scan(asked):
+    time.sleep(SETTLE_S)
+    return scan(asked)
+
+
+@pytest.mark.parametrize("mode", ["stat", "dirs"])
+def test_an_unchanged_directory_is_not_read(tmp_path, tiles, read, mode):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), scan=mode)
+    first = settled_scan(asked)
+    read.clear()
+    second = settled_scan(asked)
+    assert read == []
+    assert (second.added, second.removed, second.changed) == (0, 0, 0)
+    assert replace(second, added=first.added) == first
+
+
+@pytest.mark.parametrize("write", [write_mbtiles, write_reference_pmtiles])
+def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monkeypatch):
+    asked = flight(tmp_path, write(tmp_path / "sat.container", tiles), bbox=bbox_of(tiles))
+    settled_scan(asked)
+    read.clear()
+    monkeypatch.setattr("provisioning.tiles.containers.open_container", lambda _: pytest.fail("opened"))
+    assert scan(asked).count == 12
+    assert read == []
+
+
+def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monkeypatch):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), scan="full")
+    settled_scan(asked)
+    read.clear()
+    monkeypatch.setattr("provisioning.tiles.judging.judge", lambda *_, **__: pytest.fail("judged"))
+    assert settled_scan(asked).changed == 0
+    assert sorted(read) == sorted(tiles)
+
+
+@pytest.mark.parametrize("mode", ["stat", "dirs", "full"])
+def test_added_removed_and_changed_tiles_are_found(tmp_path, tiles, read, mode):
+    store = write_xyz(tmp_path / "sat", tiles)
+    box = bbox_of(block(4, 4))
+    asked = flight(tmp_path, store, bbox=box, scan=mode)
+    settled_scan(asked)
+    gone, changed = next(iter(tiles)), list(tiles)[5]
+    new = (Z, X, Y + 3)
+    os.unlink(store / "{}/{}/{}.png".format(*gone))
+    other = tmp_path / "other.png"
+    other.write_bytes(image(321))
+    os.replace(other, store / "{}/{}/{}.png".format(*changed))
+    write_xyz(store, {new: image(322)})
+    read.clear()
+    corpus = settled_scan(asked)
+    assert (corpus.added, corpus.removed, corpus.changed) == (1, 1, 1)
+    assert mode == "full" or sorted(read) == sorted([changed, new])
+    clean = flight(tmp_path / "clean", store, bbox=box)
+    assert scan(clean).coverage_sha256 == corpus.coverage_sha256
+
+
+def test_stat_mode_sees_a_rewrite_in_place_with_its_old_times(tmp_path, tiles):
+    store = write_xyz(tmp_path / "sat", tiles)
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    settled_scan(asked)
+    path = store / "{}/{}/{}.png".format(*next(iter(tiles)))
+    before = os.stat(path)
+    other = next(data for seed in range(1000, 9000) if len(data := image(seed)) == before.st_size)
+    with open(path, "r+b") as stream:
+        stream.write(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = os.stat(path)
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert settled_scan(asked).changed == 1
+
+
+def test_dirs_mode_is_honest_about_what_it_cannot_see_and_full_sees_it(tmp_path, tiles):
+    store = write_xyz(tmp_path / "sat", tiles)
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles), scan="dirs")
+    settled_scan(asked)
+    (store / "{}/{}/{}.png".format(*next(iter(tiles)))).write_bytes(image(321))
+    assert settled_scan(asked).changed == 0
+    assert settled_scan(replace(asked, tiles=replace(asked.tiles, scan="full"))).changed == 1
+
+
+def test_a_tile_written_while_the_clock_stood_still_is_looked_at_again(tmp_path, tiles, monkeypatch):
+    """Racily clean: a file changed twice within one tick of the file clock has one time for both."""
+    store = write_xyz(tmp_path / "sat", tiles)
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    path = store / "{}/{}/{}.png".format(*next(iter(tiles)))
+    moment = os.stat(path)
+    monkeypatch.setattr(time, "time_ns", lambda: max(moment.st_mtime_ns, moment.st_ctime_ns) + 1_000_000)
+    scan(asked)
+    db = sqlite3.connect(catalogue.catalogue_path(asked.build_dir))
+    assert {c for (c,) in db.execute("SELECT ctime_ns FROM tile")} == {0}
+    assert {listing for (listing,) in db.execute("SELECT listing FROM folder")} == {None}
+    db.close()
+
+
+def test_a_touched_tile_is_read_once_and_changes_nothing(tmp_path, tiles, read):
+    store = write_xyz(tmp_path / "sat", tiles)
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    digest = settled_scan(asked).coverage_sha256
+    touched = list(tiles)[3]
+    os.utime(store / "{}/{}/{}.png".format(*touched))
+    read.clear()
+    for _ in range(2):
+        corpus = settled_scan(asked)
+    assert (corpus.coverage_sha256, corpus.changed) == (digest, 0)
+    assert read == [touched]
+
+
+def test_a_removed_column_is_found(tmp_path, tiles):
+    store = write_xyz(tmp_path / "sat", tiles)
+    for mode in ("stat", "dirs"):
+        asked = flight(tmp_path / mode, store, bbox=bbox_of(tiles), scan=mode)
+        settled_scan(asked)
+    shutil.rmtree(store / str(Z) / str(X))
+    for mode in ("stat", "dirs"):
+        asked = flight(tmp_path / mode, store, bbox=bbox_of(tiles), scan=mode)
+        assert settled_scan(asked).removed == 3
+
+
+def test_a_row_removed_from_row_folders_is_found(tmp_path, tiles):
+    pattern = "{z}/{y}/{x}"
+    store = write_xyz(tmp_path / "sat", tiles, pattern=pattern, tms=True)
+    source = TileSource(path=store, name="sat", pattern=pattern, scheme="tms")
+    asked = flight(tmp_path, source, bbox=bbox_of(tiles))
+    settled_scan(asked)
+    shutil.rmtree(store / str(Z) / str((1 << Z) - 1 - Y))
+    os.unlink(store / str(Z) / str((1 << Z) - 2 - Y) / f"{X}.png")
+    assert settled_scan(asked).removed == 5
+
+
+def test_an_area_that_shrinks_and_grows_again_reads_nothing(tmp_path, tiles, read):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    whole = settled_scan(asked)
+    read.clear()
+    small = flight(tmp_path, asked.tiles.source[0], bbox=bbox_of(block(1, 3)))
+    assert (settled_scan(small).count, last_corpus(asked)) == (3, None)
+    assert settled_scan(asked).coverage_sha256 == whole.coverage_sha256
+    assert read == []
+
+
+def test_tiles_come_back_under_another_store_of_the_same_name(tmp_path, tiles):
+    one, two = write_xyz(tmp_path / "1", tiles), write_xyz(tmp_path / "2", block(4, 3, seed=500))
+    scan(flight(tmp_path, one, bbox=bbox_of(tiles)))
+    corpus = scan(flight(tmp_path, two, bbox=bbox_of(tiles)))
+    assert (corpus.changed, corpus.added, corpus.removed) == (12, 0, 0)
+
+
+def test_a_source_that_is_configured_no_longer_leaves_the_corpus(tmp_path, tiles):
+    one = TileSource(path=write_xyz(tmp_path / "1", tiles), name="one")
+    two = TileSource(path=write_xyz(tmp_path / "2", tiles), name="two")
+    assert scan(flight(tmp_path, one, two, bbox=bbox_of(tiles))).count == 24
+    corpus = scan(flight(tmp_path, two, bbox=bbox_of(tiles)))
+    assert (corpus.count, corpus.removed, corpus.sources) == (12, 12, ("two",))
+
+
+def test_a_source_added_later_numbers_ids_by_name(tmp_path, tiles):
+    late = TileSource(path=write_xyz(tmp_path / "1", tiles), name="b")
+    early = TileSource(path=write_xyz(tmp_path / "2", tiles), name="a")
+    scan(flight(tmp_path / "x", late, bbox=bbox_of(tiles)))
+    grown, clean = (flight(tmp_path / n, late, early, bbox=bbox_of(tiles)) for n in ("x", "y"))
+    scan(grown)
+    scan(clean)
+    assert (corpus_table(grown)[0] == corpus_table(clean)[0]).all()
+    assert list(iter_tiles(grown)) == list(iter_tiles(clean))
+
+
+def test_a_commit_that_stays_in_the_log_of_an_mbtiles_file_is_seen(tmp_path, tiles):
+    path = write_mbtiles(tmp_path / "sat.mbtiles", tiles)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    asked = flight(tmp_path, path, bbox=bbox_of(tiles))
+    settled_scan(asked)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA wal_autocheckpoint = 0")
+    main = os.stat(path)
+    writer.execute("DELETE FROM tiles WHERE tile_column = ?", (X,))
+    assert os.stat(path).st_mtime_ns == main.st_mtime_ns
+    assert settled_scan(asked).removed == 3
+    writer.close()
+
+
+def test_a_damaged_catalogue_is_begun_anew(tmp_path, tiles):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    before = scan(asked)
+    path = catalogue.catalogue_path(asked.build_dir)
+    for damage in (b"not a database at all", b"SQLite format 3\0" + b"\xff" * 5000, b""):
+        for name in path.parent.glob("catalogue.sqlite*"):
+            name.unlink()
+        path.write_bytes(damage)
+        assert last_corpus(asked) is None
+        assert scan(asked).coverage_sha256 == before.coverage_sha256
+
+
+def test_before_the_first_scan_there_is_no_corpus(tmp_path, tiles):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    assert last_corpus(asked) is None
+    with pytest.raises(EmptyCorpusError, match="not been scanned"):
+        next(iter_tiles(asked))
+    assert not asked.build_dir.exists()
+
+
+SCANNER = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+from provisioning.tiles import scan, writer
+from tests.tilesets import flight, bbox_of, block
+writer.COMMIT_TILES = 20
+print("go", flush=True)
+scan(flight(Path({root!r}), Path({store!r}), bbox=bbox_of(block(20, 20))))
+print("done", flush=True)
+"""
+
+
+def test_a_scan_killed_at_any_time_leaves_a_true_catalogue_and_its_work(tmp_path):
+    tiles = block(20, 20)
+    store = write_xyz(tmp_path / "sat", tiles)
+    clean = scan(flight(tmp_path / "clean", store, bbox=bbox_of(tiles)))
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    code = SCANNER.format(path=sys.path, root=str(tmp_path), store=str(store))
+    kept = 0
+    for delay in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+        assert child.stdout.readline() == b"go\n"
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        last = last_corpus(asked)
+        assert last is None or last.coverage_sha256 == clean.coverage_sha256
+        with catalogue.reading(asked.build_dir) as db:
+            now = db.execute("SELECT count(*) FROM tile").fetchone()[0] if db else 0
+        assert now >= kept, "finished work was lost"
+        kept = now
+    assert scan(asked).coverage_sha256 == clean.coverage_sha256
+    assert list(iter_tiles(asked)) == list(iter_tiles(flight(tmp_path / "clean", store, bbox=bbox_of(tiles))))
+
+
+def test_a_no_op_imports_neither_numpy_nor_pillow(tmp_path, tiles):
+    store = write_xyz(tmp_path / "sat", tiles)
+    settled_scan(flight(tmp_path, store, bbox=bbox_of(tiles)))
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from provisioning.angles import BBox
+from provisioning.config import Area, Flight, Tiles, TileSource
+from provisioning.tiles import scan
+flight = Flight(root=Path({str(tmp_path / "cache")!r}), area=Area(bbox=BBox(*{tuple(bbox_of(tiles))!r}), zooms=({Z},)),
+                tiles=Tiles(source=(TileSource(path=Path({str(store)!r}), name="sat"),)))
+assert scan(flight).count == 12
+print(sorted({{"numpy", "PIL", "simplejpeg", "rasterio", "geographiclib", "concurrent.futures"}} & set(sys.modules)))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert out.stdout.strip() == "[]"
