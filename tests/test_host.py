@@ -1,6 +1,7 @@
 """Host tuples of computers that are not here: their files, packages and driver answers put in place of ours."""
 
 import ctypes
+import json
 import shutil
 import subprocess
 
@@ -274,3 +275,9 @@ def test_engines_of_other_hosts_are_listed(tmp_path):
         "m_aarch64_linux_ort1.23.2_fp32.engine": "6 bytes, this host",
         "m_sm87_l4t36.4.3_trt10.3.0.30_fp16.engine": "6 bytes, another host: kept, not published",
     }
+
+
+def test_host_command_gives_json_to_programs(capsys):
+    assert main(["host", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["engines are built for"]) == set(HostTuple._fields)
