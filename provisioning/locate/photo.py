@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from provisioning.angles import Origin
 from provisioning.errors import PhotoError
@@ -43,6 +43,8 @@ def read_photo(path: Path) -> Photo:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             xmp = image.info.get("xmp", b"")
+    except UnidentifiedImageError as error:
+        raise PhotoError("not an image in a format that is known", file=path, next_step="give JPEG or PNG") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
     yaw = xmp_yaw_deg(xmp if isinstance(xmp, bytes) else str(xmp).encode())
