@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.index.choice import Choice
-from provisioning.index.codebook import codebook_of
-from provisioning.index.codec import check_rows, learned_range
+from provisioning.index.codebook import codebook_of, range_of
+from provisioning.index.codec import check_rows
 from provisioning.index.ids import Floats, Gather, Int64s, check_ids
 from provisioning.index.info import IndexInfo
 from provisioning.index.ivf import write_lists
@@ -22,8 +22,10 @@ from provisioning.index.transform import learn_transform
 from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
-SAMPLE_BYTES = 32 << 20
-"""Descriptors from which ranges and transforms are learned: evenly spaced rows, at most this many bytes."""
+SAMPLE_ROWS = 16_384
+"""Rows from which a transform is learned."""
+RANGE_ROWS = 4_096
+"""Rows from which the range of 8-bit codes is learned; what lies outside is stored as the end of the range."""
 
 
 def build_index(
@@ -49,14 +51,13 @@ def build_index(
 
     spec = TransformSpec.parse(transform)
     spec.output(dimension)
-    which = sample(len(ids), dimension)
-    learned = learn_transform(spec, np.empty((0, dimension), np.float32) if spec.name == "none" else rows(which))
+    learned = learn_transform(spec, lambda: rows(sample(len(ids), SAMPLE_ROWS)))
 
     def transformed(which: slice | Int64s) -> Floats:
         return check_rows(learned.apply(rows(which)), ids[which]) if learned.stages else rows(which)
 
     job = Job(choice, Trained(dimension, learned.stages), ids, transformed, history)
-    encoded = _write(job, which, output)
+    encoded = _write(job, sample(len(ids), RANGE_ROWS), output)
     if history is not None:
         remember(history, output, ids)
     size = os.stat(output).st_size
@@ -73,20 +74,19 @@ def build_index(
     )
 
 
-def _write(job: Job, which: slice | Int64s, output: Path) -> int:
+def _write(job: Job, which: Int64s, output: Path) -> int:
     """Learn what is left to learn from the rows `which`, and write; return how many rows were encoded."""
     if job.choice.kind == "ivf-sq8":
         codebook = codebook_of(job, which)
         return write_lists(with_range(job, codebook.range), codebook.centroids, output)
     if job.choice.kind in ("hrq", "hnsw-sq8"):
         return write_whole(job, output, which)
-    return write_streamed(with_range(job, learned_range(job.rows(which))) if job.choice.kind == "sq8" else job, output)
+    return write_streamed(with_range(job, range_of(job, which)) if job.choice.kind == "sq8" else job, output)
 
 
-def sample(vectors: int, dimension: int) -> slice | Int64s:
-    """Return the rows to learn from: all, or evenly spaced ones (ids follow a space-filling curve, so do they)."""
-    most = max(256, SAMPLE_BYTES // (4 * dimension))
-    return slice(0, vectors) if vectors <= most else np.arange(most, dtype=np.int64) * vectors // most
+def sample(vectors: int, most: int) -> Int64s:
+    """Return at most `most` rows, evenly spaced: ids follow a space-filling curve, so the places are spread too."""
+    return np.arange(vectors, dtype=np.int64) if vectors <= most else np.arange(most, dtype=np.int64) * vectors // most
 
 
 def with_range(job: Job, learned: NDArray[np.float32]) -> Job:

@@ -17,7 +17,8 @@ from provisioning.index import kmeans
 from provisioning.index.codec import learned_range
 from provisioning.index.ids import Int64s
 from provisioning.index.kmeans import Points
-from provisioning.index.stream import Job
+from provisioning.index.parallel import in_order
+from provisioning.index.stream import Job, blocks
 from provisioning.index.training import keep_codebook, read_codebook
 
 SAMPLE_BYTES = 256 << 20
@@ -32,7 +33,7 @@ class Codebook:
     range: NDArray[np.float32]
 
 
-def codebook_of(job: Job, which: slice | Int64s) -> Codebook:
+def codebook_of(job: Job, which: Int64s) -> Codebook:
     """Return the codebook that the job's training names, from its file, or learned from the job's rows and kept.
 
     `which` rows give the range of the codes. Raises IndexError_ if the training names a corpus that is not this one and
@@ -55,7 +56,7 @@ def codebook_of(job: Job, which: slice | Int64s) -> Codebook:
     return found
 
 
-def _learn(job: Job, which: slice | Int64s) -> Codebook:
+def _learn(job: Job, which: Int64s) -> Codebook:
     count, dimension, nlist = len(job.ids), job.trained.dimension, min(job.choice.nlist, len(job.ids))
     most = max(nlist, min(POINTS_PER_LIST * nlist, SAMPLE_BYTES // (2 * dimension)))
     rows = np.arange(count, dtype=np.int64) if count <= most else np.arange(most, dtype=np.int64) * count // most
@@ -63,7 +64,12 @@ def _learn(job: Job, which: slice | Int64s) -> Codebook:
     for start in range(0, len(rows), kmeans.BLOCK_ROWS):
         block = slice(start, start + kmeans.BLOCK_ROWS)
         data[block] = kmeans.points(job.rows(rows[block]))
-    return Codebook(kmeans.train(data, nlist), learned_range(job.rows(which)))
+    return Codebook(kmeans.train(data, nlist), range_of(job, which))
+
+
+def range_of(job: Job, which: Int64s) -> NDArray[np.float32]:
+    """Return the range of 8-bit codes over the rows `which`, float32 [2·d]."""
+    return learned_range(in_order(job.rows, (which[block] for block in blocks(len(which), job.trained.dimension))))
 
 
 def _from_bytes(data: bytes, nlist: int, dimension: int) -> Codebook:

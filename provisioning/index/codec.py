@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def check_rows(rows: Floats, ids: Int64s) -> Floats:
             f"descriptors are float32 [rows, dimension], not {rows.dtype} {rows.shape} for {len(ids)} ids"
         )
     rows = np.ascontiguousarray(rows)
-    norms = np.einsum("ij,ij->i", rows, rows)
+    norms = _squares(rows)
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):
         where = int(bad[0])
@@ -39,10 +39,21 @@ def check_rows(rows: Floats, ids: Int64s) -> Floats:
     return rows
 
 
-def learned_range(rows: Floats) -> NDArray[np.float32]:
-    """Return the range of 8-bit codes over `rows`: least value and width of each component, float32 [2·d]."""
-    low = np.floor(rows.min(axis=0) * np.float32(RANGE_GRID)) / np.float32(RANGE_GRID)
-    high = np.ceil(rows.max(axis=0) * np.float32(RANGE_GRID)) / np.float32(RANGE_GRID)
+def _squares(rows: Floats) -> Floats:
+    """Return the squared norms of rows, float32 [n]."""
+    import faiss
+
+    norms = np.empty(len(rows), np.float32)
+    faiss.fvec_norms_L2sqr(faiss.swig_ptr(norms), faiss.swig_ptr(rows), rows.shape[1], len(rows))
+    return norms
+
+
+def learned_range(parts: Iterable[Floats]) -> NDArray[np.float32]:
+    """Return the range of 8-bit codes over rows in `parts`: least value and width of each component, float32 [2·d]."""
+    ends = [(rows.min(axis=0), rows.max(axis=0)) for rows in parts]
+    grid = np.float32(RANGE_GRID)
+    low = np.floor(np.min([end[0] for end in ends], axis=0) * grid) / grid
+    high = np.ceil(np.max([end[1] for end in ends], axis=0) * grid) / grid
     return np.concatenate([low, np.maximum(high - low, 1 / RANGE_GRID)]).astype(np.float32)
 
 

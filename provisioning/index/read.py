@@ -19,7 +19,8 @@ def load_index(data: bytes | bytearray | memoryview) -> Any:
     """Return the FAISS index in `data`, which must be verified before: FAISS trusts what it reads.
 
     The codes stay in `data` (kept alive by the index), so memory is that of the file. No vector in the file may claim
-    more bytes than the file has, or than the largest transform needs. Raises IndexError_ for bytes that are no inner-product index.
+    more bytes than the file has, or than the largest transform needs. Raises IndexError_ for bytes that are no
+    inner-product index.
     """
     import faiss
 

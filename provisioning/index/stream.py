@@ -17,10 +17,11 @@ from provisioning.index.codec import Encode, encoder
 from provisioning.index.ids import Bytes, Floats, Int64s
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, recall
+from provisioning.index.parallel import in_order
 
 Rows = Callable[[slice | Int64s], Floats]
-BLOCK_BYTES = 4 << 20
-"""Descriptors held at a time; twice that with the next block being read."""
+BLOCK_BYTES = 1 << 20
+"""Descriptors in one block; a few blocks are held at a time, each small enough for a core's own cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +32,9 @@ class Reuse:
     place: Int64s
 
 
-def blocks(rows: int, dimension: int) -> Iterator[slice]:
-    """Cut `rows` descriptors of `dimension` components into blocks of at most BLOCK_BYTES."""
-    step = max(64, BLOCK_BYTES // (4 * dimension))
+def blocks(rows: int, dimension: int, size: int = BLOCK_BYTES) -> Iterator[slice]:
+    """Cut `rows` descriptors of `dimension` components into blocks of at most `size` bytes."""
+    step = max(64, size // (4 * dimension))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
@@ -73,8 +74,9 @@ def write_streamed(job: Job, output: Path) -> int:
     reuse = reuse_of(job.history, kind=kind, trained=job.trained, ids=job.ids)
     with open(output, "wb", buffering=0) as file:
         write_all(file, layout.before_codes(kind, job.trained, count))
-        for block in blocks(count, job.trained.dimension):
-            codes, fresh = _codes(block, job.rows, encode, reuse)
+        cut = list(blocks(count, job.trained.dimension))
+        made = in_order(lambda block: _codes(block, job.rows, encode, reuse), cut)
+        for block, (codes, fresh) in zip(cut, made, strict=True):
             write_all(file, codes.data)
             encoded += fresh
             progress("corpus", block.stop, count, unit="vectors")

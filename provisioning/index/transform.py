@@ -26,11 +26,11 @@ class Transform:
     apply: Callable[[Floats], Floats]
 
 
-def learn_transform(spec: TransformSpec, rows: Floats) -> Transform:
-    """Return the transform `spec` learned from the sample `rows`, float32 [n, d]."""
+def learn_transform(spec: TransformSpec, sample: Callable[[], Floats]) -> Transform:
+    """Return the transform `spec` learned from the rows that `sample` gives, float32 [n, d]; asked only if needed."""
     if spec.name == "none":
         return Transform((), lambda each: each)
-    mean, covariance = mean_and_covariance(rows)
+    mean, covariance = mean_and_covariance(sample())
     if spec.name == "center":
         return _center(mean.astype(np.float32))
     values, vectors = principal(covariance, spec.components)

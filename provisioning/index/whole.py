@@ -9,20 +9,24 @@ import numpy as np
 
 from provisioning.index import layout
 from provisioning.index.choice import HRQ_REFINE
+from provisioning.index.ids import Floats, Int64s
 from provisioning.index.stream import Job, blocks, write_all
 
 SEARCH_WIDTH = 256
 """Candidates that a search of the graph keeps; cross-view queries need many."""
+ADD_BYTES = 16 << 20
+"""Descriptors in one call of `add`: FAISS starts its threads for each."""
 
 
-def write_whole(job: Job, output: Path, sample: Any) -> int:
+def write_whole(job: Job, output: Path, sample: Int64s) -> int:
     """Write an hrq or hnsw-sq8 index to `output`, learned from the rows `sample`; return how many rows were encoded."""
     import faiss
 
     index = _empty(job)
     index.train(job.rows(sample))
     held = faiss.IndexIDMap2(index)
-    for block in [slice(0, len(job.ids))] if job.choice.kind == "hnsw-sq8" else blocks(len(job.ids), job.trained.input):
+    graph, count = job.choice.kind == "hnsw-sq8", len(job.ids)
+    for block in [slice(0, count)] if graph else blocks(count, job.trained.input, ADD_BYTES):
         held.add_with_ids(_all_rows(job, block), job.ids[block])
     with open(output, "wb", buffering=0) as file:
         write_all(file, layout.transforms(job.trained, len(job.ids)))
@@ -46,10 +50,8 @@ def _empty(job: Job) -> Any:
     return index
 
 
-def _all_rows(job: Job, which: slice) -> Any:
+def _all_rows(job: Job, which: slice) -> Floats:
     """Return the rows of `which`: in one array, for a graph depends on how its vectors are cut into calls."""
-    parts = [
-        slice(which.start + part.start, which.start + part.stop)
-        for part in blocks(which.stop - which.start, job.trained.input)
-    ]
-    return np.concatenate([job.rows(part) for part in parts])
+    parts = blocks(which.stop - which.start, job.trained.input)
+    moved = [slice(which.start + part.start, which.start + part.stop) for part in parts]
+    return np.concatenate([job.rows(part) for part in moved])

@@ -1,0 +1,341 @@
+"""What an index costs and what it finds: against copying its bytes, against plain FAISS, against exact search.
+
+    python bench/index.py --vectors 10000 100000 --dimension 512 --scratch /var/tmp/index
+    python bench/index.py --vectors 1000000 --scratch /var/tmp/index        # about 10 GB of disk, 8 minutes
+
+The floor of a build is reading its descriptors (a .npy file, page cache warm) and writing as many bytes as the index
+has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately, minimum of
+several rounds; memory is the growth of anonymous RSS in a fresh process. Descriptors are synthetic: a random smooth
+field over a map, normalised, as overlapping views of terrain would give; a query is the field at an off-grid position through
+another "camera" (a fixed linear change) with noise, never a database vector. A place is found if the answer lies within
+half a cell. Recalls rank the kinds; they are not those of your imagery: `flightcache evaluate` measures that.
+Nothing outside --scratch is written, unless --results names a file whose section `index` is then replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import faiss  # noqa: E402
+import numpy as np  # noqa: E402
+
+from provisioning.config.schema import Index  # noqa: E402
+from provisioning.index import choose_kind  # noqa: E402
+from provisioning.index.build import build_index  # noqa: E402
+from provisioning.index.memo import History  # noqa: E402
+from provisioning.index.read import load_index, search  # noqa: E402
+from provisioning.index.training import Training  # noqa: E402
+
+MARKS = ("<!-- index: begin -->", "<!-- index: end -->")
+KINDS = ("flat", "sqfp16", "sq8", "hrq", "ivf-sq8")
+QUERIES = 1000
+PLAIN = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}
+
+
+class Row(NamedTuple):
+    """One kind at one size. Seconds are minima; `delta` is +1 % divided by a clean build; recalls are shares."""
+
+    vectors: int
+    dimension: int
+    kind: str
+    floor_s: float
+    build_s: float
+    plain_s: float | None
+    delta: float
+    rss_mb: int
+    load: float
+    query_ms: float
+    recall_1: float
+    recall_10: float
+    place_1: float
+
+
+class Field:
+    """Descriptors over a square map of cells: sums of waves of many scales, one mixture for each component."""
+
+    def __init__(self, vectors: int, dimension: int) -> None:
+        rng = np.random.Generator(np.random.PCG64(3))
+        self.side = int(np.ceil(np.sqrt(vectors)))
+        waves = 256
+        scale = 2.0 ** rng.uniform(0.5, 7, waves)
+        angle = rng.uniform(0, 2 * np.pi, waves)
+        self.wave = (2 * np.pi / scale * np.stack([np.cos(angle), np.sin(angle)])).astype(np.float32)
+        self.phase = rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
+        self.mix = (rng.standard_normal((waves, dimension)) * (scale**0.25)[:, None]).astype(np.float32)
+        self.cone = (0.5 * np.sqrt(waves) * rng.standard_normal(dimension)).astype(np.float32)
+        self.camera = (0.06 * rng.standard_normal((dimension, dimension)) / np.sqrt(dimension) * 4).astype(np.float32)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return unit descriptors float32 [n, d] at map places [n, 2]."""
+        seen = np.cos(places.astype(np.float32) @ self.wave + self.phase) @ self.mix + self.cone
+        return (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32)
+
+    def cells(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of rows."""
+        return np.stack([rows // self.side, rows % self.side], axis=1)
+
+    def queries(self, vectors: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return queries float32 [q, d] and the places they show."""
+        rng = np.random.Generator(np.random.PCG64(4))
+        places = self.cells(rng.integers(0, vectors, QUERIES)) + rng.uniform(-0.5, 0.5, (QUERIES, 2))
+        seen = self.at(places)
+        seen = seen + seen @ self.camera + 0.25 / np.sqrt(seen.shape[1]) * rng.standard_normal(seen.shape)
+        return (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32), places
+
+
+def descriptors(path: Path, field: Field, vectors: int, dimension: int) -> np.ndarray:
+    """Return the descriptors, made once and mapped."""
+    if not path.exists():
+        rows = np.lib.format.open_memmap(path, "w+", np.float32, (vectors, dimension))
+        for start in range(0, vectors, 8192):
+            part = np.arange(start, min(start + 8192, vectors))
+            rows[start : start + len(part)] = field.at(field.cells(part))
+        rows.flush()
+        del rows
+    return np.load(path, mmap_mode="r")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def read_and_write(rows: np.ndarray, size: int, output: Path) -> None:
+    """The floor: read every descriptor, write `size` bytes."""
+    step, left = max(1, (4 << 20) // rows[0].nbytes), size
+    with open(output, "wb", buffering=0) as file:
+        for start in range(0, len(rows), step):
+            block = np.ascontiguousarray(rows[start : start + step])
+            left -= file.write(block.data.cast("B")[: max(0, min(left, block.nbytes))])
+        while left > 0:
+            left -= file.write(block.data.cast("B")[: min(left, block.nbytes)])
+
+
+def plain(rows: np.ndarray, ids: np.ndarray, kind: str, output: Path) -> None:
+    """What one writes without this project: everything in memory, then write_index."""
+    held = np.load(rows.filename) if isinstance(rows, np.memmap) else rows
+    inner = faiss.index_factory(rows.shape[1], PLAIN[kind], faiss.METRIC_INNER_PRODUCT)
+    inner.train(held[: 1 << 14])
+    index = faiss.IndexIDMap2(inner)
+    index.add_with_ids(held, ids)
+    faiss.write_index(index, str(output))
+
+
+def anonymous_mb() -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("RssAnon")).split()[1]) >> 10
+
+
+def peak_growth_mb(call: Callable[[], object]) -> int:
+    """Return by how many MiB anonymous memory grew at most while `call` ran."""
+    before, peak, stop = anonymous_mb(), [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.002):
+            peak[0] = max(peak[0], anonymous_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    stop.set()
+    watcher.join()
+    return peak[0] - before
+
+
+def builder(rows: np.ndarray, ids: np.ndarray, kind: str) -> Callable[..., object]:
+    choice = choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=len(rows), dimension=rows.shape[1])
+    return lambda output, which=slice(None), history=None: build_index(
+        choice, ids[which], lambda each: np.ascontiguousarray(rows[which][each]), output, history=history
+    )
+
+
+def ids_of(vectors: int) -> np.ndarray:
+    return np.arange(vectors, dtype=np.int64) << 14
+
+
+def delta(rows: np.ndarray, ids: np.ndarray, kind: str, scratch: Path) -> tuple[float, float]:
+    """Return seconds of a clean build and of one that adds 1 % to a build before."""
+    build, count = builder(rows, ids, kind), len(rows)
+    content = np.frombuffer(hashlib.shake_128(b"content").digest(16 * count), np.uint8).reshape(count, 16)
+    old = np.flatnonzero(np.arange(count) % 100 != 50)
+    training = Training("old", len(old), builder_lists(kind, count), "keys")
+    kept = rows[old] if kind == "ivf-sq8" and count <= 200_000 else None
+    source = rows if kept is None else None
+    known = History(scratch / "memory", "keys", content[old], "old", training)
+    choice = choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=count, dimension=rows.shape[1])
+
+    def first(output: Path) -> None:
+        gather = (
+            (lambda each: kept[each]) if kept is not None else (lambda each: np.ascontiguousarray(source[old[each]]))
+        )
+        build_index(choice, ids[old], gather, output, history=known)
+
+    clean_s = seconds(lambda: first(scratch / "first"))
+    os.unlink(scratch / "first")
+    more = History(scratch / "memory", "keys", content, "new", training)
+    grown_s = seconds(lambda: build(scratch / "grown", history=more))
+    os.unlink(scratch / "grown")
+    return clean_s, grown_s
+
+
+def builder_lists(kind: str, count: int) -> int:
+    return choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=count, dimension=8).nlist
+
+
+def load_ratio(path: Path) -> float:
+    """Return reading, hashing and loading, divided by reading and hashing alone."""
+
+    def verified() -> bytes:
+        data = path.read_bytes()
+        hashlib.sha256(data).digest()
+        return data
+
+    rounds = [(seconds(verified), seconds(lambda: load_index(verified()))) for _ in range(4)]
+    return min(r[1] for r in rounds) / min(r[0] for r in rounds)
+
+
+def quality(index: object, rows: np.ndarray, field: Field, found_exactly: np.ndarray) -> tuple[float, ...]:
+    """Return ms per query on one thread, recall@1, recall@10 and place@1."""
+    queries, places = field.queries(len(rows))
+    faiss.omp_set_num_threads(1)
+    some = min(QUERIES, max(20, 2 * 10**9 // rows.size))
+    times = sorted(seconds(lambda q=q: search(index, queries[q : q + 1], 10)) for q in range(some))
+    faiss.omp_set_num_threads(2)
+    found = search(index, queries, 10)[1] >> 14
+    near = np.abs(field.cells(found[:, 0]) - places).max(axis=1) <= 0.5
+    same = (found[:, :, None] == found_exactly[:, None, :]).any(axis=2)
+    return (
+        times[len(times) // 2] * 1000,
+        float((found[:, 0] == found_exactly[:, 0]).mean()),
+        float(same.mean()),
+        float(near.mean()),
+    )
+
+
+def exact(rows: np.ndarray, field: Field) -> np.ndarray:
+    """Return the ten exact neighbours of each query, row numbers [q, 10]."""
+    queries, _ = field.queries(len(rows))
+    scores, best = np.full((QUERIES, 0), 0, np.float32), np.empty((QUERIES, 0), np.int64)
+    for start in range(0, len(rows), 8192):
+        part = queries @ np.ascontiguousarray(rows[start : start + 8192]).T
+        scores = np.concatenate([scores, part], axis=1)
+        best = np.concatenate([best, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+        scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
+    return best
+
+
+def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, rounds: int) -> Iterator[Row]:
+    """Yield one row for each kind."""
+    field = Field(vectors, dimension)
+    path = scratch / f"{vectors}x{dimension}.npy"
+    rows, ids = descriptors(path, field, vectors, dimension), ids_of(vectors)
+    truth = exact(rows, field)
+    for kind in kinds:
+        build, output = builder(rows, ids, kind), scratch / "index"
+        repeats = 1 if kind == "ivf-sq8" else rounds
+        build(output)
+        size = output.stat().st_size
+        timed: dict[str, list[float]] = {"floor": [], "build": [], "plain": []}
+        for _ in range(repeats):
+            timed["floor"].append(seconds(lambda s=size: read_and_write(rows, s, scratch / "copy")))
+            timed["build"].append(seconds(lambda b=build, o=output: b(o)))
+            if kind in PLAIN:
+                timed["plain"].append(seconds(lambda k=kind: plain(rows, ids, k, scratch / "plain")))
+        clean_s, grown_s = delta(rows, ids, kind, scratch)
+        told = (str(path), kind, str(scratch / "index2"))
+        rss = int(
+            subprocess.run(
+                [sys.executable, __file__, "--rss", *told], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        index = load_index(output.read_bytes())
+        measured = quality(index, rows, field, truth)
+        ratio = load_ratio(output)
+        yield Row(
+            vectors, dimension, kind, min(timed["floor"]), min(timed["build"]), min(timed["plain"], default=None),
+            grown_s / clean_s, rss, ratio, *measured,
+        )  # fmt: skip
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as a Markdown table."""
+    names = ("N × d", "kind", "floor s", "build ÷ floor", "plain FAISS ÷ floor", "+1 % ÷ clean", "RSS MiB",
+             "load ÷ SHA-256", "ms / query, 1 thread", "R@1", "R@10", "place@1")  # fmt: skip
+    head = f"| {' | '.join(names)} |"
+    lines = [head, "|" + "---|" * 12]
+    for r in rows:
+        without = "–" if r.plain_s is None else f"{r.plain_s / r.floor_s:.1f}"
+        lines.append(
+            f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {r.build_s / r.floor_s:.2f} | {without} | "
+            f"{r.delta:.2f} | {r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | "
+            f"{r.place_1:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def told(rows: list[Row], command: str) -> str:
+    """Return the section for RESULTS.md."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    core = os.environ.get("OPENBLAS_CORETYPE", "not set")
+    machine = f"{platform.machine()} {cpu}, {os.cpu_count()} cores, faiss {faiss.__version__}, OPENBLAS_CORETYPE {core}"
+    return f"## Index\n\n`{command}` on {machine}, {time.strftime('%Y-%m-%d')}\n\n{table(rows)}\n"
+
+
+def replace_section(path: Path, text: str) -> None:
+    """Put `text` between the marks of `path`, at its end if there are none."""
+    old = path.read_text() if path.exists() else "# Results\n"
+    block = f"{MARKS[0]}\n{text}{MARKS[1]}\n"
+    if MARKS[0] in old:
+        before, rest = old.split(MARKS[0], 1)
+        old = before + block + rest.split(MARKS[1] + "\n", 1)[1]
+    else:
+        old = old.rstrip("\n") + "\n\n" + block
+    path.write_text(old)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=[*KINDS, "hnsw-sq8"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/flightcache-index"))
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--rss", nargs=3, metavar=("NPY", "KIND", "OUTPUT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rss:
+        rows = np.load(args.rss[0], mmap_mode="r")
+        build = builder(rows, ids_of(len(rows)), args.rss[1])
+        builder(rows[:300], ids_of(300), args.rss[1])(Path(args.rss[2]))
+        print(peak_growth_mb(lambda: build(Path(args.rss[2]))))
+        return
+    faiss.omp_set_num_threads(2)
+    args.scratch.mkdir(parents=True, exist_ok=True)
+    found: list[Row] = []
+    for vectors in args.vectors:
+        for row in measure(vectors, args.dimension, args.kinds, args.scratch, args.rounds):
+            found.append(row)
+            print(row, flush=True)
+    print(table(found))
+    if args.results:
+        replace_section(args.results, told(found, "python " + " ".join(sys.argv)))
+
+
+if __name__ == "__main__":
+    main()
