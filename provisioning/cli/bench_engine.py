@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "engine", type=Path, help="an .engine file, or a cache directory: every engine of its current generation"
     )
     parser.add_argument(
-        "--batch", type=int, help="tiles per call besides 1; default: engine.batch of flight.toml, or 8"
+        "--batch", type=_positive, help="tiles per call besides 1; default: engine.batch of flight.toml, or 8"
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each batch size is measured (default 3)")
     parser.add_argument("--custom-ops", type=Path, help="shared library with custom operators for onnxruntime")
@@ -29,6 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "The engine is run: give one you trust (`flightcache verify` first).\n"
         "example: flightcache bench-engine mycache --seconds 5"
     )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of tiles")
+    return number
 
 
 def run(args: argparse.Namespace) -> int:

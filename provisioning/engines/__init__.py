@@ -6,7 +6,8 @@ from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fi
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
 from provisioning.engines.layers import layers_note
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
-from provisioning.engines.ort import OnnxNetwork, OnnxRuntime
+from provisioning.engines.onnx_network import OnnxNetwork
+from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
 from provisioning.engines.trt import TensorRT

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import events, lock
+from provisioning.engines.durations import last_time, remember
 from provisioning.engines.spec import EngineSpec
 from provisioning.errors import EngineError
 
@@ -71,7 +72,7 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
     finally:
         answer.unlink(missing_ok=True)
     elapsed = time.monotonic() - started
-    _remember(spec, elapsed)
+    remember(spec, elapsed)
     return Compiled(elapsed, facts)
 
 
@@ -101,7 +102,7 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
 
 def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float) -> None:
     """Wait for the compile, with a heartbeat; whatever interrupts the wait also stops the compile."""
-    last = _last_time(spec)
+    last = last_time(spec)
     try:
         while child.poll() is None:
             elapsed = time.monotonic() - started
@@ -163,32 +164,3 @@ def _died(returncode: int, spec: EngineSpec, log: Path) -> EngineError:
 def _tail(log: Path, lines: int = 5) -> str:
     text = log.read_bytes()[-4096:].decode("utf-8", "replace")
     return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip()) or "nothing"
-
-
-def _times_path(spec: EngineSpec) -> Path:
-    return spec.state / "engine-times.json"
-
-
-def _times(spec: EngineSpec) -> dict[str, float]:
-    try:
-        times = json.loads(_times_path(spec).read_bytes())
-        return {str(name): float(seconds) for name, seconds in times.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
-
-
-def _key(spec: EngineSpec) -> str:
-    return f"{spec.model} {spec.precision} {' '.join(spec.host)}"
-
-
-def _last_time(spec: EngineSpec) -> int:
-    """Return how many seconds this compile took last time, 0 if it is not known."""
-    return round(_times(spec).get(_key(spec), 0))
-
-
-def _remember(spec: EngineSpec, elapsed: float) -> None:
-    """Keep the time for the next heartbeat. Nothing depends on it, so it is replaced but not fsynced."""
-    path = _times_path(spec)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_times(spec) | {_key(spec): round(elapsed, 3)}, indent=1, sort_keys=True))
-    os.replace(temporary, path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provisioning import backbone as backbones
 from provisioning.config import Backbone
-from provisioning.engines.ort import OnnxNetwork
+from provisioning.engines.onnx_network import OnnxNetwork
 from provisioning.engines.spec import Backend, Network
 
 if TYPE_CHECKING:

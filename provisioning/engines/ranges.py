@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.engines.graph import label, makers, readers
-from provisioning.engines.ort import open_session
+from provisioning.engines.session import open_session
 
 if TYPE_CHECKING:
     import numpy as np

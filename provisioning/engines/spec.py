@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -83,7 +83,8 @@ class EngineInfo:
     input_shape: tuple[int | None, ...] = ()
     input_type: str = ""
     dimension: int | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 class Network(Protocol):
