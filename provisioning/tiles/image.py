@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.errors import TileError
@@ -87,17 +89,36 @@ def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | N
     """Return RGB pixels and the mask of opaque ones, None if all are."""
     kind = image_format(data)
     try:
+        if kind == "png":
+            _check_png(data, max_pixels)
         return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
     except TileError:
         raise
     except Exception as error:  # decoders raise whatever their parsers stumble over
-        detail = str(error).replace("\n", " ")[:120] or type(error).__name__
+        detail = str(error).partition("<")[0].replace("\n", " ")[:120].strip() or type(error).__name__
         raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TileError(f"the image claims {width} x {height} pixels, more than tiles.max_pixels = {max_pixels}")
+
+
+def _check_png(data: bytes, max_pixels: int) -> None:
+    """Check size and every chunk's checksum: Pillow does not look at that of the pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if (
+            end > len(data)
+            or zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
+        ):
+            raise TileError("the PNG image cannot be decoded: a chunk is cut off or its checksum is wrong")
+        if at == 8 and data[12:16] == b"IHDR" and length == 13:
+            width, height = struct.unpack_from(">II", data, 16)
+            _check_size(width, height, max_pixels)
+        at = end
 
 
 def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
