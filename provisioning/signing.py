@@ -92,7 +92,10 @@ def public_key_path(private: Path) -> Path:
 
 
 def public_key_of(signing: Signing) -> PublicKey:
-    """Return the public half of the signing key, without its password: [signing] public_key, or beside `key`."""
+    """Return the public half of the signing key, without its password.
+
+    [signing] public_key, else the file beside `key`, else from `key` itself if it is not encrypted.
+    """
     if signing.public_key is not None:
         return load_public_key(signing.public_key)
     if signing.key is None:
@@ -101,7 +104,20 @@ def public_key_of(signing: Signing) -> PublicKey:
             key="signing.public_key",
             next_step="set signing.key, or signing.public_key with signing.command",
         )
-    return load_public_key(public_key_path(signing.key))
+    beside = public_key_path(signing.key)
+    return load_public_key(beside) if beside.exists() else _derived(signing.key)
+
+
+def _derived(path: Path) -> PublicKey:
+    def locked() -> bytes:
+        raise SigningError(
+            "the key is encrypted and its public half is not beside it",
+            file=path,
+            key="signing.public_key",
+            next_step=f"openssl pkey -in {path} -pubout -out {public_key_path(path)}",
+        )
+
+    return PublicKey(_load_private_key(path, locked).public_key().public_bytes_raw())
 
 
 def generate_key(path: Path, *, password: bytes | None) -> PublicKey:
