@@ -308,6 +308,17 @@ def test_compaction_drops_doubled_and_damaged_rows(tmp_path):
         np.testing.assert_array_equal(kept.gather(shas(*range(9))), vectors(*range(9)))
 
 
+def test_a_store_is_tidied_once_a_quarter_of_it_is_dead(tmp_path):
+    fill(tmp_path, *range(8))
+    fill(tmp_path, 0, 1)
+    with opened(tmp_path) as kept:
+        assert not kept.tidy()
+        kept.append(shas(2, 3), vectors(2, 3))
+        kept.flush()
+        assert kept.tidy()
+        np.testing.assert_array_equal(kept.gather(shas(*range(8))), vectors(*range(8)))
+
+
 def test_compaction_waits_for_nobody(tmp_path):
     fill(tmp_path, 1)
     with opened(tmp_path) as ours, opened(tmp_path) as theirs:

@@ -33,6 +33,8 @@ from provisioning.hashing import Sha256
 FLUSH_ROWS, FLUSH_S = 4096, 2.0
 """What a power cut may cost; a flush takes two to three fsyncs."""
 BLOCK_ROWS = 4096
+WASTE = 0.25
+"""Share of dead rows from which a store is written anew: less is not worth the reading of all the others."""
 MAP = "map.sqlite"
 UNIT_TOLERANCE = 0.01
 """float16 rows whose length is this near 1 were unit vectors and are made so again."""
@@ -160,6 +162,13 @@ class DescriptorStore:
             file=self._dir,
             next_step="run doit again: they are computed anew. If it happens twice, check the disk",
         )
+
+    def tidy(self) -> bool:
+        """Compact where more than a quarter of the rows are damaged or doubled; True if that was done."""
+        if self._layout is None:
+            return False
+        rows = shards.row_count(self._dir, self._layout)
+        return rows - len(self) > rows * WASTE and self.compact()
 
     def compact(self) -> bool:
         """Write a new generation without damaged and doubled rows; False where another process has the store open."""

@@ -61,12 +61,13 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         turns = headings(flight.index.rotations)
         sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
         total = corpus.count * len(keys) if corpus else 0
-        results = Results(stores, lambda done: progress("descriptors", done, total, unit="tiles"))
         passed = Passed()
+        results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
         units = missing_units(iter_tiles(flight), results, passed)
         _run(flight, units, network, sight, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
+            store.tidy()
         results.require_all(backbone.onnx)
         require_variety(stores[0], passed.sample(), backbone.onnx)
     if corpus:
@@ -115,6 +116,8 @@ class Passed:
     """Counts the tiles that went by and keeps those with the smallest digests: a sample that order does not change."""
 
     count: int = 0
+    known: int = 0
+    """Descriptors that were there already."""
     _heap: list[tuple[int, bytes]] = field(default_factory=list)
 
     def add(self, shas: Iterable[bytes]) -> None:
@@ -138,6 +141,7 @@ def missing_units(tiles: Iterable[Tile], results: Results, passed: Passed) -> It
         by_sha = {bytes.fromhex(tile.sha256): tile for tile in reversed(chunk)}
         passed.add(bytes.fromhex(tile.sha256) for tile in chunk)
         absent = [set(store.missing(by_sha)) for store in results.stores]
+        passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
         units = (Unit(by_sha[sha], h) for sha in reversed(by_sha) for h, lacks in enumerate(absent) if sha in lacks)
         yield from results.expect(units)
 

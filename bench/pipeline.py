@@ -1,0 +1,379 @@
+"""Tiles through decoding, network and store, beside what this machine can do with the parts, in one run.
+
+    python bench/pipeline.py --scratch /var/tmp/pipeline            about four minutes on four cores
+    python bench/pipeline.py --scratch /var/tmp/pipeline --rss 10000 200000
+
+*bare network*: as many callers as threads, each with one thread, on images already fitted. *decode and fit*: the same
+threads, no network. *possible*: both in series on the same cores, 1 / (1/network + 1/decode). The parts and the whole
+are taken alternately in one process, and the best round of each is compared. Nothing outside --scratch is written,
+unless --results names a file whose section `pipeline` is then replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from provisioning.backbone import onnx_source, prepare  # noqa: E402
+from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource  # noqa: E402
+from provisioning.config.schema import Descriptors  # noqa: E402
+from provisioning.descriptors import layouts, store_path  # noqa: E402
+from provisioning.descriptors.results import Results  # noqa: E402
+from provisioning.descriptors.sight import Sight, Unit  # noqa: E402
+from provisioning.descriptors.store import DescriptorStore  # noqa: E402
+from provisioning.descriptors.update import batches_of, describe  # noqa: E402
+from provisioning.engines import Network, OnnxRuntime  # noqa: E402
+from provisioning.hashing import sha256_bytes  # noqa: E402
+from provisioning.tiles import Tile, iter_tiles, open_reader, scan  # noqa: E402
+
+ZOOM, COLUMN, ROW = 18, 130_000, 90_000
+AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)
+MARKS = ("<!-- pipeline: begin -->", "<!-- pipeline: end -->")
+BASES = 64
+BATCH = 8
+
+
+def jpeg(seed: int, side: int) -> bytes:
+    """Return a JPEG q85 with texture on four scales; 256 px are about 16 kB, as satellite imagery is."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        )
+        for n in (4, 12, 40, 90)
+    ]
+    mixed = sum(layer * weight for layer, weight in zip(layers, (0.4, 0.3, 0.2, 0.1), strict=True))
+    file = io.BytesIO()
+    Image.fromarray(mixed.astype(np.uint8)).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def write_tiles(root: Path, first: int, end: int, side: int) -> None:
+    """Write tiles that are all different: few images, each with a comment of its own."""
+    bases = [jpeg(n, side) for n in range(BASES)]
+    for n in range(first, end):
+        column = root / str(ZOOM) / str(COLUMN + n // 500)
+        column.mkdir(parents=True, exist_ok=True)
+        base, note = bases[n % BASES], b"%010d" % n
+        (column / f"{ROW + n % 500}.jpg").write_bytes(base[:2] + b"\xff\xfe\x00\x0c" + note + base[2:])
+
+
+def resnet18(rng: np.random.Generator) -> onnx.ModelProto:
+    """Return a network with ResNet-18's convolutions, random weights, 224 px in, 512 numbers out."""
+    nodes: list[Any] = []
+    weights: list[Any] = []
+
+    def conv(value: str, channels: tuple[int, int], side: int, stride: int, *, relu: bool = True) -> str:
+        name = f"c{len(nodes)}"
+        kernel = rng.standard_normal((channels[1], channels[0], side, side)) * np.sqrt(2 / (channels[0] * side * side))
+        weights.append(numpy_helper.from_array(kernel.astype(np.float32), name + "w"))
+        pads = [side // 2] * 4
+        nodes.append(helper.make_node("Conv", [value, name + "w"], [name], strides=[stride, stride], pads=pads))
+        if not relu:
+            return name
+        nodes.append(helper.make_node("Relu", [name], [name + "r"]))
+        return name + "r"
+
+    value = conv("image", (3, 64), 7, 2)
+    nodes.append(helper.make_node("MaxPool", [value], ["p"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4))
+    value, width = "p", 64
+    for stage, channels in enumerate((64, 128, 256, 512)):
+        for block in range(2):
+            stride = 2 if stage and not block else 1
+            inner = conv(conv(value, (width, channels), 3, stride), (channels, channels), 3, 1, relu=False)
+            skip = value if (stride, width) == (1, channels) else conv(value, (width, channels), 1, stride, relu=False)
+            nodes.append(helper.make_node("Add", [inner, skip], [f"s{stage}{block}"]))
+            nodes.append(helper.make_node("Relu", [f"s{stage}{block}"], [f"b{stage}{block}"]))
+            value, width = f"b{stage}{block}", channels
+    nodes.append(helper.make_node("GlobalAveragePool", [value], ["g"]))
+    nodes.append(helper.make_node("Flatten", ["g"], ["out"]))
+    graph = helper.make_graph(
+        nodes,
+        "resnet18",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 224, 224])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 512])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def flight_of(root: Path, threads: int) -> Flight:
+    """Return a flight over the tiles in `root`, scanned."""
+    flight = Flight(
+        root=root,
+        area=Area(bbox=AREA, zooms=(ZOOM,)),
+        tiles=Tiles(source=(TileSource(path=root / "tiles", name="bench"),)),
+        backbone=(Backbone(name="m"),),
+        engine=Engine(batch=BATCH),
+        descriptors=Descriptors(threads=threads),
+    )
+    flight.build_dir.mkdir(exist_ok=True)
+    scan(flight)
+    return flight
+
+
+def engine_of(scratch: Path, name: str) -> bytes:
+    """Return the engine of the light model, or of the ResNet-18-sized one."""
+    onnx_path = scratch / "resnet18.onnx"
+    if name == "resnet18" and not onnx_path.exists():
+        onnx.save(resnet18(np.random.default_rng(0)), str(onnx_path))
+    backbone = Backbone(name="m") if name == "gist-color" else Backbone(name="m", onnx=str(onnx_path))
+    prepare(backbone, onnx_source(backbone, scratch, None), scratch / f"{name}.network.onnx")
+    return (scratch / f"{name}.network.onnx").read_bytes()
+
+
+def in_threads(threads: int, work: Callable[[int], int]) -> float:
+    """Run `work(n)` in each thread and return the sum of what it returns per second."""
+    done = [0] * threads
+
+    def run(n: int) -> None:
+        done[n] = work(n)
+
+    crew = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    started = time.perf_counter()
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    return sum(done) / (time.perf_counter() - started)
+
+
+def bare_network(network: Network, images: np.ndarray, threads: int, seconds: float) -> float:
+    def work(_: int) -> int:
+        own, count, until = network.clone(), 0, time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            own(images)
+            count += len(images)
+        return count
+
+    return in_threads(threads, work)
+
+
+def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> float:
+    with open_reader(flight) as reader:
+        sight = Sight(reader.read, (0,), size, "resize", 1 << 22)
+
+        def work(n: int) -> int:
+            mine = tiles[n::threads]
+            for tile in mine:
+                sight.image(Unit(tile, 0))
+            return len(mine)
+
+        return in_threads(threads, work)
+
+
+class Rates(NamedTuple):
+    """Tiles per second, the best of several rounds."""
+
+    model: str
+    network: float
+    decode: float
+    whole: float
+
+    @property
+    def possible(self) -> float:
+        return 1 / (1 / self.network + 1 / self.decode)
+
+
+def throughput(flight: Flight, name: str, engine: bytes, *, threads: int, rounds: int) -> Rates:
+    """Measure the parts and the whole alternately."""
+    tiles, network = list(iter_tiles(flight)), OnnxRuntime().load(engine)
+    with open_reader(flight) as reader:
+        images = np.stack(
+            [Sight(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
+        )
+    best = [0.0, 0.0, 0.0]
+    for n in range(rounds):
+        shutil.rmtree(store_path(flight), ignore_errors=True)
+        parts = (
+            bare_network(network, images, threads, 3),
+            decode_and_fit(flight, tiles, network.size, threads),
+            _whole(flight, engine, len(tiles), n),
+        )
+        best = [max(pair) for pair in zip(best, parts, strict=True)]
+    return Rates(name, *best)
+
+
+def _whole(flight: Flight, engine: bytes, count: int, n: int) -> float:
+    started = time.perf_counter()
+    done = describe(flight, engine=engine, backend=OnnxRuntime(), keys=[sha256_bytes(b"%d" % n)])
+    assert done.computed == count
+    return count / (time.perf_counter() - started)
+
+
+class Device:
+    """A GPU as Python sees it: a call that takes its time without the interpreter lock."""
+
+    size, dimension = (224, 224), 512
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        until = time.perf_counter() + len(images) / self.rate
+        answer = np.ones((len(images), self.dimension), np.float32)
+        time.sleep(max(0.0, until - time.perf_counter()))
+        return answer
+
+    def clone(self) -> Device:
+        return self
+
+
+def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
+    """Return tiles per second of the GPU layout, batch 32, with a device of `rate`."""
+    tiles = list(iter_tiles(flight))
+    shutil.rmtree(store_path(flight), ignore_errors=True)
+    with open_reader(flight) as reader, DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32") as kept:
+        sight = Sight(reader.read, (0,), Device.size, "resize", 1 << 22)
+        batches = batches_of((Unit(tile, 0) for tile in tiles), 32)
+        started = time.perf_counter()
+        layouts.staged(batches, Device(rate), sight, Results([kept]), threads=threads, batch=32)
+        return len(tiles) / (time.perf_counter() - started)
+
+
+def one_percent(flight: Flight, root: Path, engine: bytes, count: int, side: int) -> tuple[int, float]:
+    """Return how many tiles 1 % are, and the seconds to describe them when the others are known."""
+    key = sha256_bytes(b"delta")
+    with DescriptorStore(store_path(flight), key, "float32") as kept:
+        known = [bytes.fromhex(tile.sha256) for tile in iter_tiles(flight)]
+        kept.append(known, np.random.default_rng(0).random((len(known), 512), np.float32))
+    new = max(1, count // 100)
+    write_tiles(root, count, count + new, side)
+    scan(flight)
+    started = time.perf_counter()
+    assert describe(flight, engine=engine, backend=OnnxRuntime(), keys=[key]).computed == new
+    return new, time.perf_counter() - started
+
+
+RSS = """
+import json, sys, threading, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from bench.pipeline import flight_of, RSS_ENGINE, sha256_bytes, describe, OnnxRuntime
+flight = flight_of(Path({tree!r}), {threads})
+peak, going = [0, 0], True
+def watch():
+    while going:
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        for n, name in enumerate(("RssAnon", "VmRSS")):
+            peak[n] = max(peak[n], int(status[name].split()[0]))
+        time.sleep(0.05)
+thread = threading.Thread(target=watch); thread.start()
+done = describe(flight, engine=Path({engine!r}).read_bytes(), backend=OnnxRuntime(), keys=[sha256_bytes(b"rss")])
+going = False; thread.join()
+print(json.dumps([done.computed, peak[0] / 1024, peak[1] / 1024]))
+"""
+RSS_ENGINE = "gist-color"
+
+
+def resident(scratch: Path, count: int, threads: int) -> tuple[float, float]:
+    """Return the largest anonymous and whole RSS in MiB of a fresh process that describes `count` small tiles."""
+    tree = scratch / f"rss-{count}"
+    if not tree.exists():
+        write_tiles(tree / "tiles", 0, count, 32)
+    flight_of(tree, threads)
+    shutil.rmtree(tree / ".build" / "descriptors", ignore_errors=True)
+    engine = scratch / f"{RSS_ENGINE}.network.onnx"
+    script = RSS.format(root=str(ROOT), tree=str(tree), engine=str(engine), threads=threads)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    computed, anonymous, whole = json.loads(done.stdout.splitlines()[-1])
+    assert computed == count
+    return anonymous, whole
+
+
+def lines(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the section of the results, measuring as it goes."""
+    scratch, threads = options.scratch, options.threads
+    root = scratch / "tree"
+    write_tiles(root / "tiles", 0, options.tiles, 256)
+    flight = flight_of(root, threads)
+    yield f"{options.tiles} JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds."
+    yield ""
+    yield "| model | bare network /s | decode and fit /s | possible /s | pipeline with store /s | of possible |"
+    yield "|---|---|---|---|---|---|"
+    rates = {}
+    for name in ("gist-color", "resnet18"):
+        rates[name] = r = throughput(flight, name, engine_of(scratch, name), threads=threads, rounds=options.rounds)
+        figures = " | ".join(f"{rate:.0f}" for rate in (r.network, r.decode, r.possible, r.whole))
+        yield f"| {name} | {figures} | {r.whole / r.possible:.2f} |"
+    yield ""
+    yield "| simulated GPU /s | pipeline /s | of the device |"
+    yield "|---|---|---|"
+    for rate in (500, 1000, 2500):
+        got = max(simulated_gpu(flight, rate, threads) for _ in range(2))
+        yield f"| {rate} | {got:.0f} | {got / rate:.2f} |"
+    yield ""
+    new, seconds = one_percent(flight, root / "tiles", engine_of(scratch, "resnet18"), options.tiles, 256)
+    alone = new / rates["resnet18"].network
+    yield (
+        f"1 % new tiles ({new} of {options.tiles}, ResNet-18-sized): {seconds:.2f} s, "
+        f"their bare inference {alone:.2f} s; describing all took {options.tiles / rates['resnet18'].whole:.1f} s."
+    )
+    yield ""
+    yield "| tiles | largest anonymous RSS, MiB | largest RSS, MiB |"
+    yield "|---|---|---|"
+    for count in options.rss:
+        anonymous, whole = resident(scratch, count, threads)
+        yield f"| {count} | {anonymous:.0f} | {whole:.0f} |"
+
+
+def machine() -> str:
+    """Return what the figures were taken on."""
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "unknown CPU")
+    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
+    return f"{cpu}, {os.cpu_count()} cores, {versions}, load {os.getloadavg()[0]:.1f} at the start"
+
+
+def write_section(path: Path, text: str) -> None:
+    """Put `text` between the marks of this bench, at the end of the file if they are not there yet."""
+    old = path.read_text() if path.exists() else "# Measured\n"
+    section = f"{MARKS[0]}\n{text}\n{MARKS[1]}"
+    if MARKS[0] in old:
+        before, _, rest = old.partition(MARKS[0])
+        path.write_text(before + section + rest.partition(MARKS[1])[2])
+    else:
+        path.write_text(old.rstrip("\n") + "\n\n" + section + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--tiles", type=int, default=1200)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rss", type=int, nargs="*", default=[10_000, 50_000])
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    shutil.rmtree(options.scratch, ignore_errors=True)
+    options.scratch.mkdir(parents=True)
+    text = [f"## Pipeline\n\n`python bench/pipeline.py {' '.join(sys.argv[1:])}`, {machine()}.\n"]
+    for line in lines(options):
+        print(line, flush=True)
+        text.append(line)
+    if options.results:
+        write_section(options.results, "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
