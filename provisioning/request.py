@@ -30,7 +30,8 @@ REPORT_FORMAT = 1
 class NetworkRequest:
     """One backbone: where its ONNX comes from, its typed ONNX, and its engine for `host`.
 
-    `shape` is None until the network was prepared once, and for a backbone that describes no tiles.
+    `shape` is None until the network was prepared once, and for a backbone that describes no tiles; `calibration` is
+    the digest of the tiles that calibrate it, for int8.
     """
 
     backbone: Backbone
@@ -39,6 +40,7 @@ class NetworkRequest:
     shape: Shape | None
     typed: Target
     engine: Target
+    calibration: Sha256 | None = None
 
     @property
     def name(self) -> str:
@@ -149,7 +151,7 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterat
             engines.engine_facts(typed.key, host, backbone, flight.engine),
         )
         shape = known_shape(shape_target(flight, backbone, source)) if backbone.role == "descriptor" else None
-        yield NetworkRequest(backbone, source, host, shape, typed, engine)
+        yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration)
 
 
 def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:

@@ -183,6 +183,7 @@ def measure(request: Request) -> None:
             precision=described.backbone.precision,
             today=dt.datetime.now(dt.timezone.utc).date(),
             stands_for="engine" if request.backend.runs_here else "typed",
+            calibration=described.calibration,
         )
     with making(request.gates) as output:
         output.write_text(result.to_json())

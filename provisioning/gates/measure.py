@@ -27,18 +27,20 @@ def measure(
     precision: str,
     today: dt.date,
     stands_for: str = "engine",
+    calibration: str | None = None,
 ) -> GateResult:
     """Return every gate of `subject` with its verdict; GateError lists all that failed.
 
     `reference` gives the network in fp32 as the engine is held to it. `stands_for`: `engine`, or `typed` where the
-    engine is for another computer and its ONNX was run instead.
+    engine is for another computer and its ONNX was run instead. `calibration` is the digest of the tiles that gave an
+    int8 network its ranges; it goes on record with the fidelity.
     """
     views = look(subject)
     localised, table = self_localisation(views, tiles=len({*(subject.rows.ids >> 14).tolist()}))
     bad, named = degenerate(subject)
     figures: dict[str, Figure] = {
         **corpus_figures(subject.flight, subject.corpus, today=today),
-        **once(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for)),
+        **once(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
         **once(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
         "self_localisation": localised,
@@ -52,10 +54,12 @@ def measure(
     return GateResult(entries, {"self_localisation": table}, {"degenerate": named})
 
 
-def _fidelity(subject: Subject, reference: Network, stands_for: str) -> Mapping[str, Figure]:
+def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
     found = measure_fidelity(reference, subject.network, subject.images)
     what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
     cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
+    if calibration is not None:
+        cosine += f"; calibrated on the tiles with digest {calibration}"
     agreement = f"share of perturbed tiles with the same neighbour; ten nearest agree to {decimal(found.overlap_at_10)}"
     if found.non_finite:
         bad = f"{found.non_finite} of {found.samples} descriptors are not finite"
