@@ -15,14 +15,12 @@ from urllib.parse import quote
 from provisioning import descriptors, index, staleness, tiles
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.descriptors.lookup import count_missing
+from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_missing
 from provisioning.errors import IndexError_
 from provisioning.hashing import plain
 from provisioning.history import History, differences, facts_of, read_history
 from provisioning.request import Request, make_request
 from provisioning.tiles.catalogue import catalogue_path
-
-BYTES_PER_COMPONENT = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from provisioning.descriptors.generations import existing
 from provisioning.hashing import Sha256
 
 LOOKUP = 4096
+BYTES_PER_COMPONENT = {"float32": 4, "float16": 2}
 
 
 def count_missing(store: Path, key: Sha256, shas: Iterable[bytes]) -> int:

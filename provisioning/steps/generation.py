@@ -1,0 +1,99 @@
+"""From artefacts to a published generation: drawn, composed, signed, staged, verified, switched to."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+
+from provisioning import contents, events, manifest, publish, signing, staleness, tiles
+from provisioning.errors import Error, ManifestCoverageError, VerificationError
+from provisioning.request import MAP_FILE, REPORT_FILE, Request
+from provisioning.steps.housekeeping import forget_superseded
+from provisioning.store import making
+from provisioning.verify import Code, Reason, verify
+
+
+def draw_report(request: Request) -> None:
+    """Write report.html, coverage.geojson and, where asked for, the imagery. Raises TileError, FilesystemError."""
+    from provisioning import report
+    from provisioning.depict import report_model
+
+    model = report_model(request)
+    drawn = {
+        REPORT_FILE: lambda: report.render(model),
+        MAP_FILE: lambda: report.coverage_geojson(
+            bbox=request.tiles.bbox,
+            maps=model.maps,
+            outline=model.outline,
+            routes=model.routes,
+            takeoff=model.manifest.flight.takeoff_origin,
+        ),
+    }
+    for target in request.extras:
+        with making(target) as output:
+            if target.name in drawn:
+                output.write_bytes(drawn[target.name]())
+            else:
+                tiles.write_pmtiles(request.flight, output)
+
+
+def stage(request: Request) -> None:
+    """Compose and sign the Manifest and stage the generation. Raises ManifestError, SigningError, FilesystemError."""
+    try:
+        composed = contents.compose(request, counter=publish.next_counter(request.cache))
+        data = manifest.to_bytes(composed)
+        ask = _ask_password if sys.stdin is not None and sys.stdin.isatty() else None
+        signature = signing.sign(request.flight.signing, data, password=ask)
+        publish.stage(
+            request.cache,
+            manifest=data,
+            signature=signature,
+            files=contents.files(request),
+            births=contents.births(request),
+        )
+    except Error as error:
+        events.event("manifest.failure", reason=error.what)
+        raise
+
+
+def _ask_password() -> bytes:
+    return getpass.getpass("password of the signing key: ").encode()
+
+
+def publish_staged(request: Request) -> None:
+    """Verify the staged generation and switch `current` to it; with nothing staged, verify the current one.
+
+    Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files in a
+    generation already published only warn), VerificationError for anything else.
+    """
+    staged = publish.staged_generation(request.cache)
+    if staged is None:
+        _judge(staleness.examine(request), strict=request.flight.coverage.strict)
+        return
+    with verify(staged, staleness.expectations(request)) as verdict:
+        _judge(verdict.reasons, strict=request.flight.coverage.strict)
+        hash_ = verdict.require().build.manifest_hash if verdict.passed else None
+    publish.commit(request.cache, staged, keep=request.flight.publish.keep_generations)
+    forget_superseded(request)
+    events.event("build.success", manifest_hash=hash_)
+
+
+COVERAGE = frozenset({Code.UNLISTED, Code.MISSING, Code.SYMLINK, Code.NOT_A_FILE})
+
+
+def _judge(reasons: tuple[Reason, ...], *, strict: bool) -> None:
+    if not reasons:
+        return
+    paths = [reason.file for reason in reasons]
+    if not strict and all(reason.code == Code.UNLISTED for reason in reasons):
+        events.warn("coverage.orphans.lenient", paths=paths)
+        return
+    facts = {f"reason {number}": reason for number, reason in enumerate(reasons, 1)}
+    if all(reason.code in COVERAGE for reason in reasons):
+        events.event("coverage.orphans", paths=paths)
+        raise ManifestCoverageError(
+            "the generation holds files that its Manifest does not list, or lacks files that it lists",
+            facts=facts,
+            next_step="remove what does not belong there, then run `doit` again",
+        )
+    raise VerificationError("the generation does not verify", facts=facts, next_step="run `doit` again")
