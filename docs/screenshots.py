@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from provisioning import demo
+
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -61,16 +63,15 @@ def print_pages(page: Path, stem: Path) -> list[Path]:
     return sorted(stem.parent.glob(f"{stem.name}-*.png"))
 
 
-def reports(work: Path) -> tuple[Path, Path]:
+def reports(work: Path, imagery: Path) -> tuple[Path, Path]:
     """Write two reports over the demo imagery: a complete one, and one with gaps and a route."""
     sys.path.insert(0, str(ROOT))
-    from provisioning import demo, report
+    from provisioning import report
     from tests import report_models
 
-    demo.write_demo_tiles(work / "tiles")
     complete, gaps = work / "complete.html", work / "gaps.html"
-    complete.write_bytes(report.render(report_models.model(work / "tiles")))
-    model = report_models.model(work / "tiles", keep=_kept, routes=(report_models.ROUTE,))
+    complete.write_bytes(report.render(report_models.model(imagery)))
+    model = report_models.model(imagery, keep=_kept, routes=(report_models.ROUTE,))
     skipped = tuple(report.SkippedTile(16, 34_150 + x, 22_960, "satellite", "truncated JPEG") for x in range(3))
     gaps.write_bytes(report.render(dataclasses.replace(model, skipped=skipped)))
     return complete, gaps
@@ -157,14 +158,16 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        complete, gaps = reports(Path(name))
+        work = Path(name)
+        demo.write_demo_tiles(work / "tiles")
+        complete, gaps = reports(work, work / "tiles")
         shoot(complete, folder / "light.png", width=1280, height=1500)
         shoot(gaps, folder / "dark-gaps-route.png", width=1280, height=1500, dark=True)
         shoot(showing(gaps, "dates"), folder / "dates.png", width=1280, height=1500)
         shoot(showing(gaps, "coverage"), folder / "coverage.png", width=1280, height=1500)
         shoot(gaps, folder / "phone.png", width=390, height=2200)
         print_pages(gaps, folder / "print")
-        shoot(terminal(Path(name)), folder / "terminal.png", width=1080, height=580)
+        shoot(terminal(work), folder / "terminal.png", width=1080, height=580)
     return 0
 
 

@@ -13,3 +13,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real imagery is not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the demo's 660 tiles; read them, do not change them."""
+    from provisioning import demo
+
+    folder = tmp_path_factory.mktemp("imagery")
+    demo.write_demo_tiles(folder)
+    return folder

@@ -226,3 +226,13 @@ def test_fancy_bar_always_takes_the_same_width():
 @pytest.mark.parametrize(("seconds", "told"), [(0.2, "0 s"), (89, "89 s"), (187, "3:07 min"), (7500, "2:05 h")])
 def test_durations_for_reading(seconds, told):
     assert duration(seconds) == told
+
+
+def test_published_generation_is_named_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    events.event("published", generation=str(tmp_path / "generations" / "000007"), counter=7)
+    events.event("published", generation="/elsewhere/000007", counter=7)
+    listener.close()
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["generations/000007", "/elsewhere/000007"]

@@ -65,6 +65,7 @@ MASKS = (
     (r"\b(onnxruntime|runtime:?) +\d+\.\d+\.\d+", r"\1 <version>"),
     (r"\b\d[\d,]+ bytes", "N bytes"),
     (r"(?m)^(  (?:tensorrt|tensorrt_rtx|GPU) +).*", r"\1<as here>"),
+    (r"(?<=\"runtime\": \")[^\"]*", "<version>"),
     (r" object at 0x[0-9a-f]+", ""),
     (r"\b(amx|avx512\w*|avx2|sse\w*|neon\w*)\b", "<isa>"),
     (r"\d+ (seconds?|minutes?) ago", "just now"),

@@ -24,22 +24,15 @@ CSS = (Path(report.__file__).parent / "page.css").read_text()
 
 
 @pytest.fixture(scope="module")
-def imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("imagery")
-    demo.write_demo_tiles(folder)
-    return folder
+def complete(demo_imagery: Path) -> report.ReportModel:
+    return report_models.model(demo_imagery)
 
 
 @pytest.fixture(scope="module")
-def complete(imagery: Path) -> report.ReportModel:
-    return report_models.model(imagery)
-
-
-@pytest.fixture(scope="module")
-def gappy(imagery: Path) -> report.ReportModel:
+def gappy(demo_imagery: Path) -> report.ReportModel:
     """Every seventh tile of the finer level is missing; a route crosses the area."""
     return report_models.model(
-        imagery, keep=lambda place: place[0] == 15 or (place[1] + place[2]) % 7 != 0, routes=(report_models.ROUTE,)
+        demo_imagery, keep=lambda place: place[0] == 15 or (place[1] + place[2]) % 7 != 0, routes=(report_models.ROUTE,)
     )
 
 
@@ -244,9 +237,9 @@ def test_a_report_without_map_gates_or_take_off_is_still_a_page(complete):
     assert bare.all("input") == []
 
 
-def test_mosaic_shows_the_imagery_where_it_is(imagery):
+def test_mosaic_shows_the_imagery_where_it_is(demo_imagery):
     left, top = 2 * demo.WEST_COLUMN, 2 * demo.NORTH_ROW
-    first = (imagery / "16" / str(left) / f"{top}.jpg").read_bytes()
+    first = (demo_imagery / "16" / str(left) / f"{top}.jpg").read_bytes()
     mosaic = report.make_mosaic(
         16, (left, top, left + 4, top + 4), lambda _, x, y: first if (x, y) == (left + 2, top + 1) else None
     )

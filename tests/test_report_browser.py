@@ -29,9 +29,9 @@ pytestmark = pytest.mark.skipif(shots.chromium() is None, reason="Chromium is no
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pages(demo_imagery: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A complete report, and one with gaps and a route."""
-    return shots.reports(tmp_path_factory.mktemp("reports"))
+    return shots.reports(tmp_path_factory.mktemp("reports"), demo_imagery)
 
 
 def _asked(page: Path, expression: str, width: int) -> object:

@@ -60,7 +60,7 @@ class HumanListener(Listener):
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "published":
-            self.line(f"{'published':<{NAME_WIDTH}} {fields.get('generation')}")
+            self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
 
     def line(self, text: str) -> None:
         """Write a line that stays, in place of the live one."""
@@ -109,6 +109,12 @@ class HumanListener(Listener):
 
     def _coloured(self, meaning: str, text: str) -> str:
         return f"\x1b[{COLOURS[meaning]}m{text}\x1b[0m" if may_colour(self.stream) else text
+
+
+def near(path: str) -> str:
+    """Return `path` relative to the working directory if it is below."""
+    shown = os.path.relpath(path)
+    return path if shown.startswith("..") else shown
 
 
 def may_colour(stream: TextIO) -> bool:
