@@ -30,7 +30,7 @@ def network(tmp_path_factory):
 def cluster():
     """Two workers, each a process of its own with a nanny that starts it again."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
     ) as cluster:
         yield cluster
 
