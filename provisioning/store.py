@@ -76,7 +76,7 @@ def birth(target: Target) -> Birth | None:
         with open(target.record, "rb") as file:
             record = json.load(file)
         return Birth(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
