@@ -103,7 +103,7 @@ def change(root: Path, rng: random.Random) -> None:
     new = place.parent / rng.choice([f"new{rng.randrange(3)}", place.name + ".sha256", "current", "Manifest.json"])
     actions = [
         place.unlink,
-        lambda: shutil.rmtree(place) if rng.random() < 0.2 else None,
+        lambda: shutil.rmtree(place) if place.is_dir() and rng.random() < 0.2 else None,
         lambda: place.rename(new),
         lambda: shutil.copyfile(other, place),
         lambda: os.link(place, new),
