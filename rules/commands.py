@@ -19,7 +19,7 @@ from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand
+from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console, history, publish, steps
 from provisioning.config import Flight
@@ -140,7 +140,13 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.survey(flight)
         make_dirs(flight.build_dir)
         params["reporter"], params["dep_file"] = self.collector, database(flight.root)
-        rc = int(super().execute(params, args))
+        try:
+            rc = int(super().execute(params, args))
+        except InvalidDodoFile as error:
+            if not isinstance(error.__cause__, Error):
+                raise
+            self.collector.failure = error.__cause__  # no request could be made: no GPU, say, for the backend asked for
+            return NOT_STARTED
         if self.collector.ran and not self.collector.failure:
             history.remember(read_request(flight.root), self.collector.seconds())
         return rc

@@ -200,6 +200,14 @@ def test_int8_is_symmetric_and_leaves_a_bit_of_headroom(tmp_path):
     assert max(np.abs(value.astype(int)).max() for value in weights) <= 64
 
 
+def test_nodes_kept_in_fp32_are_not_quantised(tmp_path):
+    model = onnx.load(str(typed(tmp_path, "int8", onnx=user(conv_model(), tmp_path), keep_fp32=("conv1",))))
+    makers = {output: node for node in model.graph.node for output in node.output}
+    feeds = {name: makers[networks.node(model, name).input[0]].op_type for name in ("conv1", "fc")}
+    assert feeds["fc"] == "DequantizeLinear"
+    assert feeds["conv1"] != "DequantizeLinear"
+
+
 def test_int8_is_calibrated_on_as_many_tiles_as_asked(tmp_path):
     asked = []
 

@@ -151,7 +151,7 @@ class Backbone:
         "none", "pool a feature map or token sequence into one vector"
     )
     normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
-    keep_fp32: tuple[str, ...] = setting((), "fp16: nodes (names or operator types) kept in fp32")
+    keep_fp32: tuple[str, ...] = setting((), "fp16, int8: nodes (names or operator types) kept in fp32")
     calibration_tiles: int = setting(256, "int8: number of corpus tiles that calibrate the ranges", low=1)
     profile: dict[str, int] = setting(
         dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1

@@ -45,14 +45,20 @@ def kept_nodes(model: Any, keep_fp32: tuple[str, ...]) -> frozenset[str]:
     """Return the names of the nodes that stay in fp32; EngineError if `keep_fp32` names what is not in the model."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
+    chosen = require_known(model, keep_fp32)
+    always = {*SUMS_OF_SQUARES, *DEFAULT_OP_BLOCK_LIST}
+    blocked = {node.name for node in model.graph.node if node.op_type in always}
+    return chosen | blocked | _final_pooling(model.graph)
+
+
+def require_known(model: Any, keep_fp32: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of the nodes that `keep_fp32` names or whose type it names; EngineError if it names nothing."""
     names = {node.name for node in model.graph.node}
     operators = {node.op_type for node in model.graph.node}
     if unknown := sorted(set(keep_fp32) - names - operators):
         facts = {"not in the model": ", ".join(unknown), "operators in it": ", ".join(sorted(operators))}
         raise EngineError("keep_fp32 names neither a node nor an operator type", key="keep_fp32", facts=facts)
-    always = {*keep_fp32, *SUMS_OF_SQUARES, *DEFAULT_OP_BLOCK_LIST}
-    chosen = {node.name for node in model.graph.node if {node.name, node.op_type} & always}
-    return frozenset(chosen | _final_pooling(model.graph))
+    return frozenset(node.name for node in model.graph.node if {node.name, node.op_type} & set(keep_fp32))
 
 
 def _final_pooling(graph: Any) -> set[str]:

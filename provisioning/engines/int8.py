@@ -24,8 +24,13 @@ OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is worth quantising; preprocessing and normalisation stay in fp32."""
 
 
-def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> int:
-    """Write the fp32 model at `path` with Q/DQ pairs to `output`; return how many tiles calibrated it. EngineError."""
+def to_int8(
+    path: Path, output: Path, images: Iterable[NDArray[np.uint8]], *, keep_fp32: frozenset[str] = frozenset()
+) -> int:
+    """Write the fp32 model at `path` with Q/DQ pairs to `output`; return how many tiles calibrated it.
+
+    `keep_fp32` holds names of nodes that stay as they are. EngineError where there are no tiles.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -46,6 +51,7 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]]) -> in
             reader,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=sorted(keep_fp32),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QInt8,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from provisioning import backbone as backbones
 from provisioning import events
 from provisioning.config import Backbone
-from provisioning.engines.fp16 import kept_nodes, name_nodes, to_fp16
+from provisioning.engines.fp16 import kept_nodes, name_nodes, require_known, to_fp16
 from provisioning.engines.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.engines.host import THIS_MACHINE
 from provisioning.engines.int8 import to_int8
@@ -45,7 +45,6 @@ def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: S
     if backbone.precision != "fp32":
         installed = THIS_MACHINE.installed
         facts["converter"] = {"onnx": installed("onnx"), "onnxruntime": installed("onnxruntime", "onnxruntime-gpu")}
-    if backbone.precision == "fp16":
         facts["keep_fp32"] = sorted(backbone.keep_fp32)
     if backbone.precision == "int8":
         facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
@@ -75,7 +74,10 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
             onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
         else:
             _require_tiles(backbone, model)
-            to_int8(prepared, output, images(backbone.calibration_tiles))
+            name_nodes(model)
+            onnx.save(model, str(prepared))
+            kept = require_known(model, backbone.keep_fp32)
+            to_int8(prepared, output, images(backbone.calibration_tiles), keep_fp32=kept)
 
 
 def _require_declared(backbone: Backbone, arrives: str) -> None:
