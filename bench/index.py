@@ -6,10 +6,10 @@
 The floor of a build is reading its descriptors (a .npy file, page cache warm) and writing as many bytes as the index
 has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately, minimum of
 several rounds; memory is the growth of anonymous RSS in a fresh process. Descriptors are synthetic: a random smooth
-field over a map, normalised, as overlapping views of terrain would give; a query is the field at an off-grid position through
-another "camera" (a fixed linear change) with noise, never a database vector. A place is found if the answer lies within
-half a cell. Recalls rank the kinds; they are not those of your imagery: `flightcache evaluate` measures that.
-Nothing outside --scratch is written, unless --results names a file whose section `index` is then replaced.
+field over a map, normalised, as overlapping views of terrain would give; a query is the field at an off-grid position,
+through another "camera" (a fixed linear change) and with noise, never a database vector. A place is found if the answer
+lies within half a cell. Recalls rank the kinds; they are not those of your imagery: `flightcache evaluate` measures
+that. Nothing outside --scratch is written, unless --results names a file whose section `index` is then replaced.
 """
 
 from __future__ import annotations
