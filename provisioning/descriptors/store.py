@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from provisioning.descriptors import generations, shards
+from provisioning.descriptors.guard import MAP, discard_map, lock_file, locked, told
 from provisioning.descriptors.keymap import KeyMap
 from provisioning.descriptors.receipts import drop_receipts
-from provisioning.descriptors.shards import Layout
+from provisioning.descriptors.shards import Layout, Records
 from provisioning.errors import DescriptorError
 from provisioning.events import warn
-from provisioning.files import discard, make_dirs, reported
+from provisioning.files import make_dirs
 from provisioning.hashing import Sha256
 
 FLUSH_ROWS, FLUSH_S = 4096, 2.0
@@ -35,7 +36,7 @@ FLUSH_ROWS, FLUSH_S = 4096, 2.0
 BLOCK_ROWS = 4096
 WASTE = 0.25
 """Share of dead rows from which a store is written anew: less is not worth the reading of all the others."""
-MAP = "map.sqlite"
+LOCK = ".lock"
 UNIT_TOLERANCE = 0.01
 """float16 rows whose length is this near 1 were unit vectors and are made so again."""
 
@@ -53,11 +54,11 @@ class DescriptorStore:
         self._layout: Layout | None = None
         self._unflushed: set[bytes] = set()
         self._last_flush = time.monotonic()
-        with reported("open the descriptor store", self._home):
+        with told("open the descriptor store", self._home):
             make_dirs(self._home)
-            self._users = _lock_file(self._home / ".users", fcntl.LOCK_SH)
+            self._users = lock_file(self._home / ".users", fcntl.LOCK_SH)
         try:
-            with self._writing():
+            with told("open the descriptor store", self._home), locked(self._home / LOCK):
                 self._open()
                 self._adopt()
         except BaseException:
@@ -83,26 +84,27 @@ class DescriptorStore:
 
     def __len__(self) -> int:
         """Return the number of tiles that have a descriptor."""
-        with self._mutex:
+        with self._mutex, told("read the descriptor store", self._home):
             return len(self._map)
 
     @property
     def dimension(self) -> int:
         """Length of a descriptor; 0 while there is none."""
-        self._layout = self._layout or shards.read_layout(self._dir)
+        with told("read the descriptor store", self._home):
+            self._layout = self._layout or shards.read_layout(self._dir)
         return self._layout.dimension if self._layout else 0
 
     def missing(self, shas: Iterable[bytes]) -> list[bytes]:
         """Return those of `shas` that have no descriptor yet, each once, in order."""
         asked = list(dict.fromkeys(shas))
-        with self._mutex:
+        with self._mutex, told("read the descriptor store", self._home):
             rows = self._map.rows(asked)
             return [sha for sha, row in zip(asked, rows, strict=True) if row < 0 and sha not in self._unflushed]
 
     def append(self, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
         """Add the descriptors `vectors` [n, dimension] of the tiles `shas`; durable after the next flush."""
-        with self._mutex, reported("write descriptors", self._home):
-            with self._writing():
+        with self._mutex, told("write descriptors", self._home):
+            with locked(self._home / LOCK):
                 self._layout = self._layout or Layout(self._dtype, vectors.shape[1])
                 if vectors.shape != (len(shas), self._layout.dimension):
                     raise DescriptorError(
@@ -117,7 +119,7 @@ class DescriptorStore:
 
     def flush(self) -> None:
         """Make everything appended durable, then enter it in the map."""
-        with self._mutex, reported("write descriptors", self._home), self._writing():
+        with self._mutex, told("write descriptors", self._home), locked(self._home / LOCK):
             self._adopt()
             self._unflushed.clear()
             self._last_flush = time.monotonic()
@@ -129,7 +131,7 @@ class DescriptorStore:
         """
         if self._unflushed:
             self.flush()
-        with self._mutex:
+        with self._mutex, told("read the descriptor store", self._home):
             rows = self._map.rows(shas)
             absent = int((rows < 0).sum())
             self._layout = self._layout or shards.read_layout(self._dir)
@@ -167,12 +169,13 @@ class DescriptorStore:
         """Compact where more than a quarter of the rows are damaged or doubled; True if that was done."""
         if self._layout is None:
             return False
-        rows = shards.row_count(self._dir, self._layout)
+        with told("read the descriptor store", self._home):
+            rows = shards.row_count(self._dir, self._layout)
         return rows - len(self) > rows * WASTE and self.compact()
 
     def compact(self) -> bool:
         """Write a new generation without damaged and doubled rows; False where another process has the store open."""
-        with self._mutex, reported("compact the descriptor store", self._home):
+        with self._mutex, told("compact the descriptor store", self._home):
             self.flush()
             try:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,32 +189,35 @@ class DescriptorStore:
     def _rewrite(self) -> None:
         if self._layout is None:
             return
-        old, fresh = self._dir, generations.begin(self._home)
-        new_map = KeyMap(fresh / MAP)
-        for block in _blocks(self._map.items()):
-            rows = np.array([row for _, row in block], np.int64)
-            first = shards.row_count(fresh, self._layout)
-            records = shards.read_rows(old, self._layout, rows)
-            records = records[shards.whole(records)]
-            shards.append(fresh, self._layout, records)
-            end = first + len(records)
-            shards.sync(fresh, self._layout, first, end)
-            new_map.adopt(((r["sha"].tobytes(), first + n) for n, r in enumerate(records)), end)
-        new_map.close()
+        fresh = generations.begin(self._home)
+        with closing(KeyMap(fresh / MAP)) as new_map:
+            for block in _blocks(self._map.items()):
+                rows = np.array([row for _, row in block], np.int64)
+                records = shards.read_rows(self._dir, self._layout, rows)
+                self._copy(records[shards.whole(records)], fresh, new_map)
         generations.finish(self._home, fresh)
         self._map.close()
         self._open()
         generations.prune(self._home)
+
+    def _copy(self, records: Records, fresh: Path, new_map: KeyMap) -> None:
+        assert self._layout is not None
+        first = shards.row_count(fresh, self._layout)
+        shards.append(fresh, self._layout, records)
+        end = first + len(records)
+        shards.sync(fresh, self._layout, first, end)
+        new_map.adopt(((r["sha"].tobytes(), first + n) for n, r in enumerate(records)), end)
 
     def _open(self) -> None:
         """Open the newest generation; a map that is not a database any more is made anew from the shards."""
         self._dir = generations.newest(self._home)
         try:
             self._map = KeyMap(self._dir / MAP)
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
             warn("descriptor.failure", file=str(self._dir / MAP), reason=f"key map made anew: {error}")
-            for suffix in ("", "-wal", "-shm"):
-                discard(self._dir / (MAP + suffix))
+            discard_map(self._dir)
             self._map = KeyMap(self._dir / MAP)
         self._layout = shards.read_layout(self._dir)
         if self._layout and self._layout.dtype != self._dtype:
@@ -247,32 +253,6 @@ class DescriptorStore:
         if lost:
             drop_receipts(self._home)
             warn("descriptor.failure", file=str(self._dir), reason=f"{lost} descriptors were lost with their shard")
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Keep other processes from writing; held for one append or flush."""
-        with _flocked(self._home / ".lock"):
-            yield
-
-
-@contextmanager
-def _flocked(path: Path) -> Iterator[None]:
-    fd = _lock_file(path, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _lock_file(path: Path, operation: int) -> int:
-    """Return a file descriptor that holds a lock on `path` until it is closed. The file is never unlinked."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, operation)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _unit_again(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

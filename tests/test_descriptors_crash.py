@@ -1,0 +1,75 @@
+"""Every file-system call of the descriptor store, killed and failed: what was durable stays, the next writer goes on."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from provisioning.errors import Error
+from tests import faults
+from tests.test_descriptors_store import fill, opened, shas, vectors
+
+OLD, NEW = range(6), range(6, 12)
+
+
+def write(path):
+    """Append twice, flush between, and compact at the end: every path through the store's files."""
+    with opened(path) as kept:
+        kept.append(shas(*NEW[:3], 0), vectors(*NEW[:3], 0))
+        kept.flush()
+        kept.append(shas(*NEW[3:]), vectors(*NEW[3:]))
+        kept.flush()
+        kept.compact()
+
+
+def check(path, fault):
+    """Old rows are there; new ones are there or missing, never wrong; and everything can be written."""
+    with opened(path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*OLD)), vectors(*OLD), err_msg=str(fault))
+        absent = kept.missing(shas(*NEW))
+        held = [n for n in NEW if shas(n)[0] not in absent]
+        if held:
+            np.testing.assert_array_equal(kept.gather(shas(*held)), vectors(*held), err_msg=str(fault))
+        kept.append(shas(*NEW), vectors(*NEW))
+        np.testing.assert_array_equal(kept.gather(shas(*OLD, *NEW)), vectors(*OLD, *NEW), err_msg=str(fault))
+
+
+@pytest.fixture(params=["first", "later"])
+def scene(request, tmp_path):
+    """A store with and without rows of before, and the calls of an undisturbed run."""
+    before, scratch = tmp_path / "before", tmp_path / "scratch"
+    fill(before, *OLD)
+    if request.param == "later":
+        write(before)
+        fill(before, *OLD)
+    shutil.copytree(before, scratch)
+    calls = faults.run(lambda: write(scratch), scratch).calls
+    assert calls
+
+    def run(fault):
+        shutil.rmtree(scratch)
+        shutil.copytree(before, scratch)
+        return scratch, faults.run(lambda: write(scratch), scratch, fault)
+
+    return calls, run
+
+
+def test_a_kill_at_any_call_loses_nothing_durable(scene):
+    calls, run = scene
+    for fault in faults.kills(calls):
+        path, ended = run(fault)
+        assert ended.killed, fault
+        check(path, fault)
+
+
+@pytest.mark.parametrize("scene", ["first"], indirect=True)
+def test_a_failure_of_any_call_is_a_typed_error_and_loses_nothing_durable(scene):
+    calls, run = scene
+    ends = Counter()
+    for fault in faults.failures(calls):
+        path, ended = run(fault)
+        assert ended.error is None or isinstance(ended.error, Error), (fault, calls[fault.at], ended.shown)
+        ends[type(ended.error).__name__] += 1
+        check(path, fault)
+    assert ends["FilesystemError"] > len(calls)
