@@ -210,6 +210,7 @@ def test_console_imports_nothing_heavy():
         (0, 0, "s", 0, "engine:x                 0 s"),
         (0, 0, "", 0, "engine:x                 0"),
         (12, 0, "tiles", 0, "engine:x                 12 tiles"),
+        (12, 0, "tiles", 300.4, "engine:x                 12 tiles  300 tiles/s"),
         (5, 10, "", 2.5, "engine:x                 [########........]  5 of 10  2 s left  2.5 items/s"),
         (130, 60, "s", 0, "engine:x                 [################]  2:10 min, 60 s last time"),
     ],

@@ -10,14 +10,14 @@ BLOCKS = "▏▎▍▌▋▊▉█"
 def progress_line(task: str, *, done: int, total: int, unit: str, rate: float = 0, fancy: bool = True) -> str:
     """Return the line for `done` of `total` at `rate` a second (0: not known yet).
 
-    Unit "s" means a duration, with `total` that of the last time, or 0.
+    A `total` of 0 is not known. Unit "s" means a duration, with `total` that of the last time.
     """
     name, bar = f"{task:<{NAME_WIDTH}}", _share_bar(done, total, fancy=fancy)
     if unit == "s":
         last = f", {duration(total)} last time" if total > 0 else ""
         return f"{name} {bar}{duration(done)}{last}"
     if total <= 0:
-        return f"{name} {done} {unit}".rstrip()
+        return f"{name} {done} {unit}".rstrip() + (f"  {_rate(rate)} {unit or 'items'}/s" if rate > 0 else "")
     if rate <= 0:
         return f"{name} {bar}{done} of {total} {unit}".rstrip()
     return f"{name} {bar}{done} of {total}  {duration((total - done) / rate)} left  {_rate(rate)} {unit or 'items'}/s"

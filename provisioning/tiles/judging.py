@@ -10,6 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from provisioning.events import progress
+from provisioning.events import progress
 from provisioning.tiles.image import judge
 from provisioning.tiles.source import Stored
 from provisioning.tiles.xyz import read_file
@@ -80,6 +82,7 @@ class Court:
         self._max_pixels = max_pixels
         self._nodata = nodata
         self._again = again
+        self._heard = 0
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -97,6 +100,8 @@ class Court:
         """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is one batch."""
         rest = iter(suspects)
         while batch := list(islice(rest, BATCH)):
+            self._heard += len(batch)
+            progress("tiles", self._heard, 0, unit="tiles")
             if len(batch) <= SHARE or sum(map(_size, batch)) < SMALL_BYTES * len(batch):
                 yield from map(self._one, batch)
                 continue
