@@ -21,8 +21,8 @@ from provisioning.tiles.reading import (
     open_reader,
     source_rows,
 )
-from provisioning.tiles.scan import scan
-from provisioning.tiles.survey import Survey, survey
+from provisioning.tiles.scanning import scan
+from provisioning.tiles.surveying import Survey, survey
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
 
 __all__ = [

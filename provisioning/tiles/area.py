@@ -162,8 +162,9 @@ def enclosing(boxes: Iterable[BBox]) -> BBox:
     if len(found) == 1:
         return found[0]
     arcs = sorted((box.west, (box.east - box.west) % TURN_E7 or TURN_E7 * (box.east != box.west)) for box in found)
-    gap, west, reach = 0, arcs[0][0], arcs[0][0]
-    for start, width in [*arcs, (arcs[0][0] + TURN_E7, 0)]:
+    gap, west = 0, 0
+    reach = max(start + width for start, width in arcs)
+    for start, width in ((start + TURN_E7, width) for start, width in arcs):
         if start - reach > gap:
             gap, west = start - reach, start
         reach = max(reach, start + width)

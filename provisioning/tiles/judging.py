@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.events import progress
-from provisioning.events import progress
 from provisioning.tiles.image import judge
 from provisioning.tiles.source import Stored
 from provisioning.tiles.xyz import read_file

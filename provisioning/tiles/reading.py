@@ -16,7 +16,7 @@ from provisioning.geo import pack_id
 from provisioning.hashing import Sha256
 from provisioning.tiles import catalogue
 from provisioning.tiles.containers import open_container
-from provisioning.tiles.scan import at_takeoff, choice_facts
+from provisioning.tiles.scanning import at_takeoff, choice_facts
 from provisioning.tiles.source import Container, kind_of, source_name
 from provisioning.tiles.values import Corpus, Tile
 from provisioning.tiles.xyz import Layout, read_file
