@@ -6,7 +6,6 @@ from typing import Literal, TextIO
 
 from provisioning import events
 from provisioning.console.human import HumanListener
-from provisioning.console.jsonl import JsonListener
 from provisioning.console.listener import Listener
 
 __all__ = ["Listener", "listen", "task_ended", "task_failed", "task_ignored", "task_started"]
@@ -18,9 +17,15 @@ def listen(log_format: Literal["human", "json"], stream: TextIO) -> Listener:
     `finish(report)` then repeats the warnings, and says the outcome: for people as the last line of standard output,
     as JSON on `stream`.
     """
-    listener = JsonListener(stream) if log_format == "json" else HumanListener(stream)
+    listener = _json(stream) if log_format == "json" else HumanListener(stream)
     listener.open()
     return listener
+
+
+def _json(stream: TextIO) -> Listener:
+    from provisioning.console.jsonl import JsonListener
+
+    return JsonListener(stream)
 
 
 def task_started(name: str) -> None:
