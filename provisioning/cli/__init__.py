@@ -18,6 +18,7 @@ COMMANDS = {
     "host": "show what this computer is to an engine, and the engines kept for other hosts",
     "bench-engine": "measure latency and throughput of an engine, as JSON",
     "verify": "decide whether a cache may be flown, with every reason if not",
+    "doctor": "look at a cache on its vehicle: what is wrong, and what to do about it",
     "keygen": "make an Ed25519 key pair",
     "rollback": "publish an earlier set of files again, signed anew",
     "key": "show the fingerprint of a public key",

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from provisioning.errors import Error, VerificationError
 from provisioning.signing import load_public_key
-from provisioning.verify import ANY, Anything, CounterFloor, Expectations, ExpectedHost, Verdict, verify
+from provisioning.verify import (
+    ANY,
+    NEXT_STEP,
+    Anything,
+    CounterFloor,
+    Expectations,
+    ExpectedHost,
+    Verdict,
+    verify,
+)
 
 EXAMPLE = """\
 examples:
@@ -22,39 +31,36 @@ examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
-    parser.add_argument(
-        "--public-key",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="PEM",
-        help="trusted key; several while keys rotate",
-    )
-    parser.add_argument("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
-    parser.add_argument(
-        "--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts"
-    )
-    parser.add_argument("--flight", metavar="ID", help="flight id expected")
-    parser.add_argument("--aircraft", metavar="ID", help="aircraft id expected")
-    parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected"
-    )
-    floor = parser.add_mutually_exclusive_group()
-    floor.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
-    floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
+    expectation_arguments(parser, key_required=True)
     parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
 
 
+def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
+    """Declare what a cache is and what is expected of it."""
+    add = parser.add_argument
+    keys = "trusted key; several while keys rotate"
+    add("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
+    add("--public-key", type=Path, action="append", required=key_required, default=[], metavar="PEM", help=keys)
+    add("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
+    add("--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts")
+    add("--flight", metavar="ID", help="flight id expected")
+    add("--aircraft", metavar="ID", help="aircraft id expected")
+    add("--this-host", action="store_true", help="the engines must be for this machine")
+    add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
+    floor = parser.add_mutually_exclusive_group()
+    floor.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
+    floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
+
+
 def expectations(args: argparse.Namespace) -> Expectations:
     """Return what the command line asks for; what it leaves out is ANY, and the result says so."""
     floor: int | CounterFloor | Anything = ANY if args.counter_floor is None else args.counter_floor
+    raises = getattr(args, "raise_floor", False)  # doctor changes nothing
     if args.counter_floor_file is not None:
-        floor = CounterFloor(args.counter_floor_file, raise_on_pass=args.raise_floor)
-    elif args.raise_floor:
+        floor = CounterFloor(args.counter_floor_file, raise_on_pass=raises)
+    elif raises:
         raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
     return Expectations(
         keys=tuple(map(load_public_key, args.public_key)),
@@ -148,7 +154,8 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
         )
     else:
         lines.append(f"REFUSED {cache}: {len(verdict.reasons)} reason{'s' if len(verdict.reasons) != 1 else ''}")
-        lines += [f"  {reason}" for reason in verdict.reasons]
+        for reason in verdict.reasons:
+            lines += [f"  {reason}", f"    -> {NEXT_STEP[reason.code]}"]
     if left := unchecked(expect):
         lines.append(f"not checked: {', '.join(left)}")
     return "\n".join(lines)

@@ -4,13 +4,14 @@ Imports the standard library and cryptography only, so that flight software can 
 """
 
 from provisioning.verify.expect import ANY, Anything, CounterFloor, Expectations, ExpectedHost, KnownFile, KnownGood
-from provisioning.verify.reasons import Code, Reason
+from provisioning.verify.reasons import NEXT_STEP, Code, Reason
 from provisioning.verify.steps import verify
 from provisioning.verify.verdict import Verdict
 from provisioning.verify.walking import expected_paths, walk
 
 __all__ = [
     "ANY",
+    "NEXT_STEP",
     "Anything",
     "Code",
     "CounterFloor",

@@ -40,6 +40,37 @@ class Code(str, Enum):
         return self.value
 
 
+NEXT_STEP = {
+    Code.CACHE_UNREADABLE: "check the path; build with doit, or install a bundle",
+    Code.CURRENT_INVALID: "run doit, or install again",
+    Code.MISSING: "install again",
+    Code.SYMLINK: "find out who put it there; install again",
+    Code.NOT_A_FILE: "find out who put it there; install again",
+    Code.OTHER_FILE_SYSTEM: "find out who mounted it there",
+    Code.UNREADABLE: "check owner, mode and medium",
+    Code.SIZE: "install again; check the medium",
+    Code.SIDECAR: "install again",
+    Code.KEY_WEAK: "replace this key; find out where it came from",
+    Code.KEY_NOT_ALLOWED: "sign again with an allowed key",
+    Code.KEY_REVOKED: "sign again with a current key",
+    Code.SIGNATURE: "check which key this vehicle trusts and which one signed",
+    Code.SCHEMA: "use builder and verifier of one release",
+    Code.MALFORMED: "do not fly it: the signer is broken or hostile",
+    Code.FLIGHT: "install the cache of this flight",
+    Code.AIRCRAFT: "install the cache of this aircraft",
+    Code.HOST: "compile for this computer: doit engine, here or for this host",
+    Code.COUNTER: "install the newest cache",
+    Code.FLOOR: "check the floor file; to begin, write 0 into it",
+    Code.ORIGIN: "correct the take-off point or the area in flight.toml and run doit",
+    Code.MANIFEST_HASH: "do not fly it: the builder is broken",
+    Code.UNLISTED: "remove it; find out who put it there",
+    Code.DIGEST: "install again; check the medium",
+    Code.CHANGED: "stop what writes there",
+    Code.INTERNAL: "report it with its detail",
+}
+"""What to do about a reason, in one line."""
+
+
 class Reason(NamedTuple):
     """One reason: its code, the file it concerns (relative to the generation, or "" for none), and the detail."""
 
