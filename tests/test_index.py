@@ -205,6 +205,16 @@ def test_the_memory_survives_the_renaming_of_the_index(tmp_path):
     assert recall(tmp_path / "m") is not None
 
 
+def test_the_transform_stays_with_the_codebook_so_that_rows_are_still_copied(tmp_path):
+    rows, shas = vectors(400), np.arange(400, dtype=np.uint16).view(np.uint8).reshape(400, 2).repeat(16, axis=1)
+    training = Training("first", 390, 16, "keys")
+    asked = {"kind": "ivf-sq8", "nlist": 16, "transform": "pca-whiten(24)"}
+    make(tmp_path / "a", rows[:390], history=history(tmp_path / "m", shas[:390], "first", training), **asked)
+    info, data = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "second", training), **asked)
+    assert info.encoded == 10
+    assert (search(load_index(data), rows[390:], 1)[1][:, 0] == ids_of(400)[390:]).all()
+
+
 def test_a_codebook_that_is_gone_is_asked_for_and_not_guessed(tmp_path):
     rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
     training = Training("yesterday", 300, 16, "keys")
@@ -218,7 +228,7 @@ def test_a_damaged_codebook_is_dropped(tmp_path):
     known = history(tmp_path / "m", shas, "today", training)
     _, first = make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=known)
     codebook = tmp_path / "m" / "codebook"
-    codebook.write_bytes(codebook.read_bytes()[:-1] + b"\0")
+    codebook.write_bytes(codebook.read_bytes()[:-1] + b"\7")
     assert make(tmp_path / "b", rows, kind="ivf-sq8", nlist=16, history=known)[1] == first
 
 

@@ -9,21 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.index.choice import Choice
-from provisioning.index.codebook import codebook_of, range_of
+from provisioning.index.choice import SAMPLE_ROWS, Choice
+from provisioning.index.codebook import Codebook, kept_codebook, learn_codebook, range_of
 from provisioning.index.codec import check_rows
-from provisioning.index.ids import Floats, Gather, Int64s, check_ids
+from provisioning.index.ids import Floats, Gather, Int64s, check_ids, evenly
 from provisioning.index.info import IndexInfo
 from provisioning.index.ivf import write_lists
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, remember
 from provisioning.index.stream import Job, write_streamed
-from provisioning.index.transform import learn_transform
+from provisioning.index.transform import learn, transform_of
 from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
-SAMPLE_ROWS = 16_384
-"""Rows from which a transform is learned."""
 RANGE_ROWS = 4_096
 """Rows from which the range of 8-bit codes is learned; what lies outside is stored as the end of the range."""
 
@@ -51,13 +49,17 @@ def build_index(
 
     spec = TransformSpec.parse(transform)
     spec.output(dimension)
-    learned = learn_transform(spec, lambda: rows(sample(len(ids), SAMPLE_ROWS)))
+    codebook = kept_codebook(history) if choice.kind == "ivf-sq8" else None
+    learned = learn(spec, lambda: rows(evenly(len(ids), SAMPLE_ROWS))) if codebook is None else codebook.transform
+    before = transform_of(learned)
 
     def transformed(which: slice | Int64s) -> Floats:
-        return check_rows(learned.apply(rows(which)), ids[which]) if learned.stages else rows(which)
+        return check_rows(before.apply(rows(which)), ids[which]) if before.stages else rows(which)
 
-    job = Job(choice, Trained(dimension, learned.stages), ids, transformed, history)
-    encoded = _write(job, sample(len(ids), RANGE_ROWS), output)
+    job = Job(choice, Trained(dimension, before.stages), ids, transformed, history)
+    if choice.kind == "ivf-sq8" and codebook is None:
+        codebook = learn_codebook(job, evenly(len(ids), RANGE_ROWS), learned)
+    encoded = _write(job, codebook, output)
     if history is not None:
         remember(history, output, ids)
     size = os.stat(output).st_size
@@ -74,19 +76,14 @@ def build_index(
     )
 
 
-def _write(job: Job, which: Int64s, output: Path) -> int:
-    """Learn what is left to learn from the rows `which`, and write; return how many rows were encoded."""
-    if job.choice.kind == "ivf-sq8":
-        codebook = codebook_of(job, which)
+def _write(job: Job, codebook: Codebook | None, output: Path) -> int:
+    """Learn the range of codes where none is given, and write; return how many rows were encoded."""
+    if codebook is not None:
         return write_lists(with_range(job, codebook.range), codebook.centroids, output)
+    which = evenly(len(job.ids), RANGE_ROWS)
     if job.choice.kind in ("hrq", "hnsw-sq8"):
         return write_whole(job, output, which)
     return write_streamed(with_range(job, range_of(job, which)) if job.choice.kind == "sq8" else job, output)
-
-
-def sample(vectors: int, most: int) -> Int64s:
-    """Return at most `most` rows, evenly spaced: ids follow a space-filling curve, so the places are spread too."""
-    return np.arange(vectors, dtype=np.int64) if vectors <= most else np.arange(most, dtype=np.int64) * vectors // most
 
 
 def with_range(job: Job, learned: NDArray[np.float32]) -> Job:

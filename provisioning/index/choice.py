@@ -17,6 +17,10 @@ SHARE_OF_MEMORY = Decimal("0.6")
 """Part of `index.memory_mb` that an automatic choice may fill: the flight computer holds more than an index."""
 EXACT_UP_TO_BYTES = 64 << 20
 """Up to here exact search costs nothing worth saving, so nothing is lost for it."""
+SAMPLE_ROWS = 16_384
+"""Rows from which a transform is learned."""
+BLOCKS_BYTES = 16 << 20
+"""What streaming holds at a time."""
 MANY_VECTORS = 1_000_000
 """Below this an exhaustive scan of small codes beats inverted lists on cross-view queries (measured)."""
 HRQ_REFINE = 30
@@ -83,7 +87,7 @@ def lists_for(vectors: int) -> int:
     return 1 << max(0, round(math.log2(4 * math.sqrt(max(1, vectors)))))
 
 
-def _cost(kind: str, *, vectors: int, dimension: int, speed: Speed, nlist: int) -> Choice:
+def _cost(kind: str, *, vectors: int, dimension: int, speed: Speed, nlist: int, learning: int) -> Choice:
     """Return what `kind` would cost; the reason is filled in by the caller."""
     nlist = min(vectors, nlist or lists_for(vectors)) if kind == "ivf-sq8" else 0
     nprobe = -(-nlist // 4)
@@ -97,15 +101,13 @@ def _cost(kind: str, *, vectors: int, dimension: int, speed: Speed, nlist: int) 
         "ivf-sq8": scan * speed.sq8 // 4 + nlist * dimension * speed.flat,
         "hnsw-sq8": 1024 * dimension * speed.sq8,
     }[kind]
-    return Choice(
-        kind, "", size, _build_bytes(kind, size, vectors, dimension, nlist), picoseconds // 1_000_000, nlist, nprobe
-    )
+    build = max(learning, _build_bytes(kind, size, vectors, dimension, nlist))
+    return Choice(kind, "", size, build, picoseconds // 1_000_000, nlist, nprobe)
 
 
 def _build_bytes(kind: str, size: int, vectors: int, dimension: int, nlist: int) -> int:
     """Return the memory that building takes: a few blocks for the streamed kinds, the whole for the others."""
-    blocks = 64 << 20
-    return blocks + {
+    return BLOCKS_BYTES + {
         "hrq": size,
         "hnsw-sq8": size + 4 * dimension * vectors,
         "ivf-sq8": min(512 << 20, 4 * dimension * min(vectors, 50 * nlist)) + 6 * dimension * nlist + 32 * vectors,
@@ -119,9 +121,11 @@ def choose_kind(index: Index, *, vectors: int, dimension: int, speed: Speed = RE
     recall 1 is asked), sqfp16 (only for a recall above 0.97), sq8, hrq, ivf-sq8 (from a million vectors) that keeps
     memory, latency and the recall aimed at. Raises IndexError_ with the bytes when nothing fits.
     """
-    dimension = TransformSpec.parse(index.transform).output(dimension)
+    spec = TransformSpec.parse(index.transform)
+    learning = 0 if spec.name == "none" else 4 * dimension * (SAMPLE_ROWS + 6 * dimension)
+    dimension = spec.output(dimension)
     costs = {
-        kind: _cost(kind, vectors=vectors, dimension=dimension, speed=speed, nlist=index.nlist)
+        kind: _cost(kind, vectors=vectors, dimension=dimension, speed=speed, nlist=index.nlist, learning=learning)
         for kind in (*BEST_RECALL, "hnsw-sq8")
     }
     if index.kind != "auto":

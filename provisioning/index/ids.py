@@ -76,3 +76,8 @@ def check_ids(ids: Int64s) -> Int64s:
         what = "named twice" if steps[where] == 0 else "out of ascending order"
         raise IndexError_(f"an id is {what}", facts={"id": int(ids[where + 1]), "row": where + 1})
     return ids
+
+
+def evenly(rows: int, most: int) -> Int64s:
+    """Return at most `most` of `rows` row numbers, evenly spaced: ids follow a space-filling curve, so do places."""
+    return np.arange(rows, dtype=np.int64) if rows <= most else np.arange(most, dtype=np.int64) * rows // most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,19 +27,39 @@ class Transform:
     apply: Callable[[Floats], Floats]
 
 
-def learn_transform(spec: TransformSpec, sample: Callable[[], Floats]) -> Transform:
-    """Return the transform `spec` learned from the rows that `sample` gives, float32 [n, d]; asked only if needed."""
+class Learned(NamedTuple):
+    """What a transform has learned, float64: mean [d]; eigenvectors [k, d], the scale of each [k]; empty if unused."""
+
+    mean: Doubles
+    vectors: Doubles
+    scale: Doubles
+
+
+_NOTHING = np.empty(0, np.float64)
+
+
+def learn(spec: TransformSpec, sample: Callable[[], Floats]) -> Learned:
+    """Return what `spec` learns from the rows that `sample` gives, float32 [n, d]; asked only if needed."""
     if spec.name == "none":
-        return Transform((), lambda each: each)
+        return Learned(_NOTHING, _NOTHING, _NOTHING)
     mean, covariance = mean_and_covariance(sample())
     if spec.name == "center":
-        return _center(mean.astype(np.float32))
+        return Learned(mean, _NOTHING, _NOTHING)
     values, vectors = principal(covariance, spec.components)
     scale = np.ones_like(values)
     if spec.name == "pca-whiten":
         scale = 1 / np.sqrt(np.maximum(values, LEAST_VARIANCE * values[0]) + np.finfo(np.float64).tiny)
         scale = scale / scale[0]
-    return _linear(mean, vectors, scale)
+    return Learned(mean, vectors, scale)
+
+
+def transform_of(learned: Learned) -> Transform:
+    """Return the transform that has learned `learned`."""
+    if not learned.mean.size:
+        return Transform((), lambda each: each)
+    if not learned.vectors.size:
+        return _center(learned.mean.astype(np.float32))
+    return _linear(*learned)
 
 
 def _center(mean: Floats) -> Transform:
