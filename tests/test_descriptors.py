@@ -31,6 +31,7 @@ from provisioning.descriptors import (
     sample_images,
     store_path,
 )
+from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.store import DescriptorStore
 from provisioning.engines import OnnxRuntime
 from provisioning.errors import DescriptorError, EngineError
@@ -349,6 +350,14 @@ def test_a_receipt_says_that_a_corpus_is_described(flight):
     assert is_described(store_path(flight), KEYS[:1], coverage)
     assert not is_described(store_path(flight), KEYS[:2], coverage)
     assert not is_described(store_path(flight), KEYS[:1], sha256_bytes(b"other tiles"))
+
+
+def test_old_receipts_do_not_pile_up(flight):
+    for n in range(80):
+        write_receipt(store_path(flight), KEYS[0], sha256_bytes(b"corpus %d" % n))
+    run(flight)
+    assert len(list((store_path(flight) / KEYS[0] / "receipts").iterdir())) <= 64
+    assert is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
 
 
 def test_a_deleted_store_takes_its_receipts_along(flight):

@@ -12,6 +12,9 @@ from pathlib import Path
 from provisioning.files import discard, make_dirs, write_durably
 from provisioning.hashing import Sha256
 
+KEPT = 64
+"""Receipts kept for each key: several caches may share a store, and an older corpus may come back."""
+
 
 def is_described(store: Path, keys: Iterable[Sha256], coverage: Sha256) -> bool:
     """True where every tile of the corpus `coverage` has a descriptor under each of `keys`. Never raises."""
@@ -23,6 +26,8 @@ def write_receipt(store: Path, key: Sha256, coverage: Sha256) -> None:
     path = _receipt(store, key, coverage)
     make_dirs(path.parent)
     write_durably(path, b"")
+    for old in sorted(path.parent.iterdir(), key=os.path.getmtime)[:-KEPT]:
+        discard(old)
 
 
 def drop_receipts(directory: Path) -> None:
