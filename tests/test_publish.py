@@ -1,0 +1,290 @@
+"""Generations: staged whole, committed in one step, kept in number, recovered, rolled back."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+
+import pytest
+
+from provisioning import files, publish, store
+from provisioning.cli import rollback as rollback_command
+from provisioning.errors import FilesystemError, VerificationError
+from provisioning.lock import build_lock
+from tests import caches, crashing, generations
+from tests.generations import CAMERA, ENGINE, INDEX, build, faults_in, new_cache
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache directory with nothing built."""
+    return new_cache(tmp_path / "cache")
+
+
+def numbers(cache) -> list[str]:
+    return sorted(path.name for path in (cache / "generations").iterdir())
+
+
+def test_a_build_makes_the_first_generation_current(cache):
+    assert publish.current_generation(cache) is None
+    assert build(cache, 1) == publish.current_generation(cache) == cache / "generations" / "000001"
+    assert os.readlink(cache / "current") == "generations/000001"
+    assert faults_in(cache / "generations" / "000001") == []
+
+
+def test_the_number_of_kept_generations_is_the_limit(cache):
+    for revision in range(1, 6):
+        build(cache, revision, keep=3)
+    assert numbers(cache) == ["000003", "000004", "000005"]
+    build(cache, 6, keep=1)
+    assert numbers(cache) == ["000006"]
+
+
+def test_artefacts_share_their_bytes_with_the_store_and_user_files_do_not(cache):
+    generation = build(cache, 1)
+    shelf = generations.targets(cache, 1)
+    assert os.path.samefile(generation / ENGINE, shelf[ENGINE].path)
+    assert not os.path.samefile(generation / CAMERA, cache / "camera.json")
+
+
+def test_where_links_are_refused_bytes_are_copied(cache, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    generation = build(cache, 1)
+    assert faults_in(generation) == []
+    assert (generation / ENGINE).stat().st_nlink == 1
+
+
+def test_a_failing_link_is_an_error_and_not_a_copy(cache, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(FilesystemError, match="stage a generation"):
+        build(cache, 1)
+
+
+def test_a_published_generation_is_read_only(cache):
+    generation = build(cache, 1)
+    for path in (generation, *generation.rglob("*")):
+        assert path.stat().st_mode & 0o222 == 0, path
+
+
+def test_an_artefact_that_changed_since_its_birth_is_not_published(cache):
+    shelf = generations.targets(cache, 1)
+    with build_lock(cache):
+        for target in shelf.values():
+            generations.make(target)
+    births = {name: store.birth(target) for name, target in shelf.items()}
+    sources = {name: target.path for name, target in shelf.items()} | {CAMERA: cache / "camera.json"}
+    data = generations.manifest.to_bytes(generations.a_manifest(1, sources))
+    shelf[INDEX].path.chmod(0o644)
+    shelf[INDEX].path.write_bytes(b"x" * shelf[INDEX].path.stat().st_size)
+    with pytest.raises(FilesystemError, match="changed after it was made") as caught:
+        publish.stage(cache, manifest=data, signature=bytes(64), files=sources, births=births)
+    assert caught.value.file == str(shelf[INDEX].path)
+    assert publish.staged_generation(cache) is None
+
+
+def test_a_stage_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypatch):
+    build(cache, 1)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 5)
+    with pytest.raises(FilesystemError, match="not enough space for the staged generation"):
+        build(cache, 2)
+    assert faults_in(publish.current_generation(cache)) == []
+
+
+def test_publishing_is_an_event(cache, caplog):
+    with caplog.at_level(logging.INFO, logger="c10.provision"):
+        build(cache, 1)
+    assert ("c10.provision.published", 1) in [(r.kind, r.fields.get("counter")) for r in caplog.records]
+
+
+def test_the_counter_outlives_every_generation(cache):
+    build(cache, 1)
+    build(cache, 2)
+    (cache / "current").unlink()
+    files.remove_tree(cache / "generations")
+    assert build(cache, 3).name == "000003"
+
+
+def test_the_counter_outlives_the_build_directory(cache):
+    build(cache, 1)
+    build(cache, 2)
+    shutil.rmtree(cache / ".build")
+    assert build(cache, 3).name == "000003"
+
+
+def test_the_counter_outlives_build_directory_and_link(cache):
+    for revision in (1, 2, 3):
+        build(cache, revision, keep=3)
+    shutil.rmtree(cache / ".build")
+    (cache / "current").unlink()
+    assert build(cache, 4).name == "000003", "only the newest could be one that was never published"
+
+
+def test_a_moved_cache_goes_on(cache, tmp_path):
+    build(cache, 1)
+    moved = cache.rename(tmp_path / "moved")
+    generations.made.clear()
+    assert build(moved, 1) == moved / "generations" / "000001"
+    assert generations.made == []
+
+
+def test_a_current_that_is_no_link_to_a_generation_names_none(cache):
+    for target in (
+        "elsewhere",
+        "generations/x",
+        "/generations/000001",
+        "../generations/000001",
+        "generations/000001/..",
+    ):
+        (cache / "current").unlink(missing_ok=True)
+        (cache / "current").symlink_to(target)
+        assert publish.current_generation(cache) is None
+
+
+def test_a_directory_called_current_is_reported_and_kept(cache):
+    (cache / "current").mkdir()
+    with pytest.raises(FilesystemError, match="publish a generation"):
+        build(cache, 1)
+    assert (cache / "current").is_dir()
+
+
+def test_recovery_removes_what_nobody_finished_and_nothing_else(cache):
+    build(cache, 1)
+    build(cache, 2)
+    before = sorted(path for path in cache.rglob("*"))
+    dead = "0"
+    for place in (
+        cache,
+        cache / ".build",
+        cache / ".build" / "stage",
+        cache / "generations" / "..",
+        cache / ".build" / "store",
+    ):
+        (place / f".tmp-{dead}-1-x").write_bytes(b"")
+    (cache / ".build" / "stage" / f".tmp-{dead}-2-000003" / "deep").mkdir(parents=True)
+    (cache / "generations" / "000003").mkdir()
+    publish.recover(cache, keep=2)
+    publish.recover(cache, keep=2)
+    assert sorted(path for path in cache.rglob("*")) == before
+
+
+def test_recovery_of_a_directory_where_nothing_was_built_is_nothing(cache):
+    before = sorted(path for path in cache.rglob("*"))
+    publish.recover(cache, keep=2)
+    assert sorted(path for path in cache.rglob("*")) == before
+
+
+def test_recovery_leaves_the_temporary_file_of_a_living_writer_in_a_shared_store(cache):
+    shared = cache / ".build" / "descriptors" / "key"
+    shared.mkdir(parents=True)
+    living, dead = shared / f".tmp-{os.getppid()}-1-x", shared / ".tmp-4194304-1-x"
+    living.touch()
+    dead.touch()
+    publish.recover(cache, keep=2)
+    assert living.exists()
+    assert not dead.exists()
+
+
+def test_recovery_keeps_a_complete_stage_for_the_build_that_follows(cache):
+    generation = build(cache, 1)
+    build(cache, 2)
+    staged = publish.rollback(cache, resign=generations.signature_of)
+    publish.recover(cache, keep=2)
+    assert publish.staged_generation(cache) == staged
+    assert faults_in(staged) == []
+    assert generation.exists()
+
+
+def test_rollback_publishes_the_previous_files_under_a_higher_counter(cache):
+    first = build(cache, 1)
+    build(cache, 2)
+    old, old_index = generations.read_manifest(first), (first / INDEX).read_bytes()
+    current = publish.commit(cache, publish.rollback(cache, resign=generations.signature_of), keep=3)
+    new = generations.read_manifest(current)
+    assert (current / INDEX).read_bytes() == old_index
+    assert new.build.counter == 3
+    assert new._replace(build=old.build) == old
+    assert faults_in(current) == []
+
+
+def test_rollback_to_a_chosen_generation(cache):
+    for revision in (1, 2, 3):
+        build(cache, revision, keep=3)
+    wanted = (cache / "generations" / "000001" / INDEX).read_bytes()
+    staged = publish.rollback(cache, resign=generations.signature_of, to=1)
+    assert (staged / INDEX).read_bytes() == wanted
+
+
+@pytest.mark.parametrize("to", [None, 1, 7])
+def test_rollback_without_such_a_generation_says_what_is_kept(cache, to):
+    build(cache, 1)
+    with pytest.raises(FilesystemError) as caught:
+        publish.rollback(cache, resign=generations.signature_of, to=to)
+    assert caught.value.key == "publish.keep_generations"
+    assert caught.value.facts == {"current": 1, "kept besides": "none"}
+
+
+def test_rollback_refuses_files_that_changed(cache):
+    first = build(cache, 1)
+    build(cache, 2)
+    (first / ENGINE).chmod(0o644)
+    (first / ENGINE).write_bytes(b"another engine")
+    with pytest.raises(FilesystemError, match="changed after it was made"):
+        publish.rollback(cache, resign=generations.signature_of)
+
+
+@pytest.fixture
+def flight(tmp_path):
+    """The configuration of a real cache directory with two published generations, signed by its key."""
+    from provisioning.config.parse import read_flight
+    from provisioning.signing import sign
+
+    root = crashing.new_world(tmp_path / "world")
+    flight = read_flight(root)
+    for counter in (1, 2):
+        made = caches.publish(root / "made", manifest=caches.manifest_of(counter=counter))
+        data = (made.generation / "Manifest.json").read_bytes()
+        sources = {name: made.generation / name for name in caches.FILES}
+        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, births={})
+        publish.commit(root, staged, keep=2)
+        shutil.rmtree(root / "made")
+    return flight
+
+
+def roll_back(*words: str) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    rollback_command.arguments(parser)
+    return rollback_command.run(parser.parse_args(words))
+
+
+def test_the_rollback_command_publishes_what_the_verifier_accepts(flight, capsys):
+    assert roll_back(str(flight.root)) == 0
+    assert capsys.readouterr().out == "current is generations/000003: the files of 000001, signed anew\n"
+    assert crashing.whole(flight.root) == []
+
+
+def test_the_rollback_command_refuses_an_earlier_generation_that_was_tampered_with(flight):
+    index = flight.root / "generations" / "000001" / "corpus.index"
+    index.chmod(0o644)
+    index.write_bytes(index.read_bytes()[::-1])
+    with pytest.raises(VerificationError):
+        roll_back(str(flight.root))
+    assert os.readlink(flight.root / "current") == "generations/000002"
+
+
+def test_the_rollback_command_refuses_an_earlier_generation_of_an_unknown_key(flight):
+    signature = flight.root / "generations" / "000001" / "Manifest.json.sig"
+    signature.chmod(0o644)
+    signature.write_bytes(caches.KEY.sign((signature.parent / "Manifest.json").read_bytes()))
+    with pytest.raises(VerificationError):
+        roll_back(str(flight.root))
+    assert publish.staged_generation(flight.root) is None
