@@ -1,4 +1,4 @@
-"""Make docs/screenshots/: the report in every form it is read in, and a terminal during a build.
+"""Make docs/screenshots/: the report in every form it is read in, and a terminal during a build. Two small copies stay.
 
 `python docs/screenshots.py [DIR]` needs Chromium, and pdftoppm for the printed page. The imagery is the demo's.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from provisioning import demo
 
 ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
@@ -151,10 +152,20 @@ def _screen(frames: list[str]) -> str:
     return re.sub(r"\x1b\[0m", "</span>", shown)
 
 
+def reduce(picture: Path, copy: Path, *, width: int) -> None:
+    """Write a smaller JPEG of a screenshot, for the README."""
+    from PIL import Image
+
+    copy.parent.mkdir(exist_ok=True)
+    with Image.open(picture) as image:
+        size = (width, image.height * width // image.width)
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(copy, quality=80)
+
+
 def main() -> int:
     """Make every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "screenshots")
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES.parent / "screenshots")
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -168,6 +179,9 @@ def main() -> int:
         shoot(gaps, folder / "phone.png", width=390, height=2200)
         print_pages(gaps, folder / "print")
         shoot(terminal(work), folder / "terminal.png", width=1080, height=580)
+    if folder == IMAGES.parent / "screenshots":
+        reduce(folder / "dark-gaps-route.png", IMAGES / "report.jpg", width=800)
+        reduce(folder / "terminal.png", IMAGES / "terminal.jpg", width=800)
     return 0
 
 
