@@ -1,5 +1,6 @@
 """A compile is a process of its own: what it dies of is told, it ends when it is told to, and it tells how long."""
 
+import io
 import json
 import logging
 import signal
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from provisioning.config import Backbone, Engine
+from provisioning.console.human import HumanListener
 from provisioning.engines import (
     Compiled,
     HostTuple,
@@ -167,6 +169,17 @@ def test_compile_tells_elapsed_time_against_last_time(vendor, tmp_path, caplog):
     assert beats
     assert {(beat["total"], beat["unit"]) for beat in beats} == {(42, "s")}
     assert beats[-1]["done"] >= 1
+
+
+def test_log_without_a_terminal_hears_now_and_then(vendor, caplog, monkeypatch):
+    monkeypatch.setattr("provisioning.engines.compile.LINE_EVERY_S", 1.0)
+    with caplog.at_level(logging.INFO, "c10.provision"), pytest.raises(EngineError):
+        vendor("import time; time.sleep(60)", timeout_s=3)
+    told = [record.fields for record in caplog.records if record.kind == "c10.provision.engine.compiling"]
+    assert [fields["elapsed_s"] for fields in told] == [1, 2]
+    stream = io.StringIO()
+    HumanListener(stream).show(caplog.records[0])
+    assert stream.getvalue().split() == ["engine:net", "still", "compiling", "after", "1", "s"]
 
 
 def test_time_of_a_compile_is_kept_for_the_next(tmp_path):

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import shutil
 import subprocess
 
@@ -197,13 +198,29 @@ def test_auto_is_onnxruntime_where_no_gpu_answers(tmp_path, tensorrt_is_importab
     assert select(Engine(), machine(tmp_path, gpu=None)).name == "onnxruntime"
 
 
-def test_auto_is_onnxruntime_where_tensorrt_has_bindings_but_no_library(tmp_path, monkeypatch):
+def test_auto_is_onnxruntime_where_tensorrt_has_bindings_but_no_library(tmp_path, monkeypatch, caplog):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/tensorrt.py").write_text(
         "raise ImportError('libnvonnxparser.so.11: cannot open shared object file')"
     )
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert select(Engine(), machine(tmp_path, gpu=RTX)).name == "onnxruntime"
+    with caplog.at_level(logging.WARNING, "c10.provision"):
+        assert select(Engine(), machine(tmp_path, gpu=RTX)).name == "onnxruntime"
+    assert "libnvonnxparser.so.11" in caplog.records[0].fields["reason"]
+
+
+def test_jetson_without_tensorrt_is_warned_of(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with caplog.at_level(logging.WARNING, "c10.provision"):
+        assert select(Engine(), machine(tmp_path, release=R36, gpu=ORIN)).name == "onnxruntime"
+    assert "--system-site-packages" in caplog.records[0].fields["reason"]
+
+
+def test_workstation_without_tensorrt_is_not_nagged(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with caplog.at_level(logging.WARNING, "c10.provision"):
+        select(Engine(), machine(tmp_path, gpu=RTX, arch="x86_64"))
+    assert not caplog.records
 
 
 def test_auto_is_tensorrt_where_it_imports_and_a_gpu_answers(tmp_path, monkeypatch):

@@ -57,6 +57,11 @@ class HumanListener(Listener):
             self._draw(str(fields["task"]))
         elif kind in ("task.ended", "task.failed"):
             self._task_over(str(fields["task"]), failed=kind == "task.failed")
+        elif kind == "engine.compiling" and not self.live:
+            last = f", last time {fields['last_s']} s" if fields["last_s"] else ""
+            self.line(
+                f"{'engine:' + str(fields['model']):<{NAME_WIDTH}} still compiling after {fields['elapsed_s']} s{last}"
+            )
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "published":

@@ -25,6 +25,8 @@ from provisioning.errors import EngineError
 HEARTBEAT_S = 1.0
 _OURS = str(Path(__file__).resolve().parents[2])
 """Where this package is imported from, which need not be on sys.path by name."""
+LINE_EVERY_S = 60.0
+"""How often a log that is no terminal hears that the compile goes on."""
 GRACE_S = 2.0
 """How long a compile told to stop may take before it is killed."""
 
@@ -102,7 +104,7 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
 
 def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float) -> None:
     """Wait for the compile, with a heartbeat; whatever interrupts the wait also stops the compile."""
-    last = last_time(spec)
+    last, next_line = last_time(spec), LINE_EVERY_S
     try:
         while child.poll() is None:
             elapsed = time.monotonic() - started
@@ -113,6 +115,9 @@ def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float) -> N
                     facts={"limit": f"{spec.timeout_s} s", "last time": f"{last} s" if last else "-"},
                 )
             events.progress(f"engine:{spec.model}", round(elapsed), last, unit="s")
+            if elapsed >= next_line:
+                next_line += LINE_EVERY_S
+                events.event("engine.compiling", model=spec.model, elapsed_s=round(elapsed), last_s=last)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(min(HEARTBEAT_S, spec.timeout_s - elapsed + 0.01))
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
+from provisioning import events
 from provisioning.config import Engine
-from provisioning.engines.host import THIS_MACHINE, Machine
+from provisioning.engines.host import THIS_MACHINE, Machine, l4t_release
 from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.plan import MAGICS
 from provisioning.engines.spec import Backend
@@ -39,13 +40,23 @@ _WHY = {
 
 
 def _auto(machine: Machine) -> str:
-    if importlib.util.find_spec("tensorrt") is None or machine.gpu() is None:
+    if importlib.util.find_spec("tensorrt") is None:
+        if l4t_release(machine):
+            _warn("this is a Jetson, and Python finds no tensorrt: make its environment with --system-site-packages")
+        return "onnxruntime"
+    if machine.gpu() is None:
         return "onnxruntime"
     try:
         importlib.import_module("tensorrt")
-    except (ImportError, OSError):  # the bindings are there, libnvinfer is not
+    except (ImportError, OSError) as error:  # the bindings are there, libnvinfer is not
+        _warn(f"a GPU answers, but tensorrt does not import: {error}")
         return "onnxruntime"
     return "tensorrt"
+
+
+def _warn(reason: str) -> None:
+    """Tell that engines are for the CPU beside a GPU; with `engine.backend = "onnxruntime"` that is meant and silent."""
+    events.warn("engine.backend", chosen="onnxruntime", reason=reason)
 
 
 def backend_of(data: bytes) -> Backend:
