@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from provisioning.backbone.facts import prepared_facts
 from provisioning.backbone.presets import resolved
-from provisioning.backbone.source import OnnxSource, onnx_source
+from provisioning.backbone.source import OnnxSource, model_file, onnx_source
 from provisioning.config import Backbone
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["OnnxSource", "fit", "onnx_source", "prepare", "prepared_facts", "resolved"]
+__all__ = ["OnnxSource", "fit", "model_file", "onnx_source", "prepare", "prepared_facts", "resolved"]
 
 
 def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:

@@ -38,6 +38,13 @@ class OnnxSource:
         return "the built-in backbone" if self.path is None else str(self.path)
 
 
+def model_file(root: Path, backbone: Backbone) -> str:
+    """Return the path of the model, or the name of a built-in one: what an error calls it."""
+    if backbone.onnx in BUILTINS:
+        return backbone.onnx
+    return os.path.abspath(root / Path(backbone.onnx).expanduser())
+
+
 def onnx_source(backbone: Backbone, root: Path, memo: Path | None) -> OnnxSource:
     """Return where the ONNX of `backbone` is and the SHA-256 of it and its external data together.
 
@@ -47,7 +54,7 @@ def onnx_source(backbone: Backbone, root: Path, memo: Path | None) -> OnnxSource
     """
     if backbone.onnx in BUILTINS:
         return OnnxSource(None, _builtin_digest(backbone.onnx, memo), ())
-    path = Path(os.path.abspath(root / Path(backbone.onnx).expanduser()))
+    path = Path(model_file(root, backbone))
     known = _remembered(memo).get(str(path))
     source = _from_memo(path, known) or _read(path)
     if known is None or known.get("sha256") != source.sha256 or known.get("stats") != _stats(source.files):

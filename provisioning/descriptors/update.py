@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from provisioning.backbone import resolved
+from provisioning.backbone import model_file, resolved
 from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
@@ -68,8 +68,9 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         for store in stores:
             store.flush()
             store.tidy()
-        results.require_all(backbone.onnx)
-        require_variety(stores[0], passed.sample(), backbone.onnx)
+        model = model_file(flight.root, backbone)
+        results.require_all(model)
+        require_variety(stores[0], passed.sample(), model)
     if corpus:
         for key in keys:
             write_receipt(store_path(flight), key, corpus.coverage_sha256)
