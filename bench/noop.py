@@ -90,9 +90,8 @@ def flight_of(scratch: Path, source: Path, count: int, scan: str):
     from provisioning.config import Area, BBox, Flight, Tiles, TileSource
     from provisioning.geo import tile_bounds_e7
 
-    *_, (_, right, bottom) = addresses(count)
     rows = min(ROWS, count)
-    north_west, south_east = tile_bounds_e7(Z, X0, Y0), tile_bounds_e7(Z, right, max(bottom, Y0 + rows - 1))
+    north_west, south_east = tile_bounds_e7(Z, X0, Y0), tile_bounds_e7(Z, X0 + (count - 1) // rows, Y0 + rows - 1)
     bbox = BBox(north_west.west, south_east.south, south_east.east, north_west.north)
     return Flight(
         root=scratch / f"cache-{source.suffix or '.xyz'}-{count}",
