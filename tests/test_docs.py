@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from provisioning import errors
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
@@ -40,6 +42,14 @@ def test_reference_tells_every_key_of_flight_toml():
         assert f"## `{section.heading}`" in page
         for field in keys(section.kind):
             assert f"| `{field.name}` |" in page
+
+
+def test_every_error_has_an_exit_code_of_its_own_and_it_is_documented():
+    page = (DOCS / "reference" / "cli.md").read_text()
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.Error)]
+    assert len({kind.exit_code for kind in kinds}) == len(kinds) > 15
+    for kind in kinds:
+        assert f"| {kind.exit_code} | `{kind.__name__}`: " in page
 
 
 def _anchor(heading: str) -> str:

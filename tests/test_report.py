@@ -255,6 +255,19 @@ def test_mosaic_of_nothing_is_none():
     assert report.make_mosaic(16, (0, 0, 10, 10), lambda *_: None) is None
 
 
+def test_mosaic_leaves_out_what_it_cannot_read():
+    assert report.make_mosaic(16, (0, 0, 4, 4), lambda *_: b"\xff\xd8 no picture") is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("L", "PNG"), ("P", "PNG"), ("I;16", "PNG"), ("CMYK", "JPEG"), ("RGB", "WEBP")]
+)
+def test_mosaic_reads_every_form_of_tile(mode, form):
+    buffer = io.BytesIO()
+    Image.new(mode, (256, 256)).save(buffer, form)
+    assert report.make_mosaic(3, (0, 0, 1, 1), lambda *_: buffer.getvalue()) is not None
+
+
 def test_mosaic_of_transparent_tiles_shows_paper():
     buffer = io.BytesIO()
     Image.new("RGBA", (256, 256), (255, 0, 0, 0)).save(buffer, "PNG")

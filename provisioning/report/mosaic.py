@@ -84,8 +84,9 @@ def _images(
             for dx, dy in _candidates(step):
                 x, y = left + column * step + dx, top + row * step + dy
                 data = thumbnail(zoom, x % (1 << zoom), y) if x < right and y < bottom else None
-                if data is not None:
-                    yield column, row, _small(data, side)
+                image = None if data is None else _small(data, side)
+                if image is not None:
+                    yield column, row, image
                     break
 
 
@@ -96,12 +97,16 @@ def _candidates(step: int) -> list[tuple[int, int]]:
     return sorted(places, key=lambda place: (abs(2 * place[0] + 1 - step) + abs(2 * place[1] + 1 - step), place))
 
 
-def _small(data: bytes, side: int) -> Image:
+def _small(data: bytes, side: int) -> Image | None:
+    """Return the tile at the size of the mosaic; None if this decoder cannot read what the scan accepted."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (side, side))  # JPEG: decodes at an eighth to a half of the size
-        seen = image.convert("RGBA").resize((side, side), Image.Resampling.BOX)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.draft("RGB", (side, side))  # JPEG: decodes at an eighth to a half of the size
+            seen = image.convert("RGBA").resize((side, side), Image.Resampling.BOX)
+    except (OSError, ValueError, SyntaxError):
+        return None
     flat = Image.new("RGBA", seen.size, (*PAPER, 255))
     flat.alpha_composite(seen)
     return flat.convert("RGB")
