@@ -11,8 +11,9 @@ from provisioning import backbone as backbones
 from provisioning.backbone.order import sort_nodes
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork, make_typed, measure_fidelity, typed_facts
-from provisioning.engines.fp16 import kept_nodes, to_fp16
+from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.graph import dynamically_quantised, typed_as
+from provisioning.engines.keep import kept_nodes, name_nodes
 from provisioning.engines.ranges import overflows
 from provisioning.errors import EngineError
 from provisioning.hashing import digest_of, sha256_file
@@ -338,3 +339,51 @@ def test_sorting_nodes_keeps_a_sorted_list_and_survives_depth():
     backwards = helper.make_graph(chain[::-1], "deep", [], [])
     sort_nodes(backwards)
     assert [node.output[0] for node in backwards.node] == before
+
+
+def with_layer_norm(model, *, gain):
+    """Return `model` with its vector normalised by mean and variance, taken apart as exports before opset 17 do."""
+    for name, value in (("gain", gain), ("two", 2.0), ("eps", 1e-6)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "last"))
+    nodes = (
+        helper.make_node("Mul", ["flat", "gain"], ["loud"], name="ln_in"),
+        helper.make_node("ReduceMean", ["loud", "last"], ["mean"], name="ln_mean"),
+        helper.make_node("Sub", ["loud", "mean"], ["centred"], name="ln_sub"),
+        helper.make_node("Pow", ["centred", "two"], ["squares"], name="ln_pow"),
+        helper.make_node("ReduceMean", ["squares", "last"], ["variance"], name="ln_var"),
+        helper.make_node("Add", ["variance", "eps"], ["variance_eps"], name="ln_eps"),
+        helper.make_node("Sqrt", ["variance_eps"], ["deviation"], name="ln_sqrt"),
+        helper.make_node("Div", ["centred", "deviation"], ["normed"], name="ln_div"),
+    )
+    networks.insert_after(model, "flatten", *nodes, output="normed")
+    networks.node(model, "ln_in").input[0] = "flat"
+    return model
+
+
+def test_layer_norm_taken_apart_stays_in_fp32_up_to_its_division():
+    kept = kept_nodes(with_layer_norm(networks.network(), gain=1), ())
+    assert {"ln_pow", "ln_var", "ln_eps", "ln_sqrt", "ln_div"} <= kept
+    assert not {"ln_in", "ln_mean", "ln_sub", "fc", "conv1"} & kept
+
+
+def test_variance_above_the_range_of_fp16_does_no_harm(tmp_path):
+    """Activations of some thousands have squares of some millions; transformers have them."""
+    from onnx.reference import ReferenceEvaluator
+
+    model = with_layer_norm(conv_model(), gain=3000)
+    path = typed(tmp_path, "fp16", onnx=user(model, tmp_path))
+    images = networks.tiles(4)
+    (in_half,) = ReferenceEvaluator(onnx.load(str(path))).run(None, {"tiles": images})
+    expected = load(typed(tmp_path, "fp32", onnx=user(model, tmp_path)))(images)
+    assert np.sum(in_half * expected, axis=1).min() > 0.999
+
+
+def test_every_node_gets_a_name_of_its_own():
+    model = networks.network()
+    for node in model.graph.node:
+        node.name = "" if node.op_type == "Relu" else "same"
+    name_nodes(model)
+    names = [node.name for node in model.graph.node]
+    assert "" not in names
+    assert len(set(names)) == len(names)

@@ -75,3 +75,8 @@ def tile_size(model: Any) -> tuple[int, int] | None:
     dims = [dim.dim_value for dim in tensor.shape.dim]
     tiles = tensor.elem_type == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and all(dims[1:])
     return (dims[1], dims[2]) if tiles else None
+
+
+def is_cast_to_fp32(node: Any) -> bool:
+    """Tell whether the network itself asks for fp32 from here on."""
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == 1 for a in node.attribute)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from provisioning import backbone as backbones
 from provisioning import events
 from provisioning.config import Backbone
-from provisioning.engines.fp16 import kept_nodes, name_nodes, require_known, to_fp16
+from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.engines.host import THIS_MACHINE
 from provisioning.engines.int8 import to_int8
+from provisioning.engines.keep import kept_nodes, name_nodes, require_known
 from provisioning.engines.ranges import FP16_MAX, overflows
 from provisioning.errors import EngineError
 from provisioning.hashing import Fact, Sha256
