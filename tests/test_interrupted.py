@@ -1,0 +1,235 @@
+"""The real `doit`, stopped, starved and disturbed from outside: a clear end, the old cache intact, the next run converges."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import crashing, faults
+
+ROOT = Path(__file__).parents[1]
+
+
+def doit(cache: Path, *words: str, **options) -> subprocess.Popen[str]:
+    """Start `doit` in a cache directory."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *words],
+        cwd=cache,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def finish(cache: Path, *words: str, **options) -> tuple[int, str]:
+    """Run `doit` to its end; return its exit code and what it said."""
+    with doit(cache, *words, **options) as child:
+        said = child.communicate(timeout=60)[0]
+    return child.returncode, said
+
+
+def outcome(cache: Path) -> str:
+    return json.loads((cache / ".build" / "build-report.json").read_text())["outcome"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A world with one published generation; tests work on copies."""
+    world = tmp_path_factory.mktemp("template") / "world"
+    cache = crashing.new_world(world)
+    code, said = finish(cache)
+    assert code == 0, said
+    return world
+
+
+@pytest.fixture
+def cache(template, tmp_path) -> Path:
+    """A published cache with a new tile waiting."""
+    faults.copy_cache(template, tmp_path / "world")
+    file = tmp_path / "world" / "cache" / "flight.toml"
+    file.write_text(file.read_text().replace(str(template), str(tmp_path / "world")))
+    crashing.put_tile(tmp_path / "world" / "tiles", 1, 1, seed=999)
+    return tmp_path / "world" / "cache"
+
+
+def converges(cache: Path) -> None:
+    """`doit` ends well, the cache verifies, nothing is left over, and the next `doit` has nothing to do."""
+    assert crashing.whole(cache) == []
+    for expected in ("SUCCESS", "IDEMPOTENT_NO_OP"):
+        code, said = finish(cache)
+        assert code == 0, said
+        assert outcome(cache) == expected, said
+    assert crashing.whole(cache) == []
+    assert crashing.leftovers(cache) == []
+
+
+def slow_compiler(cache: Path, tmp_path: Path) -> dict[str, str]:
+    """Let an engine be needed whose compile never ends: Python starts with a hook that makes the worker sleep."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if any('engines.worker' in word for word in sys.orig_argv):\n"
+        "    from provisioning.engines import ort\n"
+        "    ort.OnnxRuntime.build = lambda *args: time.sleep(600)\n"
+    )
+    files = list((cache / ".build" / "store").glob("*/*.engine"))
+    assert files
+    for path in files:
+        shutil.rmtree(path.parent)
+    return {**os.environ, "PYTHONPATH": f"{hook}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+
+
+def compiling(parent: int) -> list[int]:
+    """The compile processes started by process `parent`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_text().split("\0")
+            except OSError:
+                continue
+            if "provisioning.engines.worker" in line and line[-2] == str(parent):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_running_compile_ends_with_the_build_in_five_seconds(cache, tmp_path, number):
+    environment = slow_compiler(cache, tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "doit"], cwd=cache, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as child:
+        deadline = time.monotonic() + 20
+        while not (workers := compiling(child.pid)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert workers
+        time.sleep(0.5)
+        child.send_signal(number)
+        asked = time.monotonic()
+        said = child.communicate(timeout=20)[0].decode()
+    assert time.monotonic() - asked < 5
+    while compiling(child.pid) and time.monotonic() - asked < 5:
+        time.sleep(0.02)
+    assert compiling(child.pid) == []
+    if number != signal.SIGKILL:
+        assert child.returncode == 128 + number, said
+        assert f"stopped by {signal.Signals(number).name}" in said
+        assert outcome(cache) == "FAILURE"
+    converges(cache)
+
+
+def test_parallel_tasks_are_refused_with_the_reason(cache):
+    code, said = finish(cache, "-n", "4")
+    assert code == 3
+    assert "-n is refused" in said
+    assert "cores" in said
+
+
+def test_a_full_disk_is_told_and_the_old_cache_stays(cache):
+    """A limit on the size of files is as near as a test without root can come to a quota."""
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    code, said = finish(cache, preexec_fn=limited)
+    assert code != 0
+    assert "Traceback" not in said, said
+    converges(cache)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+@pytest.mark.parametrize("place", [".build", ".build/store", "."])
+def test_a_directory_without_permission_is_told_and_the_old_cache_stays(cache, place):
+    """Root passes every permission, so its build runs without that capability."""
+    command = [sys.executable, "-m", "doit"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    os.chmod(cache / place, 0o555)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True, check=False)
+    os.chmod(cache / place, 0o755)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    assert "Traceback" not in said, said
+    assert "Permission denied" in said
+    assert "next step" in said
+    converges(cache)
+
+
+def test_a_tile_that_disappears_between_scan_and_use_is_named(cache, tmp_path):
+    outcome_ = crashing.in_clean_process(_build_while, cache, "vanish")
+    assert outcome_.failure is not None
+    assert "5737" in str(outcome_.failure)
+    crashing.put_tile(cache.parent / "tiles", 1, 1, seed=999)
+    converges(cache)
+
+
+def test_a_tile_that_changes_between_scan_and_use_is_named(cache, tmp_path):
+    outcome_ = crashing.in_clean_process(_build_while, cache, "change")
+    assert outcome_.failure is not None
+    assert "5737" in str(outcome_.failure)
+    converges(cache)
+
+
+def _build_while(cache: Path, how: str) -> crashing.Outcome:
+    """Build, with the new tile gone or replaced as soon as the scan is over."""
+    from provisioning import steps
+
+    tile = cache.parent / "tiles" / "14" / "8581" / "5737.jpg"
+    real = steps.describe
+
+    def describe(*args, **kwargs):
+        tile.unlink() if how == "vanish" else crashing.put_tile(cache.parent / "tiles", 1, 1, seed=555)
+        return real(*args, **kwargs)
+
+    steps.describe = describe
+    return crashing.build(cache)
+
+
+def test_a_clock_that_goes_back_changes_nothing(cache):
+    converges(cache)
+    for path in cache.parent.rglob("*"):
+        if path.is_file() and "generations" not in path.parts and ".build" not in path.parts:
+            os.utime(path, ns=(10**17, 10**17))
+    code, said = finish(cache)
+    assert code == 0, said
+    assert outcome(cache) == "IDEMPOTENT_NO_OP"
+    crashing.put_tile(cache.parent / "tiles", 0, 1, seed=4242)
+    tile = next((cache.parent / "tiles").rglob("5737.jpg"))
+    os.utime(tile, ns=(1, 1))
+    converges(cache)
+
+
+def test_two_caches_that_share_a_descriptor_store_build_at_once(cache, tmp_path):
+    """Both describe the same new tile, one of them is killed: each ends with a cache that verifies."""
+    other = cache.with_name("other")
+    other.mkdir()
+    for name in ("dodo.py", "doit.cfg"):
+        shutil.copy(cache / name, other)
+    text = (cache / "flight.toml").read_text()
+    (other / "flight.toml").write_text(
+        text.replace('# store = ".build/descriptors"', 'store = "../cache/.build/descriptors"')
+    )
+    assert "../cache/.build" in (other / "flight.toml").read_text()
+    first, second = doit(cache), doit(other)
+    time.sleep(0.4)
+    first.kill()
+    first.communicate()
+    assert second.wait(60) == 0, second.stdout.read()
+    second.stdout.close()
+    converges(cache)
+    assert finish(other)[0] == 0
+    assert crashing.whole(other) == []
