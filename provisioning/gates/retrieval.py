@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from provisioning.descriptors.store import DescriptorStore
 from provisioning.errors import GateError
+from provisioning.events import progress
 from provisioning.gates.kept import kept
 from provisioning.gates.perturb import PERTURBATIONS
 from provisioning.gates.subject import Subject
@@ -84,8 +85,9 @@ def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None)
     count = len(subject.sample)
     columns = [column for column in range(count) if wanted.intersection(keys[column::count])]
     found: dict[bytes, Floats] = {}
-    for column, vectors in zip(columns, _all_views(subject, columns), strict=True):
+    for done, (column, vectors) in enumerate(zip(columns, _all_views(subject, columns), strict=True), start=1):
         found.update(zip(keys[column::count], vectors, strict=True))
+        progress("gates", done, len(columns), unit="tiles")
     if store is None:
         return np.stack([found[key] for key in keys])
     new = [key for key in found if key in wanted]
