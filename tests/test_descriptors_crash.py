@@ -1,6 +1,9 @@
 """Every file-system call of the descriptor store, killed and failed: what was durable stays, the next writer goes on."""
 
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -73,3 +76,44 @@ def test_a_failure_of_any_call_is_a_typed_error_and_loses_nothing_durable(scene)
         ends[type(ended.error).__name__] += 1
         check(path, fault)
     assert ends["FilesystemError"] > len(calls)
+
+
+ENDLESS = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from pathlib import Path
+from tests.test_descriptors_store import opened, shas, vectors
+kept = opened(Path(sys.argv[1]))
+print("open", flush=True)
+n = int(sys.argv[2])
+while True:
+    kept.append(shas(n, n + 1, n + 2), vectors(n, n + 1, n + 2))
+    kept.flush()
+    n += 3
+    print(n, flush=True)
+"""
+
+
+def killed_writer(path, first, after_s):
+    """Run a writer that flushes after each append, kill it, and return the number behind the last row it flushed."""
+    writer = subprocess.Popen([sys.executable, "-c", ENDLESS, str(path), str(first)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout.readline() == "open\n"
+        time.sleep(after_s)
+    finally:
+        writer.kill()
+        told = writer.communicate()[0].split("\n")
+    return max([first, *(int(line) for line in told[:-1])])
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_writers_killed_at_random_lose_nothing_they_had_flushed(tmp_path, rounds):
+    rng, first = np.random.default_rng(rounds), 0
+    for _ in range(rounds):
+        end = killed_writer(tmp_path, first, rng.uniform(0, 0.1))
+        with opened(tmp_path) as kept:
+            held = [*range(end), *(n for n in range(end, end + 6) if not kept.missing(shas(n)))]
+            if held:
+                np.testing.assert_array_equal(kept.gather(shas(*held)), vectors(*held))
+        first = end
+    assert first > 0
