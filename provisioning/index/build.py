@@ -22,7 +22,7 @@ from provisioning.index.transform import learn, transform_of
 from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
-RANGE_ROWS = 4_096
+RANGE_ROWS = 2_048
 """Rows from which the range of 8-bit codes is learned; what lies outside is stored as the end of the range."""
 
 

@@ -45,6 +45,6 @@ def build_corpus_index(
     maker = made_by(flight, descriptor_keys)
     training = training_for(flight, corpus, maker)
     choice = choose(flight, corpus, int(gather(slice(0, 1)).shape[1]), training)
-    event("index.choice", kind=choice.kind, reason=choice.reason, bytes=choice.bytes, build_bytes=choice.build_bytes)
+    event("index.choice", kind=choice.kind, reason=choice.reason, bytes=choice.bytes, latency_us=choice.latency_us)
     history = History(index_dir(flight.build_dir), maker, rows.shas, corpus.coverage_sha256, training)
     return build_index(choice, rows.ids, gather, output, transform=flight.index.transform, history=history)
