@@ -1,0 +1,37 @@
+"""One section of RESULTS.md for each benchmark, replaced when it runs again; and what it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+HEAD = """\
+# Measured
+
+Each section was made by the command in it, on the machine in it. Compare within a section only: the machines are noisy,
+and every benchmark takes subject and peers in turns in one run.
+"""
+
+
+def machine() -> str:
+    """Return the processor, its cores, Python, the load and the date."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    return f"{cpu}, {cores} cores, Python {platform.python_version()}, load {load:.1f}, {time.strftime('%Y-%m-%d')}"
+
+
+def replace_section(path: Path, title: str, text: str) -> None:
+    """Write `text` as the section `title` of the results at `path`, in place of the one that is there."""
+    old = path.read_text() if path.exists() else HEAD
+    section = f"## {title}\n\n{text.strip()}\n"
+    found = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+    if found.search(old):
+        new = found.sub(lambda _: section + "\n", old)
+    else:
+        new = old.rstrip("\n") + "\n\n" + section
+    path.write_text(new.rstrip("\n") + "\n")
