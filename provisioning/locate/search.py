@@ -45,11 +45,25 @@ class Match(NamedTuple):
 class Locator:
     """A verified cache ready for queries. Not for several threads at once: `clone` gives each its own."""
 
-    def __init__(self, manifest: Manifest, network: Network, index: Any) -> None:
-        self.manifest = manifest
+    def __init__(
+        self, network: Network, index: Any, *, sources: tuple[str, ...], rotations: int, fit_how: str = "resize"
+    ) -> None:
+        """Take a network, a FAISS index of its descriptors, and what the Manifest says of both.
+
+        sources: names in the order of their numbers in the ids. rotations: headings at which each tile is indexed.
+        fit_how: how an image is brought to the network's size. EngineError if network and index do not fit.
+        """
+        if network.dimension != index.d:
+            raise EngineError(
+                "engine and index do not fit each other",
+                facts={"descriptor": network.dimension, "index": index.d},
+                next_step="build again: doit",
+            )
         self.network = network
         self.index = index
-        self._fit = _engine_of(manifest).input.fit if _engine_of(manifest).input else "resize"  # type: ignore[union-attr]
+        self.sources = sources
+        self.rotations = rotations
+        self.fit_how = fit_how
 
     @classmethod
     def from_verdict(cls, verdict: Verdict, *, custom_ops: Path | None = None) -> Locator:
@@ -60,19 +74,19 @@ class Locator:
         manifest = verdict.require()
         entry = _engine_of(manifest)
         backend = select(Engine(backend=manifest.host.backend))  # type: ignore[arg-type]
-        network = backend.load(verdict.read(entry.path), custom_ops=custom_ops)
-        index = load_index(verdict.read(manifest.descriptor_index.path))
-        if network.dimension != index.d:
-            raise EngineError(
-                "engine and index of this cache do not fit each other",
-                file=entry.path,
-                facts={"descriptor": network.dimension, "index": index.d},
-            )
-        return cls(manifest, network, index)
+        return cls(
+            backend.load(verdict.read(entry.path), custom_ops=custom_ops),
+            load_index(verdict.read(manifest.descriptor_index.path)),
+            sources=manifest.tiles.sources,
+            rotations=manifest.descriptor_index.rotations,
+            fit_how=entry.input.fit if entry.input else "resize",
+        )
 
     def clone(self) -> Locator:
         """Return a locator for another thread over the same index."""
-        return Locator(self.manifest, self.network.clone(), self.index)
+        return Locator(
+            self.network.clone(), self.index, sources=self.sources, rotations=self.rotations, fit_how=self.fit_how
+        )
 
     @property
     def ids(self) -> Int64s:
@@ -86,7 +100,7 @@ class Locator:
 
         pixels: uint8 [H, W, 3] RGB, of any size; its central square is taken, as tiles are square.
         """
-        turned = [fit(turned_north_up(pixels, heading), self.network.size, self._fit) for heading in headings]
+        turned = [fit(turned_north_up(pixels, heading), self.network.size, self.fit_how) for heading in headings]
         return self.network(np.stack(turned))
 
     def locate(
@@ -101,8 +115,7 @@ class Locator:
 
         pixels: uint8 [H, W, 3] RGB. headings: where its top may point, degree clockwise from north.
         """
-        per_tile = self.manifest.descriptor_index.rotations
-        wanted = min(k * per_tile, self.index.ntotal)
+        wanted = min(k * self.rotations, self.index.ntotal)
         scores, ids = search(self.index, self.describe(pixels, headings), wanted)
         rows = zip(scores.ravel().tolist(), ids.ravel().tolist(), np.repeat(headings, wanted).tolist(), strict=True)
         return tuple(self._best(sorted(rows, key=lambda row: (-row[0], row[1])), k, position))
@@ -110,7 +123,6 @@ class Locator:
     def _best(self, rows: list[tuple[float, int, float]], k: int, position: Origin | None) -> Iterator[Match]:
         """Yield the first `k` tiles of `rows` (score, id, assumed heading), each tile once."""
         seen: set[int] = set()
-        turns = self.manifest.descriptor_index.rotations
         for score, packed, assumed in rows:
             place = packed >> HEADING_BITS
             if packed < 0 or place in seen or len(seen) >= k:
@@ -118,8 +130,8 @@ class Locator:
             seen.add(place)
             found = unpack_id(packed)
             centre = tile_centre(found.z, found.x, found.y)
-            source = self.manifest.tiles.sources[found.source]
-            heading = (assumed + 360 * found.heading / turns) % 360
+            source = self.sources[found.source]
+            heading = (assumed + 360 * found.heading / self.rotations) % 360
             away = distance_m(centre, position) if position else None
             yield Match(found.z, found.x, found.y, source, score, centre, heading, away)
 

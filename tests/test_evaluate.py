@@ -1,0 +1,263 @@
+"""The figures by which a user chooses: recall, its confidence, and chance beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from itertools import combinations
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.crops import make_crops
+from provisioning.angles import Origin
+from provisioning.cli import main
+from provisioning.cli._variants import parse_variant
+from provisioning.cli.init import create_cache
+from provisioning.errors import Error, PhotoError
+from provisioning.evaluate import Answer, chance, read_queries, score, wilson
+from provisioning.evaluate.run import box_around
+from provisioning.geo import tile_centre
+from provisioning.locate import distance_m
+from provisioning.signing import generate_key
+from tests import building
+from tests.building import NORTH, WEST, ZOOM
+
+
+def test_wilson_is_the_published_interval():
+    # Brown, Cai, DasGupta 2001, and R's prop.test(correct = FALSE)
+    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+@given(st.integers(1, 500), st.data())
+def test_an_interval_holds_its_share_and_stays_within_0_and_1(trials, data):
+    hits = data.draw(st.integers(0, trials))
+    low, high = wilson(hits, trials)
+    assert 0 <= low <= hits / trials + 1e-12
+    assert hits / trials - 1e-12 <= high <= 1
+    assert wilson(trials - hits, trials) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    intervals = [wilson(hits, 40) for hits in range(41)]
+    coverage = [
+        math.fsum(
+            math.comb(40, hits) * p**hits * (1 - p) ** (40 - hits)
+            for hits, (low, high) in enumerate(intervals)
+            if low <= p <= high
+        )
+        for p in (number / 200 for number in range(1, 200))
+    ]
+    assert 0.94 <= sum(coverage) / len(coverage) <= 0.965
+
+
+@pytest.mark.parametrize("near", [0, 1, 3, 7])
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_chance_is_what_counting_every_draw_gives(near, rank):
+    draws = list(combinations(range(7), rank))
+    assert chance(near, 7, rank) == pytest.approx(sum(min(draw) < near for draw in draws) / len(draws))
+
+
+def test_chance_of_more_draws_than_tiles_is_certain():
+    assert chance(1, 3, 10) == 1
+
+
+def test_recall_counts_tiles_within_the_distance():
+    answers = [Answer("a", (10, 500), 2, 100), Answer("b", (60, 20, 5), 1, 100), Answer("c", (), 0, 100)]
+    found = score(answers, within_m=25)
+    assert [round(r.share, 4) for r in found.recalls] == [0.3333, 0.6667, 0.6667]
+    assert found.recalls[0].chance == pytest.approx(0.01)
+    assert found.reachable == pytest.approx(2 / 3)
+    assert found.median_error_m == 60
+
+
+@given(st.integers(-800_000_000, 800_000_000), st.integers(-1_800_000_000, 1_800_000_000), st.floats(1, 50_000))
+def test_the_box_around_a_place_holds_its_circle(lat, lon, within_m):
+    place, box = Origin(lat, lon), box_around(Origin(lat, lon), within_m)
+    for number in range(16):
+        turn = math.radians(number * 22.5)
+        dlat = within_m * 0.999 / 111_195 * math.cos(turn)
+        dlon = within_m * 0.999 / 111_195 * math.sin(turn) / math.cos(math.radians(lat / 1e7))
+        wrapped = (round(lon + dlon * 1e7) + 1_800_000_000) % 3_600_000_000 - 1_800_000_000
+        point = Origin(round(lat + dlat * 1e7), wrapped)
+        if distance_m(place, point) <= within_m:
+            assert box.holds(point)
+
+
+def write_queries(path, rows, header=("file", "lat", "lon", "yaw")):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def test_queries_are_read_with_their_headings(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    file = write_queries(tmp_path / "q.csv", [["a.jpg", "-33.5", "151.25", "-90"], ["a.jpg", "1", "2", ""]])
+    first, second = read_queries(file)
+    assert (first.place, first.heading_deg, first.path) == (
+        Origin(-335_000_000, 1_512_500_000),
+        -90,
+        tmp_path / "a.jpg",
+    )
+    assert second.heading_deg is None
+
+
+def test_a_spreadsheet_s_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "q.csv").write_bytes(b"\xef\xbb\xbffile,lat,lon\r\na.jpg,1,2\r\n")
+    assert read_queries(tmp_path / "q.csv")[0].heading_deg is None
+
+
+def test_every_bad_row_is_named_at_once(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    rows = [
+        ["a.jpg", "91", "0", ""],
+        ["gone.jpg", "1", "1", ""],
+        ["a.jpg", "1", "1", "north"],
+        ["a.jpg", "nan", "1", ""],
+    ]
+    with pytest.raises(PhotoError) as caught:
+        read_queries(write_queries(tmp_path / "q.csv", rows))
+    told = list(caught.value.facts.values())
+    assert len(told) == 4
+    assert told[1].startswith("line 3: no photo at 'gone.jpg'")
+
+
+@pytest.mark.parametrize("text", ["", "file,lat\na,1\n", "file,lat,lon\n"])
+def test_a_list_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "q.csv").write_text(text)
+    with pytest.raises(PhotoError):
+        read_queries(tmp_path / "q.csv")
+
+
+@pytest.mark.parametrize("text", ["transform", "colour=red", "rotations=many", "kind=flat,kind=sq8", "zooms=1-2"])
+def test_a_setting_to_try_that_is_none_is_refused(text):
+    with pytest.raises(Error, match="--try"):
+        parse_variant(text)
+
+
+def test_settings_to_try_are_read():
+    variant = parse_variant("transform=pca-whiten(32), rotations=4,zooms=18+17,rotate=8")
+    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A built cache over synthetic tiles with a list of its own tiles as queries."""
+    root = tmp_path_factory.mktemp("evaluate")
+    cache = building.new_cache(root)
+    assert building.build(cache).outcome == "SUCCESS"
+    rows = []
+    for column in range(4):
+        for row in range(4):
+            centre = tile_centre(ZOOM, WEST + column, NORTH + row)
+            name = f"tiles/{ZOOM}/{WEST + column}/{NORTH + row}.jpg"
+            rows.append([name, centre.lat_e7 / 1e7, centre.lon_e7 / 1e7, ""])
+    return cache, write_queries(root / "queries.csv", rows)
+
+
+def evaluated(words, capsys):
+    assert main(["evaluate", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_tiles_as_queries_are_all_found_and_chance_is_one_in_sixteen(scene, capsys):
+    cache, queries = scene
+    (found,) = evaluated([queries, cache, "--within", "10"], capsys)
+    assert found["recall"]["1"]["share"] == 1
+    assert found["recall"]["1"]["chance"] == pytest.approx(1 / 16, abs=1e-4)
+    assert found["recall"]["10"]["chance"] == pytest.approx(10 / 16, abs=1e-4)
+    assert (found["queries"], found["tiles"], found["reachable"]) == (16, 16, 1)
+
+
+def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, capsys):
+    cache, _ = scene
+    rows = [["far.jpg", "0", "0", ""]]
+    (tmp_path / "far.jpg").write_bytes(building.tile_image(0))
+    (found,) = evaluated([write_queries(tmp_path / "q.csv", rows), cache], capsys)
+    assert (found["reachable"], found["recall"]["1"]["share"], found["recall"]["1"]["chance"]) == (0, 0, 0)
+
+
+def test_other_settings_are_compared_and_nothing_is_published(scene, capsys):
+    cache, queries = scene
+    before = sorted(path.name for path in (cache / "generations").iterdir())
+    settings = ["transform=center", "transform=pca-whiten(8)", "rotations=2", "kind=sq8", "rotate=2"]
+    tries = [word for setting in settings for word in ("--try", setting)]
+    found = evaluated([queries, cache, "--within", "10", *tries], capsys)
+    assert [row["setting"] for row in found[1:]] == settings
+    assert all(row["recall"]["1"]["share"] >= 0.9 for row in found)
+    assert found[3]["index_bytes"] > 1.8 * found[0]["index_bytes"]
+    assert sorted(path.name for path in (cache / "generations").iterdir()) == before
+    assert building.build(cache).outcome == "IDEMPOTENT_NO_OP"
+
+
+def test_answers_and_plot_are_written(scene, tmp_path, capsys):
+    cache, queries = scene
+    words = [queries, cache, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "p.svg", "--try", "transform=center"]
+    evaluated(words, capsys)
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 32
+    assert all(row["hit@1"] == "1" for row in rows if row["setting"] != "transform=center")
+    svg = ET.fromstring((tmp_path / "p.svg").read_bytes())
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert "transform=center" in texts
+
+
+def test_the_table_shows_interval_and_chance(scene, capsys):
+    cache, queries = scene
+    assert main(["evaluate", str(queries), str(cache), "--within", "10"]) == 0
+    told = capsys.readouterr().out
+    assert "100.0 [81, 100]" in told
+    assert "6.2" in told
+    assert "within 10 m" in told
+
+
+SQUEEZENET = {
+    '# channels = "rgb"': 'channels = "bgr"',
+    "# scale = 0.00392156862745098": "scale = 1",
+    "# mean = []": "mean = [103.94, 116.78, 123.68]",
+}
+
+
+def real_cache(shared_data, root, backbone=None):
+    """Build a cache over 64 real tiles and return it with the folder of the tiles."""
+    tiles = shared_data / "tiles/oam_banepa"
+    generate_key(root / "key.pem", password=None)
+    onnx = shared_data / backbone if backbone else None
+    create_cache(root / "cache", tiles=tiles, key=root / "key.pem", backbone=onnx)
+    for old, new in SQUEEZENET.items() if backbone else ():
+        building.edit(root / "cache", old, new)
+    built = building.build(root / "cache")
+    assert built.outcome == "SUCCESS", built.failure
+    return root / "cache", tiles
+
+
+@pytest.mark.parametrize(
+    ("backbone", "floor"), [(None, 0.95), pytest.param("models/squeezenet_gap512.onnx", 0.85, id="squeezenet")]
+)
+def test_perturbed_crops_of_real_tiles_are_found(shared_data, tmp_path, capsys, backbone, floor):
+    """Crops up to 15 % of a side off any tile, other light, blur, JPEG: recall@1 above the floor, chance below 6 %."""
+    cache, tiles = real_cache(shared_data, tmp_path, backbone)
+    make_crops(tiles, 19, tmp_path / "photos", offset=0.15, turned=False, each=1)
+    (found,) = evaluated([tmp_path / "photos/queries.csv", cache], capsys)
+    assert found["queries"] >= 35
+    assert found["recall"]["1"]["share"] >= floor
+    assert found["recall"]["1"]["chance"] < 0.06
+
+
+def test_photos_of_any_heading_are_found_by_their_yaw_or_by_turning_them(shared_data, tmp_path, capsys):
+    cache, tiles = real_cache(shared_data, tmp_path)
+    make_crops(tiles, 19, tmp_path / "photos", offset=0.15, turned=True, each=1)
+    words = [tmp_path / "photos/queries.csv", cache, "--try", "rotate=1", "--try", "rotate=16"]
+    own, north, sixteen = (row["recall"]["1"]["share"] for row in evaluated(words, capsys))
+    assert own >= 0.9
+    assert north < 0.5  # the heading matters
+    assert sixteen >= 0.8
