@@ -132,7 +132,7 @@ class GeoTIFF:
         return found
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the tiles of the native zoom that the file touches."""
+        """Yield the tiles of the native zoom within the file's box."""
         z = self.native_zoom
         columns, (top, bottom) = tiles_in_bbox(self._bbox, z)
         for left, right in columns:

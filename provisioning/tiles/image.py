@@ -68,6 +68,15 @@ def judge(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Judgement
     return Judgement(_empty_ppm(pixels, opaque, nodata), None)
 
 
+def may_be_transparent(data: bytes) -> bool:
+    """Tell from its first bytes whether an image can have transparent pixels; False for what is no image."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[25:26] in (b"\4", b"\6") or b"tRNS" in data[:2048]
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return data[12:16] == b"VP8L" or (data[12:16] == b"VP8X" and bool(data[20] & 0x10))
+    return False
+
+
 def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[int, ...]) -> int:
     full = pixels.shape[0] * pixels.shape[1] if opaque is None else int(opaque.sum())
     if nodata:

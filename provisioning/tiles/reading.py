@@ -55,6 +55,13 @@ def iter_tiles(flight: Flight) -> Iterator[Tile]:
             yield Tile(z, x, y, name, Sha256(digest.hex()))
 
 
+def distinct_digests(flight: Flight) -> Iterator[bytes]:
+    """Yield the SHA-256 (32 bytes) of every different tile of the corpus, in constant memory."""
+    with _catalogue(flight) as db:
+        rows = db.execute("SELECT DISTINCT sha256 FROM tile WHERE state = ?", (catalogue.TAKEN,))
+        yield from (digest for (digest,) in rows)
+
+
 def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
     """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
     with _catalogue(flight) as db:

@@ -1,25 +1,37 @@
-"""What a store of tiles holds, found from its names alone: the start of a flight.toml."""
+"""What a store of tiles holds: the start of a flight.toml.
+
+Names alone are counted, unless a sample shows images that may be transparent: an edge tile that is mostly empty would
+be expected ever after and never found.
+"""
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning.angles import BBox
-from provisioning.config import TileSource
+from provisioning.config import Tiles, TileSource
 from provisioning.errors import EmptyCorpusError
 from provisioning.geo import MAX_ZOOM, tile_bounds_e7, tiles_in_bbox
 from provisioning.tiles.area import enclosing
 from provisioning.tiles.columns import packed_runs, unpacked_runs
 from provisioning.tiles.containers import open_container
 from provisioning.tiles.cover import Band, Cover, count
-from provisioning.tiles.source import kind_of
+from provisioning.tiles.image import judge, may_be_transparent
+from provisioning.tiles.source import Container, kind_of
 from provisioning.tiles.values import ZoomCount
-from provisioning.tiles.xyz import Layout, names_in
+from provisioning.tiles.xyz import Layout, names_in, read_file
 
 EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
+SAMPLE = 64
+"""Tiles looked at to learn whether images may be transparent."""
+
+Columns = dict[int, dict[int, "array[int]"]]
+"""Rows by zoom and column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +46,14 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Return what the store at `path` holds. Raises TileError if it cannot be read, EmptyCorpusError if it is empty."""
     source = TileSource(path=path.absolute())
-    columns: dict[int, dict[int, array[int]]] = {}
-    for z, x, y in _addresses(source):
-        columns.setdefault(z, {}).setdefault(x, array("I")).append(y)
+    store = _Directory(source) if kind_of(source) == "xyz" else open_container(source)
+    try:
+        columns: Columns = {}
+        for z, x, y in store.addresses():
+            columns.setdefault(z, {}).setdefault(x, array("I")).append(y)
+        columns = _imagery(store, columns)
+    finally:
+        store.close()
     if not columns:
         raise EmptyCorpusError(
             "the source holds no tiles", file=path, next_step="add tiles first, as {z}/{x}/{y} files"
@@ -47,18 +64,55 @@ def survey(path: Path) -> Survey:
     return Survey(kind=kind_of(source), bbox=bbox, per_zoom={z: c for z, c in per_zoom.items() if c.present})
 
 
-def _addresses(source: TileSource) -> Iterator[tuple[int, int, int]]:
-    if kind_of(source) == "xyz":
-        layout = Layout(source)
-        for folder in layout.folders(EVERYTHING):
-            tile_of = layout.tile_of(folder, EVERYTHING)
-            yield from (found[:3] for name in names_in(layout.root / folder.path) if (found := tile_of(name)))
-        return
-    container = open_container(source)
-    try:
-        yield from container.addresses()
-    finally:
-        container.close()
+class _Directory:
+    """An XYZ directory, as far as a survey needs it."""
+
+    def __init__(self, source: TileSource) -> None:
+        self._layout = Layout(source)
+        self._suffixes: set[str] = set()
+
+    def addresses(self) -> Iterator[tuple[int, int, int]]:
+        for folder in self._layout.folders(EVERYTHING):
+            tile_of = self._layout.tile_of(folder, EVERYTHING)
+            for found in filter(None, map(tile_of, names_in(self._layout.root / folder.path))):
+                self._suffixes.add(found[3])
+                yield found[:3]
+
+    def read(self, z: int, x: int, y: int) -> bytes | None:
+        for suffix in self._suffixes:
+            with suppress(OSError):
+                return read_file(self._layout.path(z, x, y, suffix))
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def _imagery(store: Container | _Directory, columns: Columns) -> Columns:
+    """Return the tiles that `tiles.max_empty` lets pass; those that cannot be decoded stay, to be complained of."""
+    total = sum(len(ys) for found in columns.values() for ys in found.values())
+    places = [(z, x, y) for z in columns for x in columns[z] for y in columns[z][x][:: 1 + total // SAMPLE]]
+    if not any(may_be_transparent(store.read(*at) or b"") for at in places[:: 1 + len(places) // SAMPLE]):
+        return columns
+    from concurrent.futures import ThreadPoolExecutor
+
+    def kept(at: tuple[int, int]) -> array[int]:
+        return array("I", (y for y in columns[at[0]][at[1]] if _is_imagery(store.read(*at, y))))
+
+    result: Columns = {}
+    order = [(z, x) for z in columns for x in columns[z]]
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        for (z, x), ys in zip(order, pool.map(kept, order), strict=True):
+            if ys:
+                result.setdefault(z, {})[x] = ys
+    return result
+
+
+def _is_imagery(data: bytes | None) -> bool:
+    limits = Tiles()
+    if data is None or not may_be_transparent(data):
+        return data is not None
+    return judge(data, max_pixels=limits.max_pixels, nodata=()).empty_ppm <= limits.max_empty * 1_000_000
 
 
 def _box_around(z: int, columns: Mapping[int, Iterable[int]]) -> BBox:
