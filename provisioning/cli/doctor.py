@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioning.cli.verify import expectation_arguments, expectations
+from provisioning.cli.verify import expectation_arguments, expectations, unchecked
 from provisioning.errors import Error, ManifestError, VerificationError
 from provisioning.manifest import MAX_BYTES, Manifest, parse
 from provisioning.verify import ANY, NEXT_STEP, CounterFloor, Expectations, ExpectedHost, Verdict, verify
@@ -81,7 +81,9 @@ def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
     elif verdict.fingerprint:
         yield Finding("key", "ok", f"signed by {verdict.fingerprint}")
     if verdict.passed:
-        yield Finding("verdict", "ok", "PASS: complete, intact, signed, and as expected")
+        left = unchecked(expect)
+        asked = f"; not checked: {', '.join(left)}" if left else ", and as expected"
+        yield Finding("verdict", "ok", f"PASS: complete, intact, signed{asked}")
     for reason in verdict.reasons if expect.keys else ():
         where = f"{reason.file}: " if reason.file else ""
         yield Finding(f"verdict: {reason.code}", "bad", f"{where}{reason.detail}", NEXT_STEP[reason.code])
