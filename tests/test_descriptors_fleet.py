@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import onnx
@@ -30,7 +32,12 @@ def network(tmp_path_factory):
 def cluster():
     """Two workers, each a process of its own with a nanny that starts it again."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        silence_logs=50,
     ) as cluster:
         yield cluster
 
@@ -151,3 +158,37 @@ def test_no_scheduler_is_a_clear_error(flight, network, monkeypatch):
     settings = {"executor": "dask", "scheduler": "tcp://127.0.0.1:9"}
     with pytest.raises(DescriptorError, match="no dask scheduler answers at tcp"):
         describe(changed(flight, descriptors=settings), engine=network, backend=OnnxRuntime(), keys=KEYS[:1])
+
+
+def test_two_caches_may_use_one_fleet_at_a_time(flight, network, cluster):
+    ends = []
+
+    def other():
+        ends.append(in_fleet(cluster, flight, network, keys=KEYS[2:3]).computed)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    ends.append(in_fleet(cluster, flight, network).computed)
+    thread.join()
+    assert ends == [40, 40]
+    np.testing.assert_array_equal(gathered(flight), gathered(flight, KEYS[2]))
+
+
+def test_a_worker_that_joins_later_is_checked_and_used(flight, network, cluster, monkeypatch):
+    put, before = Results.put, set(workers(cluster))
+
+    def put_and_grow(self, units, vectors):
+        put(self, units, vectors)
+        cluster.scale(3)
+
+    monkeypatch.setattr(Results, "put", put_and_grow)
+    monkeypatch.setattr(fleet, "AHEAD", 1)
+    for n in range(40, 160):
+        write_tile(flight.root, n)
+    scan(flight)
+    seen = set()
+    threads = fleet._threads
+    monkeypatch.setattr(fleet, "_threads", lambda *a: (seen.add(threads(*a)), time.sleep(0.05), threads(*a))[2])
+    in_fleet(cluster, flight, network)
+    assert max(seen) == 3, (seen, before)
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))

@@ -31,6 +31,8 @@ GOLDEN_COSINE = 0.9999
 class Job:
     """What every task of one run has in common."""
 
+    run: str
+    """Tells this run from another with the same engine that uses the same cluster."""
     engine_sha256: Sha256
     host: HostTuple
     custom_ops: Path | None
@@ -42,7 +44,7 @@ class Job:
     @property
     def resource(self) -> str:
         """The name of what a worker that fits offers."""
-        return f"flightcache-engine-{self.engine_sha256[:16]}"
+        return f"flightcache-{self.engine_sha256[:16]}-{self.run}"
 
 
 class Answer(NamedTuple):
@@ -76,8 +78,8 @@ class Held:
         return clone
 
 
-_HELD: dict[Sha256, Held] = {}
-_REFUSALS: dict[Sha256, str] = {}
+_HELD: dict[str, Held] = {}
+_REFUSALS: dict[str, str] = {}
 
 
 def hold(job: Job, engine: bytes) -> None:
@@ -88,23 +90,23 @@ def hold(job: Job, engine: bytes) -> None:
         raise DescriptorError("the engine was compiled for another host", facts={"engine": job.host, "here": here})
     if sha256_bytes(engine) != job.engine_sha256:
         raise DescriptorError("the engine did not arrive as it was sent")
-    _HELD[job.engine_sha256] = Held(backend.load(engine, custom_ops=job.custom_ops))
+    _HELD[job.resource] = Held(backend.load(engine, custom_ops=job.custom_ops))
 
 
 def let_go(job: Job) -> None:
     """Free the engine."""
-    _HELD.pop(job.engine_sha256, None)
-    _REFUSALS.pop(job.engine_sha256, None)
+    _HELD.pop(job.resource, None)
+    _REFUSALS.pop(job.resource, None)
 
 
 def refusal(job: Job) -> str:
     """Return why this process does not compute for `job`; empty where it does."""
-    return _REFUSALS.get(job.engine_sha256, "")
+    return _REFUSALS.get(job.resource, "")
 
 
 def compute(job: Job, units: Sequence[Unit], data: Mapping[Tile, bytes]) -> Answer:
     """Return the descriptors of `units`; `data` has the bytes of their tiles."""
-    network = _HELD[job.engine_sha256].mine()
+    network = _HELD[job.resource].mine()
     sight = Sight(data.__getitem__, job.headings, network.size, job.how, job.max_pixels)
     images = sight.empty(job.batch)
     answer = Answer([], np.empty((0, network.dimension), np.float32), [])
@@ -150,7 +152,7 @@ class EnginePlugin:
             require_golden(self.job, self.golden)
         except Error as error:
             let_go(self.job)
-            _REFUSALS[self.job.engine_sha256] = str(error)
+            _REFUSALS[self.name] = str(error)
             return
         finally:
             self.engine = b""

@@ -93,6 +93,7 @@ def _run(
         from provisioning.descriptors.fleet import spread
 
         job = Job(
+            run=os.urandom(4).hex(),
             engine_sha256=sha256_bytes(engine),
             host=backend.probe(),
             custom_ops=flight.descriptor_backbone.custom_ops,
