@@ -153,9 +153,8 @@ def _short(value: object) -> str | None:
 
 
 def _missing(request: Request, aside: Flight) -> int:
-    shas = [bytes.fromhex(tile.sha256) for tile in tiles.iter_tiles(aside)]
     store = descriptors.store_path(request.flight)
-    return sum(count_missing(store, key, shas) for key in request.descriptor_keys)
+    return sum(count_missing(store, key, tiles.distinct_digests(aside)) for key in request.descriptor_keys)
 
 
 def _timed(task: TaskPlan, missing: int) -> float | None:

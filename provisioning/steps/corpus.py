@@ -62,8 +62,7 @@ def _require_room(request: Request) -> None:
     if shape is None:
         return
     store = descriptors.store_path(flight)
-    shas = [bytes.fromhex(tile.sha256) for tile in tiles.iter_tiles(flight)]
-    missing = sum(count_missing(store, key, shas) for key in request.descriptor_keys)
+    missing = sum(count_missing(store, key, tiles.distinct_digests(flight)) for key in request.descriptor_keys)
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
