@@ -286,11 +286,11 @@ def test_engine_is_faithful_to_its_network(engine, reference):
 
 def test_fidelity_counts_tiles_that_are_not_finite(reference):
     def spoil(rows):
-        rows[3] = np.nan
-        rows[5, 0] = np.inf
+        rows[0] = np.nan
+        rows[2, 0] = np.inf
         return rows
 
-    assert measure_fidelity(reference, Spoilt(reference, spoil), networks.tiles(8)).non_finite == 2
+    assert measure_fidelity(reference, Spoilt(reference, spoil), networks.tiles(3)).non_finite == 2
 
 
 def test_neighbours_are_what_counts_and_not_the_axes_of_the_descriptor(reference):
