@@ -3,14 +3,17 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from provisioning import errors
+from provisioning.cli import command_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -69,6 +72,26 @@ def test_links_lead_somewhere(page):
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert anchor in {_anchor(heading) for heading in headings}, f"{page.name}: {link}"
+
+
+def _command_lines(page: Path) -> Iterator[list[str]]:
+    """Every `flightcache COMMAND …` in the page's shell blocks, as words."""
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while "flightcache" in words:
+                words = words[words.index("flightcache") + 1 :]
+                end = next((i for i, word in enumerate(words) if word in ("&&", "||", "|", ";", ">", "&")), len(words))
+                yield [word.rstrip(";") for word in words[:end]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_on_the_page_exist_with_these_options(page, capsys):
+    for command, *words in filter(None, _command_lines(page)):
+        try:
+            command_parser(command).parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{page.name}: flightcache {command} {shlex.join(words)}: {capsys.readouterr().err}")
 
 
 @pytest.mark.parametrize("page", ["tutorial.md", "howto/hsm.md"])
