@@ -10,6 +10,8 @@ import functools
 import json
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -637,16 +639,29 @@ def test_file_in_place_of_a_directory(cache: Cache) -> None:
     cache.write("calibration", b"")
 
 
-def test_file_on_another_file_system(cache: Cache) -> None:
-    """A mount cannot be made in a test without privileges; /dev/shm and the temporary directory are two real ones."""
-    from provisioning.verify.opening import refuse_special
-    from provisioning.verify.reasons import Refusal
+MOUNTED = """
+import sys
+from provisioning.verify import ANY, Expectations, verify
+from provisioning.signing import PublicKey
+key = PublicKey(bytes.fromhex(sys.argv[2]))
+for reason in verify(sys.argv[1], Expectations((key,), ANY, ANY, ANY, ANY)).reasons:
+    print(reason.code, reason.file)
+"""
 
-    if not Path("/dev/shm").is_dir() or os.stat("/dev/shm").st_dev == os.stat(cache.root).st_dev:
-        pytest.skip("/dev/shm is not another file system here")
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as elsewhere, pytest.raises(Refusal) as caught:
-        refuse_special(os.stat(elsewhere.name), "corpus.index", device=os.stat(cache.root).st_dev)
-    assert caught.value.reason.code is Code.OTHER_FILE_SYSTEM
+
+def test_directory_mounted_from_another_file_system_with_the_same_files(cache: Cache) -> None:
+    """A real mount, in a mount namespace of its own."""
+    directory = cache.generation / "calibration"
+    script = f"""cp -a {directory} {cache.root}/copy && mount -t tmpfs none {directory} &&
+        cp -a {cache.root}/copy/. {directory}/ && exec {sys.executable} -c "$0" {cache.root} {public(KEY).raw.hex()}"""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("mount namespaces need root")
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, MOUNTED], capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr:
+        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr.strip()}")
+    assert sorted(done.stdout.splitlines()) == [
+        f"other-file-system calibration/{name}" for name in ("camera.yml", "camera.yml.sha256")
+    ], done.stderr
 
 
 @refused((Code.UNREADABLE, "corpus.index"))

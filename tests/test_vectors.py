@@ -17,6 +17,7 @@ from provisioning.manifest.coverage import COVERAGE_TAG
 from provisioning.manifest.formula import field
 from provisioning.signing import PublicKey, load_public_key
 from provisioning.verify import ANY, Expectations, ExpectedHost, verify
+from tests.building import build, new_cache
 from tests.vectors import make
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -253,6 +254,21 @@ def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(reader: P
     expected = [judged_here(file.read_bytes()) for file in files]
     assert judged(reader, files) == expected
     assert len(set(expected)) > 100  # most flips give another valid Manifest: that is what the signature is for
+
+
+def test_reader_accepts_what_doit_built_and_refuses_it_after_one_byte(reader: Path, tmp_path: Path) -> None:
+    built = build(new_cache(tmp_path, side=3))
+    assert built.failure is None
+    options = ["--public-key", str(tmp_path / "key.pub.pem"), "--flight", "F-1", "--any-aircraft", "--any-host"]
+    command = ("verify", tmp_path / "cache", *options, "--counter-floor", "1")
+    assert ask(reader, *command) == (0, f"PASS\t{built.report.manifest_hash}\n")
+    index = tmp_path / "cache" / "current" / "corpus.index"
+    data = bytearray(index.read_bytes())
+    data[len(data) // 2] ^= 1
+    index.chmod(0o644)
+    index.write_bytes(data)
+    code, said = ask(reader, *command)
+    assert (code, said.split("\t")[:2]) == (22, ["digest", "corpus.index"])
 
 
 def test_reader_needs_every_expectation_to_be_said(reader: Path, tmp_path: Path) -> None:
