@@ -16,14 +16,14 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 2
+FORMAT = 3
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE source(number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, facts TEXT NOT NULL, stamp TEXT,
   capture TEXT, day INTEGER);
-CREATE TABLE capture(source, z, x, y, day, PRIMARY KEY(source, z, x, y)) WITHOUT ROWID;
+CREATE TABLE capture(source INTEGER, z INTEGER, x INTEGER, y INTEGER, day INTEGER, PRIMARY KEY(source, z, x, y)) WITHOUT ROWID;
 CREATE TABLE folder(source INTEGER, path TEXT, stamp TEXT, listing BLOB, PRIMARY KEY(source, path)) WITHOUT ROWID;
 CREATE TABLE tile(
   z INTEGER, x INTEGER, y INTEGER, source INTEGER,

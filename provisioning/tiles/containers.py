@@ -12,6 +12,9 @@ from provisioning.tiles.judging import Court, Suspect
 from provisioning.tiles.source import Container, kind_of
 from provisioning.tiles.writer import Writer
 
+SEEN = """CREATE TEMP TABLE IF NOT EXISTS seen(z INTEGER, x INTEGER, y INTEGER, PRIMARY KEY(z, x, y)) WITHOUT ROWID"""
+"""Columns without a type would not be looked up by their key, but read from end to end for each tile."""
+
 
 def container_stamp(source: TileSource, *, now_ns: int) -> str:
     """Return what tells whether a container has changed, empty while it is too young to be trusted."""
@@ -40,7 +43,9 @@ def update_container(source: TileSource, cover: Cover, court: Court, writer: Wri
     container = open_container(source)
     db = writer.db
     try:
-        db.execute("CREATE TEMP TABLE IF NOT EXISTS seen(z, x, y, PRIMARY KEY(z, x, y)) WITHOUT ROWID")
+        db.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS seen(z INTEGER, x INTEGER, y INTEGER, PRIMARY KEY(z, x, y)) WITHOUT ROWID"
+        )
         db.execute("DELETE FROM seen")
         for found in court.judged(_suspects(container, source, cover, writer)):
             writer.tile(found, settled=True)
