@@ -116,3 +116,18 @@ def test_print_has_every_section_on_few_pages(pages, tmp_path):
         assert heading in told.stdout
     assert told.stdout.count("\f") <= 7
     assert "Skip to the content" not in told.stdout
+
+
+@pytest.mark.slow
+def test_terminal_shows_a_bar_while_it_works_and_keeps_only_calm_lines(demo_imagery, tmp_path):
+    shutil.copytree(demo_imagery, tmp_path / "tiles")
+    during, end, again = re.findall(r"<pre>(.*?)</pre>", shots.terminal(tmp_path).read_text(), re.DOTALL)
+    assert re.search(r"descriptors +█+.* of 2640  \d+ s left  \d+ tiles/s$", during)
+    assert "█" not in end
+    assert [line.split()[0] for line in end.splitlines()[1:-1]][:3] == [
+        "onnx:gist-color",
+        "engine:gist-color",
+        "descriptors",
+    ]
+    assert 'class="g">SUCCESS</span>' in end
+    assert len(again.splitlines()) == 3
