@@ -256,6 +256,9 @@ CLASS_OF = {
 }
 SOURCES = ("trt_build", "trt_run", "timing", "layers")
 ASKED_FOR_FIRST = {
+    ("Runtime", "get_engine_validity"),
+    ("trt", "EngineInvalidityDiagnostics"),
+    ("EngineInvalidityDiagnostics", "__members__"),
     ("trt", "ComputeCapability"),
     ("IBuilderConfig", "num_compute_capabilities"),
     ("IBuilderConfig", "set_compute_capability"),

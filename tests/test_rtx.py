@@ -1,6 +1,7 @@
 """TensorRT-RTX compiles for real, on a machine without GPU: the same code that compiles with TensorRT on the target."""
 
 import importlib.metadata
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from provisioning.config import Backbone, Engine
-from provisioning.engines import compile_engine, engine_spec, select
+from provisioning.engines import Machine, TensorRT, compile_engine, engine_spec, select
+from provisioning.engines.cuda import Gpu
 from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.int8 import to_int8
 from provisioning.engines.plan import plan_version, require_plan
@@ -192,6 +194,30 @@ def test_truncated_plan_is_refused_by_the_runtime(plan):
     done = subprocess.run([sys.executable, "-c", code], input=plan[: len(plan) // 2], capture_output=True, check=False)
     assert done.returncode == 0
     assert b"size" in done.stdout + done.stderr
+
+
+def test_runtime_tells_why_it_refuses_a_plan():
+    trt = pytest.importorskip("tensorrt_rtx")
+    code = (
+        "import tensorrt_rtx as t\n"
+        "from provisioning.engines.trt_run import refusal\n"
+        "print(refusal(t, t.Runtime(t.Logger(t.Logger.INTERNAL_ERROR)), b'junk' * 100))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert "MALFORMED_ENGINE" in done.stdout
+    assert hasattr(trt.EngineInvalidityDiagnostics, "UNSUPPORTED_CC")
+
+
+def test_plan_for_another_gpu_is_refused_before_it_is_loaded(plan):
+    ada = Gpu("NVIDIA GeForce RTX 4090", "89", 13000)
+    elsewhere = TensorRT("tensorrt_rtx", Machine(gpu=lambda: ada), target={"sm": "86"})
+    with pytest.raises(EngineError, match="cannot run here") as caught:
+        elsewhere.load(plan)
+    assert caught.value.facts == {"compiled for": "86", "GPU here": ada.name}
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 # stopping

@@ -67,6 +67,15 @@ class Device:
         self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
 
+def refusal(trt: Any, runtime: Any, data: bytes) -> dict[str, str]:
+    """Return why the plan cannot be loaded here, where the runtime can be asked (TensorRT-RTX can)."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return {}
+    _, bits = runtime.get_engine_validity(data)
+    members = trt.EngineInvalidityDiagnostics.__members__.items()
+    return {"why": ", ".join(name for name, member in members if int(member) & bits) or "not told"}
+
+
 def _size(count: int) -> ctypes.c_size_t:
     return ctypes.c_size_t(count)
 
@@ -108,7 +117,7 @@ class TrtNetwork:
         if engine is None:
             raise EngineError(
                 f"{module_name} will not load this plan on this GPU",
-                facts={"bytes": len(data)},
+                facts={"bytes": len(data), **refusal(trt, runtime, data)},
                 next_step="run `doit engine` on this computer",
             )
         return cls(trt, runtime, engine, device)
