@@ -351,6 +351,12 @@ def test_floor_file_that_is_not_a_number(cache: Cache, content: bytes) -> None:
 
 
 @refused((Code.FLOOR, ""))
+def test_floor_file_that_is_a_fifo_does_not_hang(cache: Cache) -> Expectations:
+    os.mkfifo(cache.root.parent / "pipe")
+    return cache.expect._replace(counter_floor=CounterFloor(cache.root.parent / "pipe", raise_on_pass=True))
+
+
+@refused((Code.FLOOR, ""))
 def test_floor_file_inside_the_cache(cache: Cache) -> Expectations:
     (cache.root / "floor").write_bytes(b"0\n")
     return cache.expect._replace(counter_floor=CounterFloor(cache.root / "floor", raise_on_pass=True))
@@ -821,6 +827,14 @@ def test_bytes_rewritten_in_place_with_the_old_time_are_refused_by_read(cache: C
         os.utime(cache.generation / "corpus.index", ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(VerificationError, match="changed"):
             verdict.read("corpus.index")
+
+
+def test_file_grown_to_a_tib_after_verification_is_not_read_into_memory(cache: Cache) -> None:
+    with verify(cache.root, cache.expect) as verdict:
+        os.truncate(cache.generation / "corpus.index", 1 << 40)
+        assert verdict.read("corpus.index") == FILES["corpus.index"]
+        with pytest.raises(VerificationError, match="changed"):
+            verdict.open("corpus.index")
 
 
 def test_bytes_rewritten_while_they_are_hashed_are_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,17 @@ def test_older_generation_is_refused_once_a_newer_one_has_passed(tmp_path: Path)
     assert (tmp_path / "floor").read_text() == "8\n"
 
 
+def test_floor_behind_a_link_is_raised_where_it_is_kept(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "floor").write_text("0\n")
+    (tmp_path / "link").symlink_to("kept/floor")
+    floor = CounterFloor(tmp_path / "link", raise_on_pass=True)
+    with verify(cache.root, cache.expect._replace(counter_floor=floor)) as verdict:
+        assert verdict.passed
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "kept" / "floor").read_text() == "7\n"
+
+
 def test_floor_that_cannot_be_raised_refuses_the_cache(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     expect = floor_at(cache, 0, raise_on_pass=True)
 

@@ -24,7 +24,9 @@ def read_floor(floor: int | CounterFloor | Anything, cache: str | os.PathLike[st
 
 def _read(path: Path) -> int:
     try:
-        with open(path, "rb") as file:
+        # Not to wait for a writer if it is a FIFO; what a FIFO or device gives is no number.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
             text = file.read(32)
     except OSError as error:
         raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}; to begin, write 0 into it on the ground") from error
@@ -46,12 +48,13 @@ def raise_floor(floor: CounterFloor, counter: int) -> None:
     """Raise the number in the file to `counter`, durably and never down; Refusal if that cannot be done."""
     import fcntl
 
+    parent, name = os.path.split(os.path.realpath(floor.path))  # a link stays one, what it names is replaced
     try:
-        directory = os.open(os.path.dirname(os.path.abspath(floor.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             if _read(floor.path) < counter:
-                _replace(directory, os.path.basename(floor.path), b"%d\n" % counter)
+                _replace(directory, name, b"%d\n" % counter)
         finally:
             os.close(directory)
     except OSError as error:
