@@ -144,6 +144,21 @@ def test_fifty_random_edits_give_the_bytes_of_a_clean_build(tmp_path, kind):
     assert copied > 0 or kind in ("sq8", "hrq")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_fifty_sequences_of_edits_give_the_bytes_of_clean_builds(tmp_path, seed):
+    edits = np.random.Generator(np.random.PCG64(seed))
+    kind, transform = DETERMINISTIC[seed % 4], TRANSFORMS[seed // 4 % 4]
+    rows, shas = vectors(600, 64, seed), edits.integers(0, 256, (600, 32)).astype(np.uint8)
+    for number in range(6):
+        which = np.flatnonzero(edits.random(600) < 0.5 + number / 12)
+        known = history(tmp_path / "memory", shas[which], str(number))
+        arguments = {"ids": ids_of(600)[which], "kind": kind, "transform": transform}
+        grown = make(tmp_path / "grown", rows[which], **arguments, history=known)[1]
+        os.unlink(tmp_path / "grown")
+        assert sha(grown) == sha(make(tmp_path / "clean", rows[which], **arguments)[1]), number
+
+
 @pytest.mark.parametrize("kind", ["flat", "sqfp16", "sq8", "ivf-sq8"])
 def test_rows_that_stayed_are_copied_and_not_encoded(tmp_path, kind):
     rows, shas = vectors(1000), np.random.default_rng(1).integers(0, 256, (1000, 32)).astype(np.uint8)
