@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provisioning import descriptors, engines, gates, index, tiles
+from provisioning import descriptors, engines, gates, index, provenance, signing, tiles
 from provisioning.backbone import OnnxSource, onnx_source
 from provisioning.config import Backbone, Calibration, Flight
 from provisioning.config.parse import read_flight
@@ -24,6 +24,7 @@ REPORT_FILE = "report.html"
 MAP_FILE = "coverage.geojson"
 IMAGERY_FILE = "tiles.pmtiles"
 REPORT_FORMAT = 1
+PROVENANCE_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Request:
     index_info: Target
     gates: Target
     extras: tuple[Target, ...]
-    """report.html, coverage.geojson and, where asked for, tiles.pmtiles."""
+    """report.html, coverage.geojson and, where asked for, tiles.pmtiles and the two files of provenance."""
     calibration: tuple[tuple[Calibration, Sha256], ...]
 
     @property
@@ -176,3 +177,12 @@ def _extras(
     yield _target(flight, "report", MAP_FILE, shown)
     if flight.tiles.on_board == "pmtiles":
         yield _target(flight, "imagery", IMAGERY_FILE, {"format": tiles.PMTILES_FORMAT, "tiles": coverage})
+    if flight.publish.provenance:
+        signed = {
+            **shown,
+            "format": PROVENANCE_FORMAT,
+            "on_board": flight.tiles.on_board,
+            "key": signing.public_key_of(flight.signing).fingerprint,
+        }
+        yield _target(flight, "provenance", provenance.BOM_FILE, signed)
+        yield _target(flight, "provenance", provenance.STATEMENT_FILE, signed)

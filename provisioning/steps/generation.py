@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-
 from provisioning import contents, events, manifest, publish, signing, staleness, tiles
 from provisioning.errors import Error, ManifestCoverageError, VerificationError
 from provisioning.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.steps.housekeeping import forget_superseded
+from provisioning.steps.inventory import asked_password, state_provenance
 from provisioning.store import making
 from provisioning.verify import Code, Reason, verify
 
@@ -29,12 +27,17 @@ def draw_report(request: Request) -> None:
             takeoff=model.manifest.flight.takeoff_origin,
         ),
     }
+    stated = [target for target in request.extras if target.kind == "provenance"]
     for target in request.extras:
+        if target in stated:
+            continue
         with making(target) as output:
             if target.name in drawn:
                 output.write_bytes(drawn[target.name]())
             else:
                 tiles.write_pmtiles(request.flight, output)
+    if stated:
+        state_provenance(request, stated)
 
 
 def stage(request: Request) -> None:
@@ -42,8 +45,7 @@ def stage(request: Request) -> None:
     try:
         composed = contents.compose(request, counter=publish.next_counter(request.cache))
         data = manifest.to_bytes(composed)
-        ask = _ask_password if sys.stdin is not None and sys.stdin.isatty() else None
-        signature = signing.sign(request.flight.signing, data, password=ask)
+        signature = signing.sign(request.flight.signing, data, password=asked_password())
         publish.stage(
             request.cache,
             manifest=data,
@@ -54,10 +56,6 @@ def stage(request: Request) -> None:
     except Error as error:
         events.event("manifest.failure", reason=error.what)
         raise
-
-
-def _ask_password() -> bytes:
-    return getpass.getpass("password of the signing key: ").encode()
 
 
 def publish_staged(request: Request) -> None:

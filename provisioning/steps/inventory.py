@@ -1,0 +1,36 @@
+"""The bill of materials and the signed statement of provenance, over everything else that a generation will hold."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Callable, Sequence
+
+from provisioning import contents, provenance, signing
+from provisioning.request import Request
+from provisioning.store import Target, making
+
+
+def state_provenance(request: Request, targets: Sequence[Target]) -> None:
+    """Write the provenance files `targets`; the request's other extras are made. Raises ManifestError, SigningError."""
+    others = [target for target in request.extras if target not in targets]
+    draft = contents.compose(request, counter=1, extras=others)
+    keys = request.flight.signing
+    written = {
+        provenance.BOM_FILE: lambda: provenance.ml_bom(draft),
+        provenance.STATEMENT_FILE: lambda: provenance.envelope(
+            provenance.statement(draft),
+            sign=lambda data: signing.sign(keys, data, password=asked_password()),
+            keyid=signing.public_key_of(keys).fingerprint,
+        ),
+    }
+    for target in targets:
+        with making(target) as output:
+            output.write_bytes(written[target.name]())
+
+
+def asked_password() -> Callable[[], bytes] | None:
+    """Return what asks a person for the key's password; None where there is no person."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    return lambda: getpass.getpass("password of the signing key: ").encode()
