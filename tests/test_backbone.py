@@ -286,12 +286,19 @@ def test_a_feature_map_without_pooling(tmp_path):
     assert error.file == str(tmp_path / "model.onnx")
 
 
-def test_an_output_of_another_batch(tmp_path):
-    """One row whatever the batch: the export froze it."""
+@pytest.mark.parametrize("frozen", ["reduced", "reshaped"])
+def test_a_batch_that_is_free_in_name_only_is_fixed_at_one(tmp_path, frozen, caplog):
+    """Traced with the batch as a Python number: the export says "n" and means 1."""
     model = models.linear(vector="rows")
-    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["rows"], ["out"], axes=[0], keepdims=1))
+    if frozen == "reduced":
+        model.graph.node.append(onnx.helper.make_node("ReduceMean", ["rows"], ["out"], axes=[0], keepdims=1))
+    else:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, DIMENSION]), "shape"))
+        model.graph.node.append(onnx.helper.make_node("Reshape", ["rows", "shape"], ["out"]))
     model.graph.output[0].name = "out"
-    assert "one descriptor for each tile" in refusal(tmp_path, model).what
+    network = prepared(tmp_path, model)
+    np.testing.assert_allclose(run(network, images(3)), by_hand(nchw(images(3)) / 255), atol=1e-5)
+    assert "one tile at a time" in caplog.records[-1].fields["reason"]
 
 
 def test_non_finite_output_is_refused(tmp_path):

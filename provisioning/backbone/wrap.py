@@ -23,6 +23,7 @@ from provisioning.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.backbone.trial import trial
 from provisioning.config import Backbone
 from provisioning.errors import BackboneError
+from provisioning.events import warn
 from provisioning.files import reported
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
@@ -39,10 +40,30 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
     model = load(backbone, source)
     if backbone.role == "descriptor":
         model = network(backbone, model, source.name)
-        dimension = trial(model, source.name, preset_of(backbone), backbone.custom_ops)
+        dimension = _tried(model, backbone, source.name)
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
     with reported("write the prepared network", output):
         output.write_bytes(_serialised(model, source.name))
+
+
+def _tried(model: onnx.ModelProto, backbone: Backbone, file: str) -> int:
+    """Return the length of the descriptors; a model whose free batch is only a claim gets its batch fixed at 1."""
+    preset = preset_of(backbone)
+    batches = [port.type.tensor_type.shape.dim[0] for port in (model.graph.input[0], model.graph.output[0])]
+    try:
+        return trial(model, file, preset, backbone.custom_ops)
+    except BackboneError as error:
+        if batches[0].dim_value:
+            raise
+        refused = error
+    for batch in batches:
+        batch.dim_value = 1
+    try:
+        dimension = trial(model, file, preset, backbone.custom_ops)
+    except BackboneError:
+        raise refused from None
+    warn("backbone.batch", model=backbone.name, reason=f"one tile at a time: {refused.what}")
+    return dimension
 
 
 def tile_size(backbone: Backbone, source: OnnxSource) -> tuple[int, int]:
