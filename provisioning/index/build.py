@@ -18,7 +18,7 @@ from provisioning.index.ivf import write_lists
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, remember
 from provisioning.index.stream import Job, write_streamed
-from provisioning.index.transform import learn, transform_of
+from provisioning.index.transform import Transform, learn, transform_of
 from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
@@ -43,37 +43,31 @@ def build_index(
     """
     ids = check_ids(ids)
     dimension = int(gather(slice(0, 1)).shape[1])
-
-    def rows(which: slice | Int64s) -> Floats:
-        return check_rows(gather(which), ids[which])
-
     spec = TransformSpec.parse(transform)
     spec.output(dimension)
     codebook = kept_codebook(history) if choice.kind == "ivf-sq8" else None
-    learned = learn(spec, lambda: rows(evenly(len(ids), SAMPLE_ROWS))) if codebook is None else codebook.transform
-    before = transform_of(learned)
-
-    def transformed(which: slice | Int64s) -> Floats:
-        return check_rows(before.apply(rows(which)), ids[which]) if before.stages else rows(which)
-
-    job = Job(choice, Trained(dimension, before.stages), ids, transformed, history)
+    plain = Job(choice, Trained(dimension), ids, lambda which: check_rows(gather(which), ids[which]), history)
+    learned = learn(spec, lambda: plain.rows(evenly(len(ids), SAMPLE_ROWS))) if codebook is None else codebook.transform
+    job = _in_space(plain, transform_of(learned))
     if choice.kind == "ivf-sq8" and codebook is None:
         codebook = learn_codebook(job, evenly(len(ids), RANGE_ROWS), learned)
     encoded = _write(job, codebook, output)
     if history is not None:
         remember(history, output, ids)
     size = os.stat(output).st_size
-    return IndexInfo(
-        kind=choice.kind,
-        dimension=dimension,
-        vectors=len(ids),
-        bytes=size,
-        transform=transform,
-        nlist=choice.nlist,
-        nprobe=choice.nprobe,
-        reason=choice.reason,
-        encoded=encoded,
-    )
+    built = IndexInfo(choice.kind, dimension, len(ids), size, transform, choice.nlist, choice.nprobe)
+    return dataclasses.replace(built, reason=choice.reason, encoded=encoded)
+
+
+def _in_space(job: Job, transform: Transform) -> Job:
+    """Return `job` over rows that went through `transform`."""
+    if not transform.stages:
+        return job
+
+    def rows(which: slice | Int64s) -> Floats:
+        return check_rows(transform.apply(job.rows(which)), job.ids[which])
+
+    return dataclasses.replace(job, trained=Trained(job.trained.input, transform.stages), rows=rows)
 
 
 def _write(job: Job, codebook: Codebook | None, output: Path) -> int:
