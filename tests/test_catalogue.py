@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.config import TileSource
-from provisioning.errors import EmptyCorpusError
+from provisioning.errors import EmptyCorpusError, FilesystemError
 from provisioning.tiles import catalogue, corpus_table, iter_tiles, last_corpus, scan
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
@@ -226,6 +226,37 @@ def test_a_damaged_catalogue_is_begun_anew(tmp_path, tiles):
         path.write_bytes(damage)
         assert last_corpus(asked) is None
         assert scan(asked).coverage_sha256 == before.coverage_sha256
+
+
+def test_a_catalogue_that_rots_inside_is_begun_anew(tmp_path):
+    tiles = block(30, 30)
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    before = scan(asked)
+    path = catalogue.catalogue_path(asked.build_dir)
+    size = path.stat().st_size
+    with open(path, "r+b") as stream:
+        for page in range(3, size // 4096):
+            stream.seek(page * 4096)
+            stream.write(b"\x07" * 4096)
+    assert scan(asked).coverage_sha256 == before.coverage_sha256
+    assert len(list(iter_tiles(asked))) == 900
+
+
+def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    scan(asked)
+    write_xyz(tmp_path / "sat", block(4, 3, seed=90))
+    prepared = catalogue._prepared
+
+    def small(path):
+        db = prepared(path)
+        db.execute("PRAGMA max_page_count = 1")
+        return db
+
+    monkeypatch.setattr(catalogue, "_prepared", small)
+    big = flight(tmp_path, write_xyz(tmp_path / "big", block(60, 60)), bbox=bbox_of(block(60, 60)))
+    with pytest.raises(FilesystemError, match="cannot be written"):
+        scan(big)
 
 
 def test_before_the_first_scan_there_is_no_corpus(tmp_path, tiles):

@@ -124,7 +124,18 @@ def test_transparent_pixels_take_the_mean_colour_of_the_others():
 def test_names_that_are_no_tiles_are_passed_over(tmp_path):
     store = write_xyz(tmp_path / "sat", TILES)
     column = store / str(Z) / str(X)
-    for name in ("thumbs.db", "007.png", "+1.png", "1_0.png", f"{Y}.png.aux.xml", "²³.png", "x" * 200, f".{Y}.png.swp"):
+    for name in (
+        "thumbs.db",
+        "007.png",
+        "+1.png",
+        "1_0.png",
+        f"{Y}.png.aux.xml",
+        "²³.png",
+        "x" * 200,
+        f".{Y}.png.swp",
+        f"{Y}.png~",
+        f"{Y}.",
+    ):
         (column / name).write_bytes(b"?")
     for folder in ("abc", str(1 << Z), "-1", "99999999999999999999", f"0{X}"):
         (store / str(Z) / folder).mkdir()

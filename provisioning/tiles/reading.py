@@ -40,7 +40,13 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
     with catalogue.reading(flight.build_dir) as db:
         if db is None or catalogue.get(db, "corpus") is None:
             raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
-        yield db
+        try:
+            yield db
+        except sqlite3.DatabaseError as error:
+            path = catalogue.catalogue_path(flight.build_dir)
+            raise TileError(
+                f"the tile catalogue is damaged: {error}", file=path, next_step="run `doit` again"
+            ) from error
 
 
 def iter_tiles(flight: Flight) -> Iterator[Tile]:

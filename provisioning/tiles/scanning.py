@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date
 
 from provisioning.config import Flight, TileSource
-from provisioning.errors import EmptyCorpusError, TileError
+from provisioning.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.hashing import Sha256, digest_of
 from provisioning.manifest.coverage import COVERAGE_TAG
 from provisioning.tiles import catalogue
@@ -35,8 +35,24 @@ def scan(flight: Flight) -> Corpus:
     """Bring `.build/catalogue.sqlite` up to date and return the corpus; the caller holds the build lock.
 
     EmptyCorpusError if no tile lies in the area; TileError naming the bad tiles if `tiles.on_error` is fail, or the
-    store that cannot be read; AreaError if the area cannot be understood. What was hashed is kept in every case.
+    store that cannot be read; AreaError if the area cannot be understood; FilesystemError if the catalogue cannot be
+    written. What was hashed is kept in every case; a catalogue that is damaged is begun anew.
     """
+    path = catalogue.catalogue_path(flight.build_dir)
+    try:
+        return _scan(flight)
+    except sqlite3.OperationalError as error:
+        raise FilesystemError(
+            f"the tile catalogue cannot be written: {error}",
+            file=path,
+            next_step="free space, check the disk, run again",
+        ) from error
+    except sqlite3.DatabaseError:
+        catalogue.forget(path)
+        return _scan(flight)
+
+
+def _scan(flight: Flight) -> Corpus:
     with catalogue.opened(flight.build_dir) as db:
         fresh = catalogue.get(db, "choice_facts") != choice_facts(flight)
         area = _area(db, flight)

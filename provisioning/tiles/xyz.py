@@ -48,7 +48,8 @@ class Layout:
     def path(self, z: int, x: int, y: int, suffix: str) -> Path:
         """Return the file of a tile."""
         row = (1 << z) - 1 - y if self.tms else y
-        return self.root / (self._pattern.format(z=z, x=x, y=row) + suffix)
+        path = self._pattern.replace("{z}", str(z)).replace("{x}", str(x)).replace("{y}", str(row))
+        return self.root / (path + suffix)
 
     def folders(self, cover: Cover) -> Iterator[Folder]:
         """Yield the directories that may hold tiles of `cover`, in the order of their names."""
@@ -121,7 +122,9 @@ def _by_name(z: int, x: int, ys: Mapping[str, int]) -> Callable[[str], tuple[int
     def tile(name: str) -> tuple[int, int, int, str] | None:
         stem, dot, suffix = name.partition(".")
         y = ys.get(stem)
-        return None if y is None or "." in suffix else (z, x, y, dot + suffix)
+        if y is None or (dot and not (suffix.isalnum() and suffix.isascii())):
+            return None
+        return z, x, y, dot + suffix
 
     return tile
 
