@@ -131,6 +131,14 @@ def test_a_slow_host_is_given_a_smaller_kind(tmp_path, monkeypatch):
     assert (before, choose(asked, corpus(1_000_000), 512).kind) == ("sq8", "hrq")
 
 
+def test_a_recorded_speed_decides_only_what_it_was_measured_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(host_module, "measure_speed", lambda: REFERENCE.times(1000))
+    small, large = corpus(1000), corpus(1_000_000)
+    before = key(flight(tmp_path), small)
+    settle(flight(tmp_path), large, 512)
+    assert key(flight(tmp_path), small) == before
+
+
 def test_a_damaged_record_of_speed_is_as_none(tmp_path):
     index_dir(tmp_path).mkdir()
     (index_dir(tmp_path) / "speed.json").write_text('{"flat": "fast"}')

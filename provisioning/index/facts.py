@@ -9,7 +9,7 @@ from importlib.metadata import version
 from provisioning.config import Flight
 from provisioning.errors import IndexError_
 from provisioning.hashing import Fact, digest_of
-from provisioning.index.choice import Choice, choose_kind
+from provisioning.index.choice import REFERENCE, Choice, choose_kind, speed_matters
 from provisioning.index.host import instruction_set, recorded_speed
 from provisioning.index.training import Training, may_train, training_for
 from provisioning.tiles import Corpus
@@ -20,12 +20,10 @@ FORMAT = 1
 
 def choose(flight: Flight, corpus: Corpus, dimension: int, training: Training | None = None) -> Choice:
     """Return the kind of index for `corpus` with descriptors of `dimension` components; IndexError_ if none fits."""
-    choice = choose_kind(
-        flight.index,
-        vectors=corpus.count * flight.index.rotations,
-        dimension=dimension,
-        speed=recorded_speed(flight.build_dir),
-    )
+    index, vectors = flight.index, corpus.count * flight.index.rotations
+    decides = speed_matters(index, vectors=vectors, dimension=dimension)
+    speed = recorded_speed(flight.build_dir) if decides else REFERENCE
+    choice = choose_kind(index, vectors=vectors, dimension=dimension, speed=speed)
     return choice if training is None else training.keep(choice)
 
 
