@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from provisioning.manifest.coverage import COVERAGE_TAG
 from provisioning.manifest.formula import field
 from provisioning.signing import PublicKey, load_public_key
 from provisioning.verify import ANY, Expectations, ExpectedHost, verify
+from tests import fuzzing
 from tests.building import build, new_cache
 from tests.vectors import make
 
@@ -254,6 +256,19 @@ def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(reader: P
     expected = [judged_here(file.read_bytes()) for file in files]
     assert judged(reader, files) == expected
     assert len(set(expected)) > 100  # most flips give another valid Manifest: that is what the signature is for
+
+
+def test_reader_and_verifier_agree_on_the_fuzzers_corpus(reader: Path) -> None:
+    files = sorted(fuzzing.CORPUS.iterdir())
+    assert judged(reader, files) == [judged_here(file.read_bytes()) for file in files]
+
+
+def test_reader_and_verifier_agree_on_fresh_mutants(reader: Path, tmp_path: Path) -> None:
+    rng, pool = random.Random(1), fuzzing.corpus()
+    files = [tmp_path / f"{number:04}" for number in range(1500)]
+    for file in files:
+        file.write_bytes(fuzzing.mutate(rng.choice(pool), rng))
+    assert judged(reader, files) == [judged_here(file.read_bytes()) for file in files]
 
 
 def test_reader_accepts_what_doit_built_and_refuses_it_after_one_byte(reader: Path, tmp_path: Path) -> None:

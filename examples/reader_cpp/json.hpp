@@ -152,16 +152,9 @@ class Parser {
       return;
     }
     ++at;
-    std::uint32_t code = hex4();
-    if (code >= 0xD800 && code < 0xDC00 && in.substr(at, 2) == "\\u") {
-      at += 2;
-      const std::uint32_t low = hex4();
-      if (low < 0xDC00 || low > 0xDFFF) fail("half a surrogate pair");
-      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-    } else if (code >= 0xD800 && code <= 0xDFFF) {
-      fail("half a surrogate pair");
-    }
-    append(out, code);
+    // No canonical form has such an escape, so its bytes are refused in any case; a surrogate only has to pass here.
+    const std::uint32_t code = hex4();
+    append(out, code >= 0xD800 && code <= 0xDFFF ? 0xFFFD : code);
   }
 
   std::uint32_t hex4() {
@@ -184,11 +177,8 @@ class Parser {
       byte(code);
     } else if (code < 0x800) {
       byte(0xC0 | code >> 6), byte(0x80 | (code & 0x3F));
-    } else if (code < 0x10000) {
-      byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 0x3F)), byte(0x80 | (code & 0x3F));
     } else {
-      byte(0xF0 | code >> 18), byte(0x80 | (code >> 12 & 0x3F));
-      byte(0x80 | (code >> 6 & 0x3F)), byte(0x80 | (code & 0x3F));
+      byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 0x3F)), byte(0x80 | (code & 0x3F));
     }
   }
 
