@@ -20,6 +20,7 @@ from provisioning.engines import (
     HostTuple,
     OnnxNetwork,
     OnnxRuntime,
+    TensorRT,
     batch_invariance,
     compile_engine,
     engine_facts,
@@ -150,6 +151,15 @@ def test_bytes_that_are_no_model_are_refused(data):
         OnnxRuntime().load(data)
 
 
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=60).map(lambda tail: b"vtrt" + bytes(4) + tail)))
+def test_any_bytes_are_an_engine_or_refused(data):
+    for backend in (OnnxRuntime(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx")):
+        try:
+            assert backend.inspect(data).backend == backend.name
+        except EngineError as error:
+            assert error.what  # noqa: PT017  any other exception fails the test
+
+
 def test_truncated_engine_is_refused(engine):
     with pytest.raises(EngineError):
         OnnxRuntime().load(engine[: len(engine) // 2])
@@ -201,6 +211,12 @@ def test_custom_operator_library_decides_the_engine(tmp_path):
         library.write_bytes(content)
         keys.add(digest_of(engine_facts("typed", HERE, Backbone(name="n", custom_ops=library), Engine())))
     assert len(keys) == 2
+
+
+def test_custom_operator_library_that_is_gone_is_named(tmp_path):
+    with pytest.raises(EngineError, match="custom operators cannot be read") as caught:
+        engine_facts("typed", HERE, Backbone(name="n", custom_ops=tmp_path / "gone.so"), Engine())
+    assert caught.value.key == "backbone.n.custom_ops"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from provisioning.engines.host import HostTuple
 from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.spec import Backend, EngineSpec, batch_profile
 from provisioning.engines.trt import TensorRT
-from provisioning.hashing import Fact, sha256_file
+from provisioning.errors import EngineError
+from provisioning.hashing import Fact, Sha256, sha256_file
 
 FORMAT = 1
 """Raised when the same inputs shall give other bytes."""
@@ -19,7 +20,7 @@ FORMAT = 1
 def engine_facts(typed_key: str, host: HostTuple, backbone: Backbone, engine: Engine) -> Mapping[str, Fact]:
     """Return everything that decides the bytes of the engine of `backbone` for `host`.
 
-    The timing cache is not in it: it changes with each compile, and an engine would be stale as soon as it is built.
+    EngineError if the library of custom operators cannot be read. The timing cache is not in it: it changes with each compile, and an engine would be stale as soon as it is built.
     Its digests before and after are in what `compile_engine` returns.
     """
     backend: Backend = OnnxRuntime() if host.backend == "onnxruntime" else TensorRT(host.backend)
@@ -29,8 +30,20 @@ def engine_facts(typed_key: str, host: HostTuple, backbone: Backbone, engine: En
         "host": host._asdict(),
         "precision": backbone.precision,
         "options": backend.options(backbone, engine),
-        "custom_ops": None if backbone.custom_ops is None else sha256_file(backbone.custom_ops),
+        "custom_ops": None if backbone.custom_ops is None else _digest(backbone),
     }
+
+
+def _digest(backbone: Backbone) -> Sha256:
+    assert backbone.custom_ops is not None
+    try:
+        return sha256_file(backbone.custom_ops)
+    except OSError as error:
+        raise EngineError(
+            f"the library with custom operators cannot be read: {error.strerror}",
+            file=backbone.custom_ops,
+            key=f"backbone.{backbone.name}.custom_ops",
+        ) from error
 
 
 def engine_spec(typed: Path, host: HostTuple, backbone: Backbone, engine: Engine, *, state: Path) -> EngineSpec:
