@@ -170,6 +170,8 @@ class Campaign(NamedTuple):
     points: int
     calls: int
     changes: int
+    covered: int
+    """Changes before which a kill leaves a state that was tried."""
     distinct: int
     told: dict[str, int]
 
@@ -179,10 +181,9 @@ def campaign(home: Path, scene: str, points: str) -> Campaign:
 
     scene: "first" (nothing there yet) or "next" (a tile was added). points: "kill", "kill-fast", "fail", "fail-fast".
     """
-    cache, expected, calls = _prepare(home, scene)
-    chosen = CHOICES[points](calls)
-    told: Counter[str] = Counter()
-    seen: set[str] = set()
+    cache, expected, undisturbed = _prepare(home, scene)
+    calls = undisturbed.calls
+    chosen, told, seen = CHOICES[points](undisturbed), Counter[str](), set[str]()
     for fault in chosen:
         scratch = _restored(home, cache)
         ended = faults.run(lambda scratch=scratch: build(scratch), scratch, fault)
@@ -194,11 +195,14 @@ def campaign(home: Path, scene: str, points: str) -> Campaign:
         if (state := state_of(scratch)) not in seen:
             seen.add(state)
             _converges(scratch, expected, what)
-    return Campaign(len(chosen), len(calls), sum(call.changes for call in calls), len(seen), dict(told))
+    tried = {undisturbed.seen[fault.at] for fault in chosen if fault.how == "before"}
+    states = [state for call, state in zip(calls, undisturbed.seen, strict=True) if call.changes]
+    covered = sum(state in tried for state in states)
+    return Campaign(len(chosen), len(calls), len(states), covered, len(seen), dict(told))
 
 
-def _prepare(home: Path, scene: str) -> tuple[Path, dict[str, bytes | str], list[faults.Call]]:
-    """Return the cache before the build of `scene`, what it must publish, and the calls that it makes."""
+def _prepare(home: Path, scene: str) -> tuple[Path, dict[str, bytes | str], faults.Ended]:
+    """Return the cache before the build of `scene`, what it must publish, and the build without a fault."""
     cache = new_world(home / "world")
     if scene == "next":
         assert faults.run(lambda: build(cache), cache).value.outcome == "SUCCESS"
@@ -206,10 +210,10 @@ def _prepare(home: Path, scene: str) -> tuple[Path, dict[str, bytes | str], list
     before = home / "world" / "before"
     shutil.move(cache, before)
     scratch = _restored(home, before)
-    ended = faults.run(lambda: build(scratch), scratch)
+    ended = faults.run(lambda: build(scratch), scratch, look=lambda: state_of(scratch))
     assert ended.value is not None, ended.shown
     assert ended.value.outcome == "SUCCESS", ended.value
-    return before, published(scratch), ended.calls
+    return before, published(scratch), ended
 
 
 def _restored(home: Path, before: Path) -> Path:
@@ -251,22 +255,32 @@ def finished_engines(cache: Path) -> list[Path]:
     ]
 
 
-def _fast_kills(calls: list[faults.Call]) -> list[faults.Fault]:
-    """Every state that a kill can leave, once: after a call is before the next one."""
-    kills = faults.kills(calls)
-    return [fault for fault in kills if fault.how != "after" or fault.at == kills[-1].at]
+def _fast_kills(undisturbed: faults.Ended) -> list[faults.Fault]:
+    """Every state that a kill can leave, once: before each change that the last one made a difference to, half a write.
+
+    After a call is before the next one, and many a call (opening a lock file that is there, fsync) changes no state.
+    """
+    kills = faults.kills(undisturbed.calls)
+    fresh = {state: number for number, state in reversed(list(enumerate(undisturbed.seen)))}
+    return [
+        fault
+        for fault in kills
+        if fault.how == "half"
+        or fault == kills[-1]
+        or (fault.how == "before" and fresh[undisturbed.seen[fault.at]] == fault.at)
+    ]
 
 
-def _fast_failures(calls: list[faults.Call]) -> list[faults.Fault]:
+def _fast_failures(undisturbed: faults.Ended) -> list[faults.Fault]:
     """One error at each change, in turn; what only reads is left to the full form."""
     turns = ("ENOSPC", "EIO", "EACCES")
-    changes = [number for number, call in enumerate(calls) if call.changes]
+    changes = [number for number, call in enumerate(undisturbed.calls) if call.changes]
     return [faults.Fault(number, turns[turn % 3]) for turn, number in enumerate(changes)]
 
 
-CHOICES: dict[str, Callable[[list[faults.Call]], list[faults.Fault]]] = {
-    "kill": faults.kills,
+CHOICES: dict[str, Callable[[faults.Ended], list[faults.Fault]]] = {
+    "kill": lambda undisturbed: faults.kills(undisturbed.calls),
     "kill-fast": _fast_kills,
-    "fail": faults.failures,
+    "fail": lambda undisturbed: faults.failures(undisturbed.calls),
     "fail-fast": _fast_failures,
 }

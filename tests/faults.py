@@ -69,13 +69,16 @@ class Ended(NamedTuple):
     value: Any
     calls: list[Call]
     shown: str
+    seen: list[str]
+    """What `look` said before each call that changes something; "" before the others."""
 
 
 class Tap:
     """Counts the calls below `root` (and on files opened there) and carries out one fault."""
 
-    def __init__(self, root: Path, fault: Fault | None) -> None:
+    def __init__(self, root: Path, fault: Fault | None, look: Callable[[], str] | None = None) -> None:
         self.root, self.fault, self.calls = os.path.realpath(root), fault, []
+        self.look, self.seen = look, list[str]()
         self.owner = os.getpid()
         self.fds: dict[int, str] = {}
         self.real = {name: getattr(os, name) for name in (*CHANGES, *READS, "open", "close") if hasattr(os, name)}
@@ -135,6 +138,10 @@ class Tap:
     def _through(self, call: Call, go: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         number = len(self.calls)
         self.calls.append(call)
+        if self.look is not None:
+            self.busy = True
+            self.seen.append(self.look() if call.changes else "")
+            self.busy = False
         how = self.fault.how if self.fault is not None and self.fault.at == number else None
         if how == "before":
             die()
@@ -197,13 +204,15 @@ def die() -> None:
     signal.pause()
 
 
-def run(action: Callable[[], Any], root: Path, fault: Fault | None = None) -> Ended:
+def run(
+    action: Callable[[], Any], root: Path, fault: Fault | None = None, *, look: Callable[[], str] | None = None
+) -> Ended:
     """Run `action` in a forked child with the calls below `root` tapped and return how it ended."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run_child(action, Tap(root, fault), writer)
+        _run_child(action, Tap(root, fault, look), writer)
     os.close(writer)
     with open(reader, "rb") as pipe:
         if not select.select([pipe], [], [], LONGEST_S)[0]:
@@ -212,7 +221,7 @@ def run(action: Callable[[], Any], root: Path, fault: Fault | None = None) -> En
         told = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGKILL and not told:
-        return Ended(True, None, None, [], "killed")
+        return Ended(True, None, None, [], "killed", [])
     assert (status, bool(told)) == (0, True), f"the child ended with {status} and told {len(told)} bytes"
     return Ended(False, *pickle.loads(told))
 
@@ -226,9 +235,9 @@ def _run_child(action: Callable[[], Any], tap: Tap, writer: int) -> None:
         error, shown = raised, traceback.format_exc()
     try:
         try:
-            told = pickle.dumps((error, value, tap.calls, shown))
+            told = pickle.dumps((error, value, tap.calls, shown, tap.seen))
         except Exception:  # noqa: BLE001  an error of a library that cannot be pickled
-            told = pickle.dumps((RuntimeError(repr(error)), None, tap.calls, shown))
+            told = pickle.dumps((RuntimeError(repr(error)), None, tap.calls, shown, tap.seen))
         with _real_open(writer, "wb") as pipe:
             pipe.write(told)
         sys.stdout.flush()

@@ -55,7 +55,12 @@ class Scene(NamedTuple):
         assert leftovers(cache, self.keep) == [], fault
 
 
-@pytest.fixture(params=[(1, 2), (3, 1)], ids=["first build", "third build, one kept"])
+@pytest.fixture(
+    params=[
+        pytest.param((1, 2), id="first build", marks=pytest.mark.slow),
+        pytest.param((3, 1), id="third build, one kept"),
+    ]
+)
 def scene(request, tmp_path) -> Scene:
     """A first build, and a third one that keeps one generation: there every mistake in pruning hits the current one."""
     revision, keep = request.param
