@@ -1,5 +1,6 @@
 """Engines of ONNX Runtime: the same bytes and the same bits each time, clear refusals, fidelity to the network."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -154,10 +155,8 @@ def test_bytes_that_are_no_model_are_refused(data):
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=60).map(lambda tail: b"vtrt" + bytes(4) + tail)))
 def test_any_bytes_are_an_engine_or_refused(data):
     for backend in (OnnxRuntime(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx")):
-        try:
+        with contextlib.suppress(EngineError):  # any other exception fails the test
             assert backend.inspect(data).backend == backend.name
-        except EngineError as error:
-            assert error.what  # noqa: PT017  any other exception fails the test
 
 
 def test_truncated_engine_is_refused(engine):

@@ -20,7 +20,8 @@ FORMAT = 1
 def engine_facts(typed_key: str, host: HostTuple, backbone: Backbone, engine: Engine) -> Mapping[str, Fact]:
     """Return everything that decides the bytes of the engine of `backbone` for `host`.
 
-    EngineError if the library of custom operators cannot be read. The timing cache is not in it: it changes with each compile, and an engine would be stale as soon as it is built.
+    EngineError if the library of custom operators cannot be read. The timing cache is not in it: it changes with each
+    compile, and an engine would be stale as soon as it is built.
     Its digests before and after are in what `compile_engine` returns.
     """
     backend: Backend = OnnxRuntime() if host.backend == "onnxruntime" else TensorRT(host.backend)
