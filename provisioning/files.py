@@ -16,14 +16,15 @@ from pathlib import Path
 
 from provisioning.errors import FilesystemError
 
-TEMPORARY = ".tmp-"
-"""Names that begin so are nobody's once their writer is gone; recovery removes them."""
+TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
+"""How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""
 
 _serial = itertools.count()
 
 _NEXT_STEP = {
     errno.ENOSPC: "free space on this file system, then run doit again; finished work is kept",
     errno.EDQUOT: "free space or have the quota raised, then run doit again; finished work is kept",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), then run doit again",
     errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
     errno.EACCES: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
     errno.EPERM: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
@@ -79,7 +80,7 @@ def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, 
 
 def temporary_beside(path: Path) -> Path:
     """Return a name in the directory of `path` that no one else uses; not created."""
-    return path.parent / f"{TEMPORARY}{os.getpid()}-{next(_serial)}-{path.name}"
+    return path.parent / f".tmp-{os.getpid()}-{next(_serial)}-{path.name}"
 
 
 def fsync_dir(path: Path) -> None:
@@ -169,8 +170,10 @@ def remove_tree(path: Path) -> None:
 
 
 def without_write_permission(path: Path) -> None:
-    """Drop the write bits of a file or directory."""
-    os.chmod(path, stat.S_IMODE(os.lstat(path).st_mode) & ~0o222)
+    """Drop the write bits of a file or directory that has any."""
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    if mode & 0o222:
+        os.chmod(path, mode & ~0o222)
 
 
 def filesystem_type(path: Path, mountinfo: str) -> str:

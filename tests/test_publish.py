@@ -175,6 +175,12 @@ def test_recovery_removes_what_nobody_finished_and_nothing_else(cache):
     assert sorted(path for path in cache.rglob("*")) == before
 
 
+def test_recovery_leaves_a_file_of_the_user_with_a_like_name(cache):
+    (cache / ".tmp-notes").write_bytes(b"mine")
+    publish.recover(cache, keep=2)
+    assert (cache / ".tmp-notes").exists()
+
+
 def test_recovery_of_a_directory_where_nothing_was_built_is_nothing(cache):
     before = sorted(path for path in cache.rglob("*"))
     publish.recover(cache, keep=2)

@@ -89,7 +89,7 @@ def clear(directory: Path) -> None:
 def _remove_temporaries(cache: Path) -> None:
     """Remove what unfinished writers left beside `current` and in `.build`."""
     for name in os.listdir(cache):
-        if name.startswith(TEMPORARY):
+        if TEMPORARY.match(name):
             remove(cache / name)
     for name in names_in(cache / ".build"):
         _remove_below(cache / ".build" / name, shared=name == "descriptors")
@@ -97,7 +97,7 @@ def _remove_temporaries(cache: Path) -> None:
 
 def _remove_below(path: Path, *, shared: bool) -> None:
     """Remove temporary names at and below `path`; in a store that another cache may use, only those of dead writers."""
-    if path.name.startswith(TEMPORARY):
+    if TEMPORARY.match(path.name):
         if not (shared and _writer_lives(path.name)):
             remove(path)
     elif os.path.isdir(path) and not os.path.islink(path):
@@ -107,8 +107,8 @@ def _remove_below(path: Path, *, shared: bool) -> None:
 
 def _writer_lives(temporary: str) -> bool:
     """Tell whether the process that made this temporary name is another one that still runs."""
-    pid = temporary.removeprefix(TEMPORARY).partition("-")[0]
-    return pid.isdigit() and int(pid) != os.getpid() and os.path.exists(f"/proc/{pid}")
+    found = TEMPORARY.match(temporary)
+    return found is not None and int(found["pid"]) != os.getpid() and os.path.exists(f"/proc/{found['pid']}")
 
 
 def remove(path: Path) -> None:
