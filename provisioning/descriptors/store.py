@@ -103,16 +103,20 @@ class DescriptorStore:
 
     def append(self, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
         """Add the descriptors `vectors` [n, dimension] of the tiles `shas`; durable after the next flush."""
+        layout = self._layout or Layout(self._dtype, vectors.shape[1])
+        if vectors.shape != (len(shas), layout.dimension):
+            raise DescriptorError(
+                "descriptors of another shape than this store has",
+                file=self._home,
+                facts={"got": list(vectors.shape), "expected": [len(shas), layout.dimension]},
+            )
+        records = shards.make_records(layout, shas, vectors)
         with self._mutex, told("write descriptors", self._home):
             with locked(self._home / LOCK):
-                self._layout = self._layout or Layout(self._dtype, vectors.shape[1])
-                if vectors.shape != (len(shas), self._layout.dimension):
-                    raise DescriptorError(
-                        "descriptors of another shape than this store has",
-                        file=self._home,
-                        facts={"got": list(vectors.shape), "expected": [len(shas), self._layout.dimension]},
-                    )
-                shards.append(self._dir, self._layout, shards.make_records(self._layout, shas, vectors))
+                self._layout = self._layout or shards.read_layout(self._dir) or layout
+                if self._layout != layout:
+                    raise DescriptorError("another writer began this store with another shape", file=self._home)
+                shards.append(self._dir, layout, records)
             self._unflushed.update(shas)
             if len(self._unflushed) >= FLUSH_ROWS or time.monotonic() - self._last_flush >= FLUSH_S:
                 self.flush()
