@@ -320,22 +320,7 @@ def test_everything_used_is_in_tensorrt_rtx():
 
 # running a plan: a driver whose device memory is host memory
 
-DRIVER = """
-#include <stdlib.h>
-#include <string.h>
-static long live;
-int cuInit(unsigned f) { return 0; }
-int cuDeviceGet(int *d, int i) { *d = 0; return 0; }
-int cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)1; return 0; }
-int cuCtxSetCurrent(void *c) { return c != (void *)1; }
-int cuMemAlloc_v2(unsigned long long *p, size_t n) { if (n > 1u << 30) return 2; *p = (unsigned long long)malloc(n); live++; return 0; }
-int cuMemFree_v2(unsigned long long p) { free((void *)p); live--; return 0; }
-int cuStreamCreate(void **s, unsigned f) { *s = (void *)2; return f != 1; }
-int cuStreamSynchronize(void *s) { return s != (void *)2; }
-int cuMemcpyHtoD_v2(unsigned long long d, void *h, size_t n) { memcpy((void *)d, h, n); return 0; }
-int cuMemcpyDtoH_v2(void *h, unsigned long long d, size_t n) { memcpy(h, (void *)d, n); return 0; }
-long live_allocations(void) { return live; }
-"""
+DRIVER = Path(__file__).parent / "vendor" / "driver.c"
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +328,7 @@ def driver(tmp_path_factory):
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to make a CUDA driver of")
     library = tmp_path_factory.mktemp("driver") / "libcuda.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=DRIVER, text=True, check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", str(DRIVER), "-o", str(library)], check=True)
     return library
 
 

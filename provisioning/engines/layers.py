@@ -41,4 +41,5 @@ def layers_note(model: str, facts: Mapping[str, object]) -> str | None:
     if not isinstance(told, dict):
         return None
     counted = [f"{count} {name}" for part in ("types", "outputs") for name, count in dict(told.get(part, {})).items()]
-    return f"{model}: {told.get('count')} layers" + (f" ({', '.join(counted)})" if counted else "")
+    count = told.get("count")
+    return f"{model}: {count} layer{'s' if count != 1 else ''}" + (f" ({', '.join(counted)})" if counted else "")

@@ -1,0 +1,99 @@
+"""A whole build as a GPU host does it, on a machine without one: a driver and a TensorRT of our own are put in its way."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioning.publish import current_generation
+from tests.building import edit, new_cache
+
+VENDOR = Path(__file__).parent / "vendor"
+DOIT = "import sys; from doit.__main__ import main; main()"
+HOST = "import sys; from provisioning.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture(scope="module")
+def orin(tmp_path_factory):
+    """Return the environment of a computer with an Orin and TensorRT 10.3.0.30."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc to make a CUDA driver of")
+    site = tmp_path_factory.mktemp("orin")
+    subprocess.run(["gcc", "-shared", "-fPIC", VENDOR / "driver.c", "-o", site / "libcuda.so.1"], check=True)
+    shutil.copy(VENDOR / "tensorrt.py", site)
+    (site / "tensorrt-10.3.0.30.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: tensorrt\nVersion: 10.3.0.30\n"
+    (site / "tensorrt-10.3.0.30.dist-info/METADATA").write_text(metadata)
+    path = os.pathsep.join([str(site), *filter(None, sys.path)])
+    return {**os.environ, "LD_LIBRARY_PATH": str(site), "PYTHONPATH": path}
+
+
+def doit(cache, environment, *words, code=DOIT):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=cache, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def flown(orin, tmp_path_factory):
+    """Return a cache built on that computer."""
+    cache = new_cache(tmp_path_factory.mktemp("flown"), side=5)
+    edit(cache, "# batch = 8", "batch = 4")
+    doit(cache, orin)
+    return cache
+
+
+def manifest(cache):
+    return json.loads((current_generation(cache) / "Manifest.json").read_bytes())
+
+
+def test_gpu_and_tensorrt_are_taken_by_themselves(flown):
+    told = manifest(flown)["host"]
+    assert (told["backend"], told["runtime"], told["arch"], told["device"]) == ("tensorrt", "10.3.0.30", "sm87", "Orin")
+
+
+def test_engine_has_the_name_and_header_of_its_host(flown):
+    (engine,) = current_generation(flown).glob("*.engine")
+    assert "_sm87_" in engine.name
+    assert engine.name.endswith("_trt10.3.0.30_fp32.engine")
+    assert engine.read_bytes()[:4] == b"ftrt"
+
+
+def test_gates_are_measured_on_the_engine_itself(flown):
+    gates = manifest(flown)["gates"]
+    assert "the engine against fp32" in gates["fidelity.cosine"]["detail"]
+    assert {gate["verdict"] for gate in gates.values()} <= {"pass", "warn"}
+
+
+def test_every_tile_was_described(flown):
+    assert manifest(flown)["artifacts"]["descriptor_index"]["vectors"] == 25
+
+
+def test_layers_and_timing_cache_are_on_record(flown):
+    (record,) = (flown / ".build/store").glob("*/*.compiled.json")
+    facts = json.loads(record.read_bytes())["facts"]
+    assert facts["layers"]["types"] == {"Everything": 1}
+    assert len(facts["timing_cache_after"]) == 64
+    assert "1 layer (1 Everything, 1 Float)" in (current_generation(flown) / "report.html").read_text()
+
+
+def test_second_build_has_nothing_to_do(flown, orin):
+    assert "IDEMPOTENT_NO_OP" in doit(flown, orin)
+
+
+def test_host_command_names_the_gpu(flown, orin):
+    told = doit(flown, orin, "host", str(flown), code=HOST)
+    assert "Orin, SM 87" in told
+    assert "this host" in told
+
+
+def test_engine_runs_in_bench_engine(flown, orin):
+    told = json.loads(doit(flown, orin, "bench-engine", str(flown), "--seconds", "0.05", code=HOST))
+    assert told["host"]["arch"] == "sm87"
+    assert [figures["batch"] for figures in told["batches"]] == [1, 4]
