@@ -106,6 +106,7 @@ BROKEN = {
     "no engine": lambda m: m._replace(engines=()),
     "date that is none": lambda m: m._replace(tiles=m.tiles._replace(oldest_capture="2024-13-01")),
     "empty flight id": lambda m: m._replace(flight=m.flight._replace(flight_id="")),
+    "engine listed twice": lambda m: m._replace(engines=(m.engines[0], m.engines[0]._replace(input=None))),
     "path outside": lambda m: m._replace(other=(m.other[0]._replace(path="../x"),)),
 }
 

@@ -376,7 +376,7 @@ def test_command_that_is_not_there_is_told(key: Path) -> None:
 
 
 def test_command_that_hangs_is_stopped(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provisioning.signing.COMMAND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("provisioning.signing.command.COMMAND_TIMEOUT_S", 0.2)
     with pytest.raises(SigningError, match="gave no answer"):
         sign(by_command(key, "import time; time.sleep(60)"), b"bytes")
 

@@ -3,7 +3,8 @@
 from provisioning.angles import BBox, Origin
 from provisioning.manifest.coverage import coverage_lines, coverage_sha256
 from provisioning.manifest.formula import manifest_hash, manifest_preimage, with_hash
-from provisioning.manifest.schema import MAX_BYTES, parse, to_bytes
+from provisioning.manifest.schema import parse, to_bytes
+from provisioning.manifest.strict_json import MAX_BYTES
 from provisioning.manifest.types import (
     SCHEMA,
     AreaPart,

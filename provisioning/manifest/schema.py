@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from operator import attrgetter
+from typing import Any
 
 from provisioning.angles import BBox, Origin
-from provisioning.errors import ManifestError
 from provisioning.manifest.checks import (
-    MAX_FILES,
     Issues,
     array,
     date,
@@ -27,6 +25,8 @@ from provisioning.manifest.checks import (
     word,
     zoom_key,
 )
+from provisioning.manifest.consistency import contradictions
+from provisioning.manifest.strict_json import load, malformed
 from provisioning.manifest.types import (
     SCHEMA,
     AreaPart,
@@ -45,8 +45,6 @@ from provisioning.manifest.types import (
     ZoomCount,
 )
 
-MAX_BYTES = 1 << 20
-MAX_ISSUES = 20
 MAX_WHOLE = 2**53 - 1
 """Largest integer that every JSON reader keeps exact."""
 
@@ -158,9 +156,9 @@ def _ordered(m: Manifest) -> Manifest:
     """Return `m` with every list in the order of the format: files by path, zoom levels and waivers ascending."""
     return m._replace(
         area=m.area._replace(zoom_levels=tuple(sorted(m.area.zoom_levels))),
-        engines=tuple(sorted(m.engines)),
-        calibration=tuple(sorted(m.calibration)),
-        other=tuple(sorted(m.other)),
+        engines=tuple(sorted(m.engines, key=attrgetter("path"))),
+        calibration=tuple(sorted(m.calibration, key=attrgetter("path"))),
+        other=tuple(sorted(m.other, key=attrgetter("path"))),
         waivers=tuple(sorted(m.waivers)),
     )
 
@@ -187,94 +185,16 @@ def parse(data: bytes) -> Manifest:
 
     Only the canonical bytes are accepted: `to_bytes(parse(data)) == data`.
     """
-    document = _json(data)
+    document = load(data)
     issues: Issues = []
     if type(document) is dict and document.get("schema") != SCHEMA:
-        raise _malformed(f"schema: {SCHEMA} expected", schema=True)
+        raise malformed(f"schema: {SCHEMA} expected", schema=True)
     manifest: Manifest = _SHAPE(document, "", issues)
     if issues:
-        raise _malformed(*issues)
-    issues = list(_contradictions(manifest))
+        raise malformed(*issues)
+    issues = list(contradictions(manifest))
     if not issues and _dump(_plain(_ordered(manifest))) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
-        raise _malformed(*issues)
+        raise malformed(*issues)
     return manifest
-
-
-def _contradictions(m: Manifest) -> list[str]:
-    """Return what no single value shows: paths that clash, boxes inside out, counts that do not add up."""
-    issues = _clashes([entry.path for entry in m.files])
-    if len(m.files) > MAX_FILES:
-        issues.append(f"artifacts: more than {MAX_FILES} files")
-    if m.area.bbox_e7.south >= m.area.bbox_e7.north or m.area.bbox_e7.west == m.area.bbox_e7.east:
-        issues.append("area.bbox_e7: the box is empty")
-    if len(set(m.area.zoom_levels)) != len(m.area.zoom_levels):
-        issues.append("area.zoom_levels: a level is there twice")
-    if m.descriptor_index.engine not in {engine.path for engine in m.engines}:
-        issues.append("artifacts.descriptor_index.engine: not a listed engine")
-    if sum(zoom.present for zoom in m.tiles.per_zoom.values()) != m.tiles.count:
-        issues.append("tiles.count: not the sum of per_zoom present")
-    if len(set(m.tiles.sources)) != len(m.tiles.sources):
-        issues.append("tiles.sources: a source is there twice")
-    return issues
-
-
-def _clashes(paths: list[str]) -> list[str]:
-    """Return paths that are the same file on a file system without case, or a file and a directory at once."""
-    folded = [path.lower() for path in paths]
-    twice = [path for path, count in Counter(folded).items() if count > 1]
-    parents = {"/".join(path.split("/")[:depth]) for path in folded for depth in range(1, path.count("/") + 1)}
-    sidecars = {path + ".sha256" for path in folded}
-    return (
-        [f"{path}: listed twice" for path in twice]
-        + [f"{path}: a file and a directory" for path in folded if path in parents or path in sidecars]
-        + [f"{path}: a file and a directory" for path in sidecars & parents]
-    )
-
-
-def _json(data: bytes) -> object:
-    """Return the document in `data`: UTF-8 without BOM, no duplicate keys, no floats, bounded size.
-
-    The depth needs no bound of its own: the schema ends at five levels, and Python's parser stops at its recursion
-    limit by an exception.
-    """
-    if len(data) > MAX_BYTES:
-        raise _malformed(f"larger than {MAX_BYTES} bytes")
-    try:
-        return json.loads(
-            data.decode("utf-8", errors="strict"),
-            object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-        )
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"not JSON: {str(error)[:200]}") from error
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return document
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 17:
-        raise ValueError("a number has too many digits")
-    return int(digits)
-
-
-def _refuse_number(number: str) -> NoReturn:
-    raise ValueError(f"{number[:20]} is no whole number")
-
-
-def _malformed(*issues: str, schema: bool = False) -> ManifestError:
-    shown = [issue if issue.isprintable() else ascii(issue) for issue in issues[:MAX_ISSUES]]
-    return ManifestError(
-        "Manifest.json is not a Manifest of this schema" if schema else "Manifest.json is malformed",
-        file="Manifest.json",
-        key="schema" if schema else None,
-        facts={f"issue {number}": issue[:200] for number, issue in enumerate(shown, 1)},
-    )
