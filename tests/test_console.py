@@ -107,6 +107,19 @@ def test_warnings_are_told_at_once_counted_and_repeated_at_the_end(capsys):
     )
 
 
+def test_a_flood_of_warnings_is_cut_short_but_counted(capsys):
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    for tile in range(5000):
+        events.warn("descriptor.failure", x=tile)
+    listener.close()
+    listener.finish(REPORT)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 20 + 1 + 20 + 1
+    assert lines[20] == "5000 warnings:"
+    assert lines[-1] == "  and 4980 more (`doit --log json` writes every one)"
+
+
 def test_outcome_is_the_last_line_of_standard_output(capsys):
     listener = console.listen("human", io.StringIO())
     listener.close()

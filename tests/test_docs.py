@@ -55,6 +55,16 @@ def test_every_error_has_an_exit_code_of_its_own_and_it_is_documented():
         assert f"| {kind.exit_code} | `{kind.__name__}`: " in page
 
 
+def test_every_kind_of_event_is_documented():
+    page = (DOCS / "reference" / "log.md").read_text()
+    kinds = set()
+    for folder in ("provisioning", "rules"):
+        for source in (ROOT / folder).rglob("*.py"):
+            kinds |= set(re.findall(r"\b(?:event|warn)\(\s*\"([a-z_.]+)\"", source.read_text()))
+    assert len(kinds) > 15
+    assert {kind for kind in kinds if f"`{kind}`" not in page} == set()
+
+
 def _anchor(heading: str) -> str:
     """The name that GitHub gives a heading."""
     kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())

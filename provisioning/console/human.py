@@ -11,7 +11,7 @@ from typing import TextIO
 
 from provisioning import events
 from provisioning.console.bar import NAME_WIDTH, progress_line
-from provisioning.console.listener import Listener, fields_of, kind_of, words
+from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
 from provisioning.outcome import BuildReport
 
 REDRAW_EVERY_S = 0.1
@@ -41,13 +41,14 @@ class HumanListener(Listener):
         self._clock = clock
         self._started: dict[str, float] = {}
         self._work: dict[str, _Work] = {}
+        self._shown: dict[str, int] = {}
         self._drawn_at = -1.0
 
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it says something to a person."""
         kind, fields = kind_of(record), fields_of(record)
         if record.levelno >= logging.WARNING:
-            self.line(f"{self._coloured('warning', 'warning:')} {words(record)}")
+            self._warn(kind, words(record))
         elif kind == events.PROGRESS:
             self._progress(
                 str(fields["task"]), int(str(fields["done"])), int(str(fields["total"])), str(fields["unit"])
@@ -77,10 +78,7 @@ class HumanListener(Listener):
         if self.live:
             self.stream.write(CLEAR_LINE)
         if self.warnings:
-            count = sum(self.warnings.values())
-            self.line(self._coloured("warning", f"{count} warning{'s' if count > 1 else ''}:"))
-            for text, times in self.warnings.items():
-                self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
+            self._repeat_warnings()
         if report.failure_reason:
             self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
         self.stream.flush()
@@ -88,6 +86,20 @@ class HumanListener(Listener):
         if may_colour(sys.stdout):
             told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
         print(told, flush=True)
+
+    def _warn(self, kind: str, text: str) -> None:
+        self._shown[kind] = self._shown.get(kind, 0) + 1
+        if self._shown[kind] <= WARNINGS_SHOWN:
+            self.line(f"{self._coloured('warning', 'warning:')} {text}")
+
+    def _repeat_warnings(self) -> None:
+        count = self.warning_count
+        self.line(self._coloured("warning", f"{count} warning{'s' if count > 1 else ''}:"))
+        for text, times in self.warnings.items():
+            self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
+        rest = count - sum(self.warnings.values())
+        if rest:
+            self.line(f"  and {rest} more (`doit --log json` writes every one)")
 
     def _task_over(self, task: str, *, failed: bool) -> None:
         elapsed_s = self._clock() - self._started.pop(task, self._clock())

@@ -37,7 +37,7 @@ class JsonListener(Listener):
     def finish(self, report: BuildReport) -> None:
         """Write the outcome with the fields of the build report and the number of warnings."""
         level = logging.ERROR if report.outcome == "FAILURE" else logging.INFO
-        fields = {**dataclasses.asdict(report), "warnings": sum(self.warnings.values())}
+        fields = {**dataclasses.asdict(report), "warnings": self.warning_count}
         self._write(time.time(), level, events.PREFIX + "outcome", report.line(), fields)
 
     def _progress_is_due(self) -> bool:

@@ -33,6 +33,10 @@ def _value(value: object) -> str:
     return str(value)
 
 
+WARNINGS_SHOWN = 20
+"""Warnings that a person is shown, of one kind while they come and in all at the end; the JSON log has every one."""
+
+
 class Listener(logging.Handler):
     """A handler on the event log; `open` and `close` may each be called once."""
 
@@ -42,6 +46,7 @@ class Listener(logging.Handler):
         super().__init__(logging.DEBUG)
         self.stream = stream
         self.warnings: dict[str, int] = {}
+        self.warning_count = 0
         self._level_before = events.LOGGER.level
 
     def open(self) -> None:
@@ -59,9 +64,13 @@ class Listener(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, and keep it if it is a warning."""
         if record.levelno >= logging.WARNING:
-            text = words(record)
-            self.warnings[text] = self.warnings.get(text, 0) + 1
+            self._count(words(record))
         self.show(record)
+
+    def _count(self, text: str) -> None:
+        self.warning_count += 1
+        if text in self.warnings or len(self.warnings) < WARNINGS_SHOWN:
+            self.warnings[text] = self.warnings.get(text, 0) + 1
 
     def show(self, record: logging.LogRecord) -> None:
         """Show one record."""
