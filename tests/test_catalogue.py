@@ -14,7 +14,7 @@ import pytest
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError
-from provisioning.tiles import catalogue, corpus_table, iter_tiles, last_corpus, scan
+from provisioning.tiles import catalogue, corpus_table, directories, iter_tiles, last_corpus, scan
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -68,6 +68,38 @@ def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monke
     monkeypatch.setattr("provisioning.tiles.judging.judge", lambda *_, **__: pytest.fail("judged"))
     assert settled_scan(asked).changed == 0
     assert sorted(read) == sorted(tiles)
+
+
+@pytest.mark.parametrize("pattern", ["{z}/{x}/{y}", "{z}_{x}_{y}"])
+def test_a_large_directory_is_looked_at_by_several_processes_with_the_same_result(
+    tmp_path, tiles, read, pattern, monkeypatch
+):
+    monkeypatch.setattr(directories, "MANY_TILES", 1)
+    store = write_xyz(tmp_path / "sät\n", tiles, pattern=pattern)
+    asked = flight(tmp_path, TileSource(path=store, name="sat", pattern=pattern), bbox=bbox_of(tiles))
+    settled_scan(asked)
+    read.clear()
+    monkeypatch.setattr(directories, "_listed", lambda *_: pytest.fail("looked at here"))
+    assert settled_scan(asked).changed == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(directories, "MANY_TILES", 1)
+    write_xyz(store, {next(iter(tiles)): image(888)}, pattern=pattern)
+    os.unlink(store / (pattern.format(z=Z, x=X + 3, y=Y) + ".png"))
+    corpus = settled_scan(asked)
+    assert (corpus.added, corpus.removed, corpus.changed) == (0, 1, 1)
+
+
+def test_a_folder_that_is_mostly_outside_the_area_is_fingerprinted_by_its_tiles(tmp_path, read):
+    column = block(1, 40)
+    store = write_xyz(tmp_path / "sat", column)
+    asked = flight(tmp_path, store, bbox=bbox_of(block(1, 5)))
+    settled_scan(asked)
+    write_xyz(store, {(Z, X, Y + 30): image(777)})
+    read.clear()
+    assert settled_scan(asked).changed == 0
+    assert read == []
+    write_xyz(store, {(Z, X, Y + 3): image(778)})
+    assert settled_scan(asked).changed == 1
 
 
 @pytest.mark.parametrize("mode", ["stat", "dirs", "full"])

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from provisioning.errors import TileError
+from provisioning.tiles import fingerprint
 from provisioning.tiles.cover import Cover
+from provisioning.tiles.fingerprint import Listing
 from provisioning.tiles.judging import Court, Suspect
 from provisioning.tiles.source import RACY_NS, file_stamp
 from provisioning.tiles.writer import Writer
-from provisioning.tiles.xyz import Folder, Layout, Listing, is_settled, list_folder, listing_digest
+from provisioning.tiles.xyz import Folder, Layout, is_settled
 
 Address = tuple[int, int, int]
 Entry = tuple[str, tuple[str, int, int, int, int, int]]
 """Suffix of a tile's file name, and its row of the folder's listing."""
+
+
+WHOLE, PART = b"w", b"p"
+"""Form of a folder's fingerprint: of all its files, or, where most are not of the area, of its tiles alone."""
+MANY_TILES = 50_000
+"""From here on looking in several processes saves more than starting them costs."""
 
 
 class DirectoryUpdate(NamedTuple):
@@ -37,26 +45,42 @@ class DirectoryUpdate(NamedTuple):
         select = "SELECT path, stamp, listing FROM folder WHERE source = ?"
         known = {path: (stamp, digest) for path, stamp, digest in self.writer.db.execute(select, (self.writer.source,))}
         try:
-            for folder in self.layout.folders(self.cover):
-                self._visit(folder, *known.pop(folder.path, ("", None)))
+            folders = list(self.layout.folders(self.cover))
+            seen = self._seen_ahead(folders, known)
+            for folder in folders:
+                self._visit(folder, *known.pop(folder.path, ("", None)), seen.get(folder.path))
             for path in known:
                 self._forget(path)
         finally:
             self.writer.flush()
 
-    def _visit(self, folder: Folder, stamp: str, digest: bytes | None) -> None:
-        path = self.layout.root / folder.path
+    def _seen_ahead(self, folders: list[Folder], known: Mapping[str, tuple[str, bytes | None]]) -> dict[str, bytes]:
+        """Return what many folders look like now, where that alone decides whether one is visited."""
+        if self.mode != "stat" or not hasattr(os, "memfd_create"):
+            return {}
+        (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
+        paths = [f.path for f in folders if (known.get(f.path, ("", None))[1] or b"")[:1] == WHOLE]
+        if (tiles or 0) < MANY_TILES or not paths:
+            return {}
+        places = {os.path.join(self.layout.root, path): path for path in paths}
+        return {places[path]: WHOLE + seen for path, seen in fingerprint.ahead(list(places)).items()}
+
+    def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> None:
+        path = os.path.join(self.layout.root, folder.path)
         now = file_stamp(path, now_ns=self.now_ns)
         if self.mode == "dirs" and now and stamp == now:
             return
-        listing = list_folder(path, self.layout.tile_of(folder, self.cover))
-        found = listing_digest(listing)
-        if found != digest or self.mode == "full":
-            self._update(folder, listing)
-            settled = is_settled(listing, now_ns=self.now_ns)
-            self.writer.folder(folder.path, stamp=now if settled else "", listing=found if settled else None)
-        elif stamp != now:
-            self.writer.folder(folder.path, stamp=now, listing=found)
+        if seen is None or seen != digest:
+            tile_of = self.layout.tile_of(folder, self.cover)
+            form, listing = _listed(path, tile_of)
+            seen = form + fingerprint.digest(listing)
+            if seen != digest or self.mode == "full":
+                self._update(folder, [row for row in listing if tile_of(row[0])])
+                settled = is_settled(listing, now_ns=self.now_ns)
+                self.writer.folder(folder.path, stamp=now if settled else "", listing=seen if settled else None)
+                return
+        if stamp != now:
+            self.writer.folder(folder.path, stamp=now, listing=seen)
 
     def _update(self, folder: Folder, listing: Listing) -> None:
         tiles = self._addressed(folder, listing)
@@ -109,3 +133,17 @@ class DirectoryUpdate(NamedTuple):
         if fixed is not None and not os.path.isdir(self.layout.root / path):
             self.writer.remove(at for at in self._catalogued(fixed) if self.cover.holds(*at))
         self.writer.without_folder(path)
+
+
+def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing]:
+    """Return a folder's files: all of them, or its tiles alone where they are the smaller half."""
+    try:
+        names = os.listdir(path)
+        kept = [name for name in names if tile_of(name)]
+        if len(names) <= 2 * len(kept):
+            return WHOLE, fingerprint.look(path, names)
+        return PART, fingerprint.look(path, kept)
+    except OSError as error:
+        raise TileError(
+            f"tile directory cannot be read: {error.strerror}", file=path, next_step="check its owner and mode"
+        ) from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import marshal
 import os
 import re
 import stat
@@ -16,14 +14,12 @@ from typing import NamedTuple
 from provisioning.config import TileSource
 from provisioning.errors import TileError
 from provisioning.tiles.cover import Cover, Rows, count
+from provisioning.tiles.fingerprint import Listing
 from provisioning.tiles.source import MOST_TILE_BYTES, RACY_NS
 
 NUMBER = "(0|[1-9][0-9]{0,8})"
 MOST_ROWS = 1 << 16
 """Rows of a column looked up by name; beyond them names are parsed one by one, to bound memory."""
-
-Listing = list[tuple[str, int, int, int, int, int]]
-"""Name, mode, size, mtime_ns, ctime_ns, inode of each file."""
 
 
 class Folder(NamedTuple):
@@ -159,35 +155,6 @@ def names_in(path: Path) -> list[str]:
         raise TileError(
             f"tile directory cannot be read: {error.strerror}", file=path, next_step="check its owner and mode"
         ) from error
-
-
-def list_folder(path: Path, tile_of: Callable[[str], object]) -> Listing:
-    """Return name and stat of every file in `path` that `tile_of` takes for a tile; links are followed.
-
-    A link that leads nowhere is listed with mode 0, so that it is reported; a file gone meanwhile is not listed.
-    """
-    found: Listing = []
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        look = os.stat
-        for name in os.listdir(fd):
-            if tile_of(name) is None:
-                continue
-            try:
-                s = look(name, dir_fd=fd)
-            except OSError as error:
-                if error.errno != errno.ENOENT or os.path.islink(path / name):
-                    found.append((name, 0, 0, 0, 0, 0))
-                continue
-            found.append((name, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
-    finally:
-        os.close(fd)
-    return found
-
-
-def listing_digest(listing: Listing) -> bytes:
-    """Return 16 bytes that differ when any name or stat does (or but their order, which costs a second look)."""
-    return hashlib.blake2b(marshal.dumps(listing, 2), digest_size=16).digest()
 
 
 def is_settled(listing: Listing, *, now_ns: int) -> bool:
