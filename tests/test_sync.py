@@ -256,7 +256,7 @@ def test_what_goes_to_the_other_shell_is_quoted():
         GREETING + b'{"sizes": [true, 65, 64]}\n' + bytes(200),
         GREETING + b'{"sizes": [100, 65, 64]}\n' + bytes(20),
         GREETING + b"[]\n",
-        GREETING + b"{" * 100_000 + b"\n",
+        GREETING + b"[" * 100_000 + b"\n",
         GREETING + b"x" * (3 << 20),
     ],
 )

@@ -50,7 +50,7 @@ def read_line(stream: IO[bytes]) -> dict[str, object]:
         )
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeliveryError("the other end does not speak flightcache-sync/1", facts={"said": line[:200]}) from error
     if not isinstance(value, dict):
         raise DeliveryError("the other end does not speak flightcache-sync/1", facts={"said": line[:200]})

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure on photos with known positions how often a cache knows the place",
     "bundle": "write the current generation as one file",
     "install": "make a bundle the current generation of this vehicle",
+    "fleet": "build and send the caches of several vehicles from one request",
     "sync": "send the current generation to a vehicle or a drive, only what it lacks",
     "tiles": "count the tiles of the area by zoom and source: bytes, gaps, ages",
     "init": "write flight.toml and the doit files of a new cache directory",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from provisioning.bundle.pack import bundle_name
 from provisioning.bundle.sync import (
-    Destination,
     Sent,
     copy_bundle,
     parse_destination,
@@ -50,29 +49,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify here, send, wait for the verdict there, and say how many bytes went over."""
-    to = parse_destination(args.target)
-    keys = trusted_keys(args.public_key, args.cache)
-    with verified(args.cache, keys) as (verdict, documents):
-        if to.host or args.via:
-            sent = sync_over(_command(args, to), verdict, documents)
-        elif _carries_caches(Path(to.path)):
-            sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(keys)), keep=args.keep)
-        else:
-            output = Path(to.path) / bundle_name(verdict.require())
-            copied = copy_bundle(verdict, documents, output, trust=trusting(signed_by(keys), Path(to.path)))
-            written = f"{copied.bytes:,} bytes written and read back" if copied else "this generation is there already"
-            print(f"{output}: {written}")
-            return 0
-    print(_told(args.target, sent))
+    told = sync_vehicle(
+        args.target,
+        args.cache,
+        program=args.remote,
+        shell=args.via,
+        remote_key=args.remote_key,
+        keys=args.public_key,
+        keep=args.keep,
+    )
+    print(told)
     return 0
 
 
-def _command(args: argparse.Namespace, to: Destination) -> tuple[str, ...]:
-    options = {"--keep": str(args.keep)}
-    if args.remote_key:
-        options["--public-key"] = args.remote_key
-    shell = shlex.split(args.via) if args.via else None
-    return remote_command(to, shell=shell, program=args.remote, options=options)
+def sync_vehicle(
+    target: str,
+    cache: Path,
+    *,
+    program: str = "flightcache",
+    shell: str | None = None,
+    remote_key: str | None = None,
+    keys: list[Path] | None = None,
+    keep: int = 1,
+) -> str:
+    """Send the current generation of `cache` to `target` and return what to tell a person about it."""
+    to, trusted = parse_destination(target), trusted_keys(keys, cache)
+    with verified(cache, trusted) as (verdict, documents):
+        if to.host or shell:
+            options = {"--keep": str(keep), **({"--public-key": remote_key} if remote_key else {})}
+            words = shlex.split(shell) if shell else None
+            command = remote_command(to, shell=words, program=program, options=options)
+            return _told(target, sync_over(command, verdict, documents))
+        if _carries_caches(Path(to.path)):
+            sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(trusted)), keep=keep)
+            return _told(target, sent)
+        output = Path(to.path) / bundle_name(verdict.require())
+        copied = copy_bundle(verdict, documents, output, trust=trusting(signed_by(trusted), Path(to.path)))
+        return f"{output}: {f'{copied.bytes:,} bytes written and read back' if copied else 'is there already'}"
 
 
 def _carries_caches(path: Path) -> bool:

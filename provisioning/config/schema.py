@@ -167,6 +167,10 @@ class Engine:
         "auto", "auto: tensorrt where it imports and a GPU answers, else onnxruntime"
     )
     host: dict[str, str] = setting(dict, 'target other than this machine, for backends that cross-compile: {sm = "86"}')
+    command: tuple[str, ...] = setting(
+        (),
+        "instead of compiling here: command that compiles on the target, whose whole tuple is `host`; written by fleet",
+    )
     batch: int = setting(8, "tiles per network call", low=1, high=1024)
     workspace_mb: int = setting(1024, "tensorrt builder workspace limit, MiB", low=1)
     timeout_s: int = setting(7200, "longest time for one compile, second", low=1)

@@ -10,6 +10,7 @@ from provisioning.engines.onnx_network import OnnxNetwork
 from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
+from provisioning.engines.there import There, compile_there
 from provisioning.engines.trt import TensorRT
 from provisioning.engines.typed import Images, make_typed, typed_facts
 
@@ -29,9 +30,11 @@ __all__ = [
     "OnnxRuntime",
     "Profile",
     "TensorRT",
+    "There",
     "batch_invariance",
     "batch_profile",
     "compile_engine",
+    "compile_there",
     "compiled_path",
     "engine_facts",
     "engine_name",

@@ -7,10 +7,11 @@ import importlib.util
 
 from provisioning import events
 from provisioning.config import Engine
-from provisioning.engines.host import THIS_MACHINE, Machine, l4t_release
+from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, l4t_release
 from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.plan import MAGICS
 from provisioning.engines.spec import Backend
+from provisioning.engines.there import There
 from provisioning.engines.trt import TensorRT
 from provisioning.errors import EngineError
 
@@ -20,6 +21,8 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
 
     EngineError if `engine.host` names another computer and the backend cannot compile for one.
     """
+    if engine.command:
+        return There(_whole_tuple(engine))
     name = _auto(machine) if engine.backend == "auto" else engine.backend
     if name == "tensorrt_rtx":
         return TensorRT("tensorrt_rtx", machine, target=dict(engine.host))
@@ -31,6 +34,18 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
             next_step='run flightcache on the target, or set engine.backend = "tensorrt_rtx" if the target runs that',
         )
     return TensorRT("tensorrt", machine) if name == "tensorrt" else OnnxRuntime(machine)
+
+
+def _whole_tuple(engine: Engine) -> HostTuple:
+    """Return the host tuple of the computer that `engine.command` reaches."""
+    if set(engine.host) != set(HostTuple._fields):
+        raise EngineError(
+            "engine.command needs the whole host tuple of its target",
+            key="engine.host",
+            facts={"needed": ", ".join(HostTuple._fields)},
+            next_step="let `flightcache fleet` write it, or copy it from `flightcache host --json` there",
+        )
+    return HostTuple(**engine.host)
 
 
 _WHY = {

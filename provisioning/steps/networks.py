@@ -53,7 +53,11 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
     try:
         with making(network.engine) as output:
             log = flight.build_dir / "log" / f"engine-{network.name}.log"
-            compiled = engines.compile_engine(spec, output, log=log)
+            compiled = (
+                engines.compile_there(flight.engine.command, spec, output, log=log)
+                if flight.engine.command
+                else engines.compile_engine(spec, output, log=log)
+            )
             write_durably(engines.compiled_path(network.engine.path), compiled.to_json().encode())
     except Error as error:
         events.event("engine.failure", model=network.name, reason=error.what)

@@ -1,0 +1,208 @@
+"""A fleet: one request and one scan, each vehicle's own generation, its engine compiled where it will fly."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioning.cli import fleet as fleet_command
+from provisioning.cli import main
+from provisioning.config.parse import read_flight
+from provisioning.engines.there import GREETING, serve
+from provisioning.errors import ConfigError, EngineError
+from provisioning.fleet import Vehicle, derive, read_fleet
+from provisioning.signing import load_public_key
+from provisioning.verify import verify
+from tests import building
+from tests.delivery import trust_anything_by
+
+REPOSITORY = Path(__file__).parents[1]
+PROGRAM = f"{shlex.quote(sys.executable)} -m provisioning.cli"
+
+
+@pytest.fixture(autouse=True)
+def _repository_on_the_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+def wrapper(folder: Path) -> Path:
+    """A stand-in for ssh: notes every command line it is given, then runs it in a directory of its own."""
+    script = folder / "reach.sh"
+    (folder / "vehicle").mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\necho "$1" >> "{folder}/asked"\ncd "{folder}/vehicle" && exec sh -c "$1"\n')
+    script.chmod(0o755)
+    return script
+
+
+def write_fleet(file: Path, **vehicles: dict[str, str]) -> Path:
+    tables = [
+        "\n".join(
+            ["[[vehicle]]", f'name = "{name}"', *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        )
+        for name, table in vehicles.items()
+    ]
+    file.write_text("\n\n".join(tables) + "\n")
+    return file
+
+
+def counter(target: Path, key: Path, **expected: str) -> int:
+    with verify(target, trust_anything_by(load_public_key(key))._replace(**expected)) as verdict:
+        return verdict.require().build.counter
+
+
+def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles(tmp_path, capsys):
+    cache, key = building.new_cache(tmp_path, side=3), tmp_path / "key.pub.pem"
+    there = {"command": str(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
+    fleet = write_fleet(
+        cache / "FLEET.toml",
+        one={**there, "aircraft": "AC-1", "target": str(tmp_path / "flash-1")},
+        two={**there, "aircraft": "AC-2", "flight": "F-9", "target": str(tmp_path / "flash-2")},
+        here={"aircraft": "AC-3", "target": str(tmp_path / "flash-3")},
+    )
+    assert main(["fleet", str(fleet)]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out.splitlines()
+    assert "1 engines compiled, 9 descriptors computed" in told[0]
+    assert "1 engines compiled, 0 descriptors computed" in told[1]
+    assert "0 descriptors computed" in told[2]
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert sum("fleet --compile" in line for line in asked) == 2
+    assert sum("install --stream" in line for line in asked) == 2
+    assert counter(tmp_path / "flash-1", key, aircraft_id="AC-1", flight_id="F-1") == 1
+    assert counter(tmp_path / "flash-2", key, aircraft_id="AC-2", flight_id="F-9") == 1
+    assert counter(tmp_path / "flash-3", key, aircraft_id="AC-3") == 1
+    with verify(tmp_path / "flash-1", trust_anything_by(load_public_key(key))._replace(aircraft_id="AC-2")) as verdict:
+        assert not verdict.passed
+
+
+def test_a_second_run_compiles_and_computes_nothing(tmp_path, capsys):
+    cache = building.new_cache(tmp_path, side=2)
+    there = {"command": str(wrapper(tmp_path)), "program": PROGRAM}
+    fleet = write_fleet(cache / "FLEET.toml", one={**there, "aircraft": "AC-1"})
+    assert main(["fleet", str(fleet)]) == 0
+    (tmp_path / "asked").unlink()
+    capsys.readouterr()
+    assert main(["fleet", str(fleet)]) == 0
+    assert "IDEMPOTENT_NO_OP, 0 engines compiled, 0 descriptors computed" in capsys.readouterr().out
+    assert "--compile" not in (tmp_path / "asked").read_text()
+
+
+def test_a_vehicle_that_cannot_be_reached_does_not_stop_the_others(tmp_path, capsys):
+    cache, key = building.new_cache(tmp_path, side=2), tmp_path / "key.pub.pem"
+    fleet = write_fleet(
+        cache / "FLEET.toml",
+        lost={"command": "false"},
+        good={"target": str(tmp_path / "flash")},
+    )
+    assert main(["fleet", str(fleet)]) == EngineError.exit_code
+    assert "lost does not say what computer it is" in capsys.readouterr().err
+    assert counter(tmp_path / "flash", key) == 1
+
+
+def test_only_the_vehicles_named_are_built(tmp_path, capsys):
+    cache = building.new_cache(tmp_path, side=2)
+    fleet = write_fleet(cache / "FLEET.toml", one={}, two={})
+    assert main(["fleet", str(fleet), "--only", "two"]) == 0
+    assert capsys.readouterr().out.startswith("two: SUCCESS")
+    assert not (cache / "vehicles/one").exists()
+
+
+def test_the_derived_request_is_the_common_one_with_another_identity(tmp_path):
+    cache = building.new_cache(tmp_path, side=2)
+    building.edit(cache, "# rotations = 1", "rotations = 2")
+    with (cache / "flight.toml").open("a") as file:
+        file.write("\n[sector.urban]\nmax_age_days = 30\n")
+    fleet = read_fleet(write_fleet(cache / "FLEET.toml", one={"aircraft": "AC-1"}))
+    host = {"backend": "tensorrt", "runtime": "10.3.0.30", "arch": "sm87", "device": "Orin", "platform": "l4t36.4.3"}
+    derived = read_flight(derive(fleet, fleet.vehicles[0], host=host, command=("ssh", "x y"), others={}))
+    common = read_flight(cache)
+    assert (derived.flight.aircraft, derived.flight.id) == ("AC-1", common.flight.id)
+    assert (dict(derived.engine.host), derived.engine.command) == (host, ("ssh", "x y"))
+    assert derived.descriptors.store == cache / ".build/descriptors"
+    for part in ("area", "tiles", "backbone", "index", "calibration", "gates", "sector", "signing", "publish"):
+        assert getattr(derived, part) == getattr(common, part), part
+
+
+@pytest.mark.parametrize(
+    ("text", "issue"),
+    [
+        ("", "name"),
+        ("[[vehicle]]\nname = 'a/b'", "letters"),
+        ("[[vehicle]]\nname = '../x'", "letters"),
+        ("[[vehicle]]\nname = 'a'\n[[vehicle]]\nname = 'a'", "twice"),
+        ("[[vehicle]]\nname = 'a'\ncolour = 'red'", "colour: unknown key"),
+        ("[[vehicle]]\nname = 'a'\nflight = 7", "text expected"),
+        ("speed = 1\n[[vehicle]]\nname = 'a'", "speed: unknown key"),
+    ],
+)
+def test_mistakes_in_a_fleet_are_named(tmp_path, text, issue):
+    (tmp_path / "FLEET.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_fleet(tmp_path / "FLEET.toml")
+    assert issue in str(caught.value)
+
+
+def test_words_for_a_vehicle_are_quoted_once():
+    vehicle = Vehicle(name="a", command="ssh -p 22 h", program="env A='x y' flightcache")
+    assert fleet_command.reach(vehicle, "host", "--json")[:4] == ("ssh", "-p", "22", "h")
+    assert shlex.split(fleet_command.reach(vehicle, "host")[-1]) == ["env", "A=x y", "flightcache", "host"]
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\n", GREETING.encode() + b"{}\n", GREETING.encode() + b"[" * 9999]
+)
+def test_a_vehicle_refuses_nonsense(said):
+    answers = io.BytesIO()
+    with pytest.raises(EngineError):
+        serve(io.BytesIO(said), answers)
+    assert "error" in json.loads(answers.getvalue())
+
+
+def request_for(host: dict[str, str], onnx: bytes = b"onnx", sha256: str | None = None) -> bytes:
+    import hashlib
+
+    spec = {
+        "model": "m", "onnx": "/etc/passwd", "host": host, "precision": "fp32", "profile": {"min": 1, "opt": 1, "max": 1},
+        "workspace_mb": 1, "timeout_s": 5, "state": "/", "timing_cache": True, "custom_ops": None,
+    }  # fmt: skip
+    digest = sha256 or hashlib.sha256(onnx).hexdigest()
+    head = {"spec": spec, "onnx_bytes": len(onnx), "onnx_sha256": digest}
+    return (GREETING + json.dumps(head) + "\n").encode() + onnx
+
+
+def test_a_vehicle_refuses_to_compile_for_another_host():
+    host = {"backend": "onnxruntime", "runtime": "0.1", "arch": "x86_64", "device": "avx2", "platform": "linux"}
+    with pytest.raises(EngineError, match="another host"):
+        serve(io.BytesIO(request_for(host)), io.BytesIO())
+
+
+def test_a_vehicle_refuses_a_network_that_arrived_damaged():
+    host = {"backend": "onnxruntime", "runtime": "0.1", "arch": "x86_64", "device": "avx2", "platform": "linux"}
+    with pytest.raises(EngineError, match="damaged"):
+        serve(io.BytesIO(request_for(host, sha256="0" * 64)), io.BytesIO())
+
+
+def test_an_engine_that_arrives_changed_is_refused(tmp_path, capsys):
+    cache = building.new_cache(tmp_path, side=2)
+    reach = wrapper(tmp_path)
+    reach.write_text(
+        '#!/bin/sh\ncase "$1" in *--compile*) sh -c "$1" | sed "s/Conv/Conw/" ;; *) exec sh -c "$1" ;; esac\n'
+    )
+    fleet = write_fleet(cache / "FLEET.toml", one={"command": str(reach), "program": PROGRAM})
+    assert main(["fleet", str(fleet)]) != 0
+    assert "another engine arrived" in capsys.readouterr().err
+    assert not os.path.lexists(cache / "vehicles/one/current")
+
+
+def test_the_serving_end_needs_no_cache_and_writes_nothing_where_it_runs(tmp_path):
+    done = subprocess.run(
+        [*shlex.split(PROGRAM), "fleet", "--compile"], input=b"nonsense", capture_output=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == EngineError.exit_code
+    assert list(tmp_path.iterdir()) == []
