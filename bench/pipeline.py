@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,23 +143,40 @@ def engine_of(scratch: Path, name: str) -> bytes:
     return (scratch / f"{name}.network.onnx").read_bytes()
 
 
-def in_threads(threads: int, work: Callable[[int], int]) -> float:
-    """Run `work(n)` in each thread and return the sum of what it returns per second."""
+class Cost(NamedTuple):
+    """Tiles per second on the wall, and CPU microseconds for one tile."""
+
+    rate: float
+    cpu_us: float
+
+
+@contextmanager
+def cost_of(found: list[Cost], count: Callable[[], int]) -> Iterator[None]:
+    """Add the cost of the block, which did `count()` tiles, to `found`."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    tiles = count()
+    found.append(Cost(tiles / (time.perf_counter() - wall), 1e6 * (time.process_time() - cpu) / tiles))
+
+
+def in_threads(threads: int, work: Callable[[int], int]) -> Cost:
+    """Run `work(n)` in each thread and return the cost of the sum of what it returns."""
     done = [0] * threads
 
     def run(n: int) -> None:
         done[n] = work(n)
 
     crew = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
-    started = time.perf_counter()
-    for thread in crew:
-        thread.start()
-    for thread in crew:
-        thread.join()
-    return sum(done) / (time.perf_counter() - started)
+    found: list[Cost] = []
+    with cost_of(found, lambda: sum(done)):
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+    return found[0]
 
 
-def bare_network(network: Network, images: np.ndarray, threads: int, seconds: float) -> float:
+def bare_network(network: Network, images: np.ndarray, threads: int, seconds: float) -> Cost:
     def work(_: int) -> int:
         own, count, until = network.clone(), 0, time.perf_counter() + seconds
         while time.perf_counter() < until:
@@ -169,7 +187,7 @@ def bare_network(network: Network, images: np.ndarray, threads: int, seconds: fl
     return in_threads(threads, work)
 
 
-def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> float:
+def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> Cost:
     with open_reader(flight) as reader:
         sight = Sight(reader.read, (0,), size, "resize", 1 << 22)
 
@@ -183,42 +201,53 @@ def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int],
 
 
 class Rates(NamedTuple):
-    """Tiles per second, the best of several rounds."""
+    """The best of several rounds, of wall and of CPU each by itself."""
 
-    model: str
-    network: float
-    decode: float
-    whole: float
+    network: Cost
+    decode: Cost
+    whole: Cost
 
     @property
-    def possible(self) -> float:
-        return 1 / (1 / self.network + 1 / self.decode)
+    def possible(self) -> Cost:
+        return Cost(1 / (1 / self.network.rate + 1 / self.decode.rate), self.network.cpu_us + self.decode.cpu_us)
+
+    @property
+    def cells(self) -> str:
+        """Return the cells of one row of the table."""
+        costs = (self.network, self.decode, self.possible, self.whole)
+        figures = " | ".join(f"{cost.rate:.0f} ({cost.cpu_us:.0f})" for cost in costs)
+        wall, cpu = self.whole.rate / self.possible.rate, self.possible.cpu_us / self.whole.cpu_us
+        return f"{figures} | {wall:.2f} | {cpu:.2f}"
 
 
-def throughput(flight: Flight, name: str, engine: bytes, *, threads: int, rounds: int) -> Rates:
+def throughput(flight: Flight, engine: bytes, *, threads: int, rounds: int) -> Rates:
     """Measure the parts and the whole alternately."""
     tiles, network = list(iter_tiles(flight)), OnnxRuntime().load(engine)
     with open_reader(flight) as reader:
         images = np.stack(
             [Sight(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
         )
-    best = [0.0, 0.0, 0.0]
+    rounds_of: list[tuple[Cost, ...]] = []
     for n in range(rounds):
         shutil.rmtree(store_path(flight), ignore_errors=True)
-        parts = (
-            bare_network(network, images, threads, 3),
-            decode_and_fit(flight, tiles, network.size, threads),
-            _whole(flight, engine, len(tiles), n),
+        rounds_of.append(
+            (
+                bare_network(network, images, threads, 3),
+                decode_and_fit(flight, tiles, network.size, threads),
+                _whole(flight, engine, len(tiles), n),
+            )
         )
-        best = [max(pair) for pair in zip(best, parts, strict=True)]
-    return Rates(name, *best)
+    return Rates(
+        *(Cost(max(c.rate for c in part), min(c.cpu_us for c in part)) for part in zip(*rounds_of, strict=True))
+    )
 
 
-def _whole(flight: Flight, engine: bytes, count: int, n: int) -> float:
-    started = time.perf_counter()
-    done = describe(flight, engine=engine, backend=OnnxRuntime(), keys=[sha256_bytes(b"%d" % n)])
+def _whole(flight: Flight, engine: bytes, count: int, n: int) -> Cost:
+    found: list[Cost] = []
+    with cost_of(found, lambda: count):
+        done = describe(flight, engine=engine, backend=OnnxRuntime(), keys=[sha256_bytes(b"%d" % n)])
     assert done.computed == count
-    return count / (time.perf_counter() - started)
+    return found[0]
 
 
 class Device:
@@ -304,37 +333,45 @@ def resident(scratch: Path, count: int, threads: int) -> tuple[float, float]:
 def lines(options: argparse.Namespace) -> Iterator[str]:
     """Yield the section of the results, measuring as it goes."""
     scratch, threads = options.scratch, options.threads
-    root = scratch / "tree"
-    write_tiles(root / "tiles", 0, options.tiles, 256)
-    flight = flight_of(root, threads)
-    yield f"{options.tiles} JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds."
+    flights = {}
+    for name, count in (("gist-color", options.tiles), ("resnet18", options.tiles // 8)):
+        write_tiles(scratch / name / "tiles", 0, count, 256)
+        flights[name] = flight_of(scratch / name, threads)
+    yield f"JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds. Tiles per second, in"
+    yield "brackets CPU microseconds for one tile; the last column hangs less on what else the machine does."
     yield ""
-    yield "| model | bare network /s | decode and fit /s | possible /s | pipeline with store /s | of possible |"
-    yield "|---|---|---|---|---|---|"
+    yield "| model | tiles | bare network | decode and fit | possible | pipeline with store | of possible, wall | CPU |"
+    yield "|---|---|---|---|---|---|---|---|"
     rates = {}
-    for name in ("gist-color", "resnet18"):
-        rates[name] = r = throughput(flight, name, engine_of(scratch, name), threads=threads, rounds=options.rounds)
-        figures = " | ".join(f"{rate:.0f}" for rate in (r.network, r.decode, r.possible, r.whole))
-        yield f"| {name} | {figures} | {r.whole / r.possible:.2f} |"
+    for name, flight in flights.items():
+        rates[name] = throughput(flight, engine_of(scratch, name), threads=threads, rounds=options.rounds)
+        yield f"| {name} | {len(list(iter_tiles(flight)))} | {rates[name].cells} |"
     yield ""
-    yield "| simulated GPU /s | pipeline /s | of the device |"
-    yield "|---|---|---|"
-    for rate in (500, 1000, 2500):
-        got = max(simulated_gpu(flight, rate, threads) for _ in range(2))
-        yield f"| {rate} | {got:.0f} | {got / rate:.2f} |"
+    yield from gpu_lines(flights["gist-color"], threads)
     yield ""
-    new, seconds = one_percent(flight, root / "tiles", engine_of(scratch, "resnet18"), options.tiles, 256)
-    alone = new / rates["resnet18"].network
-    yield (
-        f"1 % new tiles ({new} of {options.tiles}, ResNet-18-sized): {seconds:.2f} s, "
-        f"their bare inference {alone:.2f} s; describing all took {options.tiles / rates['resnet18'].whole:.1f} s."
-    )
+    yield from delta_lines(flights["gist-color"], scratch, options.tiles, rates["resnet18"])
     yield ""
     yield "| tiles | largest anonymous RSS, MiB | largest RSS, MiB |"
     yield "|---|---|---|"
     for count in options.rss:
         anonymous, whole = resident(scratch, count, threads)
         yield f"| {count} | {anonymous:.0f} | {whole:.0f} |"
+
+
+def gpu_lines(flight: Flight, threads: int) -> Iterator[str]:
+    yield "| simulated GPU, tiles/s | pipeline | of the device |"
+    yield "|---|---|---|"
+    for rate in (500, 1000, 2500):
+        got = max(simulated_gpu(flight, rate, threads) for _ in range(2))
+        yield f"| {rate} | {got:.0f} | {got / rate:.2f} |"
+
+
+def delta_lines(flight: Flight, scratch: Path, count: int, rates: Rates) -> Iterator[str]:
+    new, seconds = one_percent(flight, flight.root / "tiles", engine_of(scratch, "resnet18"), count, 256)
+    yield (
+        f"1 % new tiles ({new} of {count}, ResNet-18-sized): {seconds:.2f} s, of it {new / rates.network.rate:.2f} s bare "
+        f"inference; describing all of them would take {count / rates.whole.rate:.0f} s."
+    )
 
 
 def machine() -> str:
@@ -359,10 +396,10 @@ def write_section(path: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, required=True)
-    parser.add_argument("--tiles", type=int, default=1200)
+    parser.add_argument("--tiles", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rss", type=int, nargs="*", default=[10_000, 50_000])
+    parser.add_argument("--rss", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     shutil.rmtree(options.scratch, ignore_errors=True)
