@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from provisioning.publish import current_generation
 from tests.building import edit, new_cache
+from tests.processes import gone
 
 VENDOR = Path(__file__).parent / "vendor"
 DOIT = "import sys; from doit.__main__ import main; main()"
@@ -85,6 +88,31 @@ def test_layers_and_timing_cache_are_on_record(flown):
 
 def test_second_build_has_nothing_to_do(flown, orin):
     assert "IDEMPOTENT_NO_OP" in doit(flown, orin)
+
+
+@pytest.mark.parametrize(("order", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_build_told_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_path, order, code):
+    cache = tmp_path / "cache"
+    subprocess.run(["cp", "-a", flown, cache], check=True)
+    edit(cache, "# workspace_mb = 1024", "workspace_mb = 777")
+    pid_file = tmp_path / "compiling"
+    slow = {**orin, "FLIGHTCACHE_TEST_COMPILES_SLOWLY": str(pid_file)}
+    build = subprocess.Popen(
+        [sys.executable, "-c", DOIT], cwd=cache, env=slow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        end = time.monotonic() + 30
+        while not pid_file.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        compiling, told = int(pid_file.read_text()), time.monotonic()
+        build.send_signal(order)
+        build.communicate(timeout=10)
+        assert gone(compiling, within_s=5 - (time.monotonic() - told))
+        assert build.returncode == code
+    finally:
+        build.kill()
+        build.wait()
+    assert "SUCCESS" in doit(cache, orin)
 
 
 def test_host_command_names_the_gpu(flown, orin):

@@ -25,6 +25,7 @@ from provisioning.engines import (
 )
 from provisioning.errors import EngineError
 from tests import networks
+from tests.processes import gone
 
 ORIN = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
 
@@ -106,20 +107,7 @@ def test_children_of_a_compile_end_with_it(vendor, tmp_path):
             """,
             timeout_s=1,
         )
-    assert _gone(int(pid_file.read_text()))
-
-
-def _gone(pid, within_s=5.0):
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
+    assert gone(int(pid_file.read_text()))
 
 
 PARENT = """
@@ -152,7 +140,7 @@ def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
         child, told = int(pid_file.read_text()), time.monotonic()
         parent.send_signal(order)
         parent.wait(10)
-        assert _gone(child)
+        assert gone(child)
         assert time.monotonic() - told < 5
     finally:
         parent.kill()
