@@ -244,6 +244,11 @@ def test_engine_host_names_the_target_of_rtx(tmp_path, tensorrt_is_importable):
     assert select(engine, this).probe() == HostTuple("tensorrt_rtx", "1.7.1.116", "sm86", "RTX-A2000", "linux")
 
 
+def test_engine_for_a_gpu_like_ours_runs_here_however_it_is_written(tmp_path):
+    this = machine(tmp_path, gpu=RTX)
+    assert [TensorRT("tensorrt_rtx", this, {"sm": sm}).runs_here for sm in ("89", "sm89", "86")] == [True, True, False]
+
+
 @pytest.mark.parametrize("target", [{"sm": "8.6x"}, {"gpu": "86"}, {"sm": "86", "os": "linux"}])
 def test_engine_host_that_names_no_target_is_refused(tmp_path, tensorrt_is_importable, target):
     this = machine(tmp_path, versions={"tensorrt_rtx": "1.7.1.116"})

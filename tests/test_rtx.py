@@ -172,6 +172,8 @@ def test_plan_for_another_computer_is_not_loaded(plan):
         ("10.3.0.30", "10.3.0", True),
         ("10.3.0.26", "10.3.0.30", False),
         ("10.16.1.11", "10.1", False),
+        ("10.16.1.11", "10.16.1.267", True),
+        ("11.4.0.106", "11.4.0.106+cuda13.2", True),
     ],
 )
 def test_plan_is_of_this_version_or_refused(wrote, here, accepted):

@@ -7,6 +7,8 @@ against tampering, which only the signature is.
 
 from __future__ import annotations
 
+import re
+
 from provisioning.errors import EngineError
 
 MAGICS = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
@@ -31,7 +33,7 @@ def plan_version(data: bytes, *, backend: str) -> str:
 def require_plan(data: bytes, *, backend: str, runtime: str) -> None:
     """Refuse a plan that `runtime` did not write: TensorRT would refuse it later, less clearly, or not at all."""
     wrote = plan_version(data, backend=backend)
-    if wrote != runtime and not _same_short(wrote, runtime):
+    if not _wrote_it(wrote, runtime):
         raise EngineError(
             f"this plan was built by another version of {backend}",
             facts={"built by": wrote, "here": runtime},
@@ -39,6 +41,7 @@ def require_plan(data: bytes, *, backend: str, runtime: str) -> None:
         )
 
 
-def _same_short(wrote: str, runtime: str) -> bool:
-    """Allow for a runtime that told only the first parts of its version."""
-    return runtime.count(".") < 3 and wrote.startswith(runtime + ".")
+def _wrote_it(wrote: str, runtime: str) -> bool:
+    """Compare as many parts as `runtime` tells; a header has one byte for each, so a build number above 255 wraps."""
+    here = [int(part) & 0xFF for part in re.findall(r"\d+", runtime.partition("+")[0])[:4]]
+    return len(here) >= 3 and [int(part) for part in wrote.split(".")][: len(here)] == here

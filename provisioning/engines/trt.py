@@ -49,7 +49,7 @@ class TensorRT:
     def runs_here(self) -> bool:
         """True where the GPU of this computer is the one compiled for."""
         gpu = self.machine.gpu()
-        return gpu is not None and self.target.get("sm", gpu.sm) == gpu.sm
+        return gpu is not None and self.target.get("sm", gpu.sm).removeprefix("sm") == gpu.sm
 
     def probe(self) -> HostTuple:
         """Return the target's host tuple; EngineError where the module or a GPU is missing, or a key is unknown."""
