@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.results import machine, replace_section  # noqa: E402
 from provisioning.backbone import onnx_source, prepare  # noqa: E402
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource  # noqa: E402
 from provisioning.config.schema import Descriptors  # noqa: E402
@@ -49,7 +49,6 @@ from provisioning.tiles import Tile, iter_tiles, open_reader, scan  # noqa: E402
 
 ZOOM, COLUMN, ROW = 18, 130_000, 90_000
 AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)
-MARKS = ("<!-- pipeline: begin -->", "<!-- pipeline: end -->")
 BASES = 64
 BATCH = 8
 
@@ -337,8 +336,8 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     for name, count in (("gist-color", options.tiles), ("resnet18", options.tiles // 8)):
         write_tiles(scratch / name / "tiles", 0, count, 256)
         flights[name] = flight_of(scratch / name, threads)
-    yield f"JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds. Tiles per second, in"
-    yield "brackets CPU microseconds for one tile; the last column hangs less on what else the machine does."
+    yield f"JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds. Tiles per"
+    yield "second, in brackets CPU microseconds for one tile; the last column hangs less on what else the machine does."
     yield ""
     yield "| model | tiles | bare network | decode and fit | possible | pipeline with store | of possible, wall | CPU |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -369,28 +368,9 @@ def gpu_lines(flight: Flight, threads: int) -> Iterator[str]:
 def delta_lines(flight: Flight, scratch: Path, count: int, rates: Rates) -> Iterator[str]:
     new, seconds = one_percent(flight, flight.root / "tiles", engine_of(scratch, "resnet18"), count, 256)
     yield (
-        f"1 % new tiles ({new} of {count}, ResNet-18-sized): {seconds:.2f} s, of it {new / rates.network.rate:.2f} s bare "
-        f"inference; describing all of them would take {count / rates.whole.rate:.0f} s."
+        f"1 % new tiles ({new} of {count}, ResNet-18-sized): {seconds:.2f} s, of it {new / rates.network.rate:.2f} s "
+        f"bare inference; describing all of them would take {count / rates.whole.rate:.0f} s."
     )
-
-
-def machine() -> str:
-    """Return what the figures were taken on."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "unknown CPU")
-    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
-    return f"{cpu}, {os.cpu_count()} cores, {versions}, load {os.getloadavg()[0]:.1f} at the start"
-
-
-def write_section(path: Path, text: str) -> None:
-    """Put `text` between the marks of this bench, at the end of the file if they are not there yet."""
-    old = path.read_text() if path.exists() else "# Measured\n"
-    section = f"{MARKS[0]}\n{text}\n{MARKS[1]}"
-    if MARKS[0] in old:
-        before, _, rest = old.partition(MARKS[0])
-        path.write_text(before + section + rest.partition(MARKS[1])[2])
-    else:
-        path.write_text(old.rstrip("\n") + "\n\n" + section + "\n")
 
 
 def main() -> None:
@@ -404,12 +384,14 @@ def main() -> None:
     options = parser.parse_args()
     shutil.rmtree(options.scratch, ignore_errors=True)
     options.scratch.mkdir(parents=True)
-    text = [f"## Pipeline\n\n`python bench/pipeline.py {' '.join(sys.argv[1:])}`, {machine()}.\n"]
+    text = [
+        f"`python bench/pipeline.py {' '.join(sys.argv[1:])}`, {machine()}, onnxruntime {onnxruntime.__version__}.\n"
+    ]
     for line in lines(options):
         print(line, flush=True)
         text.append(line)
     if options.results:
-        write_section(options.results, "\n".join(text))
+        replace_section(options.results, "pipeline", "\n".join(text))
 
 
 if __name__ == "__main__":
