@@ -22,6 +22,7 @@ from provisioning.tiles.pmtiles import HEADER, Header, PMTiles
 from provisioning.tiles.surveying import EVERYTHING
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 TILES = block()
 BOX = bbox_of(TILES)
 BAD = (Z, X + 1, Y + 1)

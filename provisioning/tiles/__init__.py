@@ -5,11 +5,9 @@ has to be decoded, so that a build with nothing to do does not pay for them.
 """
 
 from provisioning.tiles.archive import PMTILES_FORMAT, write_pmtiles
-from provisioning.tiles.area import measure_area
 from provisioning.tiles.coverage import area_of, measure_coverage
 from provisioning.tiles.facts import decoder_facts
-from provisioning.tiles.freshness import Freshness, judge_freshness
-from provisioning.tiles.gaps import CoverageFigures, judge_coverage
+from provisioning.tiles.gaps import CoverageFigures
 from provisioning.tiles.image import decode
 from provisioning.tiles.inventory import Inventory, take_inventory
 from provisioning.tiles.reading import (
@@ -30,7 +28,6 @@ __all__ = [
     "PMTILES_FORMAT",
     "Corpus",
     "CoverageFigures",
-    "Freshness",
     "Inventory",
     "Skipped",
     "Survey",
@@ -44,10 +41,7 @@ __all__ = [
     "decoder_facts",
     "distinct_digests",
     "iter_tiles",
-    "judge_coverage",
-    "judge_freshness",
     "last_corpus",
-    "measure_area",
     "measure_coverage",
     "open_reader",
     "scan",

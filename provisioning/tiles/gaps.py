@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import NamedTuple
 
 from provisioning.angles import BBox
@@ -132,49 +131,11 @@ class ZoomGaps:
 
 @dataclass(frozen=True, kw_only=True)
 class CoverageFigures:
-    """Everything the coverage gate judges."""
+    """What of the area is there and what is not."""
 
     per_zoom: Mapping[int, ZoomGaps]
     required_missing: tuple[RequiredTile, ...]
     required_count: int
-
-
-class CoverageFailure(NamedTuple):
-    """One reason why the corpus does not cover the area; `threshold` and `measured` are shares."""
-
-    zoom: int
-    measured: Decimal
-    threshold: Decimal
-    detail: str
-
-
-def judge_coverage(figures: CoverageFigures, min_coverage: Mapping[int, Decimal]) -> tuple[CoverageFailure, ...]:
-    """Return why the corpus does not cover the area, empty if it does.
-
-    The finest zoom must be whole and coarser ones need nothing, unless `min_coverage` says otherwise; required tiles
-    may never be missing.
-    """
-    finest = max(figures.per_zoom, default=0)
-    failures = []
-    for z, gaps in figures.per_zoom.items():
-        threshold = min_coverage.get(z, Decimal(int(z == finest)))
-        measured = share(gaps.present, gaps.expected)
-        if gaps.present < threshold * gaps.expected:
-            detail = f"zoom {z}: {gaps.expected - gaps.present} of {gaps.expected} tiles are missing; {hole_note(gaps)}"
-            failures.append(CoverageFailure(z, measured, threshold, detail))
-    gone = figures.required_missing
-    if gone:
-        listed = ", ".join(f"{t.z}/{t.x}/{t.y} ({t.why})" for t in gone[:5])
-        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
-        detail = f"{len(gone)} of {figures.required_count} required tiles are missing: {listed}{more}"
-        there = share(figures.required_count - len(gone), figures.required_count)
-        failures.append(CoverageFailure(gone[0].z, there, Decimal(1), detail))
-    return tuple(failures)
-
-
-def share(part: int, whole: int) -> Decimal:
-    """Return part / whole to 6 decimals, rounded down so that 1 means all."""
-    return Decimal(part * 1_000_000 // whole if whole else 1_000_000).scaleb(-6)
 
 
 def hole_note(gaps: ZoomGaps) -> str:
