@@ -88,7 +88,7 @@ def test_a_point_beyond_mercator_belongs_to_the_outermost_row():
 
 @pytest.mark.parametrize("tile", [(-1, 0, 0), (25, 0, 0), (3, 8, 0), (3, 0, -1)])
 def test_what_is_no_tile_is_refused(tile):
-    with pytest.raises(ValueError, match="zoom|not a tile"):
+    with pytest.raises(ValueError, match=r"zoom|not a tile"):
         geo.zxy_to_tileid(*tile)
 
 
