@@ -406,6 +406,14 @@ def test_command_verbose_shows_files_sizes_digests_and_reasons(
     assert rows[ENGINE] == ["7,000", sha(FILES[ENGINE]), "ok"]
 
 
+def test_command_can_expect_a_cache_of_no_flight(tmp_path: Path, cache: Cache, pem: str) -> None:
+    m = manifest_of()
+    bare = with_hash(m._replace(flight=m.flight._replace(flight_id=None)))
+    assert main(["verify", str(cache.root), "--public-key", pem, "--no-flight"]) == 22
+    free = publish(tmp_path / "free", manifest=bare)
+    assert main(["verify", str(free.root), "--public-key", pem, "--no-flight", "--aircraft", "AC-7"]) == 0
+
+
 def test_command_checks_host_counter_and_floor(cache: Cache, pem: str, tmp_path: Path) -> None:
     base = ["verify", str(cache.root), "--public-key", pem]
     assert main([*base, "--host", "arch=x86_64", "--host", "runtime=1.32.0", "--counter-floor", "7"]) == 0

@@ -45,8 +45,12 @@ def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool
     add("--public-key", type=Path, action="append", required=key_required, default=[], metavar="PEM", help=keys)
     add("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
     add("--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts")
-    add("--flight", metavar="ID", help="flight id expected")
-    add("--aircraft", metavar="ID", help="aircraft id expected")
+    for part in ("flight", "aircraft"):
+        identity = parser.add_mutually_exclusive_group()
+        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
+        identity.add_argument(
+            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
+        )
     add("--this-host", action="store_true", help="the engines must be for this machine")
     add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
     floor = parser.add_mutually_exclusive_group()
@@ -64,8 +68,8 @@ def expectations(args: argparse.Namespace) -> Expectations:
         raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
     return Expectations(
         keys=tuple(map(load_public_key, args.public_key)),
-        flight_id=ANY if args.flight is None else args.flight,
-        aircraft_id=ANY if args.aircraft is None else args.aircraft,
+        flight_id=args.flight,
+        aircraft_id=args.aircraft,
         host=_host(args),
         counter_floor=floor,
         fingerprints=ANY if args.fingerprint is None else frozenset(args.fingerprint),
