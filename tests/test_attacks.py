@@ -888,6 +888,35 @@ def test_an_unforeseen_error_is_a_refusal(cache: Cache) -> None:
     _UNDO.append(patch.undo)
 
 
+@refused(*[(Code.INTERNAL, path) for path in FILES])
+def test_a_file_that_no_thread_hashed_is_a_refusal(cache: Cache) -> None:
+    patch = pytest.MonkeyPatch()
+    patch.setattr("provisioning.verify.steps.sha256_all", lambda _: {})
+    _UNDO.append(patch.undo)
+
+
+def test_a_hashing_thread_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the size from which files are dealt to threads; one of them runs out of memory in the middle of a file."""
+    import threading
+
+    from provisioning.verify import digests
+
+    real = digests._sha256
+
+    def dying(file: object, buffer: memoryview) -> object:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+        time.sleep(0.05)  # so that the other threads get a file
+        return real(file, buffer)
+
+    monkeypatch.setattr(digests, "_sha256", dying)
+    monkeypatch.setattr(digests.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    made = publish(tmp_path / "big", files={**FILES, "tiles.pmtiles": bytes(6_000_000)})
+    verdict = verify(made.root, made.expect)
+    assert {reason.code for reason in verdict.reasons} == {Code.INTERNAL}
+
+
 @pytest.mark.parametrize("where", ["", "\0", "no/such/place", b"\xff", None, 7.5, "/dev/null"])
 def test_a_place_that_is_no_cache_is_refused(cache: Cache, where: object) -> None:
     verdict = verify(where, cache.expect)  # type: ignore[arg-type]

@@ -168,8 +168,12 @@ def open_and_hash(root: int, manifest: Manifest, known: KnownGood, files: dict[s
 
 
 def _check_digests(opened: Mapping[str, VerifiedFile], to_hash: list[OpenFile]) -> Iterator[Reason]:
-    for path, result in sorted(sha256_all(to_hash).items()):
-        if isinstance(result, OSError):
+    results = sha256_all(to_hash)
+    for path in (file.path for file in to_hash):
+        result = results.get(path)
+        if result is None:  # a thread that died must not leave a file unhashed and accepted
+            yield Reason(Code.INTERNAL, path, "was not hashed")
+        elif isinstance(result, OSError):
             yield Reason(Code.UNREADABLE, path, str(result.strerror))
         elif result != opened[path].sha256:
             yield Reason(Code.DIGEST, path, f"SHA-256 is {result}, the Manifest says {opened[path].sha256}")
