@@ -38,8 +38,12 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts"
     )
-    parser.add_argument("--flight", metavar="ID", help="flight id expected")
-    parser.add_argument("--aircraft", metavar="ID", help="aircraft id expected")
+    for part in ("flight", "aircraft"):
+        identity = parser.add_mutually_exclusive_group()
+        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
+        identity.add_argument(
+            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a generation of no {part} is expected"
+        )
     parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
     parser.add_argument(
         "--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected"
