@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
+from bench.results import machine, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
 from provisioning.index import choose_kind  # noqa: E402
 from provisioning.index.build import build_index  # noqa: E402
@@ -39,21 +39,20 @@ from provisioning.index.memo import History  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
 from provisioning.index.training import Training  # noqa: E402
 
-MARKS = ("<!-- index: begin -->", "<!-- index: end -->")
 KINDS = ("flat", "sqfp16", "sq8", "hrq", "ivf-sq8")
 QUERIES = 1000
 PLAIN = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}
 
 
 class Row(NamedTuple):
-    """One kind at one size. Seconds are minima; `delta` is +1 % divided by a clean build; recalls are shares."""
+    """One kind at one size. `floor_s` is wall time; `build` and `plain` are divided by the floor, wall and CPU time."""
 
     vectors: int
     dimension: int
     kind: str
     floor_s: float
-    build_s: float
-    plain_s: float | None
+    build: tuple[float, float]
+    plain: tuple[float, float] | None
     delta: float
     rss_mb: int
     load: float
@@ -112,6 +111,26 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def both(call: Callable[[], object]) -> tuple[float, float]:
+    """Return wall and CPU seconds; on a busy machine the second tells more."""
+    start = time.process_time()
+    wall = seconds(call)
+    return wall, time.process_time() - start
+
+
+def least(timed: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the least wall and the least CPU seconds."""
+    return min(t[0] for t in timed), min(t[1] for t in timed)
+
+
+def over(subject: list[tuple[float, float]], floor: list[tuple[float, float]]) -> tuple[float, float] | None:
+    """Return the ratios of the least times."""
+    if not subject:
+        return None
+    (wall, cpu), (least_wall, least_cpu) = least(subject), least(floor)
+    return wall / least_wall, cpu / max(least_cpu, 1e-4)
 
 
 def read_and_write(rows: np.ndarray, size: int, output: Path) -> None:
@@ -249,66 +268,50 @@ def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, round
         output = scratch / "index"
         told = (str(path), kind, str(output))
         apart = subprocess.run([sys.executable, __file__, "--apart", *told], capture_output=True, text=True, check=True)
-        rss, alone_s = int(apart.stdout.split()[0]), float(apart.stdout.split()[1])
+        rss, *alone = (float(word) for word in apart.stdout.split())
         timed = rounds_of(rows, ids, kind, scratch, 1 if kind == "ivf-sq8" else rounds)
         clean_s, grown_s = delta(rows, ids, kind, scratch)
-        index = load_index(output.read_bytes())
-        measured = quality(index, rows, field, truth)
-        yield Row(
-            vectors, dimension, kind, min(timed["floor"]), min(timed["build"], default=alone_s),
-            min(timed["plain"], default=None), grown_s / clean_s, rss, load_ratio(output), *measured,
-        )  # fmt: skip
+        built = over(timed["build"] or [(alone[0], alone[1])], timed["floor"])
+        measured = quality(load_index(output.read_bytes()), rows, field, truth)
+        costs = built, over(timed["plain"], timed["floor"]), grown_s / clean_s, int(rss), load_ratio(output)
+        yield Row(vectors, dimension, kind, least(timed["floor"])[0], *costs, *measured)  # type: ignore[arg-type]
 
 
-def rounds_of(rows: np.ndarray, ids: np.ndarray, kind: str, scratch: Path, rounds: int) -> dict[str, list[float]]:
+def rounds_of(
+    rows: np.ndarray, ids: np.ndarray, kind: str, scratch: Path, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
     """Return the seconds of floor, build and plain FAISS, taken in turn; ivf-sq8, which learns for minutes, once."""
-    timed: dict[str, list[float]] = {"floor": [], "build": [], "plain": []}
+    timed: dict[str, list[tuple[float, float]]] = {"floor": [], "build": [], "plain": []}
     output, build = scratch / "index", builder(rows, ids, kind)
     size = output.stat().st_size
     for _ in range(rounds):
-        timed["floor"].append(seconds(lambda: read_and_write(rows, size, scratch / "copy")))
+        timed["floor"].append(both(lambda: read_and_write(rows, size, scratch / "copy")))
         if kind != "ivf-sq8":
-            timed["build"].append(seconds(lambda: build(output)))
+            timed["build"].append(both(lambda: build(output)))
         if kind in PLAIN:
-            timed["plain"].append(seconds(lambda: plain(rows, ids, kind, scratch / "plain")))
+            timed["plain"].append(both(lambda: plain(rows, ids, kind, scratch / "plain")))
     return timed
 
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    names = ("N × d", "kind", "floor s", "build ÷ floor", "plain FAISS ÷ floor", "+1 % ÷ clean", "RSS MiB",
-             "load ÷ SHA-256", "ms / query, 1 thread", "R@1", "R@10", "place@1")  # fmt: skip
-    head = f"| {' | '.join(names)} |"
-    lines = [head, "|" + "---|" * 12]
+    names = ("N × d", "kind", "floor s", "build ÷ floor, wall / CPU", "plain FAISS ÷ floor, wall / CPU", "+1 % ÷ clean",
+             "RSS MiB", "load ÷ SHA-256", "ms / query, 1 thread", "R@1", "R@10", "place@1")  # fmt: skip
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for r in rows:
-        without = "–" if r.plain_s is None else f"{r.plain_s / r.floor_s:.1f}"
+        build, without = ("–" if pair is None else f"{pair[0]:.1f} / {pair[1]:.1f}" for pair in (r.build, r.plain))
         lines.append(
-            f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {r.build_s / r.floor_s:.2f} | {without} | "
-            f"{r.delta:.2f} | {r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | "
-            f"{r.place_1:.3f} |"
+            f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {build} | {without} | {r.delta:.2f} | "
+            f"{r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | {r.place_1:.3f} |"
         )
     return "\n".join(lines)
 
 
-def told(rows: list[Row], command: str) -> str:
+def told(rows: list[Row]) -> str:
     """Return the section for RESULTS.md."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     core = os.environ.get("OPENBLAS_CORETYPE", "not set")
-    machine = f"{platform.machine()} {cpu}, {os.cpu_count()} cores, faiss {faiss.__version__}, OPENBLAS_CORETYPE {core}"
-    return f"## Index\n\n`{command}` on {machine}, {time.strftime('%Y-%m-%d')}\n\n{table(rows)}\n"
-
-
-def replace_section(path: Path, text: str) -> None:
-    """Put `text` between the marks of `path`, at its end if there are none."""
-    old = path.read_text() if path.exists() else "# Results\n"
-    block = f"{MARKS[0]}\n{text}{MARKS[1]}\n"
-    if MARKS[0] in old:
-        before, rest = old.split(MARKS[0], 1)
-        old = before + block + rest.split(MARKS[1] + "\n", 1)[1]
-    else:
-        old = old.rstrip("\n") + "\n\n" + block
-    path.write_text(old)
+    command = f"python {' '.join(sys.argv)}"
+    return f"`{command}` on {machine()}, faiss {faiss.__version__}, OPENBLAS_CORETYPE {core}\n\n{table(rows)}\n"
 
 
 def main() -> None:
@@ -325,8 +328,8 @@ def main() -> None:
     if args.apart:
         rows, output = np.load(args.apart[0], mmap_mode="r"), Path(args.apart[2])
         builder(rows[:300], ids_of(300), args.apart[1])(output)
-        build, start = builder(rows, ids_of(len(rows)), args.apart[1]), time.perf_counter()
-        print(peak_growth_mb(lambda: build(output)), time.perf_counter() - start)
+        build, spent = builder(rows, ids_of(len(rows)), args.apart[1]), []
+        print(peak_growth_mb(lambda: spent.append(both(lambda: build(output)))), *spent[0])
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
     found: list[Row] = []
@@ -336,7 +339,7 @@ def main() -> None:
             print(row, flush=True)
     print(table(found))
     if args.results:
-        replace_section(args.results, told(found, "python " + " ".join(sys.argv)))
+        replace_section(args.results, "Index", told(found))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+sys.path.insert(0, str(ROOT))
 
-import index as bench_index  # noqa: E402
 import numpy as np  # noqa: E402
 
+from bench.results import replace_section  # noqa: E402
 from provisioning import geo  # noqa: E402
 from provisioning.angles import BBox  # noqa: E402
 from provisioning.backbone import onnx_source  # noqa: E402
@@ -40,7 +40,6 @@ from provisioning.index.corpus import corpus_rows  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
 from provisioning.tiles import decode, iter_tiles, open_reader, scan  # noqa: E402
 
-MARKS = ("<!-- places: begin -->", "<!-- places: end -->")
 HEADINGS = {f"heading off by {angle} deg": turned(angle) for angle in (30, 45, 90)}
 SETTINGS = (("none", 1), ("center", 1), ("pca(64)", 1), ("pca-whiten(64)", 1), ("none", 4), ("none", 8))
 
@@ -140,11 +139,10 @@ def main() -> None:
             write_demo_tiles(Path(scratch) / "demo")
             sets["demo imagery (synthetic)"] = Path(scratch) / "demo"
         tables = [table(name, *recalls(path, args.backbone)) for name, path in sets.items()]
-    text = f"## Places found again, {args.backbone}\n\n`python {' '.join(sys.argv)}`\n\n" + "\n\n".join(tables) + "\n"
+    text = f"{args.backbone}, `python {' '.join(sys.argv)}`\n\n" + "\n\n".join(tables)
     print(text)
     if args.results:
-        bench_index.MARKS = MARKS
-        bench_index.replace_section(args.results, text)
+        replace_section(args.results, "Places", text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,9 @@ Encode = Callable[[Floats], Bytes]
 
 RANGE_GRID = 1024.0
 """The range of an 8-bit code is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
+
+
+CACHED_ROWS = 256
 
 
 def check_rows(rows: Floats, ids: Int64s) -> Floats:
@@ -61,8 +63,16 @@ def encoder(kind: str, dimension: int, trained_range: NDArray[np.float32] | None
     """Return the encoder of flat, sqfp16 or sq8 codes (ivf-sq8 stores sq8 codes)."""
     if kind == "flat":
         return lambda rows: rows.view(np.uint8)
-    kind = "sq8" if kind == "ivf-sq8" else kind
-    quantiser = scalar_quantiser(kind, dimension, trained_range)
+    if kind == "sqfp16":
+        return _half(dimension)
+    assert trained_range is not None
+    return _eight_bits(trained_range[:dimension], trained_range[dimension:])
+
+
+def _half(dimension: int) -> Encode:
+    import faiss
+
+    quantiser = faiss.ScalarQuantizer(dimension, SQ_TYPES["sqfp16"])
 
     def encode(rows: Floats) -> Bytes:
         codes: Bytes = quantiser.compute_codes(rows)
@@ -71,11 +81,17 @@ def encoder(kind: str, dimension: int, trained_range: NDArray[np.float32] | None
     return encode
 
 
-def scalar_quantiser(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> Any:
-    """Return FAISS's ScalarQuantizer of `kind` with the given range."""
-    import faiss
+def _eight_bits(low: Floats, width: Floats) -> Encode:
+    """Return FAISS's 8-bit encoder in NumPy: bit for bit the same, in half the time (measured)."""
 
-    quantiser = faiss.ScalarQuantizer(dimension, SQ_TYPES[kind])
-    if kind == "sq8":
-        faiss.copy_array_to_vector(trained_range, quantiser.trained)
-    return quantiser
+    def encode(rows: Floats) -> Bytes:
+        codes = np.empty(rows.shape, np.uint8)
+        for start in range(0, len(rows), CACHED_ROWS):
+            part = rows[start : start + CACHED_ROWS] - low
+            part /= width
+            np.clip(part, 0, 1, out=part)
+            part *= np.float32(255)
+            codes[start : start + CACHED_ROWS] = part
+        return codes
+
+    return encode
