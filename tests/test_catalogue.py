@@ -248,6 +248,18 @@ def test_a_commit_that_stays_in_the_log_of_an_mbtiles_file_is_seen(tmp_path, til
     writer.close()
 
 
+def test_a_cache_directory_that_moves_with_its_tiles_reads_nothing(tmp_path, tiles, read):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_xyz(here / "cache" / "sat", tiles)
+    before = settled_scan(flight(here, here / "cache" / "sat", bbox=bbox_of(tiles)))
+    here.rename(there)
+    moved = flight(there, there / "cache" / "sat", bbox=bbox_of(tiles))
+    read.clear()
+    assert last_corpus(moved) == before
+    assert scan(moved).coverage_sha256 == before.coverage_sha256
+    assert read == []
+
+
 def test_a_damaged_catalogue_is_begun_anew(tmp_path, tiles):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
     before = scan(asked)

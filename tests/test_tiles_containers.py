@@ -26,12 +26,12 @@ from provisioning.tiles import (
     take_inventory,
     write_pmtiles,
 )
-from provisioning.tiles.archive import gzip_stored, serialise_directory
 from provisioning.tiles.geotiff import png
-from provisioning.tiles.pmtiles import PMTiles, parse_directory, tiles_of_run
+from provisioning.tiles.idranges import tiles_of_run
+from provisioning.tiles.pmtiles import PMTiles
+from provisioning.tiles.pmtiles_format import gzip_stored, parse_directory, serialise_directory
 from provisioning.tiles.surveying import EVERYTHING
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
-
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 

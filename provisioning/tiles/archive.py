@@ -8,8 +8,6 @@ catalogue, so that the archive is written from front to back.
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,7 +20,16 @@ from provisioning.files import reported
 from provisioning.geo import tileid_to_zxy
 from provisioning.hashing import Sha256
 from provisioning.tiles.image import image_format
-from provisioning.tiles.pmtiles import GZIP, HEADER, MAGIC, NO_COMPRESSION, ROOT_END, Header
+from provisioning.tiles.pmtiles_format import (
+    GZIP,
+    HEADER,
+    MAGIC,
+    NO_COMPRESSION,
+    ROOT_END,
+    Header,
+    gzip_stored,
+    serialise_directory,
+)
 from provisioning.tiles.reading import corpus_table, last_corpus, open_reader, tile_lengths
 from provisioning.tiles.values import Corpus, Tile
 
@@ -157,36 +164,3 @@ def _directories(entries: tuple[list[int], list[int], list[int], list[int]]) -> 
         if len(root) <= ROOT_END - HEADER.size:
             return root, b"".join(leaves)
         size *= 2
-
-
-def serialise_directory(ids: list[int], runs: list[int], lengths: list[int], offsets: list[int]) -> bytes:
-    """Return a directory as the specification writes it, in a gzip envelope; the inverse of `parse_directory`."""
-    out = bytearray()
-    _varint(out, len(ids))
-    last = 0
-    for tileid in ids:
-        _varint(out, tileid - last)
-        last = tileid
-    for number in runs + lengths:
-        _varint(out, number)
-    expected = -1
-    for offset, length in zip(offsets, lengths, strict=True):
-        _varint(out, 0 if offset == expected else offset + 1)
-        expected = offset + length
-    return gzip_stored(bytes(out))
-
-
-def gzip_stored(data: bytes) -> bytes:
-    """Return `data` as a gzip member of stored blocks (RFC 1951, 3.2.4), the same on every host."""
-    blocks = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)] or [b""]
-    out = bytearray(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
-    for n, block in enumerate(blocks, 1):
-        out += struct.pack("<BHH", n == len(blocks), len(block), len(block) ^ 0xFFFF) + block
-    return bytes(out) + struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
-
-
-def _varint(out: bytearray, number: int) -> None:
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)

@@ -7,73 +7,36 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import zlib
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioning.config import TileSource
 from provisioning.errors import TileError
-from provisioning.geo import MAX_ZOOM, tileid_to_zxy, zxy_to_tileid
+from provisioning.geo import tileid_to_zxy, zxy_to_tileid
 from provisioning.tiles.cover import Cover
+from provisioning.tiles.idranges import LIMIT, cells_inside, tiles_of_run
+from provisioning.tiles.pmtiles_format import (
+    GZIP,
+    HEADER,
+    MAGIC,
+    NO_COMPRESSION,
+    ROOT_END,
+    Directory,
+    Header,
+    parse_directory,
+)
 from provisioning.tiles.source import MOST_TILE_BYTES, Stored, file_stamp, head_of
 
-MAGIC = b"PMTiles"
-HEADER = struct.Struct("<7sB8Q3Q6B4iB2i")
-ROOT_END = 16_384
-"""The root directory must end within this many bytes of the file's start."""
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
 MOST_DEPTH = 4
 CACHED_DIRECTORIES = 256
-NO_COMPRESSION, GZIP = 1, 2
 COMPRESSIONS = {0: "unknown", 3: "Brotli", 4: "Zstandard"}
 VECTOR = {1: "MVT", 6: "MLT"}
-
-
-class Header(NamedTuple):
-    """The fixed part of an archive, in the order of the file."""
-
-    magic: bytes
-    version: int
-    root_offset: int
-    root_length: int
-    metadata_offset: int
-    metadata_length: int
-    leaf_offset: int
-    leaf_length: int
-    data_offset: int
-    data_length: int
-    addressed_tiles: int
-    tile_entries: int
-    tile_contents: int
-    clustered: int
-    internal_compression: int
-    tile_compression: int
-    tile_type: int
-    min_zoom: int
-    max_zoom: int
-    min_lon_e7: int
-    min_lat_e7: int
-    max_lon_e7: int
-    max_lat_e7: int
-    center_zoom: int
-    center_lon_e7: int
-    center_lat_e7: int
-
-
-class Directory(NamedTuple):
-    """Entries as columns: first tile id, how many tiles share the bytes (0: a leaf directory), length, offset."""
-
-    ids: array[int]
-    runs: array[int]
-    lengths: array[int]
-    offsets: array[int]
 
 
 def stamp(path: Path, *, now_ns: int) -> str:
@@ -154,7 +117,7 @@ class PMTiles:
     def _read_root(self) -> Directory:
         h = self.header
         data = self._inflated(h.root_offset, h.root_length, MOST_DIRECTORY_BYTES, "its root directory")
-        return self._checked(data, 0, zxy_to_tileid(MAX_ZOOM, 0, 0) * 4 + 1)
+        return self._checked(data, 0, LIMIT)
 
     def _read_leaf(self, offset: int, length: int, low: int, high: int) -> Directory:
         data = self._inflated(self.header.leaf_offset + offset, length, MOST_DIRECTORY_BYTES, "a leaf directory")
@@ -185,7 +148,7 @@ class PMTiles:
 
     def _entries(self, cover: Cover | None) -> Iterator[tuple[int, int, int, int]]:
         """Yield first id, run, length, offset of all tile entries, passing over leaves without tiles of `cover`."""
-        stack = [(self._root(), zxy_to_tileid(MAX_ZOOM, 0, 0) * 4 + 1, 1)]
+        stack = [(self._root(), LIMIT, 1)]
         while stack:
             directory, high, depth = stack.pop()
             leaves = []
@@ -196,7 +159,7 @@ class PMTiles:
                 end = directory.ids[i + 1] if i + 1 < len(directory.ids) else high
                 if depth == MOST_DEPTH:
                     raise self._error(f"its directories are more than {MOST_DEPTH} deep")
-                if cover is None or any(True for _ in _cells_inside(first, end, cover)):
+                if cover is None or any(True for _ in cells_inside(first, end, cover)):
                     leaves.append((length, offset, first, end))
             for length, offset, first, end in reversed(leaves):
                 stack.append((self._leaf(offset, length, first, end), end, depth + 1))
@@ -229,7 +192,7 @@ class PMTiles:
         tileid = zxy_to_tileid(z, x, y)
         with self._translated():
             directory = self._root()
-            high = zxy_to_tileid(MAX_ZOOM, 0, 0) * 4 + 1
+            high = LIMIT
             for _ in range(MOST_DEPTH):
                 at = bisect_right(directory.ids, tileid) - 1
                 if at < 0:
@@ -255,76 +218,3 @@ class PMTiles:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
-
-
-def parse_directory(data: bytes) -> Directory:
-    """Return the entries of a serialised directory. IndexError, ValueError or OverflowError if it is damaged."""
-    numbers = _varints(data)
-    count = next(numbers)
-    if count * 4 > len(data):
-        raise ValueError("fewer bytes than entries")
-    ids, first = array("Q"), 0
-    for _ in range(count):
-        delta = next(numbers)
-        if ids and not delta:
-            raise ValueError("a tile id is there twice")
-        first += delta
-        ids.append(first)
-    runs = array("Q", (next(numbers) for _ in range(count)))
-    lengths = array("Q", (next(numbers) for _ in range(count)))
-    offsets = array("Q")
-    for i in range(count):
-        offset = next(numbers)
-        offsets.append(offset - 1 if offset else offsets[i - 1] + lengths[i - 1] if i else -1)
-    return Directory(ids, runs, lengths, offsets)
-
-
-def _varints(data: bytes) -> Iterator[int]:
-    at = 0
-    while True:
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number is longer than 64 bits")
-        yield value
-
-
-def _cells(low: int, high: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the ids in [low, high) as squares (z, x, y of the north-west corner, side): the cells of a quadtree."""
-    while low < high:
-        z, x, y = tileid_to_zxy(low)
-        base = ((1 << 2 * z) - 1) // 3
-        level = z if low == base else min(z, ((low - base) & (base - low)).bit_length() - 1 >> 1)
-        while low + (1 << 2 * level) > high:
-            level -= 1
-        side = 1 << level
-        yield z, x & -side, y & -side, side
-        low += side * side
-
-
-def _cells_inside(low: int, high: int, cover: Cover) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the largest cells of [low, high) that touch the cover's bands."""
-    limit = zxy_to_tileid(MAX_ZOOM, 0, 0) * 4 + 1
-    for z, x, y, side in _cells(low, min(high, limit)):
-        if cover.touches(z, (x, x + side - 1), (y, y + side - 1)):
-            yield z, x, y, side
-
-
-def tiles_of_run(first: int, run: int, cover: Cover) -> Iterator[tuple[int, int, int]]:
-    """Yield the tiles of `cover` among the ids [first, first + run), in time that depends on the cover, not the run."""
-    stack = list(_cells_inside(first, first + run, cover))[::-1]
-    while stack:
-        z, x, y, side = stack.pop()
-        if side == 1:
-            yield z, x, y
-            continue
-        half = side // 2
-        for left, top in ((x, y), (x + half, y), (x, y + half), (x + half, y + half)):
-            if cover.touches(z, (left, left + half - 1), (top, top + half - 1)):
-                stack.append((z, left, top, half))

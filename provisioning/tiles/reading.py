@@ -16,8 +16,9 @@ from provisioning.geo import pack_id
 from provisioning.hashing import Sha256
 from provisioning.tiles import catalogue
 from provisioning.tiles.containers import open_container
-from provisioning.tiles.scanning import at_takeoff, choice_facts
+from provisioning.tiles.settings import choice_facts
 from provisioning.tiles.source import Container, kind_of, source_name
+from provisioning.tiles.summing import at_takeoff
 from provisioning.tiles.values import Corpus, Tile
 from provisioning.tiles.xyz import Layout, read_file
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
 from dataclasses import replace
-from datetime import date
+from pathlib import Path
 
 from provisioning.config import Flight, TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError, TileError
-from provisioning.hashing import Sha256, digest_of
-from provisioning.manifest.coverage import COVERAGE_TAG
 from provisioning.tiles import catalogue
 from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.capture import day_rule
-from provisioning.tiles.columns import Changes, Choice, refresh
+from provisioning.tiles.columns import refresh
 from provisioning.tiles.containers import update_container
-from provisioning.tiles.coverage import figures_of, takeoff_gap
 from provisioning.tiles.directories import DirectoryUpdate
-from provisioning.tiles.facts import decoder_facts
-from provisioning.tiles.gaps import ZoomGaps, hole_note
 from provisioning.tiles.judging import Court
+from provisioning.tiles.settings import choice_facts, judge_facts, store_facts
 from provisioning.tiles.source import kind_of, source_name
-from provisioning.tiles.values import Corpus, Skipped, ZoomCount
+from provisioning.tiles.summing import at_takeoff, choice_of, summed
+from provisioning.tiles.values import Corpus
 from provisioning.tiles.writer import Writer
 from provisioning.tiles.xyz import Layout
 
@@ -62,31 +58,6 @@ def _scan(flight: Flight) -> Corpus:
         return _accepted(flight, _concluded(db, flight, area))
 
 
-def _judge_facts(flight: Flight) -> Sha256:
-    tiles = flight.tiles
-    return digest_of({"decoder": decoder_facts(), "max_pixels": tiles.max_pixels, "nodata": tiles.nodata})
-
-
-def choice_facts(flight: Flight) -> Sha256:
-    """Return the digest of all settings that decide which tiles of the stores are the corpus."""
-    sources = [
-        {"store": _store_facts(s, s.kind), "captured": s.captured, "priority": s.priority, "zooms": s.zooms,
-         "zoom_priority": {str(z): p for z, p in s.zoom_priority.items()}}
-        for s in flight.tiles.source
-    ]  # fmt: skip
-    return digest_of({
-        "area": area_facts(flight), "sources": sources, "max_empty": flight.tiles.max_empty,
-        "judge": _judge_facts(flight),
-    })  # fmt: skip
-
-
-def _store_facts(source: TileSource, kind: str) -> Sha256:
-    return digest_of({
-        "name": source_name(source), "path": source.path, "kind": kind, "pattern": source.pattern,
-        "scheme": source.scheme,
-    })  # fmt: skip
-
-
 def _area(db: sqlite3.Connection, flight: Flight) -> Area:
     """Return the area, as remembered if nothing that decides it has changed."""
     text = catalogue.get(db, "area") if catalogue.get(db, "area_facts") == area_facts(flight) else None
@@ -105,7 +76,7 @@ def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> No
 
 def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh: bool) -> None:
     """Visit every source; new settings make each folder and container worth a look, a new decoder each tile."""
-    again = catalogue.get(db, "judge") != _judge_facts(flight)
+    again = catalogue.get(db, "judge") != judge_facts(flight)
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
     court = Court(max_pixels=flight.tiles.max_pixels, nodata=nodata, again=again)
     mode = "full" if again else "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
@@ -114,7 +85,7 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
         _forget_others(db, flight)
         for source in flight.tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
-            number = _number(db, source)
+            number = _number(db, source, root=flight.root)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns).run()
@@ -126,7 +97,9 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
 
 def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
     """Drop sources that are configured no longer, or whose name now means another store."""
-    wanted = {source_name(source): _store_facts(source, kind_of(source)) for source in flight.tiles.source}
+    wanted = {
+        source_name(source): store_facts(source, kind_of(source), root=flight.root) for source in flight.tiles.source
+    }
     for number, name, facts in db.execute("SELECT number, name, facts FROM source").fetchall():
         if wanted.get(name) != facts:
             with catalogue.transaction(db):
@@ -139,13 +112,14 @@ def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
                 db.execute("DELETE FROM source WHERE number = ?", (number,))
 
 
-def _number(db: sqlite3.Connection, source: TileSource) -> int:
+def _number(db: sqlite3.Connection, source: TileSource, *, root: Path) -> int:
     """Return the number that a source has in the catalogue (not the one in ids)."""
     name = source_name(source)
     row = db.execute("SELECT number FROM source WHERE name = ?", (name,)).fetchone()
     if row is None:
-        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, _store_facts(source, kind_of(source))))
-        return _number(db, source)
+        facts = store_facts(source, kind_of(source), root=root)
+        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, facts))
+        return _number(db, source, root=root)
     return int(row[0])
 
 
@@ -156,78 +130,12 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area) -> Corpus:
         return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
     with catalogue.transaction(db):
         names: dict[int, str] = dict(db.execute("SELECT number, name FROM source"))
-        changes = refresh(db, _choice(flight, area, names))
-        corpus = replace(_summed(db, area, names, changes), area_sha256=area_facts(flight))
+        changes = refresh(db, choice_of(flight, area, names))
+        corpus = replace(summed(db, area, names, changes), area_sha256=area_facts(flight))
         catalogue.put(db, "corpus", corpus.to_json())
-        catalogue.put(db, "judge", _judge_facts(flight))
+        catalogue.put(db, "judge", judge_facts(flight))
         catalogue.put(db, "choice_facts", choice_facts(flight))
     return at_takeoff(db, flight, corpus)
-
-
-def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
-    """Return the corpus with this flight's take-off point, whose tile is required."""
-    takeoff = flight.flight.takeoff or corpus.home
-    if takeoff is None or not corpus.zooms:
-        return corpus
-    gap = takeoff_gap(db, corpus.zooms[-1], takeoff)
-    missing = (*([gap] if gap else []), *corpus.required_missing)
-    return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)
-
-
-def _choice(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
-    settings = {source_name(source): source for source in flight.tiles.source}
-    priority = {
-        number: {
-            z: settings[name].zoom_priority.get(z, settings[name].priority)
-            for z in settings[name].zooms or area.cover.zooms
-        }
-        for number, name in names.items()
-    }
-    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty)
-
-
-def _summed(db: sqlite3.Connection, area: Area, names: dict[int, str], changes: Changes) -> Corpus:
-    digest = hashlib.sha256(COVERAGE_TAG)
-    for (lines,) in db.execute("SELECT lines FROM col WHERE count > 0 ORDER BY place"):
-        digest.update(lines)
-    figures = figures_of(db, area, None)
-    count, size, oldest, undated = db.execute(
-        "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
-    ).fetchone()
-    return Corpus(
-        coverage_sha256=Sha256(digest.hexdigest()),
-        count=count or 0,
-        bytes=size or 0,
-        per_zoom={z: _zoom_count(gaps) for z, gaps in figures.per_zoom.items()},
-        sources=tuple(sorted(names.values())),
-        bbox=area.bbox,
-        zooms=area.cover.zooms,
-        skipped=tuple(_skipped(db)),
-        oldest_capture=None if oldest is None else date.fromordinal(oldest).isoformat(),
-        undated=undated or 0,
-        home=area.home,
-        required=figures.required_count,
-        required_missing=figures.required_missing,
-        hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
-        **changes._asdict(),
-    )
-
-
-def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
-    return ZoomCount(gaps.present, gaps.expected, gaps.holes[0][0].size_mm if gaps.holes else 0)
-
-
-def _skipped(db: sqlite3.Connection) -> list[Skipped]:
-    """Return the unusable tiles of the area, looking only into columns that have some."""
-    return [
-        Skipped(*row)
-        for row in db.execute(
-            "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c JOIN tile t ON t.z = c.z AND t.x = c.x"
-            " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ?"
-            " ORDER BY t.z, t.y DESC, t.x, s.name",
-            (catalogue.FAULTY,),
-        )
-    ]
 
 
 def _accepted(flight: Flight, corpus: Corpus) -> Corpus:

@@ -1,0 +1,87 @@
+"""The corpus as its columns add up."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import replace
+from datetime import date
+
+from provisioning.config import Flight
+from provisioning.hashing import Sha256
+from provisioning.manifest.coverage import COVERAGE_TAG
+from provisioning.tiles import catalogue
+from provisioning.tiles.area import Area
+from provisioning.tiles.columns import Changes, Choice
+from provisioning.tiles.coverage import figures_of, takeoff_gap
+from provisioning.tiles.gaps import ZoomGaps, hole_note
+from provisioning.tiles.source import source_name
+from provisioning.tiles.values import Corpus, Skipped, ZoomCount
+
+
+def choice_of(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
+    """Return what decides which rows of the catalogue are the corpus; `names` are the sources by their number there."""
+    settings = {source_name(source): source for source in flight.tiles.source}
+    priority = {
+        number: {
+            z: settings[name].zoom_priority.get(z, settings[name].priority)
+            for z in settings[name].zooms or area.cover.zooms
+        }
+        for number, name in names.items()
+    }
+    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty)
+
+
+def summed(db: sqlite3.Connection, area: Area, names: dict[int, str], changes: Changes) -> Corpus:
+    """Return the corpus without a take-off point; every dirty column must have been chosen again."""
+    digest = hashlib.sha256(COVERAGE_TAG)
+    for (lines,) in db.execute("SELECT lines FROM col WHERE count > 0 ORDER BY place"):
+        digest.update(lines)
+    figures = figures_of(db, area, None)
+    count, size, oldest, undated = db.execute(
+        "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
+    ).fetchone()
+    return Corpus(
+        coverage_sha256=Sha256(digest.hexdigest()),
+        count=count or 0,
+        bytes=size or 0,
+        per_zoom={z: _zoom_count(gaps) for z, gaps in figures.per_zoom.items()},
+        sources=tuple(sorted(names.values())),
+        bbox=area.bbox,
+        zooms=area.cover.zooms,
+        skipped=tuple(_skipped(db)),
+        oldest_capture=None if oldest is None else date.fromordinal(oldest).isoformat(),
+        undated=undated or 0,
+        home=area.home,
+        required=figures.required_count,
+        required_missing=figures.required_missing,
+        hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
+        **changes._asdict(),
+    )
+
+
+def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
+    return ZoomCount(gaps.present, gaps.expected, gaps.holes[0][0].size_mm if gaps.holes else 0)
+
+
+def _skipped(db: sqlite3.Connection) -> list[Skipped]:
+    """Return the unusable tiles of the area, looking only into columns that have some."""
+    return [
+        Skipped(*row)
+        for row in db.execute(
+            "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c JOIN tile t ON t.z = c.z AND t.x = c.x"
+            " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ?"
+            " ORDER BY t.z, t.y DESC, t.x, s.name",
+            (catalogue.FAULTY,),
+        )
+    ]
+
+
+def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
+    """Return the corpus with this flight's take-off point, whose tile is required."""
+    takeoff = flight.flight.takeoff or corpus.home
+    if takeoff is None or not corpus.zooms:
+        return corpus
+    gap = takeoff_gap(db, corpus.zooms[-1], takeoff)
+    missing = (*([gap] if gap else []), *corpus.required_missing)
+    return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)
