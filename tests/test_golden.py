@@ -23,9 +23,9 @@ SCENES = {
     "bundle": ["bundle cache -o out/cache.tar", "bundle empty"],
     "completion": ["completion fish"],
     "demo": ["demo cache"],
-    "doctor": ["doctor cache", "doctor nowhere"],
+    "doctor": ["doctor cache --public-key key.pub.pem", "doctor tampered --public-key key.pub.pem", "doctor nowhere"],
     "evaluate": ["evaluate queries.csv cache", "evaluate camera.yaml cache"],
-    "fleet": ["fleet nowhere.toml"],
+    "fleet": ["fleet FLEET.toml", "fleet nowhere.toml"],
     "host": ["host cache", "host --json nowhere"],
     "init": [
         "init new --tiles tiles --key key.pem",
@@ -99,6 +99,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("drive").mkdir()
         Path("out").mkdir()
         main(["init", "empty", "--key", "key.pem"])
+        Path("FLEET.toml").write_text('cache = "cache"\n[[vehicle]]\nname = "heron-1"\nflight = "F-9"\n')
         Path("queries.csv").write_text("file,lat,lon\ntiles/14/8581/5737.jpg,46.9,8.6\n")
         yield folder
     finally:
