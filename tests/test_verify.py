@@ -292,6 +292,16 @@ def test_any_number_of_threads_gives_the_same_digests(tmp_path: Path) -> None:
             os.close(handle.fd)
 
 
+def test_file_that_is_cut_while_it_is_hashed_neither_hangs_nor_keeps_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(b"x" * 1000)
+    fd = os.open(tmp_path / "cut", os.O_RDONLY)
+    try:
+        assert sha256_all([OpenFile("cut", fd, 5000)]) == {"cut": sha(b"x" * 1000)}
+        assert sha256_all([OpenFile("cut", fd, 100)]) == {"cut": sha(b"x" * 100)}
+    finally:
+        os.close(fd)
+
+
 FLY = """
 import sys
 from provisioning.verify import ANY, Expectations, verify
