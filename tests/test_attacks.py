@@ -695,6 +695,30 @@ def _undo_patches():
         _UNDO.pop()()
 
 
+@refused((Code.UNREADABLE, "corpus.index"))
+def test_medium_that_fails_while_a_file_is_hashed(cache: Cache) -> None:
+    real_preadv, size = os.preadv, len(FILES["corpus.index"])
+
+    def failing(fd: int, buffers: list, offset: int) -> int:
+        if os.fstat(fd).st_size == size:
+            raise OSError(5, "Input/output error")
+        return real_preadv(fd, buffers, offset)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("provisioning.verify.digests.os.preadv", failing)
+    _UNDO.append(patch.undo)
+
+
+@refused((Code.CHANGED, SIGNATURE))
+def test_signature_that_is_cut_while_it_is_read(cache: Cache) -> None:
+    real_pread = os.pread
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        "provisioning.verify.opening.os.pread", lambda fd, n, at: real_pread(fd, n, at)[: 63 if n == 65 else n]
+    )
+    _UNDO.append(patch.undo)
+
+
 def test_file_that_an_ordinary_user_may_not_read() -> None:
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
