@@ -139,6 +139,20 @@ def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     assert capsys.readouterr().out.startswith("FAILURE ")
 
 
+def test_a_stopped_build_says_in_which_task_it_was(capsys):
+    stream = Terminal()
+    listener = console.listen("human", stream)
+    console.task_started("onnx:x")
+    console.task_ended("onnx:x")
+    console.task_started("descriptors")
+    listener.close()
+    listener.finish(BuildReport(outcome="FAILURE", failure_reason="stopped by SIGINT"))
+    shown = [line for line in stream.getvalue().splitlines() if "stopped" in line]
+    assert "descriptors" in shown[0]
+    assert "stopped by SIGINT" in shown[1]
+    assert len(shown) == 2
+
+
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_colour_is_left_out_where_it_is_not_wanted(monkeypatch, variable, value):
     monkeypatch.setenv("TERM", "xterm")

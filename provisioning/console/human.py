@@ -57,7 +57,7 @@ class HumanListener(Listener):
             self._started[str(fields["task"])] = self._clock()
             self._draw(str(fields["task"]))
         elif kind in ("task.ended", "task.failed"):
-            self._task_over(str(fields["task"]), failed=kind == "task.failed")
+            self._task_over(str(fields["task"]), "failed after " if kind == "task.failed" else "")
         elif kind == "engine.compiling" and not self.live:
             last = f", last time {fields['last_s']} s" if fields["last_s"] else ""
             self.line(
@@ -77,6 +77,8 @@ class HumanListener(Listener):
         """Repeat the warnings, tell why the build failed, and end with the outcome on standard output."""
         if self.live:
             self.stream.write(CLEAR_LINE)
+        for task in list(self._started):
+            self._task_over(task, "stopped after ")
         if self.warnings:
             self._repeat_warnings()
         if report.failure_reason:
@@ -101,12 +103,12 @@ class HumanListener(Listener):
         if rest:
             self.line(f"  and {rest} more (`doit --log json` writes every one)")
 
-    def _task_over(self, task: str, *, failed: bool) -> None:
+    def _task_over(self, task: str, how: str) -> None:
         elapsed_s = self._clock() - self._started.pop(task, self._clock())
         work = self._work.pop(task, None)
         rate = work.rate(self._clock()) if work else 0
         told = f", {rate:.0f} a second" if rate >= 1 else ""
-        state = self._coloured("FAILURE", "failed after ") if failed else ""
+        state = self._coloured("FAILURE", how) if how else ""
         self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
