@@ -137,8 +137,53 @@ def test_parallel_tasks_are_refused_with_the_reason(cache):
     assert "cores" in said
 
 
-def test_a_full_disk_is_told_and_the_old_cache_stays(cache):
-    """A limit on the size of files is as near as a test without root can come to a quota."""
+def mounts() -> bool:
+    """Whether this user may mount a small disk in a name space of its own."""
+    command = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not mounts(), reason="no right to mount a small disk")
+@pytest.mark.parametrize("free_kib", [0, 60])
+def test_a_full_disk_is_told_and_the_old_cache_stays(cache, free_kib):
+    """A disk of 16 MiB with so much left; SQLite, the compile and the stores all meet its end."""
+    code = f"from tests.test_interrupted import on_a_full_disk; on_a_full_disk({str(cache)!r}, {free_kib})"
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def on_a_full_disk(original: str, free_kib: int) -> None:
+    """Build on a disk with `free_kib` left, then with room; runs in a mount name space of its own."""
+    disk = Path(original).parent / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk], check=True)
+    cache = faults.copy_cache(Path(original), disk / "cache")
+    shutil.copy(Path(original).parent / "key.pub.pem", disk)
+    for engine in (cache / ".build" / "store").glob("*/*.engine"):
+        shutil.rmtree(engine.parent)
+    room = os.statvfs(disk)
+    os.posix_fallocate(
+        ballast := os.open(disk / "ballast", os.O_CREAT | os.O_WRONLY),
+        0,
+        room.f_bavail * room.f_frsize - free_kib * 1024,
+    )
+    os.close(ballast)
+    code, said = finish(cache)
+    assert code != 0, said
+    assert "Traceback" not in said, said
+    assert "space" in said, said
+    assert "next step" in said, said
+    os.unlink(disk / "ballast")
+    converges(cache)
+
+
+def test_a_quota_is_told_and_the_old_cache_stays(cache):
+    """A limit on the size of files is as near as a test can come to one."""
 
     def limited() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

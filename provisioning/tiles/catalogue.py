@@ -55,12 +55,16 @@ def opened(build_dir: Path) -> Iterator[sqlite3.Connection]:
     path = catalogue_path(build_dir)
     with reported("open the tile catalogue", path):
         make_dirs(build_dir)
-    with closing(_prepared(path)) as db:
+        db = _prepared(path)
+    with closing(db):
         yield db
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
-    """Return a connection to a catalogue of our format; one that is damaged or of another format is begun anew."""
+    """Return a connection to a catalogue of our format; one that is damaged or of another format is begun anew.
+
+    One that the system will not let us read or write is neither: a full disk must not cost what it took to fill it.
+    """
     for _ in range(2):
         db = sqlite3.connect(path, isolation_level=None, timeout=30)
         try:
@@ -73,10 +77,13 @@ def _prepared(path: Path) -> sqlite3.Connection:
                 return db
             if format_ == FORMAT:
                 return db
-        except sqlite3.DatabaseError as error:
+        except sqlite3.OperationalError as error:
             db.close()
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            if "locked" in str(error):
                 raise TileError("the tile catalogue is in use", file=path, next_step="run again") from error
+            raise
+        except sqlite3.DatabaseError:
+            pass
         db.close()
         forget(path)
     raise TileError("the tile catalogue cannot be made", file=path, next_step="look at the disk, then run again")
