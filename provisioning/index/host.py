@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from provisioning.files import write_durably
+from provisioning.files import make_dirs, write_durably
 from provisioning.index.choice import REFERENCE, Speed
 from provisioning.index.training import index_dir
 
@@ -31,7 +31,7 @@ def record_speed(build_dir: Path) -> Speed:
     """Measure and record the speed of this host unless that was done; about a second. Only under the build lock."""
     path = index_dir(build_dir) / _RECORD
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_dirs(path.parent)
         write_durably(path, (json.dumps(dataclasses.asdict(measure_speed()), sort_keys=True) + "\n").encode())
     return recorded_speed(build_dir)
 

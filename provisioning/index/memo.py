@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from provisioning.files import write_durably
+from provisioning.files import make_dirs, reported, write_durably
 from provisioning.index.ids import Bytes, Int64s
 from provisioning.index.training import Training
 
@@ -56,8 +56,9 @@ class Last:
 
 def remember(history: History, output: Path, ids: Int64s) -> None:
     """Keep the index at `output` and its rows for the next build; a file system without hard links keeps nothing."""
-    os.makedirs(history.folder, exist_ok=True)
-    forget(history.folder)
+    make_dirs(history.folder)
+    with reported("forget the last index", history.folder):
+        forget(history.folder)
     with contextlib.suppress(OSError):
         os.link(output, history.folder / _INDEX)
         stat = os.stat(output)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning.config import Flight
-from provisioning.files import write_durably
+from provisioning.files import make_dirs, write_durably
 from provisioning.hashing import sha256_bytes
 from provisioning.index.choice import MANY_VECTORS, Choice, lists_for
 from provisioning.tiles import Corpus
@@ -76,7 +76,7 @@ def _training(raw: dict[str, object]) -> Training:
 
 def keep_codebook(folder: Path, training: Training, data: bytes) -> None:
     """Write the codebook `data` of `training`. Only under the build lock."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_dirs(folder)
     head = {**dataclasses.asdict(training), "sha256": sha256_bytes(data)}
     write_durably(folder / _CODEBOOK, json.dumps(head, sort_keys=True).encode() + b"\n" + data)
 
