@@ -54,7 +54,8 @@ def refresh(db: sqlite3.Connection, choice: Choice) -> Changes:
     """Choose again in every dirty column and return what that changed; the caller's transaction."""
     total = Changes(0, 0, 0)
     fields = {number: field(name).decode() for number, name in choice.names.items()}
-    for z, x, old in db.execute("SELECT z, x, lines FROM col WHERE dirty").fetchall():
+    for z, x in db.execute("SELECT z, x FROM col WHERE dirty").fetchall():
+        (old,) = db.execute("SELECT lines FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
         lines = _refresh_column(db, choice, fields, z, x)
         if lines != (old or b""):
             total = total.plus(_difference(old or b"", lines))

@@ -49,12 +49,12 @@ def update_container(source: TileSource, cover: Cover, court: Court, writer: Wri
         db.execute("DELETE FROM seen")
         for found in court.judged(_suspects(container, source, cover, writer)):
             writer.tile(found, settled=True)
-        gone = db.execute(
+        left = db.execute(
             "SELECT z, x, y FROM tile t WHERE source = ? AND NOT EXISTS"
             " (SELECT 1 FROM seen s WHERE s.z = t.z AND s.x = t.x AND s.y = t.y)",
             (writer.source,),
-        ).fetchall()
-        writer.remove(at for at in gone if cover.holds(*at))
+        )
+        writer.remove([at for at in left if cover.holds(*at)])
         writer.stamp(stamp or None)
     finally:
         writer.flush()
