@@ -3,6 +3,8 @@
 import json
 import math
 import random
+from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 
@@ -380,13 +382,33 @@ def test_the_take_off_tile_is_required_wherever_it_is(tmp_path):
     store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
     centre, there = geo.tile_centre(Z, X, Y), geo.tile_centre(Z, X + 1, Y)
     base = flight(tmp_path, store, area=Area(bbox=bbox_of(tiles), zooms=(Z,), min_coverage={Z: Decimal(0)}))
-    from dataclasses import replace
-
     gone = scan(replace(base, flight=FlightIdentity(takeoff=centre)))
     assert [tuple(t) for t in gone.required_missing] == [(Z, X, Y, "take-off")]
     fine = scan(replace(base, flight=FlightIdentity(takeoff=there)))
     assert (fine.required, fine.required_missing, fine.takeoff) == (1, (), there)
     assert fine.area_sha256 == gone.area_sha256
+
+
+def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_path):
+    from provisioning.errors import GateError
+    from provisioning.gates.corpus import corpus_figures
+    from provisioning.gates.judging import judge
+    from provisioning.gates.limits import corpus_limits
+
+    tiles = block(3, 3)
+    store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
+    area = Area(bbox=bbox_of(tiles), zooms=(Z,), min_coverage={Z: Decimal(0)})
+    base = flight(tmp_path, store, area=area)
+    for tile, passes in (((X, Y), False), ((X + 1, Y), True)):
+        asked = replace(base, flight=FlightIdentity(takeoff=geo.tile_centre(Z, *tile)))
+        corpus = scan(asked)
+        figures, limits = corpus_figures(asked, corpus, today=date(2025, 1, 1)), corpus_limits(asked, corpus)
+        if passes:
+            assert judge(figures, limits)["coverage.required"].verdict == "pass"
+        else:
+            with pytest.raises(GateError) as caught:
+                judge(figures, limits)
+            assert f"{Z}/{X}/{Y} (take-off)" in caught.value.facts["coverage.required"]
 
 
 def test_an_area_is_measured_once(tmp_path, monkeypatch):
