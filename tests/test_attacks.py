@@ -362,6 +362,13 @@ def test_floor_file_inside_the_cache(cache: Cache) -> Expectations:
     return cache.expect._replace(counter_floor=CounterFloor(cache.root / "floor", raise_on_pass=True))
 
 
+def test_floor_file_beside_the_generations_is_inside_the_cache(cache: Cache) -> None:
+    (cache.root / "floor").write_bytes(b"0\n")
+    floor = CounterFloor(cache.root / "floor", raise_on_pass=True)
+    verdict = verify(cache.generation, cache.expect._replace(counter_floor=floor))
+    assert [reason.code for reason in verdict.reasons] == [Code.FLOOR]
+
+
 @refused((Code.FLOOR, ""))
 def test_floor_file_that_links_into_the_cache(cache: Cache) -> Expectations:
     (cache.root / "floor").write_bytes(b"0\n")

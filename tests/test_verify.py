@@ -212,6 +212,15 @@ def test_stream_outlives_the_verdict(cache: Cache) -> None:
         assert file.read() == FILES["corpus.index"]
 
 
+def test_stream_can_be_closed_twice_and_not_moved_before_its_start(cache: Cache) -> None:
+    with verify(cache.root, cache.expect) as verdict:
+        file = verdict.open("corpus.index").detach()
+    with pytest.raises(ValueError, match="before the start"):
+        file.seek(-1)
+    file.close()
+    file.close()
+
+
 def test_closed_verdict_gives_nothing_more(cache: Cache) -> None:
     from provisioning.errors import VerificationError
 
