@@ -7,7 +7,9 @@ command: a lock in a task's setup would be taken after doit opened its database,
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +51,19 @@ def sole_builder(flight: Flight) -> Iterator[None]:
     """Hold the lock of the cache; recovery has run. Raises BuildLockHeldError, FilesystemError."""
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
+        _drop_damaged(database(flight.root))
         yield
+
+
+def _drop_damaged(database: str) -> None:
+    """Remove a database of doit that is none: it holds nothing that is needed, and doit would end with a traceback."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        try:
+            db.execute("SELECT * FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError:
+            return
+        except sqlite3.DatabaseError:
+            os.unlink(database)
 
 
 class Guarded:

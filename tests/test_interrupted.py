@@ -244,6 +244,14 @@ def _build_while(cache: Path, how: str) -> crashing.Outcome:
     return crashing.build(cache)
 
 
+def test_a_damaged_file_of_the_build_directory_costs_no_work(cache):
+    converges(cache)
+    for name in ("doit.sqlite", "catalogue.sqlite", "counter", "history.json", "onnx-digests.json"):
+        (cache / ".build" / name).write_bytes(b"neither a database nor JSON" * 100)
+        code, said = finish(cache)
+        assert (code, outcome(cache)) == (0, "IDEMPOTENT_NO_OP"), (name, said)
+
+
 def test_a_clock_that_goes_back_changes_nothing(cache):
     converges(cache)
     for path in cache.parent.rglob("*"):
