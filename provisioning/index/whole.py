@@ -10,6 +10,7 @@ import numpy as np
 from provisioning.index import layout
 from provisioning.index.choice import HRQ_REFINE
 from provisioning.index.ids import Floats, Int64s
+from provisioning.index.parallel import idle_threads
 from provisioning.index.stream import Job, blocks, write_all
 
 SEARCH_WIDTH = 256
@@ -22,18 +23,27 @@ def write_whole(job: Job, output: Path, sample: Int64s) -> int:
     """Write an hrq or hnsw-sq8 index to `output`, learned from the rows `sample`; return how many rows were encoded."""
     import faiss
 
-    index = _empty(job)
-    index.train(job.rows(sample))
-    held = faiss.IndexIDMap2(index)
-    graph, count = job.choice.kind == "hnsw-sq8", len(job.ids)
-    for block in [slice(0, count)] if graph else blocks(count, job.trained.input, ADD_BYTES):
-        held.add_with_ids(_all_rows(job, block), job.ids[block])
+    held = _filled(job, sample)
     with open(output, "wb", buffering=0) as file:
         write_all(file, layout.transforms(job.trained, len(job.ids)))
         writer = faiss.PyCallbackIOWriter(lambda data: write_all(file, data), 1 << 20)
         faiss.write_index(held, writer)
         del writer
     return len(job.ids)
+
+
+def _filled(job: Job, sample: Int64s) -> Any:
+    import faiss
+
+    index, count = _empty(job), len(job.ids)
+    held = faiss.IndexIDMap2(index)
+    with idle_threads():
+        index.train(job.rows(sample))
+        for block in (
+            [slice(0, count)] if job.choice.kind == "hnsw-sq8" else blocks(count, job.trained.input, ADD_BYTES)
+        ):
+            held.add_with_ids(_all_rows(job, block), job.ids[block])
+    return held
 
 
 def _empty(job: Job) -> Any:
