@@ -69,7 +69,7 @@ def _maps(request: Request, area: Area) -> Iterator[TileMap]:
 
 
 def _mosaic(request: Request) -> Mosaic | None:
-    """Return the imagery of the coarsest zoom level that fills the picture."""
+    """Return the imagery of the zoom level that makes the best picture."""
     boxes = {zoom: _bounds(request, zoom) for zoom in request.tiles.zooms}
     zoom = mosaic_zoom({z: (right - left, bottom - top) for z, (left, top, right, bottom) in boxes.items()})
     shown = {(x % (1 << zoom), y) for x, y in mosaic_places(boxes[zoom])}

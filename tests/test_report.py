@@ -251,6 +251,20 @@ def test_mosaic_shows_the_imagery_where_it_is(demo_imagery):
         assert shown == pytest.approx(tile.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)), abs=4)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "best"),
+    [
+        ({15: (12, 11), 16: (24, 22)}, 16),
+        ({15: (30, 30), 16: (60, 60), 17: (120, 120)}, 15),
+        ({9: (1, 1), 16: (100, 100)}, 16),
+        ({9: (1, 1), 10: (2, 2)}, 10),
+        ({17: (500, 500), 18: (1000, 1000)}, 17),
+    ],
+)
+def test_mosaic_takes_the_finest_level_it_can_read_else_the_coarsest_that_fills_it(sizes, best):
+    assert report.mosaic_zoom(sizes) == best
+
+
 def test_mosaic_of_nothing_is_none():
     assert report.make_mosaic(16, (0, 0, 10, 10), lambda *_: None) is None
 

@@ -57,9 +57,13 @@ def mosaic_places(bounds: tuple[int, int, int, int]) -> frozenset[tuple[int, int
 
 
 def mosaic_zoom(sizes: dict[int, tuple[int, int]]) -> int:
-    """Return the coarsest of the zoom levels, given with their (width, height) in tiles, that fills the picture."""
-    enough = [zoom for zoom, size in sizes.items() if max(size) * 256 >= MAX_PIXELS_ACROSS]
-    return min(enough, default=max(sizes))
+    """Return which of the zoom levels, given with their (width, height) in tiles, makes the best picture.
+
+    The finest whose tiles can all be read, for the map shows what it holds; else the coarsest that fills the picture.
+    """
+    filling = [zoom for zoom, size in sizes.items() if max(size) * 256 >= MAX_PIXELS_ACROSS]
+    readable = [zoom for zoom in filling if sizes[zoom][0] * sizes[zoom][1] <= MAX_TILES_READ]
+    return max(readable, default=min(filling, default=max(sizes)))
 
 
 def _step(width: int, height: int) -> int:
