@@ -22,6 +22,8 @@ HEADER_BYTES = 64
 MAGIC = b"fcrows1 "
 SHARD_BYTES = 256 << 20
 """A shard is closed at this size: small enough to copy and to map, large enough that a million tiles are few files."""
+BLOCK_BYTES = 4 << 20
+"""Read at a time: descriptors of 8,448 numbers are 34 kB each, so a count of rows would bound nothing."""
 DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 Records = npt.NDArray[np.void]
@@ -44,6 +46,11 @@ class Layout:
     def rows_per_shard(self) -> int:
         """Records in a full shard."""
         return max(1, SHARD_BYTES // self.record.itemsize)
+
+    @property
+    def rows_per_block(self) -> int:
+        """Records that are held in memory at a time while shards are read."""
+        return max(1, BLOCK_BYTES // self.record.itemsize)
 
     @property
     def header(self) -> bytes:

@@ -33,7 +33,6 @@ from provisioning.hashing import Sha256
 
 FLUSH_ROWS, FLUSH_S = 4096, 2.0
 """What a power cut may cost; a flush takes two to three fsyncs."""
-BLOCK_ROWS = 4096
 WASTE = 0.25
 """Share of dead rows from which a store is written anew: less is not worth the reading of all the others."""
 LOCK = ".lock"
@@ -145,8 +144,9 @@ class DescriptorStore:
                     f"{absent or len(shas)} tiles have no descriptor", file=self._home, next_step="run doit again"
                 )
             result = np.empty((len(shas), self._layout.dimension), np.float32)
-            for start in range(0, len(shas), BLOCK_ROWS):
-                block = slice(start, start + BLOCK_ROWS)
+            step = self._layout.rows_per_block
+            for start in range(0, len(shas), step):
+                block = slice(start, start + step)
                 result[block] = self._vectors(shas[block], rows[block])
             return result
 
@@ -195,7 +195,7 @@ class DescriptorStore:
             return
         fresh = generations.begin(self._home)
         with closing(KeyMap(fresh / MAP)) as new_map:
-            for block in _blocks(self._map.items()):
+            for block in _blocks(self._map.items(), self._layout.rows_per_block):
                 rows = np.array([row for _, row in block], np.int64)
                 records = shards.read_rows(self._dir, self._layout, rows)
                 self._copy(records[shards.whole(records)], fresh, new_map)
@@ -237,8 +237,9 @@ class DescriptorStore:
         if done >= end:
             return
         shards.sync(self._dir, self._layout, done, end)
-        for start in range(done, end, BLOCK_ROWS):
-            rows = np.arange(start, min(start + BLOCK_ROWS, end))
+        step = self._layout.rows_per_block
+        for start in range(done, end, step):
+            rows = np.arange(start, min(start + step, end))
             records = shards.read_rows(self._dir, self._layout, rows)
             good = np.flatnonzero(shards.whole(records))
             self._map.adopt(((records["sha"][n].tobytes(), start + int(n)) for n in good), int(rows[-1]) + 1)
@@ -266,7 +267,7 @@ def _unit_again(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.where(unit, vectors / np.where(unit, length, 1), vectors).astype(np.float32)
 
 
-def _blocks(items: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
+def _blocks(items: Iterable[tuple[bytes, int]], size: int) -> Iterator[list[tuple[bytes, int]]]:
     items = iter(items)
-    while block := list(islice(items, BLOCK_ROWS)):
+    while block := list(islice(items, size)):
         yield block
