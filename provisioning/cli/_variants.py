@@ -18,6 +18,7 @@ from provisioning.index.read import load_index
 from provisioning.locate import Locator
 from provisioning.lock import build_lock
 from provisioning.request import Request, make_request
+from provisioning.steps.networks import network_here
 from provisioning.store import is_intact
 
 KEYS = ("transform", "rotations", "kind", "zooms", "rotate")
@@ -91,7 +92,7 @@ def _built(flight: Flight) -> tuple[Locator, Request]:
     if not is_intact(request.index):
         steps.build_index(request)
     locator = Locator(
-        request.backend.load(network.engine.path.read_bytes(), custom_ops=network.backbone.custom_ops),
+        network_here(request),
         load_index(request.index.path.read_bytes()),
         sources=request.tiles.sources,
         rotations=flight.index.rotations,
