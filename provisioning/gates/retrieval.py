@@ -22,11 +22,12 @@ from provisioning.gates.values import Figure, decimal
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
 from provisioning.index.read import search
 from provisioning.index.space import into_space
+from provisioning.index.stream import blocks
 
 NEIGHBOURS = 10
 TIE = 1e-5
 """Neighbours whose exact scores differ by less are equally good."""
-BLOCK_ROWS = 8192
+BLOCK_BYTES = 16 << 20
 MOST_THREADS = 8
 FORMAT = b"flight-cache-query/1"
 
@@ -134,18 +135,13 @@ def index_recall(subject: Subject, views: Views) -> Figure:
     pick = np.arange(count) % len(views.names)
     queries = into_space(subject.index, views.queries[pick, np.arange(count)])
     best = np.full((count, 0), 0, np.float32)
-    for block in _blocks(len(subject.rows.ids)):
+    for block in blocks(len(subject.rows.ids), queries.shape[1], BLOCK_BYTES):
         scores = queries @ into_space(subject.index, subject.gather(block)).T
         best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -NEIGHBOURS:]
     found = _scores_of(subject, queries, views.found[pick, np.arange(count)])
     right = found[:, : best.shape[1]] >= best[:, :1] - TIE
     detail = f"share of the ten exact neighbours that the index finds, {count} perturbed views"
     return Figure(decimal(float(right.mean())), detail)
-
-
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, BLOCK_ROWS):
-        yield slice(start, min(start + BLOCK_ROWS, rows))
 
 
 def _scores_of(subject: Subject, queries: Floats, found: Int64s) -> NDArray[np.float32]:
