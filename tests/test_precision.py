@@ -220,6 +220,21 @@ def test_int8_is_calibrated_on_as_many_tiles_as_asked(tmp_path):
     assert asked == [5]
 
 
+def test_one_glaring_tile_does_not_widen_the_ranges_for_all(tmp_path):
+    dark = [tile // 16 for tile in networks.tiles(15)]
+    white = np.full_like(dark[0], 255)
+
+    def scale_of_pixels(images):
+        path = typed(tmp_path, "int8", onnx=user(conv_model(), tmp_path), images=lambda _count: iter(images))
+        model = onnx.load(str(path))
+        makers = {output: node for node in model.graph.node for output in node.output}
+        return float(
+            numpy_helper.to_array(networks.weight(model, makers[networks.node(model, "conv1").input[0]].input[1]))
+        )
+
+    assert scale_of_pixels([*dark, white]) < 0.2 * scale_of_pixels([white])
+
+
 def test_int8_without_tiles_says_to_add_tiles(tmp_path):
     with pytest.raises(EngineError, match="needs tiles to calibrate") as caught:
         typed(tmp_path, "int8", onnx=user(conv_model(), tmp_path), images=lambda _count: ())

@@ -2,6 +2,9 @@
 
 Seven-bit weights (`reduce_range`): with eight, the same file gives another answer on a CPU without VNNI (measured:
 cosine 0.84). Symmetric, since TensorRT takes no zero points.
+
+A tensor's range is the mean of what each tile needs. The widest of all grows with the number of tiles (measured on GIST
+with 24 and 200 real tiles: median cosine 0.983 and 0.965; with the mean 0.965 and 0.990).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+RANGES = "mean of each tile's extremes"
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is worth quantising; preprocessing and normalisation stay in fp32."""
 
@@ -57,7 +61,7 @@ def to_int8(
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "CalibMovingAverage": True},
         )
         model = onnx.load(str(quantised))
     onnx.save(model, str(output))

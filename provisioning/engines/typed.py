@@ -14,7 +14,7 @@ from provisioning.config import Backbone
 from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.engines.host import THIS_MACHINE
-from provisioning.engines.int8 import to_int8
+from provisioning.engines.int8 import RANGES, to_int8
 from provisioning.engines.keep import kept_nodes, name_nodes, require_known
 from provisioning.engines.ranges import FP16_MAX, overflows
 from provisioning.errors import EngineError
@@ -48,7 +48,7 @@ def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: S
         facts["converter"] = {"onnx": installed("onnx"), "onnxruntime": installed("onnxruntime", "onnxruntime-gpu")}
         facts["keep_fp32"] = sorted(backbone.keep_fp32)
     if backbone.precision == "int8":
-        facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"calibration": calibration, "ranges": RANGES, "calibration_tiles": backbone.calibration_tiles}
     return facts
 
 
