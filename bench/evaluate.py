@@ -1,8 +1,8 @@
 """What centring, whitening and rotations add: recall on perturbed crops of real tiles, two backbones, chance beside it.
 
-    python bench/evaluate.py [TILES_DIR]         default: ../shared/data/tiles beside the checkout
+    python bench/evaluate.py [WORD...]         only the tables whose title holds a word; all if none
 
-Writes its section of bench/RESULTS.md. The settings are those of `flightcache evaluate --try`.
+Needs ../shared/data beside the checkout. Writes a section of bench/RESULTS.md for each table. The settings are those of `flightcache evaluate --try`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from provisioning.cli.init import create_cache  # noqa: E402
 from provisioning.signing import generate_key  # noqa: E402
 from rules import build  # noqa: E402
 
+DATA = ROOT.parent / "shared" / "data"
 SETS = (("oam_banepa", 19), ("oam_kampala", 21))
 TRANSFORMS = ("transform=center", "transform=pca(64)", "transform=pca-whiten(32)")
 ROTATIONS = ("rotate=1", "rotate=8", "rotate=16", "rotations=8,rotate=1", "rotations=16,rotate=1")
@@ -39,26 +40,31 @@ PHOTOS = (
 )
 
 
-def main(data: Path) -> None:
-    """Build four caches, make the photos, evaluate every setting, write the tables."""
-    lines = ["`python bench/evaluate.py`", "", machine(), ""]
+def main(words: list[str]) -> None:
+    """Build the caches, make the photos, evaluate every setting, write the tables."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         generate_key(root / "key.pem", password=None)
         for name, zoom in SETS:
-            caches = {model: new_cache(root, data, name, model) for model in ("gist-color", "squeezenet")}
-            for number, (title, offset, turned, tries) in enumerate(PHOTOS):
-                folder = root / f"{name}-{number}"
-                make_crops(data / name, zoom, folder, offset=offset, turned=turned)
-                lines += table(f"{name} z{zoom}: {title}", folder / "queries.csv", caches, tries)
-    replace_section(ROOT / "bench" / "RESULTS.md", "Recall on crops of real tiles", "\n".join(lines))
+            wanted = [
+                (f"{name} z{zoom}: {title}", *rest)
+                for title, *rest in PHOTOS
+                if not words or any(word in f"{name} z{zoom}: {title}" for word in words)
+            ]
+            caches = {model: new_cache(root, name, model) for model in ("gist-color", "squeezenet") if wanted}
+            for title, offset, turned, tries in wanted:
+                folder = root / f"photos-{title}"
+                make_crops(DATA / "tiles" / name, zoom, folder, offset=offset, turned=turned)
+                lines = table(folder / "queries.csv", caches, tries)
+                text = "\n".join(["`python bench/evaluate.py`", "", machine(), "", *lines])
+                replace_section(ROOT / "bench" / "RESULTS.md", f"Recall, {title}", text)
 
 
-def new_cache(root: Path, data: Path, name: str, model: str) -> Path:
+def new_cache(root: Path, name: str, model: str) -> Path:
     """Build a cache over the tiles `name` with the built-in backbone or SqueezeNet."""
     cache = root / f"{name}-{model}"
-    onnx = data.parent / "models/squeezenet_gap512.onnx" if model == "squeezenet" else None
-    create_cache(cache, tiles=data / name, key=root / "key.pem", backbone=onnx)
+    onnx = DATA / "models/squeezenet_gap512.onnx" if model == "squeezenet" else None
+    create_cache(cache, tiles=DATA / "tiles" / name, key=root / "key.pem", backbone=onnx)
     text = (cache / "flight.toml").read_text()
     for old, new in SQUEEZENET.items() if onnx else ():
         text = text.replace(old, new, 1)
@@ -67,11 +73,11 @@ def new_cache(root: Path, data: Path, name: str, model: str) -> Path:
     return cache
 
 
-def table(title: str, queries: Path, caches: dict[str, Path], tries: tuple[str, ...]) -> list[str]:
+def table(queries: Path, caches: dict[str, Path], tries: tuple[str, ...]) -> list[str]:
     """Return a table with a row a setting and a pair of columns a backbone."""
     found = {model: evaluated(queries, cache, tries) for model, cache in caches.items()}
     first = next(iter(found.values()))[0]
-    head = f"**{title}**: {first['queries']} photos, {first['tiles']} tiles, right within {first['within_m']:.0f} m,"
+    head = f"{first['queries']} photos, {first['tiles']} tiles, right within {first['within_m']:.0f} m,"
     head += f" chance@1 {100 * first['recall']['1']['chance']:.1f} %"
     columns = [column for model in found for column in (f"{model} @1 [95 %]", f"{model} @5")]
     lines = [head, "", f"| setting | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
@@ -97,4 +103,4 @@ def evaluated(queries: Path, cache: Path, tries: tuple[str, ...]):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "data" / "tiles")
+    main(sys.argv[1:])
