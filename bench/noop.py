@@ -23,6 +23,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -291,7 +292,7 @@ def main() -> None:
     for count in args.tiles:
         tree = args.scratch / f"{count}"
         make_tree(tree, count)
-        for row in (*scans(args, count, tree), *peers(args, count, tree)):
+        for row in chain(scans(args, count, tree), peers(args, count, tree)):
             print(report([row]).splitlines()[-1], flush=True)
             rows.append(row)
     if args.results:
