@@ -52,7 +52,7 @@ def copied(site, parent):
 
 
 def precision(cache, name):
-    """Ask for a precision; GIST in int8 on these tiles has a median cosine of 0.965, which is not the point here."""
+    """Ask for a precision; whether so few tiles calibrate int8 well enough for the default is not the point here."""
     edit(cache, '# precision = "fp32"', f'precision = "{name}"')
     edit(cache, "# fidelity_cosine = {}", "fidelity_cosine = {int8 = 0.9}")
 
