@@ -94,6 +94,22 @@ def test_every_issue_is_told_at_once() -> None:
     assert "artifacts.descriptor_index.bytes" in said
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b" " * (1 << 20) + b"{}", "larger than 1048576 bytes"),
+        (b'{"a": 1, "a": 1}', "a key is there twice"),
+        (b'{"a": ' + b"7" * 18 + b"}", "too many digits"),
+        (b'{"a": 1.5}', "1.5 is no whole number"),
+        (b'{"a": Infinity}', "Infinity is no whole number"),
+    ],
+)
+def test_what_the_canonical_form_would_catch_too_is_told_by_its_name(data: bytes, said: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse(data)
+    assert said in str(caught.value)
+
+
 BROKEN = {
     "index made by an engine that is not listed": lambda m: m._replace(
         descriptor_index=m.descriptor_index._replace(engine="other.engine")
