@@ -110,6 +110,15 @@ def test_what_the_canonical_form_would_catch_too_is_told_by_its_name(data: bytes
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [[], "x", 1, None, True, {"k": 1}, {str(n): 1 for n in range(100)}])
+@pytest.mark.parametrize("key", ["gates", "tiles", "area", "artifacts", "host"])
+def test_another_kind_of_value_in_place_of_a_part_is_refused(key: str, value: object) -> None:
+    document = json.loads(to_bytes(manifest_of()))
+    document[key] = value
+    raw = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+    assert refuses(raw)
+
+
 BROKEN = {
     "index made by an engine that is not listed": lambda m: m._replace(
         descriptor_index=m.descriptor_index._replace(engine="other.engine")
