@@ -2,7 +2,8 @@
 
     python bench/evaluate.py [WORD...]         only the tables whose title holds a word; all if none
 
-Needs ../shared/data beside the checkout. Writes a section of bench/RESULTS.md for each table. The settings are those of `flightcache evaluate --try`.
+Needs ../shared/data beside the checkout. Writes a section of bench/RESULTS.md for each table. The settings are those
+of `flightcache evaluate --try`.
 """
 
 from __future__ import annotations
