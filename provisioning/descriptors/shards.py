@@ -151,9 +151,9 @@ def read_rows(directory: Path, layout: Layout, rows: npt.NDArray[np.int64]) -> R
     """Return the records with these numbers, in this order; DescriptorError if a shard is gone or too short."""
     found = np.empty(len(rows), layout.record)
     shard_of, within = np.divmod(rows, layout.rows_per_shard)
-    for number in np.unique(shard_of):
+    for number in set(shard_of.tolist()):
         chosen = np.flatnonzero(shard_of == number)
-        found[chosen] = _mapped(shard_path(directory, int(number)), layout)[within[chosen]]
+        found[chosen] = _mapped(shard_path(directory, number), layout)[within[chosen]]
     return found
 
 
