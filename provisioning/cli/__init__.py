@@ -31,7 +31,7 @@ COMMANDS = {
     "tiles": "count the tiles of the area by zoom and source: bytes, gaps, ages",
     "init": "write flight.toml and the doit files of a new cache directory",
 }
-"""Name and summary of each command; its module is `provisioning.cli.<name>` with `arguments(parser)` and `run(args)`."""
+"""Name and summary of each command; module `provisioning.cli.<name>` has its `arguments(parser)` and `run(args)`."""
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
