@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import sqlite3
@@ -28,10 +27,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
 Z, X0, Y0, ROWS = 20, 500_000, 400_000, 1000
-MARKS = ("<!-- no-op: begin -->", "<!-- no-op: end -->")
 
 
 class Row(NamedTuple):
@@ -116,8 +114,8 @@ def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
 
 
 def timed(command: list[str], *, cwd: Path | None = None, runs: int = 3) -> tuple[float, float, str]:
-    """Return least seconds, largest RSS in MB and the last output of `runs` fresh processes."""
-    best, rss, out = float("inf"), 0.0, ""
+    """Return least seconds, largest RSS in MB and the fastest's output of `runs` fresh processes."""
+    best, rss, best_out = float("inf"), 0.0, ""
     for _ in range(runs):
         start = time.perf_counter()
         with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -126,8 +124,10 @@ def timed(command: list[str], *, cwd: Path | None = None, runs: int = 3) -> tupl
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{command} failed with {process.returncode}: {out}")
-        best, rss = min(best, time.perf_counter() - start), max(rss, usage.ru_maxrss / 1024)
-    return best, rss, out
+        seconds, rss = time.perf_counter() - start, max(rss, usage.ru_maxrss / 1024)
+        if seconds < best:
+            best, best_out = seconds, out
+    return best, rss, best_out
 
 
 def drain(process: subprocess.Popen[bytes]) -> str:
@@ -155,22 +155,40 @@ def scans(args: argparse.Namespace, count: int, tree: Path) -> Iterator[Row]:
             # In a process of its own: a child's RSS as the kernel tells it is never below its parent's.
             subprocess.run([*child(args, tree, count, "stat"), "--archive", str(pmtiles)], check=True)
         name = source.suffix[1:] or "xyz"
-        flight = flight_of(args.scratch, source, count, "stat")
-        shutil.rmtree(flight.root, ignore_errors=True)
-        time.sleep(0.1)
-        seconds, rss, out = timed(child(args, source, count, "stat"), runs=1)
-        yield Row(count, f"{name}: first scan", seconds, rss)
+        root = flight_of(args.scratch, source, count, "stat").root
+        if not (args.keep and root.is_dir()):
+            shutil.rmtree(root, ignore_errors=True)
+            time.sleep(0.1)
+            seconds, rss, _ = timed(child(args, source, count, "stat"), runs=1)
+            yield Row(count, f"{name}: first scan", seconds, rss)
+        _, _, out = timed(child(args, source, count, "stat"), runs=1)  # files too young at first are settled now
         digests.add(json.loads(out)["sha256"])
-        for mode in ("stat", "dirs") if source == tree else ("stat",):
-            timed(child(args, source, count, mode), runs=1)  # settings changed: written once
-            seconds, rss, out = timed(child(args, source, count, mode), runs=args.runs)
-            said = json.loads(out)
-            assert not said["imported"], said
-            yield Row(count, f"{name}: no-op, scan = {mode}" if source == tree else f"{name}: no-op", seconds, rss,
-                      f"scan alone {said['scan_s']:.3f} s")  # fmt: skip
         if source == tree:
-            yield one_added(args, count, tree)
+            yield from directory_rows(args, count, tree)
+        else:
+            yield no_op(f"{name}: no-op", count, timed(child(args, source, count, "stat"), runs=args.runs))
     assert len(digests) == 1, "the three stores must give one coverage_sha256"
+
+
+def directory_rows(args: argparse.Namespace, count: int, tree: Path) -> Iterator[Row]:
+    """Yield the rows of an XYZ directory; the scan of every file and find take turns, for the machine is noisy."""
+    find = ["find", str(tree), "-type", "f", "-printf", "%p %s %T@ %i\\n"]
+    turns = [(timed(find, runs=1), timed(child(args, tree, count, "stat"), runs=1)) for _ in range(args.runs)]
+    finds, looks = zip(*turns, strict=True)
+    yield Row(count, "find -type f -printf", min(finds)[0], max(row[1] for row in finds))
+    yield no_op("xyz: no-op, scan = stat", count, min(looks))
+    yield one_added(args, count, tree)
+    timed(child(args, tree, count, "dirs"), runs=1)  # another setting: written once
+    yield no_op("xyz: no-op, scan = dirs", count, timed(child(args, tree, count, "dirs"), runs=args.runs))
+
+
+def no_op(what: str, count: int, measured: tuple[float, float, str]) -> Row:
+    """Return the row of a scan that found nothing new; it must not have imported anything heavy."""
+    seconds, rss, out = measured
+    said = json.loads(out)
+    assert not said["imported"], said
+    assert not said["added"], said
+    return Row(count, what, seconds, rss, f"scan alone {said['scan_s']:.3f} s")
 
 
 def one_added(args: argparse.Namespace, count: int, tree: Path) -> Row:
@@ -189,8 +207,6 @@ def one_added(args: argparse.Namespace, count: int, tree: Path) -> Row:
 
 def peers(args: argparse.Namespace, count: int, tree: Path) -> Iterator[Row]:
     """Yield what other tools take to see that nothing has changed."""
-    seconds, rss, _ = timed(["find", str(tree), "-type", "f", "-printf", "%p %s %T@ %i\\n"], runs=args.runs)
-    yield Row(count, "find -type f -printf", seconds, rss)
     for tool, prepare in (("git", with_git), ("ninja", with_ninja), ("make", with_make), ("dvc", with_dvc)):
         if shutil.which(tool) and count <= (args.dvc_most if tool == "dvc" else sys.maxsize):
             yield prepare(args, count, tree)
@@ -259,14 +275,6 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_results(path: Path, text: str) -> None:
-    """Replace our section of the results, or add it."""
-    old = path.read_text() if path.exists() else "# Measured\n"
-    head, _, rest = old.partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    path.write_text(f"{head.rstrip()}\n\n{MARKS[0]}\n{text}\n{MARKS[1]}\n{tail.lstrip()}")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -275,6 +283,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dvc-most", type=int, default=100_000)
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--keep", action="store_true", help="use catalogues that are there: no first scans")
     parser.add_argument("--scan", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--archive", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--mode", default="stat", help=argparse.SUPPRESS)
@@ -287,6 +296,8 @@ def main() -> None:
         run_scan(args.scratch, args.scan, args.tiles[0], args.mode)
     if args.archive or args.scan:
         return
+    from results import machine, replace_section
+
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for count in args.tiles:
@@ -296,9 +307,8 @@ def main() -> None:
             print(report([row]).splitlines()[-1], flush=True)
             rows.append(row)
     if args.results:
-        host = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
-        when = f"{time.strftime('%Y-%m-%d')}, {host}; page cache warm, least of {args.runs} fresh processes."
-        write_results(args.results, f"## No-op\n\n{when}\n\n{report(rows)}")
+        text = f"`python bench/noop.py --tiles {' '.join(map(str, args.tiles))}`\n\n{machine()}\n\n{report(rows)}"
+        replace_section(args.results, "No-op", text)
     print(f"# peak RSS of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
 
 
