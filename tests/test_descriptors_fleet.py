@@ -175,20 +175,27 @@ def test_two_caches_may_use_one_fleet_at_a_time(flight, network, cluster):
 
 
 def test_a_worker_that_joins_later_is_checked_and_used(flight, network, cluster, monkeypatch):
-    put, before = Results.put, set(workers(cluster))
+    for n in range(40, 120):
+        write_tile(flight.root, n)
+    scan(flight)
+    put, threads, offered, grown = Results.put, fleet._threads, [], []
 
     def put_and_grow(self, units, vectors):
         put(self, units, vectors)
-        cluster.scale(3)
+        if not grown:
+            cluster.scale(3)
+            grown.append(True)
 
-    monkeypatch.setattr(Results, "put", put_and_grow)
+    def offered_once_grown(client, job):
+        until = time.monotonic() + 60
+        while grown and threads(client, job) < 3 and time.monotonic() < until:
+            time.sleep(0.1)
+        offered.append(threads(client, job))
+        return offered[-1]
+
     monkeypatch.setattr(fleet, "AHEAD", 1)
-    for n in range(40, 160):
-        write_tile(flight.root, n)
-    scan(flight)
-    seen = set()
-    threads = fleet._threads
-    monkeypatch.setattr(fleet, "_threads", lambda *a: (seen.add(threads(*a)), time.sleep(0.05), threads(*a))[2])
+    monkeypatch.setattr(Results, "put", put_and_grow)
+    monkeypatch.setattr(fleet, "_threads", offered_once_grown)
     in_fleet(cluster, flight, network)
-    assert max(seen) == 3, (seen, before)
+    assert max(offered) == 3
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
