@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from provisioning.errors import VerificationError
 from provisioning.manifest import CalibrationEntry, FileEntry, Manifest, to_bytes, with_hash
 from provisioning.signing import PublicKey
-from provisioning.verify import Code, CounterFloor, Expectations, verify
+from provisioning.verify import Code, CounterFloor, Expectations, verify, walk
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
 MANIFEST, SIDECAR, SIGNATURE = "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig"
@@ -526,6 +527,11 @@ def test_missing_file(cache: Cache) -> None:
     (cache.generation / "report.html").unlink()
 
 
+@refused((Code.MISSING, "calibration/camera.yml"), (Code.MISSING, "calibration/camera.yml.sha256"))
+def test_missing_directory(cache: Cache) -> None:
+    shutil.rmtree(cache.generation / "calibration")
+
+
 @refused((Code.MISSING, "report.html.sha256"))
 def test_missing_sidecar(cache: Cache) -> None:
     (cache.generation / "report.html.sha256").unlink()
@@ -713,6 +719,20 @@ def test_medium_that_fails_while_a_file_is_hashed(cache: Cache) -> None:
 
     patch = pytest.MonkeyPatch()
     patch.setattr("provisioning.verify.digests.os.preadv", failing)
+    _UNDO.append(patch.undo)
+
+
+@refused((Code.UNREADABLE, SIGNATURE))
+def test_medium_that_fails_while_the_signature_is_read(cache: Cache) -> None:
+    real_pread = os.pread
+
+    def failing(fd: int, size: int, at: int) -> bytes:
+        if size == 65:
+            raise OSError(5, "Input/output error")
+        return real_pread(fd, size, at)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("provisioning.verify.opening.os.pread", failing)
     _UNDO.append(patch.undo)
 
 
@@ -960,6 +980,22 @@ def test_refused_caches_leave_no_descriptor_open(cache: Cache) -> None:
     verdicts = [verify(cache.root, cache.expect) for _ in range(20)]
     assert len(os.listdir("/proc/self/fd")) == before
     assert not any(verdict.passed for verdict in verdicts)
+
+
+def test_no_way_out_of_a_verification_leaves_a_descriptor_open(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_now() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_now()
+    walk(cache.generation, manifest_of())
+    assert open_now() == before
+    (cache.root.parent / "floor").unlink()  # refused after every file was opened
+    kept = verify(cache.root, cache.expect)
+    assert open_now() == before
+    monkeypatch.setattr("provisioning.verify.steps.sha256_all", lambda _: 1 / 0)
+    assert verify(cache.root, cache.expect).reasons[0].code is Code.INTERNAL
+    assert open_now() == before
+    assert not kept.passed
 
 
 def test_more_files_than_the_limit_are_refused() -> None:
