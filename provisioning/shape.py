@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from provisioning.backbone import OnnxSource, prepare, prepared_facts
 from provisioning.config import Backbone, Flight
+from provisioning.files import reported
 from provisioning.store import Target, making
 
 
@@ -29,11 +30,12 @@ def shape_target(flight: Flight, backbone: Backbone, source: OnnxSource) -> Targ
 
 
 def known_shape(target: Target) -> Shape | None:
-    """Return the shape, or None while it has not been learned."""
-    try:
-        return Shape(**json.loads(target.path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
+    """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
+    with reported("read the shape of a network", target.path):
+        try:
+            return Shape(**json.loads(target.path.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
 
 def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,7 +110,7 @@ class Tasks:
 def database(root: Path) -> str:
     """Return doit's database: in `.build`, or in memory for a `doit list` before anything was built."""
     build_dir = root / ".build"
-    return str(build_dir / "doit.sqlite") if build_dir.is_dir() else ":memory:"
+    return str(build_dir / "doit.sqlite") if os.path.isdir(build_dir) else ":memory:"
 
 
 def namespace(tasks: Tasks) -> dict[str, object]:

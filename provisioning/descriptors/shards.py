@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Layout:
     dtype: str
     dimension: int
 
-    @property
+    @cached_property
     def record(self) -> np.dtype[np.void]:
         """The numpy type of one record."""
         vector = (DTYPES[self.dtype], (self.dimension,))
@@ -126,11 +127,11 @@ def append(directory: Path, layout: Layout, records: Records) -> None:
 
 
 def _append_to(path: Path, layout: Layout, start: int, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        end = HEADER_BYTES + start * layout.record.itemsize
-        os.ftruncate(fd, end if start else 0)  # half a record of a writer that died
-        os.lseek(fd, end if start else 0, os.SEEK_SET)
+        end = HEADER_BYTES + start * layout.record.itemsize if start else 0
+        if os.fstat(fd).st_size != end:
+            os.ftruncate(fd, end)  # half a record of a writer that died
         write_all(fd, data if start else layout.header + data)
     finally:
         os.close(fd)
@@ -161,5 +162,9 @@ def _mapped(path: Path, layout: Layout) -> Records:
     try:
         count = (os.stat(path).st_size - HEADER_BYTES) // layout.record.itemsize
         return np.memmap(path, layout.record, "r", HEADER_BYTES, (count,))
-    except (OSError, ValueError) as error:
-        raise DescriptorError("a shard of the descriptor store is damaged", file=path) from error
+    except (FileNotFoundError, ValueError) as error:
+        raise DescriptorError(
+            "a shard of the descriptor store is gone or too short",
+            file=path,
+            next_step="remove the store's directory for this key: its descriptors are computed anew",
+        ) from error
