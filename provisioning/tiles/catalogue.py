@@ -16,7 +16,7 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 3
+FORMAT = 4
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
@@ -32,8 +32,8 @@ CREATE TABLE tile(
   day INTEGER, empty_ppm INTEGER, fault TEXT, state INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
 CREATE TABLE col(
-  z INTEGER, x INTEGER, place TEXT, dirty INTEGER, lines BLOB, runs BLOB,
-  count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER, faults INTEGER,
+  z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
+  faults INTEGER, runs BLOB, lines BLOB, -- the long one last: what follows it is found by walking through it
   PRIMARY KEY(z, x)) WITHOUT ROWID;
 CREATE INDEX col_place ON col(place);
 CREATE INDEX col_dirty ON col(z, x) WHERE dirty;

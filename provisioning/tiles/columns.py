@@ -76,8 +76,8 @@ def _refresh_column(db: sqlite3.Connection, choice: Choice, fields: Mapping[int,
     db.execute(
         "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
         (
-            z, x, f"{z} {x} ", lines, packed_runs(t.y for t in taken), len(taken), sum(t.bytes for t in taken),
-            min(days, default=None), len(taken) - len(days), states.count(FAULTY),
+            z, x, f"{z} {x} ", len(taken), sum(t.bytes for t in taken), min(days, default=None), len(taken) - len(days),
+            states.count(FAULTY), packed_runs(t.y for t in taken), lines,
         ),
     )  # fmt: skip
     return lines
