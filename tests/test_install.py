@@ -18,6 +18,7 @@ from provisioning.signing import public_key_path
 from provisioning.verify import ANY, CounterFloor, verify
 from tests import faults
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
+from tests.power_cut import Model, Op, recorded
 
 OLD = {**FILES, "tiles.bin": noise(5000, "old"), "shared.bin": noise(9000, "both")}
 NEW = {**FILES, "tiles.bin": noise(5500, "new"), "shared.bin": noise(9000, "both"), "corpus.index": noise(30_000, "i")}
@@ -323,3 +324,38 @@ def test_two_targets_do_not_share_bytes_with_the_bundle(made, tmp_path):
     assert tree(tmp_path / "a/current") == tree(tmp_path / "b/current")
     assert not os.path.samefile(tmp_path / "a/current/corpus.index", tmp_path / "b/current/corpus.index")
     assert made[2].flight_id is ANY
+
+
+def test_no_power_cut_leaves_a_current_that_is_neither_old_nor_new(made, tmp_path, capsys):
+    """Every state that a disk may be in after a cut, by what was fsynced when: `current` is generation 1 or 2, whole."""
+    target = tmp_path / "t"
+    install(made, 1, target)
+    before = faults.snapshot(target)
+    inodes = {name: os.lstat(target / name).st_ino for name in before}
+    directories = [str(p.relative_to(target)) for p in target.rglob("*") if p.is_dir() and not p.is_symlink()]
+    ops: list[Op] = []
+    with recorded(target, ops):
+        install(made, 2, target)
+    after = faults.snapshot(target)
+    whole = {
+        f"generations/{n}": below(tree_, f"generations/{n}") for n, tree_ in (("000001", before), ("000002", after))
+    }
+    model, states, renamed = Model(before, inodes, directories), 0, False
+    for number, op in enumerate(ops):
+        model.apply(op)
+        for state, _ in model.states(most=64, seed=number):
+            states += 1
+            current = state.get("current")
+            assert current in whole, (number, op[:3])
+            assert below(state, str(current)) == whole[current], (number, op[:3])
+        renamed = renamed or op.path == "current"
+    assert renamed
+    assert [state["current"] for state, _ in model.states()] == ["generations/000002"] * len(list(model.states()))
+    with capsys.disabled():
+        print(f"\ninstall: {states} states after a power cut at {len(ops)} moments", end=" ")
+
+
+def below(state: dict[str, bytes | str], directory: str) -> dict[str, bytes | str]:
+    return {
+        name.removeprefix(directory + "/"): body for name, body in state.items() if name.startswith(directory + "/")
+    }
