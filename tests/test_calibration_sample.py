@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from provisioning import tiles
+from provisioning.angles import BBox
 from provisioning.config import Backbone, Flight, Tiles, TileSource
-from provisioning.config.schema import Area, BBox
+from provisioning.config.schema import Area
 from provisioning.descriptors.sampling import calibration_digest, chosen_tiles
 from provisioning.engines.int8 import to_int8
 from provisioning.lock import build_lock

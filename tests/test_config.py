@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.angles import BBox, Origin
 from provisioning.config.parse import parse, read_flight
-from provisioning.config.schema import BBox, Origin
 from provisioning.config.template import render
 from provisioning.errors import ConfigError
 

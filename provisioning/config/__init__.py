@@ -1,17 +1,16 @@
 """flight.toml as frozen values."""
 
+from provisioning.angles import BBox, Origin
 from provisioning.config.schema import (
     Area,
     AreaPart,
     Backbone,
-    BBox,
     Calibration,
     Engine,
     Flight,
     FlightIdentity,
     Gates,
     Index,
-    Origin,
     Sector,
     Signing,
     Tiles,

@@ -12,8 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from provisioning.angles import BBox, Origin
 from provisioning.config.check import check
-from provisioning.config.schema import BBox, Flight, Origin
+from provisioning.config.schema import Flight
 from provisioning.errors import ConfigError
 
 if sys.version_info >= (3, 11):

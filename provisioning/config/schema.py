@@ -10,8 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from provisioning.angles import BBox as BBox
-from provisioning.angles import Origin as Origin
+from provisioning.angles import BBox, Origin
 
 
 def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
