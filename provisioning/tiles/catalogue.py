@@ -16,7 +16,7 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 4
+FORMAT = 5
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
@@ -33,8 +33,8 @@ CREATE TABLE tile(
   PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
 CREATE TABLE col(
   z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
-  faults INTEGER, runs BLOB, lines BLOB, -- the long one last: what follows it is found by walking through it
-  PRIMARY KEY(z, x)) WITHOUT ROWID;
+  faults INTEGER, runs BLOB, lines BLOB, -- the long one last: what follows it is found by walking through it;
+  PRIMARY KEY(z, x)); -- and with row ids: a key that is the row is compared as a whole
 CREATE INDEX col_place ON col(place);
 CREATE INDEX col_dirty ON col(z, x) WHERE dirty;
 """

@@ -65,11 +65,11 @@ def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
 
 
 def _skipped(db: sqlite3.Connection) -> list[Skipped]:
-    """Return the unusable tiles of the area, looking only into columns that have some."""
+    """Return the unusable tiles of the area; CROSS JOIN has the planner look only into columns that have some."""
     return [
         Skipped(*row)
         for row in db.execute(
-            "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c JOIN tile t ON t.z = c.z AND t.x = c.x"
+            "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
             " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ?"
             " ORDER BY t.z, t.y DESC, t.x, s.name",
             (catalogue.FAULTY,),
