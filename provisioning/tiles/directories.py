@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from provisioning.errors import TileError
@@ -63,7 +64,9 @@ class DirectoryUpdate(NamedTuple):
         if (tiles or 0) < MANY_TILES or not paths:
             return {}
         places = {os.path.join(self.layout.root, path): path for path in paths}
-        return {places[path]: WHOLE + seen for path, seen in fingerprint.ahead(list(places)).items()}
+        with suppress(OSError):  # no process to be had: each folder is looked at when its turn comes
+            return {places[path]: WHOLE + seen for path, seen in fingerprint.ahead(list(places)).items()}
+        return {}
 
     def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> None:
         path = os.path.join(self.layout.root, folder.path)
