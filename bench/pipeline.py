@@ -1,12 +1,12 @@
 """Tiles through decoding, network and store, beside what this machine can do with the parts, in one run.
 
     python bench/pipeline.py --scratch /var/tmp/pipeline            about four minutes on four cores
-    python bench/pipeline.py --scratch /var/tmp/pipeline --rss 10000 200000
+    python bench/pipeline.py --scratch /var/tmp/pipeline --rss 20000 200000
 
 *bare network*: as many callers as threads, each with one thread, on images already fitted. *decode and fit*: the same
 threads, no network. *possible*: both in series on the same cores, 1 / (1/network + 1/decode). The parts and the whole
 are taken alternately in one process, and the best round of each is compared. Nothing outside --scratch is written,
-unless --results names a file whose section `pipeline` is then replaced.
+unless --results names a file whose section `Pipeline` is then replaced.
 """
 
 from __future__ import annotations
@@ -379,7 +379,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rss", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--rss", type=int, nargs="*", default=[20_000, 100_000])
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     shutil.rmtree(options.scratch, ignore_errors=True)
@@ -391,7 +391,7 @@ def main() -> None:
         print(line, flush=True)
         text.append(line)
     if options.results:
-        replace_section(options.results, "pipeline", "\n".join(text))
+        replace_section(options.results, "Pipeline", "\n".join(text))
 
 
 if __name__ == "__main__":
