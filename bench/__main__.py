@@ -1,8 +1,8 @@
 """Every benchmark by one command: `python -m bench` runs all in a small form, `python -m bench NAME …` some.
 
-Words after `--` go to the benchmark itself: `python -m bench noop -- --tiles 1000000`. Each is a script of its own in this
-folder and measures subject and peers in one run, so that its ratios hold on a noisy machine; what it prints says which
-peers were not installed. `--results bench/RESULTS.md` replaces the section of each in that file.
+Words after `--` go to the benchmark itself: `python -m bench noop -- --tiles 1000000`. Each is a script of its own in
+this folder and measures subject and peers in one run, so that its ratios hold on a noisy machine; what it prints says
+which peers were not installed. `--results bench/RESULTS.md` replaces the section of each in that file.
 """
 
 from __future__ import annotations

@@ -108,14 +108,11 @@ def table(rows: list[Row], rate: float, side: int) -> str:
         ),
     ]
     first = rows[0]
-    return "\n".join(
-        [
-            f"`python bench/build.py --side {side}` on {machine()}. The engine alone: {rate:.0f} tiles/s; the first build, with everything "
-            f"around it: {first.descriptors / first.seconds:.0f} tiles/s.",
-            "",
-            *lines,
-        ]
+    how = (
+        f"`python bench/build.py --side {side}` on {machine()}. The engine alone: {rate:.0f} tiles/s; the first build, "
+        f"with everything around it: {first.descriptors / first.seconds:.0f} tiles/s."
     )
+    return "\n".join([how, "", *lines])
 
 
 def main() -> None:

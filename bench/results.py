@@ -30,8 +30,6 @@ def replace_section(path: Path, title: str, text: str) -> None:
     old = path.read_text() if path.exists() else HEAD
     section = f"## {title}\n\n{text.strip()}\n"
     found = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    if found.search(old):
-        new = found.sub(lambda _: section + "\n", old)
-    else:
-        new = old.rstrip("\n") + "\n\n" + section
+    added = old.rstrip("\n") + "\n\n" + section
+    new = found.sub(lambda _: section + "\n", old) if found.search(old) else added
     path.write_text(new.rstrip("\n") + "\n")
