@@ -22,6 +22,7 @@ SMALL = {
     "index": ["--vectors", "10000"],
     "verify": ["--gb", "0.5", "--rounds", "3"],
     "places": ["--demo"],
+    "sync": [],
 }
 """The benchmarks and the arguments of their small form; all together take some minutes."""
 WITHOUT_SCRATCH = {"places"}

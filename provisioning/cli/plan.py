@@ -51,5 +51,6 @@ def summary(plan: Plan) -> str:
     time = "time unknown" if plan.seconds is None else f"about {plan.seconds:.1f} s"
     return (
         f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), "
-        f"{plan.descriptors} descriptors to compute, about {plan.bytes_to_write / 1e6:.1f} MB to write, up to {plan.memory_bytes / 1e6:.0f} MB of memory, {time}"
+        f"{plan.descriptors} descriptors to compute, about {plan.bytes_to_write / 1e6:.1f} MB to write, "
+        f"up to {plan.memory_bytes / 1e6:.0f} MB of memory, {time}"
     )
