@@ -17,7 +17,6 @@ from provisioning.index.codec import learned_range
 from provisioning.index.ids import Int64s, evenly
 from provisioning.index.kmeans import Points
 from provisioning.index.memo import History
-from provisioning.index.parallel import in_order
 from provisioning.index.stream import Job, blocks
 from provisioning.index.training import keep_codebook, read_codebook
 from provisioning.index.transform import Learned
@@ -73,4 +72,4 @@ def learn_codebook(job: Job, which: Int64s, transform: Learned) -> Codebook:
 
 def range_of(job: Job, which: Int64s) -> NDArray[np.float32]:
     """Return the range of 8-bit codes over the rows `which`, float32 [2·d]."""
-    return learned_range(in_order(job.rows, (which[block] for block in blocks(len(which), job.trained.dimension))))
+    return learned_range(job.rows(which[block]) for block in blocks(len(which), job.trained.dimension))
