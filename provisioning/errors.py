@@ -92,7 +92,7 @@ class DescriptorError(Error):
     exit_code = 17
 
 
-class IndexError_(Error):
+class IndexingError(Error):
     """An index cannot be built within its limits, or its bytes are not an index."""
 
     exit_code = 18

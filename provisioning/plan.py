@@ -16,7 +16,7 @@ from provisioning import descriptors, index, staleness, tiles
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_missing
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.hashing import plain
 from provisioning.history import History, differences, facts_of, read_history
 from provisioning.request import Request, make_request
@@ -173,7 +173,7 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
     if any(task.task == "corpus" and task.will_run for task in tasks):
         try:
             choice = index.choose(request.flight, request.tiles, shape.dimension)
-        except IndexError_:
+        except IndexingError:
             return {"bytes_to_write": written, "memory_bytes": 0}
         written, memory = written + choice.bytes, choice.build_bytes
     return {"bytes_to_write": written, "memory_bytes": memory}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 
@@ -128,7 +127,6 @@ def test_missing_flight_toml_points_to_init(tmp_path: Path) -> None:
 
 
 def test_template_shows_every_key_and_parses_to_the_defaults(root: Path) -> None:
-    os.chdir(root)
     text = render(
         {
             "area": {"bbox": [10, 20, 11, 21], "zooms": [10]},

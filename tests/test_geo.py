@@ -4,7 +4,7 @@ import math
 
 import mercantile
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pmtiles.tile import zxy_to_tileid as reference_tileid
 
@@ -64,10 +64,17 @@ def test_the_bounding_box_of_a_block_of_tiles_gives_the_block(tile, width, heigh
     assert geo.tiles_in_bbox(bbox, z) == (((x, right),), (y, bottom))
 
 
+def _is_near_an_edge(z, *, lat_e7, lon_e7):
+    """Within 1e-7 degree of a tile's edge we grant what mercantile, which has another tolerance, does not."""
+    around = [geo.tile_at(z, lat_e7=lat_e7 + d, lon_e7=lon_e7 + d) for d in (-2, 2)]
+    return around[0] != around[1]
+
+
 @given(st.floats(-179, 178), st.floats(-84, 83), st.floats(0.01, 1), st.integers(0, 12))
 def test_tiles_in_bbox_equal_mercantile(west, south, size, z):
     box = [round(v * 1e7) for v in (west, south, west + size, south + size)]
     (columns,), rows = geo.tiles_in_bbox(geo.BBox(*box), z)
+    assume(not any(_is_near_an_edge(z, lat_e7=lat, lon_e7=lon) for lon, lat in (box[:2], box[2:])))
     theirs = list(mercantile.tiles(*(v / 1e7 for v in box), [z]))
     assert columns == (min(t.x for t in theirs), max(t.x for t in theirs))
     assert rows == (min(t.y for t in theirs), max(t.y for t in theirs))

@@ -13,7 +13,7 @@ import pytest
 
 from provisioning import geo
 from provisioning.config.schema import Index
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index import choose_kind
 from provisioning.index.build import build_index
 from provisioning.index.ids import Rows, check_ids, rows_of
@@ -233,7 +233,7 @@ def test_the_transform_stays_with_the_codebook_so_that_rows_are_still_copied(tmp
 def test_a_codebook_that_is_gone_is_asked_for_and_not_guessed(tmp_path):
     rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
     training = Training("yesterday", 300, 16, "keys")
-    with pytest.raises(IndexError_, match="codebook"):
+    with pytest.raises(IndexingError, match="codebook"):
         make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=history(tmp_path / "m", shas, "today", training))
 
 
@@ -283,7 +283,7 @@ def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width():
 def test_a_row_that_is_not_finite_is_refused_with_its_id(tmp_path, kind, bad):
     rows = vectors(200)
     rows[123, 5] = bad
-    with pytest.raises(IndexError_, match="not finite") as refusal:
+    with pytest.raises(IndexingError, match="not finite") as refusal:
         make(tmp_path / "i", rows, kind=kind)
     assert refusal.value.facts["id"] == ids_of(200)[123]
 
@@ -292,7 +292,7 @@ def test_a_row_that_is_not_finite_is_refused_with_its_id(tmp_path, kind, bad):
 def test_a_row_of_norm_zero_is_refused(tmp_path, transform):
     rows = vectors(200)
     rows[3] = 0
-    with pytest.raises(IndexError_, match="zero"):
+    with pytest.raises(IndexingError, match="zero"):
         make(tmp_path / "i", rows, transform=transform)
 
 
@@ -306,12 +306,12 @@ def test_a_row_of_norm_zero_is_refused(tmp_path, transform):
     ],
 )
 def test_ids_that_faiss_would_take_silently_are_refused(ids, words):
-    with pytest.raises(IndexError_, match=words):
+    with pytest.raises(IndexingError, match=words):
         check_ids(np.array(ids, np.int64))
 
 
 def test_ids_beyond_63_bits_are_refused():
-    with pytest.raises(IndexError_, match="int64"):
+    with pytest.raises(IndexingError, match="int64"):
         check_ids(np.array([1 << 63], np.uint64))
 
 
@@ -346,13 +346,13 @@ def test_an_index_of_several_headings_finds_the_heading(tmp_path):
 def test_truncated_bytes_are_no_index(tmp_path, kind):
     _, data = make(tmp_path / "i", vectors(300), kind=kind)
     for length in (0, 3, 40, len(data) // 2, len(data) - 1):
-        with pytest.raises(IndexError_):
+        with pytest.raises(IndexingError):
             load_index(data[:length])
 
 
 def test_bytes_behind_an_index_are_refused(tmp_path):
     _, data = make(tmp_path / "i", vectors(30))
-    with pytest.raises(IndexError_, match="whole"):
+    with pytest.raises(IndexingError, match="whole"):
         load_index(data + b"\0")
 
 
@@ -361,7 +361,7 @@ def test_a_vector_cannot_claim_more_bytes_than_the_file_has(tmp_path):
     place = data.index((300 * DIMENSION).to_bytes(8, "little"))
     hostile = data[:place] + (1 << 36).to_bytes(8, "little") + data[place + 8 :]
     before = faiss.get_deserialization_vector_byte_limit()
-    with pytest.raises(IndexError_):
+    with pytest.raises(IndexingError):
         load_index(hostile)
     assert faiss.get_deserialization_vector_byte_limit() == before
 
@@ -376,16 +376,16 @@ def test_a_loaded_index_keeps_its_buffer_alive(tmp_path):
 
 def test_a_query_of_another_length_or_not_finite_is_refused(tmp_path):
     index = load_index(make(tmp_path / "i", vectors(30))[1])
-    with pytest.raises(IndexError_, match="components"):
+    with pytest.raises(IndexingError, match="components"):
         search(index, np.ones((1, DIMENSION + 1), np.float32), 1)
-    with pytest.raises(IndexError_, match="finite"):
+    with pytest.raises(IndexingError, match="finite"):
         search(index, np.full((1, DIMENSION), np.nan, np.float32), 1)
 
 
 def test_an_index_of_another_metric_is_refused():
     other = faiss.IndexFlatL2(4)
     other.add(np.eye(4, dtype=np.float32))
-    with pytest.raises(IndexError_, match="inner product"):
+    with pytest.raises(IndexingError, match="inner product"):
         load_index(faiss.serialize_index(other).tobytes())
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index import kmeans
 from provisioning.index.eigen import DIRECT, OVERSAMPLE, jacobi, principal
 from provisioning.index.exact import exponents, mean_and_covariance, normalised, product
@@ -73,7 +73,7 @@ def test_principal_components_keep_the_variance_that_the_best_ones_keep(dimensio
 
 
 def test_too_many_components_of_very_long_descriptors_are_refused():
-    with pytest.raises(IndexError_, match="cannot keep"):
+    with pytest.raises(IndexingError, match="cannot keep"):
         principal(np.eye(DIRECT + 100), DIRECT - OVERSAMPLE + 1)
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from provisioning.config.schema import Index
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index import REFERENCE, choose_kind, speed_matters
 from provisioning.index.choice import EXACT_UP_TO_BYTES, Speed, code_bytes, lists_for
 from provisioning.index.host import on_grid
@@ -42,7 +42,7 @@ def test_exact_search_is_kept_while_it_is_small():
 
 
 def test_a_recall_of_one_means_exact_or_nothing():
-    with pytest.raises(IndexError_) as refusal:
+    with pytest.raises(IndexingError) as refusal:
         chosen(2_000_000, recall=Decimal(1))
     assert "ms a query" in refusal.value.facts["flat"]
 
@@ -53,7 +53,7 @@ def test_a_kind_asked_for_is_taken_whatever_its_latency(kind):
 
 
 def test_a_kind_asked_for_is_refused_over_budget_with_its_bytes():
-    with pytest.raises(IndexError_) as refusal:
+    with pytest.raises(IndexingError) as refusal:
         chosen(1_000_000, kind="flat", memory_mb=1024)
     assert refusal.value.facts["index bytes"] >= 1_000_000 * (4 * 512 + 8)
     assert refusal.value.facts["budget bytes"] == 1 << 30
@@ -61,7 +61,7 @@ def test_a_kind_asked_for_is_refused_over_budget_with_its_bytes():
 
 
 def test_when_nothing_fits_every_kind_is_named_with_what_stands_against_it():
-    with pytest.raises(IndexError_) as refusal:
+    with pytest.raises(IndexingError) as refusal:
         chosen(5_000_000, memory_mb=512)
     assert "bytes on board" in refusal.value.facts["sq8"]
     assert "recall at most" in refusal.value.facts["hrq"]
@@ -105,12 +105,12 @@ def test_speed_scales_and_never_reaches_zero():
 
 @pytest.mark.parametrize("text", ["pca", "pca()", "pca(0)", "center(3)", "whiten", "", "pca(3)x"])
 def test_a_transform_that_is_no_transform_is_refused(text):
-    with pytest.raises(IndexError_) as refusal:
+    with pytest.raises(IndexingError) as refusal:
         TransformSpec.parse(text)
     assert refusal.value.key == "index.transform"
 
 
 def test_a_transform_cannot_add_components():
-    with pytest.raises(IndexError_):
+    with pytest.raises(IndexingError):
         TransformSpec.parse("pca(65)").output(64)
     assert TransformSpec.parse("pca-whiten( 64 )").output(64) == 64

@@ -39,7 +39,7 @@ def build_index(
 
     `ids` int64 [n], strictly ascending; `gather` gives the descriptors of a slice or of row numbers, float32 [m, d].
     With a `history`, rows that stayed since the last build are copied. The bytes do not depend on that, on threads,
-    or on the kind of processor. Raises IndexError_ for bad ids, and for rows that are zero or not finite.
+    or on the kind of processor. Raises IndexingError for bad ids, and for rows that are zero or not finite.
     """
     ids = check_ids(ids)
     dimension = int(gather(slice(0, 1)).shape[1])

@@ -9,7 +9,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from provisioning.config.schema import Index
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index.transform_spec import TransformSpec
 
 ID_BYTES = 8
@@ -119,7 +119,7 @@ def choose_kind(index: Index, *, vectors: int, dimension: int, speed: Speed = RE
 
     A kind named in flight.toml is taken as it is. `auto` takes the first of flat (while exact search is free, or when
     recall 1 is asked), sqfp16 (only for a recall above 0.97), sq8, hrq, ivf-sq8 (from a million vectors) that keeps
-    memory, latency and the recall aimed at. Raises IndexError_ with the bytes when nothing fits.
+    memory, latency and the recall aimed at. Raises IndexingError with the bytes when nothing fits.
     """
     spec = TransformSpec.parse(index.transform)
     learning = 0 if spec.name == "none" else 4 * dimension * (SAMPLE_ROWS + 6 * dimension)
@@ -148,7 +148,7 @@ def speed_matters(index: Index, *, vectors: int, dimension: int) -> bool:
 def _kind_or_none(index: Index, vectors: int, dimension: int, speed: Speed) -> str | None:
     try:
         return choose_kind(index, vectors=vectors, dimension=dimension, speed=speed).kind
-    except IndexError_:
+    except IndexingError:
         return None
 
 
@@ -176,7 +176,7 @@ def _objections(index: Index, cost: Choice) -> list[str]:
 def _asked(index: Index, cost: Choice) -> Choice:
     budget = index.memory_mb << 20
     if max(cost.bytes, cost.build_bytes) > budget:
-        raise IndexError_(
+        raise IndexingError(
             f"an index of kind {cost.kind} does not fit in index.memory_mb",
             file="flight.toml",
             key="index.memory_mb",
@@ -190,7 +190,7 @@ def _with_reason(cost: Choice, reason: str) -> Choice:
     return Choice(cost.kind, reason, cost.bytes, cost.build_bytes, cost.latency_us, cost.nlist, cost.nprobe)
 
 
-def _nothing_fits(index: Index, vectors: int, dimension: int, costs: Mapping[str, Choice]) -> IndexError_:
+def _nothing_fits(index: Index, vectors: int, dimension: int, costs: Mapping[str, Choice]) -> IndexingError:
     """Return the refusal, naming for each kind what stands against it."""
     facts: dict[str, object] = {"vectors": vectors, "dimension": dimension, "budget bytes": index.memory_mb << 20}
     for kind, best in BEST_RECALL.items():
@@ -200,7 +200,7 @@ def _nothing_fits(index: Index, vectors: int, dimension: int, costs: Mapping[str
         if kind == "ivf-sq8" and vectors < MANY_VECTORS:
             against.append(f"needs {MANY_VECTORS} vectors")
         facts[kind] = ", ".join(against) or "fits, but is not preferred"
-    return IndexError_(
+    return IndexingError(
         "no kind of index keeps memory, latency and recall",
         file="flight.toml",
         key="index",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index import kmeans
 from provisioning.index.codec import learned_range
 from provisioning.index.ids import Int64s, evenly
@@ -36,7 +36,7 @@ class Codebook(NamedTuple):
 def kept_codebook(history: History | None) -> Codebook | None:
     """Return the codebook that `history` names; None if it is to be learned from the rows at hand, and kept.
 
-    Raises IndexError_ if it was learned from another corpus and is gone.
+    Raises IndexingError if it was learned from another corpus and is gone.
     """
     if history is None or history.training is None:
         return None
@@ -45,7 +45,7 @@ def kept_codebook(history: History | None) -> Codebook | None:
         with np.load(io.BytesIO(data), allow_pickle=False) as parts:
             return Codebook(parts["centroids"], parts["range"], Learned(*(parts[name] for name in Learned._fields)))
     if history.training.coverage_sha256 != history.coverage_sha256:
-        raise IndexError_(
+        raise IndexingError(
             "the codebook that this index was to use is gone",
             file=history.folder,
             next_step="run `doit` again: a new one will be learned",

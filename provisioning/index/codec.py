@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index.ids import Bytes, Floats, Int64s
 from provisioning.index.layout import SQ_TYPES
 
@@ -24,7 +24,7 @@ CACHED_ROWS = 256
 def check_rows(rows: Floats, ids: Int64s) -> Floats:
     """Return `rows` if each is finite and none is zero; FAISS would store them and rank them at random."""
     if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(ids):
-        raise IndexError_(
+        raise IndexingError(
             f"descriptors are float32 [rows, dimension], not {rows.dtype} {rows.shape} for {len(ids)} ids"
         )
     rows = np.ascontiguousarray(rows)
@@ -33,7 +33,7 @@ def check_rows(rows: Floats, ids: Int64s) -> Floats:
     if len(bad):
         where = int(bad[0])
         what = "zero" if norms[where] == 0 else "not finite"
-        raise IndexError_(
+        raise IndexingError(
             f"a descriptor is {what}",
             facts={"id": int(ids[where]), "in this block": len(bad)},
             next_step="look at the tile (blank or damaged?) and at the backbone's output",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from provisioning.config import Flight
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.events import event
 from provisioning.index.build import build_index
 from provisioning.index.facts import choose, made_by
@@ -37,10 +37,10 @@ def build_corpus_index(
 ) -> IndexInfo:
     """Write the index of `corpus` to `output`; one gatherer and one descriptor key per heading.
 
-    Raises IndexError_ where no kind fits, or a descriptor is zero or not finite.
+    Raises IndexingError where no kind fits, or a descriptor is zero or not finite.
     """
     if len(gatherers) != flight.index.rotations or len(descriptor_keys) != flight.index.rotations:
-        raise IndexError_(f"{len(gatherers)} descriptor stores for index.rotations = {flight.index.rotations}")
+        raise IndexingError(f"{len(gatherers)} descriptor stores for index.rotations = {flight.index.rotations}")
     gather = rows.gather(gatherers)
     maker = made_by(flight, descriptor_keys)
     training = training_for(flight, corpus, maker)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.index.exact import Doubles, product
 from provisioning.index.ids import Int64s
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-7
 def principal(matrix: Doubles, count: int) -> tuple[Doubles, Doubles]:
     """Return the `count` largest eigenvalues [count], descending, and their unit eigenvectors [count, d].
 
-    The component of largest size of each vector is positive. IndexError_ if too many are asked of a large matrix.
+    The component of largest size of each vector is positive. IndexingError if too many are asked of a large matrix.
     """
     if len(matrix) <= min(DIRECT, 2 * (count + OVERSAMPLE)):
         values, vectors = jacobi(matrix)
@@ -81,7 +81,7 @@ def _turn(a: Doubles, p: Int64s, q: Int64s, cos: Doubles, sin: Doubles) -> None:
 def _dominant(matrix: Doubles, count: int) -> tuple[Doubles, Doubles]:
     width = count + OVERSAMPLE
     if width > DIRECT:
-        raise IndexError_(
+        raise IndexingError(
             f"index.transform cannot keep {count} of {len(matrix)} components",
             file="flight.toml",
             key="index.transform",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from provisioning.config import Flight
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.hashing import Fact, digest_of
 from provisioning.index.choice import REFERENCE, Choice, choose_kind, speed_matters
 from provisioning.index.host import instruction_set, recorded_speed
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def choose(flight: Flight, corpus: Corpus, dimension: int, training: Training | None = None) -> Choice:
-    """Return the kind of index for `corpus` with descriptors of `dimension` components; IndexError_ if none fits."""
+    """Return the kind of index for `corpus` with descriptors of `dimension` components; IndexingError if none fits."""
     index, vectors = flight.index, corpus.count * flight.index.rotations
     decides = speed_matters(index, vectors=vectors, dimension=dimension)
     speed = recorded_speed(flight.build_dir) if decides else REFERENCE
@@ -80,5 +80,5 @@ def _choice_or_none(flight: Flight, corpus: Corpus, dimension: int, training: Tr
     """Return the choice, or None where none fits: the build says so, a list of tasks does not fail for it."""
     try:
         return choose(flight, corpus, dimension, training)
-    except IndexError_:
+    except IndexingError:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 
 HEADING_BITS = 6
 SOURCE_BITS = 8
@@ -63,18 +63,18 @@ def rows_of(ids: Int64s, shas: Bytes, *, rotations: int = 1) -> Rows:
 def check_ids(ids: Int64s) -> Int64s:
     """Return `ids` if they are int64, not negative and strictly ascending; FAISS itself would take anything."""
     if ids.dtype != np.int64:
-        raise IndexError_(f"ids of an index are int64, not {ids.dtype}: larger ones would wrap")
+        raise IndexingError(f"ids of an index are int64, not {ids.dtype}: larger ones would wrap")
     if not len(ids):
-        raise IndexError_("an index without vectors finds nothing", next_step="add tiles to the area")
+        raise IndexingError("an index without vectors finds nothing", next_step="add tiles to the area")
     if ids[0] < 0:
-        raise IndexError_(
+        raise IndexingError(
             "an id is negative: -1 means `nothing found` in a search result", facts={"id": int(ids.min())}
         )
     steps = np.diff(ids)
     if (steps <= 0).any():
         where = int(np.flatnonzero(steps <= 0)[0])
         what = "named twice" if steps[where] == 0 else "out of ascending order"
-        raise IndexError_(f"an id is {what}", facts={"id": int(ids[where + 1]), "row": where + 1})
+        raise IndexingError(f"an id is {what}", facts={"id": int(ids[where + 1]), "row": where + 1})
     return ids
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 from provisioning.store import Target
 
 
@@ -33,8 +33,8 @@ class IndexInfo:
 
 
 def read_info(target: Target) -> IndexInfo:
-    """Return what `target` says of its index; IndexError_ if it cannot be read."""
+    """Return what `target` says of its index; IndexingError if it cannot be read."""
     try:
         return IndexInfo(**json.loads(target.path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
-        raise IndexError_("what was built is not recorded", file=target.path, next_step="run `doit` again") from error
+        raise IndexingError("what was built is not recorded", file=target.path, next_step="run `doit` again") from error

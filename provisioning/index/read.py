@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 
 _LIMIT = threading.Lock()
 _TRANSFORM_BYTES = 4 * 8448**2
@@ -19,7 +19,7 @@ def load_index(data: bytes | bytearray | memoryview) -> Any:
     """Return the FAISS index in `data`, which must be verified before: FAISS trusts what it reads.
 
     The codes stay in `data` (kept alive by the index), so memory is that of the file. No vector in the file may claim
-    more bytes than the file has, or than the largest transform needs. Raises IndexError_ for bytes that are no
+    more bytes than the file has, or than the largest transform needs. Raises IndexingError for bytes that are no
     inner-product index.
     """
     import faiss
@@ -32,7 +32,7 @@ def load_index(data: bytes | bytearray | memoryview) -> Any:
         try:
             index = faiss.read_index(reader)
         except (RuntimeError, MemoryError) as error:
-            raise IndexError_(
+            raise IndexingError(
                 "the bytes are not an index",
                 facts={"faiss": str(error).splitlines()[0][:200]},
                 next_step="build again: doit",
@@ -40,10 +40,10 @@ def load_index(data: bytes | bytearray | memoryview) -> Any:
         finally:
             faiss.set_deserialization_vector_byte_limit(before)
     if reader.rp_ != buffer.size:  # FAISS 1.15.1 reads a list of ids past the end of the buffer (measured)
-        raise IndexError_("the bytes are not one whole index", facts={"bytes": buffer.size, "used": reader.rp_})
+        raise IndexingError("the bytes are not one whole index", facts={"bytes": buffer.size, "used": reader.rp_})
     index.referenced_objects = [buffer, data]
     if index.metric_type != faiss.METRIC_INNER_PRODUCT or index.ntotal <= 0:
-        raise IndexError_(
+        raise IndexingError(
             "the index does not compare by inner product, or is empty",
             facts={"metric": index.metric_type, "vectors": index.ntotal},
         )
@@ -54,11 +54,11 @@ def search(index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np
     """Return scores float32 [q, k] and ids int64 [q, k] of the `k` best of each query; id -1 where there are fewer."""
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != index.d:
-        raise IndexError_(
+        raise IndexingError(
             f"a query has {queries.shape[-1]} components, the index {index.d}",
             next_step="use the descriptor engine that the Manifest names for this index",
         )
     if not np.isfinite(queries).all():
-        raise IndexError_("a query is not finite")
+        raise IndexingError("a query is not finite")
     scores, ids = index.search(queries, k)
     return scores, ids

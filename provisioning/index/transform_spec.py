@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from provisioning.errors import IndexError_
+from provisioning.errors import IndexingError
 
 _FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
 
@@ -18,10 +18,10 @@ class TransformSpec(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TransformSpec:
-        """Read `text`; raises IndexError_ that names the forms allowed."""
+        """Read `text`; raises IndexingError that names the forms allowed."""
         found = _FORM.fullmatch(text.replace(" ", ""))
         if found is None or (found[2] is not None) != found[1].startswith("pca"):
-            raise IndexError_(
+            raise IndexingError(
                 f"index.transform is not understood: {text!r}",
                 file="flight.toml",
                 key="index.transform",
@@ -30,9 +30,9 @@ class TransformSpec(NamedTuple):
         return cls(found[1], int(found[2] or 0))
 
     def output(self, dimension: int) -> int:
-        """Return the dimension after the transform of vectors of `dimension`; IndexError_ if it would grow."""
+        """Return the dimension after the transform of vectors of `dimension`; IndexingError if it would grow."""
         if self.components > dimension:
-            raise IndexError_(
+            raise IndexingError(
                 f"index.transform keeps {self.components} components of descriptors that have {dimension}",
                 file="flight.toml",
                 key="index.transform",

@@ -69,7 +69,7 @@ class Locator:
     def from_verdict(cls, verdict: Verdict, *, custom_ops: Path | None = None) -> Locator:
         """Load engine and index from the bytes that were verified.
 
-        Raises VerificationError for anything but a PASS, EngineError where the engine cannot run here, IndexError_.
+        Raises VerificationError for anything but a PASS, EngineError where the engine cannot run here, IndexingError.
         """
         manifest = verdict.require()
         entry = _engine_of(manifest)

@@ -84,7 +84,7 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
 
 
 def build_index(request: Request) -> None:
-    """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexError_."""
+    """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexingError."""
     from provisioning.index.corpus import build_corpus_index
 
     with _corpus(request) as (rows, stores), making(request.index) as output:
