@@ -175,11 +175,6 @@ def delete_published(site: Path) -> None:
     (generation / "report.html").unlink()
 
 
-def move(site: Path) -> None:
-    (site / "cache").rename(site / "moved")
-    (site / "moved").rename(site / "cache")
-
-
 CHANGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     "nothing": (lambda site: None, (), "IDEMPOTENT_NO_OP"),
     "one tile removed": (remove_tile, FROM_TILES, "SUCCESS"),
@@ -200,7 +195,6 @@ CHANGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     ".build deleted": (lose_build, EVERYTHING, "SUCCESS"),
     "byte flipped in the published index": (damage_index, ("corpus", "manifest"), "SUCCESS"),
     "published file deleted": (delete_published, ("manifest",), "SUCCESS"),
-    "cache directory moved": (move, (), "IDEMPOTENT_NO_OP"),
 }
 
 
@@ -212,6 +206,14 @@ def test_a_change_runs_exactly_the_tasks_that_depend_on_it(site: Path, name: str
     assert (tasks(done), done.outcome) == (expected, outcome), done.failure
     again = built(site)
     assert (tasks(again), again.outcome) == ((), "IDEMPOTENT_NO_OP"), again.failure
+
+
+def test_a_moved_cache_directory_has_nothing_to_do(site: Path) -> None:
+    (site / "elsewhere").mkdir()
+    moved = (site / "cache").rename(site / "elsewhere" / "moved")
+    assert not make_plan(moved).has_work
+    done = build(moved)
+    assert (tasks(done), done.outcome) == ((), "IDEMPOTENT_NO_OP"), done.failure
 
 
 def test_another_host_compiles_again_but_prepares_nothing(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
