@@ -332,12 +332,14 @@ def test_many_bad_tiles_are_counted_and_some_named(flight):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
 def test_an_engine_that_fails_stops_the_run(flight, name):
+    before = threading.active_count()
+
     def failing(_images):
         raise EngineError("the device is gone")
 
     with pytest.raises(EngineError, match="the device is gone"):
         run(flight, failing, name=name)
-    assert threading.active_count() == 1
+    assert threading.active_count() <= before
 
 
 # Receipts
@@ -372,7 +374,7 @@ def test_a_deleted_store_takes_its_receipts_along(flight):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
 def test_a_signal_stops_in_order_and_keeps_what_is_finished(flight, name):
-    started = time.monotonic()
+    started, before = time.monotonic(), threading.active_count()
 
     def slow(images):
         if time.monotonic() - started > 0.4:
@@ -383,7 +385,7 @@ def test_a_signal_stops_in_order_and_keeps_what_is_finished(flight, name):
     with pytest.raises(KeyboardInterrupt):
         run(changed(flight, engine={"batch": 1}), slow, name=name)
     assert time.monotonic() - started < 3
-    assert threading.active_count() == 1
+    assert threading.active_count() <= before
     assert 0 < run(flight).computed < 40
 
 
