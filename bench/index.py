@@ -133,15 +133,14 @@ def over(subject: list[tuple[float, float]], floor: list[tuple[float, float]]) -
     return wall / least_wall, cpu / max(least_cpu, 1e-4)
 
 
-def read_and_write(rows: np.ndarray, size: int, output: Path) -> None:
-    """The floor: read every descriptor, write `size` bytes."""
-    step, left = max(1, (4 << 20) // rows[0].nbytes), size
-    with open(output, "wb", buffering=0) as file:
-        for start in range(0, len(rows), step):
-            block = np.ascontiguousarray(rows[start : start + step])
-            left -= file.write(block.data.cast("B")[: max(0, min(left, block.nbytes))])
+def read_and_write(path: Path, size: int, output: Path) -> None:
+    """The floor: read every byte of the file of descriptors, write `size` bytes."""
+    block, left = memoryview(bytearray(1 << 20)), size
+    with open(path, "rb", buffering=0) as source, open(output, "wb", buffering=0) as file:
+        while got := source.readinto(block):
+            left -= file.write(block[: min(left, got)]) if left else 0
         while left > 0:
-            left -= file.write(block.data.cast("B")[: min(left, block.nbytes)])
+            left -= file.write(block[: min(left, len(block))])
 
 
 def plain(rows: np.ndarray, ids: np.ndarray, kind: str, output: Path) -> None:
@@ -285,7 +284,7 @@ def rounds_of(
     output, build = scratch / "index", builder(rows, ids, kind)
     size = output.stat().st_size
     for _ in range(rounds):
-        timed["floor"].append(both(lambda: read_and_write(rows, size, scratch / "copy")))
+        timed["floor"].append(both(lambda: read_and_write(Path(rows.filename), size, scratch / "copy")))
         if kind != "ivf-sq8":
             timed["build"].append(both(lambda: build(output)))
         if kind in PLAIN:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError
-from provisioning.tiles import catalogue, corpus_table, directories, iter_tiles, last_corpus, scan
+from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -87,6 +88,25 @@ def test_a_large_directory_is_looked_at_by_several_processes_with_the_same_resul
     os.unlink(store / (pattern.format(z=Z, x=X + 3, y=Y) + ".png"))
     corpus = settled_scan(asked)
     assert (corpus.added, corpus.removed, corpus.changed) == (0, 1, 1)
+
+
+def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):
+    started, start = [], fingerprint._looking
+    monkeypatch.setattr(fingerprint, "_looking", lambda paths: started.append(start(paths)) or started[-1])
+    (tmp_path / "there").mkdir()
+    gone, there = str(tmp_path / "gone"), str(tmp_path / "there")
+    with closing(fingerprint.ahead([gone, there] * 1000)) as ahead:
+        assert [next(ahead), next(ahead)] == [None, fingerprint.digest([])]
+    assert started
+    assert all(process.returncode is not None for process in started)
+
+
+def test_where_no_process_is_to_be_had_folders_are_looked_at_one_by_one(tmp_path, tiles, monkeypatch):
+    monkeypatch.setattr(directories, "MANY_TILES", 1)
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    settled_scan(asked)
+    monkeypatch.setattr(fingerprint.sys, "executable", str(tmp_path / "gone"))
+    assert settled_scan(asked).changed == 0
 
 
 def test_a_folder_that_is_mostly_outside_the_area_is_fingerprinted_by_its_tiles(tmp_path, read):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing
 from typing import NamedTuple
 
 from provisioning.errors import TileError
@@ -47,26 +47,26 @@ class DirectoryUpdate(NamedTuple):
         known = {path: (stamp, digest) for path, stamp, digest in self.writer.db.execute(select, (self.writer.source,))}
         try:
             folders = list(self.layout.folders(self.cover))
-            seen = self._seen_ahead(folders, known)
-            for folder in folders:
-                self._visit(folder, *known.pop(folder.path, ("", None)), seen.get(folder.path))
+            self._visit_each(folders, known)
             for path in known:
                 self._forget(path)
         finally:
             self.writer.flush()
 
-    def _seen_ahead(self, folders: list[Folder], known: Mapping[str, tuple[str, bytes | None]]) -> dict[str, bytes]:
-        """Return what many folders look like now, where that alone decides whether one is visited."""
-        if self.mode != "stat" or not hasattr(os, "memfd_create"):
-            return {}
+    def _visit_each(self, folders: list[Folder], known: dict[str, tuple[str, bytes | None]]) -> None:
+        """Visit the folders, taking them from `known`; of a large directory other processes look at them ahead."""
+        whole = {path for path, (_, digest) in known.items() if digest and digest[:1] == WHOLE}
+        if not self._is_large():
+            whole.clear()
+        paths = [os.path.join(self.layout.root, folder.path) for folder in folders if folder.path in whole]
+        with closing(fingerprint.ahead(paths)) as ahead:
+            for folder in folders:
+                seen = next(ahead, None) if folder.path in whole else None
+                self._visit(folder, *known.pop(folder.path, ("", None)), WHOLE + seen if seen else None)
+
+    def _is_large(self) -> bool:
         (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
-        paths = [f.path for f in folders if (known.get(f.path, ("", None))[1] or b"")[:1] == WHOLE]
-        if (tiles or 0) < MANY_TILES or not paths:
-            return {}
-        places = {os.path.join(self.layout.root, path): path for path in paths}
-        with suppress(OSError):  # no process to be had: each folder is looked at when its turn comes
-            return {places[path]: WHOLE + seen for path, seen in fingerprint.ahead(list(places)).items()}
-        return {}
+        return self.mode == "stat" and (tiles or 0) >= MANY_TILES and hasattr(os, "memfd_create")
 
     def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> None:
         path = os.path.join(self.layout.root, folder.path)

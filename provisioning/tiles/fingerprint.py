@@ -10,8 +10,12 @@ import errno
 import marshal
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from hashlib import blake2b
+
+TYPE_CHECKING = False  # typing itself would be a third of the start of such a process
+if TYPE_CHECKING:
+    import subprocess
 
 DIGEST_BYTES = 16
 UNSEEN = bytes(DIGEST_BYTES)
@@ -48,37 +52,55 @@ def digest(listing: Listing) -> bytes:
     return blake2b(marshal.dumps(listing, 2), digest_size=DIGEST_BYTES).digest()
 
 
-def ahead(paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the digest of all files of each folder, found by several processes; unreadable ones are left out."""
+def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
+    """Yield the digest of all files of each folder, in order, while processes of its own look at those to come.
+
+    None for a folder that cannot be read; nothing where no process is to be had.
+    """
+    count = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        running.extend(_looking(paths[n::count]) for n in range(min(count, len(paths))))
+        for n in range(len(paths)):
+            yield _next_of(running[n % count])
+    except OSError:
+        return
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def _looking(paths: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Return a process that looks at `paths`."""
     import subprocess
 
-    count = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
-    running = []
-    for share in (paths[n::count] for n in range(count)):
-        fd = os.memfd_create("folders", os.MFD_CLOEXEC)  # a pipe could fill while both sides write
-        with open(fd, "wb") as stream:
-            stream.write(b"\0".join(map(os.fsencode, share)))
-            stream.flush()
-            os.lseek(fd, 0, os.SEEK_SET)
-            command = [sys.executable, "-I", "-S", __file__]
-            running.append((share, subprocess.Popen(command, stdin=fd, stdout=subprocess.PIPE)))
-    found: dict[str, bytes] = {}
-    for share, process in running:
-        out, _ = process.communicate()
-        pieces = (out[at : at + DIGEST_BYTES] for at in range(0, len(out), DIGEST_BYTES))
-        found.update((path, piece) for path, piece in zip(share, pieces, strict=False) if piece != UNSEEN)
-    return found
+    fd = os.memfd_create("folders", os.MFD_CLOEXEC)  # a pipe could fill while both sides write
+    with open(fd, "wb") as stream:
+        stream.write(b"\0".join(map(os.fsencode, paths)))
+        stream.flush()
+        os.lseek(fd, 0, os.SEEK_SET)
+        return subprocess.Popen([sys.executable, "-I", "-S", __file__], stdin=fd, stdout=subprocess.PIPE)
+
+
+def _next_of(process: subprocess.Popen[bytes]) -> bytes | None:
+    assert process.stdout
+    seen = process.stdout.read(DIGEST_BYTES)
+    return seen if len(seen) == DIGEST_BYTES and seen != UNSEEN else None
 
 
 def main() -> None:
-    """Write the digest of each folder named on standard input."""
+    """Write the digest of each folder named on standard input, as soon as it is known."""
     for path in filter(None, sys.stdin.buffer.read().split(b"\0")):
         try:
             seen = digest(look(os.fsdecode(path)))
         except OSError:
             seen = UNSEEN
-        sys.stdout.buffer.write(seen)
+        os.write(sys.stdout.fileno(), seen)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # whoever interrupts flightcache need not read of this process
+        sys.exit(130)
