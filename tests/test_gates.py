@@ -29,6 +29,7 @@ from provisioning.engines.fidelity import reference_network
 from provisioning.errors import GateError
 from provisioning.gates import Figure, Limit, entries, gate_facts, judge, read
 from provisioning.gates.corpus import corpus_figures
+from provisioning.gates.degenerate import FLAT_LEVELS
 from provisioning.gates.limits import corpus_limits, network_limits
 from provisioning.gates.measure import measure
 from provisioning.gates.perturb import PERTURBATIONS, view
@@ -40,6 +41,7 @@ from provisioning.index.corpus import corpus_rows
 from provisioning.index.ids import rows_of
 from provisioning.index.read import load_index
 from provisioning.tiles import Corpus, ZoomCount, decode, iter_tiles, open_reader, scan
+from provisioning.tiles.image import judge as judge_image
 
 TODAY = dt.date(2026, 6, 1)
 SIDE, ZOOM, X, Y = 64, 12, 2000, 1400
@@ -221,6 +223,10 @@ def image_of(pixels):
     return data.getvalue()
 
 
+def texture(data):
+    return judge_image(data, max_pixels=1 << 20, nodata=()).texture_centi / 100
+
+
 def landscape(side):
     """One picture cut into `side` x `side` tiles, by (x, y)."""
     coarse = np.random.default_rng(5).integers(0, 256, (side * 5, side * 5, 3), dtype=np.uint8)
@@ -251,6 +257,7 @@ def make_subject(
         flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
         gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
         network=network or Thumbnail(), read=lambda tile: tiles[tile.x, tile.y], fit="resize", key=key,
+        flat=[(ZOOM, x, y) for (x, y), data in tiles.items() if texture(data) < FLAT_LEVELS],
     )  # fmt: skip
 
 
@@ -327,10 +334,13 @@ def test_tiles_without_texture_and_tiles_with_a_twin_are_listed(tmp_path):
     tiles = landscape(6)
     tiles[X, Y] = image_of(np.full((SIDE, SIDE, 3), 90, np.uint8))
     tiles[X + 5, Y + 5] = tiles[X + 1, Y + 1]
+    tiles[X + 3, Y + 4] = image_of(decode(tiles[X + 3, Y + 3], max_pixels=1 << 20) ^ np.uint8(1))
     listed = measured(make_subject(tmp_path, tiles)).lists["degenerate"]
     assert set(listed) == {
-        f"{ZOOM}/{X + 1}/{Y + 1} has a twin",
-        f"{ZOOM}/{X + 5}/{Y + 5} has a twin",
+        f"{ZOOM}/{X + 1}/{Y + 1} same bytes elsewhere",
+        f"{ZOOM}/{X + 5}/{Y + 5} same bytes elsewhere",
+        f"{ZOOM}/{X + 3}/{Y + 3} has a twin",
+        f"{ZOOM}/{X + 3}/{Y + 4} has a twin",
         f"{ZOOM}/{X}/{Y} no texture",
     }
 

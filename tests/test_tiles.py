@@ -1,5 +1,6 @@
 """The corpus: which tiles of the stores it has, in which order, and under which digest."""
 
+import io
 import os
 import random
 from collections import Counter
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from provisioning import geo
 from provisioning.config import Area, AreaPart, TileSource
 from provisioning.errors import EmptyCorpusError, TileError
 from provisioning.manifest import coverage_sha256
-from provisioning.tiles import corpus_table, iter_tiles, last_corpus, open_reader, scan, take_inventory
+from provisioning.tiles import corpus_table, flat_places, iter_tiles, last_corpus, open_reader, scan, take_inventory
+from provisioning.tiles.image import judge
 from provisioning.tiles.judging import Court
 from tests.tilesets import (
     HALF,
@@ -255,3 +258,32 @@ def test_real_imagery_is_a_corpus(tmp_path, shared_data):
         corpus = scan(flight(tmp_path / name, shared_data / "tiles" / name, bbox=held.bbox, zooms=tuple(held.per_zoom)))
         assert (corpus.count, corpus.skipped) == (count, ())
         assert {z: c[:2] for z, c in corpus.per_zoom.items()} == {z: c[:2] for z, c in held.per_zoom.items()}
+
+
+def png(pixels):
+    stored = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stored, "PNG")
+    return stored.getvalue()
+
+
+def test_texture_is_the_spread_of_the_grey_levels_of_what_is_seen():
+    rng = np.random.default_rng(0)
+    opaque = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    seen = rng.integers(0, 2, (8, 8), dtype=bool)
+    half = np.dstack([opaque, np.where(seen, 255, 0).astype(np.uint8)])
+    grey = opaque[::2, ::2].mean(axis=2)
+    for pixels, expected in (
+        (opaque, grey.std()),
+        (half, grey[seen[::2, ::2]].std()),
+        (np.full((8, 8, 3), 90, np.uint8), 0),
+        (np.zeros((8, 8, 4), np.uint8), 0),
+    ):
+        assert judge(png(pixels), max_pixels=64, nodata=()).texture_centi == int(100 * expected)
+
+
+def test_tiles_without_texture_are_remembered_with_the_corpus(tmp_path):
+    column = block(2, 2)
+    column[Z, X, Y] = png(np.full((8, 8, 3), 90, np.uint8))
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", column), bbox=bbox_of(column))
+    scan(asked)
+    assert flat_places(asked, 4.0) == [(Z, X, Y)]

@@ -3,47 +3,79 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from provisioning import geo
 from provisioning.gates.subject import Subject
 from provisioning.gates.values import Figure, decimal
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
 from provisioning.index.read import search
 from provisioning.index.space import into_space
 
+Flags = NDArray[np.bool_]
+
 FLAT_LEVELS = 4.0
 """Standard deviation of grey levels below which a tile has no texture to be found by."""
 TWIN_COSINE = 0.9995
 SEARCHED = 10
-MOST_LISTED = 32
+MOST_LISTED = 1000
 
 
 def degenerate(subject: Subject) -> tuple[Figure, tuple[str, ...]]:
-    """Return the share of sampled tiles that have no texture, or a twin that is another place, and their names."""
-    rows = subject.sample
-    flat = np.array([_is_flat(subject, int(row)) for row in rows])
-    twins = _has_twin(subject, rows)
-    bad = np.flatnonzero(flat | twins)
-    names = tuple(
-        f"{'/'.join(map(str, subject.tile(int(rows[n]))[:3]))} {'no texture' if flat[n] else 'has a twin'}" for n in bad
+    """Return the share of tiles that have no texture, or look like another place, and their names.
+
+    Texture and bytes are known of every tile; whether unlike bytes have the same descriptor is asked of the sample.
+    """
+    upright = np.flatnonzero((subject.rows.ids & ((1 << HEADING_BITS) - 1)) == 0)
+    flat, copied = _is_flat(subject, upright), _is_copied(subject, upright)
+    known = {int(row): "no texture" if bare else "same bytes elsewhere"
+             for row, bare, copy in zip(upright, flat, copied, strict=True) if bare or copy}  # fmt: skip
+    asked = np.array([row for row in subject.sample if int(row) not in known], np.int64)
+    twins = asked[_has_twin(subject, asked)] if len(asked) else asked
+    share = len(known) / len(upright)
+    share += (1 - share) * len(twins) / max(1, len(asked))
+    detail = (
+        f"of {len(upright)} tiles {int(flat.sum())} without texture, {int((copied & ~flat).sum())} with the bytes of "
+        f"another; of {len(asked)} others sampled {len(twins)} with a twin"
     )
-    detail = f"share of {len(rows)} tiles: {int(flat.sum())} without texture, {int((twins & ~flat).sum())} with a twin"
-    return Figure(decimal(len(bad) / len(rows)), detail), tuple(sorted(names)[:MOST_LISTED])
+    return Figure(decimal(share), detail), _listed(subject, {**known, **dict.fromkeys(twins.tolist(), "has a twin")})
 
 
-def _is_flat(subject: Subject, row: int) -> bool:
-    return bool(subject.pixels(row).mean(axis=2).std() < FLAT_LEVELS)
+def _listed(subject: Subject, found: dict[int, str]) -> tuple[str, ...]:
+    rows = sorted(found)
+    names = tuple(f"{'/'.join(map(str, subject.tile(row)[:3]))} {found[row]}" for row in rows[:MOST_LISTED])
+    return (*names, f"and {len(rows) - MOST_LISTED} more") if len(rows) > MOST_LISTED else names
 
 
-def _has_twin(subject: Subject, rows: Int64s) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _places(subject: Subject, rows: Int64s) -> Int64s:
+    places: Int64s = subject.rows.ids[rows] >> (SOURCE_BITS + HEADING_BITS)
+    return places
+
+
+def _is_flat(subject: Subject, rows: Int64s) -> Flags:
+    bare = [geo.pack_id(*place, 0, 0) >> (SOURCE_BITS + HEADING_BITS) for place in subject.flat]
+    return np.isin(_places(subject, rows), np.array(bare, np.int64))
+
+
+def _is_copied(subject: Subject, rows: Int64s) -> Flags:
+    """Tell for each row whether another place has the very bytes of its tile: a server's placeholder, for one."""
+    _, group = np.unique(subject.rows.shas[rows], axis=0, return_inverse=True)
+    group, places = group.ravel(), _places(subject, rows)
+    low, high = np.full(group.max() + 1, np.iinfo(np.int64).max), np.full(group.max() + 1, -1)
+    np.minimum.at(low, group, places)
+    np.maximum.at(high, group, places)
+    return np.asarray(low != high)[group]
+
+
+def _has_twin(subject: Subject, rows: Int64s) -> Flags:
     """Tell for each row whether another place has almost its descriptor."""
     vectors = subject.gather(rows)
     _, ids = search(subject.index, vectors, SEARCHED)
-    place = SOURCE_BITS + HEADING_BITS
-    other = (ids >= 0) & ((ids >> place) != (subject.rows.ids[rows] >> place)[:, None])
+    other = (ids >= 0) & ((ids >> (SOURCE_BITS + HEADING_BITS)) != _places(subject, rows)[:, None])
     at = np.searchsorted(subject.rows.ids, np.maximum(ids, 0).ravel()).astype(np.int64)
     near = _unit(into_space(subject.index, subject.gather(at))).reshape(*ids.shape, -1)
     cosines = np.einsum("qd,qkd->qk", _unit(into_space(subject.index, vectors)), near)
-    found: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (other & (cosines >= TWIN_COSINE)).any(axis=1)
+    found: Flags = (other & (cosines >= TWIN_COSINE)).any(axis=1)
     return found
 
 

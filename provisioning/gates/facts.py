@@ -11,7 +11,7 @@ from provisioning.gates.corpus import stale_on
 from provisioning.hashing import Fact
 from provisioning.tiles import Corpus
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same input would give other figures."""
 
 

@@ -97,6 +97,7 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.gates.degenerate import FLAT_LEVELS
     from provisioning.gates.measure import measure as measure_gates
     from provisioning.gates.subject import Subject
     from provisioning.index.read import load_index
@@ -113,6 +114,7 @@ def measure(request: Request) -> None:
             read=reader.read,
             fit=resolved(described.backbone).fit,
             key=request.descriptor_keys[0],
+            flat=tiles.flat_places(flight, FLAT_LEVELS),
         )
         result = measure_gates(
             subject,

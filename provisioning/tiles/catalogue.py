@@ -16,7 +16,7 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 5
+FORMAT = 6
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
@@ -29,7 +29,7 @@ CREATE TABLE folder(source INTEGER, path TEXT, stamp TEXT, listing BLOB, PRIMARY
 CREATE TABLE tile(
   z INTEGER, x INTEGER, y INTEGER, source INTEGER,
   sha256 BLOB, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, suffix TEXT,
-  day INTEGER, empty_ppm INTEGER, fault TEXT, state INTEGER NOT NULL DEFAULT 0,
+  day INTEGER, empty_ppm INTEGER, texture_centi INTEGER, fault TEXT, state INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
 CREATE TABLE col(
   z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
@@ -68,7 +68,9 @@ def _prepared(path: Path) -> sqlite3.Connection:
     for _ in range(2):
         db = sqlite3.connect(path, isolation_level=None, timeout=30)
         try:
-            db.execute("PRAGMA page_size = 16384")  # of a new file: a long column is read in a third less time (measured)
+            db.execute(
+                "PRAGMA page_size = 16384"
+            )  # of a new file: a long column is read in a third less time (measured)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -16000")

@@ -43,9 +43,7 @@ def update_container(source: TileSource, cover: Cover, court: Court, writer: Wri
     container = open_container(source)
     db = writer.db
     try:
-        db.execute(
-            "CREATE TEMP TABLE IF NOT EXISTS seen(z INTEGER, x INTEGER, y INTEGER, PRIMARY KEY(z, x, y)) WITHOUT ROWID"
-        )
+        db.execute(SEEN)
         db.execute("DELETE FROM seen")
         for found in court.judged(_suspects(container, source, cover, writer)):
             writer.tile(found, settled=True)

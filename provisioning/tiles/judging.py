@@ -36,6 +36,7 @@ class Known(NamedTuple):
     size: int
     suffix: str
     empty_ppm: int
+    texture_centi: int
     fault: str | None
 
 
@@ -61,13 +62,15 @@ class Found(NamedTuple):
     sha256: bytes | None
     bytes: int
     empty_ppm: int
+    texture_centi: int
     fault: str | None
 
     @property
     def is_news(self) -> bool:
         """Tell whether this may change the corpus."""
         known = self.suspect.known
-        return known is None or (known.sha256, known.empty_ppm, known.fault) != self[1:2] + self[3:]
+        judged = (known.sha256, known.empty_ppm, known.texture_centi, known.fault) if known else ()
+        return judged != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
 
 
 def _size(suspect: Suspect) -> int:
@@ -115,11 +118,11 @@ class Court:
         try:
             data = where.data if isinstance(where, Stored) else read_file(where)
         except OSError as error:
-            return Found(suspect, None, 0, 0, f"the file cannot be read: {error.strerror}")
+            return Found(suspect, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
         if data is None:
-            return Found(suspect, None, 0, 0, "the row holds no image")
+            return Found(suspect, None, 0, 0, 0, "the row holds no image")
         digest, known = sha256(data).digest(), suspect.known
         if known and known.sha256 == digest and not self._again:
-            return Found(suspect, digest, len(data), known.empty_ppm, known.fault)
+            return Found(suspect, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
         verdict = judge(data, max_pixels=self._max_pixels, nodata=self._nodata)
-        return Found(suspect, digest, len(data), verdict.empty_ppm, verdict.fault)
+        return Found(suspect, digest, len(data), *verdict)

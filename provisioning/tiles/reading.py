@@ -69,6 +69,13 @@ def distinct_digests(flight: Flight) -> Iterator[bytes]:
         yield from (digest for (digest,) in rows)
 
 
+def flat_places(flight: Flight, below: float) -> list[tuple[int, int, int]]:
+    """Return z, x, y of the tiles of the corpus whose grey levels have a standard deviation of less than `below`."""
+    with _catalogue(flight) as db:
+        select = "SELECT z, x, y FROM tile WHERE state = ? AND texture_centi < ? ORDER BY z, x, y"
+        return db.execute(select, (catalogue.TAKEN, 100 * below)).fetchall()
+
+
 def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
     """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
     with _catalogue(flight) as db:
