@@ -146,6 +146,16 @@ def test_imagery_without_a_date_is_too_old_for_a_sector_that_limits_age(tmp_path
     assert judged(make_flight(tmp_path), make_corpus(undated=1))["freshness"].verdict == "pass"
 
 
+def test_imagery_from_the_future_is_not_fresh(tmp_path):
+    tomorrow, later = ((TODAY + dt.timedelta(days)).isoformat() for days in (1, 2))
+    held_to = make_flight(tmp_path, **policy(max_age_days=9000))
+    assert judged(held_to, make_corpus(oldest_capture=tomorrow))["freshness"].verdict == "pass"
+    with pytest.raises(GateError) as refusal:
+        judged(held_to, make_corpus(oldest_capture=later))
+    assert "clock" in refusal.value.facts["freshness"]
+    assert judged(make_flight(tmp_path), make_corpus(oldest_capture=later))["freshness"].verdict == "pass"
+
+
 def test_a_day_that_passes_is_no_new_fact_until_the_imagery_is_too_old(tmp_path):
     flight = make_flight(tmp_path, **policy(max_age_days=90))
     keys = [digest_of(gate_facts(flight, make_corpus(), today=dt.date(2026, m, d))) for m, d in

@@ -12,7 +12,7 @@ from provisioning.gates.values import Figure
 from provisioning.tiles import Corpus
 
 UNDATED_DAYS = 99999
-"""The age of imagery without a date where a policy limits the age: older than any limit."""
+"""The age of imagery without a date that can be true, where a policy limits the age: older than any limit."""
 
 
 def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping[str, Figure]:
@@ -39,11 +39,17 @@ def _required(corpus: Corpus) -> Figure:
 
 
 def _freshness(flight: Flight, corpus: Corpus, today: dt.date) -> Figure:
-    if corpus.undated or corpus.oldest_capture is None:
-        detail = f"{corpus.undated or corpus.count} tiles without a capture date"
-        return Figure(None if sector(flight).max_age_days is None else str(UNDATED_DAYS), detail)
-    age = (today - dt.date.fromisoformat(corpus.oldest_capture)).days
-    return Figure(str(age), f"age in days of the oldest tile, captured {corpus.oldest_capture}")
+    oldest = corpus.oldest_capture
+    if corpus.undated or oldest is None:
+        return _ageless(flight, f"{corpus.undated or corpus.count} tiles without a capture date")
+    age = (today - dt.date.fromisoformat(oldest)).days
+    if age < -1:  # one day may lie between two time zones
+        return _ageless(flight, f"captured {oldest}, after today, {today}: this computer's clock or the date is wrong")
+    return Figure(str(age), f"age in days of the oldest tile, captured {oldest}")
+
+
+def _ageless(flight: Flight, detail: str) -> Figure:
+    return Figure(None if sector(flight).max_age_days is None else str(UNDATED_DAYS), detail)
 
 
 def stale_on(flight: Flight, corpus: Corpus, *, today: dt.date) -> bool:
