@@ -24,7 +24,7 @@ from provisioning.report import (
 )
 from provisioning.request import Request
 from provisioning.tiles import Tile
-from provisioning.tiles.area import Area
+from provisioning.tiles.area import Area, Route
 
 
 def report_model(request: Request) -> ReportModel:
@@ -37,7 +37,8 @@ def report_model(request: Request) -> ReportModel:
         index_reason=index.read_info(request.index_info).reason,
         maps=tuple(_maps(request, area)),
         mosaic=_mosaic(request),
-        routes=tuple(tuple(LonLat(lon, lat) for lat, lon in route) for route in area.routes),
+        outline=tuple(map(_line, area.rings)),
+        routes=tuple(map(_line, area.routes)),
         sources=tuple(
             SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in tiles.source_rows(request.flight)
         ),
@@ -46,6 +47,10 @@ def report_model(request: Request) -> ReportModel:
         notes=tuple(_notes(request)),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
     )
+
+
+def _line(route: Route) -> tuple[LonLat, ...]:
+    return tuple(LonLat(lon, lat) for lat, lon in route)
 
 
 def _notes(request: Request) -> Iterator[str]:

@@ -203,6 +203,20 @@ def test_a_polygon_made_of_tile_edges_is_those_tiles(tmp_path):
     assert area.cover.bands[Z] == (Band(X, X + 3, ((Y, Y + 4),)),)
 
 
+def test_polygons_alone_are_outlined_as_they_were_drawn_counterclockwise(tmp_path):
+    ring = [[10, 50], [10, 51], [11.5, 50.5], [10, 50]]  # clockwise
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    area = drawn(tmp_path, polygon, zooms=(7,))
+    assert area.rings == (((500_000_000, 100_000_000), (505_000_000, 115_000_000), (510_000_000, 100_000_000),
+                           (500_000_000, 100_000_000)),)  # fmt: skip
+    assert type(area).from_json(area.to_json()).rings == area.rings
+    hole = {"type": "Polygon", "coordinates": [ring, [[10.1, 50.4], [10.1, 50.6], [10.2, 50.5], [10.1, 50.4]]]}
+    across = {"type": "Polygon", "coordinates": [[[179, 50], [181, 50], [181, 51], [179, 50]]]}
+    line = {"type": "LineString", "coordinates": ring}
+    for others, buffer_m in (([hole], None), ([across], None), ([line], None), ([], 100)):
+        assert drawn(tmp_path, polygon, *others, zooms=(7,), buffer_m=buffer_m).rings == ()
+
+
 @pytest.mark.parametrize("east", [-179.9, 180.1])
 def test_a_polygon_over_the_antimeridian_is_drawn_either_way(tmp_path, east):
     ring = [[179.9, -17.1], [east, -17.1], [east, -16.9], [179.9, -16.9], [179.9, -17.1]]

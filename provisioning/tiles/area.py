@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from provisioning.angles import BBox, Origin
@@ -13,7 +14,7 @@ from provisioning.errors import AreaError
 from provisioning.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
 from provisioning.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.tiles.cover import Band, Cover, union
-from provisioning.tiles.shapes import Drawing, Ring, read_text
+from provisioning.tiles.shapes import Drawing, Polygon, Ring, read_text
 
 TURN_E7 = 3_600_000_000
 MISSION_BUFFER_M = 1000.0
@@ -29,7 +30,7 @@ class Area:
     """What the flight needs.
 
     `required` holds the tiles under the routes, at the finest zoom of their part: without them nothing is flown. `home`
-    is the mission's.
+    is the mission's. `rings` are its polygons where these, without holes or buffer, are all.
     """
 
     cover: Cover
@@ -37,22 +38,30 @@ class Area:
     home: Origin | None
     routes: tuple[Route, ...]
     required: Cover
+    rings: tuple[Route, ...] = ()
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads."""
-        return json.dumps([self.cover.to_json(), self.bbox, self.home, self.routes, self.required.to_json()])
+        return json.dumps(
+            [self.cover.to_json(), self.bbox, self.home, self.routes, self.required.to_json(), self.rings]
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Area:
         """Return the area that `to_json` wrote."""
-        cover, bbox, home, routes, required = json.loads(text)
+        cover, bbox, home, routes, required, rings = json.loads(text)
         return cls(
             cover=Cover.from_json(cover),
             bbox=BBox(*bbox),
             home=Origin(*home) if home else None,
-            routes=tuple(tuple((lat, lon) for lat, lon in route) for route in routes),
+            routes=_routes(routes),
             required=Cover.from_json(required),
+            rings=_routes(rings),
         )
+
+
+def _routes(raw: list[list[list[int]]]) -> tuple[Route, ...]:
+    return tuple(tuple((lat, lon) for lat, lon in route) for route in raw)
 
 
 def area_facts(flight: Flight) -> Sha256:
@@ -92,6 +101,7 @@ def measure_area(flight: Flight) -> Area:
         home=next((d.takeoff for d in drawings if d and d.takeoff), None),
         routes=tuple(_in_e7(route) for drawing in drawings if drawing for route in drawing.routes),
         required=Cover({z: union(found) for z, found in required.items()}),
+        rings=tuple(map(_in_e7, _rings(flight.area.parts, drawings))),
     )
 
 
@@ -135,6 +145,19 @@ def _under(routes: tuple[Ring, ...], drawing: Drawing, z: int) -> tuple[Band, ..
 
     pieces = tuple(piece for route in routes for piece in pieces_of(route, geodesic=drawing.geodesic))
     return bands_near(Near(pieces, (), 0.0), z)
+
+
+def _rings(parts: Iterable[AreaPart], drawings: Iterable[Drawing | None]) -> Iterator[Ring]:
+    """Yield the outlines, counterclockwise, of polygons that are the whole area; none where it is not so simple."""
+    polygons: list[Polygon] = []
+    for part, drawing in zip(parts, drawings, strict=True):
+        if drawing is None or drawing.lines or part.mission or part.buffer_m:
+            return
+        polygons += drawing.polygons
+    if all(len(polygon) == 1 and all(abs(p.lon) <= 180 for p in polygon[0]) for polygon in polygons):
+        for (ring,) in polygons:
+            leftwards = sum((q.lon - p.lon) * (q.lat + p.lat) for p, q in pairwise(ring)) < 0
+            yield ring if leftwards else ring[::-1]
 
 
 def _in_e7(route: Ring) -> Route:
