@@ -14,7 +14,7 @@ from provisioning.angles import BBox, Origin
 E7 = 10_000_000
 HALF_TURN_E7 = 180 * E7
 MAX_LATITUDE_E7 = 850_511_287
-"""Web Mercator ends here: atan(sinh(pi)), rounded towards the equator."""
+"""Web Mercator ends here: atan(sinh(pi)), rounded towards the equator: inside the outermost row of every zoom."""
 MAX_ZOOM = 24
 MAX_SOURCES = 256
 MAX_HEADINGS = 64
@@ -117,8 +117,7 @@ def tile_at(z: int, *, lat_e7: int, lon_e7: int) -> tuple[int, int]:
     side = 1 << z
     x = (lon_e7 + HALF_TURN_E7) % (2 * HALF_TURN_E7) * side // (2 * HALF_TURN_E7)
     latitude = math.radians(max(-MAX_LATITUDE_E7, min(MAX_LATITUDE_E7, lat_e7)) / E7)
-    y = math.floor((1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * side)
-    return x, max(0, min(side - 1, y))
+    return x, math.floor((1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * side)
 
 
 def tiles_in_bbox(bbox: BBox, z: int) -> TileRanges:

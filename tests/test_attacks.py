@@ -11,10 +11,12 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,9 @@ import pytest
 from provisioning.errors import VerificationError
 from provisioning.manifest import CalibrationEntry, FileEntry, Manifest, to_bytes, with_hash
 from provisioning.signing import PublicKey
-from provisioning.verify import Code, CounterFloor, Expectations, verify, walk
+from provisioning.verify import Code, CounterFloor, Expectations, Reason, verify, walk
+from provisioning.verify.opening import refuse_special
+from provisioning.verify.reasons import Refusal
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
 MANIFEST, SIDECAR, SIGNATURE = "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig"
@@ -53,6 +57,7 @@ def refused(*reasons: tuple[Code, str]) -> Callable:
                     (str(code), file) for code, file in reasons
                 )
                 assert not verdict.passed
+                assert all(r.detail and r.detail.isprintable() for r in verdict.reasons)
                 for give in (verdict.read, verdict.open):
                     with pytest.raises(VerificationError):
                         give("corpus.index")
@@ -357,6 +362,18 @@ def test_floor_file_that_is_a_fifo_does_not_hang(cache: Cache) -> Expectations:
     return cache.expect._replace(counter_floor=CounterFloor(cache.root.parent / "pipe", raise_on_pass=True))
 
 
+def test_floor_file_that_is_huge_is_not_read_into_memory(cache: Cache) -> None:
+    os.truncate(cache.root.parent / "floor", 1 << 26)
+    tracemalloc.start()
+    try:
+        verdict = verify(cache.root, cache.expect)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(r.code, r.file) for r in verdict.reasons] == [(Code.FLOOR, "")]
+    assert peak_bytes < 1 << 25
+
+
 @refused((Code.FLOOR, ""))
 def test_floor_file_inside_the_cache(cache: Cache) -> Expectations:
     (cache.root / "floor").write_bytes(b"0\n")
@@ -522,6 +539,11 @@ def test_orphan_whose_name_would_steer_a_terminal(cache: Cache) -> None:
         pass
 
 
+@refused((Code.UNLISTED, "größe.txt"))
+def test_orphan_whose_name_is_in_another_language_is_told_as_it_is(cache: Cache) -> None:
+    cache.write("größe.txt", b"")
+
+
 @refused((Code.MISSING, "report.html"))
 def test_missing_file(cache: Cache) -> None:
     (cache.generation / "report.html").unlink()
@@ -614,8 +636,6 @@ def test_orphan_fifo(cache: Cache) -> None:
 
 @pytest.mark.parametrize("device", [(1, 3), (1, 5), (1, 8)], ids=["null", "zero", "random"])
 def test_device_in_place_of_a_file(cache: Cache, device: tuple[int, int]) -> None:
-    import stat
-
     @refused((Code.NOT_A_FILE, "corpus.index"))
     def device_node(cache: Cache) -> None:
         (cache.generation / "corpus.index").unlink()
@@ -681,6 +701,23 @@ def test_directory_mounted_from_another_file_system_with_the_same_files(cache: C
     assert sorted(done.stdout.splitlines()) == [
         f"other-file-system calibration/{name}" for name in ("camera.yml", "camera.yml.sha256")
     ], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (stat.S_IFDIR, "a directory, not a regular file"),
+        (stat.S_IFIFO, "a FIFO, not a regular file"),
+        (stat.S_IFSOCK, "a socket, not a regular file"),
+        (stat.S_IFCHR, "a character device, not a regular file"),
+        (stat.S_IFBLK, "a block device, not a regular file"),
+        (0, "a special file, not a regular file"),
+    ],
+)
+def test_what_stands_in_place_of_a_file_is_told_by_its_kind(mode: int, said: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        refuse_special(os.stat_result((mode, *(0,) * 9)), "x", device=0)
+    assert caught.value.reason == Reason(Code.NOT_A_FILE, "x", said)
 
 
 @refused((Code.UNREADABLE, "corpus.index"))
@@ -835,6 +872,14 @@ def test_no_current_at_all(cache: Cache) -> None:
     (cache.root / "current").unlink()
 
 
+@pytest.mark.parametrize("target", ["nowhere", "corpus.index"])
+def test_manifest_of_a_lone_generation_that_is_a_link(cache: Cache, target: str) -> None:
+    (cache.generation / MANIFEST).unlink()
+    (cache.generation / MANIFEST).symlink_to(target)
+    verdict = verify(cache.generation, cache.expect)
+    assert [(r.code, r.file) for r in verdict.reasons] == [(Code.SYMLINK, MANIFEST)]
+
+
 def test_current_switched_during_verification_changes_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """`current` is resolved once; a switch after that must not mix two generations."""
     import provisioning.verify.steps as steps
@@ -930,6 +975,13 @@ def test_all_reasons_are_told_at_once(cache: Cache) -> Expectations:
     (cache.generation / "report.html").unlink()
     cache.write("x", b"")
     return cache.expect._replace(aircraft_id="AC-8")
+
+
+@refused((Code.MISSING, ENGINE), (Code.DIGEST, "corpus.index"), (Code.SIDECAR, "report.html.sha256"))
+def test_a_file_that_is_missing_hides_nothing_wrong_with_those_after_it(cache: Cache) -> None:
+    (cache.generation / ENGINE).unlink()
+    cache.write("corpus.index", b"INDEX " * 1500)
+    cache.write("report.html.sha256", b"0" * 64 + b"\n")
 
 
 @refused((Code.INTERNAL, ""))

@@ -1,6 +1,7 @@
 """Tile arithmetic against mercantile and the reference PMTiles code, and its own inverses."""
 
 import math
+from fractions import Fraction
 
 import mercantile
 import pytest
@@ -80,23 +81,98 @@ def test_tiles_in_bbox_equal_mercantile(west, south, size, z):
     assert rows == (min(t.y for t in theirs), max(t.y for t in theirs))
 
 
+COLUMNS = 1 << geo.MAX_ZOOM
+INNER_EDGES = [1, 5, COLUMNS // 2 + 1, COLUMNS - 3]
+"""Columns and rows of the deepest zoom whose first edge is no whole 1e-7 degree."""
+
+
+def _longitude_of_edge(column):
+    return Fraction(2 * geo.HALF_TURN_E7 * column, COLUMNS) - geo.HALF_TURN_E7
+
+
+@pytest.mark.parametrize("column", INNER_EDGES)
+@pytest.mark.parametrize("units", [-2, -1, 0, 1, 2, 3])
+@pytest.mark.parametrize("far", [-1_000_000_000, 1_000_000_000])
+def test_a_column_belongs_to_a_box_that_overlaps_it_by_more_than_one_unit(column, units, far):
+    edge = _longitude_of_edge(column)
+    end, start = math.floor(edge) + units, math.ceil(edge) - units
+    columns = geo.tiles_in_bbox(geo.BBox(far, 0, end, 10), geo.MAX_ZOOM).columns
+    assert columns[0][1] == (column if end - edge > 1 else column - 1)
+    columns = geo.tiles_in_bbox(geo.BBox(start, 0, far, 10), geo.MAX_ZOOM).columns
+    assert columns[-1][0] == (column - 1 if edge - start > 1 else column)
+
+
+@pytest.mark.parametrize("row", INNER_EDGES[1:])
+@pytest.mark.parametrize("units", [-2, -1, 0, 1, 2, 3])
+def test_a_row_belongs_to_a_box_that_overlaps_it_by_more_than_one_unit(row, units):
+    edge = geo.row_edge_deg(geo.MAX_ZOOM, row) * geo.E7
+    south, north = math.ceil(edge) - units, math.floor(edge) + units
+    rows = geo.tiles_in_bbox(geo.BBox(0, south, 10, geo.MAX_LATITUDE_E7), geo.MAX_ZOOM).rows
+    assert rows == (0, row if edge - south > 1 else row - 1)
+    rows = geo.tiles_in_bbox(geo.BBox(0, -geo.MAX_LATITUDE_E7, 10, north), geo.MAX_ZOOM).rows
+    assert rows == (row - 1 if north - edge > 1 else row, COLUMNS - 1)
+
+
+@pytest.mark.parametrize(("west", "east", "column"), [(-1, -1, 0), (-1, 0, 0), (0, 0, 1), (0, 1, 1)])
+def test_a_box_too_small_for_a_tolerance_has_the_tile_that_it_lies_in(west, east, column):
+    (columns,), rows = geo.tiles_in_bbox(geo.BBox(west, west, east, east), 1)
+    assert columns == (column, column)
+    assert rows == (1, 1)
+    assert {type(number) for number in (*columns, *rows)} == {int}
+
+
 def test_a_box_over_the_antimeridian_has_two_ranges_of_columns():
     box = geo.BBox(1_790_000_000, -10_000_000, -1_790_000_000, 10_000_000)
-    assert geo.tiles_in_bbox(box, 8).columns == ((0, 0), (255, 255))
+    assert geo.tiles_in_bbox(box, 8) == (((0, 0), (255, 255)), (127, 128))
     assert geo.contains(box, geo.Origin(0, 1_799_999_999))
     assert geo.contains(box, geo.Origin(0, -1_799_999_999))
     assert not geo.contains(box, geo.Origin(0, 0))
 
 
-def test_a_point_beyond_mercator_belongs_to_the_outermost_row():
-    assert geo.tile_at(5, lat_e7=900_000_000, lon_e7=0) == (16, 0)
-    assert geo.tile_at(5, lat_e7=-900_000_000, lon_e7=0) == (16, 31)
+def test_a_box_over_the_antimeridian_whose_ends_share_a_tile_has_every_column_once():
+    box = geo.BBox(40_000_000, -10_000_000, 30_000_000, 10_000_000)
+    assert geo.tiles_in_bbox(box, 3) == (((0, 7),), (3, 4))
 
 
-@pytest.mark.parametrize("tile", [(-1, 0, 0), (25, 0, 0), (3, 8, 0), (3, 0, -1)])
-def test_what_is_no_tile_is_refused(tile):
-    with pytest.raises(ValueError, match=r"zoom|not a tile"):
-        geo.zxy_to_tileid(*tile)
+def test_the_antimeridian_belongs_to_the_first_column():
+    for lon_e7 in (-geo.HALF_TURN_E7, geo.HALF_TURN_E7):
+        assert geo.tile_at(5, lat_e7=0, lon_e7=lon_e7) == (0, 16)
+
+
+@pytest.mark.parametrize("z", range(geo.MAX_ZOOM + 1))
+@pytest.mark.parametrize("lat_e7", [900_000_000, geo.MAX_LATITUDE_E7])
+def test_a_point_beyond_mercator_belongs_to_the_outermost_row(z, lat_e7):
+    assert geo.tile_at(z, lat_e7=lat_e7, lon_e7=0) == (1 << z >> 1, 0)
+    assert geo.tile_at(z, lat_e7=-lat_e7, lon_e7=0) == (1 << z >> 1, (1 << z) - 1)
+
+
+@pytest.mark.parametrize(
+    ("tile", "said"),
+    [
+        ((-1, 0, 0), "zoom -1"),
+        ((25, 0, 0), "zoom 25"),
+        ((3, 8, 0), "3/8/0 is not a tile: x and y must be within 0–7"),
+        ((3, -1, 0), "3/-1/0 is not a tile"),
+        ((3, 0, 8), "3/0/8 is not a tile"),
+        ((3, 0, -1), "3/0/-1 is not a tile"),
+    ],
+)
+@pytest.mark.parametrize("take", [geo.zxy_to_tileid, geo.tile_bounds_e7, geo.tile_centre])
+def test_what_is_no_tile_is_refused(take, tile, said):
+    with pytest.raises(ValueError, match=said):
+        take(*tile)
+
+
+@pytest.mark.parametrize("tileid", [-1, -100, (4**25 - 1) // 3])
+def test_what_is_no_id_of_a_tile_is_refused(tileid):
+    with pytest.raises(ValueError, match=f"{tileid} is not the id of a tile"):
+        geo.tileid_to_zxy(tileid)
+
+
+@pytest.mark.parametrize(("source", "heading"), [(-1, 0), (256, 0), (0, -1), (0, 64)])
+def test_what_does_not_fit_an_index_id_is_refused(source, heading):
+    with pytest.raises(ValueError, match=f"source {source} or heading {heading} does not fit"):
+        geo.pack_id(0, 0, 0, source, heading)
 
 
 def test_the_mercator_limit_is_rounded_towards_the_equator():

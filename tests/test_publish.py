@@ -12,6 +12,7 @@ import pytest
 from provisioning import files, publish, store
 from provisioning.cli import rollback as rollback_command
 from provisioning.errors import FilesystemError, VerificationError
+from provisioning.hashing import sha256_file
 from provisioning.lock import build_lock
 from tests import caches, crashing, generations
 from tests.generations import CAMERA, ENGINE, INDEX, build, faults_in, new_cache
@@ -101,7 +102,21 @@ def test_a_stage_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypa
 def test_publishing_is_an_event(cache, caplog):
     with caplog.at_level(logging.INFO, logger="c10.provision"):
         build(cache, 1)
-    assert ("c10.provision.published", 1) in [(r.kind, r.fields.get("counter")) for r in caplog.records]
+    told = [r.fields for r in caplog.records if r.kind == "c10.provision.published"]
+    assert [(fields["generation"], fields["counter"]) for fields in told] == [
+        (str(cache / "generations" / "000001"), 1)
+    ]
+
+
+def test_the_next_counter_is_above_everything_that_is_remembered_anywhere(cache):
+    assert publish.next_counter(cache) == 1
+    (cache / "current").symlink_to("generations/000004")
+    assert publish.next_counter(cache) == 5
+    (cache / "generations" / "000006").mkdir(parents=True)
+    assert publish.next_counter(cache) == 7
+    (cache / ".build").mkdir()
+    (cache / ".build" / "counter").write_text("8\n")
+    assert publish.next_counter(cache) == 9
 
 
 def test_the_counter_outlives_every_generation(cache):
@@ -150,8 +165,10 @@ def test_a_current_that_is_no_link_to_a_generation_names_none(cache):
 
 def test_a_directory_called_current_is_reported_and_kept(cache):
     (cache / "current").mkdir()
-    with pytest.raises(FilesystemError, match="publish a generation"):
+    with pytest.raises(FilesystemError) as caught:
         build(cache, 1)
+    assert caught.value.what == "cannot publish a generation: Is a directory"
+    assert caught.value.file == str(cache / "generations" / "000001")
     assert (cache / "current").is_dir()
 
 
@@ -179,6 +196,16 @@ def test_recovery_leaves_a_file_of_the_user_with_a_like_name(cache):
     (cache / ".tmp-notes").write_bytes(b"mine")
     publish.recover(cache, keep=2)
     assert (cache / ".tmp-notes").exists()
+
+
+def test_recovery_takes_no_permission_from_what_a_link_names(cache, tmp_path):
+    generation = build(cache, 1)
+    (tmp_path / "mine").mkdir(mode=0o755)
+    generation.chmod(0o755)
+    (generation / "link").symlink_to(tmp_path / "mine")
+    publish.recover(cache, keep=2)
+    assert generation.stat().st_mode & 0o222 == 0
+    assert (tmp_path / "mine").stat().st_mode & 0o200
 
 
 def test_recovery_of_a_directory_where_nothing_was_built_is_nothing(cache):
@@ -226,6 +253,38 @@ def test_rollback_to_a_chosen_generation(cache):
     wanted = (cache / "generations" / "000001" / INDEX).read_bytes()
     staged = publish.rollback(cache, resign=generations.signature_of, to=1)
     assert (staged / INDEX).read_bytes() == wanted
+    assert os.path.samefile(staged / INDEX, cache / "generations" / "000001" / INDEX), "its bytes are shared"
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [(None, "there is no earlier generation to return to"), (7, "generation 7 is not kept")]
+)
+def test_rollback_where_nothing_is_current_says_what_is_kept(cache, to, said):
+    build(cache, 1)
+    build(cache, 2)
+    (cache / "current").unlink()
+    with pytest.raises(FilesystemError) as caught:
+        publish.rollback(cache, resign=generations.signature_of, to=to)
+    assert str(caught.value) == (
+        f"{said}\n"
+        f"  file:         {cache / 'generations'}\n"
+        "  key:          publish.keep_generations\n"
+        "  current:      0\n"
+        "  kept besides: 1, 2\n"
+        "  next step:    restore in flight.toml and its inputs what the earlier flight had, then run doit"
+    )
+
+
+def test_rollback_to_a_generation_without_manifest_says_so(cache):
+    build(cache, 1)
+    build(cache, 2)
+    generation = cache / "generations" / "000001"
+    generation.chmod(0o755)
+    (generation / "Manifest.json").unlink()
+    with pytest.raises(FilesystemError) as caught:
+        publish.rollback(cache, resign=generations.signature_of)
+    assert caught.value.what == "cannot read the generation to return to: No such file or directory"
+    assert caught.value.file == str(generation)
 
 
 @pytest.mark.parametrize("to", [None, 1, 7])
@@ -242,8 +301,16 @@ def test_rollback_refuses_files_that_changed(cache):
     build(cache, 2)
     (first / ENGINE).chmod(0o644)
     (first / ENGINE).write_bytes(b"another engine")
-    with pytest.raises(FilesystemError, match="changed after it was made"):
+    with pytest.raises(FilesystemError) as caught:
         publish.rollback(cache, resign=generations.signature_of)
+    expected = generations.read_manifest(first).engines[0].sha256
+    assert str(caught.value) == (
+        "a file changed after it was made\n"
+        f"  file:             {first / ENGINE}\n"
+        f"  expected SHA-256: {expected}\n"
+        f"  found:            {sha256_file(first / ENGINE)}\n"
+        "  next step:        run doit again: what is damaged is made anew"
+    )
 
 
 @pytest.fixture

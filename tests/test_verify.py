@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from provisioning.cli import main
 from provisioning.manifest import to_bytes, with_hash
 from provisioning.signing import PublicKey
-from provisioning.verify import ANY, Code, CounterFloor, Expectations, ExpectedHost, KnownFile, verify, walk
+from provisioning.verify import ANY, Code, CounterFloor, Expectations, ExpectedHost, KnownFile, Reason, verify, walk
 from provisioning.verify.digests import OpenFile, sha256_all
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
@@ -154,6 +155,41 @@ def test_floor_behind_a_link_is_raised_where_it_is_kept(cache: Cache, tmp_path: 
     assert (tmp_path / "kept" / "floor").read_text() == "7\n"
 
 
+def test_floor_is_raised_through_what_a_killed_verifier_left(cache: Cache) -> None:
+    expect = floor_at(cache, 0, raise_on_pass=True)
+    (cache.root.parent / ".floor.tmp").write_text("123456789\n")
+    with verify(cache.root, expect) as verdict:
+        assert verdict.passed
+    assert (cache.root.parent / "floor").read_text() == "7\n"
+
+
+def test_floor_is_never_raised_through_a_link_that_somebody_put_in_its_way(cache: Cache, tmp_path: Path) -> None:
+    expect = floor_at(cache, 0, raise_on_pass=True)
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".floor.tmp").symlink_to("precious")
+    verdict = verify(cache.root, expect)
+    assert [reason.code for reason in verdict.reasons] == [Code.FLOOR]
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_raised_floor_is_an_ordinary_file(cache: Cache) -> None:
+    expect = floor_at(cache, 0, raise_on_pass=True)
+    before = os.umask(0)
+    try:
+        verify(cache.root, expect).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(cache.root.parent / "floor").st_mode) == 0o644
+
+
+def test_a_pass_at_the_floor_writes_nothing(cache: Cache) -> None:
+    expect = floor_at(cache, 7, raise_on_pass=True)
+    before = os.stat(cache.root.parent / "floor").st_ino
+    with verify(cache.root, expect) as verdict:
+        assert verdict.passed
+    assert os.stat(cache.root.parent / "floor").st_ino == before
+
+
 def test_floor_that_cannot_be_raised_refuses_the_cache(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     expect = floor_at(cache, 0, raise_on_pass=True)
 
@@ -162,8 +198,11 @@ def test_floor_that_cannot_be_raised_refuses_the_cache(cache: Cache, monkeypatch
 
     monkeypatch.setattr("provisioning.verify.floor.os.rename", full)
     verdict = verify(cache.root, expect)
-    assert [reason.code for reason in verdict.reasons] == [Code.FLOOR]
-    assert (cache.root.parent / "floor").read_text() == "0\n"
+    floor = cache.root.parent / "floor"
+    assert [str(r) for r in verdict.reasons] == [f"floor: {floor}: cannot be raised: No space left on device"]
+    assert verdict.manifest == manifest_of()
+    assert verdict.fingerprint == public(KEY).fingerprint
+    assert floor.read_text() == "0\n"
 
 
 def test_verifiers_at_the_same_time_never_lower_the_floor(tmp_path: Path) -> None:
@@ -212,6 +251,26 @@ def test_stream_outlives_the_verdict(cache: Cache) -> None:
         assert file.read() == FILES["corpus.index"]
 
 
+def test_stream_ends_where_the_verified_bytes_end(cache: Cache) -> None:
+    with verify(cache.root, cache.expect) as verdict, verdict.open("corpus.index") as file:
+        with open(cache.generation / "corpus.index", "ab") as writer:
+            writer.write(b"more")
+        assert file.read(8000) == FILES["corpus.index"][:8000]
+        assert file.read(8000) == FILES["corpus.index"][8000:]
+        assert file.read(1) == b""
+        assert file.seek(0) == 0
+        assert file.read() == FILES["corpus.index"]
+        assert file.seek(10_000) == 10_000
+        assert file.read() == b""
+
+
+def test_closed_stream_leaves_no_descriptor_open(cache: Cache) -> None:
+    with verify(cache.root, cache.expect) as verdict:
+        before = len(os.listdir("/proc/self/fd"))
+        verdict.open("corpus.index").close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_stream_can_be_closed_twice_and_not_moved_before_its_start(cache: Cache) -> None:
     with verify(cache.root, cache.expect) as verdict:
         file = verdict.open("corpus.index").detach()
@@ -226,8 +285,38 @@ def test_closed_verdict_gives_nothing_more(cache: Cache) -> None:
 
     verdict = verify(cache.root, cache.expect)
     verdict.close()
-    with pytest.raises(VerificationError):
+    with pytest.raises(VerificationError) as caught:
         verdict.read("corpus.index")
+    assert str(caught.value) == (
+        "not a file of this cache, or the verdict is closed\n"
+        "  file: corpus.index"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("give", ["read", "open"])
+def test_file_that_changed_after_it_was_verified_is_told_with_its_reason(cache: Cache, give: str) -> None:
+    from provisioning.errors import VerificationError
+
+    with verify(cache.root, cache.expect) as verdict:
+        cache.write("corpus.index", b"INDEX " * 1500)
+        with pytest.raises(VerificationError) as caught:
+            getattr(verdict, give)("corpus.index")
+    assert str(caught.value) == (
+        "a verified file has changed\n"
+        "  file:     corpus.index\n"
+        "  reason 1: changed: corpus.index: changed after it was verified"
+    )
+
+
+def test_verdict_shows_what_it_is(cache: Cache) -> None:
+    with verify(cache.root, cache.expect) as verdict:
+        assert repr(verdict) == "<Verdict PASS>"
+    (cache.generation / "report.html").unlink()
+    cache.write("x", b"")
+    assert repr(verify(cache.root, cache.expect)) == (
+        "<Verdict unlisted: x: not listed in the Manifest, missing: report.html: there is no such file>"
+    )
+    assert str(Reason(Code.FLOOR, "", "gone")) == "floor: gone"
 
 
 def test_require_raises_with_every_reason(cache: Cache) -> None:
@@ -237,8 +326,11 @@ def test_require_raises_with_every_reason(cache: Cache) -> None:
     cache.write("x", b"")
     with pytest.raises(VerificationError) as caught:
         verify(cache.root, cache.expect).require()
-    assert "missing: report.html" in str(caught.value)
-    assert "unlisted: x" in str(caught.value)
+    assert str(caught.value) == (
+        "the cache is refused\n"
+        "  reason 1: unlisted: x: not listed in the Manifest\n"
+        "  reason 2: missing: report.html: there is no such file"
+    )
 
 
 # --- what a builder knows already ---------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def earlier_generation(cache: Path, *, to: int | None = None) -> Path:
 def next_counter(cache: Path) -> int:
     """Return 1 + the highest counter that was ever published here, as far as anything here remembers it."""
     numbers = numbers_in(cache / GENERATIONS)
-    return 1 + max(remembered(cache), current_number(cache) or 0, *numbers, 0)
+    return 1 + max(remembered(cache), current_number(cache) or 0, *numbers)
 
 
 def stage_dir(cache: Path) -> Path:

@@ -42,8 +42,7 @@ def _recall_counter(cache: Path) -> None:
     Only the newest generation can be one that `current` was never switched to: any other was published.
     """
     published = [current_number(cache) or 0, *numbers_in(cache / GENERATIONS)[:-1]]
-    if max(published) > remembered(cache):
-        remember(cache, max(published))
+    remember(cache, max(published))
 
 
 def prune(cache: Path, keep: int) -> None:

@@ -86,5 +86,4 @@ class Refusal(Exception):  # noqa: N818  (not an error of the program)
     """Carries one reason out of a step; never leaves this package."""
 
     def __init__(self, code: Code, file: str, detail: str) -> None:
-        super().__init__(code, file, detail)
         self.reason = Reason(code, file, detail)
