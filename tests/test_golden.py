@@ -33,8 +33,8 @@ SCENES = {
         "init other --tiles empty",
     ],
     "install": [
-        "install out/cache.tar vehicle --public-key key.pub.pem",
-        "install out/cache.tar vehicle --public-key other.pub.pem",
+        "install cache.tar vehicle --public-key key.pub.pem",
+        "install cache.tar vehicle --public-key other.pub.pem",
         "install camera.yaml vehicle --public-key key.pub.pem",
     ],
     "key": ["key fingerprint key.pub.pem", "key fingerprint camera.yaml"],
@@ -95,6 +95,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         index.chmod(0o644)
         index.write_bytes(index.read_bytes()[:-1] + b"!")
         main(["keygen", "other.pem"])
+        main(["bundle", "cache", "-o", "cache.tar"])
         Path("nowhere").mkdir()
         Path("drive").mkdir()
         Path("out").mkdir()
