@@ -51,6 +51,7 @@ def build_index(
     job = _in_space(plain, transform_of(learned))
     if choice.kind == "ivf-sq8" and codebook is None:
         codebook = learn_codebook(job, evenly(len(ids), RANGE_ROWS), learned)
+    output.unlink(missing_ok=True)  # it may be the last index, whose codes are read while this one is written
     encoded = _write(job, codebook, output)
     if history is not None:
         remember(history, output, ids)
