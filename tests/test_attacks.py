@@ -57,7 +57,7 @@ def refused(*reasons: tuple[Code, str]) -> Callable:
                     (str(code), file) for code, file in reasons
                 )
                 assert not verdict.passed
-                assert all(r.detail and r.detail.isprintable() for r in verdict.reasons)
+                assert all(r.detail not in ("", "None") and r.detail.isprintable() for r in verdict.reasons)
                 for give in (verdict.read, verdict.open):
                     with pytest.raises(VerificationError):
                         give("corpus.index")
@@ -554,6 +554,17 @@ def test_missing_directory(cache: Cache) -> None:
     shutil.rmtree(cache.generation / "calibration")
 
 
+def test_missing_directory_hides_nothing_in_those_after_it(tmp_path: Path) -> None:
+    made = publish(tmp_path / "cache", files={**FILES, "more/deep/notes.txt": b"", "more/notes.txt": b""})
+    shutil.rmtree(made.generation / "calibration")
+    (made.generation / "more/deep/orphan").touch()
+    assert sorted((str(r.code), r.file) for r in verify(made.root, made.expect).reasons) == [
+        ("missing", "calibration/camera.yml"),
+        ("missing", "calibration/camera.yml.sha256"),
+        ("unlisted", "more/deep/orphan"),
+    ]
+
+
 @refused((Code.MISSING, "report.html.sha256"))
 def test_missing_sidecar(cache: Cache) -> None:
     (cache.generation / "report.html.sha256").unlink()
@@ -756,6 +767,16 @@ def test_medium_that_fails_while_a_file_is_hashed(cache: Cache) -> None:
 
     patch = pytest.MonkeyPatch()
     patch.setattr("provisioning.verify.digests.os.preadv", failing)
+    _UNDO.append(patch.undo)
+
+
+@refused((Code.UNREADABLE, ""))
+def test_medium_that_fails_while_a_directory_is_listed(cache: Cache) -> None:
+    def failing(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("provisioning.verify.walking.os.scandir", failing)
     _UNDO.append(patch.undo)
 
 

@@ -65,14 +65,21 @@ def test_a_failing_link_is_an_error_and_not_a_copy(cache, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "link", fail)
-    with pytest.raises(FilesystemError, match="stage a generation"):
+    with pytest.raises(FilesystemError) as caught:
         build(cache, 1)
+    assert caught.value.what == "cannot stage a generation: Input/output error"
+    assert caught.value.file.startswith(str(cache / ".build" / "stage"))
 
 
 def test_a_published_generation_is_read_only(cache):
-    generation = build(cache, 1)
+    before = os.umask(0)
+    try:
+        generation = build(cache, 1)
+    finally:
+        os.umask(before)
     for path in (generation, *generation.rglob("*")):
         assert path.stat().st_mode & 0o222 == 0, path
+        assert path.is_dir() or path.stat().st_mode & 0o777 == 0o444, path
 
 
 def test_an_artefact_that_changed_since_its_birth_is_not_published(cache):
@@ -97,6 +104,35 @@ def test_a_stage_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypa
     with pytest.raises(FilesystemError, match="not enough space for the staged generation"):
         build(cache, 2)
     assert faults_in(publish.current_generation(cache)) == []
+
+
+def test_a_return_to_an_earlier_generation_needs_no_room_where_bytes_can_be_shared(cache, monkeypatch):
+    build(cache, 1)
+    build(cache, 2)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 0)
+    assert faults_in(publish.rollback(cache, resign=generations.signature_of)) == []
+
+
+def test_a_copy_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypatch):
+    build(cache, 1)
+    build(cache, 2)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 5)
+    with pytest.raises(FilesystemError, match=r"not enough space for a copy of camera\.json"):
+        publish.rollback(cache, resign=generations.signature_of)
+
+
+def test_what_is_staged_takes_the_place_of_an_older_stage(cache):
+    build(cache, 1)
+    build(cache, 2)
+    for _ in range(2):
+        staged = publish.rollback(cache, resign=generations.signature_of)
+    assert faults_in(staged) == []
+    assert os.listdir(staged.parent) == [staged.name]
 
 
 def test_publishing_is_an_event(cache, caplog):
@@ -150,8 +186,17 @@ def test_a_moved_cache_goes_on(cache, tmp_path):
     assert generations.made == []
 
 
+def test_a_current_with_a_slash_behind_it_names_its_generation(cache):
+    generation = build(cache, 1)
+    (cache / "current").unlink()
+    (cache / "current").symlink_to("generations/000001/")
+    assert publish.current_generation(cache) == generation
+
+
 def test_a_current_that_is_no_link_to_a_generation_names_none(cache):
+    build(cache, 1)
     for target in (
+        "generations/000009",
         "elsewhere",
         "generations/x",
         "/generations/000001",
@@ -190,6 +235,17 @@ def test_recovery_removes_what_nobody_finished_and_nothing_else(cache):
     publish.recover(cache, keep=2)
     publish.recover(cache, keep=2)
     assert sorted(path for path in cache.rglob("*")) == before
+
+
+def test_recovery_that_fails_says_so(cache, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(FilesystemError) as caught:
+        publish.recover(cache, keep=2)
+    assert caught.value.what == "cannot clean up after an interrupted build: Input/output error"
+    assert caught.value.file == str(cache)
 
 
 def test_recovery_leaves_a_file_of_the_user_with_a_like_name(cache):

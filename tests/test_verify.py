@@ -19,7 +19,7 @@ from provisioning.cli import main
 from provisioning.manifest import to_bytes, with_hash
 from provisioning.signing import PublicKey
 from provisioning.verify import ANY, Code, CounterFloor, Expectations, ExpectedHost, KnownFile, Reason, verify, walk
-from provisioning.verify.digests import OpenFile, sha256_all
+from provisioning.verify.digests import CHUNK_BYTES, SERIAL_BYTES, OpenFile, sha256_all
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +44,33 @@ def test_one_generation_alone_verifies(cache: Cache, tmp_path: Path) -> None:
     with verify(tmp_path / "usb", cache.expect) as verdict:
         assert verdict.passed
         assert verdict.manifest == manifest_of()
+
+
+def test_files_in_directories_below_directories_verify(tmp_path: Path) -> None:
+    cache = publish(tmp_path / "cache", files={**FILES, "calibration/left/front/camera.yml": b"fx: 1\n"})
+    with verify(cache.root, cache.expect) as verdict:
+        assert verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"flight_id": "F-1"}, "for flight F-118, expected F-1"),
+        ({"flight_id": None}, "for flight F-118, expected none"),
+        ({"aircraft_id": "AC-8"}, "for aircraft AC-7, expected AC-8"),
+        ({"host": HOST._replace(arch="sm87")}, "arch is x86_64, expected sm87"),
+        ({"counter_floor": 8}, "counter 7 is below the floor 8"),
+    ],
+)
+def test_refusal_says_what_is_there_and_what_was_expected(cache: Cache, expected: dict, said: str) -> None:
+    verdict = verify(cache.root, cache.expect._replace(**expected))
+    assert [reason.detail for reason in verdict.reasons] == [said]
+
+
+def test_refusal_of_a_cache_of_no_flight_says_so(tmp_path: Path) -> None:
+    m = manifest_of()
+    bare = publish(tmp_path / "bare", manifest=with_hash(m._replace(flight=m.flight._replace(flight_id=None))))
+    assert [r.detail for r in verify(bare.root, bare.expect).reasons] == ["for flight none, expected F-118"]
 
 
 def test_every_expectation_can_be_left_open_by_saying_so(cache: Cache) -> None:
@@ -386,11 +413,42 @@ def test_any_number_of_threads_gives_the_same_digests(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         handles.append(OpenFile(name, os.open(tmp_path / name, os.O_RDONLY), len(data)))
     try:
-        for threads in (1, 2, 7):
+        for threads in (None, 1, 2, 7):
             assert sha256_all(handles, threads=threads) == {n: sha(d) for n, d in contents.items()}
     finally:
         for handle in handles:
             os.close(handle.fd)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "threads", "helpers"),
+    [(SERIAL_BYTES, 4, 0), (SERIAL_BYTES + 3, 1, 0), (SERIAL_BYTES + 3, 2, 1), (SERIAL_BYTES + 3, 9, 2)],
+)
+def test_no_more_threads_hash_than_asked_for_or_than_there_are_files_and_none_for_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, threads: int, helpers: int
+) -> None:
+    started: list[threading.Thread] = []
+
+    class Noted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr("provisioning.verify.digests.Thread", Noted)
+    with open(tmp_path / "zeros", "wb+") as file:
+        file.truncate(size_bytes)
+        parts = [OpenFile(str(n), file.fileno(), size_bytes // 3 + (n < size_bytes % 3)) for n in range(3)]
+        assert sha256_all(parts, threads=threads) == {part.path: sha(bytes(part.bytes)) for part in parts}
+    assert len(started) == helpers
+    assert all(thread.daemon for thread in started), "a medium that hangs must not keep the process from ending"
+
+
+def test_file_that_grows_while_it_is_hashed_is_read_to_the_size_it_had(tmp_path: Path) -> None:
+    data = os.urandom(CHUNK_BYTES + 500)
+    (tmp_path / "grown").write_bytes(data)
+    with open(tmp_path / "grown", "rb") as file:
+        had = OpenFile("grown", file.fileno(), CHUNK_BYTES + 100)
+        assert sha256_all([had]) == {"grown": sha(data[: CHUNK_BYTES + 100])}
 
 
 def test_file_that_is_cut_while_it_is_hashed_neither_hangs_nor_keeps_its_digest(tmp_path: Path) -> None:

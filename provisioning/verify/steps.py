@@ -183,11 +183,7 @@ def _check_digests(opened: Mapping[str, VerifiedFile], to_hash: list[OpenFile]) 
 
 def _distinct(reasons: list[Reason]) -> tuple[Reason, ...]:
     """Drop what two steps saw alike: the walk and the opening both meet a missing file."""
-    seen: dict[tuple[Code, str, str], Reason] = {}
-    for reason in reasons:
-        # A Manifest can have several parts of the host tuple wrong, a file is missing only once.
-        seen.setdefault((reason.code, reason.file, reason.detail if reason.file == MANIFEST else ""), reason)
-    return tuple(seen.values())
+    return tuple(dict.fromkeys(reasons))
 
 
 def _raise_floor(verdict: Verdict, expect: Expectations) -> Verdict:
