@@ -17,7 +17,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SMALL = {
     "noop": ["--tiles", "10000"],
+    "whole": ["--tiles", "10000"],
     "build": [],
+    "incremental": ["--tiles", "3000"],
     "pipeline": ["--tiles", "600", "--rss", "5000", "10000"],
     "index": ["--vectors", "10000"],
     "verify": ["--gb", "0.5", "--rounds", "3"],

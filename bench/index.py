@@ -4,12 +4,13 @@
     python bench/index.py --vectors 1000000 --scratch /var/tmp/index        # about 10 GB of disk, 8 minutes
 
 The floor of a build is reading its descriptors (a .npy file, page cache warm) and writing as many bytes as the index
-has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately, minimum of
-several rounds; memory is the growth of anonymous RSS in a fresh process. Descriptors are synthetic: a random smooth
-field over a map, normalised, as overlapping views of terrain would give; a query is the field at an off-grid position,
-through another "camera" (a fixed linear change) and with noise, never a database vector. A place is found if the answer
-lies within half a cell. Recalls rank the kinds; they are not those of your imagery: `flightcache evaluate` measures
-that. Nothing outside --scratch is written, unless --results names a file whose section `index` is then replaced.
+has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately; told are
+median and range of the rounds' ratios, then the median in CPU time. Memory is the growth of anonymous RSS in a fresh
+process. Descriptors are synthetic: a random smooth field over a map, normalised, as overlapping views of terrain would
+give; a query is the field at an off-grid position, through another "camera" (a fixed linear change) and with noise,
+never a database vector. A place is found if the answer lies within half a cell. Recalls rank the kinds; they are not
+those of your imagery: `flightcache evaluate` measures that. Nothing outside --scratch is written, unless --results
+names a file whose section `Index` is then replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.results import machine, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
 from provisioning.index import choose_kind  # noqa: E402
 from provisioning.index.build import build_index  # noqa: E402
@@ -45,14 +47,14 @@ PLAIN = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}
 
 
 class Row(NamedTuple):
-    """One kind at one size. `floor_s` is wall time; `build` and `plain` are divided by the floor, wall and CPU time."""
+    """One kind at one size. `floor_s` is wall time; `build` and `plain` are told as `over` tells them."""
 
     vectors: int
     dimension: int
     kind: str
     floor_s: float
-    build: tuple[float, float]
-    plain: tuple[float, float] | None
+    build: str
+    plain: str
     delta: float
     rss_mb: int
     load: float
@@ -120,17 +122,13 @@ def both(call: Callable[[], object]) -> tuple[float, float]:
     return wall, time.process_time() - start
 
 
-def least(timed: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the least wall and the least CPU seconds."""
-    return min(t[0] for t in timed), min(t[1] for t in timed)
-
-
-def over(subject: list[tuple[float, float]], floor: list[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return the ratios of the least times."""
+def over(subject: list[tuple[float, float]], floor: list[tuple[float, float]]) -> str:
+    """Return the ratios of the rounds, taken in turns: wall time, median and range; CPU time, median."""
     if not subject:
-        return None
-    (wall, cpu), (least_wall, least_cpu) = least(subject), least(floor)
-    return wall / least_wall, cpu / max(least_cpu, 1e-4)
+        return "–"
+    wall = ratio([each[0] for each in subject], [each[0] for each in floor], 1)
+    cpu = median(mine[1] / max(least[1], 1e-4) for mine, least in zip(subject, floor, strict=True))
+    return f"{wall} / {cpu:.1f}"
 
 
 def read_and_write(path: Path, size: int, output: Path) -> None:
@@ -273,7 +271,7 @@ def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, round
         built = over(timed["build"] or [(alone[0], alone[1])], timed["floor"])
         measured = quality(load_index(output.read_bytes()), rows, field, truth)
         costs = built, over(timed["plain"], timed["floor"]), grown_s / clean_s, int(rss), load_ratio(output)
-        yield Row(vectors, dimension, kind, least(timed["floor"])[0], *costs, *measured)  # type: ignore[arg-type]
+        yield Row(vectors, dimension, kind, min(timed["floor"])[0], *costs, *measured)  # type: ignore[arg-type]
 
 
 def rounds_of(
@@ -297,12 +295,11 @@ def table(rows: list[Row]) -> str:
     names = ("N × d", "kind", "floor s", "build ÷ floor, wall / CPU", "plain FAISS ÷ floor, wall / CPU", "+1 % ÷ clean",
              "RSS MiB", "load ÷ SHA-256", "ms / query, 1 thread", "R@1", "R@10", "place@1")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for r in rows:
-        build, without = ("–" if pair is None else f"{pair[0]:.1f} / {pair[1]:.1f}" for pair in (r.build, r.plain))
-        lines.append(
-            f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {build} | {without} | {r.delta:.2f} | "
-            f"{r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | {r.place_1:.3f} |"
-        )
+    lines += [
+        f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {r.build} | {r.plain} | {r.delta:.2f} | "
+        f"{r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | {r.place_1:.3f} |"
+        for r in rows
+    ]
     return "\n".join(lines)
 
 

@@ -6,7 +6,9 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 HEAD = """\
 # Measured
@@ -23,6 +25,13 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     return f"{cpu}, {cores} cores, Python {platform.python_version()}, load {load:.1f}, {time.strftime('%Y-%m-%d')}"
+
+
+def ratio(subject: Sequence[float], peer: Sequence[float], digits: int = 2) -> str:
+    """Return what subject took divided by what its peer took in the same round: median and range."""
+    rounds = [mine / other for mine, other in zip(subject, peer, strict=True)]
+    least, middle, most = (f"{each:.{digits}f}" for each in (min(rounds), median(rounds), max(rounds)))
+    return middle if len(rounds) == 1 else f"{middle} [{least}–{most}]"
 
 
 def replace_section(path: Path, title: str, text: str) -> None:
