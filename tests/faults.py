@@ -95,7 +95,7 @@ class Tap:
             setattr(os, name, wrapped)
             if accessor is not None and hasattr(accessor, name):
                 kept[name] = accessor.__dict__[name]
-                setattr(accessor, name, staticmethod(wrapped))
+                setattr(accessor, name, staticmethod(self._open_file if name == "open" else wrapped))  # its is io.open
         builtins.open = io.open = self._open_file
         try:
             yield
