@@ -1,8 +1,34 @@
-"""What several tests share: where real imagery is, if it is."""
+"""What several tests share: where real imagery is, if it is, and how many examples a property is tried on."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)  # a red run is red again
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the profile that HYPOTHESIS_PROFILE names; `--hypothesis-profile` goes before it."""
+    if not config.getoption("--hypothesis-profile"):
+        usual = "thorough" if _is_slow_run(config) else "ci" if os.environ.get("CI") else "dev"
+        settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or usual)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count properties among the slow tests of `-m slow`: tried on many examples they are their own long form."""
+    for item in items:
+        if _is_slow_run(config) and is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("slow")
+
+
+def _is_slow_run(config: pytest.Config) -> bool:
+    return config.getoption("markexpr") == "slow"
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

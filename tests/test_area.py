@@ -11,7 +11,7 @@ from itertools import pairwise
 import mercantile
 import pytest
 from geographiclib.geodesic import Geodesic
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning import geo
@@ -25,6 +25,7 @@ from provisioning.tiles.cover import Band, Cover, merged, union
 from provisioning.tiles.ellipsoid import box_size_m, meridian_m, rows_km2
 from provisioning.tiles.gaps import holes, missing
 from provisioning.tiles.shapes import Point, unrolled
+from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
 
 EARTH = Geodesic.WGS84
@@ -157,7 +158,7 @@ def closest_m(x, y, z, samples, distance_m):
 
 
 @given(st.floats(-80, 80), st.floats(-180, 180), st.floats(0, 360), st.floats(1, 200_000))
-@settings(max_examples=200)
+@examples(2)
 def test_the_chord_of_a_ground_distance_is_the_distance_in_space(lat, lon, azimuth, ground_m):
     end = EARTH.Direct(lat, lon, azimuth, ground_m)
     chord = math.dist(space(lat, lon), space(end["lat2"], end["lon2"]))
@@ -293,7 +294,7 @@ def test_the_meridian_is_as_long_as_the_geodesic(lat):
 
 
 @given(st.integers(4, 20), st.data())
-@settings(max_examples=50)
+@examples(0.5)
 def test_the_area_of_tiles_is_that_of_the_geodesic_polygon(z, data):
     x, y = data.draw(st.integers(0, (1 << z) - 1)), data.draw(st.integers(0, (1 << z) - 2))
     b = mercantile.bounds(x, y, z)

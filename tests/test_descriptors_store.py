@@ -8,13 +8,14 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.descriptors import is_described, shards, store
 from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.store import DescriptorStore
 from provisioning.errors import DescriptorError, FilesystemError
+from tests.properties import examples
 
 KEY, DIMENSION = "k" * 64, 12
 
@@ -353,7 +354,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(0.4)
 @given(steps=steps)
 def test_any_history_keeps_every_descriptor(tmp_path_factory, steps):
     path, expected = tmp_path_factory.mktemp("history"), set()

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.errors import ManifestError
@@ -28,6 +28,7 @@ from provisioning.manifest import (
 from provisioning.manifest import coverage as coverage_module
 from provisioning.manifest.formula import field, line
 from tests.caches import ENGINE, FILES, manifest_of, sha
+from tests.properties import examples
 
 # --- bytes --------------------------------------------------------------------------------------------------------------
 
@@ -299,7 +300,7 @@ def test_no_broken_json_is_taken_inside_a_manifest(shared_data: Path) -> None:
     assert taken == []
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_refused_without_another_error(data: bytes) -> None:
     assert refuses(data)
@@ -320,7 +321,7 @@ def paths_of(document: object, at: tuple = ()) -> list[tuple]:
     return [at, *(path for key, part in below for path in paths_of(part, (*at, key)))]
 
 
-@settings(max_examples=500, deadline=None)
+@examples(5)
 @given(st.data())
 def test_any_value_anywhere_is_refused_or_read_back_as_it_is(data: st.DataObject) -> None:
     document = json.loads(to_bytes(manifest_of()))
@@ -336,7 +337,7 @@ def test_any_value_anywhere_is_refused_or_read_back_as_it_is(data: st.DataObject
         manifest_hash(m)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(5)
 @given(st.data())
 def test_any_splice_of_the_bytes_is_refused_or_read_back_as_it_is(data: st.DataObject) -> None:
     whole = to_bytes(manifest_of())

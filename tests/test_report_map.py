@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning import report
@@ -25,7 +25,6 @@ def test_one_cell_for_each_tile_of_a_small_area():
     assert tiles.cells == (Cell(3, 5, 1, 1, "2024-01-02"), Cell(4, 5, 0, 1, None))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 5000), st.integers(0, 5000))
 def test_aggregation_loses_no_tile(width, height, left, top):
     runs = [report.Run(y, left, left + width - 1) for y in range(top, top + height)]
@@ -156,7 +155,6 @@ def test_geojson_is_cut_at_the_antimeridian():
             assert -180 <= min(longitudes) <= max(longitudes) <= 180
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=60))
 def test_geojson_gaps_are_counterclockwise_and_cover_what_is_missing(present):
     runs = [report.Run(y, 0, 40) for y in range(41)]

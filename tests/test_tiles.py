@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,6 +20,7 @@ from provisioning.manifest import coverage_sha256
 from provisioning.tiles import corpus_table, flat_places, iter_tiles, last_corpus, open_reader, scan, take_inventory
 from provisioning.tiles.image import judge
 from provisioning.tiles.judging import Court
+from tests.properties import examples
 from tests.tilesets import (
     HALF,
     X,
@@ -94,7 +95,7 @@ def test_one_set_in_any_store_gives_one_digest(tmp_path, tiles):
     assert len(digests) == 1
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(0.15)
 @given(st.randoms(use_true_random=False), st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
 def test_the_order_of_a_store_changes_nothing(tmp_path_factory, rng: random.Random, places):
     tmp_path = tmp_path_factory.mktemp("order")

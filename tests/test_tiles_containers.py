@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
@@ -31,6 +31,7 @@ from provisioning.tiles.idranges import tiles_of_run
 from provisioning.tiles.pmtiles import PMTiles
 from provisioning.tiles.pmtiles_format import gzip_stored, parse_directory, serialise_directory
 from provisioning.tiles.surveying import EVERYTHING
+from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
@@ -68,7 +69,6 @@ def test_a_real_archive_is_a_corpus(tmp_path, shared_data):
 
 
 @given(st.integers(0, 5000), st.integers(1, 3000), st.integers(0, 20), st.integers(0, 20))
-@settings(max_examples=60, deadline=None)
 def test_the_tiles_of_a_run_are_those_of_its_ids_inside_the_area(first, run, x, y):
     from provisioning.tiles.cover import Band, Cover
 
@@ -96,7 +96,7 @@ def test_directories_invert_and_equal_the_reference(rows):
 
 
 @given(st.binary(max_size=200_000))
-@settings(max_examples=20)
+@examples(0.2)
 def test_stored_gzip_is_gzip(data):
     import gzip
 
