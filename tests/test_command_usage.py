@@ -1,0 +1,313 @@
+"""What a person mistypes, asks for or waits for on the command line: the answer, its exit code, and nothing half done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from provisioning.cli import doctor, init, main
+from provisioning.cli import status as status_command
+from provisioning.cli import tiles as tiles_command
+from provisioning.cli import verify as verify_command
+from provisioning.cli._variants import locators, parse_variant
+from provisioning.cli.locate import headings_for
+from provisioning.config import Engine, Signing
+from provisioning.config.parse import parse, read_flight
+from provisioning.config.template import toml
+from provisioning.errors import ConfigError, EngineError, Error, SigningError
+from provisioning.locate.imagery import imagery_of
+from provisioning.signing import generate_key, sign
+from provisioning.signing.passwords import read_password_fd
+from provisioning.status import read_status
+from tests import building
+from tests.caches import HOST, KEY, Cache, manifest_of, publish
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return publish(tmp_path / "cache")
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    path = tmp_path / "operator.pub.pem"
+    path.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A real cache over 16 synthetic tiles; read it, do not change it."""
+    cache = building.new_cache(tmp_path_factory.mktemp("usage"))
+    assert building.build(cache).outcome == "SUCCESS"
+    return cache
+
+
+def photo_of(cache: Path) -> Path:
+    return next((cache.parent / "tiles").rglob("*.jpg"))
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["locate", "PHOTO", "--cache", "CACHE", "-k", "0"], "at least 1"),
+        (["locate", "PHOTO", "--cache", "CACHE", "--rotate", "0"], "at least 1"),
+        (["evaluate", "queries.csv", "CACHE", "--rotate", "0"], "greater than zero"),
+        (["install", "x.flight", "CACHE", "--keep", "0"], "must stay"),
+        (["verify", "CACHE", "--public-key", "PEM", "--raise-floor"], "--counter-floor-file"),
+        (["verify", "CACHE", "--public-key", "PEM", "--host", "colour=red"], "NAME=VALUE"),
+        (["verify", "CACHE", "--public-key", "PEM", "--host", "arch"], "NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(words, reason, cache, pem, tmp_path, capsys):
+    places = {"CACHE": str(cache.root), "PEM": pem, "PHOTO": str(tmp_path / "none.jpg")}
+    try:
+        code = main([places.get(word, word) for word in words])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code != 0
+    assert reason in capsys.readouterr().err
+
+
+def test_no_tiles_are_no_measurement(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench-engine", "cache", "--batch", "0"])
+    assert "is no number of tiles" in capsys.readouterr().err
+
+
+def test_a_command_that_is_stopped_says_so_and_exits_130(monkeypatch, capsys):
+    def stopped(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status_command, "run", stopped)
+    assert main(["status", "."]) == 130
+    assert capsys.readouterr().err == "flightcache status: stopped\n"
+
+
+# verify
+
+
+def test_this_host_is_what_the_runtime_here_is(cache, pem, capsys):
+    here = verify_command.this_host()
+    assert set(here) == set(HOST._fields) - {"precision"}
+    assert main(["verify", str(cache.root), "--public-key", pem, "--this-host", "--host", "arch=other"]) == 22
+    assert "host" in capsys.readouterr().out
+
+
+def test_nothing_is_said_of_what_was_left_out_when_nothing_was(cache, pem, capsys):
+    words = ["--flight", "F-118", "--aircraft", "AC-7", "--counter-floor", "7"]
+    hosts = [word for name, value in HOST._asdict().items() for word in ("--host", f"{name}={value}")]
+    assert main(["verify", str(cache.root), "--public-key", pem, *words, *hosts]) == 0
+    assert "not checked" not in capsys.readouterr().out
+
+
+def test_the_key_to_trust_may_stand_in_the_environment(built, monkeypatch, capsys):
+    from provisioning.cli._delivery import KEY_VARIABLE, trusted_keys
+
+    monkeypatch.setenv(KEY_VARIABLE, str(built.parent / "key.pub.pem"))
+    (key,) = trusted_keys(None)
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert trusted_keys(None, built) == (key,)
+    with pytest.raises(SigningError, match="no key to trust"):
+        trusted_keys(None)
+
+
+# keygen and keys
+
+
+def answers(monkeypatch, *words: bytes) -> None:
+    told = iter(words)
+    monkeypatch.setattr("provisioning.cli.keygen.ask_password", lambda _prompt: next(told))
+
+
+def test_keygen_encrypts_with_what_a_person_types_twice(tmp_path, monkeypatch):
+    answers(monkeypatch, b"secret", b"secret")
+    assert main(["keygen", str(tmp_path / "k.pem"), "--encrypt"]) == 0
+    assert len(sign(Signing(key=tmp_path / "k.pem"), b"bytes", password=lambda: b"secret")) == 64
+
+
+def test_keygen_writes_nothing_when_the_two_passwords_differ(tmp_path, monkeypatch, capsys):
+    answers(monkeypatch, b"secret", b"secert")
+    assert main(["keygen", str(tmp_path / "k.pem"), "--encrypt"]) == 25
+    assert "differ" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_named_as_one(tmp_path):
+    with pytest.raises(SigningError, match=r"end in \.pem"):
+        generate_key(tmp_path / "key", password=None)
+
+
+def test_a_key_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SigningError, match="cannot be written"):
+        generate_key(tmp_path / "file" / "key.pem", password=None)
+
+
+def test_signing_without_a_key_says_which_setting_names_one(pem):
+    with pytest.raises(SigningError, match="nothing says which key signs"):
+        sign(Signing(), b"bytes")
+    with pytest.raises(SigningError, match="no key to sign with") as caught:
+        sign(Signing(public_key=Path(pem)), b"bytes")
+    assert "keygen" in caught.value.next_step
+
+
+def test_a_descriptor_that_is_closed_gives_no_password():
+    with pytest.raises(SigningError, match="descriptor 987"):
+        read_password_fd(987)
+
+
+def test_init_gives_up_looking_for_a_free_key_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(init.signing, "public_key_path", lambda _path: tmp_path)
+    with pytest.raises(SigningError, match="too many keys"):
+        init.new_key("operator")
+
+
+# flight.toml
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ("area = 3", "area", "expected a table, got 3"),
+        ("[area]\nzooms = 3", "area.zooms", "expected a list"),
+        ("[area]\nmin_coverage = 3", "area.min_coverage", "expected a table"),
+        ("[area]\nmin_coverage = {high = 1}", "area.min_coverage.high", "expected a zoom level"),
+        ('[[calibration]]\npath = "a b.yml"', "calibration[0].path", "without spaces"),
+        ('[signing]\ncommand = ["x"]\npublic_key = "none.pem"', "signing.public_key", "no such file"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_with_what_was_expected(tmp_path, text, key, problem):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, root=tmp_path)
+    assert problem in str(caught.value.facts[key])
+
+
+def test_sources_are_counted_by_a_byte(tmp_path):
+    tables = "".join(f'[[tiles.source]]\npath = "{n}"\n' for n in range(257))
+    with pytest.raises(ConfigError) as caught:
+        parse(tables, root=tmp_path)
+    assert "257 sources, more than 256" in str(caught.value.facts["tiles.source"])
+
+
+def test_what_toml_cannot_say_is_no_setting():
+    with pytest.raises(TypeError, match="no TOML"):
+        toml(1.5)
+
+
+# what is shown
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (3 << 20, "3.0 MiB"), (5 << 40, "5,120.0 GiB")],
+)
+def test_sizes_are_told_in_the_unit_that_reads_best(count, told):
+    assert tiles_command._size(count) == told
+
+
+def test_of_many_tiles_the_first_are_named_and_the_others_counted():
+    lines = [f"sat 15/0/{n}: no image" for n in range(tiles_command.MOST_NAMED + 3)]
+    told = tiles_command._named("unusable tiles", lines).splitlines()
+    assert told[0] == f"{len(lines)} unusable tiles:"
+    assert told[-1].strip() == "and 3 more"
+    assert len(told) == tiles_command.MOST_NAMED + 2
+
+
+def test_dates_are_one_or_a_span():
+    assert tiles_command._dates("2024-05-06", "2024-05-06") == "2024-05-06"
+    assert tiles_command._dates("2024-05-06", "2024-06-01") == "2024-05-06 to 2024-06-01"
+    assert tiles_command._dates(None, None) == "-"
+
+
+def test_status_names_the_process_that_builds(built):
+    busy = dataclasses.replace(read_status(built), builder=4711)
+    assert status_command._build(busy, 0.0)["building"] == "process 4711"
+
+
+def test_plan_and_why_are_told_as_json(built, capsys):
+    assert main(["plan", str(built), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["has_work"] is False
+    assert main(["why", "corpus", str(built), "--json"]) == 0
+    assert [task["will_run"] for task in json.loads(capsys.readouterr().out)] == [False]
+
+
+def test_a_heading_is_a_compass_bearing_however_it_was_told():
+    north = SimpleNamespace(heading_deg=None)
+    assert headings_for(north, rotate=None, heading=-90) == (270,)
+    assert headings_for(north, rotate=None, heading=None) == (0.0,)
+    assert headings_for(SimpleNamespace(heading_deg=12.5), rotate=None, heading=None) == (12.5,)
+
+
+def test_without_tiles_or_an_archive_there_is_no_imagery_to_show(tmp_path):
+    with imagery_of(tmp_path, ()) as imagery:
+        assert imagery(None) is None
+
+
+# doctor
+
+
+def test_doctor_says_where_tensorrt_comes_from():
+    assert "apt install python3-libnvinfer" in doctor._install("tensorrt")
+    assert doctor._install("onnxruntime", "1.23") == "pip install onnxruntime==1.23, or compile here: doit engine"
+
+
+def test_doctor_passes_on_why_a_runtime_cannot_be_asked(monkeypatch):
+    def refuse(_engine: Engine):
+        raise EngineError("no driver", next_step="install one")
+
+    monkeypatch.setattr("provisioning.engines.select", refuse)
+    (found,) = [f for f in doctor._host(manifest_of(), SimpleNamespace(host=None)) if f.state == "bad"]
+    assert (found.said, found.todo) == ("no driver", "install one")
+
+
+# variants of an evaluation
+
+
+def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
+    from provisioning import tiles
+
+    zoom = read_flight(built).area.zooms[0]
+    before = tiles.last_corpus(read_flight(built))
+    with locators(built, [parse_variant(f"zooms={zoom}")]) as found:
+        assert [request.tiles.count for _, _, request in found] == [before.count]
+    assert tiles.last_corpus(read_flight(built)) == before
+
+
+def test_a_variant_needs_the_engine_that_doit_makes(built, monkeypatch):
+    monkeypatch.setattr("provisioning.cli._variants.is_intact", lambda _target: False)
+    with locators(built, [parse_variant("rotations=1")]) as found, pytest.raises(Error, match="no engine") as caught:
+        list(found)
+    assert "doit" in caught.value.next_step
+
+
+# imagery on board
+
+
+def test_imagery_on_board_is_what_was_indexed_and_is_shown(tmp_path):
+    cache = building.new_cache(tmp_path, side=3)
+    building.edit(cache, "[tiles]\n", '[tiles]\non_board = "pmtiles"\n')
+    assert building.build(cache).outcome == "SUCCESS"
+    key = ["--public-key", str(tmp_path / "key.pub.pem")]
+    generation = (cache / "current").resolve()
+    assert main(["verify", str(cache), *key]) == 0
+    assert (generation / "tiles.pmtiles").is_file()
+    photo = str(photo_of(cache))
+    assert main(["locate", photo, "--cache", str(generation), *key, "--contact-sheet", str(tmp_path / "with.png")]) == 0
+    (tmp_path / "tiles").rename(tmp_path / "gone")  # a vehicle has no tiles but those on board
+    photo = str(next((tmp_path / "gone").rglob("*.jpg")))
+    assert (
+        main(["locate", photo, "--cache", str(generation), *key, "--contact-sheet", str(tmp_path / "without.png")]) == 0
+    )
+    assert Image.open(tmp_path / "without.png").tobytes() == Image.open(tmp_path / "with.png").tobytes()

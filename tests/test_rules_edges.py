@@ -1,0 +1,130 @@
+"""What doit may tell us beside success: unmet dependencies, tasks set aside, mistakes of its own, a thread that calls."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+import rules.commands
+from provisioning.errors import ConfigError
+from provisioning.store import Target
+from rules.commands import _drop_damaged
+from rules.reporter import Collector
+from rules.rule import Failed, _remove, _up_to_date, rule
+from rules.signals import stops_in_order
+
+TASK = SimpleNamespace(name="engine:net", actions=["a"], values={})
+
+
+@pytest.fixture
+def collector():
+    return Collector(lambda: 0.0)
+
+
+def failure(name: str) -> SimpleNamespace:
+    return SimpleNamespace(get_name=lambda: name, get_msg=lambda: "Traceback of a mistake of ours")
+
+
+def test_the_first_failure_is_the_one_that_is_told(collector, capsys):
+    collector.add_failure(TASK, Failed(ConfigError("first")))
+    collector.add_failure(TASK, Failed(ConfigError("second")))
+    assert collector.failure.what == "first"
+
+
+def test_a_task_whose_dependency_failed_adds_nothing(collector, capsys):
+    collector.add_failure(TASK, failure("UnmetDependency"))
+    assert collector.failure is None
+    assert capsys.readouterr().err == ""
+
+
+def test_a_failure_that_nobody_foresaw_shows_its_traceback(collector, capsys):
+    collector.add_failure(TASK, failure("TaskError"))
+    assert "failed unexpectedly" in collector.failure.what
+    assert "report the traceback" in collector.failure.next_step
+    assert "Traceback of a mistake of ours" in capsys.readouterr().err
+
+
+def test_mistakes_of_doit_itself_are_the_failure_if_there_is_no_other(collector):
+    collector.runtime_error("cycle")
+    collector.cleanup_error(SimpleNamespace(get_msg=lambda: "teardown"))
+    assert collector.failure.what == "cycle"
+    alone = Collector(lambda: 0.0)
+    alone.cleanup_error(SimpleNamespace(get_msg=lambda: "teardown"))
+    assert alone.failure.what == "teardown"
+
+
+def test_a_task_that_the_user_set_aside_is_a_warning(collector, caplog):
+    collector.skip_ignore(TASK)
+    assert [getattr(record, "fields", {}) for record in caplog.records] == [{"task": "engine:net"}]
+
+
+def test_a_group_is_neither_told_nor_counted_as_reused(collector):
+    group = SimpleNamespace(name="engine", actions=[], values={})
+    collector.execute_task(group)
+    collector.add_success(group)
+    collector.skip_uptodate(group)
+    assert collector.ran == []
+    assert collector.report(None).engines_reused == 0
+
+
+def test_a_given_that_does_not_fit_its_action_fails_when_the_rules_load():
+    def action(*, onnx):
+        """Take one thing."""
+
+    with pytest.raises(TypeError):
+        rule(action, makes=(), given={"onxn": 1})
+
+
+def test_cleaning_tells_only_of_what_is_there(tmp_path, capsys):
+    made = Target(store=tmp_path, kind="engine", name="net.engine", facts={})
+    _remove((made,), dryrun=True)
+    assert capsys.readouterr().out == ""
+    made.path.parent.mkdir(parents=True)
+    made.path.write_bytes(b"engine")
+    _remove((made,), dryrun=True)
+    assert made.path.exists()
+    _remove((made,), dryrun=False)
+    assert not made.path.exists()
+    assert capsys.readouterr().out == f"removing {made.path}\n" * 2
+
+
+def test_what_cannot_be_checked_is_done_again():
+    def why():
+        raise OSError
+
+    assert _up_to_date(why) is False
+    assert _up_to_date(None) is False
+    assert _up_to_date(lambda: ()) is True
+
+
+def test_a_build_in_a_thread_leaves_signals_to_its_caller():
+    import signal
+
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def build():
+        with stops_in_order():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_a_database_that_is_busy_is_left_alone(tmp_path, monkeypatch):
+    import sqlite3
+
+    class Busy:
+        def execute(self, _query):
+            raise sqlite3.OperationalError("database is locked")
+
+        def close(self):
+            pass
+
+    (tmp_path / "db").write_bytes(b"kept")
+    monkeypatch.setattr(rules.commands.sqlite3, "connect", lambda _path: Busy())
+    _drop_damaged(str(tmp_path / "db"))
+    assert (tmp_path / "db").read_bytes() == b"kept"
