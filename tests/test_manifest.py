@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from provisioning.errors import ManifestError
 from provisioning.manifest import (
     BBox,
+    FileEntry,
     GateEntry,
     Manifest,
     Waiver,
@@ -95,6 +97,62 @@ def test_every_issue_is_told_at_once() -> None:
     assert "artifacts.descriptor_index.bytes" in said
 
 
+def issues_after(change: Callable[[dict], object]) -> list[str]:
+    """What `parse` says of the sample Manifest after a change to its document."""
+    document = json.loads(to_bytes(manifest_of()))
+    change(document)
+    with pytest.raises(ManifestError) as caught:
+        parse(json.dumps(document).encode())
+    assert caught.value.what == "Manifest.json is malformed"
+    assert caught.value.file == "Manifest.json"
+    return list(caught.value.facts.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.pop("gates"), "gates: missing"),
+        (lambda d: d.update(extra=1), "extra: unknown"),
+        (lambda d: d.update({"größe": 1}), "größe: unknown"),
+        (lambda d: d.update({"\x1b[2J": 1}), "'\\x1b[2J: unknown'"),
+        (lambda d: d["build"].pop("counter"), "build.counter: missing"),
+        (lambda d: d["build"]["tool"].update(name=""), "build.tool.name: printable ASCII without spaces expected"),
+        (lambda d: d["build"].update(counter=2**53), "build.counter: a whole number in 1..9007199254740991 expected"),
+        (
+            lambda d: d["artifacts"]["other"][1].update(sha256="0"),
+            "artifacts.other[1].sha256: 64 lower-case hex digits expected",
+        ),
+        (lambda d: d["artifacts"].update(engines=[]), "artifacts.engines: a list of 1 to 512 items expected"),
+        (lambda d: d["tiles"].update(per_zoom={"x": {}}), "tiles.per_zoom key: a zoom level in 0..24 expected"),
+        (lambda d: d["tiles"]["per_zoom"].update({"17": 1}), "tiles.per_zoom.17: an object expected"),
+        (lambda d: d.update(gates=[]), "gates: an object of at most 64 keys expected"),
+        (
+            lambda d: d["gates"]["fidelity"].update(verdict="fail"),
+            "gates.fidelity.verdict: pass or warn or waived expected",
+        ),
+    ],
+)
+def test_an_issue_says_where_it_is(change: Callable[[dict], object], said: str) -> None:
+    assert issues_after(change)[0] == said
+
+
+def test_no_more_than_twenty_issues_of_200_characters_are_told() -> None:
+    told = issues_after(lambda document: document.update({f"{n:02}{'x' * 300}": 1 for n in range(30)}))
+    assert told == [f"{n:02}{'x' * 198}" for n in range(20)]
+
+
+def test_a_manifest_of_another_schema_is_told_apart() -> None:
+    document = json.loads(to_bytes(manifest_of())) | {"schema": "flight-cache-manifest/2"}
+    with pytest.raises(ManifestError) as caught:
+        parse(json.dumps(document).encode())
+    assert str(caught.value) == (
+        "Manifest.json is not a Manifest of this schema\n"
+        "  file:    Manifest.json\n"
+        "  key:     schema\n"
+        "  issue 1: schema: flight-cache-manifest/1 expected"
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -118,6 +176,16 @@ def test_another_kind_of_value_in_place_of_a_part_is_refused(key: str, value: ob
     document[key] = value
     raw = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
     assert refuses(raw)
+
+
+def test_as_much_as_the_format_allows_is_read_back() -> None:
+    m = manifest_of()
+    most = m._replace(
+        waivers=(Waiver("freshness", "me", "x" * 4096),),
+        other=tuple(FileEntry(f"other/{n}", 1, sha(b"")) for n in range(512 - 3)),
+    )
+    assert len(most.files) == 512
+    assert parse(to_bytes(most)) == most._replace(other=tuple(sorted(most.other)))
 
 
 BROKEN = {
@@ -252,8 +320,21 @@ def test_order_of_a_store_changes_nothing_even_through_many_runs(monkeypatch: py
 
 def test_a_tile_that_is_there_twice_is_refused() -> None:
     z, x, y, source, _ = TILES[0]
-    with pytest.raises(ManifestError, match="twice"):
+    with pytest.raises(ManifestError, match="a tile is in the corpus twice") as caught:
         coverage_sha256([*TILES, (z, x, y, source, "0" * 64)])
+    assert caught.value.key == f"{z} {x} {y} {source}"
+
+
+def test_what_does_not_fit_in_memory_is_sorted_where_the_caller_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    places: list[object] = []
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **where: places.append(where["dir"]) or real(**where))
+    coverage_sha256(TILES, scratch=tmp_path)
+    assert places == [tmp_path]
 
 
 def test_no_tile_has_a_coverage_of_its_own() -> None:
