@@ -968,7 +968,7 @@ def test_bytes_rewritten_while_they_are_hashed_are_refused(cache: Cache, monkeyp
 
     monkeypatch.setattr(steps, "sha256_all", hashing_then_write)
     verdict = verify(cache.root, cache.expect)
-    assert [(r.code, r.file) for r in verdict.reasons] == [(Code.CHANGED, "corpus.index")]
+    assert verdict.reasons == (Reason(Code.CHANGED, "corpus.index", "changed while it was hashed"),)
 
 
 def test_unlisted_path_cannot_be_read_through_a_pass(cache: Cache) -> None:

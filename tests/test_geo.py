@@ -121,6 +121,12 @@ def test_a_box_too_small_for_a_tolerance_has_the_tile_that_it_lies_in(west, east
     assert {type(number) for number in (*columns, *rows)} == {int}
 
 
+@pytest.mark.parametrize(("lat_e7", "lon_e7"), [(500_000_000, 1_000_000_000), (-300_000_000, -700_000_000)])
+def test_the_box_of_a_point_has_the_tile_of_the_point(lat_e7, lon_e7):
+    x, y = geo.tile_at(9, lat_e7=lat_e7, lon_e7=lon_e7)
+    assert geo.tiles_in_bbox(geo.BBox(lon_e7, lat_e7, lon_e7, lat_e7), 9) == (((x, x),), (y, y))
+
+
 def test_a_box_over_the_antimeridian_has_two_ranges_of_columns():
     box = geo.BBox(1_790_000_000, -10_000_000, -1_790_000_000, 10_000_000)
     assert geo.tiles_in_bbox(box, 8) == (((0, 0), (255, 255)), (127, 128))
