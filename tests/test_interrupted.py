@@ -182,6 +182,7 @@ def on_a_full_disk(original: str, free_kib: int) -> None:
     converges(cache)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_quota_is_told_and_the_old_cache_stays(cache):
     """A limit on the size of files is as near as a test can come to one."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEAD = """
-import hashlib, os, signal, time
+import hashlib, os, signal, threading, time
 from provisioning.process import ended_hard
 def stop(number, frame):
     raise KeyboardInterrupt
@@ -33,7 +33,7 @@ def start(code: str) -> subprocess.Popen[str]:
 def test_a_library_that_looks_at_no_signal_is_ended_hard_in_time():
     with start("""
         with ended_hard(signal.SIGTERM, within_s=0.3):
-            print("ready", flush=True)
+            threading.Timer(0.2, print, ["ready"], {"flush": True}).start()  # told when the library is at work
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
     """) as child:
         child.stdout.readline()
