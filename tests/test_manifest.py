@@ -78,6 +78,32 @@ def test_order_of_files_in_the_builder_changes_no_byte() -> None:
     assert to_bytes(m._replace(other=m.other[::-1])) == to_bytes(m)
 
 
+LISTS = {
+    "engines": lambda m: m._replace(engines=m.engines[::-1]),
+    "calibration": lambda m: m._replace(calibration=m.calibration[::-1]),
+    "other": lambda m: m._replace(other=m.other[::-1]),
+    "waivers": lambda m: m._replace(waivers=m.waivers[::-1]),
+    "zoom_levels": lambda m: m._replace(area=m.area._replace(zoom_levels=m.area.zoom_levels[::-1])),
+}
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_a_list_has_one_order_whatever_the_builder_had_and_is_read_in_no_other(key: str) -> None:
+    m = manifest_of()
+    twos = m._replace(
+        engines=(m.engines[0], m.engines[0]._replace(path="z.engine", model="z")),
+        calibration=(m.calibration[0], m.calibration[0]._replace(path="calibration/z")),
+        waivers=(Waiver("a", "me", "because"), Waiver("b", "me", "because")),
+    )
+    data = to_bytes(twos)
+    assert to_bytes(LISTS[key](twos)) == data
+    document = json.loads(data)
+    holder = next(part for part in (document["artifacts"], document["area"], document) if key in part)
+    holder[key] = holder[key][::-1]
+    with pytest.raises(ManifestError, match="not in canonical form"):
+        parse((json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
 def test_no_float_can_enter() -> None:
     m = manifest_of()
     with pytest.raises(ManifestError):
@@ -201,6 +227,7 @@ BROKEN = {
     "date that is none": lambda m: m._replace(tiles=m.tiles._replace(oldest_capture="2024-13-01")),
     "empty flight id": lambda m: m._replace(flight=m.flight._replace(flight_id="")),
     "engine listed twice": lambda m: m._replace(engines=(m.engines[0], m.engines[0]._replace(input=None))),
+    "text that UTF-8 cannot carry": lambda m: m._replace(waivers=(Waiver("freshness", "me", "\ud800"),)),
     "path outside": lambda m: m._replace(other=(m.other[0]._replace(path="../x"),)),
 }
 
