@@ -80,7 +80,7 @@ def test_too_many_components_of_very_long_descriptors_are_refused():
 def test_points_are_assigned_alike_in_every_order_of_summation():
     data, centroids = kmeans.points(rows(800, 256)), kmeans.points(rows(30, 256, seed=1))
     order = np.random.default_rng(2).permutation(256)
-    assert (kmeans.nearest(data, centroids) == kmeans.nearest(data[:, order], centroids[:, order])).all()
+    assert (kmeans.finder(centroids)(data) == kmeans.finder(centroids[:, order])(data[:, order])).all()
 
 
 @pytest.mark.parametrize("dimension", [2, 512, 8448])

@@ -17,8 +17,9 @@ from provisioning.index.info import IndexInfo
 from provisioning.index.ivf import write_lists
 from provisioning.index.layout import Trained
 from provisioning.index.memo import History, remember
+from provisioning.index.parallel import idle_threads
 from provisioning.index.stream import Job, write_streamed
-from provisioning.index.transform import Transform, learn, transform_of
+from provisioning.index.transform import Learned, Transform, learn, transform_of
 from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
@@ -47,7 +48,7 @@ def build_index(
     spec.output(dimension)
     codebook = kept_codebook(history) if choice.kind == "ivf-sq8" else None
     plain = Job(choice, Trained(dimension), ids, lambda which: check_rows(gather(which), ids[which]), history)
-    learned = learn(spec, lambda: plain.rows(evenly(len(ids), SAMPLE_ROWS))) if codebook is None else codebook.transform
+    learned = _learned(spec, plain) if codebook is None else codebook.transform
     job = _in_space(plain, transform_of(learned))
     if choice.kind == "ivf-sq8" and codebook is None:
         codebook = learn_codebook(job, evenly(len(ids), RANGE_ROWS), learned)
@@ -58,6 +59,11 @@ def build_index(
     size = os.stat(output).st_size
     built = IndexInfo(choice.kind, dimension, len(ids), size, transform, choice.nlist, choice.nprobe)
     return dataclasses.replace(built, reason=choice.reason, encoded=encoded)
+
+
+def _learned(spec: TransformSpec, job: Job) -> Learned:
+    with idle_threads():
+        return learn(spec, lambda: job.rows(evenly(len(job.ids), SAMPLE_ROWS)))
 
 
 def _in_space(job: Job, transform: Transform) -> Job:

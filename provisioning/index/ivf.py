@@ -15,6 +15,7 @@ from provisioning.index.codec import encoder
 from provisioning.index.ids import Bytes, Int64s
 from provisioning.index.kmeans import Labels, Points
 from provisioning.index.memo import recall
+from provisioning.index.parallel import cores, in_order
 from provisioning.index.stream import Job, blocks, write_all
 
 
@@ -47,12 +48,17 @@ def _head(job: Job, centroids: Points, sizes: Int64s) -> bytes:
 
 def _encode(job: Job, centroids: Points, fresh: Int64s, codes: BinaryIO) -> Labels:
     """Assign and encode the rows `fresh`, their codes to the file `codes`; return their lists."""
-    encode = encoder("sq8", job.trained.dimension, job.trained.range)
+    encode, nearest = encoder("sq8", job.trained.dimension, job.trained.range), kmeans.finder(centroids)
     labels = np.empty(len(fresh), np.int32)
-    for block in blocks(len(fresh), job.trained.dimension):
+
+    def made(block: slice) -> tuple[Labels, Bytes]:
         rows = job.rows(fresh[block])
-        labels[block] = kmeans.nearest(kmeans.points(rows), centroids)
-        codes.write(encode(rows).data)
+        return nearest(kmeans.points(rows)), encode(rows)
+
+    cut = list(blocks(len(fresh), job.trained.dimension))
+    for block, (found, encoded) in zip(cut, in_order(made, cut, cores()), strict=True):
+        labels[block] = found
+        codes.write(encoded.data)
         progress("corpus", block.stop, len(fresh), unit="vectors")
     codes.flush()
     return labels
