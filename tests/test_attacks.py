@@ -26,7 +26,7 @@ from provisioning.errors import VerificationError
 from provisioning.manifest import CalibrationEntry, FileEntry, Manifest, to_bytes, with_hash
 from provisioning.signing import PublicKey
 from provisioning.verify import Code, CounterFloor, Expectations, Reason, verify, walk
-from provisioning.verify.opening import refuse_special
+from provisioning.verify.opening import open_file, refuse_special
 from provisioning.verify.reasons import Refusal
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
@@ -731,6 +731,32 @@ def test_what_stands_in_place_of_a_file_is_told_by_its_kind(mode: int, said: str
     assert caught.value.reason == Reason(Code.NOT_A_FILE, "x", said)
 
 
+def test_file_of_another_file_system_is_told_as_such() -> None:
+    with pytest.raises(Refusal) as caught:
+        refuse_special(os.stat_result((stat.S_IFREG, *(0,) * 9)), "x", device=7)
+    assert caught.value.reason == Reason(
+        Code.OTHER_FILE_SYSTEM, "x", "on another file system than the generation"
+    )  # fmt: skip
+
+
+def test_fifo_put_in_place_of_a_file_between_the_look_and_the_opening(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regular = os.stat(cache.generation / "corpus.index")
+    (cache.generation / "corpus.index").unlink()
+    os.mkfifo(cache.generation / "corpus.index")
+    monkeypatch.setattr("provisioning.verify.opening.os.stat", lambda *_, **__: regular)
+    root = os.open(cache.generation, os.O_RDONLY)
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Refusal) as caught:
+            open_file(root, "corpus.index")
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        os.close(root)
+    assert caught.value.reason == Reason(Code.NOT_A_FILE, "corpus.index", "a FIFO, not a regular file")
+
+
 @refused((Code.UNREADABLE, "corpus.index"))
 def test_file_that_cannot_be_read(cache: Cache) -> None:
     """Root reads everything, so an error stands in for EACCES; the real one is tested below where root can drop."""
@@ -1066,7 +1092,9 @@ def test_no_way_out_of_a_verification_leaves_a_descriptor_open(cache: Cache, mon
     kept = verify(cache.root, cache.expect)
     assert open_now() == before
     monkeypatch.setattr("provisioning.verify.steps.sha256_all", lambda _: 1 / 0)
-    assert verify(cache.root, cache.expect).reasons[0].code is Code.INTERNAL
+    assert verify(cache.root, cache.expect).reasons == (
+        Reason(Code.INTERNAL, "", "ZeroDivisionError: division by zero"),
+    )
     assert open_now() == before
     assert not kept.passed
 

@@ -21,8 +21,10 @@ _NUMBER = re.compile(r"\d{6,}")
 def current_generation(cache: Path) -> Path | None:
     """Return the directory that `current` names, or None if it names none."""
     number = current_number(cache)
-    path = cache / GENERATIONS / dir_name(number or 0)
-    return path if number is not None and os.path.isdir(path) else None
+    if number is None:
+        return None
+    path = cache / GENERATIONS / dir_name(number)
+    return path if os.path.isdir(path) else None
 
 
 def earlier_generation(cache: Path, *, to: int | None = None) -> Path:

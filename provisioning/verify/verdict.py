@@ -53,7 +53,7 @@ class Verdict:
         self.reasons = reasons
         self.manifest = manifest
         self.fingerprint = fingerprint
-        self._files = {} if files is None else files
+        self._files = files or {}
 
     @property
     def passed(self) -> bool:
