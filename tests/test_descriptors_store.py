@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.descriptors import is_described, shards, store
+from provisioning.descriptors import is_described, lookup, shards, store
 from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.store import DescriptorStore
 from provisioning.errors import DescriptorError, FilesystemError
@@ -343,6 +344,27 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path, monkeypatch):
         np.testing.assert_array_equal(kept.gather(shas(*range(5))), vectors(*range(5)))
         assert kept.compact()
     assert [p.name for p in (tmp_path / KEY).glob("tmp-*")] == []
+
+
+def test_what_a_damaged_map_cannot_tell_counts_as_missing(tmp_path, monkeypatch):
+    fill(tmp_path, *range(6))
+    monkeypatch.setattr(lookup, "LOOKUP", 2)
+    assert lookup.count_missing(tmp_path, KEY, shas(*range(8))) == 2
+    asked = iter([False, True, False, False])
+
+    class Damaged(sqlite3.Connection):
+        def execute(self, *args):
+            if next(asked):
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            return super().execute(*args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(lookup.sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Damaged))
+    assert lookup.count_missing(tmp_path, KEY, shas(*range(8))) == 4
+
+
+def test_where_there_is_no_store_everything_is_missing(tmp_path):
+    assert lookup.count_missing(tmp_path, KEY, shas(*range(8))) == 8
 
 
 steps = st.lists(
