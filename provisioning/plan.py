@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 import sqlite3
 import tempfile
@@ -122,7 +123,7 @@ def _tasks(request: Request, history: History) -> Iterator[TaskPlan]:
         "corpus": staleness.indexed(request),
         "gates": staleness.gates(request),
         "report": staleness.report(request),
-        "manifest": staleness.staged(request),
+        "manifest": staleness.staged(request, functools.partial(staleness.examine, request)),
     }
     facts = facts_of(request)
     for task, why in reasons.items():

@@ -5,7 +5,7 @@ Addresses say whether a file is the right one, records of birth whether it is wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from provisioning import contents, descriptors, manifest, signing
 from provisioning.contents import Published
@@ -55,8 +55,11 @@ def report(request: Request) -> Reasons:
     return () if born and born.sha256 in listed else ("the generation that it compares with has changed",)
 
 
-def staged(request: Request) -> Reasons:
-    """Say why a generation must be staged: another Manifest, another key, or a published file that is not intact."""
+def staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> Reasons:
+    """Say why a generation must be staged: another Manifest, another key, or a published file that is not intact.
+
+    `examined` gives what `examine` finds; it is asked for last.
+    """
     published = contents.published(request.cache)
     if published is None:
         return ("nothing is published yet",)
@@ -65,7 +68,7 @@ def staged(request: Request) -> Reasons:
     except Error as error:
         return (error.what,)
     changes = tuple(changed(published, wanted)) if manifest.to_bytes(wanted) != published.manifest_bytes else ()
-    return changes or tuple(str(reason) for reason in examine(request) if reason.code != Code.UNLISTED)
+    return changes or tuple(str(reason) for reason in examined() if reason.code != Code.UNLISTED)
 
 
 def changed(published: Published, wanted: manifest.Manifest) -> Iterable[str]:

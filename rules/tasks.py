@@ -13,6 +13,7 @@ from provisioning import staleness as stale
 from provisioning import steps
 from provisioning.errors import Error
 from provisioning.request import Request, read_request
+from provisioning.verify import Reason
 from rules.rule import Task, rule
 
 
@@ -30,6 +31,11 @@ class Tasks:
             return self._read(self.root)
         except Error as error:
             raise InvalidDodoFile(str(error)) from error
+
+    @functools.cached_property
+    def examined(self) -> Callable[[], tuple[Reason, ...]]:
+        """What the verifier has against the published generation: found once for `manifest` and `coverage`."""
+        return functools.cache(functools.partial(stale.examine, self.request))
 
     def task_onnx(self) -> Iterator[Task]:
         """Prepare each backbone: preprocessing into the graph, precision into the types."""
@@ -99,12 +105,14 @@ class Tasks:
             steps.stage,
             given={"request": self.request},
             after=["report"],
-            why=functools.partial(stale.staged, self.request),
+            why=functools.partial(stale.staged, self.request, self.examined),
         )
 
     def task_coverage(self) -> Task:
         """Walk and verify the staged, or else the current generation; publish what was staged."""
-        return rule(steps.publish_staged, given={"request": self.request}, after=["manifest"])
+        return rule(
+            steps.publish_staged, given={"request": self.request, "examined": self.examined}, after=["manifest"]
+        )
 
 
 def database(root: Path) -> str:

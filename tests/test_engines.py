@@ -31,8 +31,6 @@ from provisioning.engines import (
     measure_fidelity,
     parse_engine_name,
     reference_network,
-    runnable,
-    select,
 )
 from provisioning.engines.fidelity import perturbed
 from provisioning.engines.selection import backend_of
@@ -351,18 +349,6 @@ def test_batch_invariance_is_exact_on_the_cpu(engine):
 def test_batch_invariance_finds_a_dynamically_quantised_network():
     model = networks.dynamically_quantised(networks.network())
     assert batch_invariance(OnnxNetwork.load(model.SerializeToString()), networks.tiles(9)) > 1e-4
-
-
-def test_engine_for_another_computer_is_stood_for_by_its_typed_onnx(tmp_path, engine):
-    typed = networks.save(networks.network(), tmp_path / "typed.onnx")
-    backbone = Backbone(name="net")
-    assert runnable(select(Engine()), engine, typed, backbone)[1] == "engine"
-
-    class Elsewhere(OnnxRuntime):
-        runs_here = False
-
-    network, stands = runnable(Elsewhere(runs_here=False), b"vtrt", typed, backbone)
-    assert (stands, network.dimension) == ("typed", networks.DIMENSION)
 
 
 def test_user_model_is_compiled_as_it_computes(tmp_path):

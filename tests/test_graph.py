@@ -13,11 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from provisioning import staleness
 from provisioning.engines import HostTuple, OnnxRuntime
 from provisioning.errors import ManifestCoverageError
 from provisioning.plan import make_plan
 from provisioning.publish import current_generation
 from provisioning.signing import generate_key
+from provisioning.verify import verify
 from tests.building import NORTH, WEST, ZOOM, Built, build, edit, new_cache, put_tile
 
 EVERYTHING = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")
@@ -266,6 +268,13 @@ def test_a_flight_id_alone_re_signs_and_computes_nothing(site: Path) -> None:
     done = built(site)
     assert (done.report.engines_built, done.report.engines_reused, done.report.descriptors_generated) == (0, 1, 0)
     assert (published(site) / "corpus.index").stat().st_ino == before
+
+
+def test_what_is_published_is_verified_once_where_nothing_changed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified = []
+    monkeypatch.setattr(staleness, "verify", lambda *args, **kwargs: verified.append(args) or verify(*args, **kwargs))
+    assert built(site).outcome == "IDEMPOTENT_NO_OP"
+    assert len(verified) == 1
 
 
 def test_an_orphan_refuses_and_keeps_the_generation(site: Path) -> None:

@@ -2,7 +2,7 @@
 
 from provisioning.engines.compile import Compiled, compile_engine, compiled_path, read_compiled
 from provisioning.engines.facts import engine_facts, engine_spec
-from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity, reference_network, runnable
+from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity, reference_network
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
 from provisioning.engines.layers import layers_note
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
@@ -45,7 +45,6 @@ __all__ = [
     "parse_engine_name",
     "read_compiled",
     "reference_network",
-    "runnable",
     "select",
     "typed_facts",
 ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from provisioning import backbone as backbones
 from provisioning.config import Backbone
 from provisioning.engines.onnx_network import OnnxNetwork
-from provisioning.engines.spec import Backend, Network
+from provisioning.engines.spec import Network
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,16 +118,6 @@ def reference_network(backbone: Backbone, source: backbones.OnnxSource) -> OnnxN
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
         return OnnxNetwork.load(prepared.read_bytes(), custom_ops=backbone.custom_ops, reference=True)
-
-
-def runnable(backend: Backend, engine: bytes, typed: Path, backbone: Backbone) -> tuple[Network, str]:
-    """Return what can stand for the engine here, and what that is: `engine`, or `typed` for the ONNX it came from.
-
-    An engine for another computer cannot run on this one; then its typed ONNX is run by ONNX Runtime.
-    """
-    if backend.runs_here:
-        return backend.load(engine, custom_ops=backbone.custom_ops), "engine"
-    return OnnxNetwork.load(typed.read_bytes(), custom_ops=backbone.custom_ops), "typed"
 
 
 def _describe(network: Network, images: Images) -> Floats:

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from provisioning import descriptors, engines, events, index, tiles
+from provisioning import descriptors, events, index, tiles
 from provisioning.backbone import onnx_source, resolved
 from provisioning.config import Flight
 from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_missing
@@ -15,7 +15,7 @@ from provisioning.errors import EmptyCorpusError
 from provisioning.files import make_dirs, require_free_bytes
 from provisioning.request import Request
 from provisioning.shape import known_shape, learn_shape, shape_target
-from provisioning.steps.networks import network_here, reference, verified
+from provisioning.steps.networks import network_here, reference, runnable, verified
 from provisioning.store import making
 
 if TYPE_CHECKING:
@@ -46,13 +46,9 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
-    described, backend = request.descriptor_network, request.backend
     _require_room(request)
-    if backend.runs_here:
-        engine = verified(described.engine)
-    else:  # an engine for another computer is stood for by the ONNX it was compiled from
-        engine, backend = verified(described.typed), engines.OnnxRuntime()
-    done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
+    target, backend = runnable(request)
+    done = descriptors.describe(request.flight, engine=verified(target), backend=backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
 
 
@@ -100,10 +96,11 @@ def measure(request: Request) -> None:
     from provisioning.gates.degenerate import FLAT_LEVELS
     from provisioning.gates.measure import measure as measure_gates
     from provisioning.gates.subject import Subject
+    from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
 
     flight, described = request.flight, request.descriptor_network
-    with _corpus(request) as (rows, stores), tiles.open_reader(flight) as reader:
+    with _corpus(request) as (rows, stores), tiles.open_reader(flight) as reader, idle_threads():
         subject = Subject(
             flight=flight,
             corpus=request.tiles,

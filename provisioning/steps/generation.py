@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from provisioning import contents, events, manifest, publish, signing, staleness, tiles
 from provisioning.errors import Error, ManifestCoverageError, VerificationError
 from provisioning.request import MAP_FILE, REPORT_FILE, Request
@@ -58,15 +60,17 @@ def stage(request: Request) -> None:
         raise
 
 
-def publish_staged(request: Request) -> None:
-    """Verify the staged generation and switch `current` to it; with nothing staged, verify the current one.
+def publish_staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> None:
+    """Verify the staged generation and switch `current` to it; with nothing staged, judge the current one.
+
+    `examined` gives what the verifier has against the current one; within a run that is found once.
 
     Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files in a
     generation already published only warn), VerificationError for anything else.
     """
     staged = publish.staged_generation(request.cache)
     if staged is None:
-        _judge(staleness.examine(request), strict=request.flight.coverage.strict)
+        _judge(examined(), strict=request.flight.coverage.strict)
         return
     with verify(staged, staleness.expectations(request)) as verdict:
         _judge(verdict.reasons, strict=True)  # whatever is tolerated in what was published, nothing bad is published

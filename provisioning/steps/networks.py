@@ -75,12 +75,18 @@ def verified(target: Target) -> bytes:
     return data
 
 
-def network_here(request: Request) -> engines.Network:
-    """Return the descriptor engine, or its typed ONNX where the engine is for another computer."""
+def runnable(request: Request) -> tuple[Target, engines.Backend]:
+    """Return what describes tiles here and what runs it; for another computer's engine its typed ONNX stands in."""
     described = request.descriptor_network
     if request.backend.runs_here:
-        return request.backend.load(verified(described.engine), custom_ops=described.backbone.custom_ops)
-    return engines.OnnxRuntime().load(verified(described.typed), custom_ops=described.backbone.custom_ops)
+        return described.engine, request.backend
+    return described.typed, engines.OnnxRuntime()
+
+
+def network_here(request: Request) -> engines.Network:
+    """Return the network that describes tiles here."""
+    target, backend = runnable(request)
+    return backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
 
 
 def reference(described: NetworkRequest) -> engines.Network:
