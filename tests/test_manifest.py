@@ -148,6 +148,10 @@ def issues_after(change: Callable[[dict], object]) -> list[str]:
             lambda d: d["artifacts"]["other"][1].update(sha256="0"),
             "artifacts.other[1].sha256: 64 lower-case hex digits expected",
         ),
+        (
+            lambda d: d["artifacts"]["other"][0].update(path="../x"),
+            "artifacts.other[0].path: a relative path of letters, digits and _+.=,@- expected",
+        ),
         (lambda d: d["artifacts"].update(engines=[]), "artifacts.engines: a list of 1 to 512 items expected"),
         (lambda d: d["tiles"].update(per_zoom={"x": {}}), "tiles.per_zoom key: a zoom level in 0..24 expected"),
         (lambda d: d["tiles"]["per_zoom"].update({"17": 1}), "tiles.per_zoom.17: an object expected"),
@@ -228,6 +232,9 @@ BROKEN = {
     "empty flight id": lambda m: m._replace(flight=m.flight._replace(flight_id="")),
     "engine listed twice": lambda m: m._replace(engines=(m.engines[0], m.engines[0]._replace(input=None))),
     "text that UTF-8 cannot carry": lambda m: m._replace(waivers=(Waiver("freshness", "me", "\ud800"),)),
+    "file that is a directory of another": lambda m: m._replace(
+        other=(m.other[0]._replace(path="x/y"), m.other[1]._replace(path="x/y/z"))
+    ),
     "path outside": lambda m: m._replace(other=(m.other[0]._replace(path="../x"),)),
 }
 

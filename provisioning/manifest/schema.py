@@ -175,8 +175,8 @@ def _plain(m: Manifest) -> dict[str, object]:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _jsonable(part) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {key: _jsonable(part) for key, part in zip(value._fields, value, strict=True) if part is not None}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _jsonable(part) for key, part in value._asdict().items() if part is not None}
     return [_jsonable(part) for part in value] if isinstance(value, tuple) else value
 
 
