@@ -267,7 +267,7 @@ def make_subject(
         flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
         gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
         network=network or Thumbnail(), read=lambda tile: tiles[tile.x, tile.y], fit="resize", key=key,
-        flat=[(ZOOM, x, y) for (x, y), data in tiles.items() if texture(data) < FLAT_LEVELS],
+        flat=np.array([each for each, data in by_id if texture(data) < FLAT_LEVELS], np.int64),
     )  # fmt: skip
 
 

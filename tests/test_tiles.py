@@ -17,7 +17,7 @@ from provisioning import geo
 from provisioning.config import Area, AreaPart, TileSource
 from provisioning.errors import EmptyCorpusError, TileError
 from provisioning.manifest import coverage_sha256
-from provisioning.tiles import corpus_table, flat_places, iter_tiles, last_corpus, open_reader, scan, take_inventory
+from provisioning.tiles import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan, take_inventory
 from provisioning.tiles.image import judge
 from provisioning.tiles.judging import Court
 from tests.properties import examples
@@ -287,4 +287,4 @@ def test_tiles_without_texture_are_remembered_with_the_corpus(tmp_path):
     column[Z, X, Y] = png(np.full((8, 8, 3), 90, np.uint8))
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", column), bbox=bbox_of(column))
     scan(asked)
-    assert flat_places(asked, 4.0) == [(Z, X, Y)]
+    assert flat_ids(asked, 4.0).tolist() == [geo.pack_id(Z, X, Y, 0, 0)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning import geo
 from provisioning.gates.subject import Subject
 from provisioning.gates.values import Figure, decimal
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
@@ -27,10 +28,9 @@ def degenerate(subject: Subject) -> tuple[Figure, tuple[str, ...]]:
     Texture and bytes are known of every tile; whether unlike bytes have the same descriptor is asked of the sample.
     """
     upright = np.flatnonzero((subject.rows.ids & ((1 << HEADING_BITS) - 1)) == 0)
-    flat, copied = _is_flat(subject, upright), _is_copied(subject, upright)
-    known = {int(row): "no texture" if bare else "same bytes elsewhere"
-             for row, bare, copy in zip(upright, flat, copied, strict=True) if bare or copy}  # fmt: skip
-    asked = np.array([row for row in subject.sample if int(row) not in known], np.int64)
+    flat, copied = np.isin(subject.rows.ids[upright], subject.flat), _is_copied(subject, upright)
+    known = upright[flat | copied]
+    asked = subject.sample[~np.isin(subject.sample, known)]
     twins = asked[_has_twin(subject, asked)] if len(asked) else asked
     share = len(known) / len(upright)
     share += (1 - share) * len(twins) / max(1, len(asked))
@@ -38,13 +38,15 @@ def degenerate(subject: Subject) -> tuple[Figure, tuple[str, ...]]:
         f"of {len(upright)} tiles {int(flat.sum())} without texture, {int((copied & ~flat).sum())} with the bytes of "
         f"another; of {len(asked)} others sampled {len(twins)} with a twin"
     )
-    return Figure(decimal(share), detail), _listed(subject, {**known, **dict.fromkeys(twins.tolist(), "has a twin")})
+    why = {"no texture": upright[flat], "same bytes elsewhere": upright[copied & ~flat], "has a twin": twins}
+    return Figure(decimal(share), detail), _listed(subject, why)
 
 
-def _listed(subject: Subject, found: dict[int, str]) -> tuple[str, ...]:
-    rows = sorted(found)
-    names = tuple(f"{'/'.join(map(str, subject.tile(row)[:3]))} {found[row]}" for row in rows[:MOST_LISTED])
-    return (*names, f"and {len(rows) - MOST_LISTED} more") if len(rows) > MOST_LISTED else names
+def _listed(subject: Subject, why: Mapping[str, Int64s]) -> tuple[str, ...]:
+    reasons = {int(row): reason for reason, rows in why.items() for row in rows[:MOST_LISTED]}
+    names = [f"{'/'.join(map(str, subject.tile(row)[:3]))} {reasons[row]}" for row in sorted(reasons)[:MOST_LISTED]]
+    more = sum(map(len, why.values())) - len(names)
+    return (*names, f"and {more} more") if more else tuple(names)
 
 
 def _places(subject: Subject, rows: Int64s) -> Int64s:
@@ -52,16 +54,12 @@ def _places(subject: Subject, rows: Int64s) -> Int64s:
     return places
 
 
-def _is_flat(subject: Subject, rows: Int64s) -> Flags:
-    bare = [geo.pack_id(*place, 0, 0) >> (SOURCE_BITS + HEADING_BITS) for place in subject.flat]
-    return np.isin(_places(subject, rows), np.array(bare, np.int64))
-
-
 def _is_copied(subject: Subject, rows: Int64s) -> Flags:
     """Tell for each row whether another place has the very bytes of its tile: a server's placeholder, for one."""
-    _, group = np.unique(subject.rows.shas[rows], axis=0, return_inverse=True)
-    group, places = group.ravel(), _places(subject, rows)
-    low, high = np.full(group.max() + 1, np.iinfo(np.int64).max), np.full(group.max() + 1, -1)
+    starts = np.ascontiguousarray(subject.rows.shas[rows, :8]).view(np.uint64).ravel()
+    _, group = np.unique(starts, return_inverse=True)
+    places = _places(subject, rows)
+    low, high = np.full(len(rows), np.iinfo(np.int64).max), np.full(len(rows), -1)
     np.minimum.at(low, group, places)
     np.maximum.at(high, group, places)
     return np.asarray(low != high)[group]

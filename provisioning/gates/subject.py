@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,6 @@ from provisioning.index.ids import HEADING_BITS, Gather, Int64s, Rows
 from provisioning.tiles import Corpus, Tile, decode
 
 Pixels = NDArray[np.uint8]
-Place = tuple[int, int, int]
 AROUND = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
@@ -31,7 +30,7 @@ class Subject:
     `gather` gives the descriptors in the order of `rows`; `read` the bytes of a tile; `fit` is how a tile is brought to
     the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it, what the
     network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it. `flat`
-    are z, x, y of all tiles without texture.
+    are the ids of all tiles without texture.
     """
 
     flight: Flight
@@ -43,7 +42,7 @@ class Subject:
     read: Callable[[Tile], bytes]
     fit: str
     key: Sha256 | None = None
-    flat: Collection[Place] = ()
+    flat: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
 
     @cached_property
     def sample(self) -> Int64s:

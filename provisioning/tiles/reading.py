@@ -69,13 +69,6 @@ def distinct_digests(flight: Flight) -> Iterator[bytes]:
         yield from (digest for (digest,) in rows)
 
 
-def flat_places(flight: Flight, below: float) -> list[tuple[int, int, int]]:
-    """Return z, x, y of the tiles of the corpus whose grey levels have a standard deviation of less than `below`."""
-    with _catalogue(flight) as db:
-        select = "SELECT z, x, y FROM tile WHERE state = ? AND texture_centi < ? ORDER BY z, x, y"
-        return db.execute(select, (catalogue.TAKEN, 100 * below)).fetchall()
-
-
 def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
     """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
     with _catalogue(flight) as db:
@@ -101,31 +94,38 @@ def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | No
 
 def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
-    ids, digests, _ = _table(flight)
+    ids, digests, _ = _table(flight, "bytes")
     return ids, digests
+
+
+def flat_ids(flight: Flight, below: float) -> NDArray[np.int64]:
+    """Return the index ids (heading 0) of tiles whose grey levels have a standard deviation of less than `below`."""
+    ids, _, textures_centi = _table(flight, "texture_centi")
+    return ids[textures_centi < 100 * below]
 
 
 def tile_lengths(flight: Flight) -> NDArray[np.int64]:
     """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
-    return _table(flight)[2]
+    return _table(flight, "bytes")[2]
 
 
-def _table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+def _table(flight: Flight, column: str) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return ids, digests and a numeric column of the catalogue, by id."""
     import numpy as np
 
     with _catalogue(flight) as db:
         (count,) = db.execute("SELECT sum(count) FROM col").fetchone()
         names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
-        numbers = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
-        ids, lengths = np.empty(count or 0, np.int64), np.empty(count or 0, np.int64)
+        places = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
+        ids, numbers = np.empty(count or 0, np.int64), np.empty(count or 0, np.int64)
         digests = np.empty((count or 0, 32), np.uint8)
-        rows = db.execute("SELECT z, x, y, source, sha256, bytes FROM tile WHERE state = ?", (catalogue.TAKEN,))
-        for i, (z, x, y, source, digest, size) in enumerate(rows):
-            ids[i] = pack_id(z, x, y, numbers[source], 0)
+        select = f"SELECT z, x, y, source, sha256, {column} FROM tile WHERE state = ?"  # noqa: S608 - our own word
+        for i, (z, x, y, source, digest, number) in enumerate(db.execute(select, (catalogue.TAKEN,))):
+            ids[i] = pack_id(z, x, y, places[source], 0)
             digests[i] = np.frombuffer(digest, np.uint8)
-            lengths[i] = size
+            numbers[i] = number
     order = np.argsort(ids, kind="stable")
-    return ids[order], digests[order], lengths[order]
+    return ids[order], digests[order], numbers[order]
 
 
 class _Suffixes:
