@@ -135,9 +135,10 @@ def index_recall(subject: Subject, views: Views) -> Figure:
     pick = np.arange(count) % len(views.names)
     queries = into_space(subject.index, views.queries[pick, np.arange(count)])
     best = np.full((count, 0), 0, np.float32)
-    for block in blocks(len(subject.rows.ids), queries.shape[1], BLOCK_BYTES):
-        scores = queries @ into_space(subject.index, subject.gather(block)).T
-        best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -NEIGHBOURS:]
+    for block in blocks(len(subject.rows.ids), max(queries.shape), BLOCK_BYTES):
+        scores = np.concatenate([best, queries @ into_space(subject.index, subject.gather(block)).T], axis=1)
+        best = np.partition(scores, -min(NEIGHBOURS, scores.shape[1]), axis=1)[:, -NEIGHBOURS:]
+    best = np.sort(best, axis=1)
     found = _scores_of(subject, queries, views.found[pick, np.arange(count)])
     right = found[:, : best.shape[1]] >= best[:, :1] - TIE
     detail = f"share of the ten exact neighbours that the index finds, {count} perturbed views"
