@@ -1070,7 +1070,9 @@ def test_a_hashing_thread_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("where", ["", "\0", "no/such/place", b"\xff", None, 7.5, "/dev/null"])
 def test_a_place_that_is_no_cache_is_refused(cache: Cache, where: object) -> None:
     verdict = verify(where, cache.expect)  # type: ignore[arg-type]
-    assert [reason.code for reason in verdict.reasons] == [Code.CACHE_UNREADABLE]
+    (reason,) = verdict.reasons
+    assert (reason.code, reason.file) == (Code.CACHE_UNREADABLE, "")
+    assert reason.detail.startswith("not a directory that can be read: ")
 
 
 def test_refused_caches_leave_no_descriptor_open(cache: Cache) -> None:

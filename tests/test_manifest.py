@@ -143,6 +143,7 @@ def issues_after(change: Callable[[dict], object]) -> list[str]:
         (lambda d: d.update({"\x1b[2J": 1}), "'\\x1b[2J: unknown'"),
         (lambda d: d["build"].pop("counter"), "build.counter: missing"),
         (lambda d: d["build"]["tool"].update(name=""), "build.tool.name: printable ASCII without spaces expected"),
+        (lambda d: d["build"].update(counter=10**16), "build.counter: a whole number in 1..9007199254740991 expected"),
         (lambda d: d["build"].update(counter=2**53), "build.counter: a whole number in 1..9007199254740991 expected"),
         (
             lambda d: d["artifacts"]["other"][1].update(sha256="0"),
@@ -190,6 +191,9 @@ def test_a_manifest_of_another_schema_is_told_apart() -> None:
         (b'{"a": 1, "a": 1}', "a key is there twice"),
         (b'{"a": ' + b"7" * 18 + b"}", "too many digits"),
         (b'{"a": 1.5}', "1.5 is no whole number"),
+        (b'{"a": 1.' + b"5" * 99 + b"}", " 1.555555555555555555 is no whole number"),
+        (b" " * (1 << 20), "not JSON"),
+        (b"[]", " the document: an object expected"),
         (b'{"a": Infinity}', "Infinity is no whole number"),
     ],
 )
@@ -211,7 +215,10 @@ def test_another_kind_of_value_in_place_of_a_part_is_refused(key: str, value: ob
 def test_as_much_as_the_format_allows_is_read_back() -> None:
     m = manifest_of()
     most = m._replace(
-        waivers=(Waiver("freshness", "me", "x" * 4096),),
+        waivers=tuple(Waiver(f"gate-{n:02}", "me", "x" * 4096) for n in range(64)),
+        gates={f"gate-{n:02}": GateEntry(None, None, "pass", "") for n in range(64)},
+        area=m.area._replace(zoom_levels=tuple(range(25))),
+        tiles=m.tiles._replace(sources=tuple(f"source-{n:02}" for n in range(64))),
         other=tuple(FileEntry(f"other/{n}", 1, sha(b"")) for n in range(512 - 3)),
     )
     assert len(most.files) == 512
@@ -309,8 +316,15 @@ def test_hash_keeps_with_another(what: str) -> None:
 
 def test_two_like_lines_are_refused() -> None:
     m = manifest_of()
-    with pytest.raises(ManifestError, match="the same"):
+    with pytest.raises(ManifestError, match="two parts of the Manifest are the same") as caught:
         manifest_hash(m._replace(engines=m.engines * 2))
+    assert caught.value.key == manifest_line(b"engine ")
+
+
+def manifest_line(start: bytes) -> str:
+    """The one line of the sample's preimage that begins with `start`."""
+    (found,) = (row for row in manifest_preimage(manifest_of()).splitlines() if row.startswith(start))
+    return found.decode()
 
 
 FIELDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4)
@@ -327,7 +341,7 @@ def test_a_field_is_printable_ascii_without_space(text: str) -> None:
 
 
 def test_an_empty_field_is_refused() -> None:
-    with pytest.raises(ManifestError):
+    with pytest.raises(ManifestError, match="an empty text"):
         field("")
 
 

@@ -93,7 +93,7 @@ def record(kind: Callable[..., Any], /, **shape: Check) -> Check:
 
     def check(value: Any, where: str, issues: Issues) -> Any:
         if type(value) is not dict:
-            issues.append(f"{where}: an object expected")
+            issues.append(f"{where or 'the document'}: an object expected")
             return None
         prefix = where + "." if where else ""
         issues.extend(f"{prefix}{key}: unknown" for key in value if key not in shape)

@@ -21,14 +21,14 @@ def load(data: bytes) -> object:
         raise malformed(f"larger than {MAX_BYTES} bytes")
     try:
         return json.loads(
-            data.decode("utf-8", errors="strict"),
+            data.decode(),
             object_pairs_hook=_unique,
             parse_int=_integer,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
         )
     except (ValueError, RecursionError) as error:
-        raise malformed(f"not JSON: {str(error)[:200]}") from error
+        raise malformed(f"not JSON: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -89,7 +89,7 @@ def current_number(cache: Path) -> int | None:
 def remembered(cache: Path) -> int:
     """Return the highest counter written down outside the generations; 0 if none. What cannot be read is an error."""
     try:
-        with open(cache / ".build" / "counter", encoding="ascii") as file:
+        with open(cache / ".build" / "counter", "rb") as file:
             return int(file.read(20))
     except (FileNotFoundError, ValueError):
         return 0
