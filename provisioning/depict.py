@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from provisioning import contents, engines, index, signing, tiles
+from provisioning import contents, index, signing, tiles
+from provisioning.engines.compile import read_compiled
+from provisioning.engines.layers import layers_note
 from provisioning.errors import TileError
 from provisioning.geo import tile_at
 from provisioning.report import (
@@ -56,8 +58,8 @@ def _line(route: Route) -> tuple[LonLat, ...]:
 def _notes(request: Request) -> Iterator[str]:
     """Yield what the compilers told about the layers of their engines."""
     for network in request.networks:
-        compiled = engines.read_compiled(network.engine.path)
-        if compiled and (note := engines.layers_note(network.name, compiled.facts)):
+        compiled = read_compiled(network.engine.path)
+        if compiled and (note := layers_note(network.name, compiled.facts)):
             yield note
 
 

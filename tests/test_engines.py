@@ -22,17 +22,14 @@ from provisioning.engines import (
     OnnxNetwork,
     OnnxRuntime,
     TensorRT,
-    batch_invariance,
-    compile_engine,
     engine_facts,
     engine_name,
     engine_spec,
     make_typed,
-    measure_fidelity,
     parse_engine_name,
-    reference_network,
 )
-from provisioning.engines.fidelity import perturbed
+from provisioning.engines.compile import compile_engine
+from provisioning.engines.fidelity import batch_invariance, measure_fidelity, perturbed, reference_network
 from provisioning.engines.selection import backend_of
 from provisioning.errors import EngineError
 from provisioning.hashing import digest_of

@@ -13,16 +13,9 @@ import pytest
 
 from provisioning.config import Backbone, Engine
 from provisioning.console.human import HumanListener
-from provisioning.engines import (
-    Compiled,
-    HostTuple,
-    OnnxRuntime,
-    compile_engine,
-    compiled_path,
-    engine_spec,
-    layers_note,
-    read_compiled,
-)
+from provisioning.engines import HostTuple, OnnxRuntime, engine_spec
+from provisioning.engines.compile import Compiled, compile_engine, compiled_path, read_compiled
+from provisioning.engines.layers import layers_note
 from provisioning.errors import EngineError
 from tests import networks
 from tests.processes import gone
@@ -115,7 +108,8 @@ import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from provisioning.config import Backbone, Engine
-from provisioning.engines import HostTuple, compile_engine, engine_spec
+from provisioning.engines import HostTuple, engine_spec
+from provisioning.engines.compile import compile_engine
 root = Path({root!r})
 spec = engine_spec(root / "m.onnx", HostTuple(*{host!r}), Backbone(name="net"), Engine(), state=root / "state")
 compile_engine(spec, root / "engine", log=root / "log")

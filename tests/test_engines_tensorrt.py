@@ -14,8 +14,9 @@ import pytest
 
 import provisioning.engines
 from provisioning.config import Backbone, Engine
-from provisioning.engines import HostTuple, Machine, Profile, TensorRT, batch_invariance, engine_spec, trt, trt_run
+from provisioning.engines import HostTuple, Machine, Profile, TensorRT, engine_spec, trt, trt_run
 from provisioning.engines.cuda import Gpu
+from provisioning.engines.fidelity import batch_invariance
 from provisioning.engines.layers import layer_summary
 from provisioning.engines.trt_build import build_plan
 from provisioning.errors import EngineError

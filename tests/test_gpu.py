@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from provisioning.config import Backbone, Engine
-from provisioning.engines import (
-    OnnxNetwork,
-    batch_invariance,
-    compile_engine,
-    engine_spec,
-    measure_fidelity,
-    select,
-)
+from provisioning.engines import OnnxNetwork, engine_spec, select
+from provisioning.engines.compile import compile_engine
 from provisioning.engines.cuda import query_gpu
+from provisioning.engines.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.int8 import to_int8
 from provisioning.errors import EngineError

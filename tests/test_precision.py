@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from provisioning import backbone as backbones
 from provisioning.backbone.order import sort_nodes
 from provisioning.config import Backbone
-from provisioning.engines import OnnxNetwork, make_typed, measure_fidelity, typed_facts
+from provisioning.engines import OnnxNetwork, make_typed, typed_facts
+from provisioning.engines.fidelity import measure_fidelity
 from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.graph import dynamically_quantised, typed_as
 from provisioning.engines.keep import kept_nodes, name_nodes

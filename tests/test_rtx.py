@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from provisioning.config import Backbone, Engine
-from provisioning.engines import Machine, TensorRT, compile_engine, engine_spec, select
+from provisioning.engines import Machine, TensorRT, engine_spec, select
+from provisioning.engines.compile import compile_engine
 from provisioning.engines.cuda import Gpu
 from provisioning.engines.fp16 import to_fp16
 from provisioning.engines.int8 import to_int8
@@ -255,7 +256,8 @@ def test_real_compile_is_stopped_within_seconds(tmp_path):
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from pathlib import Path\n"
         "from provisioning.config import Backbone, Engine\n"
-        "from provisioning.engines import compile_engine, engine_spec, select\n"
+        "from provisioning.engines import engine_spec, select\n"
+        "from provisioning.engines.compile import compile_engine\n"
         'engine = Engine(backend="tensorrt_rtx", host={"sm": "86"})\n'
         f"root = Path({str(tmp_path)!r})\n"
         f'spec = engine_spec(Path({str(path)!r}), select(engine).probe(), Backbone(name="n"), engine, state=root / "s")\n'

@@ -17,20 +17,14 @@ from provisioning.cli import main
 from provisioning.config import TileSource
 from provisioning.errors import TileError
 from provisioning.tiles import archive as archive_module
-from provisioning.tiles import (
-    decode,
-    iter_tiles,
-    open_reader,
-    scan,
-    survey,
-    take_inventory,
-    write_pmtiles,
-)
+from provisioning.tiles import decode, iter_tiles, open_reader, scan
+from provisioning.tiles.archive import write_pmtiles
 from provisioning.tiles.geotiff import png
 from provisioning.tiles.idranges import tiles_of_run
+from provisioning.tiles.inventory import take_inventory
 from provisioning.tiles.pmtiles import PMTiles
 from provisioning.tiles.pmtiles_format import gzip_stored, parse_directory, serialise_directory
-from provisioning.tiles.surveying import EVERYTHING
+from provisioning.tiles.surveying import EVERYTHING, survey
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.tiles import decode, scan, survey
+from provisioning.tiles import decode, scan
 from provisioning.tiles import mbtiles as mbtiles_module
 from provisioning.tiles.pmtiles import PMTiles
 from provisioning.tiles.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
-from provisioning.tiles.surveying import EVERYTHING
+from provisioning.tiles.surveying import EVERYTHING, survey
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")

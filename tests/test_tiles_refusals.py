@@ -8,11 +8,13 @@ import pytest
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.tiles import scan, survey, write_pmtiles
+from provisioning.tiles import scan
+from provisioning.tiles.archive import write_pmtiles
 from provisioning.tiles.cover import Band, Cover
 from provisioning.tiles.geotiff import GeoTIFF
 from provisioning.tiles.pmtiles import PMTiles
 from provisioning.tiles.source import file_stamp, head_of, kind_of
+from provisioning.tiles.surveying import survey
 from provisioning.tiles.xyz import Layout, names_in, read_file
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory

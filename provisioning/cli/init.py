@@ -17,7 +17,7 @@ from provisioning.angles import BBox
 from provisioning.config.template import render
 from provisioning.errors import ConfigError, SigningError
 from provisioning.files import make_dirs, reported, require_local_filesystem, write_new
-from provisioning.tiles import Survey, survey
+from provisioning.tiles.surveying import Survey, survey
 
 DODO = '''\
 """The flight cache in this directory: `doit` builds it, `doit clean` resets it, `doit list` names its tasks."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from provisioning.config.parse import read_flight
 from provisioning.lock import build_lock
-from provisioning.tiles import Inventory, scan, take_inventory
+from provisioning.tiles import scan
+from provisioning.tiles.inventory import Inventory, take_inventory
 
 EXAMPLE = """\
 examples:

@@ -11,7 +11,6 @@ from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, l4t_rele
 from provisioning.engines.ort import OnnxRuntime
 from provisioning.engines.plan import MAGICS
 from provisioning.engines.spec import Backend
-from provisioning.engines.there import There
 from provisioning.engines.trt import TensorRT
 from provisioning.errors import EngineError
 
@@ -22,6 +21,8 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
     EngineError if `engine.host` names another computer and the backend cannot compile for one.
     """
     if engine.command:
+        from provisioning.engines.there import There
+
         return There(_whole_tuple(engine))
     name = _auto(machine) if engine.backend == "auto" else engine.backend
     if name == "tensorrt_rtx":

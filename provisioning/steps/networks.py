@@ -46,6 +46,9 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
 
 def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, object]:
     """Compile the engine of `network` in a fresh process. Raises EngineError."""
+    from provisioning.engines.compile import compile_engine, compiled_path
+    from provisioning.engines.there import compile_there
+
     flight = request.flight
     spec = engines.engine_spec(
         network.typed.path, network.host, network.backbone, flight.engine, state=flight.build_dir / "compiling"
@@ -54,11 +57,11 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         with making(network.engine) as output:
             log = flight.build_dir / "log" / f"engine-{network.name}.log"
             compiled = (
-                engines.compile_there(flight.engine.command, spec, output, log=log)
+                compile_there(flight.engine.command, spec, output, log=log)
                 if flight.engine.command
-                else engines.compile_engine(spec, output, log=log)
+                else compile_engine(spec, output, log=log)
             )
-            write_durably(engines.compiled_path(network.engine.path), compiled.to_json().encode())
+            write_durably(compiled_path(network.engine.path), compiled.to_json().encode())
     except Error as error:
         events.event("engine.failure", model=network.name, reason=error.what)
         raise

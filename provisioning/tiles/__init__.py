@@ -1,7 +1,8 @@
 """The corpus: the tiles of all sources inside the area, found, hashed, judged and remembered in a catalogue.
 
 `scan` brings the catalogue up to date; everything else reads it. Nothing here imports numpy or Pillow until a tile
-has to be decoded, so that a build with nothing to do does not pay for them.
+has to be decoded, so that a build with nothing to do does not pay for them; nor what few commands ask for:
+`inventory` tells zooms and sources, `surveying` looks at tiles before there is a cache.
 """
 
 from provisioning.tiles.archive import PMTILES_FORMAT, write_pmtiles
@@ -9,7 +10,6 @@ from provisioning.tiles.coverage import area_of, measure_coverage
 from provisioning.tiles.facts import decoder_facts
 from provisioning.tiles.gaps import CoverageFigures
 from provisioning.tiles.image import decode
-from provisioning.tiles.inventory import Inventory, take_inventory
 from provisioning.tiles.reading import (
     TileReader,
     corpus_table,
@@ -22,16 +22,13 @@ from provisioning.tiles.reading import (
     source_rows,
 )
 from provisioning.tiles.scanning import scan
-from provisioning.tiles.surveying import Survey, survey
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
 
 __all__ = [
     "PMTILES_FORMAT",
     "Corpus",
     "CoverageFigures",
-    "Inventory",
     "Skipped",
-    "Survey",
     "Tile",
     "TileReader",
     "ZoomCount",
@@ -48,7 +45,5 @@ __all__ = [
     "open_reader",
     "scan",
     "source_rows",
-    "survey",
-    "take_inventory",
     "write_pmtiles",
 ]
