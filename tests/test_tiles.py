@@ -17,8 +17,9 @@ from provisioning import geo
 from provisioning.config import Area, AreaPart, TileSource
 from provisioning.errors import EmptyCorpusError, TileError
 from provisioning.manifest import coverage_sha256
-from provisioning.tiles import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan, take_inventory
+from provisioning.tiles import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan
 from provisioning.tiles.image import judge
+from provisioning.tiles.inventory import take_inventory
 from provisioning.tiles.judging import Court
 from tests.properties import examples
 from tests.tilesets import (
@@ -252,7 +253,7 @@ def test_a_tile_that_changed_since_the_scan_is_not_read(tmp_path, tiles):
 
 
 def test_real_imagery_is_a_corpus(tmp_path, shared_data):
-    from provisioning.tiles import survey
+    from provisioning.tiles.surveying import survey
 
     for name, count in (("oam_kampala", 147), ("oam_banepa", 64)):
         held = survey(shared_data / "tiles" / name)
