@@ -111,7 +111,7 @@ def measure(request: Request) -> None:
             read=reader.read,
             fit=resolved(described.backbone).fit,
             key=request.descriptor_keys[0],
-            flat=tiles.flat_places(flight, FLAT_LEVELS),
+            flat=tiles.flat_ids(flight, FLAT_LEVELS),
         )
         result = measure_gates(
             subject,
