@@ -39,11 +39,6 @@ class ZoomCount(NamedTuple):
     expected: int
     largest_hole_mm: int
 
-    @property
-    def largest_hole_m(self) -> float:
-        """Longest side of the largest hole's bounding box, metre."""
-        return self.largest_hole_mm / 1000
-
 
 class RequiredTile(NamedTuple):
     """A missing tile without which nothing is flown: the take-off point's, or one under a route."""
