@@ -197,6 +197,7 @@ def test_a_current_that_is_no_link_to_a_generation_names_none(cache):
     build(cache, 1)
     for target in (
         "generations/000009",
+        "generations/000001X",
         "elsewhere",
         "generations/x",
         "/generations/000001",

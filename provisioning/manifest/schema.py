@@ -156,9 +156,9 @@ def _ordered(m: Manifest) -> Manifest:
     """Return `m` with every list in the order of the format: files by path, zoom levels and waivers ascending."""
     return m._replace(
         area=m.area._replace(zoom_levels=tuple(sorted(m.area.zoom_levels))),
-        engines=tuple(sorted(m.engines, key=attrgetter("path"))),
-        calibration=tuple(sorted(m.calibration, key=attrgetter("path"))),
-        other=tuple(sorted(m.other, key=attrgetter("path"))),
+        engines=tuple(sorted(m.engines, key=attrgetter("path"))),  # whose last part may be None
+        calibration=tuple(sorted(m.calibration)),
+        other=tuple(sorted(m.other)),
         waivers=tuple(sorted(m.waivers)),
     )
 
