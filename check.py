@@ -1,33 +1,56 @@
-"""Every check, in one command: format, lint, types, layers, tests. `python check.py` is what CI runs."""
+"""Every check, in one command: format, lint, types, layers, tests, coverage. `python check.py` is what CI runs."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
-CHECKS = {
+QUICK = {
     "format": ["ruff", "format", "--check", "-q", "."],
     "lint": ["ruff", "check", "-q", "."],
     "types": ["mypy"],
     "layers": ["lint-imports"],
-    "tests": ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--durations=10"],
 }
+TESTS = ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--durations=10"]
+LEAST_BRANCHES = 95.0
+"""Per cent of the branches of `provisioning` that the tests must take."""
 
 
 def main() -> int:
-    """Run every check, the quick ones first; return 1 if any failed."""
-    here = os.path.dirname(sys.executable)
-    failed = []
-    for name, (program, *words) in CHECKS.items():
-        started = time.monotonic()
-        code = subprocess.run(
-            [os.path.join(here, program), *words, *sys.argv[1:][: name == "tests"]], check=False
-        ).returncode
-        print(f"{name}: {'ok' if code == 0 else f'FAILED ({code})'} in {time.monotonic() - started:.0f} s", flush=True)
-        failed += [name] if code else []
-    return bool(failed)
+    """Run every check, the quick ones first; return 1 if any failed. Words select tests: then without coverage."""
+    chosen = sys.argv[1:]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        os.environ["COVERAGE_FILE"] = os.path.join(scratch, "coverage")
+        checks = [_passes(name, words) for name, words in QUICK.items()]
+        checks.append(_passes("tests", [*TESTS, *(chosen or ["--cov", "--cov-report=term"])]))
+        if not chosen:
+            checks.append(_branches_are_taken())
+    return not all(checks)
+
+
+def _passes(name: str, words: list[str]) -> bool:
+    started = time.monotonic()
+    code = subprocess.run(_command(words), check=False).returncode
+    print(f"{name}: {'ok' if code == 0 else f'FAILED ({code})'} in {time.monotonic() - started:.0f} s", flush=True)
+    return code == 0
+
+
+def _branches_are_taken() -> bool:
+    """Tell whether the tests took enough branches of `provisioning`; a share of lines would hide paths of errors."""
+    words = ["coverage", "json", "-q", "--fail-under=0", "--include=provisioning/*", "-o", "-"]
+    done = subprocess.run(_command(words), check=False, stdout=subprocess.PIPE)
+    taken = float(json.loads(done.stdout)["totals"]["percent_branches_covered"]) if done.returncode == 0 else 0.0
+    verdict = "ok" if taken >= LEAST_BRANCHES else f"FAILED (least: {LEAST_BRANCHES:g} %)"
+    print(f"branches: {verdict}, the tests take {taken:.1f} % of those of provisioning")
+    return taken >= LEAST_BRANCHES
+
+
+def _command(words: list[str]) -> list[str]:
+    return [os.path.join(os.path.dirname(sys.executable), words[0]), *words[1:]]
 
 
 if __name__ == "__main__":
