@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import sys
 from pathlib import Path
 
 from provisioning import publish
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.lock import build_lock
-from provisioning.signing import PublicKey, load_public_key, public_key_of, sign
+from provisioning.signing import PublicKey, asker, load_public_key, public_key_of, sign
 from provisioning.verify import ANY, Expectations, verify
 
 EXAMPLE = """\
@@ -59,9 +57,8 @@ def roll_back(flight: Flight, *, to: int | None, earlier_keys: tuple[PublicKey, 
     key = public_key_of(flight.signing)
     source = publish.earlier_generation(flight.root, to=to)
     _require(source, (key, *earlier_keys))
-    ask = _ask_password if sys.stdin is not None and sys.stdin.isatty() else None
     staged = publish.rollback(
-        flight.root, to=int(source.name), resign=lambda data: sign(flight.signing, data, password=ask)
+        flight.root, to=int(source.name), resign=lambda data: sign(flight.signing, data, password=asker())
     )
     _require(staged, (key,))
     return source, publish.commit(flight.root, staged, keep=flight.publish.keep_generations)
@@ -72,7 +69,3 @@ def _require(generation: Path, keys: tuple[PublicKey, ...]) -> None:
     expect = Expectations(keys, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
     with verify(generation, expect) as verdict:
         verdict.require()
-
-
-def _ask_password() -> bytes:
-    return getpass.getpass("password of the signing key: ").encode()

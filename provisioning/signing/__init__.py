@@ -1,6 +1,6 @@
 """Ed25519 keys and signatures: public keys, new key pairs, signing by a key file or by an external command."""
 
-from provisioning.signing.passwords import ask_password, read_password_fd
+from provisioning.signing.passwords import ask_password, asker, read_password_fd
 from provisioning.signing.private import generate_key
 from provisioning.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
 from provisioning.signing.signer import public_key_of, sign
@@ -9,6 +9,7 @@ __all__ = [
     "SIGNATURE_BYTES",
     "PublicKey",
     "ask_password",
+    "asker",
     "generate_key",
     "load_public_key",
     "public_key_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,19 @@ def read_password_fd(fd: int) -> bytes:
         raise SigningError(f"no password can be read from descriptor {fd}: {error.strerror}") from error
 
 
+def asker() -> Callable[[], bytes] | None:
+    """Return what asks a person for the password of the signing key; None where there is no person."""
+    return functools.partial(ask_password, "password of the signing key: ") if _person_is_there() else None
+
+
+def _person_is_there() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def ask_password(prompt: str) -> bytes:
     """Ask a person at the terminal; SigningError where there is none."""
     import getpass
-    import sys
 
-    if not sys.stdin.isatty():
+    if not _person_is_there():
         raise SigningError("a password is needed and there is no terminal to ask at")
     return getpass.getpass(prompt).encode()

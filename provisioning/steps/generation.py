@@ -8,7 +8,7 @@ from provisioning import contents, events, manifest, publish, signing, staleness
 from provisioning.errors import Error, ManifestCoverageError, VerificationError
 from provisioning.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.steps.housekeeping import forget_superseded
-from provisioning.steps.inventory import asked_password, state_provenance
+from provisioning.steps.provenance import state_provenance
 from provisioning.store import making
 from provisioning.verify import Code, Reason, verify
 
@@ -47,7 +47,7 @@ def stage(request: Request) -> None:
     try:
         composed = contents.compose(request, counter=publish.next_counter(request.cache))
         data = manifest.to_bytes(composed)
-        signature = signing.sign(request.flight.signing, data, password=asked_password())
+        signature = signing.sign(request.flight.signing, data, password=signing.asker())
         publish.stage(
             request.cache,
             manifest=data,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from provisioning import contents, provenance, signing
 from provisioning.request import Request
@@ -20,17 +18,10 @@ def state_provenance(request: Request, targets: Sequence[Target]) -> None:
         provenance.BOM_FILE: lambda: provenance.ml_bom(draft),
         provenance.STATEMENT_FILE: lambda: provenance.envelope(
             provenance.statement(draft),
-            sign=lambda data: signing.sign(keys, data, password=asked_password()),
+            sign=lambda data: signing.sign(keys, data, password=signing.asker()),
             keyid=signing.public_key_of(keys).fingerprint,
         ),
     }
     for target in targets:
         with making(target) as output:
             output.write_bytes(written[target.name]())
-
-
-def asked_password() -> Callable[[], bytes] | None:
-    """Return what asks a person for the key's password; None where there is no person."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        return None
-    return lambda: getpass.getpass("password of the signing key: ").encode()
