@@ -16,7 +16,7 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 6
+FORMAT = 7
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
