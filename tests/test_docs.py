@@ -15,10 +15,16 @@ import pytest
 from provisioning import errors
 from provisioning.cli import command_parser
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 RUN = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
+PATH = re.compile(r"`((?:provisioning|rules|tests|docs|bench|examples)/[\w/.-]*)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -82,6 +88,21 @@ def test_links_lead_somewhere(page):
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert anchor in {_anchor(heading) for heading in headings}, f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_ours_that_a_page_names_are_there(page):
+    assert [path for path in PATH.findall(page.read_text()) if not (ROOT / path).exists()] == []
+
+
+def test_layers_are_those_that_are_checked():
+    design = (ROOT / "DESIGN.md").read_text().split("## Layers")[1].split("```")[1]
+    told = [
+        set(re.split(r" {3,}", line.strip())[0].split()) for line in design.split("provisioning/\n")[1].splitlines()
+    ]
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    checked = [set(re.findall(r"provisioning\.(\w+)", layer)) for layer in contract["layers"]]
+    assert [layer for layer in told if layer] == [layer for layer in checked if layer]
 
 
 def _command_lines(page: Path) -> Iterator[list[str]]:
