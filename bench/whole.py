@@ -3,9 +3,10 @@
     python bench/whole.py --tiles 1000000 --scratch /var/tmp/whole
 
 Caches of the same tiles as in `noop.py`, as an XYZ directory (`scan = "dirs"`), MBTiles and PMTiles, and one of ten
-tiles, each built once with a network of six outputs; then `doit` again, the caches taking turns. Every run is a fresh
-process as a user starts it; the least of several counts. Nothing outside --scratch is written, unless --results names
-a file whose section `Whole no-op` is then replaced.
+tiles, each built once with a network of six outputs and one descriptor store; then `doit` again, the caches taking
+turns. Every run is a fresh process as a user starts it; the least of several counts, and RSS is never told below that
+of the benchmark, from which it is forked. Nothing outside --scratch is written, unless --results names a file whose
+section `Whole no-op` is then replaced.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def made(scratch: Path, name: str, tiles: Path) -> Path:
         for gate in ("index_recall", "self_localisation"):
             set_key(cache, gate, "0.0")  # tiles of one pixel are no imagery
         set_key(cache, "max_degenerate", "1.0")
+        set_key(cache, "store", '"../descriptors"')
     built = doit(cache)
     print(f"# {name}: built in {built.seconds:.1f} s, {built.rss_mb:.0f} MB", flush=True)
     return cache
