@@ -4,9 +4,8 @@
 
 Caches of the same tiles as in `noop.py`, as an XYZ directory (`scan = "dirs"`), MBTiles and PMTiles, and one of ten
 tiles, each built once with a network of six outputs and one descriptor store; then `doit` again, the caches taking
-turns. Every run is a fresh process as a user starts it; the least of several counts, and RSS is never told below that
-of the benchmark, from which it is forked. Nothing outside --scratch is written, unless --results names a file whose
-section `Whole no-op` is then replaced.
+turns. Every run is a fresh process as a user starts it; the least of several counts. Nothing outside --scratch is
+written, unless --results names a file whose section `Whole no-op` is then replaced.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.noop import make_mbtiles, make_tree  # noqa: E402
 from bench.results import machine, replace_section  # noqa: E402
+from bench.verify import peak_mib  # noqa: E402
 from provisioning.cli.init import create_cache  # noqa: E402
 from provisioning.config.parse import read_flight  # noqa: E402
 from provisioning.signing import generate_key  # noqa: E402
@@ -32,25 +33,28 @@ from tests import building, models, networks  # noqa: E402
 
 
 class Run(NamedTuple):
-    """One `doit`: wall and processor seconds, largest RSS in MB."""
+    """One `doit`: wall and processor seconds, peak RSS in MiB."""
 
     seconds: float
     cpu_s: float
-    rss_mb: float
+    rss_mib: float
 
 
 def doit(cache: Path) -> Run:
     """Run `doit` in a fresh process."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "doit"], cwd=cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said = process.stdout.read()  # type: ignore[union-attr]
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{cache}: doit ended with {process.returncode}:\n{said}")
-    return Run(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    before, peak = os.times(), 0.0
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen([sys.executable, "-m", "doit"], cwd=cache, stdout=said, stderr=said)
+        while process.poll() is None:
+            peak = max(peak, peak_mib(process.pid))
+            time.sleep(0.005)
+        seconds, after = time.perf_counter() - started, os.times()
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{cache}: doit ended with {process.returncode}:\n{said.read()}")
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Run(seconds, cpu_s, peak)
 
 
 def made(scratch: Path, name: str, tiles: Path) -> Path:
@@ -64,7 +68,7 @@ def made(scratch: Path, name: str, tiles: Path) -> Path:
         set_key(cache, "max_degenerate", "1.0")
         set_key(cache, "store", '"../descriptors"')
     built = doit(cache)
-    print(f"# {name}: built in {built.seconds:.1f} s, {built.rss_mb:.0f} MB", flush=True)
+    print(f"# {name}: built in {built.seconds:.1f} s, {built.rss_mib:.0f} MiB", flush=True)
     return cache
 
 
@@ -107,9 +111,9 @@ def measure(scratch: Path, count: int, rounds: int) -> dict[str, Run]:
 def table(measured: dict[str, Run]) -> str:
     """Return the rows as a Markdown table, each with its ratio to the first."""
     least = next(iter(measured.values()))
-    lines = ["| tiles | `doit`, s | against 10 tiles | processor s | RSS MB |", "|---|---:|---:|---:|---:|"]
+    lines = ["| tiles | `doit`, s | against 10 tiles | processor s | RSS MiB |", "|---|---:|---:|---:|---:|"]
     lines += [
-        f"| {name} | {run.seconds:.2f} | {run.seconds / least.seconds:.2f} | {run.cpu_s:.2f} | {run.rss_mb:.0f} |"
+        f"| {name} | {run.seconds:.2f} | {run.seconds / least.seconds:.2f} | {run.cpu_s:.2f} | {run.rss_mib:.0f} |"
         for name, run in measured.items()
     ]
     return "\n".join(lines)
