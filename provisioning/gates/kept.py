@@ -13,7 +13,7 @@ from provisioning.gates.subject import Subject
 from provisioning.gates.values import Figure
 from provisioning.hashing import digest_of
 
-FORMAT = 1
+FORMAT = 2
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from provisioning.errors import EmptyCorpusError
 from provisioning.files import make_dirs, require_free_bytes
 from provisioning.request import Request
 from provisioning.shape import known_shape, learn_shape, shape_target
-from provisioning.steps.networks import network_here, reference, runnable, verified
+from provisioning.steps.networks import network_here, runnable, verified
 from provisioning.store import making
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.engines.fidelity import reference_network
     from provisioning.gates.degenerate import FLAT_LEVELS
     from provisioning.gates.measure import measure as measure_gates
     from provisioning.gates.subject import Subject
@@ -115,7 +116,7 @@ def measure(request: Request) -> None:
         )
         result = measure_gates(
             subject,
-            lambda: reference(described),
+            lambda: reference_network(described.backbone, described.source),
             precision=described.backbone.precision,
             today=dt.datetime.now(dt.timezone.utc).date(),
             stands_for="engine" if request.backend.runs_here else "typed",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines, events
-from provisioning.backbone import prepare
 from provisioning.errors import Error, FilesystemError, TileError
 from provisioning.files import reported, write_durably
 from provisioning.hashing import sha256_bytes
@@ -90,13 +87,3 @@ def network_here(request: Request) -> engines.Network:
     """Return the network that describes tiles here."""
     target, backend = runnable(request)
     return backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
-
-
-def reference(described: NetworkRequest) -> engines.Network:
-    """Return the network in fp32, run by ONNX Runtime: what every engine is held to."""
-    if described.backbone.precision == "fp32":
-        return engines.OnnxRuntime().load(verified(described.typed), custom_ops=described.backbone.custom_ops)
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared = Path(scratch) / "prepared.onnx"
-        prepare(described.backbone, described.source, prepared)
-        return engines.OnnxRuntime().load(prepared.read_bytes(), custom_ops=described.backbone.custom_ops)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 FILL_RULE = "mean-of-opaque/1"
@@ -13,6 +14,7 @@ def decoder_facts() -> dict[str, str]:
     return {"pillow": _version("pillow"), "simplejpeg": _version("simplejpeg"), "fill": FILL_RULE}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
