@@ -1,7 +1,8 @@
 """What an index costs and what it finds: against copying its bytes, against plain FAISS, against exact search.
 
     python bench/index.py --vectors 10000 100000 --dimension 512 --scratch /var/tmp/index
-    python bench/index.py --vectors 1000000 --scratch /var/tmp/index        # about 10 GB of disk, 8 minutes
+    python bench/index.py --vectors 1000000 --scratch /var/tmp/index        # about 10 GB of disk, 15 minutes
+    python bench/index.py --autofaiss VENV/bin/python --scratch /var/tmp/index   # a Python that imports autofaiss
 
 The floor of a build is reading its descriptors (a .npy file, page cache warm) and writing as many bytes as the index
 has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately; told are
@@ -224,14 +225,16 @@ def load_ratio(path: Path) -> float:
     return min(r[1] for r in rounds) / min(r[0] for r in rounds)
 
 
-def quality(index: object, rows: np.ndarray, field: Field, found_exactly: np.ndarray) -> tuple[float, ...]:
+def quality(
+    index: object, rows: np.ndarray, field: Field, found_exactly: np.ndarray, *, shift: int = 14
+) -> tuple[float, ...]:
     """Return ms per query on one thread, recall@1, recall@10 and place@1."""
     queries, places = field.queries(len(rows))
     faiss.omp_set_num_threads(1)
     some = min(QUERIES, max(20, 2 * 10**9 // rows.size))
     times = sorted(seconds(lambda q=q: search(index, queries[q : q + 1], 10)) for q in range(some))
     faiss.omp_set_num_threads(2)
-    found = search(index, queries, 10)[1] >> 14
+    found = search(index, queries, 10)[1] >> shift
     near = np.abs(field.cells(found[:, 0]) - places).max(axis=1) <= 0.5
     same = (found[:, :, None] == found_exactly[:, None, :]).any(axis=2)
     return (
@@ -290,6 +293,40 @@ def rounds_of(
     return timed
 
 
+AUTOFAISS = """
+import sys, time
+import autofaiss, numpy
+rows = numpy.load(sys.argv[1])
+started = time.perf_counter()
+autofaiss.build_index(embeddings=rows, index_path=sys.argv[2], index_infos_path=sys.argv[2] + ".json", metric_type="ip",
+                      max_index_memory_usage="4GB", current_memory_available="8GB", nb_cores=2, verbose=40)
+print(time.perf_counter() - started, autofaiss.__version__)
+"""
+
+
+def autofaiss(python: Path, vectors: int, dimension: int, scratch: Path, rounds: int) -> str:
+    """Return what autofaiss and `kind = "auto"` take and find, in turns, both from a .npy file to a file."""
+    field, path = Field(vectors, dimension), scratch / f"{vectors}x{dimension}.npy"
+    rows, ids = descriptors(path, field, vectors, dimension), ids_of(vectors)
+    theirs, ours = scratch / "autofaiss", scratch / "index"
+    their_s, our_s, version = [], [], ""
+    for _ in range(rounds):
+        command = [str(python), "-c", AUTOFAISS, str(path), str(theirs)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        took, version = said.split()
+        their_s.append(float(took))
+        our_s.append(seconds(lambda: builder(rows, ids, "auto")(ours)))
+    truth, index = exact(rows, field), faiss.read_index(str(theirs))
+    peer = quality(index, rows, field, truth, shift=0)
+    found = quality(load_index(ours.read_bytes()), rows, field, truth)
+    return (
+        f"autofaiss {version}, {vectors:,} × {dimension}: {type(faiss.downcast_index(index)).__name__}, "
+        f'{min(their_s):.2f} s, {ratio(their_s, our_s, 0)} times the {min(our_s):.3f} s of `kind = "auto"`. '
+        f"R@10 {peer[2]:.3f} and {found[2]:.3f}, place@1 {peer[3]:.3f} and {found[3]:.3f}, "
+        f"{peer[0]:.2f} and {found[0]:.2f} ms a query."
+    )
+
+
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
     names = ("N × d", "kind", "floor s", "build ÷ floor, wall / CPU", "plain FAISS ÷ floor, wall / CPU", "+1 % ÷ clean",
@@ -317,6 +354,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=[*KINDS, "hnsw-sq8"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/flightcache-index"))
+    parser.add_argument("--autofaiss", type=Path, metavar="PYTHON", help="a Python that imports autofaiss, as a peer")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--apart", nargs=3, metavar=("NPY", "KIND", "OUTPUT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -333,9 +371,16 @@ def main() -> None:
         for row in measure(vectors, args.dimension, args.kinds, args.scratch, args.rounds):
             found.append(row)
             print(row, flush=True)
-    print(table(found))
+    text = told(found)
+    if args.autofaiss:
+        sizes = [vectors for vectors in args.vectors if vectors <= 100_000]
+        lines = [autofaiss(args.autofaiss, vectors, args.dimension, args.scratch, 3) for vectors in sizes]
+        text += "\n" + "\n\n".join(lines) + "\n"
+    else:
+        text += "\nautofaiss was not measured: give --autofaiss.\n"
+    print(text)
     if args.results:
-        replace_section(args.results, "Index", told(found))
+        replace_section(args.results, "Index", text)
 
 
 if __name__ == "__main__":
