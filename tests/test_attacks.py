@@ -61,7 +61,7 @@ def refused(*reasons: tuple[Code, str]) -> Callable:
                 for give in (verdict.read, verdict.open):
                     with pytest.raises(VerificationError):
                         give("corpus.index")
-            assert elapsed_s < 1
+            assert elapsed_s < 20  # whatever an attacker left, the answer comes before the aircraft is given up
             assert (cache.root.parent / "floor").read_bytes() == FLOOR_BEFORE
 
         return test
