@@ -37,7 +37,7 @@ from provisioning.descriptors.update import describe  # noqa: E402
 from provisioning.engines import OnnxRuntime  # noqa: E402
 from provisioning.hashing import Sha256, sha256_bytes  # noqa: E402
 from provisioning.index.corpus import build_corpus_index, corpus_rows  # noqa: E402
-from provisioning.tiles import distinct_digests, scan  # noqa: E402
+from provisioning.tiles import distinct_digests, last_corpus, scan  # noqa: E402
 
 KEY = sha256_bytes(b"incremental")
 DIMENSION, BLOCK = 512, 4096
@@ -73,7 +73,9 @@ def build(flight: Flight, output: Path) -> None:
     """Build the index as `doit` does."""
     with ExitStack() as stack:
         store = stack.enter_context(DescriptorStore(store_path(flight), KEY, "float32"))
-        build_corpus_index(flight, scan(flight), corpus_rows(flight), [store.gather], output, descriptor_keys=[KEY])
+        corpus, rows = last_corpus(flight), corpus_rows(flight)
+        assert corpus is not None
+        build_corpus_index(flight, corpus, rows, [store.gather], output, descriptor_keys=[KEY])
 
 
 def measure(scratch: Path, count: int) -> Cost:

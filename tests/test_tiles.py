@@ -21,6 +21,7 @@ from provisioning.tiles import corpus_table, flat_ids, iter_tiles, last_corpus, 
 from provisioning.tiles.image import judge
 from provisioning.tiles.inventory import take_inventory
 from provisioning.tiles.judging import Court
+from provisioning.tiles.packing import pack_ids
 from tests.properties import examples
 from tests.tilesets import (
     HALF,
@@ -289,3 +290,12 @@ def test_tiles_without_texture_are_remembered_with_the_corpus(tmp_path):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", column), bbox=bbox_of(column))
     scan(asked)
     assert flat_ids(asked, 4.0).tolist() == [geo.pack_id(Z, X, Y, 0, 0)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 24), st.integers(0, 2**24 - 1), st.integers(0, 2**24 - 1), st.integers(0, 255)))
+)
+def test_many_ids_are_those_of_one_by_one(tiles):
+    tiles = [(z, x >> 24 - z, y >> 24 - z, source) for z, x, y, source in tiles]
+    columns = np.array(tiles, np.int64).reshape(-1, 4).T
+    assert pack_ids(*columns).tolist() == [geo.pack_id(*tile, 0) for tile in tiles]

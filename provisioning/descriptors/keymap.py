@@ -63,6 +63,14 @@ class KeyMap:
             found.update(self._db.execute(f"SELECT sha, row FROM rows WHERE sha IN ({marks})", chunk))  # noqa: S608 - question marks only
         return np.fromiter((found.get(sha, -1) for sha in shas), np.int64, len(shas))
 
+    def known(self, shas: Sequence[bytes]) -> set[bytes]:
+        """Return those of `shas` that have a row."""
+        found: set[bytes] = set()
+        for chunk in _chunks(shas):
+            marks = ",".join("?" * len(chunk))
+            found.update(sha for (sha,) in self._db.execute(f"SELECT sha FROM rows WHERE sha IN ({marks})", chunk))  # noqa: S608 - question marks only
+        return found
+
     def forget(self, shas: Iterable[bytes]) -> None:
         """Remove these digests."""
         self._db.execute("BEGIN IMMEDIATE")

@@ -97,8 +97,8 @@ class DescriptorStore:
         """Return those of `shas` that have no descriptor yet, each once, in order."""
         asked = list(dict.fromkeys(shas))
         with self._mutex, told("read the descriptor store", self._home):
-            rows = self._map.rows(asked)
-            return [sha for sha, row in zip(asked, rows, strict=True) if row < 0 and sha not in self._unflushed]
+            there = self._map.known(asked) | self._unflushed
+            return [sha for sha in asked if sha not in there]
 
     def append(self, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
         """Add the descriptors `vectors` [n, dimension] of the tiles `shas`; durable after the next flush."""

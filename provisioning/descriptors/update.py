@@ -25,7 +25,8 @@ from provisioning.errors import DescriptorError
 from provisioning.events import progress
 from provisioning.files import require_local_filesystem
 from provisioning.hashing import Sha256, sha256_bytes
-from provisioning.tiles import Tile, iter_tiles, last_corpus, open_reader
+from provisioning.tiles import iter_placed, last_corpus, open_reader, tile_of
+from provisioning.tiles.reading import Placed
 
 CHUNK = 4096
 """Tiles looked up in the store at a time; also what the memory for waiting work is bounded by."""
@@ -63,14 +64,14 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         total = corpus.count * len(keys) if corpus else 0
         passed = Passed()
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
-        units = missing_units(iter_tiles(flight), results, passed)
+        units = missing_units(iter_placed(flight), results, passed)
         _run(flight, units, network, sight, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
             store.tidy()
         model = model_file(flight.root, backbone)
         results.require_all(model)
-        require_variety(stores[0], passed.sample(), model)
+        require_variety(stores[0], passed.sample, model)
     if corpus:
         for key in keys:
             write_receipt(store_path(flight), key, corpus.coverage_sha256)
@@ -120,31 +121,24 @@ class Passed:
     count: int = 0
     known: int = 0
     """Descriptors that were there already."""
-    _heap: list[tuple[int, bytes]] = field(default_factory=list)
+    sample: list[bytes] = field(default_factory=list)
+    """Different digests, ascending."""
 
-    def add(self, shas: Iterable[bytes]) -> None:
+    def add(self, shas: Sequence[bytes]) -> None:
         """Count these tiles."""
-        for sha in shas:
-            self.count += 1
-            entry = (-int.from_bytes(sha, "big"), sha)
-            if len(self._heap) < SAMPLE:
-                heapq.heappush(self._heap, entry)
-            elif entry > self._heap[0] and entry not in self._heap:
-                heapq.heapreplace(self._heap, entry)
-
-    def sample(self) -> list[bytes]:
-        """Return the digests kept, each once, in order."""
-        return sorted({sha for _, sha in self._heap})
+        self.count += len(shas)
+        self.sample = heapq.nsmallest(SAMPLE, {*self.sample, *shas})
 
 
-def missing_units(tiles: Iterable[Tile], results: Results, passed: Passed) -> Iterator[Unit]:
+def missing_units(placed: Iterable[Placed], results: Results, passed: Passed) -> Iterator[Unit]:
     """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
-    for chunk in _chunks(tiles):
-        by_sha = {bytes.fromhex(tile.sha256): tile for tile in reversed(chunk)}
-        passed.add(bytes.fromhex(tile.sha256) for tile in chunk)
+    for chunk in _chunks(placed):
+        by_sha = {row[-1]: row for row in reversed(chunk)}
+        passed.add([row[-1] for row in chunk])
         absent = [set(store.missing(by_sha)) for store in results.stores]
         passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
-        units = (Unit(by_sha[sha], h) for sha in reversed(by_sha) for h, lacks in enumerate(absent) if sha in lacks)
+        wanted = [sha for sha in reversed(by_sha) if any(sha in lacks for lacks in absent)] if any(absent) else []
+        units = (Unit(tile_of(by_sha[sha]), h) for sha in wanted for h, lacks in enumerate(absent) if sha in lacks)
         yield from results.expect(units)
 
 
@@ -155,9 +149,9 @@ def batches_of(units: Iterable[Unit], size: int) -> Iterator[Sequence[Unit]]:
         yield batch
 
 
-def _chunks(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
-    tiles = iter(tiles)
-    while chunk := list(islice(tiles, CHUNK)):
+def _chunks(placed: Iterable[Placed]) -> Iterator[list[Placed]]:
+    placed = iter(placed)
+    while chunk := list(islice(placed, CHUNK)):
         yield chunk
 
 

@@ -16,10 +16,12 @@ from provisioning.tiles.reading import (
     dated_places,
     distinct_digests,
     flat_ids,
+    iter_placed,
     iter_tiles,
     last_corpus,
     open_reader,
     source_rows,
+    tile_of,
 )
 from provisioning.tiles.scanning import scan
 from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
@@ -39,11 +41,13 @@ __all__ = [
     "decoder_facts",
     "distinct_digests",
     "flat_ids",
+    "iter_placed",
     "iter_tiles",
     "last_corpus",
     "measure_coverage",
     "open_reader",
     "scan",
     "source_rows",
+    "tile_of",
     "write_pmtiles",
 ]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provisioning.config import Flight
 from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.geo import pack_id
 from provisioning.hashing import Sha256
 from provisioning.tiles import catalogue
 from provisioning.tiles.containers import open_container
@@ -21,6 +20,10 @@ from provisioning.tiles.source import Container, kind_of, source_name
 from provisioning.tiles.summing import at_takeoff
 from provisioning.tiles.values import Corpus, Tile
 from provisioning.tiles.xyz import Layout, read_file
+
+Placed = tuple[int, int, int, str, bytes]
+"""z, x, y, source and SHA-256 (32 bytes) of a tile."""
+FETCHED = 16_384
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,16 +53,25 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
             ) from error
 
 
-def iter_tiles(flight: Flight) -> Iterator[Tile]:
-    """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
+def iter_placed(flight: Flight) -> Iterator[Placed]:
+    """Yield place and digest of each tile, in the order (zoom, latitude, longitude, source), south and west first."""
     with _catalogue(flight) as db:
-        rows = db.execute(
+        yield from db.execute(
             "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t JOIN source s ON s.number = t.source"
             " WHERE t.state = ? ORDER BY t.z, t.y DESC, t.x, s.name",
             (catalogue.TAKEN,),
         )
-        for z, x, y, name, digest in rows:
-            yield Tile(z, x, y, name, Sha256(digest.hex()))
+
+
+def tile_of(placed: Placed) -> Tile:
+    """Return the tile of a row of `iter_placed`."""
+    z, x, y, source, digest = placed
+    return Tile(z, x, y, source, Sha256(digest.hex()))
+
+
+def iter_tiles(flight: Flight) -> Iterator[Tile]:
+    """Yield the tiles of the corpus in the order of `iter_placed`."""
+    return map(tile_of, iter_placed(flight))
 
 
 def distinct_digests(flight: Flight) -> Iterator[bytes]:
@@ -113,19 +125,28 @@ def _table(flight: Flight, column: str) -> tuple[NDArray[np.int64], NDArray[np.u
     """Return ids, digests and a numeric column of the catalogue, by id."""
     import numpy as np
 
+    from provisioning.tiles.packing import pack_ids
+
     with _catalogue(flight) as db:
-        (count,) = db.execute("SELECT sum(count) FROM col").fetchone()
         names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
         places = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
-        ids, numbers = np.empty(count or 0, np.int64), np.empty(count or 0, np.int64)
-        digests = np.empty((count or 0, 32), np.uint8)
-        select = f"SELECT z, x, y, source, sha256, {column} FROM tile WHERE state = ?"  # noqa: S608 - our own word
-        for i, (z, x, y, source, digest, number) in enumerate(db.execute(select, (catalogue.TAKEN,))):
-            ids[i] = pack_id(z, x, y, places[source], 0)
-            digests[i] = np.frombuffer(digest, np.uint8)
-            numbers[i] = number
+        select = f"SELECT z, x, y, source, {column}, sha256 FROM tile WHERE state = ?"  # noqa: S608 - our own word
+        rows = db.execute(select, (catalogue.TAKEN,))
+        parts = [_columns(chunk) for chunk in iter(lambda: rows.fetchmany(FETCHED), [])]
+    numbers = np.concatenate([part[0] for part in parts] or [np.empty((5, 0), np.int64)], axis=1)
+    digests = np.concatenate([part[1] for part in parts] or [np.empty((0, 32), np.uint8)])
+    z, x, y, source, values = numbers
+    ids = pack_ids(z, x, y, np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[source])
     order = np.argsort(ids, kind="stable")
-    return ids[order], digests[order], numbers[order]
+    return ids[order], digests[order], values[order]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the numbers of rows, int64 [5, n], and their digests, uint8 [n, 32]."""
+    import numpy as np
+
+    *numbers, digests = zip(*rows, strict=True)
+    return np.array(numbers, np.int64), np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 class _Suffixes:
