@@ -24,6 +24,9 @@ from provisioning.tiles.xyz import Layout, read_file
 Placed = tuple[int, int, int, str, bytes]
 """z, x, y, source and SHA-256 (32 bytes) of a tile."""
 FETCHED = 16_384
+_PLACED = (
+    "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t CROSS JOIN source s ON s.number = t.source WHERE t.state = ?"
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +57,9 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
 
 
 def iter_placed(flight: Flight) -> Iterator[Placed]:
-    """Yield place and digest of each tile, in the order (zoom, latitude, longitude, source), south and west first."""
+    """Yield place and digest of each tile of the corpus, as the catalogue lies: nothing need be sorted first."""
     with _catalogue(flight) as db:
-        yield from db.execute(
-            "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t JOIN source s ON s.number = t.source"
-            " WHERE t.state = ? ORDER BY t.z, t.y DESC, t.x, s.name",
-            (catalogue.TAKEN,),
-        )
+        yield from db.execute(f"{_PLACED} ORDER BY t.z, t.x, t.y, t.source", (catalogue.TAKEN,))
 
 
 def tile_of(placed: Placed) -> Tile:
@@ -70,8 +69,9 @@ def tile_of(placed: Placed) -> Tile:
 
 
 def iter_tiles(flight: Flight) -> Iterator[Tile]:
-    """Yield the tiles of the corpus in the order of `iter_placed`."""
-    return map(tile_of, iter_placed(flight))
+    """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
+    with _catalogue(flight) as db:
+        yield from map(tile_of, db.execute(f"{_PLACED} ORDER BY t.z, t.y DESC, t.x, s.name", (catalogue.TAKEN,)))
 
 
 def distinct_digests(flight: Flight) -> Iterator[bytes]:
