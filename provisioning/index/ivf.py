@@ -21,11 +21,18 @@ from provisioning.index.stream import Job, blocks, write_all
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """Rows of the last index by their place in the new one: list (or -1), and offset of their code in the file."""
+    """Rows of the last index by their place in the new one: list (or -1), and place in that list; where lists begin."""
 
     file: Bytes
     lists: Labels
-    offsets: Int64s
+    within: Int64s
+    begin: Int64s
+
+    def codes(self, number: int, which: Int64s, width: int) -> Bytes:
+        """Return the codes of the places `which` in list `number`, uint8 [n, width]."""
+        begin = int(self.begin[number])
+        found: Bytes = self.file[begin : begin + (int(which.max()) + 1) * width].reshape(-1, width)[which]
+        return found
 
 
 def write_lists(job: Job, centroids: Points, output: Path) -> int:
@@ -73,12 +80,13 @@ def _write_each(job: Job, kept: Kept, labels: Labels, fresh: Int64s, codes: Bina
     order = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[order], np.arange(labels.max() + 1), side="right")
     start = 0
-    for end in ends:
+    for number, end in enumerate(ends):
         rows = order[start:end]
         old = kept.lists[rows] >= 0
         found = np.empty((len(rows), width), np.uint8)
         found[~old] = new[place[rows[~old]]]
-        found[old] = kept.file[kept.offsets[rows[old]][:, None] + np.arange(width)]
+        if old.any():
+            found[old] = kept.codes(number, kept.within[rows[old]], width)
         write_all(file, found.data)
         write_all(file, job.ids[rows].astype("<i8").data)
         start = end
@@ -87,26 +95,29 @@ def _write_each(job: Job, kept: Kept, labels: Labels, fresh: Int64s, codes: Bina
 def _kept(job: Job, centroids: Points) -> Kept:
     """Return what of the last index stays: nothing, if its descriptors or its codebook were others."""
     count = len(job.ids)
-    nothing = Kept(np.empty(0, np.uint8), np.full(count, -1, np.int32), np.zeros(count, np.int64))
+    lists, within = np.full(count, -1, np.int32), np.zeros(count, np.int64)
+    nothing = Kept(np.empty(0, np.uint8), lists, within, np.empty(0, np.int64))
     last = None if job.history is None else recall(job.history.folder)
     if job.history is None or last is None or last.made_by != job.history.made_by:
         return nothing
     mapped = np.memmap(last.path, np.uint8, "r")
-    found = _lists_of(mapped, job, centroids, len(last.ids))
-    if found is None:
+    sizes = _sizes_of(mapped, job, centroids, len(last.ids))
+    if sizes is None:
         return nothing
-    lists, ids, offsets = found
-    by_id = np.argsort(ids)
+    width = job.trained.dimension
+    begin = len(_head(job, centroids, sizes)) + np.concatenate([[0], np.cumsum(sizes * (width + 8))])[:-1]
+    by_id = np.argsort(_ids(mapped, begin + sizes * width, sizes))
     place = last.place_of(job.ids, job.history.content)
     stayed = place >= 0
-    nothing.lists[stayed] = lists[by_id][place[stayed]]
-    nothing.offsets[stayed] = offsets[by_id][place[stayed]]
-    return Kept(mapped, nothing.lists, nothing.offsets)
+    row = by_id[place[stayed]]
+    lists[stayed] = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[row]
+    within[stayed] = (np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes))[row]
+    return Kept(mapped, lists, within, begin)
 
 
-def _lists_of(mapped: Bytes, job: Job, centroids: Points, count: int) -> tuple[Labels, Int64s, Int64s] | None:
-    """Return list, id and code offset of each row of the last index, list by list; None if it is another index."""
-    nlist, width = len(centroids), job.trained.dimension
+def _sizes_of(mapped: Bytes, job: Job, centroids: Points, count: int) -> Int64s | None:
+    """Return the size of each list of the last index; None if it is another index."""
+    nlist = len(centroids)
     full = np.zeros(nlist, np.int64)
     full[0] = count
     head = len(_head(job, centroids, full)) - len(layout.list_sizes(full))
@@ -114,12 +125,10 @@ def _lists_of(mapped: Bytes, job: Job, centroids: Points, count: int) -> tuple[L
     if sizes is None or sizes.sum() != count:
         return None
     start = _head(job, centroids, sizes)
-    if mapped[: len(start)].tobytes() != start:
-        return None
-    lists = np.repeat(np.arange(nlist, dtype=np.int32), sizes)
-    begin = len(start) + np.concatenate([[0], np.cumsum(sizes * (width + 8))])[:-1]
-    within = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    offsets = np.repeat(begin, sizes) + within * width
-    at = np.repeat(begin + sizes * width, sizes) + within * 8
-    ids = mapped[at[:, None] + np.arange(8)].view("<i8").ravel()
-    return lists, ids, offsets
+    return sizes if mapped[: len(start)].tobytes() == start else None
+
+
+def _ids(mapped: Bytes, places: Int64s, sizes: Int64s) -> Int64s:
+    """Return the ids of the last index, list by list; those of a list begin at its one of `places`."""
+    parts = [mapped[at : at + 8 * size] for at, size in zip(places.tolist(), sizes.tolist(), strict=True)]
+    return np.concatenate(parts).view("<i8")
