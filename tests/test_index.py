@@ -16,6 +16,7 @@ from provisioning.config.schema import Index
 from provisioning.errors import IndexingError
 from provisioning.index import choose_kind
 from provisioning.index.build import build_index
+from provisioning.index.choice import HRQ_COMPONENTS
 from provisioning.index.ids import Rows, check_ids, rows_of
 from provisioning.index.layout import list_sizes, read_list_sizes
 from provisioning.index.memo import History, recall
@@ -436,3 +437,10 @@ def test_a_streamed_index_is_built_in_the_memory_of_a_few_blocks(tmp_path, kind)
         check=True,
     )
     assert int(done.stdout) <= 64
+
+
+def test_hrq_finds_the_longest_vectors_that_it_takes(tmp_path):
+    rows = vectors(600, HRQ_COMPONENTS)
+    _, data = make(tmp_path / "i", rows, kind="hrq")
+    _, found = search(load_index(data), rows, 1)
+    assert (found[:, 0] == ids_of(600)).mean() > 0.95

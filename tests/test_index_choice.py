@@ -68,6 +68,18 @@ def test_when_nothing_fits_every_kind_is_named_with_what_stands_against_it():
     assert "pca" in str(refusal.value)
 
 
+def test_hrq_is_not_for_vectors_in_which_its_scan_finds_nothing():
+    fast = {"recall": Decimal("0.97"), "latency_ms": Decimal(20)}
+    assert chosen(1_000_000, 1024, latency_ms=Decimal(20), recall=Decimal("0.97")) == "hrq"
+    with pytest.raises(IndexingError) as refused:
+        chosen(1_000_000, 2049, **fast, memory_mb=16384)
+    assert "2048" in refused.value.facts["hrq"]
+    with pytest.raises(IndexingError, match="2049 components") as refused:
+        chosen(1000, 2049, kind="hrq")
+    assert "pca" in refused.value.next_step
+    assert chosen(1000, 4096, kind="hrq", transform="pca(512)") == "hrq"
+
+
 def test_the_reason_and_the_bytes_are_part_of_the_choice():
     choice = choose_kind(Index(), vectors=100_000, dimension=512)
     assert "0.99" in choice.reason

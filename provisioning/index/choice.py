@@ -23,6 +23,8 @@ BLOCKS_BYTES = 16 << 20
 """What streaming holds at a time."""
 MANY_VECTORS = 1_000_000
 """Below this an exhaustive scan of small codes beats inverted lists on cross-view queries (measured)."""
+HRQ_COMPONENTS = 2048
+"""The longest vectors that hrq takes: of 4096 components FAISS 1.15.1's fast scan finds none again (measured)."""
 HRQ_REFINE = 30
 """hrq re-ranks this many times k candidates with their 8-bit codes."""
 
@@ -128,6 +130,10 @@ def choose_kind(index: Index, *, vectors: int, dimension: int, speed: Speed = RE
         kind: _cost(kind, vectors=vectors, dimension=dimension, speed=speed, nlist=index.nlist, learning=learning)
         for kind in (*BEST_RECALL, "hnsw-sq8")
     }
+    if dimension > HRQ_COMPONENTS:
+        if index.kind == "hrq":
+            raise _too_long(dimension)
+        del costs["hrq"]
     if index.kind != "auto":
         return _asked(index, costs[index.kind])
     for kind in _order(index, vectors, costs):
@@ -159,7 +165,8 @@ def _order(index: Index, vectors: int, costs: Mapping[str, Choice]) -> tuple[str
     first = ("flat",) if costs["flat"].bytes <= EXACT_UP_TO_BYTES else ()
     finest = ("sqfp16",) if index.recall > BEST_RECALL["hrq"] else ()
     last = ("ivf-sq8",) if vectors >= MANY_VECTORS else ()
-    return tuple(kind for kind in (*first, *finest, "sq8", "hrq", *last) if index.recall <= BEST_RECALL[kind])
+    preferred = (*first, *finest, "sq8", "hrq", *last)
+    return tuple(kind for kind in preferred if kind in costs and index.recall <= BEST_RECALL[kind])
 
 
 def _objections(index: Index, cost: Choice) -> list[str]:
@@ -186,6 +193,16 @@ def _asked(index: Index, cost: Choice) -> Choice:
     return _with_reason(cost, "asked for in flight.toml")
 
 
+def _too_long(dimension: int) -> IndexingError:
+    return IndexingError(
+        f"an index of kind hrq cannot hold vectors of {dimension} components",
+        file="flight.toml",
+        key="index.kind",
+        facts={"components": dimension, "at most": HRQ_COMPONENTS},
+        next_step='take "sq8", or shorten the vectors with index.transform = "pca(1024)"',
+    )
+
+
 def _with_reason(cost: Choice, reason: str) -> Choice:
     return Choice(cost.kind, reason, cost.bytes, cost.build_bytes, cost.latency_us, cost.nlist, cost.nprobe)
 
@@ -194,6 +211,9 @@ def _nothing_fits(index: Index, vectors: int, dimension: int, costs: Mapping[str
     """Return the refusal, naming for each kind what stands against it."""
     facts: dict[str, object] = {"vectors": vectors, "dimension": dimension, "budget bytes": index.memory_mb << 20}
     for kind, best in BEST_RECALL.items():
+        if kind not in costs:
+            facts[kind] = f"takes at most {HRQ_COMPONENTS} components"
+            continue
         against = _objections(index, costs[kind])
         if index.recall > best:
             against.append(f"recall at most {best}")
