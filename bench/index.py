@@ -38,6 +38,7 @@ from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
 from provisioning.index import choose_kind  # noqa: E402
 from provisioning.index.build import build_index  # noqa: E402
+from provisioning.index.choice import HRQ_COMPONENTS  # noqa: E402
 from provisioning.index.memo import History  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
 from provisioning.index.training import Training  # noqa: E402
@@ -265,6 +266,8 @@ def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, round
     rows, ids = descriptors(path, field, vectors, dimension), ids_of(vectors)
     truth = exact(rows, field)
     for kind in kinds:
+        if kind == "hrq" and dimension > HRQ_COMPONENTS:
+            continue
         output = scratch / "index"
         told = (str(path), kind, str(output))
         apart = subprocess.run([sys.executable, __file__, "--apart", *told], capture_output=True, text=True, check=True)
