@@ -15,7 +15,7 @@ QUICK = {
     "types": ["mypy"],
     "layers": ["lint-imports"],
 }
-TESTS = ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--durations=10"]
+TESTS = ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--dist=worksteal", "--durations=10"]
 LEAST_BRANCHES = 95.0
 """Per cent of the branches of `provisioning` that the tests must take."""
 

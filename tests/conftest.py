@@ -1,6 +1,7 @@
 """What several tests share: where real imagery is, if it is, and how many examples a property is tried on."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the profile that HYPOTHESIS_PROFILE names; `--hypothesis-profile` goes before it."""
+    """Load the profile that HYPOTHESIS_PROFILE names (`--hypothesis-profile` goes before it); hear SIGINT.
+
+    A shell that starts a job in the background has it ignore SIGINT, and all its children: some tests are about that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--hypothesis-profile"):
         usual = "thorough" if _is_slow_run(config) else "ci" if os.environ.get("CI") else "dev"
         settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or usual)
