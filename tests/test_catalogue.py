@@ -15,8 +15,7 @@ import pytest
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError
-from provisioning.manifest import coverage_sha256
-from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan, summing
+from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -89,21 +88,6 @@ def test_a_large_directory_is_looked_at_by_several_processes_with_the_same_resul
     os.unlink(store / (pattern.format(z=Z, x=X + 3, y=Y) + ".png"))
     corpus = settled_scan(asked)
     assert (corpus.added, corpus.removed, corpus.changed) == (0, 1, 1)
-
-
-@pytest.mark.parametrize(("columns", "hashed"), [((0,), 1), ((1, 2), 2), ((3,), 1)])
-def test_the_digest_is_found_while_the_scan_looks_on_and_again_if_more_changes(
-    tmp_path, tiles, monkeypatch, columns, hashed
-):
-    monkeypatch.setattr(directories, "MANY_TILES", 1)
-    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    settled_scan(asked)
-    asked_for, digest = [], summing.coverage_digest
-    monkeypatch.setattr(summing, "coverage_digest", lambda db: asked_for.append(1) or digest(db))
-    write_xyz(tmp_path / "sat", {(Z, X + column, Y + 1): image(900 + column) for column in columns})
-    corpus = scan(asked)
-    assert (corpus.changed, len(asked_for)) == (len(columns), hashed)
-    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
 
 
 def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):

@@ -40,8 +40,6 @@ class DirectoryUpdate(NamedTuple):
     writer: Writer
     mode: str
     now_ns: int
-    foresee: Callable[[], None]
-    """Called when a change is in the catalogue while much is still to be looked at."""
 
     def run(self) -> None:
         """Record every tile of `cover`; TileError if a directory cannot be read or two files are the same tile."""
@@ -64,21 +62,17 @@ class DirectoryUpdate(NamedTuple):
         with closing(fingerprint.ahead(paths)) as ahead:
             for folder in folders:
                 seen = next(ahead, None) if folder.path in whole else None
-                changed = self._visit(folder, *known.pop(folder.path, ("", None)), WHOLE + seen if seen else None)
-                if changed and whole:
-                    self.writer.flush()
-                    self.foresee()
+                self._visit(folder, *known.pop(folder.path, ("", None)), WHOLE + seen if seen else None)
 
     def _is_large(self) -> bool:
         (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
         return self.mode == "stat" and (tiles or 0) >= MANY_TILES and hasattr(os, "memfd_create")
 
-    def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> bool:
-        """Look at a folder; tell whether its tiles were looked at, too."""
+    def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> None:
         path = os.path.join(self.layout.root, folder.path)
         now = file_stamp(path, now_ns=self.now_ns)
         if self.mode == "dirs" and now and stamp == now:
-            return False
+            return
         if seen is None or seen != digest:
             tile_of = self.layout.tile_of(folder, self.cover)
             form, listing = _listed(path, tile_of)
@@ -87,10 +81,9 @@ class DirectoryUpdate(NamedTuple):
                 self._update(folder, [row for row in listing if tile_of(row[0])])
                 settled = is_settled(listing, now_ns=self.now_ns)
                 self.writer.folder(folder.path, stamp=now if settled else "", listing=seen if settled else None)
-                return True
+                return
         if stamp != now:
             self.writer.folder(folder.path, stamp=now, listing=seen)
-        return False
 
     def _update(self, folder: Folder, listing: Listing) -> None:
         tiles = self._addressed(folder, listing)
