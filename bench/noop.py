@@ -104,8 +104,10 @@ def flight_of(scratch: Path, source: Path, count: int, scan: str):
 
 def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
     """Scan once, in this process: what the child processes of this benchmark do."""
+    from provisioning.blas import begin_with_one_thread
     from provisioning.tiles import scan
 
+    begin_with_one_thread()  # as flightcache and doit do
     flight = flight_of(scratch, source, count, mode)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -197,11 +199,15 @@ def no_op(what: str, count: int, measured: tuple[float, float, str]) -> Row:
 
 
 def one_added(args: argparse.Namespace, count: int, tree: Path) -> Row:
-    """Take a tile away, scan, put it back: to the catalogue it is new. Each time beside a scan that finds nothing."""
-    tile, aside = tree / str(Z) / str(X0) / f"{Y0 + 7}.png", args.scratch / "aside.png"
+    """Take a tile away, scan, put it back: to the catalogue it is new. Each time beside a scan that finds nothing.
+
+    It is one of the first column, one of the last, and so on by turns.
+    """
+    last, aside = X0 + (count - 1) // min(ROWS, count), args.scratch / "aside.png"
     again = child(args, tree, count, "stat")
     turns = []
-    for _ in range(args.runs):
+    for n in range(args.runs):
+        tile = tree / str(Z) / str(last if n % 2 else X0) / f"{Y0 + 7}.png"
         os.rename(tile, aside)
         timed(again, runs=1)
         os.rename(aside, tile)

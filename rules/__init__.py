@@ -8,6 +8,7 @@ from pathlib import Path
 
 from doit.cmd_base import ModuleTaskLoader
 
+from provisioning.blas import begin_with_one_thread
 from provisioning.outcome import BuildReport
 from rules.commands import Run
 from rules.tasks import Tasks, namespace
@@ -17,6 +18,7 @@ __all__ = ["build", "declare"]
 
 def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     """Return what the dodo.py at the path `dodo` must contain: the tasks of its directory and doit's settings."""
+    begin_with_one_thread()
     return namespace(Tasks(Path(dodo).absolute().parent))
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError
-from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan
+from provisioning.manifest import coverage_sha256
+from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan, summing
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -90,15 +91,61 @@ def test_a_large_directory_is_looked_at_by_several_processes_with_the_same_resul
     assert (corpus.added, corpus.removed, corpus.changed) == (0, 1, 1)
 
 
+@pytest.mark.parametrize(("columns", "hashed"), [((0,), 1), ((1, 2), 2), ((3,), 1)])
+def test_the_digest_is_found_while_the_scan_looks_on_and_again_if_more_changes(
+    tmp_path, tiles, monkeypatch, columns, hashed
+):
+    monkeypatch.setattr(directories, "MANY_TILES", 1)
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    settled_scan(asked)
+    asked_for, digest = [], summing.coverage_digest
+    monkeypatch.setattr(summing, "coverage_digest", lambda db: asked_for.append(1) or digest(db))
+    write_xyz(tmp_path / "sat", {(Z, X + column, Y + 1): image(900 + column) for column in columns})
+    corpus = scan(asked)
+    assert (corpus.changed, len(asked_for)) == (len(columns), hashed)
+    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
+
+
 def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):
     started, start = [], fingerprint._looking
-    monkeypatch.setattr(fingerprint, "_looking", lambda paths: started.append(start(paths)) or started[-1])
+    monkeypatch.setattr(fingerprint, "_looking", lambda *told: started.append(start(*told)) or started[-1])
     (tmp_path / "there").mkdir()
     gone, there = str(tmp_path / "gone"), str(tmp_path / "there")
     with closing(fingerprint.ahead([gone, there] * 1000)) as ahead:
         assert [next(ahead), next(ahead)] == [None, fingerprint.digest([])]
     assert started
     assert all(process.returncode is not None for process in started)
+
+
+def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypatch):
+    dying = tmp_path / "dying.py"
+    dying.write_text("import os, sys\nos.read(0, 2 * int(sys.argv[1]))\n")
+    started, start, scripts = [], fingerprint._looking, [str(dying), fingerprint.__file__]
+
+    def one_after_the_other(*told):
+        monkeypatch.setattr(fingerprint, "__file__", scripts[len(started)])
+        started.append(start(*told))
+        return started[0] if started[0].wait() else started[-1]
+
+    monkeypatch.setattr(fingerprint, "MOST_PROCESSES", 2)
+    monkeypatch.setattr(fingerprint, "_looking", one_after_the_other)
+    (tmp_path / "there").mkdir()
+    seen = list(fingerprint.ahead([str(tmp_path / "there")] * 5))
+    assert seen == [None] * 2 + [fingerprint.digest([])] * 3
+
+
+def test_folders_whose_times_moved_are_looked_at_first(tmp_path, tiles, monkeypatch):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    settled_scan(asked)
+    (tmp_path / "sat" / f"{Z}/{X + 3}/{Y}.png").unlink()
+    visited, visit = [], directories.DirectoryUpdate._visit
+    monkeypatch.setattr(
+        directories.DirectoryUpdate,
+        "_visit",
+        lambda self, a_visit, seen: visited.append(a_visit.folder.path) or visit(self, a_visit, seen),
+    )
+    assert scan(asked).removed == 1
+    assert visited == [f"{Z}/{X + column}" for column in (3, 0, 1, 2)]
 
 
 def test_where_no_process_is_to_be_had_folders_are_looked_at_one_by_one(tmp_path, tiles, monkeypatch):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +29,8 @@ from provisioning.signing.passwords import read_password_fd
 from provisioning.status import read_status
 from tests import building
 from tests.caches import HOST, KEY, Cache, manifest_of, publish
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -77,6 +82,23 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(words, reason, 
         code = stopped.code
     assert code != 0
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("told", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+@pytest.mark.parametrize(
+    "begin",
+    ["import rules; rules.declare('dodo.py')", "from provisioning.cli import main; main(['completion', 'bash'])"],
+    ids=["doit", "flightcache"],
+)
+def test_numpy_begins_on_one_thread_unless_told_otherwise(begin, told, threads, tmp_path):
+    (tmp_path / "dodo.py").touch()
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    program = f"{begin}; import numpy, threadpoolctl; print(threadpoolctl.threadpool_info()[0]['num_threads'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT), **told}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == threads
 
 
 def test_no_tiles_are_no_measurement(capsys):

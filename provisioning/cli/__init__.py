@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from provisioning.blas import begin_with_one_thread
 from provisioning.errors import Error
 
 COMMANDS = {
@@ -68,6 +69,7 @@ def _module(command: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
+    begin_with_one_thread()
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     args = _parser(chosen if chosen in COMMANDS else None).parse_args(words)

@@ -27,6 +27,15 @@ MANY_TILES = 50_000
 """From here on looking in several processes saves more than starting them costs."""
 
 
+class _Visit(NamedTuple):
+    """A folder; how it and its files looked, and how it looks now."""
+
+    folder: Folder
+    stamp: str
+    digest: bytes | None
+    now: str
+
+
 class DirectoryUpdate(NamedTuple):
     """One visit to an XYZ directory.
 
@@ -40,50 +49,69 @@ class DirectoryUpdate(NamedTuple):
     writer: Writer
     mode: str
     now_ns: int
+    foresee: Callable[[], None]
+    """Called when a change is in the catalogue while much is still to be looked at."""
 
     def run(self) -> None:
         """Record every tile of `cover`; TileError if a directory cannot be read or two files are the same tile."""
         select = "SELECT path, stamp, listing FROM folder WHERE source = ?"
         known = {path: (stamp, digest) for path, stamp, digest in self.writer.db.execute(select, (self.writer.source,))}
         try:
-            folders = list(self.layout.folders(self.cover))
-            self._visit_each(folders, known)
+            self._make_all(self._visits(known))
             for path in known:
                 self._forget(path)
         finally:
             self.writer.flush()
 
-    def _visit_each(self, folders: list[Folder], known: dict[str, tuple[str, bytes | None]]) -> None:
-        """Visit the folders, taking them from `known`; of a large directory other processes look at them ahead."""
-        whole = {path for path, (_, digest) in known.items() if digest and digest[:1] == WHOLE}
-        if not self._is_large():
-            whole.clear()
-        paths = [os.path.join(self.layout.root, folder.path) for folder in folders if folder.path in whole]
-        with closing(fingerprint.ahead(paths)) as ahead:
-            for folder in folders:
-                seen = next(ahead, None) if folder.path in whole else None
-                self._visit(folder, *known.pop(folder.path, ("", None)), WHOLE + seen if seen else None)
+    def _visits(self, known: dict[str, tuple[str, bytes | None]]) -> list[_Visit]:
+        """Return the visits to make, taking what is remembered from `known`.
+
+        First come folders whose own times moved: there tiles came or went, and what follows from that need not wait
+        until all others are looked at.
+        """
+        visits = [
+            _Visit(folder, *known.pop(folder.path, ("", None)), file_stamp(self._path(folder), now_ns=self.now_ns))
+            for folder in self.layout.folders(self.cover)
+        ]
+        return sorted(visits, key=lambda visit: visit.stamp == visit.now)
+
+    def _make_all(self, visits: list[_Visit]) -> None:
+        """Make the visits; to the folders of a large directory other processes look ahead."""
+        is_large = self._is_large()
+        whole = [is_large and (visit.digest or b"")[:1] == WHOLE for visit in visits]
+        paths = [self._path(visit.folder) for visit, ahead in zip(visits, whole, strict=True) if ahead]
+        with closing(fingerprint.ahead(paths)) as looks:
+            for visit, ahead in zip(visits, whole, strict=True):
+                seen = next(looks, None) if ahead else None
+                changed = self._visit(visit, WHOLE + seen if seen else None)
+                if changed and is_large:
+                    self.writer.flush()
+                    self.foresee()
 
     def _is_large(self) -> bool:
         (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
         return self.mode == "stat" and (tiles or 0) >= MANY_TILES and hasattr(os, "memfd_create")
 
-    def _visit(self, folder: Folder, stamp: str, digest: bytes | None, seen: bytes | None) -> None:
-        path = os.path.join(self.layout.root, folder.path)
-        now = file_stamp(path, now_ns=self.now_ns)
+    def _path(self, folder: Folder) -> str:
+        return os.path.join(self.layout.root, folder.path)
+
+    def _visit(self, visit: _Visit, seen: bytes | None) -> bool:
+        """Look at a folder, if nobody has `seen` it yet; tell whether its tiles were looked at, too."""
+        folder, stamp, digest, now = visit
         if self.mode == "dirs" and now and stamp == now:
-            return
+            return False
         if seen is None or seen != digest:
             tile_of = self.layout.tile_of(folder, self.cover)
-            form, listing = _listed(path, tile_of)
+            form, listing = _listed(self._path(folder), tile_of)
             seen = form + fingerprint.digest(listing)
             if seen != digest or self.mode == "full":
                 self._update(folder, [row for row in listing if tile_of(row[0])])
                 settled = is_settled(listing, now_ns=self.now_ns)
                 self.writer.folder(folder.path, stamp=now if settled else "", listing=seen if settled else None)
-                return
+                return True
         if stamp != now:
             self.writer.folder(folder.path, stamp=now, listing=seen)
+        return False
 
     def _update(self, folder: Folder, listing: Listing) -> None:
         tiles = self._addressed(folder, listing)

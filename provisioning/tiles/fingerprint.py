@@ -10,14 +10,16 @@ import errno
 import marshal
 import os
 import sys
-from collections.abc import Generator, Iterable, Sequence
 from hashlib import blake2b
 
 TYPE_CHECKING = False  # typing itself would be a third of the start of such a process
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Generator, Iterable, Sequence
+    from typing import BinaryIO
 
 DIGEST_BYTES = 16
+NUMBER_BYTES = 4
 UNSEEN = bytes(DIGEST_BYTES)
 MOST_PROCESSES = 4
 
@@ -57,50 +59,71 @@ def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
 
     None for a folder that cannot be read; nothing where no process is to be had.
     """
-    count = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
     running: list[subprocess.Popen[bytes]] = []
     try:
-        running.extend(_looking(paths[n::count]) for n in range(min(count, len(paths))))
-        for n in range(len(paths)):
-            yield _next_of(running[n % count])
+        told, tells = os.pipe()
+        with open(told, "rb") as news:
+            with open(tells, "wb") as voice, _dealt(paths) as folders:
+                for _ in range(min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(paths))):
+                    running.append(_looking(folders, voice, _width(paths)))  # noqa: PERF401 - those begun are ended
+            yield from _in_order(news, len(paths))
     except OSError:
         return
     finally:
         for process in running:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
-def _looking(paths: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Return a process that looks at `paths`."""
+def _width(paths: Sequence[str]) -> int:
+    return NUMBER_BYTES + max((len(os.fsencode(path)) for path in paths), default=0)
+
+
+def _dealt(paths: Sequence[str]) -> BinaryIO:
+    """Return a file of records, each a folder's number and path.
+
+    Processes that inherit it share its position: each `read` of one record takes the next folder, so that none has
+    nothing to do while another still has many.
+    """
+    width = _width(paths)
+    stream = open(os.memfd_create("folders", os.MFD_CLOEXEC), "r+b")  # noqa: SIM115 - the caller closes it
+    records = (n.to_bytes(NUMBER_BYTES, "big") + os.fsencode(path) for n, path in enumerate(paths))
+    stream.writelines(record.ljust(width, b"\0") for record in records)
+    stream.seek(0)
+    return stream
+
+
+def _looking(folders: BinaryIO, voice: BinaryIO, width: int) -> subprocess.Popen[bytes]:
+    """Return a process that looks at `folders`, records of `width` bytes, and tells what it sees to `voice`."""
     import subprocess
 
-    fd = os.memfd_create("folders", os.MFD_CLOEXEC)  # a pipe could fill while both sides write
-    with open(fd, "wb") as stream:
-        stream.write(b"\0".join(map(os.fsencode, paths)))
-        stream.flush()
-        os.lseek(fd, 0, os.SEEK_SET)
-        return subprocess.Popen([sys.executable, "-I", "-S", __file__], stdin=fd, stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-I", "-S", __file__, str(width)], stdin=folders, stdout=voice)
 
 
-def _next_of(process: subprocess.Popen[bytes]) -> bytes | None:
-    assert process.stdout
-    seen = process.stdout.read(DIGEST_BYTES)
-    return seen if len(seen) == DIGEST_BYTES and seen != UNSEEN else None
+def _in_order(news: BinaryIO, count: int) -> Generator[bytes | None, None, None]:
+    """Yield what is told of each folder; None for those of which nothing is, a process having died."""
+    seen: dict[int, bytes] = {}
+    for n in range(count):
+        while n not in seen and (record := news.read(NUMBER_BYTES + DIGEST_BYTES)):
+            seen[int.from_bytes(record[:NUMBER_BYTES], "big")] = record[NUMBER_BYTES:]
+        found = seen.pop(n, UNSEEN)
+        yield None if found == UNSEEN else found
 
 
 def main() -> None:
-    """Write the digest of each folder named on standard input, as soon as it is known."""
-    for path in filter(None, sys.stdin.buffer.read().split(b"\0")):
+    """Take folders from standard input and write the number and digest of each, as soon as it is known, at once."""
+    width = int(sys.argv[1])
+    while record := os.read(0, width):
+        number, path = record[:NUMBER_BYTES], record[NUMBER_BYTES:].rstrip(b"\0")
         try:
             seen = digest(look(os.fsdecode(path)))
         except OSError:
             seen = UNSEEN
-        os.write(sys.stdout.fileno(), seen)
+        os.write(1, number + seen)  # fewer bytes than a pipe keeps together
 
 
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # whoever interrupts flightcache need not read of this process
+    except (KeyboardInterrupt, BrokenPipeError):  # whoever ends flightcache need not read of this process
         sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,12 @@ from provisioning.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.tiles import catalogue
 from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.capture import day_rule
-from provisioning.tiles.columns import refresh
 from provisioning.tiles.containers import update_container
 from provisioning.tiles.directories import DirectoryUpdate
 from provisioning.tiles.judging import Court
 from provisioning.tiles.settings import choice_facts, judge_facts, store_facts
 from provisioning.tiles.source import kind_of, source_name
-from provisioning.tiles.summing import at_takeoff, choice_of, summed
+from provisioning.tiles.summing import Foresight, at_takeoff, choice_of, summed
 from provisioning.tiles.values import Corpus
 from provisioning.tiles.writer import Writer
 from provisioning.tiles.xyz import Layout
@@ -54,8 +54,11 @@ def _scan(flight: Flight) -> Corpus:
         area = _area(db, flight)
         if fresh:
             _remember_settings(db, flight, area)
-        _update_sources(db, flight, area, fresh=fresh)
-        return _accepted(flight, _concluded(db, flight, area))
+        foresight = Foresight(
+            db, catalogue.catalogue_path(flight.build_dir), lambda: choice_of(flight, area, _names(db))
+        )
+        _update_sources(db, flight, area, foresight.begin, fresh=fresh)
+        return _accepted(flight, _concluded(db, flight, area, foresight))
 
 
 def _area(db: sqlite3.Connection, flight: Flight) -> Area:
@@ -74,7 +77,13 @@ def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> No
         db.execute("UPDATE source SET stamp = NULL")
 
 
-def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh: bool) -> None:
+def _names(db: sqlite3.Connection) -> dict[int, str]:
+    return dict(db.execute("SELECT number, name FROM source"))
+
+
+def _update_sources(
+    db: sqlite3.Connection, flight: Flight, area: Area, foresee: Callable[[], None], *, fresh: bool
+) -> None:
     """Visit every source; new settings make each folder and container worth a look, a new decoder each tile."""
     again = catalogue.get(db, "judge") != judge_facts(flight)
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
@@ -88,7 +97,7 @@ def _update_sources(db: sqlite3.Connection, flight: Flight, area: Area, *, fresh
             number = _number(db, source, root=flight.root)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
-                DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns).run()
+                DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns, foresee).run()
             else:
                 update_container(source, cover, court, writer, mode=mode, now_ns=now_ns)
     finally:
@@ -123,15 +132,13 @@ def _number(db: sqlite3.Connection, source: TileSource, *, root: Path) -> int:
     return int(row[0])
 
 
-def _concluded(db: sqlite3.Connection, flight: Flight, area: Area) -> Corpus:
+def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, foresight: Foresight) -> Corpus:
     """Choose again in dirty columns and sum up; if nothing was dirty, what is remembered still holds."""
     text = catalogue.get(db, "corpus")
     if text is not None:
         return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
     with catalogue.transaction(db):
-        names: dict[int, str] = dict(db.execute("SELECT number, name FROM source"))
-        changes = refresh(db, choice_of(flight, area, names))
-        corpus = replace(summed(db, area, names, changes), area_sha256=area_facts(flight))
+        corpus = replace(summed(db, area, _names(db), *foresight.conclude()), area_sha256=area_facts(flight))
         catalogue.put(db, "corpus", corpus.to_json())
         catalogue.put(db, "judge", judge_facts(flight))
         catalogue.put(db, "choice_facts", choice_facts(flight))
