@@ -42,7 +42,7 @@ from provisioning.descriptors import layouts, store_path  # noqa: E402
 from provisioning.descriptors.results import Results  # noqa: E402
 from provisioning.descriptors.sight import Sight, Unit  # noqa: E402
 from provisioning.descriptors.store import DescriptorStore  # noqa: E402
-from provisioning.descriptors.update import batches_of, describe  # noqa: E402
+from provisioning.descriptors.update import describe  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
 from provisioning.hashing import sha256_bytes  # noqa: E402
 from provisioning.tiles import Tile, iter_tiles, open_reader, scan  # noqa: E402
@@ -273,9 +273,9 @@ def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
     shutil.rmtree(store_path(flight), ignore_errors=True)
     with open_reader(flight) as reader, DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32") as kept:
         sight = Sight(reader.read, (0,), Device.size, "resize", 1 << 22)
-        batches = batches_of((Unit(tile, 0) for tile in tiles), 32)
+        units = (Unit(tile, 0) for tile in tiles)
         started = time.perf_counter()
-        layouts.staged(batches, Device(rate), sight, Results([kept]), threads=threads, batch=32)
+        layouts.staged(units, Device(rate), sight, Results([kept]), threads=threads, batch=32)
         return len(tiles) / (time.perf_counter() - started)
 
 

@@ -13,11 +13,10 @@ from provisioning.backbone import OnnxSource, onnx_source
 from provisioning.config import Backbone, Calibration, Flight
 from provisioning.config.parse import read_flight
 from provisioning.engines import Backend, HostTuple
-from provisioning.errors import EmptyCorpusError
 from provisioning.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.shape import Shape, known_shape, shape_target
 from provisioning.store import Target
-from provisioning.tiles import Corpus
+from provisioning.tiles import Corpus, not_scanned
 
 INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"
@@ -85,7 +84,7 @@ class Request:
     def tiles(self) -> Corpus:
         """The corpus; EmptyCorpusError before the first scan."""
         if self.corpus is None:
-            raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
+            raise not_scanned()
         return self.corpus
 
 

@@ -43,13 +43,17 @@ class Channel(Generic[Item]):
 
     def take(self) -> Item | None:
         """Wait for an item; None where none will come."""
+        return next(iter(self.take_share(1, of=1)), None)
+
+    def take_share(self, most: int, *, of: int) -> list[Item]:
+        """Wait for items and take those due to one of `of` takers, `most` at most; none where none will come."""
         with self._changed:
             while not self._items and not self._closed and not self._stop.is_set():
                 self._changed.wait(POLL_S)
-            if self._stop.is_set() or not self._items:
-                return None
+            if self._stop.is_set():
+                return []
             self._changed.notify_all()
-            return self._items.popleft()
+            return [self._items.popleft() for _ in range(min(most, -(-len(self._items) // of)))]
 
 
 class Crew:

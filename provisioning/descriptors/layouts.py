@@ -6,22 +6,21 @@ Measured on four cores: fused threads reach 90 to 100 % of the bare network, one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from provisioning.backbone.image import Pixels
-from provisioning.descriptors.crew import Channel, Countdown, Crew
+from provisioning.descriptors.crew import Channel, Countdown, Crew, Item
 from provisioning.descriptors.results import Results
 from provisioning.descriptors.sight import Sight, Unit
 from provisioning.engines import Network
 
 QUEUE = 4
 """Batches between two stages: one being used, one ready, two for jitter."""
-
-Batches = Iterable[Sequence[Unit]]
 
 
 class _Filled(NamedTuple):
@@ -34,25 +33,37 @@ class _Answered(NamedTuple):
     vectors: npt.NDArray[np.float32]
 
 
-def fused(batches: Batches, network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
-    """CPU: each thread reads, decodes, runs the network with one thread of its own, and writes."""
+def batches_of(units: Iterable[Unit], size: int) -> Iterator[Sequence[Unit]]:
+    """Yield the units in batches of `size`, the last one shorter."""
+    units = iter(units)
+    while batch := list(islice(units, size)):
+        yield batch
+
+
+def fused(units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
+    """CPU: each thread reads, decodes, runs the network with one thread of its own, and writes.
+
+    A thread takes no more than its share of what waits, so that all end together.
+    """
     with Crew() as crew:
-        work: Channel[Sequence[Unit]] = Channel(QUEUE * threads, crew.stop)
+        work: Channel[Unit] = Channel(QUEUE * threads * batch, crew.stop)
 
         def worker() -> None:
             own, images = network.clone(), sight.empty(batch)
-            for units in work:
-                seen, faults = sight.look(units, images)
+            while some := work.take_share(batch, of=threads):
+                seen, faults = sight.look(some, images)
                 results.fail(faults)
                 if seen:
                     results.put(seen, own(images[: len(seen)]))
 
         for n in range(threads):
             crew.start(f"descriptors-{n}", worker)
-        _feed(batches, work)
+        _feed(units, work)
 
 
-def staged(batches: Batches, network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
+def staged(
+    units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int
+) -> None:
     """GPU: `threads` decoders fill pooled batches, one thread feeds the engine, one writes."""
     with Crew() as crew:
         work: Channel[Sequence[Unit]] = Channel(QUEUE + threads, crew.stop)
@@ -63,36 +74,36 @@ def staged(batches: Batches, network: Network, sight: Sight, results: Results, *
             pool.put(sight.empty(batch))
 
         def decoder() -> None:
-            for units in work:
+            for some in work:
                 images = pool.take()
                 if images is None:
                     return
-                seen, faults = sight.look(units, images)
+                seen, faults = sight.look(some, images)
                 results.fail(faults)
                 filled.put(_Filled(seen, images))
 
         def engine() -> None:
-            for units, images in filled:
-                if units:
-                    answered.put(_Answered(units, network(images[: len(units)])))
+            for seen, images in filled:
+                if seen:
+                    answered.put(_Answered(seen, network(images[: len(seen)])))
                 pool.put(images)
 
         def writer() -> None:
-            for units, vectors in answered:
-                results.put(units, vectors)
+            for seen, vectors in answered:
+                results.put(seen, vectors)
 
         last_decoder = Countdown(threads, filled.close)
         for n in range(threads):
             crew.start(f"decoder-{n}", decoder, then=last_decoder)
         crew.start("engine", engine, then=answered.close)
         crew.start("writer", writer)
-        _feed(batches, work)
+        _feed(batches_of(units, batch), work)
 
 
-def _feed(batches: Batches, work: Channel[Sequence[Unit]]) -> None:
+def _feed(items: Iterable[Item], work: Channel[Item]) -> None:
     try:
-        for units in batches:
-            if not work.put(units):
+        for item in items:
+            if not work.put(item):
                 return
     finally:
         work.close()

@@ -31,7 +31,7 @@ from provisioning.events import warn
 from provisioning.files import make_dirs
 from provisioning.hashing import Sha256
 
-FLUSH_ROWS, FLUSH_S = 4096, 2.0
+FLUSH_ROWS, FLUSH_S = 4096, 5.0
 """What a power cut may cost; a flush takes two to three fsyncs."""
 WASTE = 0.25
 """Share of dead rows from which a store is written anew: less is not worth the reading of all the others."""
@@ -198,7 +198,10 @@ class DescriptorStore:
             for block in _blocks(self._map.items(), self._layout.rows_per_block):
                 rows = np.array([row for _, row in block], np.int64)
                 records = shards.read_rows(self._dir, self._layout, rows)
-                self._copy(records[shards.whole(records)], fresh, new_map)
+                whole = shards.whole(records)
+                self._copy(records[whole], fresh, new_map)
+                if not whole.all():
+                    drop_receipts(self._home)
         generations.finish(self._home, fresh)
         self._map.close()
         self._open()

@@ -15,7 +15,7 @@ from provisioning.backbone import model_file, resolved
 from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
-from provisioning.descriptors.receipts import write_receipt
+from provisioning.descriptors.receipts import is_described, write_receipt
 from provisioning.descriptors.remote import Job
 from provisioning.descriptors.results import Results
 from provisioning.descriptors.sight import Sight, Unit
@@ -25,7 +25,7 @@ from provisioning.errors import DescriptorError
 from provisioning.events import progress
 from provisioning.files import require_local_filesystem
 from provisioning.hashing import Sha256, sha256_bytes
-from provisioning.tiles import iter_placed, last_corpus, open_reader, tile_of
+from provisioning.tiles import count_changed, iter_placed, last_corpus, not_scanned, open_reader, states, tile_of
 from provisioning.tiles.reading import Placed
 
 CHUNK = 4096
@@ -37,7 +37,7 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Described:
-    """What was done: network runs, tiles in the corpus (distinct bytes), length of a descriptor."""
+    """What was done: network runs, tiles in the corpus, length of a descriptor."""
 
     computed: int
     total: int
@@ -53,29 +53,40 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     backbone = flight.descriptor_backbone
     network = backend.load(engine, custom_ops=backbone.custom_ops)
     corpus = last_corpus(flight)
+    if corpus is None:
+        raise not_scanned()
     require_local_filesystem(store_path(flight))
     with ExitStack() as stack:
         stores = [
             stack.enter_context(DescriptorStore(store_path(flight), key, flight.descriptors.dtype)) for key in keys
         ]
+        for store in stores:
+            store.tidy()
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
         sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
-        total = corpus.count * len(keys) if corpus else 0
-        passed = Passed()
+        since, total = described_state(flight, keys), corpus.count * len(keys)
+        passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
-        units = missing_units(iter_placed(flight), results, passed)
+        units = missing_units(iter_placed(flight, since=since), results, passed)
         _run(flight, units, network, sight, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
-            store.tidy()
         model = model_file(flight.root, backbone)
         results.require_all(model)
         require_variety(stores[0], passed.sample, model)
-    if corpus:
-        for key in keys:
-            write_receipt(store_path(flight), key, corpus.coverage_sha256)
-    return Described(results.computed, passed.count, network.dimension)
+    for key in keys:
+        write_receipt(store_path(flight), key, corpus.coverage_sha256)
+    return Described(results.computed, corpus.count, network.dimension)
+
+
+def described_state(flight: Flight, keys: Sequence[Sha256]) -> int:
+    """Return the last state of the corpus in which all its tiles had a descriptor under each of `keys`; 0 if none had.
+
+    Only what changed since then is looked up. A store that loses rows loses its receipts, too.
+    """
+    store = store_path(flight)
+    return next((state for state, coverage in states(flight) if is_described(store, keys, coverage)), 0)
 
 
 def _run(
@@ -103,11 +114,11 @@ def _run(
             max_pixels=sight.max_pixels,
             batch=batch,
         )
-        tasks = batches_of(units, settings.task_tiles)
+        tasks = layouts.batches_of(units, settings.task_tiles)
         spread(tasks, network, sight, results, job=job, engine=engine, scheduler=settings.scheduler)
         return
     layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
-    layout(batches_of(units, batch), network, sight, results, threads=_threads(flight), batch=batch)
+    layout(units, network, sight, results, threads=_threads(flight), batch=batch)
 
 
 def _threads(flight: Flight) -> int:
@@ -116,17 +127,15 @@ def _threads(flight: Flight) -> int:
 
 @dataclass
 class Passed:
-    """Counts the tiles that went by and keeps those with the smallest digests: a sample that order does not change."""
+    """What went by: how much of it was known, and the tiles with the smallest digests, a sample that has no order."""
 
-    count: int = 0
     known: int = 0
     """Descriptors that were there already."""
     sample: list[bytes] = field(default_factory=list)
     """Different digests, ascending."""
 
-    def add(self, shas: Sequence[bytes]) -> None:
-        """Count these tiles."""
-        self.count += len(shas)
+    def add(self, shas: Iterable[bytes]) -> None:
+        """Let these tiles be of the sample."""
         self.sample = heapq.nsmallest(SAMPLE, {*self.sample, *shas})
 
 
@@ -134,19 +143,12 @@ def missing_units(placed: Iterable[Placed], results: Results, passed: Passed) ->
     """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
     for chunk in _chunks(placed):
         by_sha = {row[-1]: row for row in reversed(chunk)}
-        passed.add([row[-1] for row in chunk])
+        passed.add(by_sha)
         absent = [set(store.missing(by_sha)) for store in results.stores]
         passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
         wanted = [sha for sha in reversed(by_sha) if any(sha in lacks for lacks in absent)] if any(absent) else []
         units = (Unit(tile_of(by_sha[sha]), h) for sha in wanted for h, lacks in enumerate(absent) if sha in lacks)
         yield from results.expect(units)
-
-
-def batches_of(units: Iterable[Unit], size: int) -> Iterator[Sequence[Unit]]:
-    """Yield the units in batches of `size`, the last one shorter."""
-    units = iter(units)
-    while batch := list(islice(units, size)):
-        yield batch
 
 
 def _chunks(placed: Iterable[Placed]) -> Iterator[list[Placed]]:

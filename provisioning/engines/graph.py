@@ -30,11 +30,16 @@ def dynamically_quantised(model: Any) -> tuple[str, ...]:
     return tuple(label(node) for node in nodes(model.graph) if node.op_type in DYNAMIC_OPERATORS)
 
 
+def is_quantised(model: Any) -> bool:
+    """Tell whether a model computes with integers anywhere."""
+    return any(node.op_type in QUANTISED_OPERATORS for node in nodes(model.graph))
+
+
 def typed_as(model: Any) -> str:
     """Return the precision the model has as it arrives: int8 with quantised operators, fp16 with fp16 weights, fp32."""
     from onnx import TensorProto
 
-    if any(node.op_type in QUANTISED_OPERATORS for node in nodes(model.graph)):
+    if is_quantised(model):
         return "int8"
     weights = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0, TensorProto.BFLOAT16: 0}
     for tensor in model.graph.initializer:

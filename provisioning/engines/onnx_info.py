@@ -10,6 +10,11 @@ from provisioning.errors import EngineError
 
 def describe_onnx(data: bytes, *, backend: str) -> EngineInfo:
     """Return what an ONNX model says about its first input and output; EngineError if it is damaged or incomplete."""
+    return read_onnx(data, backend=backend)[1]
+
+
+def read_onnx(data: bytes, *, backend: str) -> tuple[Any, EngineInfo]:
+    """Return the model itself, too."""
     import onnx
 
     try:
@@ -21,7 +26,7 @@ def describe_onnx(data: bytes, *, backend: str) -> EngineInfo:
         raise EngineError("the engine refers to weights outside its file", facts={"bytes": len(data)})
     shape = inputs[0][2]
     dimension = outputs[0][2][-1] if outputs[0][2] else None
-    return EngineInfo(
+    return model, EngineInfo(
         backend=backend,
         runtime="",
         batch=shape[0] if shape else None,

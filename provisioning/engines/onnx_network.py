@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioning.engines.onnx_info import describe_onnx
+from provisioning.engines.graph import is_quantised
+from provisioning.engines.onnx_info import read_onnx
 from provisioning.engines.session import open_session, translated
 from provisioning.errors import EngineError
 
@@ -31,9 +32,9 @@ class OnnxNetwork:
         """Open `data`. With `reference`, fused kernels stay off: the arithmetic of the graph as written."""
         # onnxruntime's layout pass has given wrong results with Conv between Q/DQ (#24711), so quantised models stay
         # at EXTENDED.
-        quantised = b"QuantizeLinear" in data
-        level = "ORT_ENABLE_BASIC" if reference else "ORT_ENABLE_EXTENDED" if quantised else "ORT_ENABLE_ALL"
-        info = describe_onnx(data, backend="onnxruntime")
+        model, info = read_onnx(data, backend="onnxruntime")
+        level = "ORT_ENABLE_BASIC" if reference else "ORT_ENABLE_EXTENDED" if is_quantised(model) else "ORT_ENABLE_ALL"
+        del model  # it may be large, and the session has its own
         if (
             len(info.inputs) != 1
             or info.input_type != "uint8"

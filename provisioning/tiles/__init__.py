@@ -13,6 +13,7 @@ from provisioning.tiles.image import decode
 from provisioning.tiles.reading import (
     TileReader,
     corpus_table,
+    count_changed,
     dated_places,
     distinct_digests,
     flat_ids,
@@ -21,10 +22,11 @@ from provisioning.tiles.reading import (
     last_corpus,
     open_reader,
     source_rows,
+    states,
     tile_of,
 )
 from provisioning.tiles.scanning import scan
-from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount
+from provisioning.tiles.values import Corpus, Skipped, Tile, ZoomCount, not_scanned
 
 __all__ = [
     "PMTILES_FORMAT",
@@ -36,6 +38,7 @@ __all__ = [
     "ZoomCount",
     "area_of",
     "corpus_table",
+    "count_changed",
     "dated_places",
     "decode",
     "decoder_facts",
@@ -45,9 +48,11 @@ __all__ = [
     "iter_tiles",
     "last_corpus",
     "measure_coverage",
+    "not_scanned",
     "open_reader",
     "scan",
     "source_rows",
+    "states",
     "tile_of",
     "write_pmtiles",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from provisioning import events
 from provisioning.angles import BBox
 from provisioning.config import Flight
-from provisioning.errors import EmptyCorpusError, TileError
+from provisioning.errors import TileError
 from provisioning.files import reported
 from provisioning.geo import tileid_to_zxy
 from provisioning.hashing import Sha256
@@ -31,7 +31,7 @@ from provisioning.tiles.pmtiles_format import (
     serialise_directory,
 )
 from provisioning.tiles.reading import corpus_table, last_corpus, open_reader, tile_lengths
-from provisioning.tiles.values import Corpus, Tile
+from provisioning.tiles.values import Corpus, Tile, not_scanned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def write_pmtiles(flight: Flight, output: Path) -> None:
     """
     corpus = last_corpus(flight)
     if corpus is None or not corpus.count:
-        raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
+        raise not_scanned()
     plan = _Plan(flight, corpus)
     with reported("write the imagery", output), open(output, "wb") as stream:
         stream.write(bytes(HEADER.size) + plan.root + plan.metadata + plan.leaves)

@@ -1,7 +1,8 @@
 """The catalogue: one row per tile in SQLite, so that what has been hashed and judged once is not read again.
 
 Rows say what was found in a store; columns (all tiles of one z and x) say what of it is in the corpus, with their lines
-of the coverage digest ready-made, so that a change of one tile costs one column. Writing needs the build lock.
+of the coverage digest and their numbers ready-made, so that a change of one tile costs one column. Each change of
+columns is a new state of the corpus: a column says in which it changed last. Writing needs the build lock.
 The write-ahead log survives SIGKILL at any instant; `synchronous = FULL` survives power loss.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from provisioning.errors import TileError
 from provisioning.files import make_dirs, reported
 
-FORMAT = 7
+FORMAT = 8
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
@@ -33,9 +34,13 @@ CREATE TABLE tile(
   PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
 CREATE TABLE col(
   z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
-  faults INTEGER, runs BLOB, lines BLOB, -- the long one last: what follows it is found by walking through it;
+  faults INTEGER, changed INTEGER, runs BLOB,
+  lines BLOB, -- the long one last: what follows it is found by walking through it;
   PRIMARY KEY(z, x)); -- and with row ids: a key that is the row is compared as a whole
+CREATE TABLE taken(z INTEGER, x INTEGER, rows BLOB, PRIMARY KEY(z, x));
+CREATE TABLE corpus(state INTEGER PRIMARY KEY, coverage_sha256 TEXT);
 CREATE INDEX col_place ON col(place);
+CREATE INDEX col_changed ON col(changed);
 CREATE INDEX col_dirty ON col(z, x) WHERE dirty;
 """
 

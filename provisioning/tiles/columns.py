@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
+from struct import Struct
 from typing import NamedTuple
 
 from provisioning.manifest.formula import field
 from provisioning.tiles.catalogue import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.tiles.cover import Cover, Range
+
+TAKEN_ROW = Struct("<IIII32s")
+"""A tile of the corpus in its column: y, source, bytes, texture_centi, SHA-256."""
 
 
 class Row(NamedTuple):
@@ -24,6 +28,7 @@ class Row(NamedTuple):
     bytes: int
     day: int | None
     empty_ppm: int
+    texture_centi: int
     fault: str | None
     state: int
 
@@ -52,18 +57,23 @@ class Changes(NamedTuple):
 
 def refresh(db: sqlite3.Connection, choice: Choice) -> Changes:
     """Choose again in every dirty column and return what that changed; the caller's transaction."""
-    total = Changes(0, 0, 0)
+    total, state = Changes(0, 0, 0), last_state(db) + 1
     fields = {number: field(name).decode() for number, name in choice.names.items()}
     for z, x in db.execute("SELECT z, x FROM col WHERE dirty").fetchall():
-        (old,) = db.execute("SELECT lines FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
-        lines = _refresh_column(db, choice, fields, z, x)
-        if lines != (old or b""):
-            total = total.plus(_difference(old or b"", lines))
+        total = total.plus(_refresh_column(db, choice, fields, z, x, state))
     return total
 
 
-def _refresh_column(db: sqlite3.Connection, choice: Choice, fields: Mapping[int, str], z: int, x: int) -> bytes:
-    columns = "y, source, sha256, bytes, day, empty_ppm, fault, state"
+def last_state(db: sqlite3.Connection) -> int:
+    """Return the number of the state that the corpus is in: each `refresh` that changed a column made a new one."""
+    return int(db.execute("SELECT max(changed) FROM col").fetchone()[0] or 0)
+
+
+def _refresh_column(
+    db: sqlite3.Connection, choice: Choice, fields: Mapping[int, str], z: int, x: int, state: int
+) -> Changes:
+    old, changed = db.execute("SELECT lines, changed FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
+    columns = "y, source, sha256, bytes, day, empty_ppm, texture_centi, fault, state"
     rows = [Row._make(r) for r in db.execute(f"SELECT {columns} FROM tile WHERE z = ? AND x = ?", (z, x))]  # noqa: S608
     states = choose(rows, choice, z, x)
     db.executemany(
@@ -74,13 +84,15 @@ def _refresh_column(db: sqlite3.Connection, choice: Choice, fields: Mapping[int,
     lines = b"".join(sorted(f"{z} {x} {t.y} {fields[t.source]} {(t.sha256 or b'').hex()}\n".encode() for t in taken))
     days = [t.day for t in taken if t.day is not None]
     db.execute(
-        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             z, x, f"{z} {x} ", len(taken), sum(t.bytes for t in taken), min(days, default=None), len(taken) - len(days),
-            states.count(FAULTY), packed_runs(t.y for t in taken), lines,
+            states.count(FAULTY), changed if lines == old else state, packed_runs(t.y for t in taken), lines,
         ),
     )  # fmt: skip
-    return lines
+    packed = b"".join(TAKEN_ROW.pack(t.y, t.source, t.bytes, t.texture_centi, t.sha256 or b"") for t in taken)
+    db.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?)", (z, x, packed))
+    return Changes(0, 0, 0) if lines == old else _difference(old or b"", lines)
 
 
 def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:

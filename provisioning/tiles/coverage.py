@@ -8,7 +8,6 @@ from itertools import islice
 
 from provisioning.angles import Origin
 from provisioning.config import Flight
-from provisioning.errors import EmptyCorpusError
 from provisioning.geo import tile_at
 from provisioning.tiles import catalogue
 from provisioning.tiles.area import Area, area_facts, measure_area
@@ -22,7 +21,7 @@ from provisioning.tiles.gaps import (
     present_runs,
 )
 from provisioning.tiles.route import Routes
-from provisioning.tiles.values import RequiredTile
+from provisioning.tiles.values import RequiredTile, not_scanned
 
 MOST_HOLES = 100
 """Holes listed for each zoom level, the largest; all are counted."""
@@ -43,7 +42,7 @@ def measure_coverage(flight: Flight) -> CoverageFigures:
     area = area_of(flight)
     with catalogue.reading(flight.build_dir) as db:
         if db is None or catalogue.get(db, "corpus") is None:
-            raise EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
+            raise not_scanned()
         return figures_of(db, area, flight.flight.takeoff or area.home)
 
 

@@ -19,12 +19,13 @@ def pack_ids(z: Int64s, x: Int64s, y: Int64s, source: Int64s) -> Int64s:
     return ids + (source << 6)
 
 
-def _along_curve(z: int, x: Int64s, y: Int64s) -> Int64s:
+def _along_curve(z: int, x: NDArray[np.integer], y: NDArray[np.integer]) -> Int64s:
     """Return the places of tiles along the Hilbert curve of their zoom level, as `geo.zxy_to_tileid` finds them."""
     places = np.zeros(len(x), np.int64)
+    x, y = x.astype(np.int32), y.astype(np.int32)  # half the bytes to move, less than half the time
     for bit in range(z - 1, -1, -1):
         right, down = x >> bit & 1, y >> bit & 1
-        places += (3 * right ^ down) << 2 * bit
+        places = places << 2 | (3 * right ^ down)
         turned = -(right & ~down & 1)
         x, y = x ^ turned, y ^ turned
         swapped = (x ^ y) & -(~down & 1)

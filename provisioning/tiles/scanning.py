@@ -13,6 +13,7 @@ from provisioning.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.tiles import catalogue
 from provisioning.tiles.area import Area, area_facts, measure_area
 from provisioning.tiles.capture import day_rule
+from provisioning.tiles.columns import last_state
 from provisioning.tiles.containers import update_container
 from provisioning.tiles.directories import DirectoryUpdate
 from provisioning.tiles.judging import Court
@@ -23,6 +24,8 @@ from provisioning.tiles.values import Corpus
 from provisioning.tiles.writer import Writer
 from provisioning.tiles.xyz import Layout
 
+REMEMBERED = 64
+"""States of the corpus whose digests are kept: as many as a descriptor store keeps receipts."""
 MOST_NAMED = 20
 """Bad tiles named in one error; the rest are counted."""
 
@@ -140,6 +143,8 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, foresight: Fo
     with catalogue.transaction(db):
         corpus = replace(summed(db, area, _names(db), *foresight.conclude()), area_sha256=area_facts(flight))
         catalogue.put(db, "corpus", corpus.to_json())
+        db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (last_state(db), corpus.coverage_sha256))
+        db.execute("DELETE FROM corpus WHERE state <= ?", (last_state(db) - REMEMBERED,))
         catalogue.put(db, "judge", judge_facts(flight))
         catalogue.put(db, "choice_facts", choice_facts(flight))
     return at_takeoff(db, flight, corpus)

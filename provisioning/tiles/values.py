@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from provisioning.angles import BBox, Origin
+from provisioning.errors import EmptyCorpusError
 from provisioning.hashing import Sha256
 
 
@@ -97,3 +98,8 @@ class Corpus:
         raw["required_missing"] = tuple(RequiredTile(*tile) for tile in raw["required_missing"])
         raw["hole_notes"] = {int(z): note for z, note in raw["hole_notes"].items()}
         return cls(**raw)
+
+
+def not_scanned() -> EmptyCorpusError:
+    """Return the error of whatever needs a corpus before there is one."""
+    return EmptyCorpusError("the tiles have not been scanned", next_step="run `doit`, which scans them first")
