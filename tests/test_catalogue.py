@@ -16,7 +16,20 @@ import pytest
 from provisioning.config import TileSource
 from provisioning.errors import EmptyCorpusError, FilesystemError
 from provisioning.manifest import coverage_sha256
-from provisioning.tiles import catalogue, corpus_table, directories, fingerprint, iter_tiles, last_corpus, scan, summing
+from provisioning.tiles import (
+    catalogue,
+    corpus_table,
+    count_changed,
+    directories,
+    fingerprint,
+    iter_placed,
+    iter_tiles,
+    last_corpus,
+    scan,
+    scanning,
+    states,
+    summing,
+)
 from provisioning.tiles.judging import Court
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -286,6 +299,33 @@ def test_a_source_that_is_configured_no_longer_leaves_the_corpus(tmp_path, tiles
     assert scan(flight(tmp_path, one, two, bbox=bbox_of(tiles))).count == 24
     corpus = scan(flight(tmp_path, two, bbox=bbox_of(tiles)))
     assert (corpus.count, corpus.removed, corpus.sources) == (12, 12, ("two",))
+
+
+def test_a_state_of_the_corpus_tells_what_changed_after_it(tmp_path, tiles):
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    first = settled_scan(asked)
+    ((one, _),) = states(asked)
+    assert settled_scan(asked).coverage_sha256 == first.coverage_sha256
+    assert [state for state, _ in states(asked)] == [one]
+    write_xyz(tmp_path / "sat", {(Z, X + 1, Y): image(700), (Z, X + 3, Y + 2): image(701)})
+    second = settled_scan(asked)
+    assert states(asked) == [(one + 1, second.coverage_sha256), (one, first.coverage_sha256)]
+    assert {row[1] for row in iter_placed(asked, since=one)} == {X + 1, X + 3}
+    assert len(list(iter_placed(asked, since=one))) == count_changed(asked, since=one) == 6
+    assert len(list(iter_placed(asked))) == count_changed(asked, since=0) == 12
+    wider = replace(asked, tiles=replace(asked.tiles, max_pixels=1 << 21))
+    scan(wider)
+    assert [state for state, _ in states(wider)] == [one + 1, one]  # judged again, with the same result
+
+
+def test_only_the_last_states_are_remembered(tmp_path, tiles, monkeypatch):
+    monkeypatch.setattr(scanning, "REMEMBERED", 3)
+    store = write_xyz(tmp_path / "sat", tiles)
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    for n in range(5):
+        write_xyz(store, {(Z, X, Y): image(800 + n)})
+        settled_scan(asked)
+    assert [state for state, _ in states(asked)] == [5, 4, 3]
 
 
 def test_a_source_added_later_numbers_ids_by_name(tmp_path, tiles):

@@ -354,6 +354,62 @@ def test_a_receipt_says_that_a_corpus_is_described(flight):
     assert not is_described(store_path(flight), KEYS[:1], sha256_bytes(b"other tiles"))
 
 
+@pytest.fixture
+def asked_of(monkeypatch):
+    """Count the tiles that are looked up in a store."""
+    seen, missing = [], DescriptorStore.missing
+    monkeypatch.setattr(DescriptorStore, "missing", lambda s, shas: missing(s, seen.append(len(set(shas))) or shas))
+    return seen
+
+
+def test_only_columns_that_changed_since_the_last_receipt_are_looked_up(flight, asked_of):
+    run(flight)
+    assert sum(asked_of) == 40
+    asked_of.clear()
+    write_tile(flight.root, 43)
+    scan(flight)
+    assert run(flight).computed == 1
+    assert sum(asked_of) == 5  # the four of its column, and it
+
+
+def test_an_interrupted_run_leaves_no_receipt_to_skip_by(flight, asked_of):
+    run(flight)
+    write_tile(flight.root, 43)
+    scan(flight)
+    with pytest.raises(DescriptorError):
+        run(flight, lambda images: np.full((len(images), 6), np.nan, np.float32))
+    write_tile(flight.root, 44)
+    scan(flight)
+    asked_of.clear()
+    assert run(flight).computed == 2
+    assert sum(asked_of) == 10
+
+
+def test_rows_that_were_lost_are_looked_for_in_the_whole_corpus(flight, asked_of):
+    run(flight)
+    next((store_path(flight) / KEYS[0]).rglob("*.rows")).unlink()
+    write_tile(flight.root, 43)
+    scan(flight)
+    asked_of.clear()
+    assert run(flight).computed == 41
+    assert sum(asked_of) == 41
+
+
+def test_two_copies_of_a_cache_that_share_a_store_do_not_believe_each_others_receipts(flight, tmp_path):
+    """Both count their states alike, but of other corpora."""
+    shared = changed(flight, descriptors={"store": tmp_path / "shared"})
+    run(shared)
+    shutil.copytree(flight.root, flight.root / "copy", ignore=shutil.ignore_patterns("copy", "shared"))
+    twin = replace(shared, root=flight.root / "copy")
+    twin = changed(twin, tiles={"source": (replace(flight.tiles.source[0], path=twin.root / "tiles"),)})
+    scan(twin)
+    for cache, number in ((shared, 43), (twin, 44)):
+        write_tile(cache.root, number)
+        scan(cache)
+        assert run(cache).computed == 1
+        assert len(gathered(cache)) == 41
+
+
 def test_old_receipts_do_not_pile_up(flight):
     for n in range(80):
         write_receipt(store_path(flight), KEYS[0], sha256_bytes(b"corpus %d" % n))

@@ -229,6 +229,17 @@ def test_a_lost_shard_costs_its_rows_only(tmp_path, monkeypatch):
     assert not is_described(tmp_path, [KEY], "c" * 64)
 
 
+def test_a_store_without_any_shard_is_an_empty_one(tmp_path):
+    fill(tmp_path, *range(5))
+    write_receipt(tmp_path, KEY, "c" * 64)
+    shard_files(tmp_path)[0].unlink()
+    with opened(tmp_path) as kept:
+        assert kept.missing(shas(*range(5))) == shas(*range(5))
+        assert not is_described(tmp_path, [KEY], "c" * 64)
+        kept.append(shas(3), vectors(3))
+        np.testing.assert_array_equal(kept.gather(shas(3)), vectors(3))
+
+
 def test_a_shortened_last_shard_costs_its_rows_only(tmp_path):
     fill(tmp_path, *range(6))
     os.truncate(shard_files(tmp_path)[0], 64 + 3 * 88)
@@ -308,6 +319,21 @@ def test_compaction_drops_doubled_and_damaged_rows(tmp_path):
     assert shard_files(tmp_path)[0].stat().st_size < before
     with opened(tmp_path) as kept:
         np.testing.assert_array_equal(kept.gather(shas(*range(9))), vectors(*range(9)))
+
+
+def test_compaction_that_drops_damaged_rows_drops_the_receipts(tmp_path):
+    fill(tmp_path, 0, 1, 2)
+    path = shard_files(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[64 + 88 + 50] ^= 4
+    with opened(tmp_path) as kept:
+        write_receipt(tmp_path, KEY, "c" * 64)
+        assert kept.compact()
+        assert is_described(tmp_path, [KEY], "c" * 64)
+        shard_files(tmp_path)[0].write_bytes(data)
+        assert kept.compact()
+        assert kept.missing(shas(0, 1, 2)) == shas(1)
+    assert not is_described(tmp_path, [KEY], "c" * 64)
 
 
 def test_a_store_is_tidied_once_a_quarter_of_it_is_dead(tmp_path):

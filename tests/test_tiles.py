@@ -69,6 +69,16 @@ def test_the_digest_is_the_manifests_formula(tmp_path, tiles):
     assert scan(asked).coverage_sha256 == coverage_sha256(iter_tiles(asked))
 
 
+def test_tiles_of_one_column_may_end_differently(tmp_path, tiles):
+    store = write_xyz(tmp_path / "x", tiles)
+    for path in sorted(store.rglob("*.png"))[::2]:
+        path.rename(path.with_suffix(".PNG"))
+    asked = flight(tmp_path, store, bbox=bbox_of(tiles))
+    scan(asked)
+    with open_reader(asked) as reader:
+        assert {(t.z, t.x, t.y): reader.read(t) for t in iter_tiles(asked)} == tiles
+
+
 def test_ids_decode_to_the_tiles_in_ascending_order(tmp_path, tiles):
     stores = [TileSource(path=write_xyz(tmp_path / n, tiles), name=n) for n in ("b", "a")]
     asked = flight(tmp_path, *stores, bbox=bbox_of(tiles))

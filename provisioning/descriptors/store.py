@@ -233,11 +233,9 @@ class DescriptorStore:
     def _adopt(self) -> None:
         """Enter rows that are in the shards but not in the map: ours, another cache's, or a dead writer's."""
         self._layout = self._layout or shards.read_layout(self._dir)
-        if self._layout is None:
-            return
-        done, end = self._map.adopted, shards.row_count(self._dir, self._layout)
+        done, end = self._map.adopted, shards.row_count(self._dir, self._layout) if self._layout else 0
         self._forget_lost(done, end)
-        if done >= end:
+        if self._layout is None or done >= end:
             return
         shards.sync(self._dir, self._layout, done, end)
         step = self._layout.rows_per_block
@@ -249,10 +247,9 @@ class DescriptorStore:
 
     def _forget_lost(self, done: int, end: int) -> None:
         """Forget rows whose shard has gone or is too short for them."""
-        assert self._layout is not None
-        full, lost = self._layout.rows_per_shard, 0
+        full, lost = self._layout.rows_per_shard if self._layout else max(done, 1), 0
         for number in range(-(-done // full)):
-            have = shards.rows_in(self._dir, self._layout, number)
+            have = shards.rows_in(self._dir, self._layout, number) if self._layout else 0
             due = min(full, done - number * full)
             if have < due:
                 lost += self._map.forget_rows(number * full + have, number * full + due)

@@ -1,0 +1,35 @@
+"""A channel between threads: what waits is shared out, and nobody waits for ever."""
+
+import threading
+
+import pytest
+
+from provisioning.descriptors.crew import Channel
+
+
+@pytest.fixture
+def channel():
+    channel = Channel(100, threading.Event())
+    for n in range(10):
+        channel.put(n)
+    return channel
+
+
+def test_a_taker_gets_its_share_of_what_waits_and_never_more_than_it_asked_for(channel):
+    assert channel.take_share(8, of=4) == [0, 1, 2]
+    assert channel.take_share(1, of=4) == [3]
+    assert channel.take_share(8, of=1) == [4, 5, 6, 7, 8, 9]
+
+
+def test_the_last_items_go_one_by_one_to_as_many_takers(channel):
+    channel.close()
+    taken = iter(lambda: channel.take_share(8, of=4), [])
+    assert list(map(len, taken)) == [3, 2, 2, 1, 1, 1]
+    assert channel.take() is None
+
+
+def test_a_crew_that_stopped_takes_nothing(channel):
+    channel._stop.set()
+    assert channel.take_share(8, of=4) == []
+    assert channel.take() is None
+    assert not channel.put(11)
