@@ -16,7 +16,7 @@ from urllib.parse import quote
 from provisioning import descriptors, index, staleness, tiles
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_missing
+from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.errors import IndexingError
 from provisioning.hashing import plain
 from provisioning.history import History, differences, facts_of, read_history
@@ -154,8 +154,7 @@ def _short(value: object) -> str | None:
 
 
 def _missing(request: Request, aside: Flight) -> int:
-    store = descriptors.store_path(request.flight)
-    return sum(count_missing(store, key, tiles.distinct_digests(aside)) for key in request.descriptor_keys)
+    return count_lacking(aside, descriptors.store_path(request.flight), request.descriptor_keys)
 
 
 def _timed(task: TaskPlan, missing: int) -> float | None:

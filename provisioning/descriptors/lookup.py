@@ -1,19 +1,36 @@
-"""How many descriptors are missing, asked without opening the store: nothing is written, no lock is taken."""
+"""Which descriptors may be missing, and how many are, asked without opening the store: nothing is written or locked."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
+from provisioning.config import Flight
 from provisioning.descriptors.generations import existing
+from provisioning.descriptors.receipts import is_described
 from provisioning.hashing import Sha256
+from provisioning.tiles import distinct_digests, states
 
 LOOKUP = 4096
 BYTES_PER_COMPONENT = {"float32": 4, "float16": 2}
+
+
+def described_state(flight: Flight, store: Path, keys: Sequence[Sha256]) -> int:
+    """Return the last state of the corpus in which all its tiles had a descriptor under each of `keys`; 0 if none had.
+
+    Only what changed since then need be looked up: a store that loses rows loses its receipts, too.
+    """
+    return next((state for state, coverage in states(flight) if is_described(store, keys, coverage)), 0)
+
+
+def count_lacking(flight: Flight, store: Path, keys: Sequence[Sha256]) -> int:
+    """Return how many descriptors under `keys` the tiles of the last scan lack."""
+    since = described_state(flight, store, keys)
+    return sum(count_missing(store, key, distinct_digests(flight, since=since)) for key in keys)
 
 
 def count_missing(store: Path, key: Sha256, shas: Iterable[bytes]) -> int:

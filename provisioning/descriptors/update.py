@@ -15,7 +15,8 @@ from provisioning.backbone import model_file, resolved
 from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
-from provisioning.descriptors.receipts import is_described, write_receipt
+from provisioning.descriptors.lookup import described_state
+from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.remote import Job
 from provisioning.descriptors.results import Results
 from provisioning.descriptors.sight import Sight, Unit
@@ -25,7 +26,7 @@ from provisioning.errors import DescriptorError
 from provisioning.events import progress
 from provisioning.files import require_local_filesystem
 from provisioning.hashing import Sha256, sha256_bytes
-from provisioning.tiles import count_changed, iter_placed, last_corpus, not_scanned, open_reader, states, tile_of
+from provisioning.tiles import count_changed, iter_placed, last_corpus, not_scanned, open_reader, tile_of
 from provisioning.tiles.reading import Placed
 
 CHUNK = 4096
@@ -65,7 +66,7 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
         sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
-        since, total = described_state(flight, keys), corpus.count * len(keys)
+        since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
         passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
         units = missing_units(iter_placed(flight, since=since), results, passed)
@@ -78,15 +79,6 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     for key in keys:
         write_receipt(store_path(flight), key, corpus.coverage_sha256)
     return Described(results.computed, corpus.count, network.dimension)
-
-
-def described_state(flight: Flight, keys: Sequence[Sha256]) -> int:
-    """Return the last state of the corpus in which all its tiles had a descriptor under each of `keys`; 0 if none had.
-
-    Only what changed since then is looked up. A store that loses rows loses its receipts, too.
-    """
-    store = store_path(flight)
-    return next((state for state, coverage in states(flight) if is_described(store, keys, coverage)), 0)
 
 
 def _run(

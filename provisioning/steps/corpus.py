@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from provisioning import descriptors, events, index, tiles
 from provisioning.backbone import onnx_source, resolved
 from provisioning.config import Flight
-from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_missing
+from provisioning.descriptors.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.errors import EmptyCorpusError
 from provisioning.files import make_dirs, require_free_bytes
 from provisioning.request import Request
@@ -58,7 +58,7 @@ def _require_room(request: Request) -> None:
     if shape is None:
         return
     store = descriptors.store_path(flight)
-    missing = sum(count_missing(store, key, tiles.distinct_digests(flight)) for key in request.descriptor_keys)
+    missing = count_lacking(flight, store, request.descriptor_keys)
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")

@@ -92,10 +92,14 @@ def iter_tiles(flight: Flight) -> Iterator[Tile]:
         yield from map(tile_of, db.execute(f"{_PLACED} ORDER BY t.z, t.y DESC, t.x, s.name", (catalogue.TAKEN,)))
 
 
-def distinct_digests(flight: Flight) -> Iterator[bytes]:
-    """Yield the SHA-256 (32 bytes) of every different tile of the corpus, in constant memory."""
+def distinct_digests(flight: Flight, *, since: int = 0) -> Iterator[bytes]:
+    """Yield the SHA-256 (32 bytes) of every different tile that `iter_placed` yields."""
     with _catalogue(flight) as db:
-        rows = db.execute("SELECT DISTINCT sha256 FROM tile WHERE state = ?", (catalogue.TAKEN,))
+        rows = db.execute(
+            "SELECT DISTINCT t.sha256 FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
+            " WHERE c.changed > ? AND t.state = ?",
+            (since, catalogue.TAKEN),
+        )
         yield from (digest for (digest,) in rows)
 
 
