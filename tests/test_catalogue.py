@@ -31,6 +31,7 @@ from provisioning.tiles import (
     summing,
 )
 from provisioning.tiles.judging import Court
+from provisioning.tiles.writer import Writer
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 SETTLE_S = 0.06
@@ -116,6 +117,20 @@ def test_the_digest_is_found_while_the_scan_looks_on_and_again_if_more_changes(
     write_xyz(tmp_path / "sat", {(Z, X + column, Y + 1): image(900 + column) for column in columns})
     corpus = scan(asked)
     assert (corpus.changed, len(asked_for)) == (len(columns), hashed)
+    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
+
+
+def test_many_folders_that_moved_cost_one_digest_and_two_commits(tmp_path, tiles, monkeypatch):
+    monkeypatch.setattr(directories, "MANY_TILES", 1)
+    box = bbox_of(block(4, 4))
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=box)
+    settled_scan(asked)
+    hashed, commits, digest, flush = [], [], summing.coverage_digest, Writer.flush
+    monkeypatch.setattr(summing, "coverage_digest", lambda db: hashed.append(1) or digest(db))
+    monkeypatch.setattr(Writer, "flush", lambda writer: commits.append(1) or flush(writer))
+    write_xyz(tmp_path / "sat", {(Z, X + column, Y + 3): image(950 + column) for column in (0, 2, 3)})
+    corpus = scan(asked)
+    assert (corpus.added, len(hashed), len(commits)) == (3, 1, 2)
     assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
 
 

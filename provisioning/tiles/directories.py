@@ -50,7 +50,7 @@ class DirectoryUpdate(NamedTuple):
     mode: str
     now_ns: int
     foresee: Callable[[], None]
-    """Called when a change is in the catalogue while much is still to be looked at."""
+    """Called once, when changes are in the catalogue and what is still to be looked at has probably not changed."""
 
     def run(self) -> None:
         """Record every tile of `cover`; TileError if a directory cannot be read or two files are the same tile."""
@@ -80,13 +80,15 @@ class DirectoryUpdate(NamedTuple):
         is_large = self._is_large()
         whole = [is_large and (visit.digest or b"")[:1] == WHOLE for visit in visits]
         paths = [self._path(visit.folder) for visit, ahead in zip(visits, whole, strict=True) if ahead]
+        changed = foreseen = False
         with closing(fingerprint.ahead(paths)) as looks:
             for visit, ahead in zip(visits, whole, strict=True):
-                seen = next(looks, None) if ahead else None
-                changed = self._visit(visit, WHOLE + seen if seen else None)
-                if changed and is_large:
+                if changed and is_large and not foreseen and visit.stamp == visit.now:
                     self.writer.flush()
                     self.foresee()
+                    foreseen = True
+                seen = next(looks, None) if ahead else None
+                changed |= self._visit(visit, WHOLE + seen if seen else None)
 
     def _is_large(self) -> bool:
         (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
