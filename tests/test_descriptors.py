@@ -31,6 +31,7 @@ from provisioning.descriptors import (
     sample_images,
     store_path,
 )
+from provisioning.descriptors.memory import return_large_blocks
 from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.store import DescriptorStore
 from provisioning.engines import OnnxRuntime
@@ -483,6 +484,31 @@ def test_a_kill_loses_at_most_a_batch_per_worker(flight):
 
 def small(path):
     return fit(decode(path.read_bytes(), max_pixels=1 << 20), (16, 16), "resize")
+
+
+@pytest.mark.parametrize(("begin", "kept"), [("", "True"), ("assert return_large_blocks()", "False")])
+def test_large_blocks_go_back_to_the_system_when_they_are_freed(begin, kept):
+    """A block of 3 MiB after one of 16, from which malloc learns to keep both."""
+    program = f"""
+import ctypes
+from provisioning.descriptors.memory import return_large_blocks
+{begin}
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def pages(): return int(open("/proc/self/statm").read().split()[0])
+libc.free(libc.malloc(16 << 20))
+large, small = libc.malloc(3 << 20), libc.malloc(1 << 10)
+before = pages()
+libc.free(large)
+print(pages() == before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [kept]
+
+
+def test_where_malloc_is_not_glibcs_nothing_is_asked_of_it(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    assert not return_large_blocks()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])

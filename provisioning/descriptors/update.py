@@ -16,6 +16,7 @@ from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
 from provisioning.descriptors.lookup import described_state
+from provisioning.descriptors.memory import return_large_blocks
 from provisioning.descriptors.receipts import write_receipt
 from provisioning.descriptors.remote import Job
 from provisioning.descriptors.results import Results
@@ -51,6 +52,7 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     `engine` are verified bytes. Finished work stays, whatever happens. DescriptorError: tiles that gave no
     descriptor (all named), a constant descriptor, a damaged store. EngineError, FilesystemError pass through.
     """
+    return_large_blocks()
     backbone = flight.descriptor_backbone
     network = backend.load(engine, custom_ops=backbone.custom_ops)
     corpus = last_corpus(flight)
