@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from provisioning.batches import batches_of
 
 LOOKUP = 4096
 """Keys asked for in one statement; SQLite's own limit is 32 766."""
@@ -57,18 +58,15 @@ class KeyMap:
 
     def rows(self, shas: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return the row of each digest, -1 where it has none."""
-        found: dict[bytes, int] = {}
-        for chunk in _chunks(shas):
-            marks = ",".join("?" * len(chunk))
-            found.update(self._db.execute(f"SELECT sha, row FROM rows WHERE sha IN ({marks})", chunk))  # noqa: S608 - question marks only
+        found = self.found(shas)
         return np.fromiter((found.get(sha, -1) for sha in shas), np.int64, len(shas))
 
-    def known(self, shas: Sequence[bytes]) -> set[bytes]:
-        """Return those of `shas` that have a row."""
-        found: set[bytes] = set()
-        for chunk in _chunks(shas):
+    def found(self, shas: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the row of each of `shas` that has one."""
+        found: dict[bytes, int] = {}
+        for chunk in batches_of(shas, LOOKUP):
             marks = ",".join("?" * len(chunk))
-            found.update(sha for (sha,) in self._db.execute(f"SELECT sha FROM rows WHERE sha IN ({marks})", chunk))  # noqa: S608 - question marks only
+            found.update(self._db.execute(f"SELECT sha, row FROM rows WHERE sha IN ({marks})", chunk))  # noqa: S608 - question marks only
         return found
 
     def forget(self, shas: Iterable[bytes]) -> None:
@@ -86,9 +84,3 @@ class KeyMap:
     def items(self) -> Iterable[tuple[bytes, int]]:
         """Yield (digest, row) in row order."""
         return self._db.execute("SELECT sha, row FROM rows ORDER BY row")
-
-
-def _chunks(keys: Iterable[bytes]) -> Iterable[list[bytes]]:
-    keys = iter(keys)
-    while chunk := list(islice(keys, LOOKUP)):
-        yield chunk

@@ -6,14 +6,14 @@ Measured on four cores: fused threads reach 90 to 100 % of the bare network, one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from provisioning.backbone.image import Pixels
+from provisioning.batches import batches_of
 from provisioning.descriptors.crew import Channel, Countdown, Crew, Item
 from provisioning.descriptors.results import Results
 from provisioning.descriptors.sight import Sight, Unit
@@ -31,13 +31,6 @@ class _Filled(NamedTuple):
 class _Answered(NamedTuple):
     units: list[Unit]
     vectors: npt.NDArray[np.float32]
-
-
-def batches_of(units: Iterable[Unit], size: int) -> Iterator[Sequence[Unit]]:
-    """Yield the units in batches of `size`, the last one shorter."""
-    units = iter(units)
-    while batch := list(islice(units, size)):
-        yield batch
 
 
 def fused(units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
@@ -66,7 +59,7 @@ def staged(
 ) -> None:
     """GPU: `threads` decoders fill pooled batches, one thread feeds the engine, one writes."""
     with Crew() as crew:
-        work: Channel[Sequence[Unit]] = Channel(QUEUE + threads, crew.stop)
+        work: Channel[list[Unit]] = Channel(QUEUE + threads, crew.stop)
         filled: Channel[_Filled] = Channel(QUEUE, crew.stop)
         answered: Channel[_Answered] = Channel(QUEUE, crew.stop)
         pool: Channel[Pixels] = Channel(threads + QUEUE + 1, crew.stop)

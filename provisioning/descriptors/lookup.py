@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
+from provisioning.batches import batches_of
 from provisioning.config import Flight
 from provisioning.descriptors.generations import existing
 from provisioning.descriptors.receipts import is_described
@@ -36,7 +36,7 @@ def count_lacking(flight: Flight, store: Path, keys: Sequence[Sha256]) -> int:
 def count_missing(store: Path, key: Sha256, shas: Iterable[bytes]) -> int:
     """Return how many of `shas`, all different, have no descriptor under `key`; all of them where there is no store."""
     with closing(_key_map(existing(store / key))) as db:
-        return sum(len(chunk) - _known(db, chunk) for chunk in _chunks(shas))
+        return sum(len(chunk) - _known(db, chunk) for chunk in batches_of(shas, LOOKUP))
 
 
 def _key_map(directory: Path | None) -> sqlite3.Connection:
@@ -55,9 +55,3 @@ def _known(db: sqlite3.Connection, shas: list[bytes]) -> int:
     with suppress(sqlite3.Error):
         return int(db.execute(f"SELECT count(*) FROM rows WHERE sha IN ({marks})", shas).fetchone()[0])  # noqa: S608 - question marks only
     return 0
-
-
-def _chunks(shas: Iterable[bytes]) -> Iterable[list[bytes]]:
-    remaining = iter(shas)
-    while chunk := list(islice(remaining, LOOKUP)):
-        yield chunk

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
+from provisioning.batches import batches_of
 from provisioning.descriptors import generations, shards
 from provisioning.descriptors.guard import MAP, discard_map, lock_file, locked, told
 from provisioning.descriptors.keymap import KeyMap
@@ -97,7 +97,7 @@ class DescriptorStore:
         """Return those of `shas` that have no descriptor yet, each once, in order."""
         asked = list(dict.fromkeys(shas))
         with self._mutex, told("read the descriptor store", self._home):
-            there = self._map.known(asked) | self._unflushed
+            there = self._map.found(asked).keys() | self._unflushed
             return [sha for sha in asked if sha not in there]
 
     def append(self, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> None:
@@ -195,7 +195,7 @@ class DescriptorStore:
             return
         fresh = generations.begin(self._home)
         with closing(KeyMap(fresh / MAP)) as new_map:
-            for block in _blocks(self._map.items(), self._layout.rows_per_block):
+            for block in batches_of(self._map.items(), self._layout.rows_per_block):
                 rows = np.array([row for _, row in block], np.int64)
                 records = shards.read_rows(self._dir, self._layout, rows)
                 whole = shards.whole(records)
@@ -247,17 +247,23 @@ class DescriptorStore:
 
     def _forget_lost(self, done: int, end: int) -> None:
         """Forget rows whose shard has gone or is too short for them."""
-        full, lost = self._layout.rows_per_shard if self._layout else max(done, 1), 0
-        for number in range(-(-done // full)):
-            have = shards.rows_in(self._dir, self._layout, number) if self._layout else 0
-            due = min(full, done - number * full)
-            if have < due:
-                lost += self._map.forget_rows(number * full + have, number * full + due)
+        lost = sum(self._map.forget_rows(first, past) for first, past in self._gone(done))
         if done > end:
             self._map.adopt((), end)
         if lost:
             drop_receipts(self._home)
             warn("descriptor.failure", file=str(self._dir), reason=f"{lost} descriptors were lost with their shard")
+
+    def _gone(self, done: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows below `done` that no shard holds any more."""
+        if self._layout is None:
+            yield from [(0, done)] if done else []
+            return
+        full = self._layout.rows_per_shard
+        for first in range(0, done, full):
+            have, past = shards.rows_in(self._dir, self._layout, first // full), min(first + full, done)
+            if first + have < past:
+                yield first + have, past
 
 
 def _unit_again(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -265,9 +271,3 @@ def _unit_again(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     length = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
     unit = np.abs(length - 1) <= UNIT_TOLERANCE
     return np.where(unit, vectors / np.where(unit, length, 1), vectors).astype(np.float32)
-
-
-def _blocks(items: Iterable[tuple[bytes, int]], size: int) -> Iterator[list[tuple[bytes, int]]]:
-    items = iter(items)
-    while block := list(islice(items, size)):
-        yield block

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
 from provisioning.backbone import model_file, resolved
+from provisioning.batches import batches_of
 from provisioning.config import Flight
 from provisioning.descriptors import layouts
 from provisioning.descriptors.facts import headings, store_path
@@ -108,7 +108,7 @@ def _run(
             max_pixels=sight.max_pixels,
             batch=batch,
         )
-        tasks = layouts.batches_of(units, settings.task_tiles)
+        tasks = batches_of(units, settings.task_tiles)
         spread(tasks, network, sight, results, job=job, engine=engine, scheduler=settings.scheduler)
         return
     layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
@@ -135,20 +135,15 @@ class Passed:
 
 def missing_units(placed: Iterable[Placed], results: Results, passed: Passed) -> Iterator[Unit]:
     """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
-    for chunk in _chunks(placed):
+    for chunk in batches_of(placed, CHUNK):
         by_sha = {row[-1]: row for row in reversed(chunk)}
         passed.add(by_sha)
         absent = [set(store.missing(by_sha)) for store in results.stores]
         passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
-        wanted = [sha for sha in reversed(by_sha) if any(sha in lacks for lacks in absent)] if any(absent) else []
+        lacking = set().union(*absent)
+        wanted = [sha for sha in reversed(by_sha) if sha in lacking]
         units = (Unit(tile_of(by_sha[sha]), h) for sha in wanted for h, lacks in enumerate(absent) if sha in lacks)
         yield from results.expect(units)
-
-
-def _chunks(placed: Iterable[Placed]) -> Iterator[list[Placed]]:
-    placed = iter(placed)
-    while chunk := list(islice(placed, CHUNK)):
-        yield chunk
 
 
 def require_variety(store: DescriptorStore, sample: Sequence[bytes], model: str) -> None:

@@ -14,7 +14,7 @@ def describe_onnx(data: bytes, *, backend: str) -> EngineInfo:
 
 
 def read_onnx(data: bytes, *, backend: str) -> tuple[Any, EngineInfo]:
-    """Return the model itself, too."""
+    """Return the model and what `describe_onnx` says of it, parsed once; EngineError as there."""
     import onnx
 
     try:

@@ -16,7 +16,8 @@ from provisioning.tiles.catalogue import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.tiles.cover import Cover, Range
 
 TAKEN_ROW = Struct("<IIII32s")
-"""A tile of the corpus in its column: y, source, bytes, texture_centi, SHA-256."""
+TAKEN_FIELDS = [("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("sha256", "V32")]
+"""A tile of the corpus in its column, as it is packed, and the same as NumPy reads it."""
 
 
 class Row(NamedTuple):

@@ -61,11 +61,12 @@ def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
     """
     running: list[subprocess.Popen[bytes]] = []
     try:
+        width = NUMBER_BYTES + max((len(os.fsencode(path)) for path in paths), default=0)
         told, tells = os.pipe()
         with open(told, "rb") as news:
-            with open(tells, "wb") as voice, _dealt(paths) as folders:
+            with open(tells, "wb") as voice, _dealt(paths, width) as folders:
                 for _ in range(min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(paths))):
-                    running.append(_looking(folders, voice, _width(paths)))  # noqa: PERF401 - those begun are ended
+                    running.append(_looking(folders, voice, width))  # noqa: PERF401 - those begun are ended
             yield from _in_order(news, len(paths))
     except OSError:
         return
@@ -75,17 +76,12 @@ def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
             process.wait()
 
 
-def _width(paths: Sequence[str]) -> int:
-    return NUMBER_BYTES + max((len(os.fsencode(path)) for path in paths), default=0)
-
-
-def _dealt(paths: Sequence[str]) -> BinaryIO:
-    """Return a file of records, each a folder's number and path.
+def _dealt(paths: Sequence[str], width: int) -> BinaryIO:
+    """Return a file of records of `width` bytes, each a folder's number and path.
 
     Processes that inherit it share its position: each `read` of one record takes the next folder, so that none has
     nothing to do while another still has many.
     """
-    width = _width(paths)
     stream = open(os.memfd_create("folders", os.MFD_CLOEXEC), "r+b")  # noqa: SIM115 - the caller closes it
     records = (n.to_bytes(NUMBER_BYTES, "big") + os.fsencode(path) for n, path in enumerate(paths))
     stream.writelines(record.ljust(width, b"\0") for record in records)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from provisioning.batches import batches_of
 from provisioning.events import progress
 from provisioning.tiles.image import judge
 from provisioning.tiles.source import Stored
@@ -100,8 +101,7 @@ class Court:
 
     def judged(self, suspects: Iterable[Suspect]) -> Iterator[Found]:
         """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is one batch."""
-        rest = iter(suspects)
-        while batch := list(islice(rest, BATCH)):
+        for batch in batches_of(suspects, BATCH):
             self._heard += len(batch)
             progress("tiles", self._heard, 0, unit="tiles")
             if len(batch) <= SHARE or sum(map(_size, batch)) < SMALL_BYTES * len(batch):

@@ -14,6 +14,7 @@ from provisioning.config import Flight
 from provisioning.errors import TileError
 from provisioning.hashing import Sha256
 from provisioning.tiles import catalogue
+from provisioning.tiles.columns import TAKEN_FIELDS
 from provisioning.tiles.containers import open_container
 from provisioning.tiles.settings import choice_facts
 from provisioning.tiles.source import Container, kind_of, source_name
@@ -26,8 +27,6 @@ Placed = tuple[int, int, int, str, bytes]
 _PLACED = (
     "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t CROSS JOIN source s ON s.number = t.source WHERE t.state = ?"
 )
-_TAKEN = [("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("sha256", "V32")]
-"""`columns.TAKEN_ROW` as NumPy reads it."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +152,7 @@ def _table(flight: Flight, figure: str) -> tuple[NDArray[np.int64], NDArray[np.u
         names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
         places = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
         columns = db.execute("SELECT z, x, rows FROM taken ORDER BY z, x").fetchall()
-    rows = np.frombuffer(b"".join(packed for _, _, packed in columns), _TAKEN)
+    rows = np.frombuffer(b"".join(packed for _, _, packed in columns), TAKEN_FIELDS)
     counts = [len(packed) // rows.itemsize for _, _, packed in columns]
     z, x = (np.repeat(np.array([column[n] for column in columns], np.int64), counts) for n in range(2))
     source = np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[rows["source"]]
@@ -174,24 +173,22 @@ class _Suffixes:
         path = catalogue.catalogue_path(flight.build_dir)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._numbers: dict[str, int] = dict(self._db.execute("SELECT name, number FROM source"))
-        self._agreed: dict[tuple[int, int, str], str | None] = {}
+        self._agreed: dict[tuple[int, int, int | None], str | None] = {}
 
     def of(self, tile: Tile) -> str:
-        column = tile.z, tile.x, tile.source
+        column = tile.z, tile.x, self._numbers.get(tile.source)
         if column not in self._agreed:
             found = self._ask("SELECT DISTINCT suffix FROM tile WHERE (z, x, source) = (?, ?, ?)", column)
             self._agreed[column] = found[0] if len(found) == 1 else None
         suffix = self._agreed[column]
         if suffix is None:
-            where = tile.z, tile.x, tile.source, tile.y
-            suffix = next(iter(self._ask("SELECT suffix FROM tile WHERE (z, x, source, y) = (?, ?, ?, ?)", where)), "")
+            found = self._ask("SELECT suffix FROM tile WHERE (z, x, source, y) = (?, ?, ?, ?)", (*column, tile.y))
+            suffix = found[0] if found else ""
         return suffix
 
-    def _ask(self, select: str, where: tuple[int | str, ...]) -> list[str]:
-        z, x, source, *rest = where
+    def _ask(self, select: str, where: tuple[int | None, ...]) -> list[str]:
         with self._lock:
-            rows = self._db.execute(select, (z, x, self._numbers.get(str(source)), *rest)).fetchall()
-        return [suffix for (suffix,) in rows]
+            return [suffix for (suffix,) in self._db.execute(select, where)]
 
     def close(self) -> None:
         self._db.close()

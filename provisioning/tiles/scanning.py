@@ -143,8 +143,9 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, foresight: Fo
     with catalogue.transaction(db):
         corpus = replace(summed(db, area, _names(db), *foresight.conclude()), area_sha256=area_facts(flight))
         catalogue.put(db, "corpus", corpus.to_json())
-        db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (last_state(db), corpus.coverage_sha256))
-        db.execute("DELETE FROM corpus WHERE state <= ?", (last_state(db) - REMEMBERED,))
+        state = last_state(db)
+        db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (state, corpus.coverage_sha256))
+        db.execute("DELETE FROM corpus WHERE state <= ?", (state - REMEMBERED,))
         catalogue.put(db, "judge", judge_facts(flight))
         catalogue.put(db, "choice_facts", choice_facts(flight))
     return at_takeoff(db, flight, corpus)
