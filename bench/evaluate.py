@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 from bench.crops import make_crops  # noqa: E402
 from bench.results import machine, replace_section  # noqa: E402
 from provisioning.cli import main as flightcache  # noqa: E402
-from provisioning.cli.init import create_cache  # noqa: E402
-from provisioning.signing import generate_key  # noqa: E402
+from provisioning.cli.begin.init import create_cache  # noqa: E402
+from provisioning.flight.signing import generate_key  # noqa: E402
 from rules import build  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"

@@ -31,15 +31,15 @@ sys.path.insert(0, str(ROOT))
 from bench.index import read_and_write  # noqa: E402
 from bench.pipeline import BATCH, bare_network, engine_of, flight_of, write_tiles  # noqa: E402
 from bench.results import machine, ratio, replace_section  # noqa: E402
+from provisioning.base.hashing import Sha256, sha256_bytes  # noqa: E402
+from provisioning.catalogue import distinct_digests, last_corpus, scan  # noqa: E402
 from provisioning.config import Flight  # noqa: E402
 from provisioning.descriptors import store_path  # noqa: E402
-from provisioning.descriptors.receipts import write_receipt  # noqa: E402
-from provisioning.descriptors.store import DescriptorStore  # noqa: E402
-from provisioning.descriptors.update import describe  # noqa: E402
+from provisioning.descriptors.pipeline.update import describe  # noqa: E402
+from provisioning.descriptors.store.receipts import write_receipt  # noqa: E402
+from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import OnnxRuntime  # noqa: E402
-from provisioning.hashing import Sha256, sha256_bytes  # noqa: E402
 from provisioning.index.corpus import build_corpus_index, corpus_rows  # noqa: E402
-from provisioning.tiles import distinct_digests, last_corpus, scan  # noqa: E402
 
 KEY = sha256_bytes(b"incremental")
 DIMENSION, BLOCK = 512, 4096

@@ -89,8 +89,8 @@ def make_mbtiles(path: Path, count: int) -> None:
 
 def flight_of(scratch: Path, source: Path, count: int, scan: str):
     """Return the flight whose area is exactly the tiles."""
+    from provisioning.base.geo import tile_bounds_e7
     from provisioning.config import Area, BBox, Flight, Tiles, TileSource
-    from provisioning.geo import tile_bounds_e7
 
     rows = min(ROWS, count)
     north_west, south_east = tile_bounds_e7(Z, X0, Y0), tile_bounds_e7(Z, X0 + (count - 1) // rows, Y0 + rows - 1)
@@ -104,8 +104,8 @@ def flight_of(scratch: Path, source: Path, count: int, scan: str):
 
 def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
     """Scan once, in this process: what the child processes of this benchmark do."""
-    from provisioning.blas import begin_with_one_thread
-    from provisioning.tiles import scan
+    from provisioning.base.blas import begin_with_one_thread
+    from provisioning.catalogue import scan
 
     begin_with_one_thread()  # as flightcache and doit do
     flight = flight_of(scratch, source, count, mode)
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--mode", default="stat", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.archive:
-        from provisioning.tiles import write_pmtiles
+        from provisioning.catalogue import write_pmtiles
 
         write_pmtiles(flight_of(args.scratch, args.scan, args.tiles[0], args.mode), args.archive)
     elif args.scan:

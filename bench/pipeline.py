@@ -36,17 +36,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, replace_section  # noqa: E402
-from provisioning.backbone import onnx_source, prepare  # noqa: E402
+from provisioning.base.hashing import sha256_bytes  # noqa: E402
+from provisioning.catalogue import Tile, iter_tiles, open_reader, scan  # noqa: E402
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource  # noqa: E402
 from provisioning.config.schema import Descriptors  # noqa: E402
-from provisioning.descriptors import layouts, store_path  # noqa: E402
-from provisioning.descriptors.results import Results  # noqa: E402
-from provisioning.descriptors.sight import Sight, Unit  # noqa: E402
-from provisioning.descriptors.store import DescriptorStore  # noqa: E402
-from provisioning.descriptors.update import describe  # noqa: E402
+from provisioning.descriptors import store_path  # noqa: E402
+from provisioning.descriptors.pipeline import layouts  # noqa: E402
+from provisioning.descriptors.pipeline.results import Results  # noqa: E402
+from provisioning.descriptors.pipeline.sight import Sight, Unit  # noqa: E402
+from provisioning.descriptors.pipeline.update import describe  # noqa: E402
+from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
-from provisioning.hashing import sha256_bytes  # noqa: E402
-from provisioning.tiles import Tile, iter_tiles, open_reader, scan  # noqa: E402
+from provisioning.network.backbone import onnx_source, prepare  # noqa: E402
 
 ZOOM, COLUMN, ROW = 18, 130_000, 90_000
 AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)

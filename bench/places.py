@@ -3,7 +3,8 @@
     python bench/places.py --tiles ../shared/data/tiles/oam_banepa ../shared/data/tiles/oam_kampala --demo
 
 For each set of tiles, the built-in backbone and each of several index settings: recall@1 of every tile of the set seen
-otherwise, one row for each perturbation of `provisioning/gates/perturb.py` and, below, three for a camera whose heading
+otherwise, one row for each perturbation of `provisioning/quality/gates/perturb.py`
+and, below, three for a camera whose heading
 is off by 30, 45 or 90 degrees. Deterministic. Writes nothing unless --results names a file, whose section `places` is
 then replaced.
 """
@@ -24,21 +25,21 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from bench.results import replace_section  # noqa: E402
-from provisioning import geo  # noqa: E402
-from provisioning.angles import BBox  # noqa: E402
-from provisioning.backbone import onnx_source  # noqa: E402
-from provisioning.backbone.image import turn  # noqa: E402
+from provisioning.base import geo  # noqa: E402
+from provisioning.base.angles import BBox  # noqa: E402
+from provisioning.catalogue import decode, iter_tiles, open_reader, scan  # noqa: E402
+from provisioning.cli.begin.demo_imagery import write_demo_tiles  # noqa: E402
 from provisioning.config.schema import Area, Backbone, Flight, Gates, Index, Tiles, TileSource  # noqa: E402
-from provisioning.demo import write_demo_tiles  # noqa: E402
 from provisioning.engines import Network  # noqa: E402
 from provisioning.engines.fidelity import reference_network  # noqa: E402
-from provisioning.gates.perturb import PERTURBATIONS, turned  # noqa: E402
-from provisioning.gates.subject import Subject  # noqa: E402
 from provisioning.index import choose_kind  # noqa: E402
 from provisioning.index.build import build_index  # noqa: E402
 from provisioning.index.corpus import corpus_rows  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
-from provisioning.tiles import decode, iter_tiles, open_reader, scan  # noqa: E402
+from provisioning.network.backbone import onnx_source  # noqa: E402
+from provisioning.network.backbone.image import turn  # noqa: E402
+from provisioning.quality.gates.perturb import PERTURBATIONS, turned  # noqa: E402
+from provisioning.quality.gates.subject import Subject  # noqa: E402
 
 HEADINGS = {f"heading off by {angle} deg": turned(angle) for angle in (30, 45, 90)}
 SETTINGS = (("none", 1), ("center", 1), ("pca(64)", 1), ("pca-whiten(64)", 1), ("none", 4), ("none", 8))

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, replace_section  # noqa: E402
-from provisioning.bundle import (  # noqa: E402
+from provisioning.delivery import (  # noqa: E402
     install_bundle,
     pack,
     parse_destination,
@@ -27,8 +27,8 @@ from provisioning.bundle import (  # noqa: E402
     trusting,
     verifying,
 )
-from provisioning.signing import load_public_key  # noqa: E402
-from provisioning.verify import verify  # noqa: E402
+from provisioning.flight.signing import load_public_key  # noqa: E402
+from provisioning.flight.verify import verify  # noqa: E402
 from tests import building  # noqa: E402
 from tests.delivery import trust_anything_by  # noqa: E402
 

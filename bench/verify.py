@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, ratio, replace_section  # noqa: E402
-from provisioning.manifest import to_bytes, with_hash  # noqa: E402
+from provisioning.flight.manifest import to_bytes, with_hash  # noqa: E402
 from tests.caches import ENGINE, KEY, manifest_of, publish  # noqa: E402
 
 LARGE = {ENGINE: 0.15, "corpus.index": 0.30, "tiles.pmtiles": 0.30, "other/satellite.bin": 0.15}

@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 from bench.noop import make_mbtiles, make_tree  # noqa: E402
 from bench.results import machine, replace_section  # noqa: E402
 from bench.verify import peak_mib  # noqa: E402
-from provisioning.cli.init import create_cache  # noqa: E402
+from provisioning.catalogue import scan, write_pmtiles  # noqa: E402
+from provisioning.cli.begin.init import create_cache  # noqa: E402
 from provisioning.config.parse import read_flight  # noqa: E402
-from provisioning.signing import generate_key  # noqa: E402
-from provisioning.tiles import scan, write_pmtiles  # noqa: E402
+from provisioning.flight.signing import generate_key  # noqa: E402
 from tests import building, models, networks  # noqa: E402
 
 

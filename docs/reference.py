@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from provisioning import errors
+from provisioning.base import errors
 from provisioning.cli import COMMANDS, command_parser
 from provisioning.config.template import Section, default_of, keys, sections, toml
 

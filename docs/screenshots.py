@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from provisioning import demo
+from provisioning.cli.begin import demo_imagery as demo
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -110,7 +110,7 @@ def terminal(work: Path) -> Path:
 
 def _slow_cache(work: Path) -> Path:
     """Return a cache whose descriptors take some seconds: each tile at four headings, one thread."""
-    from provisioning.cli.init import create_cache
+    from provisioning.cli.begin.init import create_cache
 
     os.environ["XDG_CONFIG_HOME"] = str(work / "config")
     cache = work / "valley"

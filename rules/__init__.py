@@ -8,8 +8,8 @@ from pathlib import Path
 
 from doit.cmd_base import ModuleTaskLoader
 
-from provisioning.blas import begin_with_one_thread
-from provisioning.outcome import BuildReport
+from provisioning.base.blas import begin_with_one_thread
+from provisioning.base.outcome import BuildReport
 from rules.commands import Run
 from rules.tasks import Tasks, namespace
 

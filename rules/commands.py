@@ -23,15 +23,17 @@ from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
-from provisioning import console, history, publish, steps
+from provisioning import console
+from provisioning.base.errors import Error
+from provisioning.base.files import make_dirs, reported
+from provisioning.base.lock import build_lock
+from provisioning.base.outcome import BuildReport
+from provisioning.base.stopping import ended_hard
+from provisioning.build import history, steps
+from provisioning.build.request import read_request
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.errors import Error
-from provisioning.files import make_dirs, reported
-from provisioning.lock import build_lock
-from provisioning.outcome import BuildReport
-from provisioning.process import ended_hard
-from provisioning.request import read_request
+from provisioning.flight import publish
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from provisioning import console, contents
-from provisioning.errors import Error
-from provisioning.outcome import BuildReport
+from provisioning import console
+from provisioning.base.errors import Error
+from provisioning.base.outcome import BuildReport
+from provisioning.build import contents
 from rules.rule import Failed
 
 BUILDS = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")

@@ -8,10 +8,10 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from provisioning import store
-from provisioning.errors import Error
-from provisioning.files import reported
-from provisioning.store import Target
+from provisioning.base import artifacts
+from provisioning.base.artifacts import Target
+from provisioning.base.errors import Error
+from provisioning.base.files import reported
 
 Task = dict[str, Any]
 Reasons = Callable[[], tuple[object, ...]]
@@ -76,4 +76,4 @@ def _remove(targets: tuple[Target, ...], dryrun: bool) -> None:  # noqa: FBT001 
         if target.path.exists():
             print(f"removing {target.path}")
         if not dryrun:
-            store.remove(target)
+            artifacts.remove(target)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from provisioning.errors import StoppedError
+from provisioning.base.errors import StoppedError
 
 
 class Stopped(KeyboardInterrupt):

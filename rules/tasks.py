@@ -9,11 +9,11 @@ from pathlib import Path
 
 from doit.exceptions import InvalidDodoFile
 
-from provisioning import staleness as stale
-from provisioning import steps
-from provisioning.errors import Error
-from provisioning.request import Request, read_request
-from provisioning.verify import Reason
+from provisioning.base.errors import Error
+from provisioning.build import reasons as stale
+from provisioning.build import steps
+from provisioning.build.request import Request, read_request
+from provisioning.flight.verify import Reason
 from rules.rule import Task, rule
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from provisioning.cli.init import create_cache
-from provisioning.errors import Error
-from provisioning.outcome import BuildReport
-from provisioning.signing import generate_key
+from provisioning.base.errors import Error
+from provisioning.base.outcome import BuildReport
+from provisioning.cli.begin.init import create_cache
+from provisioning.flight.signing import generate_key
 from rules import run
 
 ZOOM = 14

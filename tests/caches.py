@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provisioning.manifest import (
+from provisioning.flight.manifest import (
     AreaPart,
     BBox,
     Build,
@@ -27,8 +27,8 @@ from provisioning.manifest import (
     to_bytes,
     with_hash,
 )
-from provisioning.signing import PublicKey
-from provisioning.verify import Expectations
+from provisioning.flight.signing import PublicKey
+from provisioning.flight.verify import Expectations
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))

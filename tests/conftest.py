@@ -50,7 +50,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the demo's 660 tiles; read them, do not change them."""
-    from provisioning import demo
+    from provisioning.cli.begin import demo_imagery as demo
 
     folder = tmp_path_factory.mktemp("imagery")
     demo.write_demo_tiles(folder)

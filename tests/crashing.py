@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import provisioning
-from provisioning import manifest, publish
-from provisioning.cli.init import create_cache
-from provisioning.errors import Error
-from provisioning.signing import generate_key, load_public_key
-from provisioning.verify import ANY, Expectations, verify
+from provisioning.base.errors import Error
+from provisioning.cli.begin.init import create_cache
+from provisioning.flight import manifest, publish
+from provisioning.flight.signing import generate_key, load_public_key
+from provisioning.flight.verify import ANY, Expectations, verify
 from tests import building, faults, networks
 
 VOLATILE = (

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning import manifest as m
+from provisioning.base.hashing import Sha256, sha256_bytes
 from provisioning.config import BBox, Signing
-from provisioning.hashing import Sha256, sha256_bytes
-from provisioning.publish import commit, stage
-from provisioning.signing import PublicKey, generate_key, sign
-from provisioning.verify import ANY, Expectations
+from provisioning.flight import manifest as m
+from provisioning.flight.publish import commit, stage
+from provisioning.flight.signing import PublicKey, generate_key, sign
+from provisioning.flight.verify import ANY, Expectations
 
 FILES = {
     "gist_x86_64_linux_ort1.32.0_fp32.engine": b"engine" * 3000,

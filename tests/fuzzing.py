@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from provisioning.errors import ManifestError
-from provisioning.manifest import manifest_hash, parse, to_bytes
+from provisioning.base.errors import ManifestError
+from provisioning.flight.manifest import manifest_hash, parse, to_bytes
 from tests.caches import manifest_of, sha
 
 CORPUS = Path(__file__).parent / "data" / "fuzz_manifest"

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provisioning import files, lock, manifest, publish, store
-from provisioning.errors import VerificationError
-from provisioning.hashing import Sha256, sha256_bytes, sha256_file
+from provisioning.base import artifacts, files, lock
+from provisioning.base.errors import VerificationError
+from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
+from provisioning.flight import manifest, publish
 from tests.faults import snapshot
 
 ENGINE, INDEX, CAMERA = "toy_x86_64_linux_1.0_fp32.engine", "corpus.index", "calibration/camera.json"
@@ -51,27 +52,27 @@ def signature_of(data: bytes) -> bytes:
     return bytes.fromhex(sha256_bytes(data)) * 2
 
 
-def targets(cache: Path, revision: int) -> dict[str, store.Target]:
+def targets(cache: Path, revision: int) -> dict[str, artifacts.Target]:
     """The two artefacts of `revision`; the engine stays the same in all of them."""
     shelf = cache / ".build" / "store"
     return {
-        ENGINE: store.Target(shelf, "engine", ENGINE, {"precision": "fp32"}),
-        INDEX: store.Target(shelf, "index", INDEX, {"revision": revision}),
+        ENGINE: artifacts.Target(shelf, "engine", ENGINE, {"precision": "fp32"}),
+        INDEX: artifacts.Target(shelf, "index", INDEX, {"revision": revision}),
     }
 
 
-def content(target: store.Target) -> bytes:
+def content(target: artifacts.Target) -> bytes:
     """What the artefact of `target` must be: several writes long."""
     return (target.key.encode() + b"\n") * 50
 
 
-def make(target: store.Target) -> None:
+def make(target: artifacts.Target) -> None:
     """Make one artefact in two writes unless it is there."""
-    if store.is_intact(target):
+    if artifacts.is_intact(target):
         return
     made.append(target.name)
     data = content(target)
-    with store.making(target) as path:
+    with artifacts.making(target) as path:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(fd, data[:1000])
@@ -97,7 +98,7 @@ def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
         ):
             return current
         data = manifest.to_bytes(a_manifest(publish.next_counter(cache), sources))
-        births = {name: born for name, target in wanted.items() if (born := store.birth(target))}
+        births = {name: born for name, target in wanted.items() if (born := artifacts.birth(target))}
         staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=sources, births=births)
         if wrong := faults_in(staged):
             raise VerificationError("the staged generation does not verify", facts={"wrong": wrong}, next_step="again")

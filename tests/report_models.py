@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from provisioning import demo, geo, report
-from provisioning.angles import BBox, Origin
-from provisioning.manifest import (
+from provisioning import report
+from provisioning.base import geo
+from provisioning.base.angles import BBox, Origin
+from provisioning.cli.begin import demo_imagery as demo
+from provisioning.flight.manifest import (
     AreaPart,
     Build,
     CalibrationEntry,

@@ -14,17 +14,17 @@ from geographiclib.geodesic import Geodesic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning import geo
-from provisioning.angles import BBox, Origin
+from provisioning.area.area import enclosing, measure_area
+from provisioning.area.corridor import Near, bands_near, chord_m, pieces_of, space
+from provisioning.area.cover import Band, Cover, merged, union
+from provisioning.area.ellipsoid import box_size_m, meridian_m, rows_km2
+from provisioning.area.shapes import Point, unrolled
+from provisioning.base import geo
+from provisioning.base.angles import BBox, Origin
+from provisioning.base.errors import AreaError
+from provisioning.catalogue import area_of, measure_coverage, scan
+from provisioning.catalogue.gaps import holes, missing
 from provisioning.config import Area, AreaPart, Flight, FlightIdentity
-from provisioning.errors import AreaError
-from provisioning.tiles import area_of, measure_coverage, scan
-from provisioning.tiles.area import enclosing, measure_area
-from provisioning.tiles.corridor import Near, bands_near, chord_m, pieces_of, space
-from provisioning.tiles.cover import Band, Cover, merged, union
-from provisioning.tiles.ellipsoid import box_size_m, meridian_m, rows_km2
-from provisioning.tiles.gaps import holes, missing
-from provisioning.tiles.shapes import Point, unrolled
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
 
@@ -405,10 +405,10 @@ def test_the_take_off_tile_is_required_wherever_it_is(tmp_path):
 
 
 def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_path):
-    from provisioning.errors import GateError
-    from provisioning.gates.corpus import corpus_figures
-    from provisioning.gates.judging import judge
-    from provisioning.gates.limits import corpus_limits
+    from provisioning.base.errors import GateError
+    from provisioning.quality.gates.corpus import corpus_figures
+    from provisioning.quality.gates.judging import judge
+    from provisioning.quality.gates.limits import corpus_limits
 
     tiles = block(3, 3)
     store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
@@ -431,7 +431,7 @@ def test_an_area_is_measured_once(tmp_path, monkeypatch):
         geojson=geojson(tmp_path, {"type": "Point", "coordinates": [8, 47]}), buffer_m=Decimal(800), zooms=(Z,),
         part=(AreaPart(bbox=bbox_of(block()), zooms=(Z,)),)))  # fmt: skip
     scan(asked)
-    monkeypatch.setattr("provisioning.tiles.scanning.measure_area", lambda _: pytest.fail("measured"))
-    monkeypatch.setattr("provisioning.tiles.coverage.measure_area", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr("provisioning.catalogue.scanning.scan.measure_area", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr("provisioning.catalogue.coverage.measure_area", lambda _: pytest.fail("measured"))
     scan(asked)
     assert area_of(asked).cover.expected(Z) > 9

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from provisioning import geo
-from provisioning.angles import BBox
+from provisioning.area.area import enclosing, measure_area
+from provisioning.area.mission import read_mission
+from provisioning.base import geo
+from provisioning.base.angles import BBox
+from provisioning.base.errors import AreaError, EmptyCorpusError
+from provisioning.catalogue import measure_coverage
 from provisioning.config import Area, Flight
-from provisioning.errors import AreaError, EmptyCorpusError
-from provisioning.tiles import measure_coverage
-from provisioning.tiles.area import enclosing, measure_area
-from provisioning.tiles.mission import read_mission
 from tests.test_area import drawn
 from tests.test_mission import WAYPOINTS, plan, simple, written
 from tests.tilesets import Z, bbox_of, block, flight
@@ -45,7 +45,7 @@ def test_an_area_file_that_is_not_there_is_named(tmp_path):
     [("shapes", "MOST_BYTES", 20, "larger than 20 bytes"), ("geojson", "MOST_POINTS", 2, "more than 2 points")],
 )
 def test_an_area_larger_than_any_is_refused_before_it_is_measured(tmp_path, monkeypatch, module, limit, least, reason):
-    monkeypatch.setattr(f"provisioning.tiles.{module}.{limit}", least)
+    monkeypatch.setattr(f"provisioning.area.{module}.{limit}", least)
     with pytest.raises(AreaError, match=reason):
         drawn(tmp_path, {"type": "LineString", "coordinates": [[8, 47], [8.1, 47], [8.2, 47]]})
 
@@ -80,7 +80,7 @@ def test_a_home_at_nought_degrees_is_a_home_that_was_never_set(tmp_path):
 
 
 def test_a_mission_of_too_many_points_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.tiles.mission.MOST_POINTS", 2)
+    monkeypatch.setattr("provisioning.area.mission.MOST_POINTS", 2)
     with pytest.raises(AreaError, match="more than 2 points"):
         read_mission(written(tmp_path, json.dumps(plan(simple(16, 47.4, 8.6), simple(16, 47.5, 8.6)))))
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.errors import VerificationError
-from provisioning.manifest import CalibrationEntry, FileEntry, Manifest, to_bytes, with_hash
-from provisioning.signing import PublicKey
-from provisioning.verify import Code, CounterFloor, Expectations, Reason, verify, walk
-from provisioning.verify.opening import open_file, refuse_special
-from provisioning.verify.reasons import Refusal
+from provisioning.base.errors import VerificationError
+from provisioning.flight.manifest import CalibrationEntry, FileEntry, Manifest, to_bytes, with_hash
+from provisioning.flight.signing import PublicKey
+from provisioning.flight.verify import Code, CounterFloor, Expectations, Reason, verify, walk
+from provisioning.flight.verify.opening import open_file, refuse_special
+from provisioning.flight.verify.reasons import Refusal
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
 MANIFEST, SIDECAR, SIGNATURE = "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig"
@@ -691,8 +691,8 @@ def test_file_in_place_of_a_directory(cache: Cache) -> None:
 
 MOUNTED = """
 import sys
-from provisioning.verify import ANY, Expectations, verify
-from provisioning.signing import PublicKey
+from provisioning.flight.verify import ANY, Expectations, verify
+from provisioning.flight.signing import PublicKey
 key = PublicKey(bytes.fromhex(sys.argv[2]))
 for reason in verify(sys.argv[1], Expectations((key,), ANY, ANY, ANY, ANY)).reasons:
     print(reason.code, reason.file)
@@ -745,7 +745,7 @@ def test_fifo_put_in_place_of_a_file_between_the_look_and_the_opening(
     regular = os.stat(cache.generation / "corpus.index")
     (cache.generation / "corpus.index").unlink()
     os.mkfifo(cache.generation / "corpus.index")
-    monkeypatch.setattr("provisioning.verify.opening.os.stat", lambda *_, **__: regular)
+    monkeypatch.setattr("provisioning.flight.verify.opening.os.stat", lambda *_, **__: regular)
     root = os.open(cache.generation, os.O_RDONLY)
     try:
         before = len(os.listdir("/proc/self/fd"))
@@ -768,7 +768,7 @@ def test_file_that_cannot_be_read(cache: Cache) -> None:
         return real_open(path, flags, *args, **kwargs)  # type: ignore[arg-type]
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.opening.os.open", failing)
+    patch.setattr("provisioning.flight.verify.opening.os.open", failing)
     _UNDO.append(patch.undo)
 
 
@@ -792,7 +792,7 @@ def test_medium_that_fails_while_a_file_is_hashed(cache: Cache) -> None:
         return real_preadv(fd, buffers, offset)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.digests.os.preadv", failing)
+    patch.setattr("provisioning.flight.verify.digests.os.preadv", failing)
     _UNDO.append(patch.undo)
 
 
@@ -802,7 +802,7 @@ def test_medium_that_fails_while_a_directory_is_listed(cache: Cache) -> None:
         raise OSError(5, "Input/output error")
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.walking.os.scandir", failing)
+    patch.setattr("provisioning.flight.verify.walking.os.scandir", failing)
     _UNDO.append(patch.undo)
 
 
@@ -816,7 +816,7 @@ def test_medium_that_fails_while_the_signature_is_read(cache: Cache) -> None:
         return real_pread(fd, size, at)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.opening.os.pread", failing)
+    patch.setattr("provisioning.flight.verify.opening.os.pread", failing)
     _UNDO.append(patch.undo)
 
 
@@ -825,7 +825,7 @@ def test_signature_that_is_cut_while_it_is_read(cache: Cache) -> None:
     real_pread = os.pread
     patch = pytest.MonkeyPatch()
     patch.setattr(
-        "provisioning.verify.opening.os.pread", lambda fd, n, at: real_pread(fd, n, at)[: 63 if n == 65 else n]
+        "provisioning.flight.verify.opening.os.pread", lambda fd, n, at: real_pread(fd, n, at)[: 63 if n == 65 else n]
     )
     _UNDO.append(patch.undo)
 
@@ -872,7 +872,7 @@ def test_a_hundred_thousand_orphans_are_not_all_told(cache: Cache) -> None:
             pass
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.walking.os.scandir", Listing)
+    patch.setattr("provisioning.flight.verify.walking.os.scandir", Listing)
     _UNDO.append(patch.undo)
 
 
@@ -929,7 +929,7 @@ def test_manifest_of_a_lone_generation_that_is_a_link(cache: Cache, target: str)
 
 def test_current_switched_during_verification_changes_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """`current` is resolved once; a switch after that must not mix two generations."""
-    import provisioning.verify.steps as steps
+    import provisioning.flight.verify.steps as steps
 
     second = cache.root / "generations/000008"
     real = steps.read_signed
@@ -983,7 +983,7 @@ def test_file_grown_to_a_tib_after_verification_is_not_read_into_memory(cache: C
 
 
 def test_bytes_rewritten_while_they_are_hashed_are_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    import provisioning.verify.steps as steps
+    import provisioning.flight.verify.steps as steps
 
     real = steps.sha256_all
 
@@ -1034,14 +1034,14 @@ def test_a_file_that_is_missing_hides_nothing_wrong_with_those_after_it(cache: C
 @refused((Code.INTERNAL, ""))
 def test_an_unforeseen_error_is_a_refusal(cache: Cache) -> None:
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.steps.walk_handle", lambda *_: 1 / 0)
+    patch.setattr("provisioning.flight.verify.steps.walk_handle", lambda *_: 1 / 0)
     _UNDO.append(patch.undo)
 
 
 @refused(*[(Code.INTERNAL, path) for path in FILES])
 def test_a_file_that_no_thread_hashed_is_a_refusal(cache: Cache) -> None:
     patch = pytest.MonkeyPatch()
-    patch.setattr("provisioning.verify.steps.sha256_all", lambda _: {})
+    patch.setattr("provisioning.flight.verify.steps.sha256_all", lambda _: {})
     _UNDO.append(patch.undo)
 
 
@@ -1049,7 +1049,7 @@ def test_a_hashing_thread_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: py
     """Above the size from which files are dealt to threads; one of them runs out of memory in the middle of a file."""
     import threading
 
-    from provisioning.verify import digests
+    from provisioning.flight.verify import digests
 
     real = digests._sha256
 
@@ -1093,7 +1093,7 @@ def test_no_way_out_of_a_verification_leaves_a_descriptor_open(cache: Cache, mon
     (cache.root.parent / "floor").unlink()  # refused after every file was opened
     kept = verify(cache.root, cache.expect)
     assert open_now() == before
-    monkeypatch.setattr("provisioning.verify.steps.sha256_all", lambda _: 1 / 0)
+    monkeypatch.setattr("provisioning.flight.verify.steps.sha256_all", lambda _: 1 / 0)
     assert verify(cache.root, cache.expect).reasons == (
         Reason(Code.INTERNAL, "", "ZeroDivisionError: division by zero"),
     )

@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from provisioning.backbone import fit, onnx_source, prepare, prepared_facts, resolved
-from provisioning.backbone.image import turn
+from provisioning.base.errors import BackboneError
+from provisioning.base.hashing import digest_of, sha256_file
+from provisioning.base.lock import build_lock
 from provisioning.config import Backbone
-from provisioning.errors import BackboneError
-from provisioning.hashing import digest_of, sha256_file
-from provisioning.lock import build_lock
+from provisioning.network.backbone import fit, onnx_source, prepare, prepared_facts, resolved
+from provisioning.network.backbone.image import turn
 from tests import models
 from tests.models import DIMENSION, FLOAT16, KERNEL, MIX, SIDE, UINT8
 
@@ -391,8 +391,8 @@ def test_fresh_memo_needs_no_onnx(tmp_path):
     models.with_external_data(models.linear(), tmp_path / "big.onnx")
     onnx.save(models.linear(), str(tmp_path / "m.onnx"))
     script = (
-        "import sys, pathlib; from provisioning.backbone import onnx_source; from provisioning.config import Backbone\n"
-        "from provisioning.lock import build_lock\n"
+        "import sys, pathlib; from provisioning.network.backbone import onnx_source; from provisioning.config import Backbone\n"
+        "from provisioning.base.lock import build_lock\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "with build_lock(root):\n"
         "    for name in ('big.onnx', 'm.onnx', 'builtin:gist-color'):\n"

@@ -3,8 +3,8 @@
 import onnx
 import pytest
 
-from provisioning.errors import BackboneError, DescriptorError
-from provisioning.publish import current_generation
+from provisioning.base.errors import BackboneError, DescriptorError
+from provisioning.flight.publish import current_generation
 from tests import building, faults, models
 
 

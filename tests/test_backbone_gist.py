@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from provisioning.backbone import fit, onnx_source, prepare
-from provisioning.backbone.builtin import onnx_bytes
-from provisioning.backbone.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
+from provisioning.base.hashing import sha256_bytes
+from provisioning.catalogue import decode
 from provisioning.config import Backbone
-from provisioning.hashing import sha256_bytes
-from provisioning.tiles import decode
+from provisioning.network.backbone import fit, onnx_source, prepare
+from provisioning.network.backbone.builtin import onnx_bytes
+from provisioning.network.backbone.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from provisioning.backbone import onnx_source, prepared_facts
-from provisioning.backbone.source import OnnxSource
-from provisioning.backbone.wrap import _serialised
+from provisioning.base.errors import BackboneError
+from provisioning.base.hashing import sha256_bytes
 from provisioning.config import Backbone
-from provisioning.errors import BackboneError
-from provisioning.hashing import sha256_bytes
+from provisioning.network.backbone import onnx_source, prepared_facts
+from provisioning.network.backbone.source import OnnxSource
+from provisioning.network.backbone.wrap import _serialised
 from tests import models
 from tests.models import DIMENSION, FLOAT, SIDE
 from tests.test_backbone import by_hand, images, nchw, prepared, refusal, run, unit
@@ -155,7 +155,7 @@ def test_a_model_that_may_not_be_read_is_named(tmp_path):
 
 
 def test_external_data_that_went_away_costs_a_look_and_names_the_file(tmp_path):
-    from provisioning.lock import build_lock
+    from provisioning.base.lock import build_lock
 
     path = models.with_external_data(models.linear(), tmp_path / "model.onnx")
     backbone, memo = Backbone(name="m", onnx=str(path)), tmp_path / ".build" / "memo.json"

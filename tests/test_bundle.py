@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.bundle import (
+from provisioning.base.errors import DeliveryError, Error, VerificationError
+from provisioning.delivery import (
     archive_bytes,
     check_bundle,
     compression,
@@ -25,9 +26,8 @@ from provisioning.bundle import (
     trusting,
     verifying,
 )
-from provisioning.bundle.archive import END, Member, header, parse_header
-from provisioning.errors import DeliveryError, Error, VerificationError
-from provisioning.verify import verify
+from provisioning.delivery.archive import END, Member, header, parse_header
+from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 
 

@@ -9,17 +9,17 @@ import shutil
 
 import pytest
 
-from provisioning.bundle import check_bundle, pack, read_documents_of, sync_over, trusting
-from provisioning.bundle.archive import Member, header, parse_header
-from provisioning.bundle.compression import compressing
-from provisioning.bundle.pack import _copy
-from provisioning.bundle.stream import receive_documents
-from provisioning.bundle.sync import copy_bundle
-from provisioning.bundle.target import installed
-from provisioning.errors import DeliveryError, VerificationError
-from provisioning.publish import current_generation
-from provisioning.signing import sign
-from provisioning.verify import verify
+from provisioning.base.errors import DeliveryError, VerificationError
+from provisioning.delivery import check_bundle, pack, read_documents_of, sync_over, trusting
+from provisioning.delivery.archive import Member, header, parse_header
+from provisioning.delivery.compression import compressing
+from provisioning.delivery.pack import _copy
+from provisioning.delivery.stream import receive_documents
+from provisioning.delivery.sync import copy_bundle
+from provisioning.delivery.target import installed
+from provisioning.flight.publish import current_generation
+from provisioning.flight.signing import sign
+from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, trust_anything_by
 
 
@@ -104,7 +104,7 @@ def test_a_medium_that_gives_back_other_bytes_is_not_to_be_used(made, tmp_path, 
         output.write_bytes(data)
         return bundle
 
-    monkeypatch.setattr("provisioning.bundle.sync.pack", spoiled)
+    monkeypatch.setattr("provisioning.delivery.sync.pack", spoiled)
     with verify(cache, expect) as verdict, pytest.raises(DeliveryError, match="other bytes than were written"):
         copy_bundle(verdict, read_documents_of(cache, verdict), tmp_path / "a.tar", trust=trusting(expect, tmp_path))
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning import tiles
-from provisioning.angles import BBox
+from provisioning import catalogue
+from provisioning.base.angles import BBox
+from provisioning.base.lock import build_lock
 from provisioning.config import Backbone, Flight, Tiles, TileSource
 from provisioning.config.schema import Area
-from provisioning.descriptors.sampling import calibration_digest, chosen_tiles
-from provisioning.engines.int8 import to_int8
-from provisioning.lock import build_lock
+from provisioning.descriptors.pipeline.sampling import calibration_digest, chosen_tiles
+from provisioning.network.typing.int8 import to_int8
 from tests import networks
 
 ZOOM = 16
@@ -36,7 +36,7 @@ def cache(tmp_path):
     def scanned():
         os.makedirs(flight.build_dir, exist_ok=True)
         with build_lock(tmp_path):
-            tiles.scan(flight)
+            catalogue.scan(flight)
             calibration_digest(flight, 8)
         return flight
 
@@ -45,7 +45,7 @@ def cache(tmp_path):
 
 def test_sample_is_the_smallest_digests(cache):
     flight = cache()
-    everything = sorted(tile.sha256 for tile in tiles.iter_tiles(flight))
+    everything = sorted(tile.sha256 for tile in catalogue.iter_tiles(flight))
     assert [tile.sha256 for tile in chosen_tiles(flight, 8)] == everything[:8]
 
 
@@ -56,7 +56,7 @@ def test_sample_of_a_small_corpus_is_all_of_it(cache):
 def test_same_picture_in_many_places_is_taken_once(cache, tmp_path):
     flight = cache()
     first = chosen_tiles(flight, 1)[0]
-    with tiles.open_reader(flight) as reader:
+    with catalogue.open_reader(flight) as reader:
         data = reader.read(first)
     for y in (32758, 32759):
         (tmp_path / f"tiles/{ZOOM}/32768/{y}.png").write_bytes(data)
@@ -81,7 +81,7 @@ def test_tile_inside_the_sample_changes_the_digest(cache, tmp_path):
 
 
 def _sha_of(path, seed):
-    from provisioning.hashing import sha256_file
+    from provisioning.base.hashing import sha256_file
 
     tile_bytes(path, seed)
     return sha256_file(path)
@@ -90,7 +90,9 @@ def _sha_of(path, seed):
 def test_remembered_sample_is_not_chosen_again(cache, monkeypatch):
     flight = cache()
     digest = calibration_digest(flight, 8)
-    monkeypatch.setattr("provisioning.descriptors.sampling.iter_tiles", lambda _flight: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "provisioning.descriptors.pipeline.sampling.iter_tiles", lambda _flight: pytest.fail("read again")
+    )
     assert calibration_digest(flight, 8) == digest
 
 

@@ -13,25 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.config import TileSource
-from provisioning.errors import EmptyCorpusError, FilesystemError
-from provisioning.manifest import coverage_sha256
-from provisioning.tiles import (
-    catalogue,
+from provisioning.base.errors import EmptyCorpusError, FilesystemError
+from provisioning.catalogue import (
     corpus_table,
     count_changed,
-    directories,
-    fingerprint,
     iter_placed,
     iter_tiles,
     last_corpus,
     scan,
-    scanning,
     states,
     summing,
 )
-from provisioning.tiles.judging import Court
-from provisioning.tiles.writer import Writer
+from provisioning.catalogue import database as catalogue
+from provisioning.catalogue.scanning import directories
+from provisioning.catalogue.scanning import scan as scan_module
+from provisioning.catalogue.scanning.inspecting import Court
+from provisioning.catalogue.scanning.writer import Writer
+from provisioning.config import TileSource
+from provisioning.flight.manifest import coverage_sha256
+from provisioning.sources import fingerprint
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 SETTLE_S = 0.06
@@ -72,7 +72,7 @@ def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monk
     asked = flight(tmp_path, write(tmp_path / "sat.container", tiles), bbox=bbox_of(tiles))
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.tiles.containers.open_container", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr("provisioning.catalogue.scanning.containers.open_container", lambda _: pytest.fail("opened"))
     assert scan(asked).count == 12
     assert read == []
 
@@ -81,7 +81,7 @@ def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monke
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), scan="full")
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.tiles.judging.judge", lambda *_, **__: pytest.fail("judged"))
+    monkeypatch.setattr("provisioning.catalogue.scanning.inspecting.judge", lambda *_, **__: pytest.fail("judged"))
     assert settled_scan(asked).changed == 0
     assert sorted(read) == sorted(tiles)
 
@@ -334,7 +334,7 @@ def test_a_state_of_the_corpus_tells_what_changed_after_it(tmp_path, tiles):
 
 
 def test_only_the_last_states_are_remembered(tmp_path, tiles, monkeypatch):
-    monkeypatch.setattr(scanning, "REMEMBERED", 3)
+    monkeypatch.setattr(scan_module, "REMEMBERED", 3)
     store = write_xyz(tmp_path / "sat", tiles)
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
     for n in range(5):
@@ -437,7 +437,8 @@ SCANNER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from provisioning.tiles import scan, writer
+from provisioning.catalogue import scan
+from provisioning.catalogue.scanning import writer
 from tests.tilesets import flight, bbox_of, block
 writer.COMMIT_TILES = 20
 print("go", flush=True)
@@ -477,9 +478,9 @@ def test_a_no_op_imports_neither_numpy_nor_pillow(tmp_path, tiles):
 import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from provisioning.angles import BBox
+from provisioning.base.angles import BBox
 from provisioning.config import Area, Flight, Tiles, TileSource
-from provisioning.tiles import scan
+from provisioning.catalogue import scan
 flight = Flight(root=Path({str(tmp_path / "cache")!r}), area=Area(bbox=BBox(*{tuple(bbox_of(tiles))!r}), zooms=({Z},)),
                 tiles=Tiles(source=(TileSource(path=Path({str(store)!r}), name="sat"),)))
 assert scan(flight).count == 12

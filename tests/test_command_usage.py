@@ -13,20 +13,22 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from provisioning.cli import doctor, init, main
-from provisioning.cli import status as status_command
-from provisioning.cli import tiles as tiles_command
-from provisioning.cli import verify as verify_command
-from provisioning.cli._variants import locators, parse_variant
-from provisioning.cli.locate import headings_for
+from provisioning.base.errors import ConfigError, EngineError, Error, SigningError
+from provisioning.build.status import read_status
+from provisioning.cli import main
+from provisioning.cli.begin import init
+from provisioning.cli.check import doctor
+from provisioning.cli.check import verify as verify_command
+from provisioning.cli.look import status as status_command
+from provisioning.cli.look import tiles as tiles_command
+from provisioning.cli.measure.locate import headings_for
+from provisioning.cli.measure.variants import locators, parse_variant
 from provisioning.config import Engine, Signing
 from provisioning.config.parse import parse, read_flight
 from provisioning.config.template import toml
-from provisioning.errors import ConfigError, EngineError, Error, SigningError
-from provisioning.locate.imagery import imagery_of
-from provisioning.signing import generate_key, sign
-from provisioning.signing.passwords import read_password_fd
-from provisioning.status import read_status
+from provisioning.flight.signing import generate_key, sign
+from provisioning.flight.signing.passwords import read_password_fd
+from provisioning.quality.locate.imagery import imagery_of
 from tests import building
 from tests.caches import HOST, KEY, Cache, manifest_of, publish
 
@@ -134,7 +136,7 @@ def test_nothing_is_said_of_what_was_left_out_when_nothing_was(cache, pem, capsy
 
 
 def test_the_key_to_trust_may_stand_in_the_environment(built, monkeypatch, capsys):
-    from provisioning.cli._delivery import KEY_VARIABLE, trusted_keys
+    from provisioning.cli.deliver.common import KEY_VARIABLE, trusted_keys
 
     monkeypatch.setenv(KEY_VARIABLE, str(built.parent / "key.pub.pem"))
     (key,) = trusted_keys(None)
@@ -149,7 +151,7 @@ def test_the_key_to_trust_may_stand_in_the_environment(built, monkeypatch, capsy
 
 def answers(monkeypatch, *words: bytes) -> None:
     told = iter(words)
-    monkeypatch.setattr("provisioning.cli.keygen.ask_password", lambda _prompt: next(told))
+    monkeypatch.setattr("provisioning.cli.begin.keygen.ask_password", lambda _prompt: next(told))
 
 
 def test_keygen_encrypts_with_what_a_person_types_twice(tmp_path, monkeypatch):
@@ -298,17 +300,17 @@ def test_doctor_passes_on_why_a_runtime_cannot_be_asked(monkeypatch):
 
 
 def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
-    from provisioning import tiles
+    from provisioning import catalogue
 
     zoom = read_flight(built).area.zooms[0]
-    before = tiles.last_corpus(read_flight(built))
+    before = catalogue.last_corpus(read_flight(built))
     with locators(built, [parse_variant(f"zooms={zoom}")]) as found:
         assert [request.tiles.count for _, _, request in found] == [before.count]
-    assert tiles.last_corpus(read_flight(built)) == before
+    assert catalogue.last_corpus(read_flight(built)) == before
 
 
 def test_a_variant_needs_the_engine_that_doit_makes(built, monkeypatch):
-    monkeypatch.setattr("provisioning.cli._variants.is_intact", lambda _target: False)
+    monkeypatch.setattr("provisioning.cli.measure.variants.is_intact", lambda _target: False)
     with locators(built, [parse_variant("rotations=1")]) as found, pytest.raises(Error, match="no engine") as caught:
         list(found)
     assert "doit" in caught.value.next_step

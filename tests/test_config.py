@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.angles import BBox, Origin
+from provisioning.base.angles import BBox, Origin
+from provisioning.base.errors import ConfigError
 from provisioning.config.parse import parse, read_flight
 from provisioning.config.template import render
-from provisioning.errors import ConfigError
 
 VALID = """
 [flight]

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from provisioning import console, events
+from provisioning import console
+from provisioning.base import events
+from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import duration, progress_line
 from provisioning.console.human import CLEAR_LINE, HumanListener, may_colour
-from provisioning.outcome import BuildReport
 
 REPORT = BuildReport(outcome="SUCCESS", engines_built=1, manifest_hash="ab" * 32, elapsed_s=1.5)
 

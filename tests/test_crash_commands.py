@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning import publish
+from provisioning.flight import publish
 from tests import crashing, faults
 
 

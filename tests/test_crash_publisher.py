@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioning import publish, store
-from provisioning.errors import Error
+from provisioning.base import artifacts
+from provisioning.base.errors import Error
+from provisioning.flight import publish
 from tests import faults, generations
 from tests.generations import build, faults_in, new_cache
 
@@ -47,7 +48,7 @@ class Scene(NamedTuple):
         assert current is not None or self.revision == 1, fault
         assert current is None or faults_in(current) == [], fault
         shelf = generations.targets(cache, self.revision)
-        finished = {name for name, target in shelf.items() if store.is_intact(target)}
+        finished = {name for name, target in shelf.items() if artifacts.is_intact(target)}
         generations.made.clear()
         build(cache, self.revision, keep=self.keep)
         assert not finished & set(generations.made), f"{fault}: finished work was done again"

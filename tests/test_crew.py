@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from provisioning.descriptors.crew import Channel
+from provisioning.descriptors.pipeline.crew import Channel
 
 
 @pytest.fixture

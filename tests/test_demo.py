@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from provisioning import demo, geo
+from provisioning.base import geo
 from provisioning.cli import main
-from provisioning.cli.demo import make_demo
+from provisioning.cli.begin import demo_imagery as demo
+from provisioning.cli.begin.demo import make_demo
 from provisioning.config.parse import read_flight
 
 PATCH_SHA256 = "1bdb4b211c0b752db32bf208ad61d6375bb84ca613b4e64311d325ebf009ac4e"

@@ -18,26 +18,19 @@ import onnx
 import pytest
 from PIL import Image
 
-from provisioning.backbone import onnx_source, prepare
-from provisioning.backbone.image import fit, turn
+from provisioning.base.errors import DescriptorError, EngineError
+from provisioning.base.hashing import digest_of, sha256_bytes
+from provisioning.catalogue import decode, iter_tiles, last_corpus, scan
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Index, Tiles, TileSource
 from provisioning.config.schema import Descriptors
-from provisioning.descriptors import (
-    describe,
-    descriptor_facts,
-    headings,
-    is_described,
-    layouts,
-    sample_images,
-    store_path,
-)
-from provisioning.descriptors.memory import return_large_blocks
-from provisioning.descriptors.receipts import write_receipt
-from provisioning.descriptors.store import DescriptorStore
+from provisioning.descriptors import describe, descriptor_facts, headings, is_described, sample_images, store_path
+from provisioning.descriptors.pipeline import layouts
+from provisioning.descriptors.pipeline.memory import return_large_blocks
+from provisioning.descriptors.store.receipts import write_receipt
+from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import OnnxRuntime
-from provisioning.errors import DescriptorError, EngineError
-from provisioning.hashing import digest_of, sha256_bytes
-from provisioning.tiles import decode, iter_tiles, last_corpus, scan
+from provisioning.network.backbone import onnx_source, prepare
+from provisioning.network.backbone.image import fit, turn
 from tests import networks
 
 ZOOM, COLUMN, ROW = 14, 8580, 5736
@@ -492,7 +485,7 @@ def test_large_blocks_go_back_to_the_system_when_they_are_freed(begin, kept):
     """A block of 3 MiB after one of 16, from which malloc learns to keep both."""
     program = f"""
 import ctypes
-from provisioning.descriptors.memory import return_large_blocks
+from provisioning.descriptors.pipeline.memory import return_large_blocks
 {begin}
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from provisioning.errors import Error
+from provisioning.base.errors import Error
 from tests import faults
 from tests.test_descriptors_store import fill, opened, shas, vectors
 

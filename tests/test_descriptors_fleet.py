@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from provisioning.descriptors import describe, fleet, is_described, store_path
-from provisioning.descriptors.results import Results
+from provisioning.base.errors import DescriptorError
+from provisioning.catalogue import last_corpus, scan
+from provisioning.descriptors import describe, is_described, store_path
+from provisioning.descriptors.dask import cluster as fleet
+from provisioning.descriptors.pipeline.results import Results
 from provisioning.engines import OnnxRuntime
-from provisioning.errors import DescriptorError
-from provisioning.tiles import last_corpus, scan
 from tests import networks
 from tests.test_descriptors import KEYS, changed, flight, gathered, paths, write_tile
 
@@ -117,7 +118,7 @@ def test_a_worker_on_another_host_gets_no_task(flight, network, cluster, caplog)
 
 def test_a_worker_that_computes_something_else_gets_no_task(flight, network, cluster, caplog):
     def see_badly():
-        import provisioning.descriptors.sight as sight
+        import provisioning.descriptors.pipeline.sight as sight
 
         real = sight.fit
         sight.fit = lambda *a: real(*a) // 2

@@ -10,16 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from provisioning.descriptors import fleet, guard, remote
-from provisioning.descriptors.fleet import spread
-from provisioning.descriptors.lookup import count_missing
-from provisioning.descriptors.remote import Golden, Held, Job, hold, let_go, refusal, require_golden
-from provisioning.descriptors.results import Results
-from provisioning.descriptors.sight import Fault, Sight, Unit
+from provisioning.base.errors import DescriptorError, FilesystemError, TileError
+from provisioning.base.hashing import sha256_bytes
+from provisioning.catalogue import Tile
+from provisioning.descriptors.dask import cluster as fleet
+from provisioning.descriptors.dask import remote
+from provisioning.descriptors.dask.cluster import spread
+from provisioning.descriptors.dask.remote import Golden, Held, Job, hold, let_go, refusal, require_golden
+from provisioning.descriptors.pipeline.results import Results
+from provisioning.descriptors.pipeline.sight import Fault, Sight, Unit
+from provisioning.descriptors.store import guard
+from provisioning.descriptors.store.lookup import count_missing
 from provisioning.engines import HostTuple, OnnxRuntime
-from provisioning.errors import DescriptorError, FilesystemError, TileError
-from provisioning.hashing import sha256_bytes
-from provisioning.tiles import Tile
 from tests.test_descriptors import FakeNetwork
 from tests.tilesets import image
 

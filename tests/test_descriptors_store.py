@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.descriptors import is_described, lookup, shards, store
-from provisioning.descriptors.receipts import write_receipt
-from provisioning.descriptors.store import DescriptorStore
-from provisioning.errors import DescriptorError, FilesystemError
+from provisioning.base.errors import DescriptorError, FilesystemError
+from provisioning.descriptors import is_described
+from provisioning.descriptors.store import lookup, shards, store
+from provisioning.descriptors.store.receipts import write_receipt
+from provisioning.descriptors.store.store import DescriptorStore
 from tests.properties import examples
 
 KEY, DIMENSION = "k" * 64, 12

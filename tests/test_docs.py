@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from provisioning import errors
+from provisioning.base import errors
 from provisioning.cli import command_parser
 
 if sys.version_info >= (3, 11):

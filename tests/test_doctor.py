@@ -13,8 +13,8 @@ import pytest
 from provisioning.cli import main
 from provisioning.config import Engine
 from provisioning.engines import select
-from provisioning.manifest import GateEntry, Host, Manifest, with_hash
-from provisioning.verify import NEXT_STEP, Code
+from provisioning.flight.manifest import GateEntry, Host, Manifest, with_hash
+from provisioning.flight.verify import NEXT_STEP, Code
 from tests.caches import Cache, manifest_of, publish
 
 PEM = str(Path(__file__).parent / "vectors" / "public.pem")
@@ -128,7 +128,7 @@ def test_full_disk_is_a_warning(
 ) -> None:
     real = os.statvfs(cache.root)
     full = os.statvfs_result([*real[:4], 0, *real[5:]])
-    monkeypatch.setattr("provisioning.cli.doctor.os.statvfs", lambda _: full)
+    monkeypatch.setattr("provisioning.cli.check.doctor.os.statvfs", lambda _: full)
     code, found = examined(cache, capsys, "--public-key", PEM)
     assert code == 0
     assert found["disk"]["state"] == "warn"

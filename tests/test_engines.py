@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from provisioning import backbone as backbones
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import digest_of
 from provisioning.config import Backbone, Engine
 from provisioning.engines import (
     EngineName,
@@ -25,14 +26,13 @@ from provisioning.engines import (
     engine_facts,
     engine_name,
     engine_spec,
-    make_typed,
     parse_engine_name,
 )
 from provisioning.engines.compile import compile_engine
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity, perturbed, reference_network
 from provisioning.engines.selection import backend_of
-from provisioning.errors import EngineError
-from provisioning.hashing import digest_of
+from provisioning.network import backbone as backbones
+from provisioning.network.typing.typed import make_typed
 from tests import networks
 
 HERE = OnnxRuntime().probe()

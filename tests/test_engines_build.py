@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from provisioning.cli.host import describe
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import sha256_bytes, sha256_file
+from provisioning.cli.look.host import describe
 from provisioning.config.parse import read_flight
-from provisioning.errors import EngineError
-from provisioning.hashing import sha256_bytes, sha256_file
-from provisioning.publish import current_generation
+from provisioning.flight.publish import current_generation
 from tests.building import build, edit, new_cache, tile_image
 
 

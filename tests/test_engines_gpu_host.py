@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.publish import current_generation
+from provisioning.flight.publish import current_generation
 from tests.building import edit, new_cache
 from tests.processes import gone
 

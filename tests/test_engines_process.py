@@ -11,12 +11,12 @@ import time
 
 import pytest
 
+from provisioning.base.errors import EngineError
 from provisioning.config import Backbone, Engine
 from provisioning.console.human import HumanListener
 from provisioning.engines import HostTuple, OnnxRuntime, engine_spec
 from provisioning.engines.compile import Compiled, compile_engine, compiled_path, read_compiled
-from provisioning.engines.layers import layers_note
-from provisioning.errors import EngineError
+from provisioning.engines.tensorrt.layers import layers_note
 from tests import networks
 from tests.processes import gone
 

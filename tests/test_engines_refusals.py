@@ -11,25 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import sha256_bytes
 from provisioning.config import Backbone, Engine
-from provisioning.engines import (
-    HostTuple,
-    OnnxRuntime,
-    TensorRT,
-    cuda,
-    engine_spec,
-    ort,
-    select,
-    trt_run,
-    worker,
-)
-from provisioning.engines.graph import tile_size
+from provisioning.engines import HostTuple, OnnxRuntime, TensorRT, engine_spec, select, worker
 from provisioning.engines.host import Machine, _cpu_flags, _dpkg_version
-from provisioning.engines.onnx_network import OnnxNetwork
-from provisioning.engines.there import GREETING, There, compile_there, local_backend, serve
-from provisioning.engines.trt_build import build_plan
-from provisioning.errors import EngineError
-from provisioning.hashing import sha256_bytes
+from provisioning.engines.ort import ort
+from provisioning.engines.ort.onnx_network import OnnxNetwork
+from provisioning.engines.remote import GREETING, There, compile_there, local_backend, serve
+from provisioning.engines.tensorrt import cuda, trt_run
+from provisioning.engines.tensorrt.trt_build import build_plan
+from provisioning.network.typing.graph import tile_size
 from tests import networks
 from tests.test_engines_tensorrt import PLAN, VERSIONS, Vendor
 from tests.test_host import FAKE_DRIVER, ORIN, fake_driver
@@ -236,7 +228,7 @@ def test_a_processor_that_tells_no_features_has_none(tmp_path, text):
 
 @pytest.fixture(params=VERSIONS[:1])
 def vendor(request, monkeypatch):
-    monkeypatch.setattr("provisioning.engines.layers.query_gpu", lambda: ORIN)
+    monkeypatch.setattr("provisioning.engines.tensorrt.layers.query_gpu", lambda: ORIN)
     return Vendor(request.param, monkeypatch)
 
 

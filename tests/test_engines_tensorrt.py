@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import provisioning.engines
+from provisioning.base.errors import EngineError
 from provisioning.config import Backbone, Engine
-from provisioning.engines import HostTuple, Machine, Profile, TensorRT, engine_spec, trt, trt_run
-from provisioning.engines.cuda import Gpu
+from provisioning.engines import HostTuple, Machine, Profile, TensorRT, engine_spec
 from provisioning.engines.fidelity import batch_invariance
-from provisioning.engines.layers import layer_summary
-from provisioning.engines.trt_build import build_plan
-from provisioning.errors import EngineError
+from provisioning.engines.tensorrt import trt, trt_run
+from provisioning.engines.tensorrt.cuda import Gpu
+from provisioning.engines.tensorrt.layers import layer_summary
+from provisioning.engines.tensorrt.trt_build import build_plan
 from tests import networks
 from tests.surfaces import VERSIONS, Fake, Kind, TensorRTModule
 
@@ -109,7 +110,7 @@ class Vendor:
 
 @pytest.fixture(params=VERSIONS)
 def vendor(request, monkeypatch):
-    monkeypatch.setattr("provisioning.engines.layers.query_gpu", lambda: ORIN)
+    monkeypatch.setattr("provisioning.engines.tensorrt.layers.query_gpu", lambda: ORIN)
     return Vendor(request.param, monkeypatch)
 
 
@@ -271,7 +272,7 @@ def used():
     """Return every (class, member) of TensorRT that our source names."""
     found = set()
     for module in SOURCES:
-        tree = ast.parse((Path(provisioning.engines.__file__).parent / f"{module}.py").read_text())
+        tree = ast.parse((Path(provisioning.engines.__file__).parent / "tensorrt" / f"{module}.py").read_text())
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute):
                 continue

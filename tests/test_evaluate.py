@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.crops import make_crops
-from provisioning.angles import Origin
+from provisioning.base.angles import Origin
+from provisioning.base.errors import Error, PhotoError
+from provisioning.base.geo import tile_centre
 from provisioning.cli import main
-from provisioning.cli._variants import parse_variant
-from provisioning.cli.init import create_cache
-from provisioning.errors import Error, PhotoError
-from provisioning.evaluate import Answer, chance, read_queries, score, wilson
-from provisioning.evaluate.run import box_around
-from provisioning.geo import tile_centre
-from provisioning.locate import distance_m
-from provisioning.signing import generate_key
+from provisioning.cli.begin.init import create_cache
+from provisioning.cli.measure.variants import parse_variant
+from provisioning.flight.signing import generate_key
+from provisioning.quality.evaluate import Answer, chance, read_queries, score, wilson
+from provisioning.quality.evaluate.run import box_around
+from provisioning.quality.locate import distance_m
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 

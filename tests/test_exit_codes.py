@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import errors
+from provisioning.base import errors
 from provisioning.cli import main
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import files
-from provisioning.errors import FilesystemError
+from provisioning.base import files
+from provisioning.base.errors import FilesystemError
 
 MOUNTS = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.cli import fleet as fleet_command
+from provisioning.base.errors import ConfigError, EngineError
 from provisioning.cli import main
+from provisioning.cli.deliver import fleet as fleet_command
 from provisioning.config.parse import read_flight
-from provisioning.engines.there import GREETING, serve
-from provisioning.errors import ConfigError, EngineError
-from provisioning.fleet import Vehicle, derive, read_fleet
-from provisioning.signing import load_public_key
-from provisioning.verify import verify
+from provisioning.delivery.fleet import Vehicle, derive, read_fleet
+from provisioning.engines.remote import GREETING, serve
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.verify import verify
 from tests import building
 from tests.delivery import trust_anything_by
 

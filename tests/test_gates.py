@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning import geo
-from provisioning.angles import BBox
-from provisioning.backbone import onnx_source
+from provisioning.base import geo
+from provisioning.base.angles import BBox
+from provisioning.base.errors import GateError
+from provisioning.base.hashing import Sha256, digest_of
+from provisioning.catalogue import Corpus, ZoomCount, decode, iter_tiles, open_reader, scan
 from provisioning.config.schema import (
     Area,
     Backbone,
@@ -26,22 +28,20 @@ from provisioning.config.schema import (
     Waiver,
 )
 from provisioning.engines.fidelity import reference_network
-from provisioning.errors import GateError
-from provisioning.gates import Figure, Limit, entries, gate_facts, judge, read
-from provisioning.gates.corpus import corpus_figures
-from provisioning.gates.degenerate import FLAT_LEVELS
-from provisioning.gates.limits import corpus_limits, network_limits
-from provisioning.gates.measure import measure
-from provisioning.gates.perturb import PERTURBATIONS, view
-from provisioning.gates.subject import Subject
-from provisioning.hashing import Sha256, digest_of
 from provisioning.index import choose_kind
 from provisioning.index.build import build_index
 from provisioning.index.corpus import corpus_rows
 from provisioning.index.ids import rows_of
 from provisioning.index.read import load_index
-from provisioning.tiles import Corpus, ZoomCount, decode, iter_tiles, open_reader, scan
-from provisioning.tiles.image import judge as judge_image
+from provisioning.network.backbone import onnx_source
+from provisioning.quality.gates import Figure, Limit, entries, gate_facts, judge, read
+from provisioning.quality.gates.corpus import corpus_figures
+from provisioning.quality.gates.degenerate import FLAT_LEVELS
+from provisioning.quality.gates.limits import corpus_limits, network_limits
+from provisioning.quality.gates.measure import measure
+from provisioning.quality.gates.perturb import PERTURBATIONS, view
+from provisioning.quality.gates.subject import Subject
+from provisioning.sources.image import judge as judge_image
 
 TODAY = dt.date(2026, 6, 1)
 SIDE, ZOOM, X, Y = 64, 12, 2000, 1400

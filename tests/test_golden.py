@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.cli import COMMANDS, main
+from provisioning.engines.host import instruction_class
 from tests import building
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -67,7 +68,7 @@ MASKS = (
     (r"(?m)^(  (?:tensorrt|tensorrt_rtx|GPU) +).*", r"\1<as here>"),
     (r"(?<=\"runtime\": \")[^\"]*", "<version>"),
     (r" object at 0x[0-9a-f]+", ""),
-    (r"\b(amx|avx512\w*|avx2|sse\w*|neon\w*)\b", "<isa>"),
+    (rf"(?<![\w-]){re.escape(instruction_class())}(?![\w-])", "<isa>"),
     (r"\d+ (seconds?|minutes?) ago", "just now"),
 )
 NUMBERS = (r"(?<=[:\[ ])-?\d+(\.\d+)*(e-?\d+)?(?=[,}\]])", "N")

@@ -13,13 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from provisioning import staleness
+from provisioning.base.errors import ManifestCoverageError
+from provisioning.build import reasons
+from provisioning.build.plan import make_plan
 from provisioning.engines import HostTuple, OnnxRuntime
-from provisioning.errors import ManifestCoverageError
-from provisioning.plan import make_plan
-from provisioning.publish import current_generation
-from provisioning.signing import generate_key
-from provisioning.verify import verify
+from provisioning.flight.publish import current_generation
+from provisioning.flight.signing import generate_key
+from provisioning.flight.verify import verify
 from tests.building import NORTH, WEST, ZOOM, Built, build, edit, new_cache, put_tile
 
 EVERYTHING = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")
@@ -272,7 +272,7 @@ def test_a_flight_id_alone_re_signs_and_computes_nothing(site: Path) -> None:
 
 def test_what_is_published_is_verified_once_where_nothing_changed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verified = []
-    monkeypatch.setattr(staleness, "verify", lambda *args, **kwargs: verified.append(args) or verify(*args, **kwargs))
+    monkeypatch.setattr(reasons, "verify", lambda *args, **kwargs: verified.append(args) or verify(*args, **kwargs))
     assert built(site).outcome == "IDEMPOTENT_NO_OP"
     assert len(verified) == 1
 

@@ -8,13 +8,13 @@ import subprocess
 
 import pytest
 
+from provisioning.base.errors import EngineError
 from provisioning.cli import main
-from provisioning.cli.host import describe
+from provisioning.cli.look.host import describe
 from provisioning.config import Engine
 from provisioning.engines import HostTuple, Machine, TensorRT, select
-from provisioning.engines.cuda import Gpu, query_gpu
 from provisioning.engines.host import driver_version, gpu_platform, instruction_class, jetpack, l4t_release
-from provisioning.errors import EngineError
+from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 R36 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
 R39 = "# R39 (release), REVISION: 2.0, GCID: 44123456, BOARD: generic, EABI: aarch64\n"
@@ -186,7 +186,7 @@ def test_driver_that_falls_over_is_no_gpu(fake_driver, accident):
 
 
 def test_driver_that_does_not_answer_is_no_gpu(fake_driver, monkeypatch):
-    monkeypatch.setattr("provisioning.engines.cuda.ANSWER_S", 0.5)
+    monkeypatch.setattr("provisioning.engines.tensorrt.cuda.ANSWER_S", 0.5)
     assert query_gpu(fake_driver(INIT="(sleep(60), 0)", COUNT=1)) is None
 
 

@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 import pytest
 
-from provisioning import geo
+from provisioning.base import geo
+from provisioning.base.errors import IndexingError
 from provisioning.config.schema import Index
-from provisioning.errors import IndexingError
 from provisioning.index import choose_kind
 from provisioning.index.build import build_index
 from provisioning.index.choice import HRQ_COMPONENTS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 from provisioning.index import kmeans
 from provisioning.index.eigen import DIRECT, OVERSAMPLE, jacobi, principal
 from provisioning.index.exact import exponents, mean_and_covariance, normalised, product

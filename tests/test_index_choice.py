@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
+from provisioning.base.errors import IndexingError
 from provisioning.config.schema import Index
-from provisioning.errors import IndexingError
 from provisioning.index import REFERENCE, choose_kind, speed_matters
 from provisioning.index.choice import EXACT_UP_TO_BYTES, Speed, code_bytes, lists_for
 from provisioning.index.host import on_grid

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.angles import BBox
+from provisioning.base.angles import BBox
+from provisioning.base.hashing import Sha256, digest_of
+from provisioning.catalogue import Corpus
 from provisioning.config.schema import Flight, Index
-from provisioning.hashing import Sha256, digest_of
 from provisioning.index import REFERENCE, choose, index_facts, settle
 from provisioning.index import host as host_module
 from provisioning.index.facts import made_by
 from provisioning.index.host import measure_speed, recorded_speed
 from provisioning.index.training import index_dir, keep_codebook, training_for
-from provisioning.tiles import Corpus
 
 KEYS = ("d1",)
 
@@ -38,7 +38,7 @@ def key(flight, corpus, dimension=512, keys=KEYS):
 
 def test_index_and_gates_are_imported_without_numpy_or_faiss():
     script = (
-        "import sys, provisioning.index, provisioning.gates;"
+        "import sys, provisioning.index, provisioning.quality.gates;"
         "assert not {'numpy', 'faiss', 'PIL', 'onnxruntime'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from provisioning.base.errors import EmptyCorpusError, IndexingError
 from provisioning.config.schema import Index
-from provisioning.errors import EmptyCorpusError, IndexingError
 from provisioning.index import choose_kind, eigen, host
 from provisioning.index.codec import check_rows
 from provisioning.index.corpus import build_corpus_index
@@ -106,7 +106,7 @@ def test_a_map_of_nothing_has_no_cell_and_one_over_the_seam_has_them_all():
 
 
 def test_a_request_before_the_scan_has_no_tiles(tmp_path):
-    from provisioning.request import Request
+    from provisioning.build.request import Request
 
     request = Request(**{field.name: None for field in dataclasses.fields(Request)})
     with pytest.raises(EmptyCorpusError, match="not been scanned"):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.base.errors import ConfigError, EmptyCorpusError, TileError
 from provisioning.cli import main
-from provisioning.cli.init import DODO, create_cache
+from provisioning.cli.begin.init import DODO, create_cache
 from provisioning.config.parse import read_flight
-from provisioning.errors import ConfigError, EmptyCorpusError, TileError
 from tests.building import NORTH, WEST, ZOOM, build, put_tile, put_tiles
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import lock
-from provisioning.bundle import install_bundle, pack, read_documents_of, trusting, verifying
+from provisioning.base import lock
+from provisioning.base.errors import BuildLockHeldError, DeliveryError, Error, FilesystemError, VerificationError
 from provisioning.cli import main
-from provisioning.errors import BuildLockHeldError, DeliveryError, Error, FilesystemError, VerificationError
-from provisioning.signing import public_key_path
-from provisioning.verify import ANY, CounterFloor, verify
+from provisioning.delivery import install_bundle, pack, read_documents_of, trusting, verifying
+from provisioning.flight.signing import public_key_path
+from provisioning.flight.verify import ANY, CounterFloor, verify
 from tests import faults
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 from tests.power_cut import Model, Op, recorded

@@ -81,7 +81,7 @@ def slow_compiler(cache: Path, tmp_path: Path) -> dict[str, str]:
     (hook / "sitecustomize.py").write_text(
         "import sys, time\n"
         "if any('engines.worker' in word for word in sys.orig_argv):\n"
-        "    from provisioning.engines import ort\n"
+        "    from provisioning.engines.ort import ort\n"
         "    ort.OnnxRuntime.build = lambda *args: time.sleep(600)\n"
     )
     files = list((cache / ".build" / "store").glob("*/*.engine"))
@@ -232,7 +232,7 @@ def test_a_tile_that_changes_between_scan_and_use_is_named(cache, tmp_path):
 
 def _build_while(cache: Path, how: str) -> crashing.Outcome:
     """Build, with the new tile gone or replaced as soon as the scan is over."""
-    from provisioning import steps
+    from provisioning.build import steps
 
     tile = cache.parent / "tiles" / "14" / "8581" / "5737.jpg"
     real = steps.describe

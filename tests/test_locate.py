@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from provisioning.angles import Origin
+from provisioning.base.angles import Origin
+from provisioning.base.errors import EngineError, PhotoError, VerificationError
+from provisioning.base.geo import tile_bounds_e7, tile_centre
 from provisioning.cli import main
-from provisioning.errors import EngineError, PhotoError, VerificationError
-from provisioning.geo import tile_bounds_e7, tile_centre
-from provisioning.locate import (
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.verify import verify
+from provisioning.quality.locate import (
     Locator,
     Row,
     contact_sheet,
@@ -27,9 +29,7 @@ from provisioning.locate import (
     to_geojson,
     turned_north_up,
 )
-from provisioning.locate.photo import gps_heading_deg, gps_position, xmp_yaw_deg
-from provisioning.signing import load_public_key
-from provisioning.verify import verify
+from provisioning.quality.locate.photo import gps_heading_deg, gps_position, xmp_yaw_deg
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 from tests.delivery import trust_anything_by

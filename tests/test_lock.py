@@ -17,16 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import lock
-from provisioning.errors import BuildLockHeldError, FilesystemError
-from provisioning.lock import FILE, build_lock
+from provisioning.base import lock
+from provisioning.base.errors import BuildLockHeldError, FilesystemError
+from provisioning.base.lock import FILE, build_lock
 
 ROOT = Path(__file__).parents[1]
 
 
 def python(code: str, cache: Path, **options) -> subprocess.Popen[str]:
     """Run `code` in another process with `cache` defined."""
-    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.lock import build_lock, descriptors\n"
+    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.lock import build_lock, descriptors\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True, **options
     )
@@ -223,7 +223,7 @@ def test_taking_the_lock_is_an_event(tmp_path, caplog):
 
 WORK = """
 import os, random, sys, time
-from provisioning.errors import BuildLockHeldError
+from provisioning.base.errors import BuildLockHeldError
 random.seed(os.getpid())
 end = time.monotonic() + float(sys.argv[1])
 rounds = 0
@@ -249,7 +249,7 @@ print(rounds, flush=True)
 
 def overlaps(cache: Path, *, processes: int, seconds: float) -> Counter[str]:
     """Let many processes take the lock again and again while some are killed; count rounds, kills and overlaps."""
-    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.lock import build_lock\n"
+    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.lock import build_lock\n"
     children = [
         subprocess.Popen([sys.executable, "-c", head + WORK, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.errors import ManifestError
-from provisioning.manifest import (
+from provisioning.base.errors import ManifestError
+from provisioning.flight.manifest import (
     BBox,
     FileEntry,
     GateEntry,
@@ -27,8 +27,8 @@ from provisioning.manifest import (
     to_bytes,
     with_hash,
 )
-from provisioning.manifest import coverage as coverage_module
-from provisioning.manifest.formula import field, line
+from provisioning.flight.manifest import coverage as coverage_module
+from provisioning.flight.manifest.formula import field, line
 from tests.caches import ENGINE, FILES, manifest_of, sha
 from tests.properties import examples
 

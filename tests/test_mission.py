@@ -5,13 +5,13 @@ import json
 import pytest
 from geographiclib.geodesic import Geodesic
 
-from provisioning import geo
-from provisioning.angles import Origin
+from provisioning.area.area import measure_area
+from provisioning.area.mission import read_mission
+from provisioning.base import geo
+from provisioning.base.angles import Origin
+from provisioning.base.errors import AreaError
+from provisioning.catalogue import scan
 from provisioning.config import Area, Flight, FlightIdentity
-from provisioning.errors import AreaError
-from provisioning.tiles import scan
-from provisioning.tiles.area import measure_area
-from provisioning.tiles.mission import read_mission
 from tests.tilesets import Z, flight, image, write_xyz
 
 EARTH = Geodesic.WGS84

@@ -21,23 +21,43 @@ from tests.mutants import ROOT, Mutant
 
 SAMPLE = [
     # file, line as it is, line as it must not be, guards
-    ("geo.py", "if tileid >= 0 else -1", "if True else -1", "test_geo.py"),
-    ("geo.py", "0 <= y < 1 << z", "0 <= y <= 1 << z", "test_geo.py"),
-    ("geo.py", "(low + 1, high - 1) if", "(low + 1, high - 2) if", "test_geo.py"),
-    ("manifest/checks.py", "not low <= value <= high", "not low <= value", "test_vectors.py -k refused_manifest"),
-    ("manifest/formula.py", "sorted(_lines(m))", "list(_lines(m))", "test_vectors.py -k accepted"),
-    ("manifest/coverage.py", "return runs, sorted(run)", "return runs, run", "test_vectors.py -k coverage_digests"),
-    ("manifest/schema.py", "!= data:", "is None:", "test_vectors.py -k refused_manifest"),
-    ("manifest/consistency.py", "bbox_e7.south >= m", "bbox_e7.south > m", "test_manifest.py -k could_not_be_read"),
-    ("publish/staging.py", "and born.is_stat_of(source)", "", "test_publish.py -k changed"),
-    ("publish/committing.py", "make_read_only(generation)", "pass", "test_publish.py -k read_only"),
-    ("publish/recovery.py", "(keep - 1)", "keep", "test_publish.py -k kept"),
-    ("publish/generations.py", "current_number(cache) or 0, *numbers)", "0, *numbers)", "test_publish.py -k counter"),
-    ("verify/walking.py", "unlisted < MAX_REPORTED", "unlisted <= MAX_REPORTED", "test_attacks.py -k orphans"),
-    ("verify/walking.py", "missing = sorted(expected - seen)", "missing = ()", "test_attacks.py -k missing"),
-    ("verify/steps.py", "elif not opened[path].is_unchanged()", "elif False", "test_attacks.py -k rewritten"),
-    ("verify/floor.py", "< counter:", "> counter:", "test_verify.py -k floor"),
-    ("verify/verdict.py", ".hexdigest() != file.sha256", ".hexdigest() is None", "test_attacks.py -k rewritten"),
+    ("base/geo.py", "if tileid >= 0 else -1", "if True else -1", "test_geo.py"),
+    ("base/geo.py", "0 <= y < 1 << z", "0 <= y <= 1 << z", "test_geo.py"),
+    ("base/geo.py", "(low + 1, high - 1) if", "(low + 1, high - 2) if", "test_geo.py"),
+    (
+        "flight/manifest/checks.py",
+        "not low <= value <= high",
+        "not low <= value",
+        "test_vectors.py -k refused_manifest",
+    ),
+    ("flight/manifest/formula.py", "sorted(_lines(m))", "list(_lines(m))", "test_vectors.py -k accepted"),
+    (
+        "flight/manifest/coverage.py",
+        "return runs, sorted(run)",
+        "return runs, run",
+        "test_vectors.py -k coverage_digests",
+    ),
+    ("flight/manifest/schema.py", "!= data:", "is None:", "test_vectors.py -k refused_manifest"),
+    (
+        "flight/manifest/consistency.py",
+        "bbox_e7.south >= m",
+        "bbox_e7.south > m",
+        "test_manifest.py -k could_not_be_read",
+    ),
+    ("flight/publish/staging.py", "and born.is_stat_of(source)", "", "test_publish.py -k changed"),
+    ("flight/publish/committing.py", "make_read_only(generation)", "pass", "test_publish.py -k read_only"),
+    ("flight/publish/recovery.py", "(keep - 1)", "keep", "test_publish.py -k kept"),
+    (
+        "flight/publish/generations.py",
+        "current_number(cache) or 0, *numbers)",
+        "0, *numbers)",
+        "test_publish.py -k counter",
+    ),
+    ("flight/verify/walking.py", "unlisted < MAX_REPORTED", "unlisted <= MAX_REPORTED", "test_attacks.py -k orphans"),
+    ("flight/verify/walking.py", "missing = sorted(expected - seen)", "missing = ()", "test_attacks.py -k missing"),
+    ("flight/verify/steps.py", "elif not opened[path].is_unchanged()", "elif False", "test_attacks.py -k rewritten"),
+    ("flight/verify/floor.py", "< counter:", "> counter:", "test_verify.py -k floor"),
+    ("flight/verify/verdict.py", ".hexdigest() != file.sha256", ".hexdigest() is None", "test_attacks.py -k rewritten"),
 ]
 
 
@@ -65,7 +85,7 @@ def test_a_sample_of_mutants_is_killed_by_the_tests_that_guard_them(tmp_path: Pa
 
 @pytest.mark.usefixtures("unmeasured")
 def test_code_as_it_is_passes_the_guards_of_a_mutant(tmp_path: Path) -> None:
-    assert survives(tmp_path / "copy", "geo.py", "if tileid >= 0 else -1", "if tileid >= 0 else -1", "test_geo.py")
+    assert survives(tmp_path / "copy", "base/geo.py", "if tileid >= 0 else -1", "if tileid >= 0 else -1", "test_geo.py")
 
 
 def test_every_explained_survivor_is_a_change_to_a_line_that_is_there() -> None:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioning import publish, store
-from provisioning.hashing import sha256_bytes
+from provisioning.base import artifacts
+from provisioning.base.hashing import sha256_bytes
+from provisioning.flight import publish
 from tests import faults, generations
 from tests.generations import build, new_cache, targets
 from tests.power_cut import Model, Op, Tree, recorded
@@ -105,7 +106,7 @@ def _broken(recording: Recording, tree: Tree, inodes: dict[str, int], shelf, mad
 def _is_believed(tree: Tree, inodes: dict[str, int], path: str) -> bool:
     """As `store.is_intact` does by stat, with inodes of the recording and an mtime that came through the cut."""
     try:
-        born = json.loads(tree[path + store.RECORD_SUFFIX])
+        born = json.loads(tree[path + artifacts.RECORD_SUFFIX])
     except (KeyError, ValueError):
         return False
     return path in tree and (len(tree[path]), inodes[path]) == (born["bytes"], born["inode"])

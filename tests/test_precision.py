@@ -7,17 +7,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from provisioning import backbone as backbones
-from provisioning.backbone.order import sort_nodes
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import digest_of, sha256_file
 from provisioning.config import Backbone
-from provisioning.engines import OnnxNetwork, make_typed, typed_facts
+from provisioning.engines import OnnxNetwork
 from provisioning.engines.fidelity import measure_fidelity
-from provisioning.engines.fp16 import to_fp16
-from provisioning.engines.graph import dynamically_quantised, typed_as
-from provisioning.engines.keep import kept_nodes, name_nodes
-from provisioning.engines.ranges import overflows
-from provisioning.errors import EngineError
-from provisioning.hashing import digest_of, sha256_file
+from provisioning.network import backbone as backbones
+from provisioning.network.backbone.order import sort_nodes
+from provisioning.network.typing.fp16 import to_fp16
+from provisioning.network.typing.graph import dynamically_quantised, typed_as
+from provisioning.network.typing.keep import kept_nodes, name_nodes
+from provisioning.network.typing.ranges import overflows
+from provisioning.network.typing.typed import make_typed, typed_facts
 from tests import networks
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """
 import hashlib, os, signal, threading, time
-from provisioning.process import ended_hard
+from provisioning.base.stopping import ended_hard
 def stop(number, frame):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)

@@ -12,9 +12,9 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError as DsseError
 from securesystemslib.signer import SSlibKey
 
-from provisioning.manifest import Manifest, parse
-from provisioning.provenance import envelope, ml_bom, statement
-from provisioning.signing import load_public_key, sign
+from provisioning.build.provenance import envelope, ml_bom, statement
+from provisioning.flight.manifest import Manifest, parse
+from provisioning.flight.signing import load_public_key, sign
 from tests import building
 from tests.caches import manifest_of
 from tests.delivery import make_keys

@@ -9,11 +9,12 @@ import shutil
 
 import pytest
 
-from provisioning import files, publish, store
-from provisioning.cli import rollback as rollback_command
-from provisioning.errors import FilesystemError, VerificationError
-from provisioning.hashing import sha256_file
-from provisioning.lock import build_lock
+from provisioning.base import artifacts, files
+from provisioning.base.errors import FilesystemError, VerificationError
+from provisioning.base.hashing import sha256_file
+from provisioning.base.lock import build_lock
+from provisioning.cli.deliver import rollback as rollback_command
+from provisioning.flight import publish
 from tests import caches, crashing, generations
 from tests.generations import CAMERA, ENGINE, INDEX, build, faults_in, new_cache
 
@@ -87,7 +88,7 @@ def test_an_artefact_that_changed_since_its_birth_is_not_published(cache):
     with build_lock(cache):
         for target in shelf.values():
             generations.make(target)
-    births = {name: store.birth(target) for name, target in shelf.items()}
+    births = {name: artifacts.birth(target) for name, target in shelf.items()}
     sources = {name: target.path for name, target in shelf.items()} | {CAMERA: cache / "camera.json"}
     data = generations.manifest.to_bytes(generations.a_manifest(1, sources))
     shelf[INDEX].path.chmod(0o644)
@@ -374,7 +375,7 @@ def test_rollback_refuses_files_that_changed(cache):
 def flight(tmp_path):
     """The configuration of a real cache directory with two published generations, signed by its key."""
     from provisioning.config.parse import read_flight
-    from provisioning.signing import sign
+    from provisioning.flight.signing import sign
 
     root = crashing.new_world(tmp_path / "world")
     flight = read_flight(root)

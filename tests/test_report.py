@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from provisioning import demo, report, signing
+from provisioning import report
+from provisioning.base.hashing import sha256_bytes
+from provisioning.cli.begin import demo_imagery as demo
 from provisioning.config import Signing
-from provisioning.hashing import sha256_bytes
-from provisioning.manifest import FileEntry, FlightPart, GateEntry, ZoomCount, to_bytes, with_hash
+from provisioning.flight import signing
+from provisioning.flight.manifest import FileEntry, FlightPart, GateEntry, ZoomCount, to_bytes, with_hash
 from provisioning.report import verifying
 from provisioning.report.mosaic import MAX_BYTES, PAPER
 from tests import report_models

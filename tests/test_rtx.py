@@ -12,15 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import sha256_bytes
 from provisioning.config import Backbone, Engine
 from provisioning.engines import Machine, TensorRT, engine_spec, select
 from provisioning.engines.compile import compile_engine
-from provisioning.engines.cuda import Gpu
-from provisioning.engines.fp16 import to_fp16
-from provisioning.engines.int8 import to_int8
-from provisioning.engines.plan import plan_version, require_plan
-from provisioning.errors import EngineError
-from provisioning.hashing import sha256_bytes
+from provisioning.engines.tensorrt.cuda import Gpu
+from provisioning.engines.tensorrt.header import plan_version, require_plan
+from provisioning.network.typing.fp16 import to_fp16
+from provisioning.network.typing.int8 import to_int8
 from tests import networks
 
 try:
@@ -66,7 +66,7 @@ def test_batch_profile_decides_the_engine(plan, tmp_path):
 
 
 def test_builtin_descriptor_network_compiles(tmp_path):
-    from provisioning import backbone as backbones
+    from provisioning.network import backbone as backbones
 
     backbone = Backbone(name="gist")
     backbones.prepare(backbone, backbones.onnx_source(backbone, tmp_path, None), tmp_path / "gist.onnx")
@@ -203,7 +203,7 @@ def test_runtime_tells_why_it_refuses_a_plan():
     trt = pytest.importorskip("tensorrt_rtx")
     code = (
         "import tensorrt_rtx as t\n"
-        "from provisioning.engines.trt_run import refusal\n"
+        "from provisioning.engines.tensorrt.trt_run import refusal\n"
         "print(refusal(t, t.Runtime(t.Logger(t.Logger.INTERNAL_ERROR)), b'junk' * 100))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 import rules.commands
-from provisioning.errors import ConfigError
-from provisioning.store import Target
+from provisioning.base.artifacts import Target
+from provisioning.base.errors import ConfigError
 from rules.commands import _drop_damaged
 from rules.reporter import Collector
 from rules.rule import Failed, _remove, _up_to_date, rule

@@ -14,10 +14,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 
+from provisioning.base.errors import SigningError
 from provisioning.cli import main
 from provisioning.config import Signing
-from provisioning.errors import SigningError
-from provisioning.signing import (
+from provisioning.flight.signing import (
     PublicKey,
     ask_password,
     generate_key,
@@ -127,7 +127,7 @@ def test_prompt_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prompt_at_a_real_terminal_does_not_echo() -> None:
     """A pseudo-terminal stands for the person's; what it shows must not hold the password."""
     root = Path(__file__).resolve().parents[1]
-    code = "from provisioning.signing import ask_password as a; p = a('Password: '); print('got', len(p))"
+    code = "from provisioning.flight.signing import ask_password as a; p = a('Password: '); print('got', len(p))"
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(root)
@@ -169,7 +169,7 @@ def test_no_command_takes_a_password_from_its_arguments() -> None:
     """Arguments are readable by every user of the machine (/proc/PID/cmdline)."""
     from argparse import ArgumentParser
 
-    from provisioning.cli import keygen
+    from provisioning.cli.begin import keygen
 
     parser = ArgumentParser()
     keygen.arguments(parser)
@@ -376,7 +376,7 @@ def test_command_that_is_not_there_is_told(key: Path) -> None:
 
 
 def test_command_that_hangs_is_stopped(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provisioning.signing.command.COMMAND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("provisioning.flight.signing.command.COMMAND_TIMEOUT_S", 0.2)
     with pytest.raises(SigningError, match="gave no answer"):
         sign(by_command(key, "import time; time.sleep(60)"), b"bytes")
 

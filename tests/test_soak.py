@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioning import publish
+from provisioning.flight import publish
 from tests import building, crashing, faults
 
 SIDE = 3

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.base.errors import ConfigError
+from provisioning.base.outcome import BuildReport, write_report
+from provisioning.build.status import read_status
 from provisioning.cli import COMMANDS, main
-from provisioning.cli import status as status_command
-from provisioning.errors import ConfigError
-from provisioning.manifest import ZoomCount, to_bytes
-from provisioning.metrics import metrics
-from provisioning.outcome import BuildReport, write_report
-from provisioning.status import read_status
+from provisioning.cli.look import status as status_command
+from provisioning.cli.look.metrics import metrics
+from provisioning.flight.manifest import ZoomCount, to_bytes
 from tests import report_models
 
 BBOX = report_models.BBox(75476074, 472792290, 76794434, 473611530)

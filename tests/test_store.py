@@ -11,10 +11,10 @@ from decimal import Decimal
 
 import pytest
 
-from provisioning import store
-from provisioning.errors import FilesystemError
-from provisioning.lock import build_lock
-from provisioning.store import Target, birth, is_intact, making
+from provisioning.base import artifacts
+from provisioning.base.artifacts import Target, birth, is_intact, making
+from provisioning.base.errors import FilesystemError
+from provisioning.base.lock import build_lock
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_touched_or_copied_target_is_read_once_and_its_record_renewed_under_th
     copied = dataclasses.replace(target, store=tmp_path / "copy" / ".build" / "store")
     with build_lock(tmp_path / "copy"):
         assert is_intact(copied)
-    monkeypatch.setattr(store, "sha256_file", lambda path: pytest.fail("read twice"))
+    monkeypatch.setattr(artifacts, "sha256_file", lambda path: pytest.fail("read twice"))
     assert is_intact(copied)
 
 
@@ -140,14 +140,14 @@ def test_a_record_of_a_larger_file_does_not_read_it(target, monkeypatch):
     make(target)
     target.path.chmod(0o644)
     target.path.write_bytes(b"engine and more")
-    monkeypatch.setattr(store, "sha256_file", lambda path: pytest.fail("the size tells already"))
+    monkeypatch.setattr(artifacts, "sha256_file", lambda path: pytest.fail("the size tells already"))
     assert not is_intact(target)
 
 
 def test_removed_with_record_and_directory(target):
     make(target)
-    store.remove(target)
-    store.remove(target)
+    artifacts.remove(target)
+    artifacts.remove(target)
     assert not target.path.parent.exists()
 
 
@@ -155,7 +155,7 @@ def test_removing_one_target_keeps_its_neighbour(target):
     other = dataclasses.replace(target, name="b.engine")
     make(target)
     make(other)
-    store.remove(target)
+    artifacts.remove(target)
     assert is_intact(other)
 
 

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import files as provisioning_files
-from provisioning.bundle import parse_destination, read_documents_of, remote_command, sync_here, sync_over, verifying
-from provisioning.bundle.contents import Listed
-from provisioning.bundle.stream import GREETING, read_line, receive_documents, send_needed
-from provisioning.bundle.target import Target
+from provisioning.base import files as provisioning_files
+from provisioning.base.errors import DeliveryError, FilesystemError
+from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
-from provisioning.cli import sync as sync_command
-from provisioning.errors import DeliveryError, FilesystemError
-from provisioning.hashing import sha256_bytes
-from provisioning.signing import public_key_path
-from provisioning.verify import verify
+from provisioning.cli.deliver import sync as sync_command
+from provisioning.delivery import parse_destination, read_documents_of, remote_command, sync_here, sync_over, verifying
+from provisioning.delivery.contents import Listed
+from provisioning.delivery.stream import GREETING, read_line, receive_documents, send_needed
+from provisioning.delivery.target import Target
+from provisioning.flight.signing import public_key_path
+from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 
 REPOSITORY = Path(__file__).parents[1]

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from provisioning import geo
+from provisioning.base import geo
+from provisioning.base.errors import EmptyCorpusError, TileError
+from provisioning.catalogue import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan
+from provisioning.catalogue.inventory import take_inventory
+from provisioning.catalogue.packing import pack_ids
+from provisioning.catalogue.scanning.inspecting import Court
 from provisioning.config import Area, AreaPart, TileSource
-from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.manifest import coverage_sha256
-from provisioning.tiles import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan
-from provisioning.tiles.image import judge
-from provisioning.tiles.inventory import take_inventory
-from provisioning.tiles.judging import Court
-from provisioning.tiles.packing import pack_ids
+from provisioning.flight.manifest import coverage_sha256
+from provisioning.sources.image import judge
 from tests.properties import examples
 from tests.tilesets import (
     HALF,
@@ -264,7 +264,7 @@ def test_a_tile_that_changed_since_the_scan_is_not_read(tmp_path, tiles):
 
 
 def test_real_imagery_is_a_corpus(tmp_path, shared_data):
-    from provisioning.tiles.surveying import survey
+    from provisioning.catalogue.surveying import survey
 
     for name, count in (("oam_kampala", 147), ("oam_banepa", 64)):
         held = survey(shared_data / "tiles" / name)

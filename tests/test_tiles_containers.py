@@ -12,19 +12,19 @@ from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import deserialize_directory
 
-from provisioning import geo
+from provisioning.base import geo
+from provisioning.base.errors import TileError
+from provisioning.catalogue import archive as archive_module
+from provisioning.catalogue import decode, iter_tiles, open_reader, scan
+from provisioning.catalogue.archive import write_pmtiles
+from provisioning.catalogue.inventory import take_inventory
+from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.cli import main
 from provisioning.config import TileSource
-from provisioning.errors import TileError
-from provisioning.tiles import archive as archive_module
-from provisioning.tiles import decode, iter_tiles, open_reader, scan
-from provisioning.tiles.archive import write_pmtiles
-from provisioning.tiles.geotiff import png
-from provisioning.tiles.idranges import tiles_of_run
-from provisioning.tiles.inventory import take_inventory
-from provisioning.tiles.pmtiles import PMTiles
-from provisioning.tiles.pmtiles_format import gzip_stored, parse_directory, serialise_directory
-from provisioning.tiles.surveying import EVERYTHING, survey
+from provisioning.sources.geotiff import png
+from provisioning.sources.idranges import tiles_of_run
+from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.pmtiles_format import gzip_stored, parse_directory, serialise_directory
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -64,7 +64,7 @@ def test_a_real_archive_is_a_corpus(tmp_path, shared_data):
 
 @given(st.integers(0, 5000), st.integers(1, 3000), st.integers(0, 20), st.integers(0, 20))
 def test_the_tiles_of_a_run_are_those_of_its_ids_inside_the_area(first, run, x, y):
-    from provisioning.tiles.cover import Band, Cover
+    from provisioning.area.cover import Band, Cover
 
     cover = Cover({z: (Band(x, x + 9, ((y, y + 5),)),) for z in (4, 5, 6)})
     expected = [tile for tile in map(geo.tileid_to_zxy, range(first, first + run)) if cover.holds(*tile)]
@@ -249,7 +249,7 @@ def test_a_source_may_have_one_date(tmp_path):
 def test_dates_change_without_reading_a_tile(tmp_path, monkeypatch):
     import time
 
-    from provisioning.tiles.judging import Court
+    from provisioning.catalogue.scanning.inspecting import Court
 
     first = dated(tmp_path, "2024-02-29")
     time.sleep(0.05)
@@ -318,7 +318,7 @@ def test_metadata_without_a_date_are_an_error_and_no_guess(tmp_path):
 
 
 def configured(tmp_path):
-    from provisioning.cli.init import create_cache
+    from provisioning.cli.begin.init import create_cache
 
     tiles = block(4, 4)
     del tiles[Z, X + 1, Y + 1]
@@ -327,7 +327,7 @@ def configured(tmp_path):
 
 
 def keyed(tmp_path):
-    from provisioning.signing import generate_key
+    from provisioning.flight.signing import generate_key
 
     generate_key(tmp_path / "k.pem", password=None)
     return tmp_path / "k.pem"

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from provisioning.base.errors import EmptyCorpusError, TileError
+from provisioning.catalogue import decode, scan
+from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.config import TileSource
-from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.tiles import decode, scan
-from provisioning.tiles import mbtiles as mbtiles_module
-from provisioning.tiles.pmtiles import PMTiles
-from provisioning.tiles.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
-from provisioning.tiles.surveying import EVERYTHING, survey
+from provisioning.sources import mbtiles as mbtiles_module
+from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")

@@ -6,16 +6,16 @@ import time
 import numpy as np
 import pytest
 
+from provisioning.area.cover import Band, Cover
+from provisioning.base.errors import EmptyCorpusError, TileError
+from provisioning.catalogue import scan
+from provisioning.catalogue.archive import write_pmtiles
+from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
-from provisioning.errors import EmptyCorpusError, TileError
-from provisioning.tiles import scan
-from provisioning.tiles.archive import write_pmtiles
-from provisioning.tiles.cover import Band, Cover
-from provisioning.tiles.geotiff import GeoTIFF
-from provisioning.tiles.pmtiles import PMTiles
-from provisioning.tiles.source import file_stamp, head_of, kind_of
-from provisioning.tiles.surveying import survey
-from provisioning.tiles.xyz import Layout, names_in, read_file
+from provisioning.sources.geotiff import GeoTIFF
+from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.source import file_stamp, head_of, kind_of
+from provisioning.sources.xyz import Layout, names_in, read_file
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory
 from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
@@ -109,13 +109,13 @@ def test_directories_may_be_stored_as_they_are(tmp_path):
 
 
 def test_a_root_directory_larger_than_any_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.tiles.pmtiles.MOST_DIRECTORY_BYTES", 4)
+    monkeypatch.setattr("provisioning.sources.pmtiles.MOST_DIRECTORY_BYTES", 4)
     with pytest.raises(TileError, match="larger than 4 bytes"):
         pmtiles(tmp_path / "a.pmtiles").read(0, 0, 0)
 
 
 def test_a_tile_larger_than_any_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.tiles.pmtiles.MOST_TILE_BYTES", 9)
+    monkeypatch.setattr("provisioning.sources.pmtiles.MOST_TILE_BYTES", 9)
     assert pmtiles(tmp_path / "a.pmtiles").read(0, 0, 0) is None
 
 
@@ -241,7 +241,7 @@ def test_a_raster_without_what_reads_it_says_what_to_install(tmp_path, monkeypat
 def test_what_was_not_installed_gives_no_stamp_that_could_be_trusted(tmp_path, monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
-    from provisioning.tiles import geotiff
+    from provisioning.sources import geotiff
 
     def missing(_name):
         raise PackageNotFoundError

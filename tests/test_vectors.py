@@ -12,12 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.errors import ManifestError
-from provisioning.manifest import coverage_lines, coverage_sha256, manifest_hash, manifest_preimage, parse, to_bytes
-from provisioning.manifest.coverage import COVERAGE_TAG
-from provisioning.manifest.formula import field
-from provisioning.signing import PublicKey, load_public_key
-from provisioning.verify import ANY, Expectations, ExpectedHost, verify
+from provisioning.base.errors import ManifestError
+from provisioning.flight.manifest import (
+    coverage_lines,
+    coverage_sha256,
+    manifest_hash,
+    manifest_preimage,
+    parse,
+    to_bytes,
+)
+from provisioning.flight.manifest.coverage import COVERAGE_TAG
+from provisioning.flight.manifest.formula import field
+from provisioning.flight.signing import PublicKey, load_public_key
+from provisioning.flight.verify import ANY, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
 from tests.vectors import make

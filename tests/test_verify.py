@@ -16,10 +16,20 @@ from pathlib import Path
 import pytest
 
 from provisioning.cli import main
-from provisioning.manifest import to_bytes, with_hash
-from provisioning.signing import PublicKey
-from provisioning.verify import ANY, Code, CounterFloor, Expectations, ExpectedHost, KnownFile, Reason, verify, walk
-from provisioning.verify.digests import CHUNK_BYTES, SERIAL_BYTES, OpenFile, sha256_all
+from provisioning.flight.manifest import to_bytes, with_hash
+from provisioning.flight.signing import PublicKey
+from provisioning.flight.verify import (
+    ANY,
+    Code,
+    CounterFloor,
+    Expectations,
+    ExpectedHost,
+    KnownFile,
+    Reason,
+    verify,
+    walk,
+)
+from provisioning.flight.verify.digests import CHUNK_BYTES, SERIAL_BYTES, OpenFile, sha256_all
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +111,7 @@ def test_cache_without_flight_aircraft_and_origin_passes_where_none_is_expected(
 
 
 def test_area_across_the_antimeridian_holds_an_origin_on_either_side() -> None:
-    from provisioning.manifest import BBox, Origin
+    from provisioning.flight.manifest import BBox, Origin
 
     fiji = BBox(1_770_000_000, -200_000_000, -1_780_000_000, -160_000_000)
     assert fiji.holds(Origin(-180_000_000, 1_799_999_999))
@@ -223,7 +233,7 @@ def test_floor_that_cannot_be_raised_refuses_the_cache(cache: Cache, monkeypatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("provisioning.verify.floor.os.rename", full)
+    monkeypatch.setattr("provisioning.flight.verify.floor.os.rename", full)
     verdict = verify(cache.root, expect)
     floor = cache.root.parent / "floor"
     assert verdict.reasons == (Reason(Code.FLOOR, "", f"{floor}: cannot be raised: No space left on device"),)
@@ -308,7 +318,7 @@ def test_stream_can_be_closed_twice_and_not_moved_before_its_start(cache: Cache)
 
 
 def test_closed_verdict_gives_nothing_more(cache: Cache) -> None:
-    from provisioning.errors import VerificationError
+    from provisioning.base.errors import VerificationError
 
     verdict = verify(cache.root, cache.expect)
     verdict.close()
@@ -322,7 +332,7 @@ def test_closed_verdict_gives_nothing_more(cache: Cache) -> None:
 
 @pytest.mark.parametrize("give", ["read", "open"])
 def test_file_that_changed_after_it_was_verified_is_told_with_its_reason(cache: Cache, give: str) -> None:
-    from provisioning.errors import VerificationError
+    from provisioning.base.errors import VerificationError
 
     with verify(cache.root, cache.expect) as verdict:
         cache.write("corpus.index", b"INDEX " * 1500)
@@ -347,7 +357,7 @@ def test_verdict_shows_what_it_is(cache: Cache) -> None:
 
 
 def test_require_raises_with_every_reason(cache: Cache) -> None:
-    from provisioning.errors import VerificationError
+    from provisioning.base.errors import VerificationError
 
     (cache.generation / "report.html").unlink()
     cache.write("x", b"")
@@ -371,7 +381,8 @@ def known(cache: Cache) -> dict[str, KnownFile]:
 def test_no_op_hashes_no_file_whose_stat_is_known(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
     monkeypatch.setattr(
-        "provisioning.verify.steps.sha256_all", lambda files: hashed.extend(f.path for f in files) or sha256_all(files)
+        "provisioning.flight.verify.steps.sha256_all",
+        lambda files: hashed.extend(f.path for f in files) or sha256_all(files),
     )
     facts = known(cache)
     with verify(cache.root, cache.expect, known=facts) as verdict:
@@ -434,7 +445,7 @@ def test_no_more_threads_hash_than_asked_for_or_than_there_are_files_and_none_fo
             started.append(self)
             super().start()
 
-    monkeypatch.setattr("provisioning.verify.digests.Thread", Noted)
+    monkeypatch.setattr("provisioning.flight.verify.digests.Thread", Noted)
     with open(tmp_path / "zeros", "wb+") as file:
         file.truncate(size_bytes)
         parts = [OpenFile(str(n), file.fileno(), size_bytes // 3 + (n < size_bytes % 3)) for n in range(3)]
@@ -463,8 +474,8 @@ def test_file_that_is_cut_while_it_is_hashed_neither_hangs_nor_keeps_its_digest(
 
 FLY = """
 import sys
-from provisioning.verify import ANY, Expectations, verify
-from provisioning.signing import PublicKey
+from provisioning.flight.verify import ANY, Expectations, verify
+from provisioning.flight.signing import PublicKey
 key = PublicKey(bytes.fromhex(sys.argv[2]))
 with verify(sys.argv[1], Expectations((key,), flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)) as verdict:
     assert verdict.passed, verdict
@@ -516,7 +527,7 @@ class Blocked:
         if top not in sys.stdlib_module_names and top not in {"provisioning", "cryptography", "_cffi_backend", "typing_extensions"}:
             raise ImportError(f"{name} must not be needed")
 sys.meta_path.insert(0, Blocked())
-from provisioning.verify import ANY, Expectations, verify
+from provisioning.flight.verify import ANY, Expectations, verify
 print([reason.code.value for reason in verify("/nowhere", Expectations((), ANY, ANY, ANY, ANY)).reasons])
 heavy = {"provisioning.config", "logging", "dataclasses", "tempfile", "subprocess", "asyncio"} & set(sys.modules)
 assert not heavy, heavy

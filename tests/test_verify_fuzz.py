@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.verify import CounterFloor, verify
+from provisioning.flight.verify import CounterFloor, verify
 from tests import fuzzing
 from tests.caches import FILES, Cache, publish
 

@@ -11,9 +11,9 @@ from PIL import Image
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from provisioning.angles import BBox
+from provisioning.base.angles import BBox
+from provisioning.base.geo import tile_bounds_e7
 from provisioning.config import Area, Flight, Tiles, TileSource
-from provisioning.geo import tile_bounds_e7
 
 Z, X, Y = 15, 17_000, 11_000
 

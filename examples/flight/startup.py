@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from provisioning.base.errors import Error
 from provisioning.config import Engine
 from provisioning.engines import select
-from provisioning.errors import Error
-from provisioning.locate import Locator, as_json, evenly_turned, read_photo
-from provisioning.signing import load_public_key
-from provisioning.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
+from provisioning.quality.locate import Locator, as_json, evenly_turned, read_photo
 
 HEADINGS_WHEN_UNKNOWN = 16
 

@@ -7,32 +7,44 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from provisioning.blas import begin_with_one_thread
-from provisioning.errors import Error
+from provisioning.base.blas import begin_with_one_thread
+from provisioning.base.errors import Error
 
-COMMANDS = {
-    "plan": "say what doit would do and why, before it is done",
-    "why": "say why one task would run",
-    "demo": "make, build and verify a cache of synthetic imagery",
-    "status": "show what is current, its age, free space and how the last build ended",
-    "completion": "print a script that lets a shell complete these commands",
-    "host": "show what this computer is to an engine, and the engines kept for other hosts",
-    "bench-engine": "measure latency and throughput of an engine, as JSON",
-    "verify": "decide whether a cache may be flown, with every reason if not",
-    "doctor": "look at a cache on its vehicle: what is wrong, and what to do about it",
-    "keygen": "make an Ed25519 key pair",
-    "rollback": "publish an earlier set of files again, signed anew",
-    "key": "show the fingerprint of a public key",
-    "locate": "name the tiles that photos look like",
-    "evaluate": "measure on photos with known positions how often a cache knows the place",
-    "bundle": "write the current generation as one file",
-    "install": "make a bundle the current generation of this vehicle",
-    "fleet": "build and send the caches of several vehicles from one request",
-    "sync": "send the current generation to a vehicle or a drive, only what it lacks",
-    "tiles": "count the tiles of the area by zoom and source: bytes, gaps, ages",
-    "init": "write flight.toml and the doit files of a new cache directory",
+GROUPS = {
+    "begin": {
+        "init": "write flight.toml and the doit files of a new cache directory",
+        "demo": "make, build and verify a cache of synthetic imagery",
+        "keygen": "make an Ed25519 key pair",
+        "key": "show the fingerprint of a public key",
+        "completion": "print a script that lets a shell complete these commands",
+    },
+    "look": {
+        "plan": "say what doit would do and why, before it is done",
+        "why": "say why one task would run",
+        "status": "show what is current, its age, free space and how the last build ended",
+        "tiles": "count the tiles of the area by zoom and source: bytes, gaps, ages",
+        "host": "show what this computer is to an engine, and the engines kept for other hosts",
+    },
+    "check": {
+        "verify": "decide whether a cache may be flown, with every reason if not",
+        "doctor": "look at a cache on its vehicle: what is wrong, and what to do about it",
+    },
+    "measure": {
+        "locate": "name the tiles that photos look like",
+        "evaluate": "measure on photos with known positions how often a cache knows the place",
+        "bench-engine": "measure latency and throughput of an engine, as JSON",
+    },
+    "deliver": {
+        "bundle": "write the current generation as one file",
+        "install": "make a bundle the current generation of this vehicle",
+        "sync": "send the current generation to a vehicle or a drive, only what it lacks",
+        "rollback": "publish an earlier set of files again, signed anew",
+        "fleet": "build and send the caches of several vehicles from one request",
+    },
 }
-"""Name and summary of each command; module `provisioning.cli.<name>` has its `arguments(parser)` and `run(args)`."""
+"""Name and summary of each command. `provisioning.cli.<group>.<name>` has its `arguments(parser)` and `run(args)`."""
+
+COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -64,7 +76,8 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _module(command: str) -> str:
-    return "provisioning.cli." + command.replace("-", "_")
+    group = next(group for group, commands in GROUPS.items() if command in commands)
+    return f"provisioning.cli.{group}.{command.replace('-', '_')}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

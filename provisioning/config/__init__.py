@@ -1,6 +1,6 @@
 """flight.toml as frozen values."""
 
-from provisioning.angles import BBox, Origin
+from provisioning.base.angles import BBox, Origin
 from provisioning.config.schema import (
     Area,
     AreaPart,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from provisioning.angles import BBox
+from provisioning.base.angles import BBox
 from provisioning.config.schema import Area, AreaPart, Flight
 
 Found = tuple[str, str]

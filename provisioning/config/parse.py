@@ -12,10 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from provisioning.angles import BBox, Origin
+from provisioning.base.angles import BBox, Origin
+from provisioning.base.errors import ConfigError
 from provisioning.config.check import check
 from provisioning.config.schema import Flight
-from provisioning.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib

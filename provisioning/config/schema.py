@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from provisioning.angles import BBox, Origin
+from provisioning.base.angles import BBox, Origin
 
 
 def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:

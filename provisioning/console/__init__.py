@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TextIO
 
-from provisioning import events
+from provisioning.base import events
 from provisioning.console.human import HumanListener
 from provisioning.console.listener import Listener
 

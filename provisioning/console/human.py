@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from provisioning import events
+from provisioning.base import events
+from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import NAME_WIDTH, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
-from provisioning.outcome import BuildReport
 
 REDRAW_EVERY_S = 0.1
 CLEAR_LINE = "\r\x1b[2K"

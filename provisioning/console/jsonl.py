@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from provisioning import events
+from provisioning.base import events
+from provisioning.base.outcome import BuildReport
 from provisioning.console.listener import Listener, fields_of, kind_of, words
-from provisioning.outcome import BuildReport
 
 PROGRESS_EVERY_S = 10.0
 SEVERITY_NUMBERS = {logging.DEBUG: 5, logging.INFO: 9, logging.WARNING: 13, logging.ERROR: 17, logging.CRITICAL: 21}

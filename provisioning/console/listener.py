@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TextIO
 
-from provisioning import events
-from provisioning.outcome import BuildReport
+from provisioning.base import events
+from provisioning.base.outcome import BuildReport
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:

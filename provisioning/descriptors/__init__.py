@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from provisioning.backbone import OnnxSource
+from provisioning.base.hashing import Sha256
 from provisioning.config import Backbone, Flight
 from provisioning.descriptors.facts import descriptor_facts, headings, store_path
-from provisioning.descriptors.receipts import is_described
-from provisioning.descriptors.sampling import calibration_digest
-from provisioning.hashing import Sha256
+from provisioning.descriptors.pipeline.sampling import calibration_digest
+from provisioning.descriptors.store.receipts import is_described
+from provisioning.network.backbone import OnnxSource
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from provisioning.descriptors.update import Described
+    from provisioning.descriptors.pipeline.update import Described
     from provisioning.engines import Backend
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 
 def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
     """Compute the descriptors that the corpus lacks. See `update.describe`."""
-    from provisioning.descriptors.update import describe as work
+    from provisioning.descriptors.pipeline.update import describe as work
 
     return work(flight, engine=engine, backend=backend, keys=keys)
 
@@ -44,6 +44,6 @@ def sample_images(
     flight: Flight, backbone: Backbone, source: OnnxSource, count: int
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield corpus tiles as `backbone` takes them. See `samples.sample_images`."""
-    from provisioning.descriptors.samples import sample_images as work
+    from provisioning.descriptors.pipeline.samples import sample_images as work
 
     return work(flight, backbone, source, count)

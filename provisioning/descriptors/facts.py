@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from provisioning.backbone import resolved
+from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone, Flight
-from provisioning.hashing import Fact, Sha256
+from provisioning.network.backbone import resolved
 
 FORMAT = 1
 """Raised whenever the same tile and engine give another descriptor."""

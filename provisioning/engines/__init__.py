@@ -7,12 +7,12 @@ Here is what names an engine and runs it, which a build with nothing to do asks 
 from provisioning.engines.facts import engine_facts, engine_spec
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
-from provisioning.engines.onnx_network import OnnxNetwork
-from provisioning.engines.ort import OnnxRuntime
+from provisioning.engines.ort.onnx_network import OnnxNetwork
+from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
-from provisioning.engines.trt import TensorRT
-from provisioning.engines.typed import Images, make_typed, typed_facts
+from provisioning.engines.tensorrt.trt import TensorRT
+from provisioning.network.typing.typed import Images, make_typed, typed_facts
 
 __all__ = [
     "THIS_MACHINE",

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning import events, lock
+from provisioning.base import events, lock
+from provisioning.base.errors import EngineError
 from provisioning.engines.durations import last_time, remember
 from provisioning.engines.spec import EngineSpec
-from provisioning.errors import EngineError
 
 HEARTBEAT_S = 1.0
 _OURS = str(Path(__file__).resolve().parents[2])

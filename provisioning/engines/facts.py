@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import Fact, Sha256, sha256_file
 from provisioning.config import Backbone, Engine
 from provisioning.engines.host import HostTuple
-from provisioning.engines.ort import OnnxRuntime
+from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.spec import Backend, EngineSpec, batch_profile
-from provisioning.engines.trt import TensorRT
-from provisioning.errors import EngineError
-from provisioning.hashing import Fact, Sha256, sha256_file
+from provisioning.engines.tensorrt.trt import TensorRT
 
 FORMAT = 1
 """Raised when the same inputs shall give other bytes."""

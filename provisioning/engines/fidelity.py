@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioning import backbone as backbones
 from provisioning.config import Backbone
-from provisioning.engines.onnx_network import OnnxNetwork
+from provisioning.engines.ort.onnx_network import OnnxNetwork
 from provisioning.engines.spec import Network
+from provisioning.network import backbone as backbones
 
 if TYPE_CHECKING:
     import numpy as np

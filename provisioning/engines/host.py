@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import platform as python_platform
 import re
 import shutil
@@ -13,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.engines.cuda import Gpu, query_gpu
+from provisioning.base.distributions import installed_version
+from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 
 class HostTuple(NamedTuple):
@@ -45,14 +44,6 @@ def _dpkg_version(package: str) -> str | None:
     return found.stdout.strip() or None if found.returncode == 0 else None
 
 
-def _installed_version(*distributions: str) -> str | None:
-    """Return the version of the first of `distributions` that is installed, or None."""
-    for name in distributions:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What a probe may look at. Tests put another computer's files and answers in its place."""
@@ -62,7 +53,7 @@ class Machine:
     machine: str = python_platform.machine()
     gpu: Callable[[], Gpu | None] = query_gpu
     dpkg: Callable[[str], str | None] = _dpkg_version
-    installed: Callable[..., str | None] = _installed_version
+    installed: Callable[..., str | None] = installed_version
 
 
 THIS_MACHINE = Machine()

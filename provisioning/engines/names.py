@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from provisioning.base.errors import EngineError
 from provisioning.engines.host import HostTuple
-from provisioning.errors import EngineError
 
 PREFIXES = {"tensorrt": "trt", "tensorrt_rtx": "rtx", "onnxruntime": "ort"}
 """Backend to what stands before its version in a name."""

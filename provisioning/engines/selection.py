@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from provisioning import events
+from provisioning.base import events
+from provisioning.base.errors import EngineError
 from provisioning.config import Engine
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, l4t_release
-from provisioning.engines.ort import OnnxRuntime
-from provisioning.engines.plan import MAGICS
+from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.spec import Backend
-from provisioning.engines.trt import TensorRT
-from provisioning.errors import EngineError
+from provisioning.engines.tensorrt.header import MAGICS
+from provisioning.engines.tensorrt.trt import TensorRT
 
 
 def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
@@ -21,7 +21,7 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
     EngineError if `engine.host` names another computer and the backend cannot compile for one.
     """
     if engine.command:
-        from provisioning.engines.there import There
+        from provisioning.engines.remote import There
 
         return There(_whole_tuple(engine))
     name = _auto(machine) if engine.backend == "auto" else engine.backend

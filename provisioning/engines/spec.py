@@ -9,10 +9,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import Fact
 from provisioning.config import Backbone, Engine
 from provisioning.engines.host import HostTuple
-from provisioning.errors import EngineError
-from provisioning.hashing import Fact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioning.base.errors import EngineError
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import EngineName, engine_name, parse_engine_name
-from provisioning.errors import EngineError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
-from provisioning.engines.ort import OnnxRuntime
+from provisioning.base.errors import EngineError
+from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.spec import Backend, EngineSpec, plain
-from provisioning.engines.trt import TensorRT
-from provisioning.errors import EngineError
+from provisioning.engines.tensorrt.trt import TensorRT
 
 _PR_SET_PDEATHSIG = 1
 

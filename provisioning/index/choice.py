@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 
+from provisioning.base.errors import IndexingError
 from provisioning.config.schema import Index
-from provisioning.errors import IndexingError
 from provisioning.index.transform_spec import TransformSpec
 
 ID_BYTES = 8

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 from provisioning.index import kmeans
 from provisioning.index.codec import learned_range
 from provisioning.index.ids import Int64s, evenly

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 from provisioning.index.ids import Bytes, Floats, Int64s
 from provisioning.index.layout import SQ_TYPES
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from provisioning.base.errors import IndexingError
+from provisioning.base.events import event
+from provisioning.catalogue import Corpus, corpus_table
 from provisioning.config import Flight
-from provisioning.errors import IndexingError
-from provisioning.events import event
 from provisioning.index.build import build_index
 from provisioning.index.facts import choose, made_by
 from provisioning.index.ids import Floats, Rows, rows_of
 from provisioning.index.info import IndexInfo
 from provisioning.index.memo import History
 from provisioning.index.training import index_dir, training_for
-from provisioning.tiles import Corpus, corpus_table
 
 Gatherer = Callable[[Sequence[bytes]], Floats]
 """From SHA-256 digests of tiles (32 bytes each) to their descriptors, float32 [n, d]."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 from provisioning.index.exact import Doubles, product
 from provisioning.index.ids import Int64s
 

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from provisioning.base.errors import IndexingError
+from provisioning.base.hashing import Fact, digest_of
+from provisioning.catalogue import Corpus
 from provisioning.config import Flight
-from provisioning.errors import IndexingError
-from provisioning.hashing import Fact, digest_of
 from provisioning.index.choice import REFERENCE, Choice, choose_kind, speed_matters
 from provisioning.index.host import instruction_set, recorded_speed
 from provisioning.index.training import Training, may_train, training_for
-from provisioning.tiles import Corpus
 
 FORMAT = 1
 """Raised when our own code would give other bytes for the same input."""

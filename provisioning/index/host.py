@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from provisioning.files import make_dirs, write_durably
+from provisioning.base.files import make_dirs, write_durably
 from provisioning.index.choice import REFERENCE, Speed
 from provisioning.index.training import index_dir
 

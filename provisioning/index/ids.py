@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 
 HEADING_BITS = 6
 SOURCE_BITS = 8

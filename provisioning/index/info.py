@@ -6,8 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from provisioning.errors import IndexingError
-from provisioning.store import Target
+from provisioning.base.artifacts import Target
+from provisioning.base.errors import IndexingError
 
 
 @dataclass(frozen=True)

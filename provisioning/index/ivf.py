@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from provisioning.events import progress
+from provisioning.base.events import progress
 from provisioning.index import kmeans, layout
 from provisioning.index.codec import encoder
 from provisioning.index.ids import Bytes, Int64s

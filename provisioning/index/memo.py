@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from provisioning.files import make_dirs, reported, write_durably
+from provisioning.base.files import make_dirs, reported, write_durably
 from provisioning.index.ids import Bytes, Int64s
 from provisioning.index.training import Training
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 
 _LIMIT = threading.Lock()
 _TRANSFORM_BYTES = 4 * 8448**2

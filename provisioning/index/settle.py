@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from provisioning.catalogue import Corpus
 from provisioning.config import Flight
 from provisioning.index.choice import speed_matters
 from provisioning.index.host import record_speed
-from provisioning.tiles import Corpus
 
 
 def settle(flight: Flight, corpus: Corpus, dimension: int) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from provisioning.events import progress
+from provisioning.base.events import progress
 from provisioning.index import layout
 from provisioning.index.choice import Choice, code_bytes
 from provisioning.index.codec import Encode, encoder

@@ -13,11 +13,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioning.base.files import make_dirs, write_durably
+from provisioning.base.hashing import sha256_bytes
+from provisioning.catalogue import Corpus
 from provisioning.config import Flight
-from provisioning.files import make_dirs, write_durably
-from provisioning.hashing import sha256_bytes
 from provisioning.index.choice import MANY_VECTORS, Choice, lists_for
-from provisioning.tiles import Corpus
 
 _CODEBOOK = "codebook"
 

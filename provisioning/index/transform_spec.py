@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from provisioning.errors import IndexingError
+from provisioning.base.errors import IndexingError
 
 _FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from provisioning.manifest import Manifest
+from provisioning.flight.manifest import Manifest
 from provisioning.report.model import Change
 
 ABSENT = "–"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby, pairwise
 
-from provisioning.angles import BBox
+from provisioning.base.angles import BBox
 from provisioning.report import mercator
 from provisioning.report.model import Cell, LonLat, Mosaic, ReportModel, TileMap
 

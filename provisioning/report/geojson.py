@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from provisioning import geo
-from provisioning.angles import BBox, Origin
+from provisioning.base import geo
+from provisioning.base.angles import BBox, Origin
 from provisioning.report.model import Cell, LonLat, TileMap
 
 Json = dict[str, object]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provisioning.angles import Origin
-from provisioning.manifest import Manifest
+from provisioning.base.angles import Origin
+from provisioning.flight.manifest import Manifest
 
 
 class LonLat(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provisioning.manifest import (
+from provisioning.flight.manifest import (
     BBox,
     CalibrationEntry,
     GateEntry,
@@ -25,8 +25,8 @@ from provisioning.manifest import (
     to_bytes,
     with_hash,
 )
-from provisioning.manifest.coverage import COVERAGE_TAG
-from provisioning.manifest.formula import field
+from provisioning.flight.manifest.coverage import COVERAGE_TAG
+from provisioning.flight.manifest.formula import field
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, manifest_of, public, sha
 
 HERE = Path(__file__).parent

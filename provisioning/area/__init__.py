@@ -1,0 +1,1 @@
+"""What the aircraft will fly over: areas, corridors and missions as the tiles that they need. Knows no database."""

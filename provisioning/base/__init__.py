@@ -1,0 +1,1 @@
+"""What every part stands on: errors, durable files, digests, geometry of tiles, events, artefacts, the build lock."""

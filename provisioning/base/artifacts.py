@@ -1,0 +1,145 @@
+"""Artefacts addressed by what decides their bytes, each with a record of its birth.
+
+The address says whether a file is the right one, the record whether it is still whole; no database is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from provisioning.base import lock
+from provisioning.base.files import (
+    discard,
+    fsync_dir,
+    fsync_file,
+    make_dirs,
+    replace,
+    reported,
+    temporary_beside,
+    without_write_permission,
+)
+from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
+
+RECORD_SUFFIX = ".born"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file of `kind` called `name`, decided by `facts`; it lives at `<store>/<digest of kind and facts>/<name>`."""
+
+    store: Path
+    kind: str
+    name: str
+    facts: Mapping[str, Fact]
+
+    @cached_property
+    def key(self) -> Sha256:
+        """The digest of everything that decides the bytes."""
+        return digest_of({"kind": self.kind, **self.facts})
+
+    @property
+    def path(self) -> Path:
+        """Where the file is or will be."""
+        return self.store / self.key / self.name
+
+    @property
+    def record(self) -> Path:
+        """Where its record of birth is."""
+        return self.path.with_name(self.name + RECORD_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What a file was when it was made: digest, size, and the stat by which it is known without reading it."""
+
+    sha256: Sha256
+    bytes: int
+    mtime_ns: int
+    inode: int
+    facts: Mapping[str, object]
+
+    def is_stat_of(self, path: Path) -> bool:
+        """Tell whether the regular file at `path` still has the recorded size, time and inode."""
+        status = os.lstat(path)
+        return (status.st_size, status.st_mtime_ns, status.st_ino) == (self.bytes, self.mtime_ns, self.inode)
+
+
+def birth(target: Target) -> Birth | None:
+    """Return the record of `target`, or None where there is none that can be read."""
+    try:
+        with open(target.record, "rb") as file:
+            record = json.load(file)
+        return Birth(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+_FIELDS = {"sha256": Sha256, "bytes": int, "mtime_ns": int, "inode": int, "facts": dict}
+
+
+def is_intact(target: Target) -> bool:
+    """Tell whether the file of `target` is what was born: by its stat, or else by its SHA-256. Never raises.
+
+    A file that was copied, moved or touched is read once; its record is then renewed if this process holds the lock.
+    """
+    try:
+        born = birth(target)
+        if born is None or os.path.islink(target.path):
+            return False
+        if born.is_stat_of(target.path):
+            return True
+        return _is_same_by_content(target, born)
+    except Exception:  # noqa: BLE001  an answer is owed whatever is on disk: a raising check would end doit
+        return False
+
+
+def _is_same_by_content(target: Target, born: Birth) -> bool:
+    if os.lstat(target.path).st_size != born.bytes or sha256_file(target.path) != born.sha256:
+        return False
+    if lock.is_held_for(target.record):
+        with contextlib.suppress(Exception):
+            _record(target, born.sha256, target.path, born.facts)
+    return True
+
+
+def _record(target: Target, sha256: Sha256, path: Path, facts: Mapping[str, object]) -> None:
+    status = os.lstat(path)
+    born = Birth(sha256, status.st_size, status.st_mtime_ns, status.st_ino, facts)
+    replace(target.record, (json.dumps(asdict(born), sort_keys=True, default=str) + "\n").encode())
+
+
+@contextlib.contextmanager
+def making(target: Target) -> Iterator[Path]:
+    """Yield a path to write the file of `target` to; when the block ends well it is made durable, recorded and named.
+
+    A block that raises leaves nothing. Raises FilesystemError; OSErrors of the block itself are reported so too.
+    """
+    with reported(f"make {target.kind} {target.name}", target.path):
+        make_dirs(target.path.parent)
+        temporary = temporary_beside(target.path)
+        try:
+            yield temporary
+            without_write_permission(temporary)
+            fsync_file(temporary)
+            _record(target, sha256_file(temporary), temporary, target.facts)
+            os.rename(temporary, target.path)
+        except BaseException:
+            discard(temporary)
+            raise
+        fsync_dir(target.path.parent)
+
+
+def remove(target: Target) -> None:
+    """Remove the file of `target`, its record and, when it is empty, its directory; what is not there is no error."""
+    with reported(f"remove {target.kind} {target.name}", target.path):
+        for path in (target.path, target.record):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(target.path.parent)

@@ -1,0 +1,230 @@
+"""Files that survive a power cut, and a typed error with a next step for every call that the system refuses.
+
+Every call goes through `os.*` by attribute, so that a test can interrupt, fail or drop each of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from provisioning.base.errors import FilesystemError
+
+TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
+"""How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""
+
+_serial = itertools.count()
+
+_NEXT_STEP = {
+    errno.ENOSPC: "free space on this file system, then run doit again; finished work is kept",
+    errno.EDQUOT: "free space or have the quota raised, then run doit again; finished work is kept",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), then run doit again",
+    errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
+    errno.EACCES: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
+    errno.EPERM: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
+    errno.EIO: "the device reported an I/O error: check `dmesg` and the disk before trusting it with a flight",
+    errno.ENOENT: "something removed it while the build ran: put it back and run doit again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
+    errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.ELOOP: "a symbolic link stands where a file should: remove it",
+}
+
+_SQLITE_SAYS = {
+    "disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "readonly database": errno.EACCES,
+    "unable to open": errno.EACCES,
+}
+
+_REFUSED = {
+    "nfs": "NFS", "nfs4": "NFS", "cifs": "SMB/CIFS", "smb3": "SMB/CIFS", "smbfs": "SMB/CIFS",
+    "fuse.sshfs": "sshfs", "ceph": "CephFS", "afs": "AFS",
+    "vfat": "FAT", "msdos": "FAT", "exfat": "exFAT", "fuse.exfat": "exFAT", "fuse.exfat-fuse": "exFAT",
+    "ntfs": "NTFS", "ntfs3": "NTFS", "fuseblk": "NTFS or exFAT (fuse)",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def reported(what: str, path: Path | str | None = None) -> Iterator[None]:
+    """Turn an OSError in the block into a FilesystemError that says `what` failed, where, why and what to do next.
+
+    An error of SQLite about its file is one too. Without `path` the file that the system refused is named.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(what, path, error.filename, error.strerror or str(error), error.errno) from error
+    except Exception as error:
+        if type(error).__module__ != "sqlite3" or type(error).__name__ not in ("OperationalError", "DatabaseError"):
+            raise
+        code = next((code for text, code in _SQLITE_SAYS.items() if text in str(error)), None)
+        raise _refusal(what, path, None, f"SQLite: {error}", code) from error
+
+
+def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, code: int | None) -> FilesystemError:
+    elsewhere = path is not None and refused is not None and str(refused) != str(path)
+    return FilesystemError(
+        f"cannot {what}: {why}",
+        file=path or refused,
+        facts={"refused": refused} if elsewhere else None,
+        next_step=_NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched"),
+    )
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the directory of `path` that no one else uses; not created."""
+    return path.parent / f".tmp-{os.getpid()}-{next(_serial)}-{path.name}"
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in directory `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of file `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_dirs(path: Path) -> None:
+    """Create directory `path` and its parents; each new name is durable before the next is made below it."""
+    if os.path.isdir(path):
+        return
+    make_dirs(path.parent)
+    with reported("create a directory", path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        fsync_dir(path.parent)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write the whole of `data`, however little the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that does not exist yet and make its bytes durable; its name is not (see `fsync_dir`)."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file at `path` in one step with durable bytes; durable under this name only after `fsync_dir`."""
+    temporary = temporary_beside(path)
+    with reported("write a file", path):
+        try:
+            write_new(temporary, data, mode=mode)
+            os.rename(temporary, path)
+        except BaseException:
+            discard(temporary)
+            raise
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file at `path` in one step: temporary file → fsync → rename → fsync of the directory.
+
+    Raises FilesystemError; the old file is then still there, whole.
+    """
+    replace(path, data, mode=mode)
+    with reported("write a file", path):
+        fsync_dir(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file if it is there; what cannot be removed is left for recovery."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all below it, read-only ones too; symbolic links are removed, never followed."""
+    os.chmod(path, 0o700)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(Path(entry.path))
+            else:
+                os.unlink(entry.path)
+    os.rmdir(path)
+
+
+def without_write_permission(path: Path) -> None:
+    """Drop the write bits of a file or directory that has any."""
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    if mode & 0o222:
+        os.chmod(path, mode & ~0o222)
+
+
+def filesystem_type(path: Path, mountinfo: str) -> str:
+    """Return the type of the file system that holds absolute `path`, from the text of /proc/self/mountinfo.
+
+    The longest mount point above `path` counts; of two on one point, the later, which hides the earlier.
+    """
+    found, longest = "", -1
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        mount = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4])
+        if path.is_relative_to(mount) and len(mount) >= longest:
+            found, longest = right.split()[0], len(mount)
+    return found
+
+
+def require_local_filesystem(path: Path) -> None:
+    """Refuse a file system that cannot keep the promises of a cache: no reliable lock, or no links and atomic rename.
+
+    Raises FilesystemError that names it.
+    """
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            kind = filesystem_type(Path(os.path.realpath(path)), file.read())
+    except OSError:
+        return
+    if kind in _REFUSED:
+        raise FilesystemError(
+            f"a cache cannot be built on {_REFUSED[kind]}",
+            file=path,
+            facts={"file system": kind, "needed": "a local POSIX file system: ext4, xfs, btrfs, f2fs or tmpfs"},
+            next_step="build on a local disk; to carry the result on a USB stick or share, use `flightcache bundle`",
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write where `path` is or will be."""
+    while not os.path.exists(path):
+        path = path.parent
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def require_free_bytes(path: Path, needed: int, *, what: str) -> None:
+    """Refuse to begin `what` where `needed` bytes cannot fit; FilesystemError gives both figures."""
+    with reported("ask for free space", path):
+        free = free_bytes(path)
+    if free < needed:
+        raise FilesystemError(
+            f"not enough space for {what}",
+            file=path,
+            facts={"needed": f"{needed:,} bytes", "free": f"{free:,} bytes"},
+            next_step=f"free {needed - free:,} bytes there, then run doit again; finished work is kept",
+        )

@@ -1,0 +1,146 @@
+"""Tile arithmetic on the Web Mercator grid (XYZ scheme), in integers wherever a result is kept or hashed.
+
+Angles are 1e-7 degree as in MAVLink. Tile ids are those of PMTiles: all tiles of zoom 0, then 1, then 2, each zoom in
+the order of a Hilbert curve (https://github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from provisioning.base.angles import BBox, Origin
+
+E7 = 10_000_000
+HALF_TURN_E7 = 180 * E7
+MAX_LATITUDE_E7 = 850_511_287
+"""Web Mercator ends here: atan(sinh(pi)), rounded towards the equator: inside the outermost row of every zoom."""
+MAX_ZOOM = 24
+MAX_SOURCES = 256
+MAX_HEADINGS = 64
+
+
+class TileRanges(NamedTuple):
+    """Tiles of one zoom level as inclusive ranges: one or two of columns, one of rows."""
+
+    columns: tuple[tuple[int, int], ...]
+    rows: tuple[int, int]
+
+
+class PackedId(NamedTuple):
+    """What an index id says: the tile, the number of its source, the number of its heading."""
+
+    z: int
+    x: int
+    y: int
+    source: int
+    heading: int
+
+
+def check_tile(z: int, x: int, y: int) -> None:
+    """Raise ValueError if z/x/y is not a tile."""
+    if not 0 <= z <= MAX_ZOOM:
+        raise ValueError(f"zoom {z} is not within 0–{MAX_ZOOM}")
+    if not (0 <= x < 1 << z and 0 <= y < 1 << z):
+        raise ValueError(f"{z}/{x}/{y} is not a tile: x and y must be within 0–{(1 << z) - 1}")
+
+
+def zxy_to_tileid(z: int, x: int, y: int) -> int:
+    """Return the PMTiles id of a tile; the inverse of `tileid_to_zxy`."""
+    check_tile(z, x, y)
+    tileid = ((1 << 2 * z) - 1) // 3
+    for bit in range(z - 1, -1, -1):
+        side = 1 << bit
+        right, down = x & side, y & side
+        tileid += ((3 * right) ^ down) << bit
+        if not down:
+            if right:
+                x, y = ~x, ~y
+            x, y = y, x
+    return tileid
+
+
+def tileid_to_zxy(tileid: int) -> tuple[int, int, int]:
+    """Return (z, x, y) of a PMTiles id; ValueError if it lies beyond `MAX_ZOOM`."""
+    z = ((3 * tileid + 1).bit_length() - 1) // 2 if tileid >= 0 else -1
+    if not 0 <= z <= MAX_ZOOM:
+        raise ValueError(f"{tileid} is not the id of a tile of zoom 0–{MAX_ZOOM}")
+    position, x, y = tileid - ((1 << 2 * z) - 1) // 3, 0, 0
+    for bit in range(z):
+        right = 1 & (position >> 1)
+        down = 1 & (position ^ right)
+        if not down:
+            if right:
+                x, y = (1 << bit) - 1 - x, (1 << bit) - 1 - y
+            x, y = y, x
+        x, y, position = x | right << bit, y | down << bit, position >> 2
+    return z, x, y
+
+
+def pack_id(z: int, x: int, y: int, source: int, heading: int) -> int:
+    """Return the index id of a tile: tile id, source number (8 bits) and heading number (6 bits), below 2**63."""
+    if not (0 <= source < MAX_SOURCES and 0 <= heading < MAX_HEADINGS):
+        raise ValueError(f"source {source} or heading {heading} does not fit an index id")
+    return zxy_to_tileid(z, x, y) << 14 | source << 6 | heading
+
+
+def unpack_id(packed: int) -> PackedId:
+    """Return what an index id says; the inverse of `pack_id`."""
+    return PackedId(*tileid_to_zxy(packed >> 14), packed >> 6 & 0xFF, packed & 0x3F)
+
+
+def row_edge_deg(z: int, y: int) -> float:
+    """Return the latitude of the northern edge of tile row `y`, degree."""
+    return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / (1 << z)))))
+
+
+def column_edge_e7(z: int, x: int) -> int:
+    """Return the longitude of the western edge of tile column `x`, 1e-7 degree, rounded to nearest."""
+    return (2 * x * 2 * HALF_TURN_E7 + (1 << z)) // (2 << z) - HALF_TURN_E7
+
+
+def tile_bounds_e7(z: int, x: int, y: int) -> BBox:
+    """Return the bounds of a tile, 1e-7 degree, rounded to nearest."""
+    check_tile(z, x, y)
+    north, south = (round(row_edge_deg(z, row) * E7) for row in (y, y + 1))
+    return BBox(column_edge_e7(z, x), south, column_edge_e7(z, x + 1), north)
+
+
+def tile_centre(z: int, x: int, y: int) -> Origin:
+    """Return the centre of a tile in the Mercator plane, 1e-7 degree."""
+    check_tile(z, x, y)
+    return Origin(round(row_edge_deg(z + 1, 2 * y + 1) * E7), column_edge_e7(z + 1, 2 * x + 1))
+
+
+def tile_at(z: int, *, lat_e7: int, lon_e7: int) -> tuple[int, int]:
+    """Return (x, y) of the tile that holds a point; points beyond the Mercator limit belong to the outermost row."""
+    side = 1 << z
+    x = (lon_e7 + HALF_TURN_E7) % (2 * HALF_TURN_E7) * side // (2 * HALF_TURN_E7)
+    latitude = math.radians(max(-MAX_LATITUDE_E7, min(MAX_LATITUDE_E7, lat_e7)) / E7)
+    return x, math.floor((1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * side)
+
+
+def tiles_in_bbox(bbox: BBox, z: int) -> TileRanges:
+    """Return the tiles of zoom `z` that overlap `bbox` by more than 1e-7 degree.
+
+    That much is granted because tile edges are not multiples of it: the bounding box of a set of tiles gives the set.
+    """
+    west, east = _narrowed(bbox.west, bbox.east) if bbox.west <= bbox.east else (bbox.west + 1, bbox.east - 1)
+    south, north = _narrowed(bbox.south, bbox.north)
+    left, top = tile_at(z, lat_e7=north, lon_e7=west)
+    right, bottom = tile_at(z, lat_e7=south, lon_e7=east)
+    if bbox.west <= bbox.east:
+        return TileRanges(((left, right),), (top, bottom))
+    if left <= right:  # the two arms meet in one tile: the whole circle
+        return TileRanges(((0, (1 << z) - 1),), (top, bottom))
+    return TileRanges(((0, right), (left, (1 << z) - 1)), (top, bottom))
+
+
+def _narrowed(low: int, high: int) -> tuple[int, int]:
+    """Return an interval without its outermost unit at each end, never empty."""
+    return (low + 1, high - 1) if high - low >= 2 else ((low + high) // 2,) * 2
+
+
+def contains(bbox: BBox, origin: Origin) -> bool:
+    """Tell whether a point lies inside the box, its edges included."""
+    return bbox.holds(origin)

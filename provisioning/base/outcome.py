@@ -1,0 +1,53 @@
+"""What a build says at its end: eight fields, one line, one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from provisioning.base.files import write_durably
+
+Outcome = Literal["SUCCESS", "FAILURE", "IDEMPOTENT_NO_OP"]
+FILE = "build-report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """The outcome of one build. Counts are of this build alone; `elapsed_s` is wall time in seconds."""
+
+    outcome: Outcome
+    engines_built: int = 0
+    engines_reused: int = 0
+    descriptors_generated: int = 0
+    manifest_hash: str | None = None
+    manifest_path: str | None = None
+    failure_reason: str | None = None
+    elapsed_s: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the text of build-report.json."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    def line(self) -> str:
+        """Return the one line a person reads last."""
+        counts = (
+            f"engines {self.engines_built} built {self.engines_reused} reused, "
+            f"descriptors {self.descriptors_generated} generated, {self.elapsed_s:.2f} s"
+        )
+        named = f" manifest_hash {self.manifest_hash}," if self.manifest_hash else ""
+        return f"{self.outcome}{named} {counts}"
+
+
+def write_report(build_dir: Path, report: BuildReport) -> None:
+    """Write `report` to `.build/build-report.json`; the caller holds the build lock. Raises FilesystemError."""
+    write_durably(build_dir / FILE, report.to_json().encode())
+
+
+def read_report(build_dir: Path) -> BuildReport | None:
+    """Return the last build's report, or None where there is none that can be read."""
+    try:
+        return BuildReport(**json.loads((build_dir / FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

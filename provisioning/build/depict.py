@@ -1,0 +1,106 @@
+"""What the report shows of a request, gathered from catalogue, Manifest and the generation before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from provisioning import catalogue, index
+from provisioning.build import contents
+from provisioning.flight import signing
+from provisioning.engines.compile import read_compiled
+from provisioning.engines.tensorrt.layers import layers_note
+from provisioning.base.errors import TileError
+from provisioning.base.geo import tile_at
+from provisioning.report import (
+    LonLat,
+    Mosaic,
+    ReportModel,
+    Run,
+    SkippedTile,
+    SourceRow,
+    TileMap,
+    changes,
+    make_mosaic,
+    mosaic_places,
+    mosaic_zoom,
+    tile_map,
+)
+from provisioning.build.request import Request
+from provisioning.catalogue import Tile
+from provisioning.area.area import Area, Route
+
+
+def report_model(request: Request) -> ReportModel:
+    """Return what report.html shows of `request`; its engines, index and gates must have been made."""
+    published = contents.published(request.cache)
+    draft = contents.compose(request, counter=1, extras=())
+    area = catalogue.area_of(request.flight)
+    return ReportModel(
+        manifest=draft,
+        index_reason=index.read_info(request.index_info).reason,
+        maps=tuple(_maps(request, area)),
+        mosaic=_mosaic(request),
+        outline=tuple(map(_line, area.rings)),
+        routes=tuple(map(_line, area.routes)),
+        sources=tuple(
+            SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in catalogue.source_rows(request.flight)
+        ),
+        skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
+        changes=changes(published.manifest if published else None, draft),
+        notes=tuple(_notes(request)),
+        key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
+    )
+
+
+def _line(route: Route) -> tuple[LonLat, ...]:
+    return tuple(LonLat(lon, lat) for lat, lon in route)
+
+
+def _notes(request: Request) -> Iterator[str]:
+    """Yield what the compilers told about the layers of their engines."""
+    for network in request.networks:
+        compiled = read_compiled(network.engine.path)
+        if compiled and (note := layers_note(network.name, compiled.facts)):
+            yield note
+
+
+def _maps(request: Request, area: Area) -> Iterator[TileMap]:
+    for zoom in request.tiles.zooms:
+        west, _ = tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)
+        runs = (
+            Run(y, band.left, band.right)
+            for band in area.cover.bands.get(zoom, ())
+            for low, high in band.rows
+            for y in range(low, high + 1)
+        )
+        yield tile_map(zoom, runs, catalogue.dated_places(request.flight, zoom), west_column=west)
+
+
+def _mosaic(request: Request) -> Mosaic | None:
+    """Return the imagery of the zoom level that makes the best picture."""
+    boxes = {zoom: _bounds(request, zoom) for zoom in request.tiles.zooms}
+    zoom = mosaic_zoom({z: (right - left, bottom - top) for z, (left, top, right, bottom) in boxes.items()})
+    shown = {(x % (1 << zoom), y) for x, y in mosaic_places(boxes[zoom])}
+    at = {(tile.x, tile.y): tile for tile in _tiles_of(request, zoom) if (tile.x, tile.y) in shown}
+    with catalogue.open_reader(request.flight) as reader:
+
+        def thumbnail(_z: int, x: int, y: int) -> bytes | None:
+            tile = at.get((x % (1 << zoom), y))
+            with contextlib.suppress(TileError):  # gone since the scan: the picture has a gap, the build says so
+                return reader.read(tile) if tile else None
+            return None
+
+        return make_mosaic(zoom, boxes[zoom], thumbnail)
+
+
+def _tiles_of(request: Request, zoom: int) -> Iterable[Tile]:
+    return (tile for tile in catalogue.iter_tiles(request.flight) if tile.z == zoom)
+
+
+def _bounds(request: Request, zoom: int) -> tuple[int, int, int, int]:
+    """Return the edges of the area in tiles of `zoom`, right and bottom excluded, unrolled past the antimeridian."""
+    bbox = request.tiles.bbox
+    left, top = tile_at(zoom, lat_e7=bbox.north, lon_e7=bbox.west + 1)
+    right, bottom = tile_at(zoom, lat_e7=bbox.south, lon_e7=bbox.east - 1)
+    return left, top, right + 1 + (right < left) * (1 << zoom), bottom + 1

@@ -1,0 +1,180 @@
+"""What a build would do and why, found without the lock and without writing a byte in the cache directory."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from provisioning import catalogue, descriptors, index
+from provisioning.build import reasons as staleness
+from provisioning.config import Flight
+from provisioning.config.parse import read_flight
+from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.base.errors import IndexingError
+from provisioning.base.hashing import plain
+from provisioning.build.history import History, differences, facts_of, read_history
+from provisioning.build.request import Request, make_request
+from provisioning.catalogue.database import catalogue_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A fact that differs from the last build; None where there was or is none."""
+
+    fact: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        return f"{self.fact}: {self.before or 'none'} → {self.after or 'none'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """One task: whether and why it will run, which facts changed, how long it took last time (second)."""
+
+    task: str
+    why: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    seconds: float | None = None
+
+    @property
+    def will_run(self) -> bool:
+        """Whether `doit` would run it."""
+        return bool(self.why)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All tasks in the order of a build, and what the work amounts to."""
+
+    tasks: tuple[TaskPlan, ...]
+    tiles: int
+    added: int
+    removed: int
+    changed: int
+    descriptors: int
+    bytes_to_write: int
+    memory_bytes: int
+    seconds: float | None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `doit` would do anything."""
+        return any(task.will_run for task in self.tasks)
+
+
+def make_plan(root: Path) -> Plan:
+    """Return what `doit` would do in the cache directory `root`.
+
+    Raises what would stop it at once: ConfigError, EmptyCorpusError, TileError, BackboneError, EngineError.
+    """
+    flight = read_flight(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        aside = replace(flight, build_dir=Path(scratch))
+        _copy_catalogue(flight, aside)
+        corpus = catalogue.scan(aside)
+        request = make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
+        tasks = tuple(_tasks(request, read_history(flight.build_dir)))
+        missing = _missing(request, aside) if any(t.task == "descriptors" and t.will_run for t in tasks) else 0
+    timed = tuple(_timed(task, missing) for task in tasks if task.will_run)
+    return Plan(
+        tasks=tasks,
+        tiles=corpus.count,
+        added=corpus.added,
+        removed=corpus.removed,
+        changed=corpus.changed,
+        descriptors=missing,
+        **_sizes(request, tasks, missing),
+        seconds=None if None in timed else round(sum(s for s in timed if s is not None), 2),
+    )
+
+
+def _copy_catalogue(flight: Flight, aside: Flight) -> None:
+    """Copy the catalogue as of its last commit, so that a scan there leaves the real one alone."""
+    path = catalogue_path(flight.build_dir)
+    if not path.is_file():
+        return
+    frozen = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{frozen}", uri=True)) as source,
+            closing(sqlite3.connect(catalogue_path(aside.build_dir))) as copy,
+        ):
+            source.backup(copy)
+    except sqlite3.Error:
+        catalogue_path(aside.build_dir).unlink(missing_ok=True)  # as after a loss: everything is looked at again
+
+
+def _tasks(request: Request, history: History) -> Iterator[TaskPlan]:
+    reasons: dict[str, tuple[object, ...]] = {}
+    for network in request.networks:
+        reasons[f"onnx:{network.name}"] = staleness.onnx(request, network)
+        reasons[f"engine:{network.name}"] = staleness.engine(request, network)
+    reasons |= {
+        "descriptors": staleness.described(request),
+        "corpus": staleness.indexed(request),
+        "gates": staleness.gates(request),
+        "report": staleness.report(request),
+        "manifest": staleness.staged(request, functools.partial(staleness.examine, request)),
+    }
+    facts = facts_of(request)
+    for task, why in reasons.items():
+        changes: tuple[Change, ...] = ()
+        if task in facts and task in history.facts:
+            now = {name: plain(fact) for name, fact in facts[task].items()}
+            changes = tuple(_change(*found) for found in differences(history.facts[task], now))
+        yield TaskPlan(
+            task=task,
+            why=tuple(str(reason) for reason in why),
+            changes=changes if why else (),
+            seconds=history.seconds.get(task),
+        )
+
+
+def _change(fact: str, before: object, after: object) -> Change:
+    return Change(fact=fact, before=_short(before), after=_short(after))
+
+
+def _short(value: object) -> str | None:
+    """Return a value for reading: a digest as its first digits, a long list by its length."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return f"{len(value)} values" if len(value) > 4 else ", ".join(str(_short(item)) for item in value)
+    text = str(value)
+    return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def _missing(request: Request, aside: Flight) -> int:
+    return count_lacking(aside, descriptors.store_path(request.flight), request.descriptor_keys)
+
+
+def _timed(task: TaskPlan, missing: int) -> float | None:
+    if task.task == "descriptors" and task.seconds is not None:
+        return task.seconds * missing
+    return task.seconds
+
+
+def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[str, int]:
+    """Return bytes to write and memory needed, as far as they are known before the network was prepared once."""
+    shape = request.descriptor_network.shape
+    if shape is None:
+        return {"bytes_to_write": 0, "memory_bytes": 0}
+    written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
+    memory = 0
+    if any(task.task == "corpus" and task.will_run for task in tasks):
+        try:
+            choice = index.choose(request.flight, request.tiles, shape.dimension)
+        except IndexingError:
+            return {"bytes_to_write": written, "memory_bytes": 0}
+        written, memory = written + choice.bytes, choice.build_bytes
+    return {"bytes_to_write": written, "memory_bytes": memory}

@@ -1,0 +1,115 @@
+"""Why each task must run; nothing to say means that it is up to date. doit asks these, and so does `flightcache plan`.
+
+Addresses say whether a file is the right one, records of birth whether it is whole; doit's database is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from provisioning import descriptors
+from provisioning.build import contents
+from provisioning.flight import manifest, signing
+from provisioning.build.contents import Published
+from provisioning.base.errors import Error
+from provisioning.build.request import NetworkRequest, Request
+from provisioning.base.artifacts import Target, birth, is_intact
+from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify
+
+Reasons = tuple[str, ...]
+
+
+def onnx(request: Request, network: NetworkRequest) -> Reasons:
+    """Say why the typed ONNX is needed: an engine is to be compiled from it, or gates are to measure against it."""
+    return _not_made(network.typed) and (engine(request, network) or gates(request))
+
+
+def engine(_request: Request, network: NetworkRequest) -> Reasons:
+    """Say why the engine must be compiled."""
+    return _not_made(network.engine)
+
+
+def described(request: Request) -> Reasons:
+    """Say why tiles must be described: an index is to be built, or gates measured, over descriptors not all there."""
+    store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256
+    if descriptors.is_described(store, request.descriptor_keys, coverage):
+        return ()
+    return indexed(request) or gates(request)
+
+
+def indexed(request: Request) -> Reasons:
+    """Say why corpus.index must be built."""
+    return _not_made(request.index, request.index_info)
+
+
+def gates(request: Request) -> Reasons:
+    """Say why quality must be measured."""
+    return _not_made(request.gates)
+
+
+def report(request: Request) -> Reasons:
+    """Say why the report must be drawn: it shows what changed against the generation that it replaces."""
+    if reasons := _not_made(*request.extras):
+        return reasons
+    published = contents.published(request.cache)
+    listed = {entry.sha256 for entry in published.manifest.other} if published else set()
+    born = birth(request.report)
+    return () if born and born.sha256 in listed else ("the generation that it compares with has changed",)
+
+
+def staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> Reasons:
+    """Say why a generation must be staged: another Manifest, another key, or a published file that is not intact.
+
+    `examined` gives what `examine` finds; it is asked for last.
+    """
+    published = contents.published(request.cache)
+    if published is None:
+        return ("nothing is published yet",)
+    try:
+        wanted = contents.compose(request, counter=published.manifest.build.counter)
+    except Error as error:
+        return (error.what,)
+    changes = tuple(changed(published, wanted)) if manifest.to_bytes(wanted) != published.manifest_bytes else ()
+    return changes or tuple(str(reason) for reason in examined() if reason.code != Code.UNLISTED)
+
+
+def changed(published: Published, wanted: manifest.Manifest) -> Iterable[str]:
+    """Yield the parts of the Manifest in which `wanted` differs from what is published."""
+    for name, was, now in zip(wanted._fields, published.manifest, wanted, strict=True):
+        if was != now:
+            yield f"{name} changed"
+
+
+def examine(request: Request) -> tuple[Reason, ...]:
+    """Return what the verifier has against the published generation, for this request.
+
+    Files that are still the ones of their record of birth are not hashed again: a no-op costs their stat.
+    """
+    with verify(request.cache, expectations(request), known=known_good(request)) as verdict:
+        return verdict.reasons
+
+
+def expectations(request: Request) -> Expectations:
+    """Return what this request expects of its own generation."""
+    identity = request.flight.flight
+    return Expectations(
+        keys=(signing.public_key_of(request.flight.signing),),
+        flight_id=identity.id,
+        aircraft_id=identity.aircraft,
+        host=contents.host(request),
+        counter_floor=ANY,
+    )
+
+
+def known_good(request: Request) -> dict[str, KnownFile]:
+    """Return what the records of birth say of the generation's files, by their names in it."""
+    born = {name: birth(target) for name, target in contents.targets(request).items()}
+    return {name: KnownFile(b.bytes, b.mtime_ns, b.inode, b.sha256) for name, b in born.items() if b is not None}
+
+
+def _not_made(*targets: Target) -> Reasons:
+    return tuple(f"{target.name}: {_wrong(target)}" for target in targets if not is_intact(target))
+
+
+def _wrong(target: Target) -> str:
+    return "is not as it was made" if birth(target) else "has not been made for these inputs"

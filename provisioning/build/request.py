@@ -1,0 +1,190 @@
+"""What is asked for: flight.toml, this host and the last scan, as the addresses of every artefact they decide."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provisioning import catalogue, descriptors, engines, index
+from provisioning.build import provenance
+from provisioning.flight import signing
+from provisioning.quality import gates
+from provisioning.network.backbone import OnnxSource, onnx_source
+from provisioning.config import Backbone, Calibration, Flight
+from provisioning.config.parse import read_flight
+from provisioning.engines import Backend, HostTuple
+from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.network.shape import Shape, known_shape, shape_target
+from provisioning.base.artifacts import Target
+from provisioning.catalogue import Corpus, not_scanned
+
+INDEX_FILE = "corpus.index"
+REPORT_FILE = "report.html"
+MAP_FILE = "coverage.geojson"
+IMAGERY_FILE = "tiles.pmtiles"
+REPORT_FORMAT = 1
+PROVENANCE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """One backbone: where its ONNX comes from, its typed ONNX, and its engine for `host`.
+
+    `shape` is None until the network was prepared once, and for a backbone that describes no tiles; `calibration` is
+    the digest of the tiles that calibrate it, for int8.
+    """
+
+    backbone: Backbone
+    source: OnnxSource
+    host: HostTuple
+    shape: Shape | None
+    typed: Target
+    engine: Target
+    calibration: Sha256 | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.backbone.name
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides a generation. Until the first scan `corpus` is None, and the targets are stand-ins."""
+
+    flight: Flight
+    backend: Backend
+    corpus: Corpus | None
+    networks: tuple[NetworkRequest, ...]
+    descriptor_keys: tuple[Sha256, ...]
+    """One for each heading at which tiles are indexed."""
+    index: Target
+    index_info: Target
+    gates: Target
+    extras: tuple[Target, ...]
+    """report.html, coverage.geojson and, where asked for, tiles.pmtiles and the two files of provenance."""
+    calibration: tuple[tuple[Calibration, Sha256], ...]
+
+    @property
+    def report(self) -> Target:
+        """report.html."""
+        return self.extras[0]
+
+    @property
+    def cache(self) -> Path:
+        """The cache directory."""
+        return self.flight.root
+
+    @property
+    def descriptor_network(self) -> NetworkRequest:
+        """The network whose output is indexed."""
+        return next(network for network in self.networks if network.backbone.role == "descriptor")
+
+    @property
+    def tiles(self) -> Corpus:
+        """The corpus; EmptyCorpusError before the first scan."""
+        if self.corpus is None:
+            raise not_scanned()
+        return self.corpus
+
+
+def read_request(root: Path) -> Request:
+    """Return the request of the cache directory `root` as of its last scan; writes nothing.
+
+    Raises ConfigError, BackboneError, EngineError.
+    """
+    flight = read_flight(root)
+    return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
+
+
+def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Request:
+    """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old."""
+    backend = engines.select(flight.engine)
+    networks = tuple(_networks(flight, backend, corpus))
+    coverage = corpus.coverage_sha256 if corpus else None
+    describing = next(n for n in networks if n.backbone.role == "descriptor")
+    keys = tuple(_descriptor_keys(flight, describing))
+    dimension = describing.shape.dimension if describing.shape else None
+    index_facts = {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus, dimension, keys)}
+    index_target = _target(flight, "index", INDEX_FILE, index_facts)
+    gates_target = _target(
+        flight,
+        "gates",
+        "gates.json",
+        {
+            "engines": [n.engine.key for n in networks],
+            "index": index_target.key,
+            **gates.gate_facts(flight, corpus, today=today),
+        },
+    )
+    calibration = tuple((c, sha256_file(c.path)) for c in flight.calibration)
+    return Request(
+        flight=flight,
+        backend=backend,
+        corpus=corpus,
+        networks=networks,
+        descriptor_keys=keys,
+        index=index_target,
+        index_info=_target(flight, "index", "corpus.index.json", index_facts),
+        gates=gates_target,
+        extras=tuple(_extras(flight, coverage, gates_target, calibration)),
+        calibration=calibration,
+    )
+
+
+def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:
+    return Target(flight.build_dir / "store", kind, name, facts)
+
+
+def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterator[NetworkRequest]:
+    host = backend.probe()
+    for backbone in flight.backbone:
+        source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
+        calibrates = corpus is not None and backbone.precision == "int8"
+        calibration = descriptors.calibration_digest(flight, backbone.calibration_tiles) if calibrates else None
+        facts = engines.typed_facts(backbone, source, calibration)
+        typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
+        engine = _target(
+            flight,
+            "engine",
+            engines.engine_name(backbone.name, host, backbone.precision),
+            engines.engine_facts(typed.key, host, backbone, flight.engine),
+        )
+        shape = known_shape(shape_target(flight, backbone, source)) if backbone.role == "descriptor" else None
+        yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration)
+
+
+def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:
+    decoder, dtype = catalogue.decoder_facts(), flight.descriptors.dtype
+    for heading in descriptors.headings(flight.index.rotations):
+        facts = descriptors.descriptor_facts(network.engine.key, network.backbone, decoder, dtype, heading)
+        yield digest_of(facts)
+
+
+def _extras(
+    flight: Flight, coverage: Sha256 | None, gates_target: Target, calibration: tuple[tuple[Calibration, Sha256], ...]
+) -> Iterator[Target]:
+    """What is on board beside engines, index and calibration."""
+    shown: dict[str, Fact] = {
+        "format": REPORT_FORMAT,
+        "tool": importlib.metadata.version("flightcache"),
+        "gates": gates_target.key,
+        "flight": asdict(flight.flight),
+        "calibration": {c.path.name: digest for c, digest in calibration},
+    }
+    yield _target(flight, "report", REPORT_FILE, shown)
+    yield _target(flight, "report", MAP_FILE, shown)
+    if flight.tiles.on_board == "pmtiles":
+        yield _target(flight, "imagery", IMAGERY_FILE, {"format": catalogue.PMTILES_FORMAT, "tiles": coverage})
+    if flight.publish.provenance:
+        signed = {
+            **shown,
+            "format": PROVENANCE_FORMAT,
+            "on_board": flight.tiles.on_board,
+            "key": signing.public_key_of(flight.signing).fingerprint,
+        }
+        yield _target(flight, "provenance", provenance.BOM_FILE, signed)
+        yield _target(flight, "provenance", provenance.STATEMENT_FILE, signed)

@@ -1,0 +1,110 @@
+"""What a cache directory holds at this moment, read without the lock; nothing is verified and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provisioning.base import lock
+from provisioning.flight import manifest, publish
+from provisioning.base.errors import ConfigError, ManifestError
+from provisioning.base.files import free_bytes, reported
+from provisioning.base.outcome import FILE as REPORT_FILE
+from provisioning.base.outcome import BuildReport, read_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Current:
+    """The generation that `current` names. `published_at` is in seconds since 1970; `bytes` counts listed files."""
+
+    generation: str
+    counter: int
+    manifest_hash: str
+    flight_id: str | None
+    aircraft_id: str | None
+    published_at: float
+    tiles: int
+    missing_tiles: int
+    oldest_capture: str | None
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of one cache directory.
+
+    `builder` is the process that holds the build lock; `built_at` is when the last build ended, seconds since 1970.
+    """
+
+    cache: str
+    current: Current | None
+    unreadable: str | None
+    builder: int | None
+    free_bytes: int
+    last_build: BuildReport | None
+    built_at: float | None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the status as JSON values."""
+        return asdict(self)
+
+
+def read_status(cache: Path) -> Status:
+    """Return the status of `cache`. Raises ConfigError if it is no cache directory, FilesystemError."""
+    if not os.path.lexists(cache / "flight.toml") and not os.path.lexists(cache / publish.CURRENT):
+        raise ConfigError(
+            "this is no cache directory: it has neither flight.toml nor current",
+            file=cache,
+            next_step="run this in a cache directory, or make one with `flightcache init`",
+        )
+    current, unreadable = _current(cache)
+    report = cache / ".build" / REPORT_FILE
+    with reported("look at the cache directory", cache):
+        return Status(
+            cache=str(cache.absolute()),
+            current=current,
+            unreadable=unreadable,
+            builder=_builder(cache / lock.FILE),
+            free_bytes=free_bytes(cache),
+            last_build=read_report(cache / ".build"),
+            built_at=report.stat().st_mtime if report.exists() else None,
+        )
+
+
+def _current(cache: Path) -> tuple[Current | None, str | None]:
+    """Return the current generation, and what is wrong with it if it cannot be read."""
+    path = publish.current_generation(cache)
+    if path is None:
+        return None, None
+    try:
+        read = manifest.parse((path / publish.MANIFEST).read_bytes())
+        published_at = os.lstat(cache / publish.CURRENT).st_mtime
+    except (OSError, ManifestError) as error:
+        return None, f"{path}: {error}"
+    counts = read.tiles.per_zoom.values()
+    return (
+        Current(
+            generation=str(path),
+            counter=read.build.counter,
+            manifest_hash=read.build.manifest_hash,
+            flight_id=read.flight.flight_id,
+            aircraft_id=read.flight.aircraft_id,
+            published_at=published_at,
+            tiles=read.tiles.count,
+            missing_tiles=sum(max(0, count.expected - count.present) for count in counts),
+            oldest_capture=read.tiles.oldest_capture,
+            bytes=sum(entry.bytes for entry in read.files),
+        ),
+        None,
+    )
+
+
+def _builder(path: Path) -> int | None:
+    """Return the process that holds the lock at `path`; taking the lock to find out could refuse a build its start."""
+    try:
+        inode, table = path.stat().st_ino, Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    rows = (line.split() for line in table.splitlines() if "FLOCK" in line and "->" not in line)
+    return next((int(row[4]) for row in rows if row[5].endswith(f":{inode}")), None)

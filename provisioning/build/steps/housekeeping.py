@@ -1,0 +1,67 @@
+"""What a build leaves behind: its report, and no more in `.build` than can be of use again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from provisioning.base import events
+from provisioning.flight import publish
+from provisioning.config import Flight
+from provisioning.base.files import make_dirs, remove_tree, reported
+from provisioning.base.outcome import BuildReport, write_report
+from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
+
+
+def record(flight: Flight, report: BuildReport) -> None:
+    """Write the build report, under the lock."""
+    if report.outcome == "IDEMPOTENT_NO_OP":
+        events.event("idempotent.no_op", manifest_hash=report.manifest_hash)
+    make_dirs(flight.build_dir)
+    write_report(flight.build_dir, report)
+
+
+KEPT = frozenset({"counter"})
+"""Names in `.build` that a reset keeps: a counter that started again would let an old generation pass for new."""
+
+
+def reset(cache: Path, *, tell: Callable[[str], object], dryrun: bool) -> None:
+    """Remove everything that was built, `current` first, so that no reader meets a generation half removed."""
+    build = cache / ".build"
+    doomed = [cache / publish.CURRENT, cache / publish.GENERATIONS]
+    with contextlib.suppress(FileNotFoundError):
+        doomed += [build / name for name in sorted(os.listdir(build)) if name not in KEPT]
+    for path in doomed:
+        if not os.path.lexists(path):
+            continue
+        tell(f"removing {path}")
+        if dryrun:
+            continue
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        else:
+            remove_tree(path)
+
+
+def forget_superseded(request: Request) -> None:
+    """Remove indexes and imagery that no kept generation holds: each is as large as the corpus, and quickly made again.
+
+    Engines and descriptors, which are not, stay until `doit clean`.
+    """
+    wanted = {target.key for target in (request.index, *request.extras)}
+    store = request.flight.build_dir / "store"
+    with reported("tidy the store", store):
+        for key in os.listdir(store):
+            large = [store / key / name for name in (INDEX_FILE, IMAGERY_FILE)]
+            held = [path for path in large if path.exists()]
+            if held and key not in wanted and not any(_is_linked_from_a_generation(path) for path in held):
+                remove_tree(store / key)
+
+
+def _is_linked_from_a_generation(path: Path) -> bool:
+    status = os.stat(path)
+    generations = path.parents[3] / publish.GENERATIONS
+    copies = (generations / name / path.name for name in os.listdir(generations))
+    return any(os.path.samestat(status, os.stat(copy)) for copy in copies if copy.exists())

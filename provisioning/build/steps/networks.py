@@ -1,0 +1,90 @@
+"""From a backbone to its engine, and the networks that a step runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from provisioning import descriptors, engines
+from provisioning.base import events
+from provisioning.base.errors import Error, FilesystemError, TileError
+from provisioning.base.files import reported, write_durably
+from provisioning.base.hashing import sha256_bytes
+from provisioning.build.request import NetworkRequest, Request
+from provisioning.base.artifacts import Target, birth, making
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def make_onnx(request: Request, network: NetworkRequest) -> None:
+    """Write the typed ONNX of `network`: preprocessing in the graph, precision in the types."""
+    with making(network.typed) as output:
+        engines.make_typed(network.backbone, network.source, output, _sample(request, network))
+
+
+def _sample(request: Request, network: NetworkRequest) -> engines.Images:
+    """Return a function that gives corpus tiles as `network` takes them.
+
+    `doit engine` may run before a scan, or without the tiles: it gets none, except for int8, which is made of them.
+    """
+
+    def images(count: int) -> Iterator[NDArray[np.uint8]]:
+        if network.backbone.role != "descriptor" or request.corpus is None:
+            return
+        try:
+            yield from descriptors.sample_images(request.flight, network.backbone, network.source, count)
+        except TileError:
+            if network.backbone.precision == "int8":
+                raise
+
+    return images
+
+
+def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, object]:
+    """Compile the engine of `network` in a fresh process. Raises EngineError."""
+    from provisioning.engines.compile import compile_engine, compiled_path
+    from provisioning.engines.remote import compile_there
+
+    flight = request.flight
+    spec = engines.engine_spec(
+        network.typed.path, network.host, network.backbone, flight.engine, state=flight.build_dir / "compiling"
+    )
+    try:
+        with making(network.engine) as output:
+            log = flight.build_dir / "log" / f"engine-{network.name}.log"
+            compiled = (
+                compile_there(flight.engine.command, spec, output, log=log)
+                if flight.engine.command
+                else compile_engine(spec, output, log=log)
+            )
+            write_durably(compiled_path(network.engine.path), compiled.to_json().encode())
+    except Error as error:
+        events.event("engine.failure", model=network.name, reason=error.what)
+        raise
+    return {f"seconds:{network.name}": round(compiled.elapsed_s, 3)}
+
+
+def verified(target: Target) -> bytes:
+    """Return the bytes of an artefact, which are those of its record of birth; FilesystemError if they are not."""
+    with reported(f"read {target.name}", target.path):
+        data = target.path.read_bytes()
+    born = birth(target)
+    if born is None or sha256_bytes(data) != born.sha256:
+        raise FilesystemError(f"{target.name} is not as it was made", file=target.path, next_step="run `doit` again")
+    return data
+
+
+def runnable(request: Request) -> tuple[Target, engines.Backend]:
+    """Return what describes tiles here and what runs it; for another computer's engine its typed ONNX stands in."""
+    described = request.descriptor_network
+    if request.backend.runs_here:
+        return described.engine, request.backend
+    return described.typed, engines.OnnxRuntime()
+
+
+def network_here(request: Request) -> engines.Network:
+    """Return the network that describes tiles here."""
+    target, backend = runnable(request)
+    return backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)

@@ -1,0 +1,28 @@
+"""The bill of materials and the signed statement of provenance, over everything else that a generation will hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioning.build import contents, provenance
+from provisioning.flight import signing
+from provisioning.build.request import Request
+from provisioning.base.artifacts import Target, making
+
+
+def state_provenance(request: Request, targets: Sequence[Target]) -> None:
+    """Write the provenance files `targets`; the request's other extras are made. Raises ManifestError, SigningError."""
+    others = [target for target in request.extras if target not in targets]
+    draft = contents.compose(request, counter=1, extras=others)
+    keys = request.flight.signing
+    written = {
+        provenance.BOM_FILE: lambda: provenance.ml_bom(draft),
+        provenance.STATEMENT_FILE: lambda: provenance.envelope(
+            provenance.statement(draft),
+            sign=lambda data: signing.sign(keys, data, password=signing.asker()),
+            keyid=signing.public_key_of(keys).fingerprint,
+        ),
+    }
+    for target in targets:
+        with making(target) as output:
+            output.write_bytes(written[target.name]())

@@ -1,0 +1,58 @@
+"""The corpus: the tiles of all sources inside the area, found, hashed, judged and remembered in a catalogue.
+
+`scan` brings the catalogue up to date; everything else reads it. Nothing here imports numpy or Pillow until a tile
+has to be decoded, so that a build with nothing to do does not pay for them; nor what few commands ask for:
+`inventory` tells zooms and sources, `surveying` looks at tiles before there is a cache.
+"""
+
+from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
+from provisioning.catalogue.coverage import area_of, measure_coverage
+from provisioning.catalogue.gaps import CoverageFigures
+from provisioning.catalogue.reading import (
+    TileReader,
+    corpus_table,
+    count_changed,
+    dated_places,
+    distinct_digests,
+    flat_ids,
+    iter_placed,
+    iter_tiles,
+    last_corpus,
+    open_reader,
+    source_rows,
+    states,
+    tile_of,
+)
+from provisioning.catalogue.scanning.scan import scan
+from provisioning.catalogue.values import Corpus, Skipped, Tile, ZoomCount, not_scanned
+from provisioning.sources.facts import decoder_facts
+from provisioning.sources.image import decode
+
+__all__ = [
+    "PMTILES_FORMAT",
+    "Corpus",
+    "CoverageFigures",
+    "Skipped",
+    "Tile",
+    "TileReader",
+    "ZoomCount",
+    "area_of",
+    "corpus_table",
+    "count_changed",
+    "dated_places",
+    "decode",
+    "decoder_facts",
+    "distinct_digests",
+    "flat_ids",
+    "iter_placed",
+    "iter_tiles",
+    "last_corpus",
+    "measure_coverage",
+    "not_scanned",
+    "open_reader",
+    "scan",
+    "source_rows",
+    "states",
+    "tile_of",
+    "write_pmtiles",
+]

@@ -1,0 +1,91 @@
+"""What of the area the corpus covers: the figures of the coverage gate, read from the last scan."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from itertools import islice
+
+from provisioning.area.area import Area, area_facts, measure_area
+from provisioning.area.cover import count
+from provisioning.base.angles import Origin
+from provisioning.base.geo import tile_at
+from provisioning.catalogue import database
+from provisioning.catalogue.gaps import (
+    CoverageFigures,
+    ZoomGaps,
+    holes,
+    missing_columns,
+    present_runs,
+)
+from provisioning.catalogue.route import Routes
+from provisioning.catalogue.scanning.columns import unpacked_runs
+from provisioning.catalogue.values import RequiredTile, not_scanned
+from provisioning.config import Flight
+
+MOST_HOLES = 100
+"""Holes listed for each zoom level, the largest; all are counted."""
+
+
+def area_of(flight: Flight) -> Area:
+    """Return the area of `flight`, remembered if it was measured before; AreaError if it cannot be understood."""
+    with database.reading(flight.build_dir) as db:
+        if db is not None and database.get(db, "area_facts") == area_facts(flight):
+            text = database.get(db, "area")
+            if text is not None:
+                return Area.from_json(text)
+    return measure_area(flight)
+
+
+def measure_coverage(flight: Flight) -> CoverageFigures:
+    """Return what the last scan found of the area. Raises EmptyCorpusError before the first scan."""
+    area = area_of(flight)
+    with database.reading(flight.build_dir) as db:
+        if db is None or database.get(db, "corpus") is None:
+            raise not_scanned()
+        return figures_of(db, area, flight.flight.takeoff or area.home)
+
+
+def figures_of(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> CoverageFigures:
+    """Return what the catalogue's columns have of an area; every dirty column must have been chosen again."""
+    routes = Routes(area.routes)
+    required, gone = required_tiles(db, area, takeoff)
+    return CoverageFigures(
+        per_zoom={z: _gaps(db, area, z, routes) for z in area.cover.zooms},
+        required_missing=gone,
+        required_count=required,
+    )
+
+
+def _gaps(db: sqlite3.Connection, area: Area, z: int, routes: Routes) -> ZoomGaps:
+    present = present_runs(db, z)
+    found = holes(z, missing_columns(area.cover, z, present))
+    there = sum(count(tuple(unpacked_runs(runs))) for runs in present.values())
+    listed = tuple((hole, routes.locate(hole.bbox)) for hole in islice(found, MOST_HOLES))
+    return ZoomGaps(expected=area.cover.expected(z), present=there, hole_count=len(found), holes=listed)
+
+
+def required_tiles(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> tuple[int, tuple[RequiredTile, ...]]:
+    """Return how many tiles must be there whatever the coverage asked for, and those that are not."""
+    required = sum(area.required.expected(z) for z in area.required.zooms)
+    gone = tuple(_missing_routes(db, area))
+    if takeoff is None:
+        return required, gone
+    z = area.cover.zooms[-1]
+    at = takeoff_gap(db, z, takeoff)
+    return required + 1, ((at, *gone) if at else gone)
+
+
+def takeoff_gap(db: sqlite3.Connection, z: int, takeoff: Origin) -> RequiredTile | None:
+    """Return the take-off point's tile if the corpus does not have it."""
+    x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
+    where = (z, x, y, database.TAKEN)
+    if db.execute("SELECT 1 FROM tile WHERE z = ? AND x = ? AND y = ? AND state = ?", where).fetchone():
+        return None
+    return RequiredTile(z, x, y, "take-off")
+
+
+def _missing_routes(db: sqlite3.Connection, area: Area) -> Iterator[RequiredTile]:
+    for z in area.required.zooms:
+        for x, rows in missing_columns(area.required, z, present_runs(db, z)):
+            yield from (RequiredTile(z, x, y, "route") for low, high in rows for y in range(low, high + 1))

@@ -1,0 +1,145 @@
+"""The catalogue: one row per tile in SQLite, so that what has been hashed and judged once is not read again.
+
+Rows say what was found in a store; columns (all tiles of one z and x) say what of it is in the corpus, with their lines
+of the coverage digest and their numbers ready-made, so that a change of one tile costs one column. Each change of
+columns is a new state of the corpus: a column says in which it changed last. Writing needs the build lock.
+The write-ahead log survives SIGKILL at any instant; `synchronous = FULL` survives power loss.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from provisioning.base.errors import TileError
+from provisioning.base.files import make_dirs, reported
+
+FORMAT = 8
+FILE = "catalogue.sqlite"
+
+SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE source(number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, facts TEXT NOT NULL, stamp TEXT,
+  capture TEXT, day INTEGER);
+CREATE TABLE capture(source INTEGER, z INTEGER, x INTEGER, y INTEGER, day INTEGER,
+  PRIMARY KEY(source, z, x, y)) WITHOUT ROWID;
+CREATE TABLE folder(source INTEGER, path TEXT, stamp TEXT, listing BLOB, PRIMARY KEY(source, path)) WITHOUT ROWID;
+CREATE TABLE tile(
+  z INTEGER, x INTEGER, y INTEGER, source INTEGER,
+  sha256 BLOB, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, suffix TEXT,
+  day INTEGER, empty_ppm INTEGER, texture_centi INTEGER, fault TEXT, state INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
+CREATE TABLE col(
+  z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
+  faults INTEGER, changed INTEGER, runs BLOB,
+  lines BLOB, -- the long one last: what follows it is found by walking through it;
+  PRIMARY KEY(z, x)); -- and with row ids: a key that is the row is compared as a whole
+CREATE TABLE taken(z INTEGER, x INTEGER, rows BLOB, PRIMARY KEY(z, x));
+CREATE TABLE corpus(state INTEGER PRIMARY KEY, coverage_sha256 TEXT);
+CREATE INDEX col_place ON col(place);
+CREATE INDEX col_changed ON col(changed);
+CREATE INDEX col_dirty ON col(z, x) WHERE dirty;
+"""
+
+UNUSED, TAKEN, FAULTY, EMPTY, SHADOWED = range(5)
+"""State of a tile row: outside the area; in the corpus; cannot be decoded; more than max_empty empty; another source's
+tile has priority."""
+
+
+def catalogue_path(build_dir: Path) -> Path:
+    """Return where the catalogue is."""
+    return build_dir / FILE
+
+
+@contextmanager
+def opened(build_dir: Path) -> Iterator[sqlite3.Connection]:
+    """Open the catalogue for a scan, making it if it is not there or not ours; commits are the caller's."""
+    path = catalogue_path(build_dir)
+    with reported("open the tile catalogue", path):
+        make_dirs(build_dir)
+        db = _prepared(path)
+    with closing(db):
+        yield db
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    """Return a connection to a catalogue of our format; one that is damaged or of another format is begun anew.
+
+    One that the system will not let us read or write is neither: a full disk must not cost what it took to fill it.
+    """
+    for _ in range(2):
+        db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        try:
+            db.execute(
+                "PRAGMA page_size = 16384"
+            )  # of a new file: a long column is read in a third less time (measured)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA cache_size = -16000")
+            (format_,) = db.execute("PRAGMA user_version").fetchone()
+            if format_ == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {FORMAT};COMMIT")
+                return db
+            if format_ == FORMAT:
+                return db
+        except sqlite3.OperationalError as error:
+            db.close()
+            if "locked" in str(error):
+                raise TileError("the tile catalogue is in use", file=path, next_step="run again") from error
+            raise
+        except sqlite3.DatabaseError:
+            pass
+        db.close()
+        forget(path)
+    raise TileError("the tile catalogue cannot be made", file=path, next_step="look at the disk, then run again")
+
+
+def forget(path: Path) -> None:
+    """Remove a catalogue: all that it says is found again by the next scan."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.lexists(name):
+            os.unlink(name)
+
+
+@contextmanager
+def reading(build_dir: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open the catalogue to read the last scan from it; None if there is none of our format."""
+    path = catalogue_path(build_dir)
+    if not path.is_file():
+        yield None
+        return
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
+        try:
+            usable = db.execute("PRAGMA user_version").fetchone()[0] == FORMAT
+        except sqlite3.DatabaseError:
+            usable = False
+        yield db if usable else None
+
+
+def get(db: sqlite3.Connection, name: str) -> str | None:
+    """Return a remembered text."""
+    row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def put(db: sqlite3.Connection, name: str, value: str | None) -> None:
+    """Remember a text, or forget it."""
+    if value is None:
+        db.execute("DELETE FROM meta WHERE name = ?", (name,))
+    else:
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block does, or nothing of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")

@@ -1,0 +1,245 @@
+"""The corpus of the last scan, read from the catalogue; the bytes of a tile, checked against it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from provisioning.base.errors import TileError
+from provisioning.base.hashing import Sha256
+from provisioning.catalogue import database
+from provisioning.catalogue.scanning.columns import TAKEN_FIELDS
+from provisioning.catalogue.scanning.containers import open_container
+from provisioning.catalogue.scanning.settings import choice_facts
+from provisioning.catalogue.summing import at_takeoff
+from provisioning.catalogue.values import Corpus, Tile, not_scanned
+from provisioning.config import Flight
+from provisioning.sources.source import Container, kind_of, source_name
+from provisioning.sources.xyz import Layout, read_file
+
+Placed = tuple[int, int, int, str, bytes]
+"""z, x, y, source and SHA-256 (32 bytes) of a tile."""
+_PLACED = (
+    "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t CROSS JOIN source s ON s.number = t.source WHERE t.state = ?"
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def last_corpus(flight: Flight) -> Corpus | None:
+    """Return the corpus of the last scan without looking at any tile; None if these settings were never scanned."""
+    with database.reading(flight.build_dir) as db:
+        if db is None or database.get(db, "choice_facts") != choice_facts(flight):
+            return None
+        text = database.get(db, "corpus")
+        return None if text is None else at_takeoff(db, flight, Corpus.from_json(text))
+
+
+@contextmanager
+def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
+    with database.reading(flight.build_dir) as db:
+        if db is None or database.get(db, "corpus") is None:
+            raise not_scanned()
+        try:
+            yield db
+        except sqlite3.DatabaseError as error:
+            path = database.catalogue_path(flight.build_dir)
+            raise TileError(
+                f"the tile catalogue is damaged: {error}", file=path, next_step="run `doit` again"
+            ) from error
+
+
+def states(flight: Flight) -> list[tuple[int, Sha256]]:
+    """Return number and coverage digest of the last states of the corpus, newest first."""
+    with _catalogue(flight) as db:
+        rows = db.execute("SELECT state, coverage_sha256 FROM corpus ORDER BY state DESC")
+        return [(state, Sha256(digest)) for state, digest in rows]
+
+
+def count_changed(flight: Flight, *, since: int) -> int:
+    """Return how many tiles `iter_placed` yields."""
+    with _catalogue(flight) as db:
+        return int(db.execute("SELECT sum(count) FROM col WHERE changed > ?", (since,)).fetchone()[0] or 0)
+
+
+def iter_placed(flight: Flight, *, since: int = 0) -> Iterator[Placed]:
+    """Yield place and digest of each tile in the columns of the corpus that changed after state `since`.
+
+    As the catalogue lies: nothing need be sorted first.
+    """
+    with _catalogue(flight) as db:
+        for z, x in db.execute("SELECT z, x FROM col WHERE changed > ? ORDER BY z, x", (since,)):
+            yield from db.execute(f"{_PLACED} AND t.z = ? AND t.x = ?", (database.TAKEN, z, x))
+
+
+def tile_of(placed: Placed) -> Tile:
+    """Return the tile of a row of `iter_placed`."""
+    z, x, y, source, digest = placed
+    return Tile(z, x, y, source, Sha256(digest.hex()))
+
+
+def iter_tiles(flight: Flight) -> Iterator[Tile]:
+    """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
+    with _catalogue(flight) as db:
+        yield from map(tile_of, db.execute(f"{_PLACED} ORDER BY t.z, t.y DESC, t.x, s.name", (database.TAKEN,)))
+
+
+def distinct_digests(flight: Flight, *, since: int = 0) -> Iterator[bytes]:
+    """Yield the SHA-256 (32 bytes) of every different tile that `iter_placed` yields."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT DISTINCT t.sha256 FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
+            " WHERE c.changed > ? AND t.state = ?",
+            (since, database.TAKEN),
+        )
+        yield from (digest for (digest,) in rows)
+
+
+def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
+    """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT x, y, min(day) FROM tile WHERE z = ? AND state = ? GROUP BY x, y", (zoom, database.TAKEN)
+        )
+        for x, y, day in rows:
+            yield x, y, None if day is None else date.fromordinal(day).isoformat()
+
+
+def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | None]]:
+    """Yield (name, tiles in the corpus, oldest, newest capture date) of every source, by name."""
+    with _catalogue(flight) as db:
+        rows = db.execute(
+            "SELECT s.name, count(t.z), min(t.day), max(t.day) FROM source s"
+            " LEFT JOIN tile t ON t.source = s.number AND t.state = ? GROUP BY s.name ORDER BY s.name",
+            (database.TAKEN,),
+        )
+        for name, count, oldest, newest in rows:
+            dates = [None if day is None else date.fromordinal(day).isoformat() for day in (oldest, newest)]
+            yield name, count, dates[0], dates[1]
+
+
+def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
+    ids, digests, _ = _table(flight, "bytes")
+    return ids, digests
+
+
+def flat_ids(flight: Flight, below: float) -> NDArray[np.int64]:
+    """Return the index ids (heading 0) of tiles whose grey levels have a standard deviation of less than `below`."""
+    ids, _, textures_centi = _table(flight, "texture_centi")
+    return ids[textures_centi < 100 * below]
+
+
+def tile_lengths(flight: Flight) -> NDArray[np.int64]:
+    """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
+    return _table(flight, "bytes")[2]
+
+
+def _table(flight: Flight, figure: str) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return ids, digests and a figure of the tiles of the corpus, by id."""
+    import numpy as np
+
+    from provisioning.catalogue.packing import pack_ids
+
+    with _catalogue(flight) as db:
+        names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
+        places = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
+        columns = db.execute("SELECT z, x, rows FROM taken ORDER BY z, x").fetchall()
+    rows = np.frombuffer(b"".join(packed for _, _, packed in columns), TAKEN_FIELDS)
+    counts = [len(packed) // rows.itemsize for _, _, packed in columns]
+    z, x = (np.repeat(np.array([column[n] for column in columns], np.int64), counts) for n in range(2))
+    source = np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[rows["source"]]
+    ids = pack_ids(z, x, rows["y"].astype(np.int64), source)
+    order = np.argsort(ids, kind="stable")
+    digests = rows["sha256"][order].view(np.uint8).reshape(-1, 32)
+    return ids[order], digests, rows[figure][order].astype(np.int64)
+
+
+class _Suffixes:
+    """What the file name of a tile ends with, from the catalogue; asked once for a column whose tiles agree.
+
+    Asked for each tile by four threads it was a sixth of all that reading and decoding took.
+    """
+
+    def __init__(self, flight: Flight) -> None:
+        self._lock = threading.Lock()
+        path = database.catalogue_path(flight.build_dir)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        self._numbers: dict[str, int] = dict(self._db.execute("SELECT name, number FROM source"))
+        self._agreed: dict[tuple[int, int, int | None], str | None] = {}
+
+    def of(self, tile: Tile) -> str:
+        column = tile.z, tile.x, self._numbers.get(tile.source)
+        if column not in self._agreed:
+            found = self._ask("SELECT DISTINCT suffix FROM tile WHERE (z, x, source) = (?, ?, ?)", column)
+            self._agreed[column] = found[0] if len(found) == 1 else None
+        suffix = self._agreed[column]
+        if suffix is None:
+            found = self._ask("SELECT suffix FROM tile WHERE (z, x, source, y) = (?, ?, ?, ?)", (*column, tile.y))
+            suffix = found[0] if found else ""
+        return suffix
+
+    def _ask(self, select: str, where: tuple[int | None, ...]) -> list[str]:
+        with self._lock:
+            return [suffix for (suffix,) in self._db.execute(select, where)]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class TileReader:
+    """Reads tiles of the corpus; may be used from several threads."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._layouts: dict[str, Layout] = {}
+        self._containers: dict[str, Container] = {}
+        for source in flight.tiles.source:
+            if kind_of(source) == "xyz":
+                self._layouts[source_name(source)] = Layout(source)
+            else:
+                self._containers[source_name(source)] = open_container(source)
+        self._suffixes = _Suffixes(flight)
+
+    def read(self, tile: Tile) -> bytes:
+        """Return the bytes of `tile`; TileError if they are gone or not those that were catalogued."""
+        layout = self._layouts.get(tile.source)
+        data = self._file(layout, tile) if layout else self._containers[tile.source].read(tile.z, tile.x, tile.y)
+        if data is None or sha256(data).hexdigest() != tile.sha256:
+            what = "is gone" if data is None else "has changed"
+            raise TileError(
+                f"tile {tile.z}/{tile.x}/{tile.y} of {tile.source} {what} since it was scanned",
+                next_step="leave the tiles alone while a build runs, then run doit again",
+            )
+        return data
+
+    def _file(self, layout: Layout, tile: Tile) -> bytes | None:
+        path = layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile))
+        try:
+            return read_file(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TileError(f"a tile cannot be read: {error.strerror}", file=path) from error
+
+    def close(self) -> None:
+        """Close all containers."""
+        self._suffixes.close()
+        for container in self._containers.values():
+            container.close()
+
+
+@contextmanager
+def open_reader(flight: Flight) -> Iterator[TileReader]:
+    """Open the stores to read tiles of the corpus."""
+    reader = TileReader(flight)
+    try:
+        yield reader
+    finally:
+        reader.close()

@@ -1,0 +1,151 @@
+"""Which rows of the catalogue are the corpus: decided column by column, only where something has changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from struct import Struct
+from typing import NamedTuple
+
+from provisioning.area.cover import Cover, Range
+from provisioning.catalogue.database import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
+from provisioning.flight.manifest.formula import field
+
+TAKEN_ROW = Struct("<IIII32s")
+TAKEN_FIELDS = [("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("sha256", "V32")]
+"""A tile of the corpus in its column, as it is packed, and the same as NumPy reads it."""
+
+
+class Row(NamedTuple):
+    """One tile of a column, as far as choosing needs it."""
+
+    y: int
+    source: int
+    sha256: bytes | None
+    bytes: int
+    day: int | None
+    empty_ppm: int
+    texture_centi: int
+    fault: str | None
+    state: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What decides which rows are the corpus. `priority` gives a source's rank at a zoom, None if it has no say."""
+
+    cover: Cover
+    names: Mapping[int, str]
+    priority: Mapping[int, Mapping[int, int]]
+    max_empty: Decimal
+
+
+class Changes(NamedTuple):
+    """Tiles of the corpus against the scan before."""
+
+    added: int
+    removed: int
+    changed: int
+
+    def plus(self, other: Changes) -> Changes:
+        """Return the sum."""
+        return Changes(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def refresh(db: sqlite3.Connection, choice: Choice) -> Changes:
+    """Choose again in every dirty column and return what that changed; the caller's transaction."""
+    total, state = Changes(0, 0, 0), last_state(db) + 1
+    fields = {number: field(name).decode() for number, name in choice.names.items()}
+    for z, x in db.execute("SELECT z, x FROM col WHERE dirty").fetchall():
+        total = total.plus(_refresh_column(db, choice, fields, z, x, state))
+    return total
+
+
+def last_state(db: sqlite3.Connection) -> int:
+    """Return the number of the state that the corpus is in: each `refresh` that changed a column made a new one."""
+    return int(db.execute("SELECT max(changed) FROM col").fetchone()[0] or 0)
+
+
+def _refresh_column(
+    db: sqlite3.Connection, choice: Choice, fields: Mapping[int, str], z: int, x: int, state: int
+) -> Changes:
+    old, changed = db.execute("SELECT lines, changed FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
+    columns = "y, source, sha256, bytes, day, empty_ppm, texture_centi, fault, state"
+    rows = [Row._make(r) for r in db.execute(f"SELECT {columns} FROM tile WHERE z = ? AND x = ?", (z, x))]  # noqa: S608
+    states = choose(rows, choice, z, x)
+    db.executemany(
+        "UPDATE tile SET state = ? WHERE z = ? AND x = ? AND y = ? AND source = ?",
+        [(new, z, x, row.y, row.source) for row, new in zip(rows, states, strict=True) if new != row.state],
+    )
+    taken = [row for row, state in zip(rows, states, strict=True) if state == TAKEN]
+    lines = b"".join(sorted(f"{z} {x} {t.y} {fields[t.source]} {(t.sha256 or b'').hex()}\n".encode() for t in taken))
+    days = [t.day for t in taken if t.day is not None]
+    db.execute(
+        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            z, x, f"{z} {x} ", len(taken), sum(t.bytes for t in taken), min(days, default=None), len(taken) - len(days),
+            states.count(FAULTY), changed if lines == old else state, packed_runs(t.y for t in taken), lines,
+        ),
+    )  # fmt: skip
+    packed = b"".join(TAKEN_ROW.pack(t.y, t.source, t.bytes, t.texture_centi, t.sha256 or b"") for t in taken)
+    db.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?)", (z, x, packed))
+    return Changes(0, 0, 0) if lines == old else _difference(old or b"", lines)
+
+
+def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
+    """Return the state of each row of column `x`, rows being in the order of y.
+
+    Of a tile's sources those of the highest priority are taken; where none of them has a usable image the next have
+    their turn.
+    """
+    states = dict.fromkeys(range(len(rows)), UNUSED)
+    for y, group in groupby(range(len(rows)), key=lambda i: rows[i].y):
+        if choice.cover.holds(z, x, y):
+            ranked = [
+                (choice.priority[rows[i].source][z], i) for i in group if z in choice.priority.get(rows[i].source, {})
+            ]
+            states.update(_settle(sorted(ranked, reverse=True), rows, choice.max_empty))
+    return list(states.values())
+
+
+def _settle(ranked: list[tuple[int, int]], rows: list[Row], max_empty: Decimal) -> Iterator[tuple[int, int]]:
+    settled = False
+    for _, level in groupby(ranked, key=lambda pair: pair[0]):
+        above = settled
+        for _, i in level:
+            if above:
+                yield i, SHADOWED
+            elif rows[i].fault is not None:
+                yield i, FAULTY
+            elif rows[i].empty_ppm > max_empty * 1_000_000:
+                yield i, EMPTY
+            else:
+                settled = True
+                yield i, TAKEN
+
+
+def _difference(old: bytes, new: bytes) -> Changes:
+    before, after = ({row[: row.rindex(b" ")]: row for row in lines.splitlines()} for lines in (old, new))
+    both = before.keys() & after.keys()
+    return Changes(len(after) - len(both), len(before) - len(both), sum(before[key] != after[key] for key in both))
+
+
+def packed_runs(ys: Iterable[int]) -> bytes:
+    """Return ascending rows (repeats allowed) as runs: pairs of first and last, 32 bits each."""
+    runs = array("I")
+    for y in ys:
+        if runs and y <= runs[-1] + 1:
+            runs[-1] = y
+        else:
+            runs.extend((y, y))
+    return runs.tobytes()
+
+
+def unpacked_runs(data: bytes) -> list[Range]:
+    """Return the runs that `packed_runs` packed."""
+    runs = array("I", data)
+    return list(zip(runs[::2], runs[1::2], strict=True))

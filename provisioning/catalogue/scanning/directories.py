@@ -1,0 +1,182 @@
+"""Bring the catalogue up to date with an XYZ directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from provisioning.area.cover import Cover
+from provisioning.base.errors import TileError
+from provisioning.catalogue.scanning.inspecting import Court, Suspect
+from provisioning.catalogue.scanning.writer import Writer
+from provisioning.sources import fingerprint
+from provisioning.sources.fingerprint import Listing
+from provisioning.sources.source import RACY_NS, file_stamp
+from provisioning.sources.xyz import Folder, Layout, is_settled
+
+Address = tuple[int, int, int]
+Entry = tuple[str, tuple[str, int, int, int, int, int]]
+"""Suffix of a tile's file name, and its row of the folder's listing."""
+
+
+WHOLE, PART = b"w", b"p"
+"""Form of a folder's fingerprint: of all its files, or, where most are not of the area, of its tiles alone."""
+MANY_TILES = 50_000
+"""From here on looking in several processes saves more than starting them costs."""
+
+
+class _Visit(NamedTuple):
+    """A folder; how it and its files looked, and how it looks now."""
+
+    folder: Folder
+    stamp: str
+    digest: bytes | None
+    now: str
+
+
+class DirectoryUpdate(NamedTuple):
+    """One visit to an XYZ directory.
+
+    `mode` "stat" looks at every file's stat, "dirs" only at those in directories whose own times moved, "full" reads
+    every file.
+    """
+
+    layout: Layout
+    cover: Cover
+    court: Court
+    writer: Writer
+    mode: str
+    now_ns: int
+    foresee: Callable[[], None]
+    """Called once, when changes are in the catalogue and what is still to be looked at has probably not changed."""
+
+    def run(self) -> None:
+        """Record every tile of `cover`; TileError if a directory cannot be read or two files are the same tile."""
+        select = "SELECT path, stamp, listing FROM folder WHERE source = ?"
+        known = {path: (stamp, digest) for path, stamp, digest in self.writer.db.execute(select, (self.writer.source,))}
+        try:
+            self._make_all(self._visits(known))
+            for path in known:
+                self._forget(path)
+        finally:
+            self.writer.flush()
+
+    def _visits(self, known: dict[str, tuple[str, bytes | None]]) -> list[_Visit]:
+        """Return the visits to make, taking what is remembered from `known`.
+
+        First come folders whose own times moved: there tiles came or went, and what follows from that need not wait
+        until all others are looked at.
+        """
+        visits = [
+            _Visit(folder, *known.pop(folder.path, ("", None)), file_stamp(self._path(folder), now_ns=self.now_ns))
+            for folder in self.layout.folders(self.cover)
+        ]
+        return sorted(visits, key=lambda visit: visit.stamp == visit.now)
+
+    def _make_all(self, visits: list[_Visit]) -> None:
+        """Make the visits; to the folders of a large directory other processes look ahead."""
+        is_large = self._is_large()
+        whole = [is_large and (visit.digest or b"")[:1] == WHOLE for visit in visits]
+        paths = [self._path(visit.folder) for visit, ahead in zip(visits, whole, strict=True) if ahead]
+        changed = foreseen = False
+        with closing(fingerprint.ahead(paths)) as looks:
+            for visit, ahead in zip(visits, whole, strict=True):
+                if changed and is_large and not foreseen and visit.stamp == visit.now:
+                    self.writer.flush()
+                    self.foresee()
+                    foreseen = True
+                seen = next(looks, None) if ahead else None
+                changed |= self._visit(visit, WHOLE + seen if seen else None)
+
+    def _is_large(self) -> bool:
+        (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
+        return self.mode == "stat" and (tiles or 0) >= MANY_TILES and hasattr(os, "memfd_create")
+
+    def _path(self, folder: Folder) -> str:
+        return os.path.join(self.layout.root, folder.path)
+
+    def _visit(self, visit: _Visit, seen: bytes | None) -> bool:
+        """Look at a folder, if nobody has `seen` it yet; tell whether its tiles were looked at, too."""
+        folder, stamp, digest, now = visit
+        if self.mode == "dirs" and now and stamp == now:
+            return False
+        if seen is None or seen != digest:
+            tile_of = self.layout.tile_of(folder, self.cover)
+            form, listing = _listed(self._path(folder), tile_of)
+            seen = form + fingerprint.digest(listing)
+            if seen != digest or self.mode == "full":
+                self._update(folder, [row for row in listing if tile_of(row[0])])
+                settled = is_settled(listing, now_ns=self.now_ns)
+                self.writer.folder(folder.path, stamp=now if settled else "", listing=seen if settled else None)
+                return True
+        if stamp != now:
+            self.writer.folder(folder.path, stamp=now, listing=seen)
+        return False
+
+    def _update(self, folder: Folder, listing: Listing) -> None:
+        tiles = self._addressed(folder, listing)
+        for found in self.court.judged(self._suspects(tiles)):
+            self.writer.tile(
+                found, settled=max(found.suspect.mtime_ns, found.suspect.ctime_ns) <= self.now_ns - RACY_NS
+            )
+        self.writer.remove(
+            at
+            for at in self._catalogued(self.layout.unflipped({**folder.fixed}))
+            if at not in tiles and self.cover.holds(*at)
+        )
+
+    def _addressed(self, folder: Folder, listing: Listing) -> dict[Address, Entry]:
+        """Return suffix and stat of each tile of a folder."""
+        tile_of = self.layout.tile_of(folder, self.cover)
+        tiles: dict[Address, Entry] = {}
+        for row in listing:
+            found = tile_of(row[0])
+            assert found is not None
+            z, x, y, suffix = found
+            if (z, x, y) in tiles:
+                raise TileError(
+                    f"two files are tile {z}/{x}/{y}",
+                    file=self.layout.root / folder.path / row[0],
+                    facts={"other": tiles[z, x, y][1][0]},
+                    next_step="remove one of them",
+                )
+            tiles[z, x, y] = suffix, row
+        return tiles
+
+    def _suspects(self, tiles: dict[Address, Entry]) -> Iterator[Suspect]:
+        """Yield the tiles whose stat is not the remembered one."""
+        for (z, x, y), (suffix, (_, _, size, mtime_ns, ctime_ns, inode)) in tiles.items():
+            known = self.writer.known(z, x, y)
+            now = (mtime_ns, ctime_ns, inode, size, suffix)
+            if self.mode == "full" or not known or known[1:6] != now:
+                path = self.layout.path(z, x, y, suffix)
+                yield Suspect(z, x, y, suffix, size, mtime_ns, ctime_ns, inode, known, path)
+
+    def _catalogued(self, fixed: Mapping[str, int]) -> list[Address]:
+        """Return the catalogued tiles with the numbers that a folder's name fixes."""
+        where = "".join(f" AND {name} = ?" for name in fixed)
+        select = f"SELECT z, x, y FROM tile WHERE source = ?{where}"  # noqa: S608 - names are z, x, y
+        return self.writer.db.execute(select, (self.writer.source, *fixed.values())).fetchall()
+
+    def _forget(self, path: str) -> None:
+        """Drop a remembered folder; its tiles inside the area are gone, those outside were not looked at."""
+        fixed = self.layout.fixed_by(path)
+        if fixed is not None and not os.path.isdir(self.layout.root / path):
+            self.writer.remove(at for at in self._catalogued(fixed) if self.cover.holds(*at))
+        self.writer.without_folder(path)
+
+
+def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing]:
+    """Return a folder's files: all of them, or its tiles alone where they are the smaller half."""
+    try:
+        names = os.listdir(path)
+        kept = [name for name in names if tile_of(name)]
+        if len(names) <= 2 * len(kept):
+            return WHOLE, fingerprint.look(path, names)
+        return PART, fingerprint.look(path, kept)
+    except OSError as error:
+        raise TileError(
+            f"tile directory cannot be read: {error.strerror}", file=path, next_step="check its owner and mode"
+        ) from error

@@ -1,0 +1,175 @@
+"""Bring the catalogue up to date with the stores: read only what is new or may have changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from provisioning.area.area import Area, area_facts, measure_area
+from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
+from provisioning.catalogue import database
+from provisioning.catalogue.scanning.capture import day_rule
+from provisioning.catalogue.scanning.columns import last_state
+from provisioning.catalogue.scanning.containers import update_container
+from provisioning.catalogue.scanning.directories import DirectoryUpdate
+from provisioning.catalogue.scanning.inspecting import Court
+from provisioning.catalogue.scanning.settings import choice_facts, judge_facts, store_facts
+from provisioning.catalogue.scanning.writer import Writer
+from provisioning.catalogue.summing import Foresight, at_takeoff, choice_of, summed
+from provisioning.catalogue.values import Corpus
+from provisioning.config import Flight, TileSource
+from provisioning.sources.source import kind_of, source_name
+from provisioning.sources.xyz import Layout
+
+REMEMBERED = 64
+"""States of the corpus whose digests are kept: as many as a descriptor store keeps receipts."""
+MOST_NAMED = 20
+"""Bad tiles named in one error; the rest are counted."""
+
+
+def scan(flight: Flight) -> Corpus:
+    """Bring `.build/catalogue.sqlite` up to date and return the corpus; the caller holds the build lock.
+
+    EmptyCorpusError if no tile lies in the area; TileError naming the bad tiles if `tiles.on_error` is fail, or the
+    store that cannot be read; AreaError if the area cannot be understood; FilesystemError if the catalogue cannot be
+    written. What was hashed is kept in every case; a catalogue that is damaged is begun anew.
+    """
+    path = database.catalogue_path(flight.build_dir)
+    try:
+        return _scan(flight)
+    except sqlite3.OperationalError as error:
+        raise FilesystemError(
+            f"the tile catalogue cannot be written: {error}",
+            file=path,
+            next_step="free space, check the disk, run again",
+        ) from error
+    except sqlite3.DatabaseError:
+        database.forget(path)
+        return _scan(flight)
+
+
+def _scan(flight: Flight) -> Corpus:
+    with database.opened(flight.build_dir) as db:
+        fresh = database.get(db, "choice_facts") != choice_facts(flight)
+        area = _area(db, flight)
+        if fresh:
+            _remember_settings(db, flight, area)
+        foresight = Foresight(
+            db, database.catalogue_path(flight.build_dir), lambda: choice_of(flight, area, _names(db))
+        )
+        _update_sources(db, flight, area, foresight.begin, fresh=fresh)
+        return _accepted(flight, _concluded(db, flight, area, foresight))
+
+
+def _area(db: sqlite3.Connection, flight: Flight) -> Area:
+    """Return the area, as remembered if nothing that decides it has changed."""
+    text = database.get(db, "area") if database.get(db, "area_facts") == area_facts(flight) else None
+    return measure_area(flight) if text is None else Area.from_json(text)
+
+
+def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> None:
+    """Have every column chosen again; until that is done there is no corpus."""
+    with database.transaction(db):
+        database.put(db, "corpus", None)
+        database.put(db, "area_facts", area_facts(flight))
+        database.put(db, "area", area.to_json())
+        db.execute("UPDATE col SET dirty = 1")
+        db.execute("UPDATE source SET stamp = NULL")
+
+
+def _names(db: sqlite3.Connection) -> dict[int, str]:
+    return dict(db.execute("SELECT number, name FROM source"))
+
+
+def _update_sources(
+    db: sqlite3.Connection, flight: Flight, area: Area, foresee: Callable[[], None], *, fresh: bool
+) -> None:
+    """Visit every source; new settings make each folder and container worth a look, a new decoder each tile."""
+    again = database.get(db, "judge") != judge_facts(flight)
+    nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
+    court = Court(max_pixels=flight.tiles.max_pixels, nodata=nodata, again=again)
+    mode = "full" if again else "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
+    now_ns = time.time_ns()
+    try:
+        _forget_others(db, flight)
+        for source in flight.tiles.source:
+            cover = area.cover.only(source.zooms) if source.zooms else area.cover
+            number = _number(db, source, root=flight.root)
+            writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
+            if kind_of(source) == "xyz":
+                DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns, foresee).run()
+            else:
+                update_container(source, cover, court, writer, mode=mode, now_ns=now_ns)
+    finally:
+        court.close()
+
+
+def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
+    """Drop sources that are configured no longer, or whose name now means another store."""
+    wanted = {
+        source_name(source): store_facts(source, kind_of(source), root=flight.root) for source in flight.tiles.source
+    }
+    for number, name, facts in db.execute("SELECT number, name, facts FROM source").fetchall():
+        if wanted.get(name) != facts:
+            with database.transaction(db):
+                database.put(db, "corpus", None)
+                touched = "SELECT DISTINCT z, x FROM tile WHERE source = ?"
+                db.execute(f"UPDATE col SET dirty = 1 WHERE (z, x) IN ({touched})", (number,))  # noqa: S608
+                db.execute("DELETE FROM tile WHERE source = ?", (number,))
+                db.execute("DELETE FROM folder WHERE source = ?", (number,))
+                db.execute("DELETE FROM capture WHERE source = ?", (number,))
+                db.execute("DELETE FROM source WHERE number = ?", (number,))
+
+
+def _number(db: sqlite3.Connection, source: TileSource, *, root: Path) -> int:
+    """Return the number that a source has in the catalogue (not the one in ids)."""
+    name = source_name(source)
+    row = db.execute("SELECT number FROM source WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        facts = store_facts(source, kind_of(source), root=root)
+        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, facts))
+        return _number(db, source, root=root)
+    return int(row[0])
+
+
+def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, foresight: Foresight) -> Corpus:
+    """Choose again in dirty columns and sum up; if nothing was dirty, what is remembered still holds."""
+    text = database.get(db, "corpus")
+    if text is not None:
+        return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
+    with database.transaction(db):
+        corpus = replace(summed(db, area, _names(db), *foresight.conclude()), area_sha256=area_facts(flight))
+        database.put(db, "corpus", corpus.to_json())
+        state = last_state(db)
+        db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (state, corpus.coverage_sha256))
+        db.execute("DELETE FROM corpus WHERE state <= ?", (state - REMEMBERED,))
+        database.put(db, "judge", judge_facts(flight))
+        database.put(db, "choice_facts", choice_facts(flight))
+    return at_takeoff(db, flight, corpus)
+
+
+def _accepted(flight: Flight, corpus: Corpus) -> Corpus:
+    """Return the corpus, or raise what its state forbids."""
+    bad = corpus.skipped
+    if bad and flight.tiles.on_error == "fail":
+        raise TileError(
+            f"{len(bad)} tile{'s' * (len(bad) > 1)} cannot be used",
+            facts={f"{b.source} {b.z}/{b.x}/{b.y}": b.reason for b in bad[:MOST_NAMED]}
+            | ({"and": f"{len(bad) - MOST_NAMED} more"} if len(bad) > MOST_NAMED else {}),
+            next_step='replace or remove them, or set tiles.on_error = "skip" in flight.toml',
+        )
+    if not corpus.count:
+        raise EmptyCorpusError(
+            "no tile lies inside the area at the chosen zoom levels",
+            file=flight.root / "flight.toml",
+            facts={"area": _in_degrees(corpus), "zooms": ", ".join(map(str, corpus.zooms))},
+            next_step="add tiles to a source, or correct area and zooms; then run doit again",
+        )
+    return corpus
+
+
+def _in_degrees(corpus: Corpus) -> str:
+    return ", ".join(f"{side / 1e7:.7f}" for side in corpus.bbox)

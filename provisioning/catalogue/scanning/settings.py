@@ -1,0 +1,40 @@
+"""The settings of a scan as digests: what they were decides what of the catalogue still holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from provisioning.area.area import area_facts
+from provisioning.base.hashing import Sha256, digest_of
+from provisioning.config import Flight, TileSource
+from provisioning.sources.facts import decoder_facts
+from provisioning.sources.source import source_name
+
+
+def judge_facts(flight: Flight) -> Sha256:
+    """Return the digest of all that decides what looking at a tile's pixels finds."""
+    tiles = flight.tiles
+    return digest_of({"decoder": decoder_facts(), "max_pixels": tiles.max_pixels, "nodata": tiles.nodata})
+
+
+def choice_facts(flight: Flight) -> Sha256:
+    """Return the digest of all settings that decide which tiles of the stores are the corpus."""
+    sources = [
+        {"store": store_facts(s, s.kind, root=flight.root), "captured": s.captured,
+         "priority": s.priority, "zooms": s.zooms, "zoom_priority": {str(z): p for z, p in s.zoom_priority.items()}}
+        for s in flight.tiles.source
+    ]  # fmt: skip
+    return digest_of({
+        "area": area_facts(flight), "sources": sources, "max_empty": flight.tiles.max_empty,
+        "judge": judge_facts(flight),
+    })  # fmt: skip
+
+
+def store_facts(source: TileSource, kind: str, *, root: Path) -> Sha256:
+    """Return the digest of what makes a source the store that was scanned before; one that moves with `root` is."""
+    path = os.path.relpath(source.path, root) if source.path.is_relative_to(root) else source.path
+    return digest_of({
+        "name": source_name(source), "path": path, "kind": kind, "pattern": source.pattern,
+        "scheme": source.scheme,
+    })  # fmt: skip

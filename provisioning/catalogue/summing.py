@@ -1,0 +1,138 @@
+"""The corpus as its columns add up."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioning.area.area import Area
+from provisioning.base.hashing import Sha256
+from provisioning.catalogue import database
+from provisioning.catalogue.coverage import figures_of, takeoff_gap
+from provisioning.catalogue.gaps import ZoomGaps, hole_note
+from provisioning.catalogue.scanning.columns import Changes, Choice, refresh
+from provisioning.catalogue.values import Corpus, Skipped, ZoomCount
+from provisioning.config import Flight
+from provisioning.flight.manifest.coverage import COVERAGE_TAG
+from provisioning.sources.source import source_name
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+def choice_of(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
+    """Return what decides which rows of the catalogue are the corpus; `names` are the sources by their number there."""
+    settings = {source_name(source): source for source in flight.tiles.source}
+    priority = {
+        number: {
+            z: settings[name].zoom_priority.get(z, settings[name].priority)
+            for z in settings[name].zooms or area.cover.zooms
+        }
+        for number, name in names.items()
+    }
+    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty)
+
+
+def coverage_digest(db: sqlite3.Connection) -> Sha256:
+    """Return the digest of the corpus; every dirty column must have been chosen again."""
+    digest = hashlib.sha256(COVERAGE_TAG)
+    for (lines,) in db.execute("SELECT lines FROM col WHERE count > 0 ORDER BY place"):
+        digest.update(lines)
+    return Sha256(digest.hexdigest())
+
+
+class Foresight:
+    """The coverage digest as it will be if nothing more changes, found while the scan waits for the disk.
+
+    It is a hash over a line for each tile: of a million a tenth of a second, which one added tile need not wait for.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: Path, choice: Callable[[], Choice]) -> None:
+        self._db, self._path, self._choice = db, path, choice
+        self._changes = Changes(0, 0, 0)
+        self._digest: Future[Sha256] | None = None
+
+    def begin(self) -> None:
+        """Choose again in the columns that are dirty now, and begin to hash; once."""
+        if self._digest is not None:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with database.transaction(self._db):
+            self._changes = refresh(self._db, self._choice())
+        pool = ThreadPoolExecutor(1)
+        self._digest = pool.submit(self._find)
+        pool.shutdown(wait=False)
+
+    def _find(self) -> Sha256:
+        with closing(sqlite3.connect(self._path, timeout=30)) as db:
+            return coverage_digest(db)
+
+    def conclude(self) -> tuple[Changes, Sha256]:
+        """Choose again in what is dirty still; return all that changed and the digest. In the caller's transaction."""
+        foreseen = not self._db.execute("SELECT 1 FROM col WHERE dirty").fetchone() and self._digest
+        changes = self._changes.plus(refresh(self._db, self._choice()))
+        if foreseen:
+            with suppress(sqlite3.Error):
+                return changes, foreseen.result()
+        return changes, coverage_digest(self._db)
+
+
+def summed(
+    db: sqlite3.Connection, area: Area, names: dict[int, str], changes: Changes, coverage_sha256: Sha256
+) -> Corpus:
+    """Return the corpus without a take-off point; every dirty column must have been chosen again."""
+    figures = figures_of(db, area, None)
+    count, size, oldest, undated = db.execute(
+        "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
+    ).fetchone()
+    return Corpus(
+        coverage_sha256=coverage_sha256,
+        count=count or 0,
+        bytes=size or 0,
+        per_zoom={z: _zoom_count(gaps) for z, gaps in figures.per_zoom.items()},
+        sources=tuple(sorted(names.values())),
+        bbox=area.bbox,
+        zooms=area.cover.zooms,
+        skipped=tuple(_skipped(db)),
+        oldest_capture=None if oldest is None else date.fromordinal(oldest).isoformat(),
+        undated=undated or 0,
+        home=area.home,
+        required=figures.required_count,
+        required_missing=figures.required_missing,
+        hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
+        **changes._asdict(),
+    )
+
+
+def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
+    return ZoomCount(gaps.present, gaps.expected, gaps.holes[0][0].size_mm if gaps.holes else 0)
+
+
+def _skipped(db: sqlite3.Connection) -> list[Skipped]:
+    """Return the unusable tiles of the area; CROSS JOIN has the planner look only into columns that have some."""
+    return [
+        Skipped(*row)
+        for row in db.execute(
+            "SELECT t.z, t.x, t.y, s.name, t.fault FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
+            " JOIN source s ON s.number = t.source WHERE c.faults > 0 AND t.state = ?"
+            " ORDER BY t.z, t.y DESC, t.x, s.name",
+            (database.FAULTY,),
+        )
+    ]
+
+
+def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
+    """Return the corpus with this flight's take-off point, whose tile is required."""
+    takeoff = flight.flight.takeoff or corpus.home
+    if takeoff is None or not corpus.zooms:
+        return corpus
+    gap = takeoff_gap(db, corpus.zooms[-1], takeoff)
+    missing = (*([gap] if gap else []), *corpus.required_missing)
+    return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)

@@ -1,0 +1,1 @@
+"""Commands that begin: a cache directory, a key, a demo."""

@@ -1,0 +1,176 @@
+"""`flightcache verify`: the verdict on a cache, on the ground or at take-off."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from provisioning.base.errors import Error, VerificationError
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.verify import (
+    ANY,
+    NEXT_STEP,
+    Anything,
+    CounterFloor,
+    Expectations,
+    ExpectedHost,
+    Verdict,
+    verify,
+)
+
+EXAMPLE = """\
+examples:
+  flightcache verify . --public-key ~/keys/operator.pub.pem
+  flightcache verify /media/cache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \\
+      --this-host --counter-floor-file /var/lib/flightcache/floor --raise-floor
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EXAMPLE
+    expectation_arguments(parser, key_required=True)
+    parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
+
+
+def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
+    """Declare what a cache is and what is expected of it."""
+    add = parser.add_argument
+    keys = "trusted key; several while keys rotate"
+    add("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
+    add("--public-key", type=Path, action="append", required=key_required, default=[], metavar="PEM", help=keys)
+    add("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
+    add("--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts")
+    for part in ("flight", "aircraft"):
+        identity = parser.add_mutually_exclusive_group()
+        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
+        identity.add_argument(
+            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
+        )
+    add("--this-host", action="store_true", help="the engines must be for this machine")
+    add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
+    floor = parser.add_mutually_exclusive_group()
+    floor.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
+    floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
+
+
+def expectations(args: argparse.Namespace) -> Expectations:
+    """Return what the command line asks for; what it leaves out is ANY, and the result says so."""
+    floor: int | CounterFloor | Anything = ANY if args.counter_floor is None else args.counter_floor
+    raises = getattr(args, "raise_floor", False)  # doctor changes nothing
+    if args.counter_floor_file is not None:
+        floor = CounterFloor(args.counter_floor_file, raise_on_pass=raises)
+    elif raises:
+        raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
+    return Expectations(
+        keys=tuple(map(load_public_key, args.public_key)),
+        flight_id=args.flight,
+        aircraft_id=args.aircraft,
+        host=_host(args),
+        counter_floor=floor,
+        fingerprints=ANY if args.fingerprint is None else frozenset(args.fingerprint),
+        revoked=frozenset(args.revoked),
+    )
+
+
+def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
+    parts: dict[str, str | Anything] = dict.fromkeys(ExpectedHost._fields, ANY)
+    if args.this_host:
+        parts |= this_host()
+    for pair in args.host:
+        name, _, value = pair.partition("=")
+        if name not in parts or not value:
+            raise Error(f"--host {pair}: NAME=VALUE expected, NAME one of {', '.join(parts)}")
+        parts[name] = value
+    return ANY if set(parts.values()) == {ANY} else ExpectedHost(**parts)
+
+
+def this_host() -> dict[str, str]:
+    """Return the host tuple of this machine, without the precision, which a machine does not have."""
+    from provisioning.config import Engine
+    from provisioning.engines import select
+
+    host = select(Engine()).probe()
+    return {name: getattr(host, name) for name in ExpectedHost._fields if name != "precision"}
+
+
+def unchecked(expect: Expectations) -> list[str]:
+    """Return the expectations that the caller left open."""
+    parts = {
+        "flight": expect.flight_id,
+        "aircraft": expect.aircraft_id,
+        "host": expect.host,
+        "counter": expect.counter_floor,
+    }
+    return [name for name, value in parts.items() if value is ANY]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and report; exit code 0 for PASS, that of VerificationError for a refusal."""
+    expect = expectations(args)
+    start = time.perf_counter()
+    with verify(args.cache, expect) as verdict:
+        elapsed_s = time.perf_counter() - start
+        if args.json:
+            print(json.dumps(as_json(verdict, args.cache, expect, elapsed_s), indent=2))
+        else:
+            print(as_text(verdict, args.cache, expect, elapsed_s, verbose=args.verbose))
+    return 0 if verdict.passed else VerificationError.exit_code
+
+
+def as_json(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: float) -> dict[str, object]:
+    """Return the verdict as JSON values; keys are stable."""
+    manifest = verdict.manifest
+    return {
+        "verdict": "PASS" if verdict.passed else "REFUSED",
+        "cache": str(cache),
+        "reasons": [{"code": str(code), "file": file, "detail": detail} for code, file, detail in verdict.reasons],
+        "unchecked": unchecked(expect),
+        "key": verdict.fingerprint,
+        "manifest_hash": manifest and manifest.build.manifest_hash,
+        "counter": manifest and manifest.build.counter,
+        "flight_id": manifest and manifest.flight.flight_id,
+        "aircraft_id": manifest and manifest.flight.aircraft_id,
+        "host": manifest and manifest.host._asdict(),
+        "files": [{"path": path, "bytes": size, "sha256": sha256} for path, size, sha256 in _files(verdict)],
+        "elapsed_s": round(elapsed_s, 3),
+    }
+
+
+def _files(verdict: Verdict) -> list[tuple[str, int, str]]:
+    return [(entry.path, entry.bytes, entry.sha256) for entry in verdict.manifest.files] if verdict.manifest else []
+
+
+def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: float, *, verbose: bool) -> str:
+    """Return the verdict for a person: one line for PASS, every reason for a refusal, a table with `verbose`."""
+    lines = list(_table(verdict)) if verbose else []
+    manifest = verdict.manifest
+    if verdict.passed and manifest:
+        flight = manifest.flight.flight_id or "any flight"
+        size_mb = sum(entry.bytes for entry in manifest.files) / 1e6
+        lines.append(
+            f"PASS {cache}: {flight}, counter {manifest.build.counter}, {len(manifest.files)} files, "
+            f"{size_mb:.1f} MB in {elapsed_s:.2f} s, manifest_hash {manifest.build.manifest_hash[:16]}"
+        )
+    else:
+        lines.append(f"REFUSED {cache}: {len(verdict.reasons)} reason{'s' if len(verdict.reasons) != 1 else ''}")
+        for reason in verdict.reasons:
+            lines += [f"  {reason}", f"    -> {NEXT_STEP[reason.code]}"]
+    if left := unchecked(expect):
+        lines.append(f"not checked: {', '.join(left)}")
+    return "\n".join(lines)
+
+
+def _table(verdict: Verdict) -> list[str]:
+    bad: dict[str, list[str]] = {}
+    for reason in verdict.reasons:
+        bad.setdefault(reason.file, []).append(str(reason.code))
+    rows = [(path, f"{size:,}", sha256, ", ".join(bad.get(path, ["ok"]))) for path, size, sha256 in _files(verdict)]
+    width = max((len(row[0]) for row in rows), default=4)
+    return [f"{'file':<{width}} {'bytes':>15} {'SHA-256':<64} verdict"] * bool(rows) + [
+        f"{path:<{width}} {size:>15} {sha256} {state}" for path, size, sha256, state in rows
+    ]

@@ -1,0 +1,1 @@
+"""Commands that carry a generation to the aircraft, and back."""

@@ -1,0 +1,118 @@
+"""`flightcache fleet`: one request, several vehicles, each with the generation for its own computer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from provisioning.base.errors import DeliveryError, EngineError, Error
+from provisioning.base.lock import build_lock
+from provisioning.build import steps
+from provisioning.cli.begin.init import DODO, DOIT_CFG
+from provisioning.cli.deliver.sync import sync_vehicle
+from provisioning.config.parse import read_flight
+from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
+from provisioning.engines.remote import SERVE, serve
+
+EXAMPLE = """\
+example: flightcache fleet FLEET.toml        with, in FLEET.toml beside the common flight.toml:
+
+  [[vehicle]]
+  name = "heron-1"
+  flight = "F-118"
+  aircraft = "AC-1"
+  command = "ssh heron-1"                      its engines are compiled there; left out: here
+  target = "heron-1:/var/lib/flightcache"      where the cache goes; left out: it stays here
+  remote_key = "/etc/flightcache/operator.pub.pem"
+"""
+PROBE_TIMEOUT_S = 60
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EXAMPLE
+    parser.add_argument("fleet", type=Path, nargs="?", default=Path("FLEET.toml"), help="the fleet (FLEET.toml)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this vehicle; again for more")
+    parser.add_argument("--compile", action="store_true", help="be the end on a vehicle that compiles an engine")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, and where asked for send, every vehicle's generation; one that fails does not stop the others."""
+    if args.compile:
+        serve(sys.stdin.buffer, sys.stdout.buffer)
+        return 0
+    fleet = read_fleet(args.fleet)
+    flight = read_flight(fleet.cache)
+    with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
+        steps.survey(flight)
+    worst = 0
+    for vehicle in fleet.vehicles:
+        if args.only and vehicle.name not in args.only:
+            continue
+        try:
+            print(f"{vehicle.name}: {_provision(fleet, vehicle)}", flush=True)
+        except Error as error:
+            print(f"{vehicle.name}: {error}", file=sys.stderr, flush=True)
+            worst = worst or error.exit_code
+    return worst
+
+
+def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
+    """Build one vehicle's generation, send it where it goes, and say what that took."""
+    host = probe(vehicle) if vehicle.command else None
+    command = reach(vehicle, *SERVE) if vehicle.command else ()
+    directory = derive(fleet, vehicle, host=host, command=command, others={"dodo.py": DODO, "doit.cfg": DOIT_CFG})
+    report = _build(directory)
+    told = (
+        f"{report['outcome']}, {report['engines_built']} engines compiled, "
+        f"{report['descriptors_generated']} descriptors computed, manifest_hash {report['manifest_hash'][:16]}"
+    )
+    if vehicle.target:
+        sent = sync_vehicle(
+            vehicle.target, directory, program=vehicle.program, shell=vehicle.command, remote_key=vehicle.remote_key
+        )
+        told += f"; {sent}"
+    return told
+
+
+def reach(vehicle: Vehicle, *words: str) -> tuple[str, ...]:
+    """Return the command that runs flightcache with `words` on the vehicle: its words, then one command line."""
+    line = " ".join(shlex.quote(word) for word in (*shlex.split(vehicle.program), *words))
+    return (*shlex.split(vehicle.command), line)
+
+
+def probe(vehicle: Vehicle) -> dict[str, str]:
+    """Return the vehicle's host tuple, as it tells it; EngineError if it cannot be asked."""
+    command = reach(vehicle, "host", "--json")
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
+        told: dict[str, str] = json.loads(done.stdout)["engines are built for"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"{vehicle.name} does not say what computer it is",
+            facts={"command": shlex.join(command)},
+            next_step="run that command by hand: flightcache must be installed there",
+        ) from error
+    return told
+
+
+def _build(directory: Path) -> dict[str, Any]:
+    """Run doit in a vehicle's cache directory and return its report; DeliveryError if it failed."""
+    done = subprocess.run([sys.executable, "-m", "doit"], cwd=directory, capture_output=True, text=True, check=False)
+    try:
+        report: dict[str, Any] = json.loads((directory / ".build/build-report.json").read_bytes())
+    except (OSError, ValueError):
+        report = {}
+    if done.returncode != 0 or "outcome" not in report:
+        raise DeliveryError(
+            "the build failed",
+            file=directory,
+            facts={"reason": report.get("failure_reason") or done.stderr.strip()[-500:]},
+            next_step=f"cd {directory} && doit",
+        )
+    return report

@@ -1,0 +1,106 @@
+"""`flightcache sync`: send the current generation to a vehicle or a drive; only what it lacks."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from provisioning.base.errors import FilesystemError
+from provisioning.base.files import require_local_filesystem
+from provisioning.cli.deliver.common import add_keys, signed_by, trusted_keys, verified
+from provisioning.delivery.pack import bundle_name
+from provisioning.delivery.sync import (
+    Sent,
+    copy_bundle,
+    parse_destination,
+    remote_command,
+    sync_here,
+    sync_over,
+)
+from provisioning.delivery.trust import trusting, verifying
+
+EXAMPLE = """\
+examples:
+  flightcache sync pilot@heron-1:/var/lib/flightcache --remote-key /etc/flightcache/operator.pub.pem
+  flightcache sync /mnt/vehicle/var/lib/flightcache        a drive mounted here: same steps, no second computer
+  flightcache sync /media/stick                            FAT or exFAT: one bundle, for `flightcache install` there
+  flightcache sync heron-1:/srv/cache --via "docker exec -i heron-1 sh -c"
+
+Over a command the other end runs `flightcache install --stream`: it checks signature and counter before it asks for
+files, verifies the whole generation, and only then switches. Its trusted key is a file of its own (--remote-key).
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "target", metavar="TARGET", help="[user@]host:/path over ssh, or a directory on a drive mounted here"
+    )
+    parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory here")
+    parser.add_argument("--via", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it")
+    parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
+    parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
+    parser.add_argument("--keep", type=int, default=1, metavar="N", help="generations kept there (1)")
+    add_keys(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify here, send, wait for the verdict there, and say how many bytes went over."""
+    told = sync_vehicle(
+        args.target,
+        args.cache,
+        program=args.remote,
+        shell=args.via,
+        remote_key=args.remote_key,
+        keys=args.public_key,
+        keep=args.keep,
+    )
+    print(told)
+    return 0
+
+
+def sync_vehicle(
+    target: str,
+    cache: Path,
+    *,
+    program: str = "flightcache",
+    shell: str | None = None,
+    remote_key: str | None = None,
+    keys: list[Path] | None = None,
+    keep: int = 1,
+) -> str:
+    """Send the current generation of `cache` to `target` and return what to tell a person about it."""
+    to, trusted = parse_destination(target), trusted_keys(keys, cache)
+    with verified(cache, trusted) as (verdict, documents):
+        if to.host or shell:
+            options = {"--keep": str(keep), **({"--public-key": remote_key} if remote_key else {})}
+            words = shlex.split(shell) if shell else None
+            command = remote_command(to, shell=words, program=program, options=options)
+            return _told(target, sync_over(command, verdict, documents))
+        if _carries_caches(Path(to.path)):
+            sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(trusted)), keep=keep)
+            return _told(target, sent)
+        output = Path(to.path) / bundle_name(verdict.require())
+        copied = copy_bundle(verdict, documents, output, trust=trusting(signed_by(trusted), Path(to.path)))
+        return f"{output}: {f'{copied.bytes:,} bytes written and read back' if copied else 'is there already'}"
+
+
+def _carries_caches(path: Path) -> bool:
+    """Tell whether a cache directory can live at `path`; FAT, exFAT and network shares carry a bundle instead."""
+    try:
+        require_local_filesystem(path)
+    except FilesystemError as error:
+        print(f"{error.what}: writing a bundle there", file=sys.stderr)
+        return False
+    return True
+
+
+def _told(target: str, sent: Sent) -> str:
+    share = 100 * sent.sent_bytes / sent.generation_bytes if sent.generation_bytes else 0
+    return (
+        f"{target}: counter {sent.counter} is current; sent {sent.files} files, {sent.sent_bytes:,} bytes "
+        f"({share:.1f} % of the generation)"
+    )

@@ -1,0 +1,1 @@
+"""Commands that look, without the lock, and write nothing."""

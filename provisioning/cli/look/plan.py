@@ -1,0 +1,56 @@
+"""`flightcache plan`: what `doit` would do and why, before it is done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from provisioning.build.plan import Plan, TaskPlan, make_plan
+
+WORK_TO_DO = 1
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="cache directory")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = (
+        "exit code 0: nothing to do; 1: there is work. example: flightcache plan valley || (cd valley && doit)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; the exit code tells whether there is work."""
+    plan = make_plan(args.directory)
+    if args.json:
+        print(json.dumps({**asdict(plan), "has_work": plan.has_work}, indent=2))
+    else:
+        print("\n".join([*(line for task in plan.tasks for line in task_lines(task, plan)), summary(plan)]))
+    return WORK_TO_DO if plan.has_work else 0
+
+
+def task_lines(task: TaskPlan, plan: Plan) -> Iterator[str]:
+    """Yield one line for a task, and one for each fact that changed."""
+    if not task.will_run:
+        yield f"  {task.task:<24} up to date"
+        return
+    seconds = "" if task.seconds is None or task.task == "descriptors" else f" (last time {task.seconds:.1f} s)"
+    yield f"! {task.task:<24} will run{seconds}: {'; '.join(task.why)}"
+    for change in task.changes:
+        counts = f" (+{plan.added} −{plan.removed} ~{plan.changed})" if change.fact == "tiles" else ""
+        yield f"    {change}{counts}"
+
+
+def summary(plan: Plan) -> str:
+    """Return what the work amounts to, in one line."""
+    if not plan.has_work:
+        return f"nothing to do: {plan.tiles} tiles, everything is up to date"
+    time = "time unknown" if plan.seconds is None else f"about {plan.seconds:.1f} s"
+    return (
+        f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), "
+        f"{plan.descriptors} descriptors to compute, about {plan.bytes_to_write / 1e6:.1f} MB to write, "
+        f"up to {plan.memory_bytes / 1e6:.0f} MB of memory, {time}"
+    )

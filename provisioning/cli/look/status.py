@@ -1,0 +1,93 @@
+"""`flightcache status`: what is current, and how the last build ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from provisioning.base.files import reported, write_durably
+from provisioning.build.status import Status, read_status
+from provisioning.cli.look.metrics import metrics
+
+EXAMPLE = """\
+examples:
+  flightcache status
+  flightcache status /var/cache/survey-7 --json
+  flightcache status . --metrics /var/lib/node_exporter/flightcache.prom
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.epilog = EXAMPLE
+    parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory; default: here")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--metrics", type=Path, metavar="FILE", help="also write Prometheus metrics, by rename")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status; 0 also where nothing is published yet."""
+    status = read_status(args.cache)
+    if args.metrics is not None:
+        with reported("write the metrics", args.metrics):
+            write_durably(args.metrics, metrics(status).encode())
+    print(json.dumps(status.as_json(), indent=2) if args.json else as_text(status, now=time.time()))
+    return 0
+
+
+def as_text(status: Status, *, now: float) -> str:
+    """Return the status for a person, at the time `now` in seconds since 1970."""
+    rows = {"cache": status.cache, **_current(status, now), **_build(status, now)}
+    rows["free space"] = size(status.free_bytes)
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _current(status: Status, now: float) -> dict[str, str]:
+    current = status.current
+    if current is None:
+        return {"current": f"unreadable: {status.unreadable}" if status.unreadable else "nothing is published yet"}
+    flight = " ".join(part for part in (current.flight_id, current.aircraft_id) if part)
+    gaps = f", {current.missing_tiles} missing" if current.missing_tiles else ""
+    age = f", oldest captured {current.oldest_capture}" if current.oldest_capture else ""
+    return {
+        "current": f"{Path(current.generation).name}, published {ago(now - current.published_at)}, not verified here",
+        "flight": flight or "any",
+        "counter": str(current.counter),
+        "hash": current.manifest_hash,
+        "tiles": f"{current.tiles}{gaps}{age}",
+        "size": size(current.bytes),
+    }
+
+
+def _build(status: Status, now: float) -> dict[str, str]:
+    rows = {}
+    if status.builder is not None:
+        rows["building"] = f"process {status.builder}"
+    if status.last_build is None or status.built_at is None:
+        return {**rows, "last build": "none"}
+    told = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {status.last_build.elapsed_s:.1f} s"
+    rows["last build"] = told
+    if status.last_build.failure_reason:
+        rows["reason"] = status.last_build.failure_reason.partition("\n")[0]
+    return rows
+
+
+def ago(seconds: float) -> str:
+    """Return an age for reading: `just now`, `12 minutes ago`, `3 days ago`."""
+    for length, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for reading: `512 B`, `1.4 MB`, `23 GB`."""
+    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    while value >= 1000 and unit != "PB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"

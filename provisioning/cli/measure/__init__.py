@@ -1,0 +1,1 @@
+"""Commands that measure whether a cache recognises places, and how fast."""

@@ -1,0 +1,39 @@
+"""Delivery: a verified generation as one file, into a directory, or over a wire; never half of it at the other end.
+
+The receiving half imports the standard library and cryptography only: a vehicle needs no more.
+"""
+
+from provisioning.delivery.archive import Member
+from provisioning.delivery.check import Checked, check_bundle
+from provisioning.delivery.contents import Documents, Listed, listed
+from provisioning.delivery.install import deliver, install_bundle, receive
+from provisioning.delivery.pack import Bundle, archive_bytes, bundle_name, pack, read_documents_of
+from provisioning.delivery.sync import Destination, Sent, parse_destination, remote_command, sync_here, sync_over
+from provisioning.delivery.target import Outcome
+from provisioning.delivery.trust import trusting, verifying
+
+__all__ = [
+    "Bundle",
+    "Checked",
+    "Destination",
+    "Documents",
+    "Listed",
+    "Member",
+    "Outcome",
+    "Sent",
+    "archive_bytes",
+    "bundle_name",
+    "check_bundle",
+    "deliver",
+    "install_bundle",
+    "listed",
+    "pack",
+    "parse_destination",
+    "read_documents_of",
+    "receive",
+    "remote_command",
+    "sync_here",
+    "sync_over",
+    "trusting",
+    "verifying",
+]

@@ -1,0 +1,120 @@
+"""Reading a bundle: everything is judged before anything is written.
+
+The Manifest's three files come first and are small, so the signature is checked before the list is believed; from then
+on every name, size and digest is known, and what differs by one byte is refused. A bomb cannot grow beyond the signed
+sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioning.base.errors import DeliveryError
+from provisioning.base.files import reported
+from provisioning.delivery.archive import BLOCK_BYTES, Member, Readable, parse_header, read_body, read_end, read_exactly
+from provisioning.delivery.compression import decompressing
+from provisioning.delivery.contents import (
+    MANIFEST_LIMITS,
+    MANIFEST_NAMES,
+    Documents,
+    Listed,
+    listed,
+    sidecar,
+    sidecar_of,
+)
+from provisioning.flight.manifest import Manifest
+
+Trust = Callable[[Documents], Manifest]
+"""Checks signature and expectations and returns the parsed Manifest, or raises VerificationError."""
+
+
+class Checked(NamedTuple):
+    """A bundle whose every byte was read and found to be what its signed Manifest lists."""
+
+    path: Path
+    documents: Documents
+    manifest: Manifest
+
+
+def check_bundle(path: Path, trust: Trust) -> Checked:
+    """Read the bundle at `path` from end to end and write nothing.
+
+    DeliveryError: not a bundle, damaged, truncated, or holding anything but the listed files. VerificationError: not
+    trusted, from `trust`.
+    """
+    with reported("read the bundle", path), _named(path), decompressing(path) as stream:
+        documents = read_documents(stream)
+        manifest = trust(documents)
+        for _, pieces in read_files(stream, manifest):
+            for _ in pieces:
+                pass
+        read_end(stream)
+    return Checked(path, documents, manifest)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Add the bundle's path to the facts of a DeliveryError."""
+    try:
+        yield
+    except DeliveryError as error:
+        error.facts.setdefault("bundle", str(path))
+        raise
+
+
+def read_documents(stream: Readable) -> Documents:
+    """Return the Manifest's three files, which open every bundle, within their size limits."""
+    parts = []
+    for name, limit in zip(MANIFEST_NAMES, MANIFEST_LIMITS, strict=True):
+        member = _next(stream, seen=set())
+        if member.name != name:
+            raise DeliveryError(f"this is not a bundle: it holds another file where {name} must be", file=member.name)
+        if member.bytes > limit:
+            raise DeliveryError(f"the bundle's {name} is larger than {limit} bytes", facts={"bytes": member.bytes})
+        parts.append(b"".join(read_body(stream, member)))
+    return Documents(*parts)
+
+
+def read_files(stream: Readable, manifest: Manifest) -> Iterator[tuple[Listed, Iterator[bytes]]]:
+    """Yield each listed file with its pieces; a file's digest is judged when its last piece has been taken."""
+    seen = set(MANIFEST_NAMES)
+    for file in listed(manifest):
+        _expect(stream, Member(file.path, file.bytes), seen)
+        yield file, _judged(stream, file)
+        _expect(stream, sidecar_of(file), seen)
+        if b"".join(read_body(stream, sidecar_of(file))) != sidecar(file.sha256):
+            raise DeliveryError("a .sha256 in the bundle is not the digest of its file", file=file.path)
+
+
+def _next(stream: Readable, *, seen: set[str]) -> Member:
+    block = read_exactly(stream, BLOCK_BYTES, what="a header")
+    if not any(block):
+        raise DeliveryError("the bundle ends before all files of its Manifest")
+    member = parse_header(block)
+    if member.name in seen:
+        raise DeliveryError("the bundle holds a name twice", file=member.name)
+    return member
+
+
+def _expect(stream: Readable, wanted: Member, seen: set[str]) -> None:
+    member = _next(stream, seen=seen)
+    if member != wanted:
+        raise DeliveryError(
+            "the bundle differs from its Manifest",
+            file=member.name,
+            facts={"found": f"{member.name}, {member.bytes} bytes", "expected": f"{wanted.name}, {wanted.bytes} bytes"},
+        )
+    seen.add(member.name)
+
+
+def _judged(stream: Readable, file: Listed) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for piece in read_body(stream, Member(file.path, file.bytes)):
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != file.sha256:
+        raise DeliveryError("a file in the bundle is not the one its Manifest lists", file=file.path)

@@ -1,0 +1,180 @@
+"""FLEET.toml: one request, several vehicles. Each gets a cache directory of its own, derived from the common one.
+
+The tiles are scanned once and the catalogue is handed on; the descriptor store is shared, so vehicles with one host
+tuple share every descriptor; an engine is compiled on its vehicle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from provisioning.base.errors import ConfigError
+from provisioning.base.files import make_dirs, reported, write_durably
+from provisioning.catalogue.database import catalogue_path
+from provisioning.config.schema import Flight
+from provisioning.config.template import Section, render, sections, toml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = "flight.toml"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vehicle:
+    """[[vehicle]]: one aircraft of the fleet.
+
+    flight, aircraft: its identity. command: reaches its computer, as words before one command line (`ssh heron-1`);
+    empty: its engines are compiled here. program: flightcache there. target: where its cache goes after the build,
+    as `flightcache sync` takes it. remote_key: the key it trusts, a file there.
+    """
+
+    name: str
+    flight: str | None = None
+    aircraft: str | None = None
+    command: str = ""
+    program: str = "flightcache"
+    target: str = ""
+    remote_key: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fleet:
+    """The cache directory whose flight.toml all share, where the vehicles' own are kept, and the vehicles."""
+
+    cache: Path
+    directory: Path
+    vehicles: tuple[Vehicle, ...]
+
+    def directory_of(self, vehicle: Vehicle) -> Path:
+        """Return the cache directory of `vehicle`."""
+        return self.directory / vehicle.name
+
+
+def read_fleet(file: Path) -> Fleet:
+    """Read FLEET.toml: `cache` (default: its directory), `directory` (default: vehicles), [[vehicle]] tables.
+
+    ConfigError lists every mistake.
+    """
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
+    issues = [f"{name}: unknown key" for name in raw.keys() - {"cache", "directory", "vehicle"}]
+    tables = raw.get("vehicle", [])
+    tables = tables if isinstance(tables, list) and tables else [{}]
+    known = {field.name for field in dataclasses.fields(Vehicle)}
+    names = [table.get("name") for table in tables]
+    for number, table in enumerate(tables, 1):
+        issues += [f"vehicle {number}: {key}: unknown key" for key in table.keys() - known]
+        issues += [
+            f"vehicle {number}: {key}: text expected" for key, value in table.items() if not isinstance(value, str)
+        ]
+        if not _is_name(table.get("name")):
+            issues.append(f"vehicle {number}: name: letters, digits, dash, dot or underscore expected")
+        elif names.count(table["name"]) > 1:
+            issues.append(f"vehicle {number}: name: {table['name']} is given twice")
+    if issues:
+        raise ConfigError(
+            "the fleet cannot be used", file=file, facts={f"issue {n}": i for n, i in enumerate(issues, 1)}
+        )
+    folder = file.absolute().parent
+    cache = folder / raw.get("cache", ".")
+    return Fleet(cache, folder / raw.get("directory", "vehicles"), tuple(Vehicle(**table) for table in tables))
+
+
+def _is_name(name: object) -> bool:
+    return (
+        isinstance(name, str) and name[:1].isalnum() and all(c.isascii() and (c.isalnum() or c in "-._") for c in name)
+    )
+
+
+def derive(
+    fleet: Fleet,
+    vehicle: Vehicle,
+    *,
+    host: Mapping[str, str] | None,
+    command: tuple[str, ...],
+    others: Mapping[str, str],
+) -> Path:
+    """Write the vehicle's cache directory: flight.toml from the common one, its identity and target, the catalogue.
+
+    host: the vehicle's host tuple, None if engines are compiled here. command: compiles there. others: further files
+    of a cache directory, by name.
+    """
+    directory = fleet.directory_of(vehicle)
+    common = tomllib.loads((fleet.cache / FILE).read_text(encoding="utf-8"), parse_float=Decimal)
+    values = dict(_sections(common, fleet.cache))
+    identity = {"id": vehicle.flight, "aircraft": vehicle.aircraft}
+    values["flight"] = {**values.get("flight", {}), **{key: value for key, value in identity.items() if value}}
+    if host is not None:
+        engine = {**values.get("engine", {}), "backend": host["backend"], "host": dict(host), "command": list(command)}
+        values["engine"] = engine
+    store = Path(values.get("descriptors", {}).get("store", fleet.cache / ".build/descriptors"))
+    values["descriptors"] = {**values.get("descriptors", {}), "store": str(store)}
+    text = f"# Derived for {vehicle.name} by `flightcache fleet`; written anew by each run.\n" + render(values)
+    text += "".join(_named(common))
+    with reported("write a vehicle's cache directory", directory):
+        make_dirs(directory / ".build")
+        for name, content in {FILE: text, **others}.items():
+            if not (directory / name).is_file() or (directory / name).read_text(encoding="utf-8") != content:
+                write_durably(directory / name, content.encode())
+        _hand_on_catalogue(fleet.cache / ".build", directory / ".build")
+    return directory
+
+
+def _sections(raw: Mapping[str, Any], root: Path) -> Iterator[tuple[str, Any]]:
+    """Yield every section of a flight.toml by its full name, relative paths made absolute below `root`."""
+    for section in sections():
+        table = _find(raw, section.name)
+        if table is None or section.named:
+            continue
+        if section.repeats:
+            yield section.name, [_absolute(section, each, root) for each in table]
+        else:
+            yield section.name, _absolute(section, table, root)
+
+
+def _find(raw: Any, name: str) -> Any:
+    for part in name.split("."):
+        raw = raw.get(part) if isinstance(raw, Mapping) else None
+    return raw
+
+
+def _absolute(section: Section, table: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    hints = get_type_hints(section.kind)
+    return {key: str(root / value) if _is_path(hints.get(key), value) else value for key, value in table.items()}
+
+
+def _is_path(hint: Any, value: object) -> bool:
+    """Tell whether a key is a path: by its type, or (backbone.onnx) because it names a file instead of a built-in."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    onnx = isinstance(value, str) and value.endswith(".onnx") and not value.startswith("builtin:")
+    return isinstance(value, str) and (Path in kinds or onnx)
+
+
+def _named(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the sections that have a name of the user's own, such as [sector.urban]."""
+    for section in sections(Flight):
+        for name, table in (_find(raw, section.name) or {}).items() if section.named else ():
+            yield f"\n[{section.name}.{toml(name)}]\n"
+            yield from (f"{key} = {toml(value)}\n" for key, value in table.items())
+
+
+def _hand_on_catalogue(source: Path, dest: Path) -> None:
+    """Copy the tile catalogue: the vehicle's own scan then looks at stats only, and reads no tile."""
+    if os.path.lexists(catalogue_path(dest)) or not catalogue_path(source).is_file():
+        return
+    with closing(sqlite3.connect(catalogue_path(source))) as old, closing(sqlite3.connect(catalogue_path(dest))) as new:
+        old.backup(new)

@@ -1,0 +1,112 @@
+"""Writing a bundle: a verified generation as one archive, the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from provisioning.base.errors import DeliveryError
+from provisioning.base.files import fsync_dir, reported, require_free_bytes
+from provisioning.base.hashing import Sha256, sha256_file
+from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
+from provisioning.delivery.compression import compressing
+from provisioning.delivery.contents import MANIFEST_NAMES, Documents, listed, sidecar, sidecar_of
+from provisioning.flight.manifest import Manifest, parse
+from provisioning.flight.publish import CURRENT
+from provisioning.flight.verify import Verdict
+
+
+class Bundle(NamedTuple):
+    """A bundle written: where, how large, its SHA-256."""
+
+    path: Path
+    bytes: int
+    sha256: Sha256
+
+
+def read_documents_of(cache: Path, verdict: Verdict) -> Documents:
+    """Return the Manifest's three files of the generation that `verdict` is about.
+
+    cache: the cache directory or generation that was verified. DeliveryError if it was rebuilt meanwhile.
+    """
+    generation = cache / CURRENT if os.path.lexists(cache / CURRENT) else cache
+    with reported("read the Manifest", generation):
+        documents = Documents(*((generation / name).read_bytes() for name in MANIFEST_NAMES))
+    if parse(documents.manifest) != verdict.require():
+        raise DeliveryError("the cache was rebuilt meanwhile", file=cache, next_step="run the same command again")
+    return documents
+
+
+def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:
+    """Return the default file name: flight (if any), counter and the first 12 digits of `manifest_hash`."""
+    words = (manifest.flight.flight_id or "flight", f"{manifest.build.counter:06d}", manifest.build.manifest_hash[:12])
+    safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
+    return safe + (".tar.zst" if compressed else ".tar")
+
+
+def archive_bytes(documents: Documents, manifest: Manifest) -> int:
+    """Return the size of the archive before compression."""
+    sizes = [*map(len, documents)]
+    sizes += [size for file in listed(manifest) for size in (file.bytes, sidecar_of(file).bytes)]
+    return sum(BLOCK_BYTES + size + padding(size) for size in sizes) + len(END)
+
+
+def pack(verdict: Verdict, documents: Documents, output: Path) -> Bundle:
+    """Write the verified generation to `output`, compressed unless its name ends in `.tar`.
+
+    The file appears under its name only when it is complete and on the medium; works on FAT and exFAT too.
+    """
+    manifest = verdict.require()
+    require_free_bytes(output.parent, archive_bytes(documents, manifest), what="the bundle")
+    part = output.with_name(output.name + ".part")
+    with reported("write the bundle", output):
+        try:
+            with part.open("wb") as file:
+                with _stream(output, file) as stream:
+                    _write(stream, verdict, documents, manifest)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, output)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        fsync_dir(output.parent)
+        return Bundle(output, output.stat().st_size, sha256_file(output))
+
+
+@contextmanager
+def _stream(output: Path, file: BinaryIO) -> Iterator[BinaryIO]:
+    if output.suffix == ".tar":
+        yield file
+        return
+    with compressing(file) as stream:
+        yield stream
+
+
+def _write(stream: BinaryIO, verdict: Verdict, documents: Documents, manifest: Manifest) -> None:
+    for name, data in zip(MANIFEST_NAMES, documents, strict=True):
+        _member(stream, Member(name, len(data)), data)
+    for file in listed(manifest):
+        with verdict.open(file.path) as source:
+            _copy(stream, Member(file.path, file.bytes), source)
+        _member(stream, sidecar_of(file), sidecar(file.sha256))
+    stream.write(END)
+
+
+def _member(stream: BinaryIO, member: Member, data: bytes) -> None:
+    stream.write(header(member) + data + bytes(padding(member.bytes)))
+
+
+def _copy(stream: BinaryIO, member: Member, source: BinaryIO) -> None:
+    stream.write(header(member))
+    left = member.bytes
+    while left:
+        piece = source.read(min(left, COPY_BYTES))
+        if not piece:
+            raise DeliveryError("a file shrank while it was bundled", file=member.name, next_step="bundle again")
+        stream.write(piece)
+        left -= len(piece)
+    stream.write(bytes(padding(member.bytes)))

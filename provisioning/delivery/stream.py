@@ -1,0 +1,134 @@
+r"""The two ends of `flightcache sync` and what they say to each other over one pipe.
+
+    sender    flightcache-sync/1 {"sizes": [manifest, sidecar, signature]}\n  and the three files
+    receiver  {"need": [[sha256, offset], …]}\n                              after signature and expectations
+    sender    for each, in that order: the bytes of that file from offset on
+    receiver  {"done": {…}}\n  or at any time  {"error": text, "exit_code": n}\n
+
+Sizes are signed, so nothing else needs framing; nothing is sent that the receiver holds, and after a cut the next run
+goes on in the middle of a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
+
+from provisioning.base.errors import DeliveryError
+from provisioning.base.hashing import Sha256
+from provisioning.delivery.archive import COPY_BYTES, Readable
+from provisioning.delivery.contents import MANIFEST_LIMITS, Documents, Listed, listed
+from provisioning.flight.manifest import Manifest
+
+GREETING = b"flightcache-sync/1 "
+LINE_LIMIT = 1 << 20
+
+
+class Need(NamedTuple):
+    """A file the receiver lacks from `offset` on."""
+
+    sha256: Sha256
+    offset: int
+
+
+def write_line(stream: IO[bytes], value: object) -> int:
+    """Write one JSON line, flush, and return its size."""
+    line = json.dumps(value, sort_keys=True).encode() + b"\n"
+    stream.write(line)
+    stream.flush()
+    return len(line)
+
+
+def read_line(stream: IO[bytes]) -> dict[str, object]:
+    """Return the next JSON line; DeliveryError if the other end went away or talks of something else."""
+    line = stream.readline(LINE_LIMIT)
+    if not line.endswith(b"\n"):
+        raise DeliveryError(
+            "the other end went away in the middle of the delivery",
+            next_step="run the same command again: it goes on where it was cut",
+        )
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DeliveryError("the other end does not speak flightcache-sync/1", facts={"said": line[:200]}) from error
+    if not isinstance(value, dict):
+        raise DeliveryError("the other end does not speak flightcache-sync/1", facts={"said": line[:200]})
+    return value
+
+
+def send_documents(stream: IO[bytes], documents: Documents) -> int:
+    """Send the Manifest's three files; return the bytes sent."""
+    stream.write(GREETING)
+    sent = len(GREETING) + write_line(stream, {"sizes": [len(data) for data in documents]})
+    stream.writelines(documents)
+    stream.flush()
+    return sent + sum(map(len, documents))
+
+
+def receive_documents(stream: IO[bytes]) -> Documents:
+    """Return the three files that the sender opens with."""
+    if _take(stream, len(GREETING)) != GREETING:
+        raise DeliveryError("the other end does not speak flightcache-sync/1")
+    sizes = read_line(stream).get("sizes")
+    if not (isinstance(sizes, list) and len(sizes) == len(MANIFEST_LIMITS)):
+        raise DeliveryError("the sender gave no sizes")
+    if not all(type(size) is int and 0 <= size <= top for size, top in zip(sizes, MANIFEST_LIMITS, strict=True)):
+        raise DeliveryError("the sender's Manifest or signature is too large", facts={"bytes": sizes})
+    return Documents(*(_take(stream, size) for size in sizes))
+
+
+def send_needed(
+    stream: IO[bytes], reply: dict[str, object], manifest: Manifest, open_file: Callable[[Listed], IO[bytes]]
+) -> int:
+    """Send what the receiver's `reply` asks for, which must be files of `manifest`; return the bytes sent."""
+    files = {file.sha256: file for file in listed(manifest)}
+    sent = 0
+    for need in _needs(reply, files):
+        file = files[need.sha256]
+        with open_file(file) as source:
+            source.seek(need.offset)
+            for piece in _pieces(source, file.bytes - need.offset, file):
+                stream.write(piece)
+                sent += len(piece)
+    stream.flush()
+    return sent
+
+
+def _needs(reply: dict[str, object], files: dict[Sha256, Listed]) -> tuple[Need, ...]:
+    rows = reply.get("need")
+    if not isinstance(rows, list):
+        raise DeliveryError("the receiver did not say what it needs", facts={"said": reply})
+    needs = tuple(Need(*row) for row in rows if isinstance(row, list) and len(row) == len(Need._fields))
+    known = all(
+        type(n.sha256) is str and n.sha256 in files and type(n.offset) is int and 0 <= n.offset <= files[n.sha256].bytes
+        for n in needs
+    )
+    if len(needs) != len(rows) or not known:
+        raise DeliveryError("the receiver asks for files that are not in this generation")
+    return needs
+
+
+def read_needed(stream: Readable, file: Listed, *, offset: int) -> Iterator[bytes]:
+    """Yield the bytes of `file` from `offset` on."""
+    return _pieces(stream, file.bytes - offset, file)
+
+
+def _pieces(stream: Readable, left: int, file: Listed) -> Iterator[bytes]:
+    while left:
+        piece = stream.read(min(left, COPY_BYTES))
+        if not piece:
+            raise DeliveryError(
+                "the delivery was cut in the middle of a file",
+                file=file.path,
+                next_step="run the same command again: it goes on where it was cut",
+            )
+        left -= len(piece)
+        yield piece
+
+
+def _take(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise DeliveryError("the sender went away before it sent its Manifest")
+    return data

@@ -1,0 +1,171 @@
+"""Sending a verified generation to where it will fly: over any command that reaches the vehicle, or to a drive here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from provisioning.base.errors import DeliveryError, Error, VerificationError
+from provisioning.base.files import reported
+from provisioning.delivery.archive import COPY_BYTES
+from provisioning.delivery.check import Trust, check_bundle
+from provisioning.delivery.contents import Documents, Listed
+from provisioning.delivery.install import deliver
+from provisioning.delivery.pack import Bundle, pack
+from provisioning.delivery.stream import read_line, send_documents, send_needed
+from provisioning.delivery.target import Outcome, Target, Verify
+from provisioning.flight.manifest import Manifest
+from provisioning.flight.verify import Verdict
+
+SSH = ("ssh", "-o", "ServerAliveInterval=15", "--")
+
+
+class Destination(NamedTuple):
+    """Where a generation goes: `host:path` over ssh, or a path here if `host` is empty."""
+
+    host: str
+    path: str
+
+
+class Sent(NamedTuple):
+    """What a sync did: the counter now current there, files and bytes that went over, bytes of the whole generation."""
+
+    counter: int
+    files: int
+    sent_bytes: int
+    generation_bytes: int
+
+
+def parse_destination(text: str) -> Destination:
+    """Read TARGET as rsync and scp do: a colon before the first slash parts host and path."""
+    host, colon, path = text.partition(":")
+    if not colon or "/" in host:
+        return Destination("", text)
+    if not host or host.startswith("-") or not path:
+        raise DeliveryError("not a target", file=text, next_step="write user@host:/path, or a directory here")
+    return Destination(host, path)
+
+
+def remote_command(
+    to: Destination, *, shell: Sequence[str] | None, program: str, options: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the command that runs the receiver there; what follows `shell` (default: ssh HOST) is one command line."""
+    words = [*shlex.split(program), "install", "--stream", "-", to.path]
+    words += [word for option, value in options.items() for word in (option, value)]
+    line = " ".join(shlex.quote(word) for word in words)
+    return (*(shell if shell is not None else (*SSH, to.host)), line)
+
+
+def sync_over(command: Sequence[str], verdict: Verdict, documents: Documents) -> Sent:
+    """Send the verified generation through `command`, whose standard streams are the receiver's.
+
+    DeliveryError: the command failed or was cut (run it again, it goes on); or, with the receiver's words, refused.
+    """
+    manifest = verdict.require()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            return _converse(process.stdin, process.stdout, verdict, documents, manifest)
+        except (BrokenPipeError, DeliveryError) as error:
+            raise _last_words(process, command, error) from error
+        finally:
+            with suppress(OSError):
+                process.stdin.close()
+
+
+def _converse(
+    outgoing: IO[bytes], incoming: IO[bytes], verdict: Verdict, documents: Documents, manifest: Manifest
+) -> Sent:
+    sent = send_documents(outgoing, documents)
+    reply = _answer(incoming)
+    sent += send_needed(outgoing, reply, manifest, lambda file: verdict.open(file.path))
+    done = _answer(incoming).get("done")
+    if not isinstance(done, dict) or done.get("counter") != manifest.build.counter:
+        raise DeliveryError("the receiver did not confirm the generation", facts={"said": done})
+    whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
+    return Sent(manifest.build.counter, len(reply["need"]), sent, whole)  # type: ignore[arg-type]
+
+
+def _answer(incoming: IO[bytes]) -> dict[str, object]:
+    reply = read_line(incoming)
+    if "error" in reply:
+        raise _RefusedError(str(reply["error"]))
+    return reply
+
+
+class _RefusedError(DeliveryError):
+    """The receiver's own error."""
+
+
+def _last_words(process: subprocess.Popen[bytes], command: Sequence[str], error: Exception) -> Error:
+    """Return the error to show: the receiver's own if it had time to tell one."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if not isinstance(error, _RefusedError):
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            _answer(process.stdout)
+        except DeliveryError as last:
+            error = last
+    if isinstance(error, _RefusedError):
+        return DeliveryError(
+            "the vehicle refused the generation", facts={"it said": "\n    " + error.what.replace("\n", "\n    ")}
+        )
+    return DeliveryError(
+        "the delivery was cut",
+        facts={"command": shlex.join(command), "exit code": process.wait()},
+        next_step="see above why the command ended; run the same again: it goes on where it was cut",
+    )
+
+
+def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Verify, keep: int = 1) -> Sent:
+    """Deliver the verified generation to a cache directory on a drive mounted here."""
+    manifest = verdict.require()
+
+    def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+        for file in files:
+            with verdict.open(file.path) as source:
+                target.receive(file, iter(lambda s=source: s.read(COPY_BYTES), b""))  # type: ignore[misc]
+
+    outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep)
+    whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
+    sent = outcome.received_bytes + sum(map(len, documents))
+    return Sent(manifest.build.counter, outcome.received_files, sent, whole)
+
+
+def copy_bundle(verdict: Verdict, documents: Documents, output: Path, *, trust: Trust) -> Bundle | None:
+    """Put the bundle on a medium that cannot hold a cache directory, and check it as it is read back from there.
+
+    None: this very generation is on the medium already, unharmed. DeliveryError if the medium gives back other bytes.
+    """
+    if output.exists() and _holds(output, documents, trust):
+        return None
+    bundle = pack(verdict, documents, output)
+    if not _holds(output, documents, trust):
+        raise DeliveryError(
+            "the medium gave back other bytes than were written",
+            file=output,
+            next_step="do not use this medium; take another one",
+        )
+    return bundle
+
+
+def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
+    """Tell whether the medium, not the page cache, gives back a whole bundle of this generation."""
+    with reported("read the bundle back", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+    try:
+        return check_bundle(path, trust).documents == documents
+    except (DeliveryError, VerificationError):
+        return False

@@ -1,0 +1,215 @@
+"""The receiving end of a delivery: a directory on the vehicle that never holds half a cache.
+
+    <target>/.c10.lock                    one installer or builder at a time
+    <target>/.build/incoming/<sha256>     files that arrived, named by their content; `.part` while they arrive
+    <target>/.build/stage, generations/, current    as in every cache directory: the switch is the build's own commit
+
+A file is taken from `incoming` or from a published generation only after its SHA-256 was computed again, so a cut at
+any moment costs at most the file that was on its way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioning.base.artifacts import Birth
+from provisioning.base.errors import DeliveryError
+from provisioning.base.files import fsync_dir, make_dirs, remove_tree, reported, require_free_bytes, write_all
+from provisioning.base.hashing import Sha256, sha256_file
+from provisioning.base.lock import build_lock
+from provisioning.delivery.archive import COPY_BYTES
+from provisioning.delivery.contents import MANIFEST_NAMES, Documents, Listed, listed
+from provisioning.flight import publish
+from provisioning.flight.manifest import Manifest
+from provisioning.flight.verify import Verdict
+
+SPARE_BYTES = 4 << 20
+"""Room for sidecars, Manifest and directories beside the files themselves."""
+
+Verify = Callable[[Path], Verdict]
+"""Verifies one generation directory against the vehicle's expectations."""
+
+
+class Outcome(NamedTuple):
+    """What a delivery did: the generation now current, and how much of it had to come."""
+
+    generation: Path
+    counter: int
+    manifest_hash: Sha256
+    received_files: int
+    received_bytes: int
+
+
+class Target:
+    """A directory into which generations are delivered; get one from `opened`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / ".build" / "incoming"
+
+    def holdings(self) -> dict[Sha256, Path]:
+        """Return the files here by digest, every digest computed now: arrived objects and published files."""
+        found: dict[Sha256, Path] = {}
+        with reported("read what is installed", self.root):
+            for path in self._candidates():
+                found.setdefault(sha256_file(path), path)
+        return found
+
+    def _candidates(self) -> Iterator[Path]:
+        for top in (self.incoming, self.root / publish.GENERATIONS):
+            for directory, _, names in os.walk(top, onerror=_reraise) if os.path.isdir(top) else ():
+                paths = (
+                    Path(directory, name) for name in sorted(names) if not name.endswith((".part", publish.SIDECAR))
+                )
+                yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
+
+    def arrived_bytes(self, file: Listed) -> int:
+        """Return how much of `file` an earlier delivery left behind."""
+        with suppress(FileNotFoundError):
+            size = os.stat(self._part(file)).st_size
+            return size if size < file.bytes else 0
+        return 0
+
+    def require_room(self, files: Iterable[Listed]) -> None:
+        """Raise FilesystemError unless what is still to come of `files` fits."""
+        make_dirs(self.incoming)
+        needed = sum(file.bytes - self.arrived_bytes(file) for file in files) + SPARE_BYTES
+        require_free_bytes(self.incoming, needed, what="the files of the new generation")
+
+    def receive(self, file: Listed, pieces: Iterable[bytes], *, offset: int = 0) -> Path:
+        """Store `file` durably under its digest; `pieces` begin at `offset`. DeliveryError if it is another file."""
+        part, arrived = self._part(file), self.incoming / file.sha256
+        with reported("receive a file", part):
+            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                found = _append(fd, pieces, offset)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            if found != file.sha256:
+                os.unlink(part)
+                raise DeliveryError("a file arrived damaged and was dropped", file=file.path, next_step="send it again")
+            os.rename(part, arrived)
+            fsync_dir(self.incoming)
+        return arrived
+
+    def _part(self, file: Listed) -> Path:
+        return self.incoming / f"{file.sha256}.part"
+
+    def stage(self, documents: Documents, manifest: Manifest, held: Mapping[Sha256, Path]) -> Path:
+        """Put the generation together from files that are here, all of it on the medium, and return its directory."""
+        with reported("put the generation together", self.root):
+            sources = {
+                file.path: self.own(file, held.get(file.sha256, self.incoming / file.sha256))
+                for file in listed(manifest)
+            }
+            births = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
+        return publish.stage(
+            self.root, manifest=documents.manifest, signature=documents.signature, files=sources, births=births
+        )
+
+    def own(self, file: Listed, source: Path) -> Path:
+        """Return `source` under a name in `incoming`, by hard link if possible, so that generations share bytes."""
+        path = self.incoming / file.sha256
+        if source == path:
+            return path
+        make_dirs(self.incoming)
+        try:
+            os.link(source, path)
+        except OSError:
+            with open(source, "rb") as pieces:
+                return self.receive(file, iter(lambda: pieces.read(COPY_BYTES), b""))
+        fsync_dir(self.incoming)
+        return path
+
+    def forget_arrivals(self) -> None:
+        """Remove what deliveries left behind; published generations keep their own links."""
+        with suppress(OSError):
+            remove_tree(self.incoming)
+
+
+@contextmanager
+def opened(root: Path, *, keep: int) -> Iterator[Target]:
+    """Hold the lock of the cache directory `root`, made if absent, with the traces of an earlier cut removed."""
+    make_dirs(root)
+    with build_lock(root):
+        publish.recover(root, keep=keep)
+        yield Target(root)
+
+
+def installed(root: Path, documents: Documents) -> Path | None:
+    """Return the current generation if its Manifest is this very one."""
+    generation = publish.current_generation(root)
+    if generation is None:
+        return None
+    try:
+        same = all((generation / n).read_bytes() == d for n, d in zip(MANIFEST_NAMES, documents, strict=True))
+    except OSError:
+        return None
+    return generation if same else None
+
+
+def refuse_older(root: Path, manifest: Manifest) -> None:
+    """Raise DeliveryError if a higher counter was ever published in `root`, or another Manifest with this one."""
+    highest = publish.next_counter(root) - 1
+    if manifest.build.counter < highest + (publish.current_generation(root) is not None):
+        raise DeliveryError(
+            "an older or equal generation is never installed over a newer one",
+            file=root,
+            facts={"counter installed": highest, "counter delivered": manifest.build.counter},
+            next_step="build a new generation, or `flightcache rollback` where it was built: both get a higher counter",
+        )
+
+
+def set_aside_damaged(root: Path, generation: Path) -> None:
+    """Remove a current generation that no longer verifies, `current` first, to make room for the same one unharmed."""
+    with reported("remove the damaged generation", generation):
+        os.unlink(root / publish.CURRENT)
+        fsync_dir(root)
+        remove_tree(generation)
+        fsync_dir(generation.parent)
+
+
+def switch(
+    target: Target, documents: Documents, manifest: Manifest, held: Mapping[Sha256, Path], *, verify: Verify, keep: int
+) -> Path:
+    """Stage, verify and publish a generation all of whose files are here; VerificationError leaves the old one.
+
+    held: where to find what did not arrive now.
+    """
+    staged = target.stage(documents, manifest, held)
+    with verify(staged) as verdict:
+        verdict.require()
+    generation = publish.commit(target.root, staged, keep=keep)
+    target.forget_arrivals()
+    return generation
+
+
+def _reraise(error: OSError) -> None:
+    """Let `os.walk` fail where it would skip a directory in silence."""
+    raise error
+
+
+def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:
+    """Keep the first `offset` bytes of `fd`, write `pieces` behind them, and return the SHA-256 of it all."""
+    digest, position = hashlib.sha256(), 0
+    while position < offset and (kept := os.pread(fd, min(offset - position, COPY_BYTES), position)):
+        digest.update(kept)
+        position += len(kept)
+    os.ftruncate(fd, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    for piece in pieces:
+        digest.update(piece)
+        write_all(fd, piece)
+    return digest.hexdigest()
+
+
+def _birth(file: Listed, path: Path) -> Birth:
+    status = os.lstat(path)
+    return Birth(file.sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})

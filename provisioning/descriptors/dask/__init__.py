@@ -1,0 +1,1 @@
+"""Descriptors on several machines."""

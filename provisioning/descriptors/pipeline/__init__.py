@@ -1,0 +1,1 @@
+"""From the address of a tile to its descriptor: decode, fit, infer, write."""

@@ -1,0 +1,102 @@
+"""Who does what at the same time. Both layouts give the same descriptors; memory is bounded by queue and threads.
+
+Measured on four cores: fused threads reach 90 to 100 % of the bare network, one caller with four threads of its own
+52 to 60 %. With a GPU the network must not wait for decoders: staged keeps it at 97 % up to 2,500 tiles/s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from provisioning.base.batches import batches_of
+from provisioning.descriptors.pipeline.crew import Channel, Countdown, Crew, Item
+from provisioning.descriptors.pipeline.results import Results
+from provisioning.descriptors.pipeline.sight import Sight, Unit
+from provisioning.engines import Network
+from provisioning.network.backbone.image import Pixels
+
+QUEUE = 4
+"""Batches between two stages: one being used, one ready, two for jitter."""
+
+
+class _Filled(NamedTuple):
+    units: list[Unit]
+    images: Pixels
+
+
+class _Answered(NamedTuple):
+    units: list[Unit]
+    vectors: npt.NDArray[np.float32]
+
+
+def fused(units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
+    """CPU: each thread reads, decodes, runs the network with one thread of its own, and writes.
+
+    A thread takes no more than its share of what waits, so that all end together.
+    """
+    with Crew() as crew:
+        work: Channel[Unit] = Channel(QUEUE * threads * batch, crew.stop)
+
+        def worker() -> None:
+            own, images = network.clone(), sight.empty(batch)
+            while some := work.take_share(batch, of=threads):
+                seen, faults = sight.look(some, images)
+                results.fail(faults)
+                if seen:
+                    results.put(seen, own(images[: len(seen)]))
+
+        for n in range(threads):
+            crew.start(f"descriptors-{n}", worker)
+        _feed(units, work)
+
+
+def staged(
+    units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int
+) -> None:
+    """GPU: `threads` decoders fill pooled batches, one thread feeds the engine, one writes."""
+    with Crew() as crew:
+        work: Channel[list[Unit]] = Channel(QUEUE + threads, crew.stop)
+        filled: Channel[_Filled] = Channel(QUEUE, crew.stop)
+        answered: Channel[_Answered] = Channel(QUEUE, crew.stop)
+        pool: Channel[Pixels] = Channel(threads + QUEUE + 1, crew.stop)
+        for _ in range(threads + QUEUE + 1):
+            pool.put(sight.empty(batch))
+
+        def decoder() -> None:
+            for some in work:
+                images = pool.take()
+                if images is None:
+                    return
+                seen, faults = sight.look(some, images)
+                results.fail(faults)
+                filled.put(_Filled(seen, images))
+
+        def engine() -> None:
+            for seen, images in filled:
+                if seen:
+                    answered.put(_Answered(seen, network(images[: len(seen)])))
+                pool.put(images)
+
+        def writer() -> None:
+            for seen, vectors in answered:
+                results.put(seen, vectors)
+
+        last_decoder = Countdown(threads, filled.close)
+        for n in range(threads):
+            crew.start(f"decoder-{n}", decoder, then=last_decoder)
+        crew.start("engine", engine, then=answered.close)
+        crew.start("writer", writer)
+        _feed(batches_of(units, batch), work)
+
+
+def _feed(items: Iterable[Item], work: Channel[Item]) -> None:
+    try:
+        for item in items:
+            if not work.put(item):
+                return
+    finally:
+        work.close()

@@ -1,0 +1,84 @@
+"""Where descriptors go when they are computed, and what is remembered of the tiles that gave none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from provisioning.base.errors import DescriptorError
+from provisioning.base.events import warn
+from provisioning.descriptors.pipeline.sight import Fault, Unit
+from provisioning.descriptors.store.store import DescriptorStore
+
+NAMED_FAULTS = 20
+"""Tiles named in the error; each one is an event of its own."""
+
+
+@dataclass
+class Results:
+    """Puts descriptors into the store of their heading. Thread-safe."""
+
+    stores: Sequence[DescriptorStore]
+    on_progress: Callable[[int], None] = lambda _: None
+    computed: int = 0
+    failed: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    _waiting: set[tuple[int, bytes]] = field(default_factory=set)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def expect(self, units: Iterable[Unit]) -> list[Unit]:
+        """Note these units as under way; return those that were not already."""
+        with self._mutex:
+            fresh = []
+            for unit in units:
+                if key_of(unit) not in self._waiting:
+                    self._waiting.add(key_of(unit))
+                    fresh.append(unit)
+            return fresh
+
+    def put(self, units: Sequence[Unit], vectors: npt.NDArray[np.float32]) -> None:
+        """Store `vectors` [n, dimension] of `units`; a non-finite one is a fault of its tile."""
+        finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        for heading, store in enumerate(self.stores):
+            chosen = [n for n, unit in enumerate(units) if unit.heading == heading and finite[n]]
+            if chosen:
+                store.append([key_of(units[n])[1] for n in chosen], vectors[chosen])
+        self.fail(
+            Fault(u, "the network gave a non-finite number") for u, fine in zip(units, finite, strict=True) if not fine
+        )
+        with self._mutex:
+            self.computed += int(finite.sum())
+            self._waiting.difference_update(map(key_of, units))
+            self.on_progress(self.computed)
+
+    def fail(self, faults: Iterable[Fault]) -> None:
+        """Record tiles that have no descriptor, each as an event."""
+        for fault in faults:
+            tile = fault.unit.tile
+            warn("descriptor.failure", z=tile.z, x=tile.x, y=tile.y, source=tile.source, reason=fault.reason)
+            with self._mutex:
+                self.failed += 1
+                if len(self.faults) < NAMED_FAULTS:
+                    self.faults.append(fault)
+
+    def require_all(self, file: str) -> None:
+        """Raise DescriptorError naming the tiles that failed, if any did; `file` is the model."""
+        if not self.failed:
+            return
+        named = {f"{t.source} {t.z}/{t.x}/{t.y}": reason for (t, _), reason in sorted(self.faults)}
+        more = {"and more": self.failed - len(named)} if self.failed > len(named) else {}
+        raise DescriptorError(
+            f"{self.failed} tiles have no descriptor; the others are kept",
+            file=file,
+            facts={**named, **more},
+            next_step='replace these tiles, or set tiles.on_error = "skip" and run doit again',
+        )
+
+
+def key_of(unit: Unit) -> tuple[int, bytes]:
+    """Return what makes a unit the same work as another: heading and tile bytes."""
+    return unit.heading, bytes.fromhex(unit.tile.sha256)

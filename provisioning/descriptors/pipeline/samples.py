@@ -1,0 +1,23 @@
+"""Tiles of the corpus for calibrating and measuring a network before any descriptor exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from provisioning.catalogue import decode, open_reader
+from provisioning.config import Backbone, Flight
+from provisioning.descriptors.pipeline.sampling import chosen_tiles
+from provisioning.network.backbone import OnnxSource, resolved
+from provisioning.network.backbone.image import Pixels, fit
+from provisioning.network.backbone.wrap import tile_size
+
+
+def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count: int) -> Iterator[Pixels]:
+    """Yield at most `count` tiles uint8 [H, W, 3] as `backbone` takes them: those of `sampling.chosen_tiles`.
+
+    BackboneError if the model's size is unknown, TileError if a tile cannot be read.
+    """
+    size, how = tile_size(backbone, source), resolved(backbone).fit
+    with open_reader(flight) as reader:
+        for tile in chosen_tiles(flight, count):
+            yield fit(decode(reader.read(tile), max_pixels=flight.tiles.max_pixels), size, how)

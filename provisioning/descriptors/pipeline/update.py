@@ -1,0 +1,159 @@
+"""Bring the descriptor store up to date with the corpus: only tiles that are not in it go through the network."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from provisioning.base.batches import batches_of
+from provisioning.base.errors import DescriptorError
+from provisioning.base.events import progress
+from provisioning.base.files import require_local_filesystem
+from provisioning.base.hashing import Sha256, sha256_bytes
+from provisioning.catalogue import count_changed, iter_placed, last_corpus, not_scanned, open_reader, tile_of
+from provisioning.catalogue.reading import Placed
+from provisioning.config import Flight
+from provisioning.descriptors.dask.remote import Job
+from provisioning.descriptors.facts import headings, store_path
+from provisioning.descriptors.pipeline import layouts
+from provisioning.descriptors.pipeline.memory import return_large_blocks
+from provisioning.descriptors.pipeline.results import Results
+from provisioning.descriptors.pipeline.sight import Sight, Unit
+from provisioning.descriptors.store.lookup import described_state
+from provisioning.descriptors.store.receipts import write_receipt
+from provisioning.descriptors.store.store import DescriptorStore
+from provisioning.engines import Backend, Network
+from provisioning.network.backbone import model_file, resolved
+
+CHUNK = 4096
+"""Tiles looked up in the store at a time; also what the memory for waiting work is bounded by."""
+SAMPLE = 64
+SAME = 1e-6
+"""Descriptors nearer than this in every component are the same."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What was done: network runs, tiles in the corpus, length of a descriptor."""
+
+    computed: int
+    total: int
+    dimension: int
+
+
+def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
+    """Compute the descriptors that the corpus of `flight` lacks; `keys` has one key for each of `index.rotations`.
+
+    `engine` are verified bytes. Finished work stays, whatever happens. DescriptorError: tiles that gave no
+    descriptor (all named), a constant descriptor, a damaged store. EngineError, FilesystemError pass through.
+    """
+    return_large_blocks()
+    backbone = flight.descriptor_backbone
+    network = backend.load(engine, custom_ops=backbone.custom_ops)
+    corpus = last_corpus(flight)
+    if corpus is None:
+        raise not_scanned()
+    require_local_filesystem(store_path(flight))
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(DescriptorStore(store_path(flight), key, flight.descriptors.dtype)) for key in keys
+        ]
+        for store in stores:
+            store.tidy()
+        reader = stack.enter_context(open_reader(flight))
+        turns = headings(flight.index.rotations)
+        sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
+        since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
+        passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
+        results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
+        units = missing_units(iter_placed(flight, since=since), results, passed)
+        _run(flight, units, network, sight, results, engine=engine, backend=backend)
+        for store in stores:
+            store.flush()
+        model = model_file(flight.root, backbone)
+        results.require_all(model)
+        require_variety(stores[0], passed.sample, model)
+    for key in keys:
+        write_receipt(store_path(flight), key, corpus.coverage_sha256)
+    return Described(results.computed, corpus.count, network.dimension)
+
+
+def _run(
+    flight: Flight,
+    units: Iterable[Unit],
+    network: Network,
+    sight: Sight,
+    results: Results,
+    *,
+    engine: bytes,
+    backend: Backend,
+) -> None:
+    """Put `units` through the network with the layout that this host, or a fleet of its like, is fastest with."""
+    settings, batch = flight.descriptors, flight.engine.batch
+    if settings.executor == "dask":
+        from provisioning.descriptors.dask.cluster import spread
+
+        job = Job(
+            run=os.urandom(4).hex(),
+            engine_sha256=sha256_bytes(engine),
+            host=backend.probe(),
+            custom_ops=flight.descriptor_backbone.custom_ops,
+            headings=sight.headings,
+            how=sight.how,
+            max_pixels=sight.max_pixels,
+            batch=batch,
+        )
+        tasks = batches_of(units, settings.task_tiles)
+        spread(tasks, network, sight, results, job=job, engine=engine, scheduler=settings.scheduler)
+        return
+    layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
+    layout(units, network, sight, results, threads=_threads(flight), batch=batch)
+
+
+def _threads(flight: Flight) -> int:
+    return flight.descriptors.threads or len(os.sched_getaffinity(0))
+
+
+@dataclass
+class Passed:
+    """What went by: how much of it was known, and the tiles with the smallest digests, a sample that has no order."""
+
+    known: int = 0
+    """Descriptors that were there already."""
+    sample: list[bytes] = field(default_factory=list)
+    """Different digests, ascending."""
+
+    def add(self, shas: Iterable[bytes]) -> None:
+        """Let these tiles be of the sample."""
+        self.sample = heapq.nsmallest(SAMPLE, {*self.sample, *shas})
+
+
+def missing_units(placed: Iterable[Placed], results: Results, passed: Passed) -> Iterator[Unit]:
+    """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
+    for chunk in batches_of(placed, CHUNK):
+        by_sha = {row[-1]: row for row in reversed(chunk)}
+        passed.add(by_sha)
+        absent = [set(store.missing(by_sha)) for store in results.stores]
+        passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
+        lacking = set().union(*absent)
+        wanted = [sha for sha in reversed(by_sha) if sha in lacking]
+        units = (Unit(tile_of(by_sha[sha]), h) for sha in wanted for h, lacks in enumerate(absent) if sha in lacks)
+        yield from results.expect(units)
+
+
+def require_variety(store: DescriptorStore, sample: Sequence[bytes], model: str) -> None:
+    """Raise DescriptorError if unlike tiles all have the same descriptor: such an index finds nothing."""
+    if len(sample) < 2:
+        return
+    vectors = store.gather(sample)
+    if np.ptp(vectors, axis=0).max() <= SAME:
+        raise DescriptorError(
+            f"the descriptor is constant: {len(sample)} unlike tiles all have the same one",
+            file=model,
+            next_step="check the backbone's preprocessing (scale, mean, std, channels, layout) and its output",
+        )

@@ -1,0 +1,1 @@
+"""Descriptors on disk: append-only shards, a key map, receipts."""

@@ -1,0 +1,170 @@
+"""Append-only shards of descriptors. A record says itself which tile it is of and whether it is whole.
+
+shard  = header (64 bytes: "fcrows1 <dtype> <dimension>", newline, zeros), then records
+record = SHA-256 of the tile (32 bytes), CRC-32 of digest and vector, four zero bytes, the vector; little-endian
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from provisioning.base.errors import DescriptorError
+from provisioning.base.files import fsync_dir, write_all
+
+HEADER_BYTES = 64
+MAGIC = b"fcrows1 "
+SHARD_BYTES = 256 << 20
+"""A shard is closed at this size: small enough to copy and to map, large enough that a million tiles are few files."""
+BLOCK_BYTES = 4 << 20
+"""Read at a time: descriptors of 8,448 numbers are 34 kB each, so a count of rows would bound nothing."""
+DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+Records = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How records lie in the shards of one directory."""
+
+    dtype: str
+    dimension: int
+
+    @cached_property
+    def record(self) -> np.dtype[np.void]:
+        """The numpy type of one record."""
+        vector = (DTYPES[self.dtype], (self.dimension,))
+        return np.dtype([("sha", "V32"), ("crc", "<u4"), ("zero", "<u4"), ("vector", *vector)])
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Records in a full shard."""
+        return max(1, SHARD_BYTES // self.record.itemsize)
+
+    @property
+    def rows_per_block(self) -> int:
+        """Records that are held in memory at a time while shards are read."""
+        return max(1, BLOCK_BYTES // self.record.itemsize)
+
+    @property
+    def header(self) -> bytes:
+        """First bytes of every shard."""
+        return (MAGIC + f"{self.dtype} {self.dimension}\n".encode()).ljust(HEADER_BYTES, b"\0")
+
+
+def read_layout(directory: Path) -> Layout | None:
+    """Return the layout that the first whole shard header states, or None where there is none."""
+    for number in shard_numbers(directory):
+        with open(shard_path(directory, number), "rb") as file:
+            words = file.read(HEADER_BYTES).rstrip(b"\0").split()
+        if len(words) == 3 and words[0] + b" " == MAGIC and words[1].decode() in DTYPES and words[2].isdigit():
+            return Layout(words[1].decode(), int(words[2]))
+    return None
+
+
+def shard_path(directory: Path, number: int) -> Path:
+    """Return the path of a shard."""
+    return directory / f"{number:06d}.rows"
+
+
+def shard_numbers(directory: Path) -> list[int]:
+    """Return the numbers of the shards there, ascending."""
+    names = (name.partition(".") for name in os.listdir(directory))
+    return sorted(int(stem) for stem, _, suffix in names if suffix == "rows" and stem.isdigit())
+
+
+def make_records(layout: Layout, shas: Sequence[bytes], vectors: npt.NDArray[np.float32]) -> Records:
+    """Return the records of `vectors` [n, dimension] for the tiles `shas`."""
+    records = np.zeros(len(shas), layout.record)
+    records["sha"] = np.frombuffer(b"".join(shas), "V32")
+    records["vector"] = vectors
+    records["crc"] = [_crc(record) for record in records]
+    return records
+
+
+def whole(records: Records) -> npt.NDArray[np.bool_]:
+    """Return which records are as they were written."""
+    return np.fromiter((_crc(r) == r["crc"] for r in records), bool, len(records))
+
+
+def _crc(record: np.void) -> int:
+    raw = record.tobytes()
+    return zlib.crc32(raw[40:], zlib.crc32(raw[:32]))
+
+
+def row_count(directory: Path, layout: Layout) -> int:
+    """Return the number after the last whole record."""
+    numbers = shard_numbers(directory)
+    if not numbers:
+        return 0
+    return numbers[-1] * layout.rows_per_shard + rows_in(directory, layout, numbers[-1])
+
+
+def rows_in(directory: Path, layout: Layout, number: int) -> int:
+    """Return the whole records in one shard; 0 if it is not there."""
+    try:
+        size = os.stat(shard_path(directory, number)).st_size
+    except FileNotFoundError:
+        return 0
+    return max(0, size - HEADER_BYTES) // layout.record.itemsize
+
+
+def append(directory: Path, layout: Layout, records: Records) -> None:
+    """Write `records` behind the last whole one, opening new shards as they fill. Not yet durable."""
+    row = row_count(directory, layout)
+    while len(records):
+        number, start = divmod(row, layout.rows_per_shard)
+        now = records[: layout.rows_per_shard - start]
+        _append_to(shard_path(directory, number), layout, start, now.tobytes())
+        records, row = records[len(now) :], row + len(now)
+
+
+def _append_to(path: Path, layout: Layout, start: int, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        end = HEADER_BYTES + start * layout.record.itemsize if start else 0
+        if os.fstat(fd).st_size != end:
+            os.ftruncate(fd, end)  # half a record of a writer that died
+        write_all(fd, data if start else layout.header + data)
+    finally:
+        os.close(fd)
+
+
+def sync(directory: Path, layout: Layout, first: int, end: int) -> None:
+    """Make the rows from `first` up to `end`, and the names of their shards, durable."""
+    for number in range(first // layout.rows_per_shard, -(-end // layout.rows_per_shard)):
+        fd = os.open(shard_path(directory, number), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    fsync_dir(directory)
+
+
+def read_rows(directory: Path, layout: Layout, rows: npt.NDArray[np.int64]) -> Records:
+    """Return the records with these numbers, in this order; DescriptorError if a shard is gone or too short."""
+    found = np.empty(len(rows), layout.record)
+    shard_of, within = np.divmod(rows, layout.rows_per_shard)
+    for number in set(shard_of.tolist()):
+        chosen = np.flatnonzero(shard_of == number)
+        found[chosen] = _mapped(shard_path(directory, number), layout)[within[chosen]]
+    return found
+
+
+def _mapped(path: Path, layout: Layout) -> Records:
+    try:
+        count = (os.stat(path).st_size - HEADER_BYTES) // layout.record.itemsize
+        return np.memmap(path, layout.record, "r", HEADER_BYTES, (count,))
+    except (FileNotFoundError, ValueError) as error:
+        raise DescriptorError(
+            "a shard of the descriptor store is gone or too short",
+            file=path,
+            next_step="remove the store's directory for this key: its descriptors are computed anew",
+        ) from error

@@ -1,0 +1,45 @@
+"""What an engine is made of, as TensorRT's EngineInspector tells it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from provisioning.engines.tensorrt.cuda import query_gpu
+
+
+def layers(trt: Any, plan: Any, logger: Any) -> dict[str, object]:
+    """Return what the engine's layers are, as EngineInspector tells it; nothing where there is no GPU to ask it on."""
+    if query_gpu() is None:
+        return {}
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        return {}
+    inspector = engine.create_engine_inspector()
+    return {"layers": layer_summary(inspector.get_engine_information(trt.LayerInformationFormat.JSON))}
+
+
+def layer_summary(text: str) -> dict[str, object]:
+    """Return how many layers of each type there are, and how many outputs of each data type, from the inspector's JSON.
+
+    Without detailed profiling information a layer is only a name.
+    """
+    layers = json.loads(text).get("Layers", [])
+    detailed = [layer for layer in layers if isinstance(layer, dict)]
+    types = Counter(str(layer.get("LayerType", "?")) for layer in detailed)
+    outputs = [out for layer in detailed for out in layer.get("Outputs", [])]
+    formats = Counter(str(out.get("Format/Datatype", "?")) for out in outputs)
+    return {"count": len(layers), "types": dict(sorted(types.items())), "outputs": dict(sorted(formats.items()))}
+
+
+def layers_note(model: str, facts: Mapping[str, object]) -> str | None:
+    """Return one sentence on the layers that a compile told of, or None where it told of none."""
+    told = facts.get("layers")
+    if not isinstance(told, dict):
+        return None
+    counted = [f"{count} {name}" for part in ("types", "outputs") for name, count in dict(told.get(part, {})).items()]
+    count = told.get("count")
+    return f"{model}: {count} layer{'s' if count != 1 else ''}" + (f" ({', '.join(counted)})" if counted else "")

@@ -1,0 +1,1 @@
+"""What an aircraft installs: Manifest, signature, verifier, generations. Standard library and cryptography alone."""

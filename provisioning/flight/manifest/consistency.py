@@ -1,0 +1,39 @@
+"""What no single value of a Manifest shows: paths that clash, boxes inside out, counts that do not add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from provisioning.flight.manifest.checks import MAX_FILES
+from provisioning.flight.manifest.types import Manifest
+
+
+def contradictions(m: Manifest) -> list[str]:
+    """Return every contradiction; empty if there is none."""
+    issues = _clashes([entry.path for entry in m.files])
+    if len(m.files) > MAX_FILES:
+        issues.append(f"artifacts: more than {MAX_FILES} files")
+    if m.area.bbox_e7.south >= m.area.bbox_e7.north or m.area.bbox_e7.west == m.area.bbox_e7.east:
+        issues.append("area.bbox_e7: the box is empty")
+    if len(set(m.area.zoom_levels)) != len(m.area.zoom_levels):
+        issues.append("area.zoom_levels: a level is there twice")
+    if m.descriptor_index.engine not in {engine.path for engine in m.engines}:
+        issues.append("artifacts.descriptor_index.engine: not a listed engine")
+    if sum(zoom.present for zoom in m.tiles.per_zoom.values()) != m.tiles.count:
+        issues.append("tiles.count: not the sum of per_zoom present")
+    if len(set(m.tiles.sources)) != len(m.tiles.sources):
+        issues.append("tiles.sources: a source is there twice")
+    return issues
+
+
+def _clashes(paths: list[str]) -> list[str]:
+    """Return paths that are the same file on a file system without case, or a file and a directory at once."""
+    folded = [path.lower() for path in paths]
+    twice = [path for path, count in Counter(folded).items() if count > 1]
+    parents = {"/".join(path.split("/")[:depth]) for path in folded for depth in range(1, path.count("/") + 1)}
+    sidecars = {path + ".sha256" for path in folded}
+    return (
+        [f"{path}: listed twice" for path in twice]
+        + [f"{path}: a file and a directory" for path in folded if path in parents or path in sidecars]
+        + [f"{path}: a file and a directory" for path in sidecars & parents]
+    )

@@ -1,0 +1,200 @@
+"""Manifest.json, schema flight-cache-manifest/1: one Manifest is one sequence of bytes, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+from provisioning.base.angles import BBox, Origin
+from provisioning.flight.manifest.checks import (
+    Issues,
+    array,
+    date,
+    decimal,
+    digest,
+    name,
+    one_of,
+    optional,
+    path,
+    record,
+    table,
+    text,
+    whole,
+    word,
+    zoom_key,
+)
+from provisioning.flight.manifest.consistency import contradictions
+from provisioning.flight.manifest.strict_json import load, malformed
+from provisioning.flight.manifest.types import (
+    SCHEMA,
+    AreaPart,
+    Build,
+    CalibrationEntry,
+    EngineEntry,
+    FileEntry,
+    FlightPart,
+    GateEntry,
+    Host,
+    ImageInput,
+    IndexEntry,
+    Manifest,
+    TilesPart,
+    Waiver,
+    ZoomCount,
+)
+
+MAX_WHOLE = 2**53 - 1
+"""Largest integer that every JSON reader keeps exact."""
+
+_COUNT = whole(0, MAX_WHOLE)
+_SIZE = whole(1, 1 << 16)
+_LONGITUDE = whole(-1_800_000_000, 1_800_000_000)
+_LATITUDE = whole(-900_000_000, 900_000_000)
+_FILE = {"path": path, "bytes": _COUNT, "sha256": digest}
+
+
+def _build(manifest_hash: Any, counter: Any, tool: Any) -> Build:
+    tool = tool or {}
+    return Build(manifest_hash, counter, tool.get("name"), tool.get("version"))
+
+
+def _manifest(*, schema: Any, artifacts: Any, **parts: Any) -> Manifest:
+    del schema
+    return Manifest(**parts, **(artifacts or dict.fromkeys(_ARTIFACTS)))
+
+
+_ARTIFACTS = ("engines", "descriptor_index", "calibration", "other")
+_SHAPE = record(
+    _manifest,
+    schema=one_of(SCHEMA),
+    build=record(_build, manifest_hash=digest, counter=whole(1, MAX_WHOLE), tool=record(dict, name=word, version=word)),
+    flight=record(
+        FlightPart,
+        flight_id=optional(word),
+        aircraft_id=optional(word),
+        takeoff_origin=optional(
+            record(Origin, lat_e7=_LATITUDE, lon_e7=_LONGITUDE, alt_mm=optional(whole(-20_000_000, 100_000_000)))
+        ),
+        sector_class=word,
+    ),
+    area=record(
+        AreaPart,
+        bbox_e7=record(BBox, west=_LONGITUDE, south=_LATITUDE, east=_LONGITUDE, north=_LATITUDE),
+        zoom_levels=array(whole(0, 24), least=1, most=25),
+    ),
+    host=record(Host, backend=word, runtime=word, arch=word, device=name, platform=word, precision=word),
+    artifacts=record(
+        dict,
+        engines=array(
+            record(
+                EngineEntry,
+                **_FILE,
+                model=word,
+                role=word,
+                onnx_sha256=digest,
+                key=digest,
+                precision=word,
+                input=optional(record(ImageInput, height=_SIZE, width=_SIZE, fit=word)),
+            ),
+            least=1,
+        ),
+        descriptor_index=record(
+            IndexEntry,
+            **_FILE,
+            kind=word,
+            metric=word,
+            dimension=whole(1, 1 << 20),
+            vectors=_COUNT,
+            engine=path,
+            key=digest,
+            transform=word,
+            rotations=whole(1, 360),
+        ),
+        calibration=array(record(CalibrationEntry, **_FILE, purpose=word)),
+        other=array(record(FileEntry, **_FILE)),
+    ),
+    tiles=record(
+        TilesPart,
+        coverage_sha256=digest,
+        count=_COUNT,
+        per_zoom=table(zoom_key, record(ZoomCount, present=_COUNT, expected=_COUNT, largest_hole_mm=_COUNT)),
+        sources=array(name, most=64),
+        skipped=_COUNT,
+        oldest_capture=optional(date),
+    ),
+    gates=table(
+        word,
+        record(
+            GateEntry,
+            measured=optional(decimal),
+            threshold=optional(decimal),
+            verdict=one_of("pass", "warn", "waived"),
+            detail=text,
+        ),
+    ),
+    waivers=array(record(Waiver, gate=word, by=text, reason=text), most=64),
+)
+
+
+def to_bytes(m: Manifest) -> bytes:
+    """Return the bytes to sign: JSON, sorted keys, two-space indent, UTF-8, final newline; lists in their order.
+
+    ManifestError if `m` breaks the schema, so that what was written can be read.
+    """
+    data = _dump(_plain(_ordered(m)))
+    parse(data)
+    return data
+
+
+def _dump(document: object) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
+
+
+def _ordered(m: Manifest) -> Manifest:
+    """Return `m` with every list in the order of the format: files by path, zoom levels and waivers ascending."""
+    return m._replace(
+        area=m.area._replace(zoom_levels=tuple(sorted(m.area.zoom_levels))),
+        engines=tuple(sorted(m.engines, key=attrgetter("path"))),  # whose last part may be None
+        calibration=tuple(sorted(m.calibration)),
+        other=tuple(sorted(m.other)),
+        waivers=tuple(sorted(m.waivers)),
+    )
+
+
+def _plain(m: Manifest) -> dict[str, object]:
+    document: dict[str, Any] = _jsonable(m)
+    build = document["build"]
+    build["tool"] = {"name": build.pop("tool_name"), "version": build.pop("tool_version")}
+    document["artifacts"] = {key: document.pop(key) for key in _ARTIFACTS}
+    document["schema"] = SCHEMA
+    return document
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(part) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _jsonable(part) for key, part in value._asdict().items() if part is not None}
+    return [_jsonable(part) for part in value] if isinstance(value, tuple) else value
+
+
+def parse(data: bytes) -> Manifest:
+    """Return the Manifest whose bytes are `data`; ManifestError lists every issue, and nothing else is raised.
+
+    Only the canonical bytes are accepted: `to_bytes(parse(data)) == data`.
+    """
+    document = load(data)
+    issues: Issues = []
+    if type(document) is dict and document.get("schema") != SCHEMA:
+        raise malformed(f"schema: {SCHEMA} expected", schema=True)
+    manifest: Manifest = _SHAPE(document, "", issues)
+    if issues:
+        raise malformed(*issues)
+    issues = list(contradictions(manifest))
+    if not issues and _dump(_plain(_ordered(manifest))) != data:
+        issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
+    if issues:
+        raise malformed(*issues)
+    return manifest

@@ -1,0 +1,36 @@
+"""Generations: staged whole, verified by the caller, committed by one rename of `current`, pruned afterwards.
+
+The order is the promise: files → fsync → directories → fsync → (the caller verifies) → `generations/NNNNNN` → fsync →
+rename of `current` → fsync → counter → prune. Whatever is cut off in between, `current` names a whole generation.
+All of it happens under the build lock.
+"""
+
+from provisioning.flight.publish.committing import commit
+from provisioning.flight.publish.generations import (
+    CURRENT,
+    GENERATIONS,
+    MANIFEST,
+    SIDECAR,
+    SIGNATURE,
+    current_generation,
+    earlier_generation,
+    next_counter,
+)
+from provisioning.flight.publish.recovery import recover
+from provisioning.flight.publish.staging import rollback, stage, staged_generation
+
+__all__ = [
+    "CURRENT",
+    "GENERATIONS",
+    "MANIFEST",
+    "SIDECAR",
+    "SIGNATURE",
+    "commit",
+    "current_generation",
+    "earlier_generation",
+    "next_counter",
+    "recover",
+    "rollback",
+    "stage",
+    "staged_generation",
+]

@@ -1,0 +1,41 @@
+"""The commit: one rename of `current`, with everything that it refers to on the disk before, and pruning after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from provisioning.base import events
+from provisioning.base.files import discard, fsync_dir, make_dirs, reported, temporary_beside
+from provisioning.flight.publish.generations import CURRENT, GENERATIONS, dir_name, remember
+from provisioning.flight.publish.recovery import make_read_only, prune
+
+
+def commit(cache: Path, staged: Path, *, keep: int) -> Path:
+    """Publish `staged`, which the caller has verified, and return its generation; at most `keep` remain.
+
+    Raises FilesystemError; `current` then still names what it named.
+    """
+    number = int(staged.name)
+    generation = cache / GENERATIONS / staged.name
+    with reported("publish a generation", generation):
+        make_dirs(generation.parent)
+        os.rename(staged, generation)
+        make_read_only(generation)
+        fsync_dir(generation.parent)
+        _switch(cache, number)
+        remember(cache, number)
+        prune(cache, keep)
+    events.event("published", generation=str(generation), counter=number)
+    return generation
+
+
+def _switch(cache: Path, number: int) -> None:
+    temporary = temporary_beside(cache / CURRENT)
+    try:
+        os.symlink(f"{GENERATIONS}/{dir_name(number)}", temporary)
+        os.rename(temporary, cache / CURRENT)
+    except BaseException:
+        discard(temporary)
+        raise
+    fsync_dir(cache)

@@ -1,0 +1,102 @@
+"""Where generations are, what they are called, which one is current, and the counter that never goes back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from provisioning.base.errors import FilesystemError
+from provisioning.base.files import make_dirs, write_durably
+
+CURRENT = "current"
+GENERATIONS = "generations"
+MANIFEST = "Manifest.json"
+SIDECAR = ".sha256"
+SIGNATURE = ".sig"
+_NUMBER = re.compile(r"\d{6,}")
+
+
+def current_generation(cache: Path) -> Path | None:
+    """Return the directory that `current` names, or None if it names none."""
+    number = current_number(cache)
+    if number is None:
+        return None
+    path = cache / GENERATIONS / dir_name(number)
+    return path if os.path.isdir(path) else None
+
+
+def earlier_generation(cache: Path, *, to: int | None = None) -> Path:
+    """Return generation `to`, or the newest kept one that is older than the current; FilesystemError if it is gone."""
+    current = current_number(cache) or 0
+    kept = [number for number in numbers_in(cache / GENERATIONS) if number != current]
+    wanted = [number for number in kept if (number < current if to is None else number == to)]
+    if not wanted:
+        raise FilesystemError(
+            "there is no earlier generation to return to" if to is None else f"generation {to} is not kept",
+            file=cache / GENERATIONS,
+            key="publish.keep_generations",
+            facts={"current": current, "kept besides": ", ".join(map(str, kept)) or "none"},
+            next_step="restore in flight.toml and its inputs what the earlier flight had, then run doit",
+        )
+    return cache / GENERATIONS / dir_name(wanted[-1])
+
+
+def next_counter(cache: Path) -> int:
+    """Return 1 + the highest counter that was ever published here, as far as anything here remembers it."""
+    numbers = numbers_in(cache / GENERATIONS)
+    return 1 + max(remembered(cache), current_number(cache) or 0, *numbers)
+
+
+def stage_dir(cache: Path) -> Path:
+    """Return where generations wait for their commit."""
+    return cache / ".build" / "stage"
+
+
+def dir_name(number: int) -> str:
+    """Return the directory name of generation `number`."""
+    return f"{number:06d}"
+
+
+def names_in(directory: Path) -> list[str]:
+    """Return the names in `directory`; none if it is not there."""
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def numbers_in(directory: Path) -> list[int]:
+    """Return the numbers of the generations in `directory`, ascending."""
+    return sorted(int(name) for name in names_in(directory) if _NUMBER.fullmatch(name))
+
+
+def current_number(cache: Path) -> int | None:
+    """Return the number in `current`, whether or not that generation is there; None if it is no such link."""
+    try:
+        directory, _, name = os.readlink(cache / CURRENT).rstrip("/").partition("/")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        # Only "not a link" means that nothing is current; taking an I/O error for it would prune what is flown.
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+    return int(name) if directory == GENERATIONS and _NUMBER.fullmatch(name) else None
+
+
+def remembered(cache: Path) -> int:
+    """Return the highest counter written down outside the generations; 0 if none. What cannot be read is an error."""
+    try:
+        with open(cache / ".build" / "counter", "rb") as file:
+            return int(file.read(20))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def remember(cache: Path, number: int) -> None:
+    """Write `number` down, durably, if it is the highest so far."""
+    if number > remembered(cache):
+        make_dirs(cache / ".build")
+        write_durably(cache / ".build" / "counter", f"{number}\n".encode())

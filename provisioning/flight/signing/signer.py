@@ -1,0 +1,68 @@
+"""The signature of a cache, by what [signing] in flight.toml names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioning.base.errors import SigningError
+from provisioning.flight.signing.command import sign_by_command
+from provisioning.flight.signing.passwords import find_password
+from provisioning.flight.signing.private import load_private_key
+from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
+
+if TYPE_CHECKING:
+    from provisioning.config import Signing
+
+
+def public_key_of(signing: Signing) -> PublicKey:
+    """Return the public half of the signing key, without its password.
+
+    [signing] public_key, else the file beside `key`, else from `key` itself if it is not encrypted.
+    """
+    if signing.public_key is not None:
+        return load_public_key(signing.public_key)
+    if signing.key is None:
+        raise SigningError(
+            "nothing says which key signs",
+            key="signing.public_key",
+            next_step="set signing.key, or signing.public_key with signing.command",
+        )
+    beside = public_key_path(signing.key)
+    return load_public_key(beside) if beside.exists() else _derived(signing.key)
+
+
+def _derived(path: Path) -> PublicKey:
+    def locked() -> bytes:
+        raise SigningError(
+            "the key is encrypted and its public half is not beside it",
+            file=path,
+            key="signing.public_key",
+            next_step=f"openssl pkey -in {path} -pubout -out {public_key_path(path)}",
+        )
+
+    return PublicKey(load_private_key(path, locked).public_key().public_bytes_raw())
+
+
+def sign(signing: Signing, data: bytes, *, password: Callable[[], bytes] | None = None) -> bytes:
+    """Return the 64-byte Ed25519 signature of `data` by the key file or the command of [signing].
+
+    An encrypted key's password comes from the environment variable `signing.password_env`, else from `password()`.
+    The signature is checked against `public_key_of(signing)` first; SigningError if anything is wrong.
+    """
+    public = public_key_of(signing)
+    if signing.command:
+        signature = sign_by_command(signing.command, data)
+    elif signing.key is not None:
+        signature = load_private_key(signing.key, lambda: find_password(signing, password)).sign(data)
+    else:
+        raise SigningError("no key to sign with", key="signing.key", next_step="make one with flightcache keygen")
+    if len(signature) != SIGNATURE_BYTES or not public.verifies(signature, data):
+        raise SigningError(
+            "the signature is not by the public key of this cache",
+            key="signing.command" if signing.command else "signing.key",
+            facts={"public key": public.fingerprint, "signature bytes": len(signature)},
+            next_step="let signing.public_key be the public half of what signs",
+        )
+    return signature

@@ -1,0 +1,77 @@
+"""What a caller expects of a cache. Nothing has a silent default: not to check a thing is to write ANY."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from provisioning.base.hashing import Sha256
+from provisioning.flight.manifest import Host
+from provisioning.flight.signing import PublicKey
+
+
+class Anything(Enum):
+    """The type of ANY."""
+
+    ANY = "any"
+
+
+ANY: Literal[Anything.ANY] = Anything.ANY
+"""Passed where the caller knowingly does not check."""
+
+
+class ExpectedHost(NamedTuple):
+    """A host tuple in which some parts may be ANY, such as the precision, which no probe can tell."""
+
+    backend: str | Anything
+    runtime: str | Anything
+    arch: str | Anything
+    device: str | Anything
+    platform: str | Anything
+    precision: str | Anything
+
+
+class CounterFloor(NamedTuple):
+    """The least counter accepted: one decimal number in a file outside the cache.
+
+    With `raise_on_pass` a PASS raises the number to the counter that passed; nothing else ever writes it. A file that
+    is missing or unreadable refuses the cache: an attacker who can delete it must not gain a rollback.
+    """
+
+    path: Path
+    raise_on_pass: bool
+
+
+class Expectations(NamedTuple):
+    """What the caller expects.
+
+    keys: public keys trusted, at least one; several while keys rotate. They never come from the cache.
+    flight_id, aircraft_id: the text expected; None where the Manifest must have none.
+    host: the host tuple here.
+    counter_floor: a number, or the file that keeps it.
+    fingerprints: if given, only keys of these fingerprints count.
+    revoked: fingerprints of keys that no longer count, whoever trusts them.
+    """
+
+    keys: tuple[PublicKey, ...]
+    flight_id: str | Anything | None
+    aircraft_id: str | Anything | None
+    host: Host | ExpectedHost | Anything
+    counter_floor: int | CounterFloor | Anything
+    fingerprints: frozenset[str] | Anything = ANY
+    revoked: frozenset[str] = frozenset()
+
+
+class KnownFile(NamedTuple):
+    """What a builder knows of a file that it wrote or hashed before."""
+
+    bytes: int
+    mtime_ns: int
+    inode: int
+    sha256: Sha256
+
+
+KnownGood = Mapping[str, KnownFile]
+"""By path in the generation. For a builder's no-op only: at take-off every byte is hashed."""

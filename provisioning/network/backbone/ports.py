@@ -1,0 +1,148 @@
+"""Where the image goes into a model and the descriptor comes out, checked against what flight.toml declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from provisioning.base.errors import BackboneError
+from provisioning.config import Backbone
+from provisioning.network.backbone.presets import Preset
+
+OLDEST_OPSET = 7
+"""First opset whose arithmetic broadcasts as numpy does; older models are converted."""
+IMAGE_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8)
+VECTOR_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The image input and the descriptor output of a model. Free dimensions are None."""
+
+    image: str
+    image_type: int
+    batch: int | None
+    channels: int
+    height: int | None
+    width: int | None
+    vector: str
+    vector_shape: tuple[int | None, ...]
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that the model is written in."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def require_opset(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    """Return the model in opset 7 or later; BackboneError if it cannot be converted."""
+    if opset_of(model) >= OLDEST_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, 13)
+    except Exception as error:  # the converter raises RuntimeError and worse from C++
+        raise BackboneError(
+            f"the model is in opset {opset_of(model)} and cannot be converted",
+            file=file,
+            facts={"onnx says": error},
+            next_step="export it with opset 13 or later",
+        ) from error
+
+
+def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
+    """Return the ports that `backbone` names, or the only ones; BackboneError otherwise."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    image = _one_of("input", backbone.input, [i for i in model.graph.input if i.name not in weights], file)
+    vector = _one_of("output", backbone.output, model.graph.output, file)
+    _require_type("input", image, IMAGE_TYPES, file)
+    _require_type("output", vector, VECTOR_TYPES, file)
+    shape = _shape(image)
+    if shape is None or len(shape) != 4:
+        raise BackboneError(
+            f"the image input {image.name!r} must have four dimensions",
+            file=file,
+            facts={"shape": shape},
+            next_step="name another with backbone.input",
+        )
+    batch, channels, height, width = shape if backbone.layout == "nchw" else (shape[0], shape[3], shape[1], shape[2])
+    wanted = 1 if backbone.channels == "gray" else 3
+    if channels not in (None, wanted):
+        raise BackboneError(
+            f"the image input has {channels} channels, declared are {wanted}",
+            file=file,
+            facts={"input": image.name, "shape": list(shape), "layout": backbone.layout, "channels": backbone.channels},
+            next_step="correct backbone.layout or backbone.channels",
+        )
+    element = image.type.tensor_type.elem_type
+    return Ports(image.name, element, batch, wanted, height, width, vector.name, _vector_shape(model, vector, file))
+
+
+def _one_of(what: str, name: str, ports: Iterable[onnx.ValueInfoProto], file: str) -> onnx.ValueInfoProto:
+    by_name = {port.name: port for port in ports}
+    if name in by_name:
+        return by_name[name]
+    if name:
+        raise BackboneError(
+            f"the model has no {what} {name!r}", file=file, key=f"backbone.{what}", facts={"it has": list(by_name)}
+        )
+    if len(by_name) != 1:
+        raise BackboneError(
+            f"the model has {len(by_name)} {what}s and flight.toml names none",
+            file=file,
+            facts={f"{what}s": ", ".join(by_name) or "none"},
+            next_step=f"name one with backbone.{what}",
+        )
+    return next(iter(by_name.values()))
+
+
+def _require_type(what: str, port: onnx.ValueInfoProto, allowed: Sequence[int], file: str) -> None:
+    element = port.type.tensor_type.elem_type
+    if element not in allowed:
+        raise BackboneError(
+            f"the {what} {port.name!r} is of type {TensorProto.DataType.Name(element)}",
+            file=file,
+            facts={"expected": ", ".join(TensorProto.DataType.Name(t) for t in allowed)},
+        )
+
+
+def _shape(port: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
+    if not port.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in port.type.tensor_type.shape.dim)
+
+
+def _vector_shape(model: onnx.ModelProto, vector: onnx.ValueInfoProto, file: str) -> tuple[int | None, ...]:
+    """Return the declared shape of the output, else the inferred one."""
+    shape = _shape(vector)
+    if shape is None:
+        inferred = onnx.shape_inference.infer_shapes(model).graph.output
+        shape = next((_shape(port) for port in inferred if port.name == vector.name), None)
+    if shape is None or not 1 <= len(shape) <= 4:
+        raise BackboneError(
+            f"the output {vector.name!r} has no shape that a descriptor can be taken from",
+            file=file,
+            facts={"shape": shape},
+            next_step="export the model with the shape of its output",
+        )
+    return shape
+
+
+def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: str) -> tuple[int, int]:
+    """Return height and width: what the model fixes, else `backbone.size`, else the preset; they may not disagree."""
+    asked: tuple[int, ...] = backbone.size * 2 if len(backbone.size) == 1 else backbone.size
+    chosen = asked or (preset.size if preset else (None, None))
+    height, width = ports.height or chosen[0], ports.width or chosen[1]
+    if asked and (height, width) != asked:
+        raise BackboneError(
+            f"the model takes {height} x {width} pixels, flight.toml says {asked[0]} x {asked[1]}",
+            file=file,
+            key="backbone.size",
+        )
+    if height is None or width is None:
+        raise BackboneError(
+            "the model takes images of any size", file=file, key="backbone.size", next_step="set size = [height, width]"
+        )
+    return height, width

@@ -1,0 +1,88 @@
+"""One run of a prepared network, so that a useless one is found before hours are spent on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from provisioning.base.errors import BackboneError
+from provisioning.network.backbone.presets import Preset
+
+SAME = 1e-6
+"""Two descriptors nearer than this in every component are the same: float32 noise of a deep network is below."""
+
+
+def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: Path | None) -> int:
+    """Run `model` on two unlike images and return the length of its descriptors.
+
+    BackboneError: cannot run, other shape, non-finite, the same descriptor for both, a length the preset excludes.
+    """
+    images = _two_images(model)
+    try:
+        outputs = _run(_session(model, custom_ops), images, model)
+    except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
+        text = " ".join(str(error).split())
+        raise BackboneError("the model does not run", file=file, facts={"onnxruntime says": text[:500]}) from error
+    return _judge(outputs, len(images), file, preset)
+
+
+def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if custom_ops is not None:
+        options.register_custom_ops_library(str(custom_ops))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _two_images(model: onnx.ModelProto) -> npt.NDArray[np.uint8]:
+    """Return noise and a ramp [2, H, W, 3]: no network that looks at its input gives both the same descriptor."""
+    _, height, width, _ = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (height, width, 3), np.uint8)
+    ramp = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
+    return np.stack([noise, ramp])
+
+
+def _run(session: Any, images: npt.NDArray[np.uint8], model: onnx.ModelProto) -> list[npt.NDArray[np.float32]]:
+    fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    if not fixed:
+        return [np.asarray(session.run(None, {"tiles": images})[0])]
+    return [np.asarray(session.run(None, {"tiles": np.repeat(image[None], fixed, axis=0)})[0])[:1] for image in images]
+
+
+def _judge(outputs: list[npt.NDArray[np.float32]], count: int, file: str, preset: Preset | None) -> int:
+    if any(o.ndim != 2 for o in outputs) or sum(map(len, outputs)) != count:
+        raise BackboneError(
+            "the model does not give one descriptor for each tile",
+            file=file,
+            facts={"tiles": count, "shape": [list(o.shape) for o in outputs]},
+            next_step="declare backbone.output and backbone.pooling, or export it with a free batch",
+        )
+    first, second = np.concatenate(outputs)
+    if not np.isfinite([first, second]).all():
+        raise BackboneError(
+            "the model gives non-finite numbers",
+            file=file,
+            next_step="check scale, mean and std; an fp16 model overflows above 65504",
+        )
+    if np.abs(first - second).max(initial=0) <= SAME:
+        raise BackboneError(
+            "the model gives a constant descriptor: the same for two unlike images",
+            file=file,
+            next_step="check backbone.input, backbone.output, and that the weights are loaded",
+        )
+    if preset and preset.dimensions and len(first) not in preset.dimensions:
+        raise BackboneError(
+            f"the descriptor has {len(first)} numbers, which this preset does not know",
+            file=file,
+            key="backbone.preset",
+            facts={"it knows": ", ".join(map(str, preset.dimensions))},
+            next_step="declare scale, mean and std without the preset",
+        )
+    return len(first)

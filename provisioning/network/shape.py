@@ -1,0 +1,53 @@
+"""What a network takes and gives: its image size and descriptor length, learned once for each prepared backbone.
+
+The kind of index depends on the descriptor length, so it must be known when the rules load, without importing onnx.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioning.base.artifacts import Target, making
+from provisioning.base.files import reported
+from provisioning.config import Backbone, Flight
+from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
+
+
+class Shape(NamedTuple):
+    """Image height and width, pixel, and descriptor length."""
+
+    height: int
+    width: int
+    dimension: int
+
+
+def shape_target(flight: Flight, backbone: Backbone, source: OnnxSource) -> Target:
+    """Return where the shape of a backbone is kept: under what decides the prepared network."""
+    return Target(flight.build_dir / "store", "shape", "shape.json", prepared_facts(backbone, source))
+
+
+def known_shape(target: Target) -> Shape | None:
+    """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
+    with reported("read the shape of a network", target.path):
+        try:
+            return Shape(**json.loads(target.path.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+
+def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape:
+    """Prepare the network once and keep its shape; BackboneError names the model if it cannot be used as declared."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        prepare(backbone, source, prepared)
+        graph = onnx.load(str(prepared), load_external_data=False).graph
+    takes, gives = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
+    shape = Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)
+    with making(target) as output:
+        output.write_text(json.dumps(shape._asdict()) + "\n")
+    return shape

@@ -1,0 +1,148 @@
+"""The typed ONNX: the prepared backbone in the precision it flies in. Precision lives here, not in builder flags."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provisioning.base import events
+from provisioning.base.distributions import installed_version
+from provisioning.base.errors import EngineError
+from provisioning.base.hashing import Fact, Sha256
+from provisioning.config import Backbone
+from provisioning.network import backbone as backbones
+from provisioning.network.typing.fp16 import to_fp16
+from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
+from provisioning.network.typing.int8 import RANGES, to_int8
+from provisioning.network.typing.keep import kept_nodes, name_nodes, require_known
+from provisioning.network.typing.ranges import FP16_MAX, overflows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Images = Callable[[int], "Iterable[NDArray[np.uint8]]"]
+"""Called with a number, gives at most that many corpus tiles uint8 [height, width, 3] as the backbone takes them."""
+
+FORMAT = 1
+"""Raised when the same inputs shall give other bytes."""
+RANGE_TILES = 16
+"""Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
+
+
+def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None) -> Mapping[str, Fact]:
+    """Return everything that decides the bytes of the typed ONNX.
+
+    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
+    """
+    facts: dict[str, Fact] = {
+        "typing": FORMAT,
+        "prepared": backbones.prepared_facts(backbone, source),
+        "precision": backbone.precision,
+    }
+    if backbone.precision != "fp32":
+        facts["converter"] = {
+            "onnx": installed_version("onnx"),
+            "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu"),
+        }
+        facts["keep_fp32"] = sorted(backbone.keep_fp32)
+    if backbone.precision == "int8":
+        facts |= {"calibration": calibration, "ranges": RANGES, "calibration_tiles": backbone.calibration_tiles}
+    return facts
+
+
+def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, images: Images) -> None:
+    """Write the backbone with its preprocessing, in its precision, to `output`.
+
+    A model that arrives in fp16 or with Q/DQ is taken as it is. EngineError: overflow in fp16 (with every tensor and
+    its node), dynamic quantisation, nothing to calibrate with; BackboneError passes through.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".typing-") as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        model = onnx.load(str(prepared))
+        _refuse_dynamic(backbone, model)
+        arrives = typed_as(model)
+        _require_declared(backbone, arrives)
+        if backbone.precision == "fp32" or arrives != "fp32":
+            prepared.replace(output)
+        elif backbone.precision == "fp16":
+            name_nodes(model)
+            _require_range(backbone, model, images)
+            onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
+        else:
+            _require_tiles(backbone, model)
+            name_nodes(model)
+            onnx.save(model, str(prepared))
+            kept = require_known(model, backbone.keep_fp32)
+            to_int8(prepared, output, images(backbone.calibration_tiles), keep_fp32=kept)
+
+
+def _require_declared(backbone: Backbone, arrives: str) -> None:
+    """Refuse a model whose own types contradict what flight.toml says; fp16 weights under "fp32" are only warned of.
+
+    ONNX Runtime on a CPU computes those in fp32 anyway, a GPU does not.
+    """
+    if arrives in ("fp32", backbone.precision):
+        return
+    if (arrives, backbone.precision) != ("fp16", "fp32"):
+        raise EngineError(
+            f"{backbone.name} arrives as {arrives} and cannot become {backbone.precision}",
+            file=backbone.onnx,
+            key=f"backbone.{backbone.name}.precision",
+            next_step=f'set precision = "{arrives}", or export the model in fp32',
+        )
+    events.warn("engine.precision", model=backbone.name, declared=backbone.precision, arrives=arrives)
+
+
+def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
+    dim = model.graph.input[0].type.tensor_type.shape.dim
+    alone = len(dim) > 0 and dim[0].dim_value == 1
+    if not alone and (found := dynamically_quantised(model)):
+        raise EngineError(
+            f"{backbone.name} is dynamically quantised: a tile's descriptor depends on the tiles beside it in a batch",
+            file=backbone.onnx,
+            facts={"nodes": ", ".join(found[:8]), "in all": len(found)},
+            next_step='export it in fp32 and set precision = "int8", which calibrates fixed ranges',
+        )
+
+
+def _require_tiles(backbone: Backbone, model: Any) -> None:
+    if tile_size(model) is None or backbone.custom_ops is not None:
+        why = "has custom operators" if backbone.custom_ops else "does not take tiles of one size"
+        raise EngineError(
+            f"{backbone.name} {why}, so it cannot be calibrated for int8 here",
+            file=backbone.onnx,
+            next_step="calibrate it elsewhere and give the ONNX with its Q/DQ nodes",
+        )
+
+
+def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
+    """Refuse fp16 for a model that makes values which fp16 cannot hold; of one that takes no tiles see the weights."""
+    size = tile_size(model)
+    probes: Iterable[NDArray[np.uint8]] = () if size is None else chain(images(RANGE_TILES), _extremes(size))
+    found = overflows(model, probes, kept_nodes(model, backbone.keep_fp32), custom_ops=backbone.custom_ops)
+    if found:
+        facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
+        raise EngineError(
+            f"{backbone.name} overflows in fp16, whose largest number is {FP16_MAX:.0f}",
+            file=backbone.onnx,
+            key=f"backbone.{backbone.name}.precision",
+            facts={**facts, "tensors in all": len(found)},
+            next_step='name these nodes in keep_fp32, or scale the weights, or choose precision = "fp32"',
+        )
+
+
+def _extremes(size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield a black, a white and a noise image: the range must hold without a corpus too."""
+    import numpy as np
+
+    shape = (*size, 3)
+    yield np.zeros(shape, np.uint8)
+    yield np.full(shape, 255, np.uint8)
+    yield np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,0 +1,1 @@
+"""Measured before the flight: gates, `locate` and `evaluate`."""

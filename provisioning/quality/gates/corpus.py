@@ -1,0 +1,58 @@
+"""Gates that need no network: is the area covered, is the imagery recent."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from decimal import ROUND_DOWN, Decimal
+
+from provisioning.catalogue import Corpus
+from provisioning.config import Flight
+from provisioning.quality.gates.limits import sector
+from provisioning.quality.gates.values import Figure
+
+UNDATED_DAYS = 99999
+"""The age of imagery without a date that can be true, where a policy limits the age: older than any limit."""
+
+
+def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping[str, Figure]:
+    """Return coverage per zoom, as a share rounded down, and freshness, in days, as of `today` (UTC)."""
+    figures = {}
+    for zoom, count in sorted(corpus.per_zoom.items()):
+        share = Decimal(1) if not count.expected else Decimal(count.present) / count.expected
+        figures[f"coverage.z{zoom}"] = Figure(
+            f"{share.quantize(Decimal('0.0001'), ROUND_DOWN)}",
+            ", ".join(filter(None, (f"{count.present} of {count.expected} tiles", corpus.hole_notes.get(zoom)))),
+        )
+    if corpus.required:
+        figures["coverage.required"] = _required(corpus)
+    return {**figures, "freshness": _freshness(flight, corpus, today)}
+
+
+def _required(corpus: Corpus) -> Figure:
+    gone = corpus.required_missing
+    share = (Decimal(corpus.required - len(gone)) / corpus.required).quantize(Decimal("0.0001"), ROUND_DOWN)
+    named = ", ".join(f"{tile.z}/{tile.x}/{tile.y} ({tile.why})" for tile in gone[:5])
+    more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+    detail = f"{corpus.required} tiles at the take-off point and under the route"
+    return Figure(f"{share}", f"{detail}, missing {named}{more}" if gone else f"{detail}, all there")
+
+
+def _freshness(flight: Flight, corpus: Corpus, today: dt.date) -> Figure:
+    oldest = corpus.oldest_capture
+    if corpus.undated or oldest is None:
+        return _ageless(flight, f"{corpus.undated or corpus.count} tiles without a capture date")
+    age = (today - dt.date.fromisoformat(oldest)).days
+    if age < -1:  # one day may lie between two time zones
+        return _ageless(flight, f"captured {oldest}, after today, {today}: this computer's clock or the date is wrong")
+    return Figure(str(age), f"age in days of the oldest tile, captured {oldest}")
+
+
+def _ageless(flight: Flight, detail: str) -> Figure:
+    return Figure(None if sector(flight).max_age_days is None else str(UNDATED_DAYS), detail)
+
+
+def stale_on(flight: Flight, corpus: Corpus, *, today: dt.date) -> bool:
+    """Tell whether the imagery is too old for its sector class on `today`: a day may pass without a new build."""
+    most, figure = sector(flight).max_age_days, _freshness(flight, corpus, today)
+    return most is not None and figure.measured is not None and int(figure.measured) > most

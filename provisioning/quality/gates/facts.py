@@ -1,0 +1,31 @@
+"""What decides a gate result besides engines and index: thresholds, waivers, sample, age of the imagery."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+
+from provisioning.base.hashing import Fact
+from provisioning.catalogue import Corpus
+from provisioning.config import Flight
+from provisioning.quality.gates.corpus import stale_on
+
+FORMAT = 2
+"""Raised when the same input would give other figures."""
+
+
+def gate_facts(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Mapping[str, Fact]:
+    """Return the facts of the gates of `corpus`; of `today` only whether the imagery has become too old counts."""
+    policy = flight.sector.get(flight.flight.sector_class)
+    return {
+        "format": FORMAT,
+        "gates": dataclasses.asdict(flight.gates),
+        "min_coverage": {str(zoom): share for zoom, share in flight.area.min_coverage.items()},
+        "waivers": tuple(dataclasses.asdict(waiver) for waiver in flight.waiver),
+        "sector": dataclasses.asdict(policy) if policy else None,
+        "required_missing": corpus.required_missing if corpus else None,
+        "area": corpus.area_sha256 if corpus else None,
+        "captured": (corpus.oldest_capture, corpus.undated) if corpus else None,
+        "stale": stale_on(flight, corpus, today=today) if corpus else None,
+    }

@@ -1,0 +1,76 @@
+"""Take every figure, judge it, and return what is recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+
+from provisioning.base.events import event
+from provisioning.engines import Network
+from provisioning.engines.fidelity import batch_invariance, measure_fidelity
+from provisioning.quality.gates.corpus import corpus_figures
+from provisioning.quality.gates.degenerate import degenerate, distinct
+from provisioning.quality.gates.judging import judge
+from provisioning.quality.gates.kept import once
+from provisioning.quality.gates.limits import corpus_limits, network_limits
+from provisioning.quality.gates.retrieval import index_recall, look, self_localisation
+from provisioning.quality.gates.subject import Subject
+from provisioning.quality.gates.values import Figure, GateResult, decimal
+
+BATCH = 8
+
+
+def measure(
+    subject: Subject,
+    reference: Callable[[], Network],
+    *,
+    precision: str,
+    today: dt.date,
+    stands_for: str = "engine",
+    calibration: str | None = None,
+) -> GateResult:
+    """Return every gate of `subject` with its verdict; GateError lists all that failed.
+
+    `reference` gives the network in fp32 as the engine is held to it. `stands_for`: `engine`, or `typed` where the
+    engine is for another computer and its ONNX was run instead. `calibration` is the digest of the tiles that gave an
+    int8 network its ranges; it goes on record with the fidelity.
+    """
+    views = look(subject)
+    localised, table = self_localisation(views, tiles=len({*(subject.rows.ids >> 14).tolist()}))
+    bad, named = degenerate(subject)
+    figures: dict[str, Figure] = {
+        **corpus_figures(subject.flight, subject.corpus, today=today),
+        **once(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
+        **once(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
+        "index_recall": index_recall(subject, views),
+        "self_localisation": localised,
+        "degenerate": bad,
+        "distinct": distinct(subject),
+    }
+    limits = {**corpus_limits(subject.flight, subject.corpus), **network_limits(subject.flight, precision)}
+    entries = judge(figures, limits, subject.flight.waiver)
+    for name, entry in entries.items():
+        event("gate", gate=name, **entry._asdict())
+    return GateResult(entries, {"self_localisation": table}, {"degenerate": named})
+
+
+def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
+    found = measure_fidelity(reference, subject.network, subject.images)
+    what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
+    cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
+    if calibration is not None:
+        cosine += f"; calibrated on the tiles with digest {calibration}"
+    agreement = f"share of perturbed tiles with the same neighbour; ten nearest agree to {decimal(found.overlap_at_10)}"
+    if found.non_finite:
+        bad = f"{found.non_finite} of {found.samples} descriptors are not finite"
+        return {"fidelity.cosine": Figure("-1", bad), "fidelity.agreement": Figure("0", bad)}
+    return {
+        "fidelity.cosine": Figure(decimal(found.cosine_median, 5), cosine),
+        "fidelity.agreement": Figure(decimal(found.agreement), agreement),
+    }
+
+
+def _batch(subject: Subject) -> Figure:
+    images = subject.images[:BATCH]
+    worst = batch_invariance(subject.network, images)
+    return Figure(decimal(worst, 7), f"largest difference of a component, {len(images)} tiles alone and in one batch")

@@ -1,0 +1,153 @@
+"""Is a place found again: by the index as by exact search, and from perturbed views of tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provisioning.base.errors import GateError
+from provisioning.base.events import progress
+from provisioning.descriptors.store.store import DescriptorStore
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.index.read import search
+from provisioning.index.space import into_space
+from provisioning.index.stream import blocks
+from provisioning.quality.gates.kept import kept
+from provisioning.quality.gates.perturb import PERTURBATIONS
+from provisioning.quality.gates.subject import Subject
+from provisioning.quality.gates.values import Figure, decimal
+
+NEIGHBOURS = 10
+TIE = 1e-5
+"""Neighbours whose exact scores differ by less are equally good."""
+BLOCK_BYTES = 16 << 20
+MOST_THREADS = 8
+FORMAT = b"flight-cache-query/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Descriptors of perturbed views, float32 [perturbations, sample, d], and what the index found for each.
+
+    `found` int64 [perturbations, sample, k] ids; `truth` int64 [sample] ids of the tiles seen.
+    """
+
+    names: tuple[str, ...]
+    queries: Floats
+    found: Int64s
+    truth: Int64s
+
+
+def look(subject: Subject) -> Views:
+    """Take every perturbed view of the sample through the network and the index."""
+    rows = subject.sample
+    keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in PERTURBATIONS]
+    flat = [key for group in keys for key in group]
+    described = _described(subject, flat)
+    if not np.isfinite(described).all():
+        raise GateError(
+            "the network gives a descriptor that is not finite for a perturbed tile",
+            next_step="compile it with precision fp32, or keep the overflowing nodes in fp32 with keep_fp32",
+        )
+    _, ids = search(subject.index, described, NEIGHBOURS)
+    shape = (len(PERTURBATIONS), len(rows))
+    return Views(
+        tuple(PERTURBATIONS),
+        described.reshape(*shape, -1),
+        ids.reshape(*shape, -1),
+        subject.rows.ids[rows],
+    )
+
+
+def _key(subject: Subject, row: int, number: int, name: str) -> bytes:
+    """Return the digest of everything that decides a view: the tiles around, the direction, the perturbation."""
+    digest = hashlib.sha256(FORMAT + name.encode() + bytes([number & 3]))
+    for near in subject.neighbours(row):
+        digest.update(b"\0" * 32 if near is None else subject.rows.shas[near].tobytes())
+    return digest.digest()
+
+
+def _described(subject: Subject, keys: list[bytes]) -> Floats:
+    """Return the descriptors of the views `keys` (perturbation-major), computing those not kept from last time."""
+    with kept(subject) as store:
+        return _through(subject, keys, store)
+
+
+def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None) -> Floats:
+    """Return the descriptors of `keys`; those that `store` lacks go through the network, a tile's views at a time."""
+    wanted = set(keys if store is None else store.missing(keys))
+    count = len(subject.sample)
+    columns = [column for column in range(count) if wanted.intersection(keys[column::count])]
+    found: dict[bytes, Floats] = {}
+    for done, (column, vectors) in enumerate(zip(columns, _all_views(subject, columns), strict=True), start=1):
+        found.update(zip(keys[column::count], vectors, strict=True))
+        progress("gates", done, len(columns), unit="tiles")
+    if store is None:
+        return np.stack([found[key] for key in keys])
+    new = [key for key in found if key in wanted]
+    if new:
+        store.append(new, np.stack([found[key] for key in new]))
+    return store.gather(keys)
+
+
+def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
+    """Yield for each of `columns` of the sample the descriptors of all its views, float32 [perturbations, d]."""
+    local = threading.local()
+
+    def described(column: int) -> Floats:
+        if not hasattr(local, "network"):
+            local.network = subject.network.clone()
+        scene = subject.scene(int(subject.sample[column]))
+        found: Floats = local.network(
+            np.stack([subject.seen(perturb(scene, column)) for perturb in PERTURBATIONS.values()])
+        )
+        return found
+
+    threads = subject.flight.descriptors.threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        yield from pool.map(described, columns)
+
+
+def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str, str]]:
+    """Return mean recall@1 over perturbations, and the table of recall@1 and recall@5 of each."""
+    place = SOURCE_BITS + HEADING_BITS
+    right = (views.found >> place) == (views.truth >> place)[None, :, None]
+    first, five = right[:, :, 0].mean(axis=1), right[:, :, :5].any(axis=2).mean(axis=1)
+    table = {
+        name: f"{decimal(float(a))} / {decimal(float(b))}" for name, a, b in zip(views.names, first, five, strict=True)
+    }
+    table["chance"] = f"{decimal(1 / tiles, 6)} / {decimal(min(1.0, 5 / tiles), 6)}"
+    shown = "; ".join(f"{name} {decimal(float(a), 2)}" for name, a in zip(views.names, first, strict=True))
+    detail = f"mean recall@1 of {len(views.truth)} tiles seen otherwise (chance {decimal(1 / tiles, 6)}): {shown}"
+    return Figure(decimal(float(first.mean())), detail), table
+
+
+def index_recall(subject: Subject, views: Views) -> Figure:
+    """Return recall@10 of the index against exact search in the space that the index compares in."""
+    count = len(views.truth)
+    pick = np.arange(count) % len(views.names)
+    queries = into_space(subject.index, views.queries[pick, np.arange(count)])
+    best = np.full((count, 0), 0, np.float32)
+    for block in blocks(len(subject.rows.ids), max(queries.shape), BLOCK_BYTES):
+        scores = np.concatenate([best, queries @ into_space(subject.index, subject.gather(block)).T], axis=1)
+        best = np.partition(scores, -min(NEIGHBOURS, scores.shape[1]), axis=1)[:, -NEIGHBOURS:]
+    best = np.sort(best, axis=1)
+    found = _scores_of(subject, queries, views.found[pick, np.arange(count)])
+    right = found[:, : best.shape[1]] >= best[:, :1] - TIE
+    detail = f"share of the ten exact neighbours that the index finds, {count} perturbed views"
+    return Figure(decimal(float(right.mean())), detail)
+
+
+def _scores_of(subject: Subject, queries: Floats, found: Int64s) -> NDArray[np.float32]:
+    """Return the exact scores of the ids found, float32 [q, k]; -inf where nothing was found."""
+    rows = np.searchsorted(subject.rows.ids, np.maximum(found, 0).ravel())
+    vectors = into_space(subject.index, subject.gather(rows.astype(np.int64)))
+    scores = np.einsum("qd,qkd->qk", queries, vectors.reshape(*found.shape, -1))
+    return np.where(found < 0, -np.inf, scores).astype(np.float32)

@@ -1,0 +1,112 @@
+"""What is measured: a corpus with its index, its network, and a sample that changes little when the corpus does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provisioning.base import geo
+from provisioning.base.errors import TileError
+from provisioning.base.hashing import Sha256
+from provisioning.catalogue import Corpus, Tile, decode
+from provisioning.config import Flight
+from provisioning.engines import Network
+from provisioning.index.ids import HEADING_BITS, Gather, Int64s, Rows
+from provisioning.network.backbone import fit
+
+Pixels = NDArray[np.uint8]
+AROUND = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A corpus with its index, ready to be measured.
+
+    `gather` gives the descriptors in the order of `rows`; `read` the bytes of a tile; `fit` is how a tile is brought to
+    the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it, what the
+    network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it. `flat`
+    are the ids of all tiles without texture.
+    """
+
+    flight: Flight
+    corpus: Corpus
+    rows: Rows
+    gather: Gather
+    index: Any
+    network: Network
+    read: Callable[[Tile], bytes]
+    fit: str
+    key: Sha256 | None = None
+    flat: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @cached_property
+    def sample(self) -> Int64s:
+        """Row numbers (heading 0) of the tiles measured: those whose hashed ids are the smallest.
+
+        A tile that comes or goes changes at most one member of the sample.
+        """
+        upright = np.flatnonzero((self.rows.ids & ((1 << HEADING_BITS) - 1)) == 0)
+        order = np.argsort(mixed(self.rows.ids[upright]), kind="stable")
+        return upright[order[: self.flight.gates.samples]]
+
+    def tile(self, row: int) -> Tile:
+        """Return the tile of a row."""
+        z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
+        return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
+
+    def pixels(self, row: int) -> Pixels:
+        """Return the decoded tile of a row, uint8 [H, W, 3]."""
+        return decode(self.read(self.tile(row)), max_pixels=self.flight.tiles.max_pixels)
+
+    def seen(self, image: Pixels) -> Pixels:
+        """Return `image` as the network takes it."""
+        return fit(image, self.network.size, self.fit)
+
+    @cached_property
+    def images(self) -> Pixels:
+        """The sample as the network takes it, uint8 [n, H, W, 3]."""
+        return np.stack([self.seen(self.pixels(row)) for row in self.sample])
+
+    def neighbours(self, row: int) -> list[int | None]:
+        """Return the rows of the nine tiles around that of `row`, itself in the middle; None where there is none."""
+        z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
+        side = 1 << z
+        return [self._row_of(z, (x + dx) % side, y + dy, source) if 0 <= y + dy < side else None for dx, dy in AROUND]
+
+    def _row_of(self, z: int, x: int, y: int, source: int) -> int | None:
+        wanted = geo.pack_id(z, x, y, source, 0)
+        row = int(np.searchsorted(self.rows.ids, wanted))
+        return row if row < len(self.rows.ids) and self.rows.ids[row] == wanted else None
+
+    def scene(self, row: int) -> Pixels:
+        """Return the tile of `row` with half a tile around it, from its neighbours or, where none is, mirrored."""
+        middle = self.pixels(row)
+        height, width = middle.shape[:2]
+        canvas = np.pad(middle, ((height, height), (width, width), (0, 0)), mode="symmetric")
+        for (dx, dy), near in zip(AROUND, self.neighbours(row), strict=True):
+            if near is not None and (dx or dy):
+                beside = self._pixels_or_none(near)
+                if beside is not None and beside.shape == middle.shape:
+                    canvas[(dy + 1) * height : (dy + 2) * height, (dx + 1) * width : (dx + 2) * width] = beside
+        top, left = height // 2, width // 2
+        return np.ascontiguousarray(canvas[top : top + 2 * height, left : left + 2 * width])
+
+    def _pixels_or_none(self, row: int) -> Pixels | None:
+        try:
+            return self.pixels(row)
+        except TileError:
+            return None
+
+
+def mixed(ids: Int64s) -> NDArray[np.uint64]:
+    """Return ids mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014): the same order on every host."""
+    value = ids.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+    last: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return last

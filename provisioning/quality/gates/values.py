@@ -1,0 +1,61 @@
+"""What was measured, and what became of it: plain values and their JSON, the same bytes for the same figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioning.base.errors import GateError
+from provisioning.flight.manifest import GateEntry
+
+
+class Figure(NamedTuple):
+    """One measured quality as a decimal string, None where it could not be measured; `detail` says what it is."""
+
+    measured: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Every gate with its verdict, and what the report shows beside: tables of figures, lists of tiles."""
+
+    entries: Mapping[str, GateEntry]
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the JSON that `read` reads."""
+        document = {
+            "schema": "flight-cache-gates/1",
+            "entries": {name: entry._asdict() for name, entry in self.entries.items()},
+            "tables": {name: dict(table) for name, table in self.tables.items()},
+            "lists": {name: list(items) for name, items in self.lists.items()},
+        }
+        return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """Return `value` with `digits` digits after the point: what is compared and recorded is what is shown."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def read(path: Path) -> GateResult:
+    """Return the result at `path`; GateError if it cannot be read."""
+    try:
+        raw = json.loads(path.read_bytes())
+        return GateResult(
+            {name: GateEntry(**entry) for name, entry in raw["entries"].items()},
+            raw["tables"],
+            {name: tuple(items) for name, items in raw["lists"].items()},
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GateError("what the gates measured cannot be read", file=path, next_step="run `doit` again") from error
+
+
+def entries(result: GateResult) -> Mapping[str, GateEntry]:
+    """Return the entries for the Manifest."""
+    return dict(result.entries)

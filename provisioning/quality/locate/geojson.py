@@ -1,0 +1,50 @@
+"""Matches as GeoJSON: a point for each tile's centre and each known position, a line between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from provisioning.base.angles import Origin
+from provisioning.base.geo import E7
+from provisioning.quality.locate.search import Match
+
+
+def to_geojson(found: Iterable[tuple[str, Origin | None, tuple[Match, ...]]]) -> bytes:
+    """Return a FeatureCollection (RFC 7946) of (photo name, its position if known, its matches)."""
+    features = [feature for name, position, matches in found for feature in _features(name, position, matches)]
+    text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1, sort_keys=True)
+    return text.encode() + b"\n"
+
+
+def _features(name: str, position: Origin | None, matches: tuple[Match, ...]) -> Iterator[dict[str, Any]]:
+    if position:
+        yield _feature("Point", _place(position), {"photo": name, "kind": "position in the photo"})
+    for rank, match in enumerate(matches, 1):
+        said = {"photo": name, "kind": "match", "rank": rank, **as_json(match)}
+        yield _feature("Point", _place(match.centre), said)
+    if position and matches:
+        line = [_place(position), _place(matches[0].centre)]
+        yield _feature("LineString", line, {"photo": name, "kind": "error", "distance_m": matches[0].distance_m})
+
+
+def _feature(kind: str, coordinates: list[Any], properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
+
+
+def _place(origin: Origin) -> list[float]:
+    return [origin.lon_e7 / E7, origin.lat_e7 / E7]
+
+
+def as_json(match: Match) -> dict[str, object]:
+    """Return a match as JSON values; keys are stable."""
+    return {
+        "tile": f"{match.z}/{match.x}/{match.y}",
+        "source": match.source,
+        "similarity": round(match.similarity, 4),
+        "lat": match.centre.lat_e7 / E7,
+        "lon": match.centre.lon_e7 / E7,
+        "heading_deg": round(match.heading_deg, 1),
+        "distance_m": None if match.distance_m is None else round(match.distance_m, 1),
+    }

@@ -1,0 +1,177 @@
+"""Bytes of a tile → pixels, or one reason why not. The format is found from the bytes, never from a name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from math import isqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from provisioning.base.errors import TileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+OPAQUE = 128
+"""Alpha from which a pixel counts as imagery."""
+PILLOW_FORMATS = ("PNG", "WEBP", "JPEG")
+"""The only parsers that hostile bytes may reach."""
+
+
+class Judgement(NamedTuple):
+    """What looking at a tile's pixels once has found, or why it is no image.
+
+    empty_ppm       share of transparent or nodata pixels, in millionths
+    texture_centi   standard deviation of the grey levels (0 to 255) of the others, in hundredths
+    """
+
+    empty_ppm: int
+    texture_centi: int
+    fault: str | None
+
+
+def image_format(data: bytes) -> str:
+    """Return jpeg, png or webp; TileError says what the bytes are instead."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise TileError(_not_an_image(data))
+
+
+def _not_an_image(data: bytes) -> str:
+    if not data:
+        return "the tile is empty (0 bytes)"
+    if data[:2] in (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01", b"\x78\xda") or data[:1] == b"\x1a":
+        return "the tile is a vector tile or compressed data, not an image"
+    if data[:15].lstrip()[:1] in (b"<", b"{", b"["):
+        return "the tile is text (a server's error page?), not an image"
+    return f"the tile is not a JPEG, PNG or WebP image (it begins with {data[:4].hex(' ')})"
+
+
+def decode(data: bytes, *, max_pixels: int) -> Pixels:
+    """Return a tile's pixels, uint8 [H, W, 3], RGB.
+
+    Transparent pixels (alpha below 128) become the integer mean colour of the others, black if there are none: the
+    same on every host. TileError if the bytes are no JPEG, PNG or WebP, are damaged, or claim more than `max_pixels`.
+    """
+    pixels, opaque = _pixels(data, max_pixels)
+    return pixels if opaque is None else _filled(pixels, opaque)
+
+
+def judge(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Judgement:
+    """Decode a tile and return how much of it is empty and how textured the rest is; or its fault, if it is none."""
+    try:
+        pixels, opaque = _pixels(data, max_pixels)
+    except TileError as error:
+        return Judgement(0, 0, error.what)
+    return Judgement(_empty_ppm(pixels, opaque, nodata), _texture_centi(pixels, opaque), None)
+
+
+def may_be_transparent(data: bytes) -> bool:
+    """Tell from its first bytes whether an image can have transparent pixels; False for what is no image."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[25:26] in (b"\4", b"\6") or b"tRNS" in data[:2048]
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return data[12:16] == b"VP8L" or (data[12:16] == b"VP8X" and bool(data[20] & 0x10))
+    return False
+
+
+def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[int, ...]) -> int:
+    full = pixels.shape[0] * pixels.shape[1] if opaque is None else int(opaque.sum())
+    if nodata:
+        blank = (pixels == nodata).all(axis=2)
+        full -= int((blank if opaque is None else blank & opaque).sum())
+    total: int = pixels.shape[0] * pixels.shape[1]
+    return 1_000_000 * (total - full) // total
+
+
+def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
+    """Return the texture of every second pixel of every second row, in integers: the same on every host."""
+    grey = pixels[::2, ::2].sum(axis=2, dtype="int64")
+    seen = grey if opaque is None else grey[opaque[::2, ::2]]
+    count, total = seen.size, int(seen.sum())
+    return isqrt(10_000 * (count * int((seen * seen).sum()) - total * total)) // (3 * count) if count else 0
+
+
+def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
+    if not opaque.all():
+        seen = pixels[opaque]
+        pixels = pixels.copy()
+        pixels[~opaque] = seen.sum(axis=0, dtype="int64") // len(seen) if len(seen) else 0
+    return pixels
+
+
+def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return RGB pixels and the mask of opaque ones, None if all are."""
+    kind = image_format(data)
+    try:
+        if kind == "png":
+            _check_png(data, max_pixels)
+        return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
+    except TileError:
+        raise
+    except Exception as error:  # decoders raise whatever their parsers stumble over
+        detail = str(error).partition("<")[0].replace("\n", " ")[:120].strip() or type(error).__name__
+        raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TileError(f"the image claims {width} x {height} pixels, more than tiles.max_pixels = {max_pixels}")
+
+
+def _check_png(data: bytes, max_pixels: int) -> None:
+    """Check size and every chunk's checksum: Pillow does not look at that of the pixels."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if (
+            end > len(data)
+            or zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
+        ):
+            raise TileError("the PNG image cannot be decoded: a chunk is cut off or its checksum is wrong")
+        if at == 8 and data[12:16] == b"IHDR" and length == 13:
+            width, height = struct.unpack_from(">II", data, 16)
+            _check_size(width, height, max_pixels)
+        at = end
+
+
+def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
+    import simplejpeg
+
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _check_size(width, height, max_pixels)
+    if colours in ("CMYK", "YCCK"):
+        return _with_pillow(data, max_pixels)[0], None
+    return simplejpeg.decode_jpeg(data, colorspace="RGB"), None
+
+
+def _with_pillow(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+        width, height = image.size
+        _check_size(width, height, max_pixels)
+        image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            return _sixteen_bit(np.asarray(image)), None
+        if not image.has_transparency_data:
+            return np.asarray(image.convert("RGB")), None
+        rgba = np.asarray(image.convert("RGBA"))
+    return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= OPAQUE
+
+
+def _sixteen_bit(grey: Any) -> Pixels:
+    """Return the high bytes: Pillow's own conversion clips 16 bits to 255 instead of scaling them."""
+    import numpy as np
+
+    return np.repeat((grey.astype("uint32") >> 8).clip(0, 255).astype("uint8")[..., None], 3, axis=2)
