@@ -42,8 +42,8 @@ from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, Til
 from provisioning.config.schema import Descriptors  # noqa: E402
 from provisioning.descriptors import store_path  # noqa: E402
 from provisioning.descriptors.pipeline import layouts  # noqa: E402
+from provisioning.descriptors.pipeline.loader import TileLoader, Unit  # noqa: E402
 from provisioning.descriptors.pipeline.results import Results  # noqa: E402
-from provisioning.descriptors.pipeline.sight import Sight, Unit  # noqa: E402
 from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
@@ -167,12 +167,12 @@ def in_threads(threads: int, work: Callable[[int], int]) -> Cost:
     def run(n: int) -> None:
         done[n] = work(n)
 
-    crew = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
     found: list[Cost] = []
     with cost_of(found, lambda: sum(done)):
-        for thread in crew:
+        for thread in threads:
             thread.start()
-        for thread in crew:
+        for thread in threads:
             thread.join()
     return found[0]
 
@@ -190,12 +190,12 @@ def bare_network(network: Network, images: np.ndarray, threads: int, seconds: fl
 
 def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> Cost:
     with open_reader(flight) as reader:
-        sight = Sight(reader.read, (0,), size, "resize", 1 << 22)
+        loader = TileLoader(reader.read, (0,), size, "resize", 1 << 22)
 
         def work(n: int) -> int:
             mine = tiles[n::threads]
             for tile in mine:
-                sight.image(Unit(tile, 0))
+                loader.image(Unit(tile, 0))
             return len(mine)
 
         return in_threads(threads, work)
@@ -226,7 +226,7 @@ def throughput(flight: Flight, engine: bytes, *, threads: int, rounds: int) -> R
     tiles, network = list(iter_tiles(flight)), OnnxRuntime().load(engine)
     with open_reader(flight) as reader:
         images = np.stack(
-            [Sight(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
+            [TileLoader(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
         )
     rounds_of: list[tuple[Cost, ...]] = []
     for n in range(rounds):
@@ -274,10 +274,10 @@ def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
     tiles = list(iter_tiles(flight))
     shutil.rmtree(store_path(flight), ignore_errors=True)
     with open_reader(flight) as reader, DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32") as kept:
-        sight = Sight(reader.read, (0,), Device.size, "resize", 1 << 22)
+        loader = TileLoader(reader.read, (0,), Device.size, "resize", 1 << 22)
         units = (Unit(tile, 0) for tile in tiles)
         started = time.perf_counter()
-        layouts.staged(units, Device(rate), sight, Results([kept]), threads=threads, batch=32)
+        layouts.staged(units, Device(rate), loader, Results([kept]), threads=threads, batch=32)
         return len(tiles) / (time.perf_counter() - started)
 
 

@@ -25,10 +25,10 @@ from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console
 from provisioning.base.errors import Error
-from provisioning.base.files import make_dirs, reported
+from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
-from provisioning.base.stopping import ended_hard
+from provisioning.base.stopping import exit_soon_after
 from provisioning.build import history, steps
 from provisioning.build.request import read_request
 from provisioning.config import Flight
@@ -131,7 +131,7 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)
         try:
-            with ended_hard(signal.SIGTERM, signal.SIGINT), stops_in_order():
+            with exit_soon_after(signal.SIGTERM, signal.SIGINT), stops_in_order():
                 rc, report = self.build(params, args)
         finally:
             listener.close()
@@ -143,7 +143,7 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector = Collector(time.monotonic)
         try:
             flight = read_flight(cache_of(self, params))
-            with reported("build here"), sole_builder(flight):
+            with wrap_os_errors("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)
         except Error as error:
             self.collector.failure, rc = error, NOT_STARTED
@@ -169,7 +169,7 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
-            with reported("build here"):
+            with wrap_os_errors("build here"):
                 rc = self._run_tasks(flight, params, args)
         except Error as error:
             self.collector.failure, rc = error, FAILED

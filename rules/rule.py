@@ -11,7 +11,7 @@ from doit.exceptions import TaskFailed
 from provisioning.base import artifacts
 from provisioning.base.artifacts import Target
 from provisioning.base.errors import Error
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 
 Task = dict[str, Any]
 Reasons = Callable[[], tuple[object, ...]]
@@ -57,7 +57,7 @@ def _up_to_date(why: Reasons | None) -> bool:
 def _run(action: Callable[..., Mapping[str, object] | None], given: Mapping[str, object]) -> object:
     """Run an action; a known error, or a refusal of the system, fails the task with a message, not with a traceback."""
     try:
-        with reported("finish this step"):
+        with wrap_os_errors("finish this step"):
             return dict(action(**given) or {})
     except Error as error:
         return Failed(error)

@@ -142,7 +142,7 @@ def state_of(cache: Path) -> str:
         digest.update(f"{_stable_name(path)}\0{path.lstat().st_mode}\0".encode())
         if path.is_symlink():
             digest.update(os.readlink(path).encode())
-        elif path.suffix == ".born":
+        elif path.suffix == ".record":
             digest.update(_record_of(path))
         elif path.is_file() and path.name not in VOLATILE:
             digest.update(path.read_bytes())
@@ -262,7 +262,9 @@ def _converges(cache: Path, expected: dict[str, bytes | str], what: object, *, r
 def finished_engines(cache: Path) -> list[Path]:
     """Engines in the store that have a record of birth."""
     return [
-        path for path in (cache / ".build" / "store").glob("*/*.engine") if path.with_name(path.name + ".born").exists()
+        path
+        for path in (cache / ".build" / "store").glob("*/*.engine")
+        if path.with_name(path.name + ".record").exists()
     ]
 
 

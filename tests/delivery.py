@@ -90,7 +90,7 @@ def publish_cache(
         manifest=document,
         signature=sign(keys.signing, document),
         files={path: sources / path for path in files},
-        births={},
+        records={},
     )
     commit(cache, staged, keep=keep)
     return cache

@@ -72,7 +72,7 @@ def make(target: artifacts.Target) -> None:
         return
     made.append(target.name)
     data = content(target)
-    with artifacts.making(target) as path:
+    with artifacts.atomic_output(target) as path:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(fd, data[:1000])
@@ -85,7 +85,7 @@ def make(target: artifacts.Target) -> None:
 
 def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
     """Bring `cache` to `revision` as a real build would: lock, recover, make what is missing, stage, verify, commit."""
-    with files.reported("build", cache), lock.build_lock(cache):
+    with files.wrap_os_errors("build", cache), lock.build_lock(cache):
         publish.recover(cache, keep=keep)
         wanted = targets(cache, revision)
         for target in wanted.values():
@@ -98,8 +98,8 @@ def build(cache: Path, revision: int, *, keep: int = 2) -> Path:
         ):
             return current
         data = manifest.to_bytes(a_manifest(publish.next_counter(cache), sources))
-        births = {name: born for name, target in wanted.items() if (born := artifacts.birth(target))}
-        staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=sources, births=births)
+        records = {name: record for name, target in wanted.items() if (record := artifacts.read_record(target))}
+        staged = publish.stage(cache, manifest=data, signature=signature_of(data), files=sources, records=records)
         if wrong := faults_in(staged):
             raise VerificationError("the staged generation does not verify", facts={"wrong": wrong}, next_step="again")
         return publish.commit(cache, staged, keep=keep)

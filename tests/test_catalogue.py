@@ -27,7 +27,7 @@ from provisioning.catalogue import (
 from provisioning.catalogue import database as catalogue
 from provisioning.catalogue.scanning import directories
 from provisioning.catalogue.scanning import scan as scan_module
-from provisioning.catalogue.scanning.inspecting import Court
+from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.config import TileSource
 from provisioning.flight.manifest import coverage_sha256
@@ -46,8 +46,10 @@ def tiles():
 def read(monkeypatch):
     """Count the tiles that are read."""
     seen = []
-    one = Court._one
-    monkeypatch.setattr(Court, "_one", lambda court, suspect: seen.append(suspect[:3]) or one(court, suspect))
+    one = Inspector._one
+    monkeypatch.setattr(
+        Inspector, "_one", lambda inspector, candidate: seen.append(candidate[:3]) or one(inspector, candidate)
+    )
     return seen
 
 
@@ -81,7 +83,9 @@ def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monke
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), scan="full")
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.catalogue.scanning.inspecting.judge", lambda *_, **__: pytest.fail("judged"))
+    monkeypatch.setattr(
+        "provisioning.catalogue.scanning.inspecting.inspect_tile", lambda *_, **__: pytest.fail("judged")
+    )
     assert settled_scan(asked).changed == 0
     assert sorted(read) == sorted(tiles)
 

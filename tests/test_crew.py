@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from provisioning.descriptors.pipeline.crew import Channel
+from provisioning.descriptors.pipeline.threads import Channel
 
 
 @pytest.fixture

@@ -513,13 +513,13 @@ def test_work_in_flight_is_bounded_by_the_queue(flight, name, monkeypatch):
     scan(flight)
     read, most = [], []
     done = threading.Lock()
-    real = layouts.Sight.image
+    real = layouts.TileLoader.image
 
     def counted(self, unit):
         read.append(unit)
         return real(self, unit)
 
-    monkeypatch.setattr(layouts.Sight, "image", counted)
+    monkeypatch.setattr(layouts.TileLoader, "image", counted)
     finished = []
 
     def slow(images):

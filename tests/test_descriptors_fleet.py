@@ -118,10 +118,10 @@ def test_a_worker_on_another_host_gets_no_task(flight, network, cluster, caplog)
 
 def test_a_worker_that_computes_something_else_gets_no_task(flight, network, cluster, caplog):
     def see_badly():
-        import provisioning.descriptors.pipeline.sight as sight
+        import provisioning.descriptors.pipeline.loader as loader
 
-        real = sight.fit
-        sight.fit = lambda *a: real(*a) // 2
+        real = loader.fit
+        loader.fit = lambda *a: real(*a) // 2
 
     on_first_worker(cluster, see_badly)
     in_fleet(cluster, flight, network)

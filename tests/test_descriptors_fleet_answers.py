@@ -15,10 +15,10 @@ from provisioning.base.hashing import sha256_bytes
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask import cluster as fleet
 from provisioning.descriptors.dask import remote
-from provisioning.descriptors.dask.cluster import spread
+from provisioning.descriptors.dask.cluster import submit
 from provisioning.descriptors.dask.remote import Golden, Held, Job, hold, let_go, refusal, require_golden
+from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
 from provisioning.descriptors.pipeline.results import Results
-from provisioning.descriptors.pipeline.sight import Fault, Sight, Unit
 from provisioning.descriptors.store import guard
 from provisioning.descriptors.store.lookup import count_missing
 from provisioning.engines import HostTuple, OnnxRuntime
@@ -44,7 +44,7 @@ def seeing(data):
             raise TileError("the tile is gone")
         return data
 
-    return Sight(read, (Fraction(0),), (16, 16), "resize", 1 << 20)
+    return TileLoader(read, (Fraction(0),), (16, 16), "resize", 1 << 20)
 
 
 def results():
@@ -59,13 +59,13 @@ def future(status, answer=None):
 
 
 def test_nothing_to_compute_asks_no_fleet():
-    spread([], None, seeing(None), results(), job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
+    submit([], None, seeing(None), results(), job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
 
 
 def test_tiles_that_cannot_be_seen_ask_no_fleet_and_are_faults():
     found = results()
     batches = [[NORTH_UP], [NORTH_UP._replace(heading=0)]]
-    spread(batches, None, seeing(None), found, job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
+    submit(batches, None, seeing(None), found, job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
     assert [fault.reason for fault in found.faults] == ["the tile is gone"] * 2
 
 
@@ -73,7 +73,7 @@ def test_a_fleet_without_dask_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     network = FakeNetwork(by_mean)
     with pytest.raises(DescriptorError, match="dask is not installed") as caught:
-        spread([[NORTH_UP]], network, seeing(image(1)), results(), job=job(), engine=ENGINE, scheduler="tcp://x:1")
+        submit([[NORTH_UP]], network, seeing(image(1)), results(), job=job(), engine=ENGINE, scheduler="tcp://x:1")
     assert "flightcache[dask]" in caught.value.next_step
 
 
@@ -164,7 +164,7 @@ def test_a_worker_that_was_let_go_refuses_nothing():
 def test_a_disk_that_refuses_the_database_is_told_as_such(tmp_path):
     import sqlite3
 
-    with pytest.raises(FilesystemError, match="disk I/O error"), guard.told("write descriptors", tmp_path):
+    with pytest.raises(FilesystemError, match="disk I/O error"), guard.wrap_errors("write descriptors", tmp_path):
         raise sqlite3.OperationalError("disk I/O error")
 
 

@@ -80,7 +80,7 @@ def test_the_file_system_of_a_directory_that_is_a_link_is_that_of_its_target(tmp
     ],
 )
 def test_each_refusal_of_the_system_has_its_next_step(code, advice):
-    with pytest.raises(FilesystemError) as caught, files.reported("write the thing", "/somewhere"):
+    with pytest.raises(FilesystemError) as caught, files.wrap_os_errors("write the thing", "/somewhere"):
         raise OSError(code, os.strerror(code), "/elsewhere")
     assert caught.value.what == f"cannot write the thing: {os.strerror(code)}"
     assert caught.value.file == "/somewhere"
@@ -91,19 +91,22 @@ def test_each_refusal_of_the_system_has_its_next_step(code, advice):
 def test_a_full_disk_under_a_database_is_a_file_system_error(tmp_path):
     database = sqlite3.connect(tmp_path / "db.sqlite")
     database.execute("PRAGMA max_page_count = 1")
-    with pytest.raises(FilesystemError, match="SQLite: database or disk is full") as caught, files.reported("keep it"):
+    with (
+        pytest.raises(FilesystemError, match="SQLite: database or disk is full") as caught,
+        files.wrap_os_errors("keep it"),
+    ):
         database.execute("CREATE TABLE t (x)")
     database.close()
     assert "free space" in caught.value.next_step
 
 
 def test_a_mistake_in_sql_stays_what_it_is(tmp_path):
-    with pytest.raises(sqlite3.ProgrammingError), files.reported("ask"):
+    with pytest.raises(sqlite3.ProgrammingError), files.wrap_os_errors("ask"):
         sqlite3.connect(":memory:").execute("SELECT ?")
 
 
 def test_other_errors_pass_unchanged():
-    with pytest.raises(KeyError), files.reported("look"):
+    with pytest.raises(KeyError), files.wrap_os_errors("look"):
         raise KeyError("x")
 
 

@@ -41,7 +41,7 @@ from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.measure import measure
 from provisioning.quality.gates.perturb import PERTURBATIONS, view
 from provisioning.quality.gates.subject import Subject
-from provisioning.sources.image import judge as judge_image
+from provisioning.sources.image import inspect_tile as judge_image
 
 TODAY = dt.date(2026, 6, 1)
 SIDE, ZOOM, X, Y = 64, 12, 2000, 1400

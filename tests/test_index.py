@@ -110,8 +110,8 @@ def test_principal_components_are_those_of_the_covariance(tmp_path):
 def test_whitened_components_vary_alike(tmp_path):
     rows = vectors(2000)
     _, data = make(tmp_path / "i", rows, transform="pca-whiten(24)")
-    spread = into_space(load_index(data), rows).std(axis=0)
-    assert spread.max() / spread.min() < 1.1
+    submit = into_space(load_index(data), rows).std(axis=0)
+    assert submit.max() / submit.min() < 1.1
 
 
 def history(folder, shas, coverage, training=None, made_by="keys"):

@@ -14,7 +14,7 @@ def rows(count, dimension, seed=0):
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
-def spread(count, dimension, seed=0):
+def submit(count, dimension, seed=0):
     """Rows that vary in a few directions much more than in others."""
     rng = np.random.default_rng(seed)
     few = rng.standard_normal((count, 12)) * np.linspace(3, 0.5, 12)
@@ -64,7 +64,7 @@ def test_jacobi_finds_the_eigenvectors_of_lapack(size):
 
 @pytest.mark.parametrize("dimension", [60, 300, DIRECT + 76])
 def test_principal_components_keep_the_variance_that_the_best_ones_keep(dimension):
-    covariance = mean_and_covariance(spread(1500, dimension))[1]
+    covariance = mean_and_covariance(submit(1500, dimension))[1]
     values, vectors = principal(covariance, 10)
     best = np.linalg.eigvalsh(covariance)[::-1][:10]
     assert values.sum() > 0.999 * best.sum()

@@ -106,10 +106,10 @@ def _broken(recording: Recording, tree: Tree, inodes: dict[str, int], shelf, mad
 def _is_believed(tree: Tree, inodes: dict[str, int], path: str) -> bool:
     """As `store.is_intact` does by stat, with inodes of the recording and an mtime that came through the cut."""
     try:
-        born = json.loads(tree[path + artifacts.RECORD_SUFFIX])
+        record = json.loads(tree[path + artifacts.RECORD_SUFFIX])
     except (KeyError, ValueError):
         return False
-    return path in tree and (len(tree[path]), inodes[path]) == (born["bytes"], born["inode"])
+    return path in tree and (len(tree[path]), inodes[path]) == (record["bytes"], record["inode"])
 
 
 @pytest.mark.parametrize("name", ["build 1", "build 2", "build 3", "rollback"])

@@ -88,13 +88,13 @@ def test_an_artefact_that_changed_since_its_birth_is_not_published(cache):
     with build_lock(cache):
         for target in shelf.values():
             generations.make(target)
-    births = {name: artifacts.birth(target) for name, target in shelf.items()}
+    records = {name: artifacts.read_record(target) for name, target in shelf.items()}
     sources = {name: target.path for name, target in shelf.items()} | {CAMERA: cache / "camera.json"}
     data = generations.manifest.to_bytes(generations.a_manifest(1, sources))
     shelf[INDEX].path.chmod(0o644)
     shelf[INDEX].path.write_bytes(b"x" * shelf[INDEX].path.stat().st_size)
     with pytest.raises(FilesystemError, match="changed after it was made") as caught:
-        publish.stage(cache, manifest=data, signature=bytes(64), files=sources, births=births)
+        publish.stage(cache, manifest=data, signature=bytes(64), files=sources, records=records)
     assert caught.value.file == str(shelf[INDEX].path)
     assert publish.staged_generation(cache) is None
 
@@ -383,7 +383,7 @@ def flight(tmp_path):
         made = caches.publish(root / "made", manifest=caches.manifest_of(counter=counter))
         data = (made.generation / "Manifest.json").read_bytes()
         sources = {name: made.generation / name for name in caches.FILES}
-        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, births={})
+        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, records={})
         publish.commit(root, staged, keep=2)
         shutil.rmtree(root / "made")
     return flight

@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 
 from provisioning.base import artifacts
-from provisioning.base.artifacts import Target, birth, is_intact, making
+from provisioning.base.artifacts import Target, atomic_output, is_intact, read_record
 from provisioning.base.errors import FilesystemError
 from provisioning.base.lock import build_lock
 
@@ -24,12 +24,12 @@ def target(tmp_path):
 
 
 def make(target: Target, data: bytes = b"engine") -> None:
-    with making(target) as path:
+    with atomic_output(target) as path:
         path.write_bytes(data)
 
 
 def fail_half_way(target: Target) -> None:
-    with contextlib.suppress(KeyError), making(target) as path:
+    with contextlib.suppress(KeyError), atomic_output(target) as path:
         path.write_bytes(b"half")
         raise KeyError("x")
 
@@ -37,8 +37,8 @@ def fail_half_way(target: Target) -> None:
 def test_a_made_target_is_intact_and_its_record_tells_its_facts(target):
     make(target)
     assert is_intact(target)
-    assert birth(target).bytes == 6
-    assert birth(target).facts == {"precision": "fp16", "share": "0.50"}
+    assert read_record(target).bytes == 6
+    assert read_record(target).facts == {"precision": "fp16", "share": "0.50"}
 
 
 def test_the_address_is_decided_by_kind_and_facts_only(target):
@@ -51,7 +51,7 @@ def test_the_address_is_decided_by_kind_and_facts_only(target):
 
 def test_a_target_not_made_is_not_intact(target):
     assert not is_intact(target)
-    assert birth(target) is None
+    assert read_record(target) is None
 
 
 def test_a_block_that_raises_leaves_nothing(target):
@@ -60,7 +60,7 @@ def test_a_block_that_raises_leaves_nothing(target):
 
 
 def test_a_block_that_writes_nothing_is_an_error(target):
-    with pytest.raises(FilesystemError, match=r"make engine a\.engine"), making(target):
+    with pytest.raises(FilesystemError, match=r"make engine a\.engine"), atomic_output(target):
         pass
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_written_outside_the_lock(target):
 def test_a_damaged_record_is_no_record(target, record):
     make(target)
     target.record.write_bytes(record)
-    assert birth(target) is None
+    assert read_record(target) is None
     assert not is_intact(target)
 
 

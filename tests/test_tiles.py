@@ -18,10 +18,10 @@ from provisioning.base.errors import EmptyCorpusError, TileError
 from provisioning.catalogue import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan
 from provisioning.catalogue.inventory import take_inventory
 from provisioning.catalogue.packing import pack_ids
-from provisioning.catalogue.scanning.inspecting import Court
+from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.config import Area, AreaPart, TileSource
 from provisioning.flight.manifest import coverage_sha256
-from provisioning.sources.image import judge
+from provisioning.sources.image import inspect_tile
 from tests.properties import examples
 from tests.tilesets import (
     HALF,
@@ -175,7 +175,7 @@ def test_the_allowed_share_of_emptiness_is_changed_without_reading_a_tile(tmp_pa
 
     time.sleep(0.05)
     assert scan(asked).count == 8
-    monkeypatch.setattr(Court, "_one", lambda *_: pytest.fail("a tile was read"))
+    monkeypatch.setattr(Inspector, "_one", lambda *_: pytest.fail("a tile was read"))
     more = replace(asked, tiles=replace(asked.tiles, max_empty=HALF + HALF / 2))
     assert (scan(more).count, scan(asked).count) == (9, 8)
 
@@ -291,7 +291,7 @@ def test_texture_is_the_spread_of_the_grey_levels_of_what_is_seen():
         (np.full((8, 8, 3), 90, np.uint8), 0),
         (np.zeros((8, 8, 4), np.uint8), 0),
     ):
-        assert judge(png(pixels), max_pixels=64, nodata=()).texture_centi == int(100 * expected)
+        assert inspect_tile(png(pixels), max_pixels=64, nodata=()).texture_centi == int(100 * expected)
 
 
 def test_tiles_without_texture_are_remembered_with_the_corpus(tmp_path):

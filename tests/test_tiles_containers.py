@@ -249,12 +249,12 @@ def test_a_source_may_have_one_date(tmp_path):
 def test_dates_change_without_reading_a_tile(tmp_path, monkeypatch):
     import time
 
-    from provisioning.catalogue.scanning.inspecting import Court
+    from provisioning.catalogue.scanning.inspecting import Inspector
 
     first = dated(tmp_path, "2024-02-29")
     time.sleep(0.05)
     scan(first)
-    monkeypatch.setattr(Court, "_one", lambda *_: pytest.fail("a tile was read"))
+    monkeypatch.setattr(Inspector, "_one", lambda *_: pytest.fail("a tile was read"))
     assert scan(dated(tmp_path, "2020-02-02", store=tmp_path / "sat")).oldest_capture == "2020-02-02"
 
 

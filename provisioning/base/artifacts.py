@@ -20,13 +20,13 @@ from provisioning.base.files import (
     fsync_file,
     make_dirs,
     replace,
-    reported,
     temporary_beside,
     without_write_permission,
+    wrap_os_errors,
 )
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 
-RECORD_SUFFIX = ".born"
+RECORD_SUFFIX = ".record"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Birth:
+class ArtifactRecord:
     """What a file was when it was made: digest, size, and the stat by which it is known without reading it."""
 
     sha256: Sha256
@@ -70,12 +70,12 @@ class Birth:
         return (status.st_size, status.st_mtime_ns, status.st_ino) == (self.bytes, self.mtime_ns, self.inode)
 
 
-def birth(target: Target) -> Birth | None:
+def read_record(target: Target) -> ArtifactRecord | None:
     """Return the record of `target`, or None where there is none that can be read."""
     try:
         with open(target.record, "rb") as file:
             record = json.load(file)
-        return Birth(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
+        return ArtifactRecord(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
@@ -89,38 +89,38 @@ def is_intact(target: Target) -> bool:
     A file that was copied, moved or touched is read once; its record is then renewed if this process holds the lock.
     """
     try:
-        born = birth(target)
-        if born is None or os.path.islink(target.path):
+        record = read_record(target)
+        if record is None or os.path.islink(target.path):
             return False
-        if born.is_stat_of(target.path):
+        if record.is_stat_of(target.path):
             return True
-        return _is_same_by_content(target, born)
+        return _is_same_by_content(target, record)
     except Exception:  # noqa: BLE001  an answer is owed whatever is on disk: a raising check would end doit
         return False
 
 
-def _is_same_by_content(target: Target, born: Birth) -> bool:
-    if os.lstat(target.path).st_size != born.bytes or sha256_file(target.path) != born.sha256:
+def _is_same_by_content(target: Target, record: ArtifactRecord) -> bool:
+    if os.lstat(target.path).st_size != record.bytes or sha256_file(target.path) != record.sha256:
         return False
     if lock.is_held_for(target.record):
         with contextlib.suppress(Exception):
-            _record(target, born.sha256, target.path, born.facts)
+            _record(target, record.sha256, target.path, record.facts)
     return True
 
 
 def _record(target: Target, sha256: Sha256, path: Path, facts: Mapping[str, object]) -> None:
     status = os.lstat(path)
-    born = Birth(sha256, status.st_size, status.st_mtime_ns, status.st_ino, facts)
-    replace(target.record, (json.dumps(asdict(born), sort_keys=True, default=str) + "\n").encode())
+    record = ArtifactRecord(sha256, status.st_size, status.st_mtime_ns, status.st_ino, facts)
+    replace(target.record, (json.dumps(asdict(record), sort_keys=True, default=str) + "\n").encode())
 
 
 @contextlib.contextmanager
-def making(target: Target) -> Iterator[Path]:
+def atomic_output(target: Target) -> Iterator[Path]:
     """Yield a path to write the file of `target` to; when the block ends well it is made durable, recorded and named.
 
     A block that raises leaves nothing. Raises FilesystemError; OSErrors of the block itself are reported so too.
     """
-    with reported(f"make {target.kind} {target.name}", target.path):
+    with wrap_os_errors(f"make {target.kind} {target.name}", target.path):
         make_dirs(target.path.parent)
         temporary = temporary_beside(target.path)
         try:
@@ -137,7 +137,7 @@ def making(target: Target) -> Iterator[Path]:
 
 def remove(target: Target) -> None:
     """Remove the file of `target`, its record and, when it is empty, its directory; what is not there is no error."""
-    with reported(f"remove {target.kind} {target.name}", target.path):
+    with wrap_os_errors(f"remove {target.kind} {target.name}", target.path):
         for path in (target.path, target.record):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -52,7 +52,7 @@ _REFUSED = {
 
 
 @contextlib.contextmanager
-def reported(what: str, path: Path | str | None = None) -> Iterator[None]:
+def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
     """Turn an OSError in the block into a FilesystemError that says `what` failed, where, why and what to do next.
 
     An error of SQLite about its file is one too. Without `path` the file that the system refused is named.
@@ -106,7 +106,7 @@ def make_dirs(path: Path) -> None:
     if os.path.isdir(path):
         return
     make_dirs(path.parent)
-    with reported("create a directory", path):
+    with wrap_os_errors("create a directory", path):
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)
         fsync_dir(path.parent)
@@ -132,7 +132,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace the file at `path` in one step with durable bytes; durable under this name only after `fsync_dir`."""
     temporary = temporary_beside(path)
-    with reported("write a file", path):
+    with wrap_os_errors("write a file", path):
         try:
             write_new(temporary, data, mode=mode)
             os.rename(temporary, path)
@@ -147,7 +147,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises FilesystemError; the old file is then still there, whole.
     """
     replace(path, data, mode=mode)
-    with reported("write a file", path):
+    with wrap_os_errors("write a file", path):
         fsync_dir(path.parent)
 
 
@@ -219,7 +219,7 @@ def free_bytes(path: Path) -> int:
 
 def require_free_bytes(path: Path, needed: int, *, what: str) -> None:
     """Refuse to begin `what` where `needed` bytes cannot fit; FilesystemError gives both figures."""
-    with reported("ask for free space", path):
+    with wrap_os_errors("ask for free space", path):
         free = free_bytes(path)
     if free < needed:
         raise FilesystemError(

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from provisioning.base import events
 from provisioning.base.errors import BuildLockHeldError
-from provisioning.base.files import reported, require_local_filesystem, write_all
+from provisioning.base.files import require_local_filesystem, wrap_os_errors, write_all
 
 FILE = ".c10.lock"
 POLL_S = 0.05
@@ -45,7 +45,7 @@ def build_lock(cache: Path, *, timeout_s: float = 0) -> Iterator[None]:
     Children that were forked, or were given `descriptors()`, hold the lock too until they are gone.
     """
     require_local_filesystem(cache)
-    with reported("lock the cache directory", cache / FILE):
+    with wrap_os_errors("lock the cache directory", cache / FILE):
         fd = _acquire(cache / FILE, timeout_s)
     _held[fd] = Path(os.path.realpath(cache))
     try:

@@ -15,7 +15,7 @@ _wakeup_is_guarded = False
 
 
 @contextlib.contextmanager
-def ended_hard(*signals: int, within_s: float = STOP_WITHIN_S) -> Iterator[None]:
+def exit_soon_after(*signals: int, within_s: float = STOP_WITHIN_S) -> Iterator[None]:
     """End this process with exit code 128 + signal if the block goes on `within_s` seconds after one of `signals`.
 
     A Python signal handler runs only between bytecodes, and a library may compute for minutes without coming to one;

@@ -18,7 +18,7 @@ from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
 from provisioning.flight.manifest import Manifest
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import Birth, Target, birth
+from provisioning.base.artifacts import ArtifactRecord, Target, read_record
 
 TOOL = "flightcache"
 
@@ -62,7 +62,7 @@ def files(request: Request) -> dict[str, Path]:
     return {**{name: target.path for name, target in targets(request).items()}, **copied}
 
 
-def births(request: Request) -> dict[str, Birth]:
+def records(request: Request) -> dict[str, ArtifactRecord]:
     """Return the records of birth by name in the generation; ManifestError where one is missing."""
     return {name: _born(target) for name, target in targets(request).items()}
 
@@ -89,11 +89,11 @@ def compose(request: Request, *, counter: int, extras: Iterable[Target] | None =
     )
 
 
-def _born(target: Target) -> Birth:
-    born = birth(target)
-    if born is None:
+def _born(target: Target) -> ArtifactRecord:
+    record = read_record(target)
+    if record is None:
         raise ManifestError(f"{target.name} has no record of birth", file=target.path, next_step="run `doit` again")
-    return born
+    return record
 
 
 def _flight(request: Request) -> manifest.FlightPart:
@@ -109,11 +109,11 @@ def host(request: Request) -> manifest.Host:
 
 
 def _engine(network: NetworkRequest) -> manifest.EngineEntry:
-    born, shape = _born(network.engine), network.shape
+    record, shape = _born(network.engine), network.shape
     return manifest.EngineEntry(
         path=network.engine.name,
-        bytes=born.bytes,
-        sha256=born.sha256,
+        bytes=record.bytes,
+        sha256=record.sha256,
         model=network.name,
         role=network.backbone.role,
         onnx_sha256=network.source.sha256,
@@ -124,12 +124,12 @@ def _engine(network: NetworkRequest) -> manifest.EngineEntry:
 
 
 def _index(request: Request) -> manifest.IndexEntry:
-    born = _born(request.index)
+    record = _born(request.index)
     built = index.read_info(request.index_info)
     return manifest.IndexEntry(
         path=request.index.name,
-        bytes=born.bytes,
-        sha256=born.sha256,
+        bytes=record.bytes,
+        sha256=record.sha256,
         kind=built.kind,
         metric="inner-product",
         dimension=built.dimension,
@@ -151,8 +151,8 @@ def _calibration(calibration: Calibration, digest: Sha256) -> manifest.Calibrati
 
 
 def _other(target: Target) -> manifest.FileEntry:
-    born = _born(target)
-    return manifest.FileEntry(target.name, born.bytes, born.sha256)
+    record = _born(target)
+    return manifest.FileEntry(target.name, record.bytes, record.sha256)
 
 
 def _tiles(corpus: catalogue.Corpus) -> manifest.TilesPart:

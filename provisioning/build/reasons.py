@@ -13,7 +13,7 @@ from provisioning.flight import manifest, signing
 from provisioning.build.contents import Published
 from provisioning.base.errors import Error
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import Target, birth, is_intact
+from provisioning.base.artifacts import Target, read_record, is_intact
 from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify
 
 Reasons = tuple[str, ...]
@@ -53,8 +53,8 @@ def report(request: Request) -> Reasons:
         return reasons
     published = contents.published(request.cache)
     listed = {entry.sha256 for entry in published.manifest.other} if published else set()
-    born = birth(request.report)
-    return () if born and born.sha256 in listed else ("the generation that it compares with has changed",)
+    record = read_record(request.report)
+    return () if record and record.sha256 in listed else ("the generation that it compares with has changed",)
 
 
 def staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> Reasons:
@@ -103,8 +103,8 @@ def expectations(request: Request) -> Expectations:
 
 def known_good(request: Request) -> dict[str, KnownFile]:
     """Return what the records of birth say of the generation's files, by their names in it."""
-    born = {name: birth(target) for name, target in contents.targets(request).items()}
-    return {name: KnownFile(b.bytes, b.mtime_ns, b.inode, b.sha256) for name, b in born.items() if b is not None}
+    record = {name: read_record(target) for name, target in contents.targets(request).items()}
+    return {name: KnownFile(b.bytes, b.mtime_ns, b.inode, b.sha256) for name, b in record.items() if b is not None}
 
 
 def _not_made(*targets: Target) -> Reasons:
@@ -112,4 +112,4 @@ def _not_made(*targets: Target) -> Reasons:
 
 
 def _wrong(target: Target) -> str:
-    return "is not as it was made" if birth(target) else "has not been made for these inputs"
+    return "is not as it was made" if read_record(target) else "has not been made for these inputs"

@@ -9,7 +9,7 @@ from pathlib import Path
 from provisioning.base import lock
 from provisioning.flight import manifest, publish
 from provisioning.base.errors import ConfigError, ManifestError
-from provisioning.base.files import free_bytes, reported
+from provisioning.base.files import free_bytes, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
 
@@ -60,7 +60,7 @@ def read_status(cache: Path) -> Status:
         )
     current, unreadable = _current(cache)
     report = cache / ".build" / REPORT_FILE
-    with reported("look at the cache directory", cache):
+    with wrap_os_errors("look at the cache directory", cache):
         return Status(
             cache=str(cache.absolute()),
             current=current,

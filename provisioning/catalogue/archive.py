@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from provisioning.base import events
 from provisioning.base.angles import BBox
 from provisioning.base.errors import TileError
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 from provisioning.base.geo import tileid_to_zxy
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue.reading import corpus_table, last_corpus, open_reader, tile_lengths
@@ -56,7 +56,7 @@ def write_pmtiles(flight: Flight, output: Path) -> None:
     if corpus is None or not corpus.count:
         raise not_scanned()
     plan = _Plan(flight, corpus)
-    with reported("write the imagery", output), open(output, "wb") as stream:
+    with wrap_os_errors("write the imagery", output), open(output, "wb") as stream:
         stream.write(bytes(HEADER.size) + plan.root + plan.metadata + plan.leaves)
         kinds = plan.write_data(flight, stream)
         stream.seek(0)

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from provisioning.base.errors import TileError
-from provisioning.base.files import make_dirs, reported
+from provisioning.base.files import make_dirs, wrap_os_errors
 
 FORMAT = 8
 FILE = "catalogue.sqlite"
@@ -58,7 +58,7 @@ def catalogue_path(build_dir: Path) -> Path:
 def opened(build_dir: Path) -> Iterator[sqlite3.Connection]:
     """Open the catalogue for a scan, making it if it is not there or not ours; commits are the caller's."""
     path = catalogue_path(build_dir)
-    with reported("open the tile catalogue", path):
+    with wrap_os_errors("open the tile catalogue", path):
         make_dirs(build_dir)
         db = _prepared(path)
     with closing(db):

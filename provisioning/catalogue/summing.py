@@ -47,7 +47,7 @@ def coverage_digest(db: sqlite3.Connection) -> Sha256:
     return Sha256(digest.hexdigest())
 
 
-class Foresight:
+class EarlyDigest:
     """The coverage digest as it will be if nothing more changes, found while the scan waits for the disk.
 
     It is a hash over a line for each tile: of a million a tenth of a second, which one added tile need not wait for.

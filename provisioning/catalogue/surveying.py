@@ -22,7 +22,7 @@ from provisioning.catalogue.scanning.columns import packed_runs, unpacked_runs
 from provisioning.catalogue.scanning.containers import open_container
 from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Tiles, TileSource
-from provisioning.sources.image import judge, may_be_transparent
+from provisioning.sources.image import inspect_tile, may_be_transparent
 from provisioning.sources.source import Container, kind_of
 from provisioning.sources.xyz import Layout, names_in, read_file
 
@@ -112,7 +112,7 @@ def _is_imagery(data: bytes | None) -> bool:
     limits = Tiles()
     if data is None or not may_be_transparent(data):
         return data is not None
-    return judge(data, max_pixels=limits.max_pixels, nodata=()).empty_ppm <= limits.max_empty * 1_000_000
+    return inspect_tile(data, max_pixels=limits.max_pixels, nodata=()).empty_ppm <= limits.max_empty * 1_000_000
 
 
 def _box_around(z: int, columns: Mapping[int, Iterable[int]]) -> BBox:

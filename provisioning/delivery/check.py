@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 from provisioning.delivery.archive import BLOCK_BYTES, Member, Readable, parse_header, read_body, read_end, read_exactly
 from provisioning.delivery.compression import decompressing
 from provisioning.delivery.contents import (
@@ -46,7 +46,7 @@ def check_bundle(path: Path, trust: Trust) -> Checked:
     DeliveryError: not a bundle, damaged, truncated, or holding anything but the listed files. VerificationError: not
     trusted, from `trust`.
     """
-    with reported("read the bundle", path), _named(path), decompressing(path) as stream:
+    with wrap_os_errors("read the bundle", path), _named(path), decompressing(path) as stream:
         documents = read_documents(stream)
         manifest = trust(documents)
         for _, pieces in read_files(stream, manifest):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from provisioning.base.errors import ConfigError
-from provisioning.base.files import make_dirs, reported, write_durably
+from provisioning.base.files import make_dirs, wrap_os_errors, write_durably
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.schema import Flight
 from provisioning.config.template import Section, render, sections, toml
@@ -125,7 +125,7 @@ def derive(
     values["descriptors"] = {**values.get("descriptors", {}), "store": str(store)}
     text = f"# Derived for {vehicle.name} by `flightcache fleet`; written anew by each run.\n" + render(values)
     text += "".join(_named(common))
-    with reported("write a vehicle's cache directory", directory):
+    with wrap_os_errors("write a vehicle's cache directory", directory):
         make_dirs(directory / ".build")
         for name, content in {FILE: text, **others}.items():
             if not (directory / name).is_file() or (directory / name).read_text(encoding="utf-8") != content:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from provisioning.base.errors import Error
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256
 from provisioning.delivery.check import Trust, check_bundle, read_documents, read_files
 from provisioning.delivery.compression import decompressing
@@ -55,7 +55,7 @@ def deliver(
     root: Path, documents: Documents, manifest: Manifest, *, fetch: Fetch, verify: Verify, keep: int
 ) -> Outcome:
     """Make this generation the current one of `root`; `fetch` brings what is not there yet."""
-    with reported("install the generation", root), opened(root, keep=keep) as target:
+    with wrap_os_errors("install the generation", root), opened(root, keep=keep) as target:
         same = installed(root, documents)
         if same is not None:
             with verify(same) as verdict:

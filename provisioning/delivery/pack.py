@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import fsync_dir, reported, require_free_bytes
+from provisioning.base.files import fsync_dir, require_free_bytes, wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_file
 from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
 from provisioning.delivery.compression import compressing
@@ -33,7 +33,7 @@ def read_documents_of(cache: Path, verdict: Verdict) -> Documents:
     cache: the cache directory or generation that was verified. DeliveryError if it was rebuilt meanwhile.
     """
     generation = cache / CURRENT if os.path.lexists(cache / CURRENT) else cache
-    with reported("read the Manifest", generation):
+    with wrap_os_errors("read the Manifest", generation):
         documents = Documents(*((generation / name).read_bytes() for name in MANIFEST_NAMES))
     if parse(documents.manifest) != verdict.require():
         raise DeliveryError("the cache was rebuilt meanwhile", file=cache, next_step="run the same command again")
@@ -62,7 +62,7 @@ def pack(verdict: Verdict, documents: Documents, output: Path) -> Bundle:
     manifest = verdict.require()
     require_free_bytes(output.parent, archive_bytes(documents, manifest), what="the bundle")
     part = output.with_name(output.name + ".part")
-    with reported("write the bundle", output):
+    with wrap_os_errors("write the bundle", output):
         try:
             with part.open("wb") as file:
                 with _stream(output, file) as stream:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from provisioning.base.errors import DeliveryError, Error, VerificationError
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 from provisioning.delivery.archive import COPY_BYTES
 from provisioning.delivery.check import Trust, check_bundle
 from provisioning.delivery.contents import Documents, Listed
@@ -159,7 +159,7 @@ def copy_bundle(verdict: Verdict, documents: Documents, output: Path, *, trust: 
 
 def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
     """Tell whether the medium, not the page cache, gives back a whole bundle of this generation."""
-    with reported("read the bundle back", path):
+    with wrap_os_errors("read the bundle back", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

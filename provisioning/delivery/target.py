@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.artifacts import Birth
+from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import fsync_dir, make_dirs, remove_tree, reported, require_free_bytes, write_all
+from provisioning.base.files import fsync_dir, make_dirs, remove_tree, require_free_bytes, wrap_os_errors, write_all
 from provisioning.base.hashing import Sha256, sha256_file
 from provisioning.base.lock import build_lock
 from provisioning.delivery.archive import COPY_BYTES
@@ -56,7 +56,7 @@ class Target:
     def holdings(self) -> dict[Sha256, Path]:
         """Return the files here by digest, every digest computed now: arrived objects and published files."""
         found: dict[Sha256, Path] = {}
-        with reported("read what is installed", self.root):
+        with wrap_os_errors("read what is installed", self.root):
             for path in self._candidates():
                 found.setdefault(sha256_file(path), path)
         return found
@@ -85,7 +85,7 @@ class Target:
     def receive(self, file: Listed, pieces: Iterable[bytes], *, offset: int = 0) -> Path:
         """Store `file` durably under its digest; `pieces` begin at `offset`. DeliveryError if it is another file."""
         part, arrived = self._part(file), self.incoming / file.sha256
-        with reported("receive a file", part):
+        with wrap_os_errors("receive a file", part):
             fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 found = _append(fd, pieces, offset)
@@ -104,14 +104,14 @@ class Target:
 
     def stage(self, documents: Documents, manifest: Manifest, held: Mapping[Sha256, Path]) -> Path:
         """Put the generation together from files that are here, all of it on the medium, and return its directory."""
-        with reported("put the generation together", self.root):
+        with wrap_os_errors("put the generation together", self.root):
             sources = {
                 file.path: self.own(file, held.get(file.sha256, self.incoming / file.sha256))
                 for file in listed(manifest)
             }
-            births = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
+            records = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
         return publish.stage(
-            self.root, manifest=documents.manifest, signature=documents.signature, files=sources, births=births
+            self.root, manifest=documents.manifest, signature=documents.signature, files=sources, records=records
         )
 
     def own(self, file: Listed, source: Path) -> Path:
@@ -169,7 +169,7 @@ def refuse_older(root: Path, manifest: Manifest) -> None:
 
 def set_aside_damaged(root: Path, generation: Path) -> None:
     """Remove a current generation that no longer verifies, `current` first, to make room for the same one unharmed."""
-    with reported("remove the damaged generation", generation):
+    with wrap_os_errors("remove the damaged generation", generation):
         os.unlink(root / publish.CURRENT)
         fsync_dir(root)
         remove_tree(generation)
@@ -210,6 +210,6 @@ def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:
     return digest.hexdigest()
 
 
-def _birth(file: Listed, path: Path) -> Birth:
+def _birth(file: Listed, path: Path) -> ArtifactRecord:
     status = os.lstat(path)
-    return Birth(file.sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
+    return ArtifactRecord(file.sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})

@@ -31,7 +31,7 @@ def _backend(spec: EngineSpec) -> Backend:
     return OnnxRuntime() if spec.host.backend == "onnxruntime" else TensorRT(spec.host.backend)
 
 
-def _told(error: EngineError) -> dict[str, object]:
+def _as_answer(error: EngineError) -> dict[str, object]:
     facts = {name: str(value) for name, value in error.facts.items()}
     return {"what": error.what, "file": error.file, "key": error.key, "facts": facts, "next_step": error.next_step}
 
@@ -43,9 +43,9 @@ def main(output: Path, answer: Path) -> None:
     try:
         told = {"facts": dict(_backend(spec).build(spec, output))}
     except EngineError as error:
-        told = {"error": _told(error)}
+        told = {"error": _as_answer(error)}
     except MemoryError:
-        told = {"error": _told(EngineError(f"compiling {spec.model} ran out of memory", file=spec.onnx))}
+        told = {"error": _as_answer(EngineError(f"compiling {spec.model} ran out of memory", file=spec.onnx))}
     answer.write_text(json.dumps(told, default=plain))
     sys.stdout.flush()
     os._exit(0)  # the engine is written; a vendor library that crashes while it unloads does not change that

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from provisioning.base.files import make_dirs, reported, write_durably
+from provisioning.base.files import make_dirs, wrap_os_errors, write_durably
 from provisioning.index.ids import Bytes, Int64s
 from provisioning.index.training import Training
 
@@ -57,7 +57,7 @@ class Last:
 def remember(history: History, output: Path, ids: Int64s) -> None:
     """Keep the index at `output` and its rows for the next build; a file system without hard links keeps nothing."""
     make_dirs(history.folder)
-    with reported("forget the last index", history.folder):
+    with wrap_os_errors("forget the last index", history.folder):
         forget(history.folder)
     with contextlib.suppress(OSError):
         os.link(output, history.folder / _INDEX)

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.artifacts import Target, making
-from provisioning.base.files import reported
+from provisioning.base.artifacts import Target, atomic_output
+from provisioning.base.files import wrap_os_errors
 from provisioning.config import Backbone, Flight
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
 
@@ -31,7 +31,7 @@ def shape_target(flight: Flight, backbone: Backbone, source: OnnxSource) -> Targ
 
 def known_shape(target: Target) -> Shape | None:
     """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
-    with reported("read the shape of a network", target.path):
+    with wrap_os_errors("read the shape of a network", target.path):
         try:
             return Shape(**json.loads(target.path.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -48,6 +48,6 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
         graph = onnx.load(str(prepared), load_external_data=False).graph
     takes, gives = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
     shape = Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)
-    with making(target) as output:
+    with atomic_output(target) as output:
         output.write_text(json.dumps(shape._asdict()) + "\n")
     return shape

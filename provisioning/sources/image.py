@@ -22,7 +22,7 @@ PILLOW_FORMATS = ("PNG", "WEBP", "JPEG")
 """The only parsers that hostile bytes may reach."""
 
 
-class Judgement(NamedTuple):
+class Inspection(NamedTuple):
     """What looking at a tile's pixels once has found, or why it is no image.
 
     empty_ppm       share of transparent or nodata pixels, in millionths
@@ -65,13 +65,13 @@ def decode(data: bytes, *, max_pixels: int) -> Pixels:
     return pixels if opaque is None else _filled(pixels, opaque)
 
 
-def judge(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Judgement:
+def inspect_tile(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Inspection:
     """Decode a tile and return how much of it is empty and how textured the rest is; or its fault, if it is none."""
     try:
         pixels, opaque = _pixels(data, max_pixels)
     except TileError as error:
-        return Judgement(0, 0, error.what)
-    return Judgement(_empty_ppm(pixels, opaque, nodata), _texture_centi(pixels, opaque), None)
+        return Inspection(0, 0, error.what)
+    return Inspection(_empty_ppm(pixels, opaque, nodata), _texture_centi(pixels, opaque), None)
 
 
 def may_be_transparent(data: bytes) -> bool:

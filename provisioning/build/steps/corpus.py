@@ -17,7 +17,7 @@ from provisioning.base.files import make_dirs, require_free_bytes
 from provisioning.build.request import Request
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.build.steps.networks import network_here, runnable, verified
-from provisioning.base.artifacts import making
+from provisioning.base.artifacts import atomic_output
 
 if TYPE_CHECKING:
     from provisioning.descriptors.store.store import DescriptorStore
@@ -84,11 +84,11 @@ def build_index(request: Request) -> None:
     """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexingError."""
     from provisioning.index.corpus import build_corpus_index
 
-    with _corpus(request) as (rows, stores), making(request.index) as output:
+    with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
         gatherers = [store.gather for store in stores]
         keys = request.descriptor_keys
         info = build_corpus_index(request.flight, request.tiles, rows, gatherers, output, descriptor_keys=keys)
-    with making(request.index_info) as output:
+    with atomic_output(request.index_info) as output:
         output.write_text(info.to_json())
 
 
@@ -123,5 +123,5 @@ def measure(request: Request) -> None:
             stands_for="engine" if request.backend.runs_here else "typed",
             calibration=described.calibration,
         )
-    with making(request.gates) as output:
+    with atomic_output(request.gates) as output:
         output.write_text(result.to_json())

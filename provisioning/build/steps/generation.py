@@ -12,14 +12,14 @@ from provisioning.base.errors import Error, ManifestCoverageError, VerificationE
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
-from provisioning.base.artifacts import making
+from provisioning.base.artifacts import atomic_output
 from provisioning.flight.verify import Code, Reason, verify
 
 
 def draw_report(request: Request) -> None:
     """Write report.html, coverage.geojson and, where asked for, the imagery. Raises TileError, FilesystemError."""
     from provisioning import report
-    from provisioning.build.depict import report_model
+    from provisioning.build.report_model import report_model
 
     model = report_model(request)
     drawn = {
@@ -36,7 +36,7 @@ def draw_report(request: Request) -> None:
     for target in request.extras:
         if target in stated:
             continue
-        with making(target) as output:
+        with atomic_output(target) as output:
             if target.name in drawn:
                 output.write_bytes(drawn[target.name]())
             else:
@@ -56,7 +56,7 @@ def stage(request: Request) -> None:
             manifest=data,
             signature=signature,
             files=contents.files(request),
-            births=contents.births(request),
+            records=contents.records(request),
         )
     except Error as error:
         events.event("manifest.failure", reason=error.what)

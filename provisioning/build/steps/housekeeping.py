@@ -10,7 +10,7 @@ from pathlib import Path
 from provisioning.base import events
 from provisioning.flight import publish
 from provisioning.config import Flight
-from provisioning.base.files import make_dirs, remove_tree, reported
+from provisioning.base.files import make_dirs, remove_tree, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
 
@@ -52,7 +52,7 @@ def forget_superseded(request: Request) -> None:
     """
     wanted = {target.key for target in (request.index, *request.extras)}
     store = request.flight.build_dir / "store"
-    with reported("tidy the store", store):
+    with wrap_os_errors("tidy the store", store):
         for key in os.listdir(store):
             large = [store / key / name for name in (INDEX_FILE, IMAGERY_FILE)]
             held = [path for path in large if path.exists()]

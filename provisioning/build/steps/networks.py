@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from provisioning import descriptors, engines
 from provisioning.base import events
 from provisioning.base.errors import Error, FilesystemError, TileError
-from provisioning.base.files import reported, write_durably
+from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.base.hashing import sha256_bytes
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import Target, birth, making
+from provisioning.base.artifacts import Target, read_record, atomic_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def make_onnx(request: Request, network: NetworkRequest) -> None:
     """Write the typed ONNX of `network`: preprocessing in the graph, precision in the types."""
-    with making(network.typed) as output:
+    with atomic_output(network.typed) as output:
         engines.make_typed(network.backbone, network.source, output, _sample(request, network))
 
 
@@ -52,7 +52,7 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         network.typed.path, network.host, network.backbone, flight.engine, state=flight.build_dir / "compiling"
     )
     try:
-        with making(network.engine) as output:
+        with atomic_output(network.engine) as output:
             log = flight.build_dir / "log" / f"engine-{network.name}.log"
             compiled = (
                 compile_there(flight.engine.command, spec, output, log=log)
@@ -68,10 +68,10 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
 
 def verified(target: Target) -> bytes:
     """Return the bytes of an artefact, which are those of its record of birth; FilesystemError if they are not."""
-    with reported(f"read {target.name}", target.path):
+    with wrap_os_errors(f"read {target.name}", target.path):
         data = target.path.read_bytes()
-    born = birth(target)
-    if born is None or sha256_bytes(data) != born.sha256:
+    record = read_record(target)
+    if record is None or sha256_bytes(data) != record.sha256:
         raise FilesystemError(f"{target.name} is not as it was made", file=target.path, next_step="run `doit` again")
     return data
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from provisioning.build import contents, provenance
 from provisioning.flight import signing
 from provisioning.build.request import Request
-from provisioning.base.artifacts import Target, making
+from provisioning.base.artifacts import Target, atomic_output
 
 
 def state_provenance(request: Request, targets: Sequence[Target]) -> None:
@@ -24,5 +24,5 @@ def state_provenance(request: Request, targets: Sequence[Target]) -> None:
         ),
     }
     for target in targets:
-        with making(target) as output:
+        with atomic_output(target) as output:
             output.write_bytes(written[target.name]())

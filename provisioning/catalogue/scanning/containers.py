@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
-from provisioning.catalogue.scanning.inspecting import Court, Suspect
+from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.config import TileSource
 from provisioning.sources import geotiff, mbtiles, pmtiles
@@ -34,7 +34,9 @@ def open_container(source: TileSource) -> Container:
     return pmtiles.PMTiles(source) if kind == "pmtiles" else mbtiles.MBTiles(source)
 
 
-def update_container(source: TileSource, cover: Cover, court: Court, writer: Writer, *, mode: str, now_ns: int) -> None:
+def update_container(
+    source: TileSource, cover: Cover, inspector: Inspector, writer: Writer, *, mode: str, now_ns: int
+) -> None:
     """Record every tile of `cover` in a container, unless it is as it was. TileError if it is damaged."""
     stamp = container_stamp(source, now_ns=now_ns)
     (before,) = writer.db.execute("SELECT stamp FROM source WHERE number = ?", (writer.source,)).fetchone()
@@ -45,7 +47,7 @@ def update_container(source: TileSource, cover: Cover, court: Court, writer: Wri
     try:
         db.execute(SEEN)
         db.execute("DELETE FROM seen")
-        for found in court.judged(_suspects(container, source, cover, writer)):
+        for found in inspector.inspected(_candidates(container, source, cover, writer)):
             writer.tile(found, settled=True)
         left = db.execute(
             "SELECT z, x, y FROM tile t WHERE source = ? AND NOT EXISTS"
@@ -59,11 +61,11 @@ def update_container(source: TileSource, cover: Cover, court: Court, writer: Wri
         container.close()
 
 
-def _suspects(container: Container, source: TileSource, cover: Cover, writer: Writer) -> Iterator[Suspect]:
+def _candidates(container: Container, source: TileSource, cover: Cover, writer: Writer) -> Iterator[Candidate]:
     for stored in container.tiles(cover):
         z, x, y, _ = stored
         if not writer.db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (z, x, y)).rowcount:
             raise TileError(
                 f"the container holds tile {z}/{x}/{y} twice", file=source.path, next_step="make or copy it anew"
             )
-        yield Suspect(z, x, y, "", 0, 0, 0, 0, writer.known(z, x, y), stored)
+        yield Candidate(z, x, y, "", 0, 0, 0, 0, writer.known(z, x, y), stored)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
-from provisioning.catalogue.scanning.inspecting import Court, Suspect
+from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.sources import fingerprint
 from provisioning.sources.fingerprint import Listing
@@ -45,7 +45,7 @@ class DirectoryUpdate(NamedTuple):
 
     layout: Layout
     cover: Cover
-    court: Court
+    inspector: Inspector
     writer: Writer
     mode: str
     now_ns: int
@@ -117,9 +117,9 @@ class DirectoryUpdate(NamedTuple):
 
     def _update(self, folder: Folder, listing: Listing) -> None:
         tiles = self._addressed(folder, listing)
-        for found in self.court.judged(self._suspects(tiles)):
+        for found in self.inspector.inspected(self._candidates(tiles)):
             self.writer.tile(
-                found, settled=max(found.suspect.mtime_ns, found.suspect.ctime_ns) <= self.now_ns - RACY_NS
+                found, settled=max(found.candidate.mtime_ns, found.candidate.ctime_ns) <= self.now_ns - RACY_NS
             )
         self.writer.remove(
             at
@@ -145,14 +145,14 @@ class DirectoryUpdate(NamedTuple):
             tiles[z, x, y] = suffix, row
         return tiles
 
-    def _suspects(self, tiles: dict[Address, Entry]) -> Iterator[Suspect]:
+    def _candidates(self, tiles: dict[Address, Entry]) -> Iterator[Candidate]:
         """Yield the tiles whose stat is not the remembered one."""
         for (z, x, y), (suffix, (_, _, size, mtime_ns, ctime_ns, inode)) in tiles.items():
             known = self.writer.known(z, x, y)
             now = (mtime_ns, ctime_ns, inode, size, suffix)
             if self.mode == "full" or not known or known[1:6] != now:
                 path = self.layout.path(z, x, y, suffix)
-                yield Suspect(z, x, y, suffix, size, mtime_ns, ctime_ns, inode, known, path)
+                yield Candidate(z, x, y, suffix, size, mtime_ns, ctime_ns, inode, known, path)
 
     def _catalogued(self, fixed: Mapping[str, int]) -> list[Address]:
         """Return the catalogued tiles with the numbers that a folder's name fixes."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.events import progress
-from provisioning.sources.image import judge
+from provisioning.sources.image import inspect_tile
 from provisioning.sources.source import Stored
 from provisioning.sources.xyz import read_file
 
@@ -41,7 +41,7 @@ class Known(NamedTuple):
     fault: str | None
 
 
-class Suspect(NamedTuple):
+class Candidate(NamedTuple):
     """A tile that is new or may have changed: where it is, its stat, and what was known of it."""
 
     z: int
@@ -59,7 +59,7 @@ class Suspect(NamedTuple):
 class Found(NamedTuple):
     """What reading a suspect gave; `sha256` is None if it could not be read."""
 
-    suspect: Suspect
+    candidate: Candidate
     sha256: bytes | None
     bytes: int
     empty_ppm: int
@@ -67,18 +67,18 @@ class Found(NamedTuple):
     fault: str | None
 
     @property
-    def is_news(self) -> bool:
+    def is_changed(self) -> bool:
         """Tell whether this may change the corpus."""
-        known = self.suspect.known
-        judged = (known.sha256, known.empty_ppm, known.texture_centi, known.fault) if known else ()
-        return judged != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
+        known = self.candidate.known
+        inspected = (known.sha256, known.empty_ppm, known.texture_centi, known.fault) if known else ()
+        return inspected != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
 
 
-def _size(suspect: Suspect) -> int:
-    return len(suspect.where.data or b"") if isinstance(suspect.where, Stored) else suspect.size
+def _size(candidate: Candidate) -> int:
+    return len(candidate.where.data or b"") if isinstance(candidate.where, Stored) else candidate.size
 
 
-class Court:
+class Inspector:
     """Judges suspects with the settings of one scan; its threads start with the first batch."""
 
     def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], again: bool) -> None:
@@ -99,9 +99,9 @@ class Court:
         if "_pool" in self.__dict__:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def judged(self, suspects: Iterable[Suspect]) -> Iterator[Found]:
+    def inspected(self, candidates: Iterable[Candidate]) -> Iterator[Found]:
         """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is one batch."""
-        for batch in batches_of(suspects, BATCH):
+        for batch in batches_of(candidates, BATCH):
             self._heard += len(batch)
             progress("tiles", self._heard, 0, unit="tiles")
             if len(batch) <= SHARE or sum(map(_size, batch)) < SMALL_BYTES * len(batch):
@@ -110,19 +110,19 @@ class Court:
             shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
             yield from chain.from_iterable(self._pool.map(self._some, shares))
 
-    def _some(self, suspects: list[Suspect]) -> list[Found]:
-        return [self._one(suspect) for suspect in suspects]
+    def _some(self, candidates: list[Candidate]) -> list[Found]:
+        return [self._one(candidate) for candidate in candidates]
 
-    def _one(self, suspect: Suspect) -> Found:
-        where = suspect.where
+    def _one(self, candidate: Candidate) -> Found:
+        where = candidate.where
         try:
             data = where.data if isinstance(where, Stored) else read_file(where)
         except OSError as error:
-            return Found(suspect, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
+            return Found(candidate, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
         if data is None:
-            return Found(suspect, None, 0, 0, 0, "the row holds no image")
-        digest, known = sha256(data).digest(), suspect.known
+            return Found(candidate, None, 0, 0, 0, "the row holds no image")
+        digest, known = sha256(data).digest(), candidate.known
         if known and known.sha256 == digest and not self._again:
-            return Found(suspect, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
-        verdict = judge(data, max_pixels=self._max_pixels, nodata=self._nodata)
-        return Found(suspect, digest, len(data), *verdict)
+            return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
+        verdict = inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata)
+        return Found(candidate, digest, len(data), *verdict)

@@ -15,10 +15,10 @@ from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
 from provisioning.catalogue.scanning.containers import update_container
 from provisioning.catalogue.scanning.directories import DirectoryUpdate
-from provisioning.catalogue.scanning.inspecting import Court
+from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.catalogue.scanning.settings import choice_facts, judge_facts, store_facts
 from provisioning.catalogue.scanning.writer import Writer
-from provisioning.catalogue.summing import Foresight, at_takeoff, choice_of, summed
+from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Flight, TileSource
 from provisioning.sources.source import kind_of, source_name
@@ -57,11 +57,9 @@ def _scan(flight: Flight) -> Corpus:
         area = _area(db, flight)
         if fresh:
             _remember_settings(db, flight, area)
-        foresight = Foresight(
-            db, database.catalogue_path(flight.build_dir), lambda: choice_of(flight, area, _names(db))
-        )
-        _update_sources(db, flight, area, foresight.begin, fresh=fresh)
-        return _accepted(flight, _concluded(db, flight, area, foresight))
+        early = EarlyDigest(db, database.catalogue_path(flight.build_dir), lambda: choice_of(flight, area, _names(db)))
+        _update_sources(db, flight, area, early.begin, fresh=fresh)
+        return _accepted(flight, _concluded(db, flight, area, early))
 
 
 def _area(db: sqlite3.Connection, flight: Flight) -> Area:
@@ -90,7 +88,7 @@ def _update_sources(
     """Visit every source; new settings make each folder and container worth a look, a new decoder each tile."""
     again = database.get(db, "judge") != judge_facts(flight)
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
-    court = Court(max_pixels=flight.tiles.max_pixels, nodata=nodata, again=again)
+    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata, again=again)
     mode = "full" if again else "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
     now_ns = time.time_ns()
     try:
@@ -100,11 +98,11 @@ def _update_sources(
             number = _number(db, source, root=flight.root)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
-                DirectoryUpdate(Layout(source), cover, court, writer, mode, now_ns, foresee).run()
+                DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
             else:
-                update_container(source, cover, court, writer, mode=mode, now_ns=now_ns)
+                update_container(source, cover, inspector, writer, mode=mode, now_ns=now_ns)
     finally:
-        court.close()
+        inspector.close()
 
 
 def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
@@ -135,13 +133,13 @@ def _number(db: sqlite3.Connection, source: TileSource, *, root: Path) -> int:
     return int(row[0])
 
 
-def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, foresight: Foresight) -> Corpus:
+def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, early: EarlyDigest) -> Corpus:
     """Choose again in dirty columns and sum up; if nothing was dirty, what is remembered still holds."""
     text = database.get(db, "corpus")
     if text is not None:
         return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
     with database.transaction(db):
-        corpus = replace(summed(db, area, _names(db), *foresight.conclude()), area_sha256=area_facts(flight))
+        corpus = replace(summed(db, area, _names(db), *early.conclude()), area_sha256=area_facts(flight))
         database.put(db, "corpus", corpus.to_json())
         state = last_state(db)
         db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (state, corpus.coverage_sha256))

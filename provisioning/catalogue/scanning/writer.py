@@ -46,12 +46,12 @@ class Writer:
 
     def tile(self, found: Found, *, settled: bool) -> None:
         """Record one tile; the stat of an unsettled one is not trusted next time."""
-        at = found.suspect
+        at = found.candidate
         day = self._day(at.z, at.x, at.y, at.mtime_ns)
         times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
         row = (at.z, at.x, at.y, self.source, found.sha256, found.bytes, *times, at.inode, at.suffix)
         self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault))
-        if found.is_news:
+        if found.is_changed:
             self._dirty.add((at.z, at.x))
         if len(self._rows) >= COMMIT_TILES:
             self.flush()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from provisioning.base.errors import ConfigError
-from provisioning.base.files import make_dirs, reported
+from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.cli.begin.init import NewCache, create_cache
 
 CAMERA = {
@@ -54,7 +54,7 @@ def make_demo(directory: Path) -> NewCache:
         )
     from provisioning.cli.begin.demo_imagery import write_demo_tiles
 
-    with reported("make the demo", directory):
+    with wrap_os_errors("make the demo", directory):
         make_dirs(directory)
         write_demo_tiles(directory / "tiles")
         (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n")

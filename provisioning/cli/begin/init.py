@@ -14,7 +14,7 @@ from typing import Any
 
 from provisioning.base.angles import BBox
 from provisioning.base.errors import ConfigError, SigningError
-from provisioning.base.files import make_dirs, reported, require_local_filesystem, write_new
+from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config.template import render
 from provisioning.flight import signing
@@ -71,7 +71,7 @@ def create_cache(
             f"{', '.join(found)} is already there", file=directory, next_step="choose another directory, or edit it"
         )
     held = survey(tiles) if tiles else None
-    with reported("make the cache directory", directory):
+    with wrap_os_errors("make the cache directory", directory):
         make_dirs(directory)
     require_local_filesystem(directory)
     private = key.absolute() if key else new_key(directory.absolute().name)
@@ -84,7 +84,7 @@ def create_cache(
         calibration=calibration,
         flight=flight_id,
     )
-    with reported("write the files of a new cache", directory):
+    with wrap_os_errors("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
         write_new(directory / "doit.cfg", DOIT_CFG.encode())
         write_new(directory / "flight.toml", render(values).encode())
@@ -96,7 +96,7 @@ def new_key(name: str) -> Path:
     """Make a key pair in the user's configuration directory and return the private half's path."""
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     folder = Path(base) / "flightcache"
-    with reported("make a directory for keys", folder):
+    with wrap_os_errors("make a directory for keys", folder):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     for number in range(1, 10_000):
         path = folder / (f"{name}.pem" if number == 1 else f"{name}-{number}.pem")

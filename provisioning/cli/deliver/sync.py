@@ -79,10 +79,10 @@ def sync_vehicle(
             options = {"--keep": str(keep), **({"--public-key": remote_key} if remote_key else {})}
             words = shlex.split(shell) if shell else None
             command = remote_command(to, shell=words, program=program, options=options)
-            return _told(target, sync_over(command, verdict, documents))
+            return _summary(target, sync_over(command, verdict, documents))
         if _carries_caches(Path(to.path)):
             sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(trusted)), keep=keep)
-            return _told(target, sent)
+            return _summary(target, sent)
         output = Path(to.path) / bundle_name(verdict.require())
         copied = copy_bundle(verdict, documents, output, trust=trusting(signed_by(trusted), Path(to.path)))
         return f"{output}: {f'{copied.bytes:,} bytes written and read back' if copied else 'is there already'}"
@@ -98,7 +98,7 @@ def _carries_caches(path: Path) -> bool:
     return True
 
 
-def _told(target: str, sent: Sent) -> str:
+def _summary(target: str, sent: Sent) -> str:
     share = 100 * sent.sent_bytes / sent.generation_bytes if sent.generation_bytes else 0
     return (
         f"{target}: counter {sent.counter} is current; sent {sent.files} files, {sent.sent_bytes:,} bytes "

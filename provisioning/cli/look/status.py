@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from provisioning.base.files import reported, write_durably
+from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Show the status; 0 also where nothing is published yet."""
     status = read_status(args.cache)
     if args.metrics is not None:
-        with reported("write the metrics", args.metrics):
+        with wrap_os_errors("write the metrics", args.metrics):
             write_durably(args.metrics, metrics(status).encode())
     print(json.dumps(status.as_json(), indent=2) if args.json else as_text(status, now=time.time()))
     return 0

@@ -16,8 +16,8 @@ from provisioning.base.errors import DescriptorError, TileError
 from provisioning.base.events import warn
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask.remote import EnginePlugin, Golden, Job, compute, refusal
+from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
 from provisioning.descriptors.pipeline.results import Results
-from provisioning.descriptors.pipeline.sight import Fault, Sight, Unit
 from provisioning.engines import Network
 
 RETRIES = 2
@@ -30,8 +30,8 @@ CONNECT_S = 20
 Batches = Iterable[Sequence[Unit]]
 
 
-def spread(
-    batches: Batches, network: Network, sight: Sight, results: Results, *, job: Job, engine: bytes, scheduler: str
+def submit(
+    batches: Batches, network: Network, loader: TileLoader, results: Results, *, job: Job, engine: bytes, scheduler: str
 ) -> None:
     """Have the workers of the dask cluster at `scheduler` compute `batches`.
 
@@ -41,20 +41,20 @@ def spread(
     first = next(batches, None)
     if first is None:
         return
-    golden = _golden(first, network, sight, results)
+    golden = _golden(first, network, loader, results)
     if golden is None:
-        spread(batches, network, sight, results, job=job, engine=engine, scheduler=scheduler)
+        submit(batches, network, loader, results, job=job, engine=engine, scheduler=scheduler)
         return
     with _client(scheduler) as client, _ready(client, job, engine, golden):
-        _run(client, job, chain([first], batches), sight, results)
+        _run(client, job, chain([first], batches), loader, results)
 
 
-def _golden(units: Sequence[Unit], network: Network, sight: Sight, results: Results) -> Golden | None:
+def _golden(units: Sequence[Unit], network: Network, loader: TileLoader, results: Results) -> Golden | None:
     """Compute the first unit of `units` that can be seen here; None if none can, which are then faults."""
     faults = []
     for unit in units:
         try:
-            return Golden(unit, sight.read(unit.tile), network(sight.image(unit)[None])[0])
+            return Golden(unit, loader.read(unit.tile), network(loader.image(unit)[None])[0])
         except TileError as error:  # noqa: PERF203 - the first good one ends the loop
             faults.append(Fault(unit, error.what))
     results.fail(faults)
@@ -110,7 +110,7 @@ def _threads(client: Any, job: Job) -> int:
     return int(sum(worker["resources"].get(job.resource, 0) for worker in workers))
 
 
-def _run(client: Any, job: Job, batches: Batches, sight: Sight, results: Results) -> None:
+def _run(client: Any, job: Job, batches: Batches, loader: TileLoader, results: Results) -> None:
     from distributed import wait
 
     batches, under_way = iter(batches), set[Any]()
@@ -118,7 +118,7 @@ def _run(client: Any, job: Job, batches: Batches, sight: Sight, results: Results
     while True:
         threads = _threads(client, job)
         while len(under_way) < AHEAD * threads and (units := next(batches, None)) is not None:
-            under_way.add(_submit(client, job, units, sight, results))
+            under_way.add(_submit(client, job, units, loader, results))
         if threads:
             last_seen = time.monotonic()
         if not under_way and threads:
@@ -128,14 +128,14 @@ def _run(client: Any, job: Job, batches: Batches, sight: Sight, results: Results
         under_way -= _collect(wait, under_way, results)
 
 
-def _submit(client: Any, job: Job, units: Sequence[Unit], sight: Sight, results: Results) -> Any:
+def _submit(client: Any, job: Job, units: Sequence[Unit], loader: TileLoader, results: Results) -> Any:
     """Read the tiles of `units` here and send them off; a task asks for one unit of the engine's resource."""
     data: dict[Tile, bytes] = {}
     readable = []
     for unit in units:
         try:
             if unit.tile not in data:
-                data[unit.tile] = sight.read(unit.tile)
+                data[unit.tile] = loader.read(unit.tile)
             readable.append(unit)
         except TileError as error:  # noqa: PERF203 - one bad tile must not cost its task
             results.fail([Fault(unit, error.what)])

@@ -20,7 +20,7 @@ from provisioning.base.errors import DescriptorError, Error
 from provisioning.base.hashing import Sha256, sha256_bytes
 from provisioning.catalogue import Tile
 from provisioning.config import Engine
-from provisioning.descriptors.pipeline.sight import Fault, Sight, Unit
+from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
 from provisioning.engines import HostTuple, Network, select
 
 GOLDEN_COSINE = 0.9999
@@ -107,12 +107,12 @@ def refusal(job: Job) -> str:
 def compute(job: Job, units: Sequence[Unit], data: Mapping[Tile, bytes]) -> Answer:
     """Return the descriptors of `units`; `data` has the bytes of their tiles."""
     network = _HELD[job.resource].mine()
-    sight = Sight(data.__getitem__, job.headings, network.size, job.how, job.max_pixels)
-    images = sight.empty(job.batch)
+    loader = TileLoader(data.__getitem__, job.headings, network.size, job.how, job.max_pixels)
+    images = loader.empty(job.batch)
     answer = Answer([], np.empty((0, network.dimension), np.float32), [])
     parts = [answer.vectors]
     for start in range(0, len(units), job.batch):
-        seen, faults = sight.look(units[start : start + job.batch], images)
+        seen, faults = loader.look(units[start : start + job.batch], images)
         if seen:
             parts.append(network(images[: len(seen)]))
         answer.units.extend(seen)

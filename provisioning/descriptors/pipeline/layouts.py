@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from provisioning.base.batches import batches_of
-from provisioning.descriptors.pipeline.crew import Channel, Countdown, Crew, Item
+from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.pipeline.results import Results
-from provisioning.descriptors.pipeline.sight import Sight, Unit
+from provisioning.descriptors.pipeline.threads import Channel, Countdown, Item, ThreadGroup
 from provisioning.engines import Network
 from provisioning.network.backbone.image import Pixels
 
@@ -33,45 +33,47 @@ class _Answered(NamedTuple):
     vectors: npt.NDArray[np.float32]
 
 
-def fused(units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int) -> None:
+def fused(
+    units: Iterable[Unit], network: Network, loader: TileLoader, results: Results, *, threads: int, batch: int
+) -> None:
     """CPU: each thread reads, decodes, runs the network with one thread of its own, and writes.
 
     A thread takes no more than its share of what waits, so that all end together.
     """
-    with Crew() as crew:
-        work: Channel[Unit] = Channel(QUEUE * threads * batch, crew.stop)
+    with ThreadGroup() as group:
+        work: Channel[Unit] = Channel(QUEUE * threads * batch, group.stop)
 
         def worker() -> None:
-            own, images = network.clone(), sight.empty(batch)
+            own, images = network.clone(), loader.empty(batch)
             while some := work.take_share(batch, of=threads):
-                seen, faults = sight.look(some, images)
+                seen, faults = loader.look(some, images)
                 results.fail(faults)
                 if seen:
                     results.put(seen, own(images[: len(seen)]))
 
         for n in range(threads):
-            crew.start(f"descriptors-{n}", worker)
+            group.start(f"descriptors-{n}", worker)
         _feed(units, work)
 
 
 def staged(
-    units: Iterable[Unit], network: Network, sight: Sight, results: Results, *, threads: int, batch: int
+    units: Iterable[Unit], network: Network, loader: TileLoader, results: Results, *, threads: int, batch: int
 ) -> None:
     """GPU: `threads` decoders fill pooled batches, one thread feeds the engine, one writes."""
-    with Crew() as crew:
-        work: Channel[list[Unit]] = Channel(QUEUE + threads, crew.stop)
-        filled: Channel[_Filled] = Channel(QUEUE, crew.stop)
-        answered: Channel[_Answered] = Channel(QUEUE, crew.stop)
-        pool: Channel[Pixels] = Channel(threads + QUEUE + 1, crew.stop)
+    with ThreadGroup() as group:
+        work: Channel[list[Unit]] = Channel(QUEUE + threads, group.stop)
+        filled: Channel[_Filled] = Channel(QUEUE, group.stop)
+        answered: Channel[_Answered] = Channel(QUEUE, group.stop)
+        pool: Channel[Pixels] = Channel(threads + QUEUE + 1, group.stop)
         for _ in range(threads + QUEUE + 1):
-            pool.put(sight.empty(batch))
+            pool.put(loader.empty(batch))
 
         def decoder() -> None:
             for some in work:
                 images = pool.take()
                 if images is None:
                     return
-                seen, faults = sight.look(some, images)
+                seen, faults = loader.look(some, images)
                 results.fail(faults)
                 filled.put(_Filled(seen, images))
 
@@ -87,9 +89,9 @@ def staged(
 
         last_decoder = Countdown(threads, filled.close)
         for n in range(threads):
-            crew.start(f"decoder-{n}", decoder, then=last_decoder)
-        crew.start("engine", engine, then=answered.close)
-        crew.start("writer", writer)
+            group.start(f"decoder-{n}", decoder, then=last_decoder)
+        group.start("engine", engine, then=answered.close)
+        group.start("writer", writer)
         _feed(batches_of(units, batch), work)
 
 

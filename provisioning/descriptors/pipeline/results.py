@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from provisioning.base.errors import DescriptorError
 from provisioning.base.events import warn
-from provisioning.descriptors.pipeline.sight import Fault, Unit
+from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.descriptors.store.store import DescriptorStore
 
 NAMED_FAULTS = 20

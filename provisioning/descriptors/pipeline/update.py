@@ -21,9 +21,9 @@ from provisioning.config import Flight
 from provisioning.descriptors.dask.remote import Job
 from provisioning.descriptors.facts import headings, store_path
 from provisioning.descriptors.pipeline import layouts
+from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.pipeline.memory import return_large_blocks
 from provisioning.descriptors.pipeline.results import Results
-from provisioning.descriptors.pipeline.sight import Sight, Unit
 from provisioning.descriptors.store.lookup import described_state
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
@@ -67,12 +67,12 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
             store.tidy()
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
-        sight = Sight(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
+        loader = TileLoader(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
         since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
         passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
         units = missing_units(iter_placed(flight, since=since), results, passed)
-        _run(flight, units, network, sight, results, engine=engine, backend=backend)
+        _run(flight, units, network, loader, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
         model = model_file(flight.root, backbone)
@@ -87,7 +87,7 @@ def _run(
     flight: Flight,
     units: Iterable[Unit],
     network: Network,
-    sight: Sight,
+    loader: TileLoader,
     results: Results,
     *,
     engine: bytes,
@@ -96,23 +96,23 @@ def _run(
     """Put `units` through the network with the layout that this host, or a fleet of its like, is fastest with."""
     settings, batch = flight.descriptors, flight.engine.batch
     if settings.executor == "dask":
-        from provisioning.descriptors.dask.cluster import spread
+        from provisioning.descriptors.dask.cluster import submit
 
         job = Job(
             run=os.urandom(4).hex(),
             engine_sha256=sha256_bytes(engine),
             host=backend.probe(),
             custom_ops=flight.descriptor_backbone.custom_ops,
-            headings=sight.headings,
-            how=sight.how,
-            max_pixels=sight.max_pixels,
+            headings=loader.headings,
+            how=loader.how,
+            max_pixels=loader.max_pixels,
             batch=batch,
         )
         tasks = batches_of(units, settings.task_tiles)
-        spread(tasks, network, sight, results, job=job, engine=engine, scheduler=settings.scheduler)
+        submit(tasks, network, loader, results, job=job, engine=engine, scheduler=settings.scheduler)
         return
     layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
-    layout(units, network, sight, results, threads=_threads(flight), batch=batch)
+    layout(units, network, loader, results, threads=_threads(flight), batch=batch)
 
 
 def _threads(flight: Flight) -> int:

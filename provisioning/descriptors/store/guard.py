@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from provisioning.base.errors import DescriptorError, FilesystemError
-from provisioning.base.files import discard, reported
+from provisioning.base.files import discard, wrap_os_errors
 
 MAP = "map.sqlite"
 
 
 @contextmanager
-def told(what: str, path: Path) -> Iterator[None]:
+def wrap_errors(what: str, path: Path) -> Iterator[None]:
     """Turn errors of the operating system and of SQLite in the block into FilesystemError or DescriptorError."""
     try:
-        with reported(what, path):
+        with wrap_os_errors(what, path):
             yield
     except sqlite3.OperationalError as error:
         raise FilesystemError(

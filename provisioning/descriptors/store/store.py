@@ -26,7 +26,7 @@ from provisioning.base.events import warn
 from provisioning.base.files import make_dirs
 from provisioning.base.hashing import Sha256
 from provisioning.descriptors.store import generations, shards
-from provisioning.descriptors.store.guard import MAP, discard_map, lock_file, locked, told
+from provisioning.descriptors.store.guard import MAP, discard_map, lock_file, locked, wrap_errors
 from provisioning.descriptors.store.keymap import KeyMap
 from provisioning.descriptors.store.receipts import drop_receipts
 from provisioning.descriptors.store.shards import Layout, Records
@@ -53,11 +53,11 @@ class DescriptorStore:
         self._layout: Layout | None = None
         self._unflushed: set[bytes] = set()
         self._last_flush = time.monotonic()
-        with told("open the descriptor store", self._home):
+        with wrap_errors("open the descriptor store", self._home):
             make_dirs(self._home)
             self._users = lock_file(self._home / ".users", fcntl.LOCK_SH)
         try:
-            with told("open the descriptor store", self._home), locked(self._home / LOCK):
+            with wrap_errors("open the descriptor store", self._home), locked(self._home / LOCK):
                 self._open()
                 self._adopt()
         except BaseException:
@@ -83,20 +83,20 @@ class DescriptorStore:
 
     def __len__(self) -> int:
         """Return the number of tiles that have a descriptor."""
-        with self._mutex, told("read the descriptor store", self._home):
+        with self._mutex, wrap_errors("read the descriptor store", self._home):
             return len(self._map)
 
     @property
     def dimension(self) -> int:
         """Length of a descriptor; 0 while there is none."""
-        with told("read the descriptor store", self._home):
+        with wrap_errors("read the descriptor store", self._home):
             self._layout = self._layout or shards.read_layout(self._dir)
         return self._layout.dimension if self._layout else 0
 
     def missing(self, shas: Iterable[bytes]) -> list[bytes]:
         """Return those of `shas` that have no descriptor yet, each once, in order."""
         asked = list(dict.fromkeys(shas))
-        with self._mutex, told("read the descriptor store", self._home):
+        with self._mutex, wrap_errors("read the descriptor store", self._home):
             there = self._map.found(asked).keys() | self._unflushed
             return [sha for sha in asked if sha not in there]
 
@@ -110,7 +110,7 @@ class DescriptorStore:
                 facts={"got": list(vectors.shape), "expected": [len(shas), layout.dimension]},
             )
         records = shards.make_records(layout, shas, vectors)
-        with self._mutex, told("write descriptors", self._home):
+        with self._mutex, wrap_errors("write descriptors", self._home):
             with locked(self._home / LOCK):
                 self._layout = self._layout or shards.read_layout(self._dir) or layout
                 if self._layout != layout:
@@ -122,7 +122,7 @@ class DescriptorStore:
 
     def flush(self) -> None:
         """Make everything appended durable, then enter it in the map."""
-        with self._mutex, told("write descriptors", self._home), locked(self._home / LOCK):
+        with self._mutex, wrap_errors("write descriptors", self._home), locked(self._home / LOCK):
             self._adopt()
             self._unflushed.clear()
             self._last_flush = time.monotonic()
@@ -134,7 +134,7 @@ class DescriptorStore:
         """
         if self._unflushed:
             self.flush()
-        with self._mutex, told("read the descriptor store", self._home):
+        with self._mutex, wrap_errors("read the descriptor store", self._home):
             rows = self._map.rows(shas)
             absent = int((rows < 0).sum())
             self._layout = self._layout or shards.read_layout(self._dir)
@@ -173,13 +173,13 @@ class DescriptorStore:
         """Compact where more than a quarter of the rows are damaged or doubled; True if that was done."""
         if self._layout is None:
             return False
-        with told("read the descriptor store", self._home):
+        with wrap_errors("read the descriptor store", self._home):
             rows = shards.row_count(self._dir, self._layout)
         return rows - len(self) > rows * WASTE and self.compact()
 
     def compact(self) -> bool:
         """Write a new generation without damaged and doubled rows; False where another process has the store open."""
-        with self._mutex, told("compact the descriptor store", self._home):
+        with self._mutex, wrap_errors("compact the descriptor store", self._home):
             self.flush()
             try:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from provisioning.base import events
-from provisioning.base.files import discard, fsync_dir, make_dirs, reported, temporary_beside
+from provisioning.base.files import discard, fsync_dir, make_dirs, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import CURRENT, GENERATIONS, dir_name, remember
 from provisioning.flight.publish.recovery import make_read_only, prune
 
@@ -18,7 +18,7 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     """
     number = int(staged.name)
     generation = cache / GENERATIONS / staged.name
-    with reported("publish a generation", generation):
+    with wrap_os_errors("publish a generation", generation):
         make_dirs(generation.parent)
         os.rename(staged, generation)
         make_read_only(generation)

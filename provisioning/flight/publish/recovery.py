@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provisioning.base.files import TEMPORARY, remove_tree, reported, temporary_beside, without_write_permission
+from provisioning.base.files import TEMPORARY, remove_tree, temporary_beside, without_write_permission, wrap_os_errors
 from provisioning.flight.publish.generations import (
     GENERATIONS,
     current_generation,
@@ -24,7 +24,7 @@ def recover(cache: Path, *, keep: int) -> None:
 
     Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`.
     """
-    with reported("clean up after an interrupted build", cache):
+    with wrap_os_errors("clean up after an interrupted build", cache):
         _recall_counter(cache)
         _remove_temporaries(cache)
         published = remembered(cache)

@@ -7,9 +7,16 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provisioning.base.artifacts import Birth
+from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import FilesystemError
-from provisioning.base.files import fsync_dir, reported, require_free_bytes, temporary_beside, write_all, write_new
+from provisioning.base.files import (
+    fsync_dir,
+    require_free_bytes,
+    temporary_beside,
+    wrap_os_errors,
+    write_all,
+    write_new,
+)
 from provisioning.base.hashing import CHUNK_BYTES, Sha256, sha256_bytes, sha256_file
 from provisioning.flight import manifest as manifests
 from provisioning.flight.publish.generations import (
@@ -35,7 +42,7 @@ def staged_generation(cache: Path) -> Path | None:
 
 
 def stage(
-    cache: Path, *, manifest: bytes, signature: bytes, files: Mapping[str, Path], births: Mapping[str, Birth]
+    cache: Path, *, manifest: bytes, signature: bytes, files: Mapping[str, Path], records: Mapping[str, ArtifactRecord]
 ) -> Path:
     """Make a complete generation below `.build/stage` and return it; `files` maps its relative names to sources.
 
@@ -45,12 +52,12 @@ def stage(
     counter = manifests.parse(manifest).build.counter
     final = stage_dir(cache) / dir_name(counter)
     temporary = temporary_beside(final)
-    with reported("stage a generation", temporary):
+    with wrap_os_errors("stage a generation", temporary):
         clear(stage_dir(cache))
         os.makedirs(temporary)
         require_free_bytes(temporary, _bytes_to_copy(cache, files), what="the staged generation")
         for name, source in sorted(files.items()):
-            sha256 = _place(cache, source, temporary / name, births.get(name))
+            sha256 = _place(cache, source, temporary / name, records.get(name))
             write_new(temporary / (name + SIDECAR), _line(sha256), mode=0o444)
         write_new(temporary / MANIFEST, manifest, mode=0o444)
         write_new(temporary / (MANIFEST + SIDECAR), _line(sha256_bytes(manifest)), mode=0o444)
@@ -67,20 +74,20 @@ def rollback(cache: Path, *, resign: Callable[[bytes], bytes], to: int | None = 
     before and the stage after, then commits. Raises FilesystemError if there is none.
     """
     source = earlier_generation(cache, to=to)
-    with reported("read the generation to return to", source):
+    with wrap_os_errors("read the generation to return to", source):
         with open(source / MANIFEST, "rb") as file:
             old = manifests.parse(file.read(manifests.MAX_BYTES))
-        births = {entry.path: _as_listed(source / entry.path, entry.sha256) for entry in old.files}
+        records = {entry.path: _as_listed(source / entry.path, entry.sha256) for entry in old.files}
     new = manifests.to_bytes(old._replace(build=old.build._replace(counter=next_counter(cache))))
-    files = {name: source / name for name in births}
-    return stage(cache, manifest=new, signature=resign(new), files=files, births=births)
+    files = {name: source / name for name in records}
+    return stage(cache, manifest=new, signature=resign(new), files=files, records=records)
 
 
-def _as_listed(path: Path, sha256: Sha256) -> Birth:
+def _as_listed(path: Path, sha256: Sha256) -> ArtifactRecord:
     """Return the present stat of `path` with the digest that a Manifest lists; other bytes are refused."""
     status = os.lstat(path)
     _require_digest(path, expected=sha256, found=sha256_file(path))
-    return Birth(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
+    return ArtifactRecord(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
 
 
 def _line(sha256: Sha256) -> bytes:
@@ -97,14 +104,14 @@ def _is_ours(cache: Path, source: Path) -> bool:
     return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (".build", GENERATIONS))
 
 
-def _place(cache: Path, source: Path, dest: Path, born: Birth | None) -> Sha256:
+def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None) -> Sha256:
     """Link or copy `source` to `dest`, durably, and return its digest; a source that is not as recorded is refused."""
     os.makedirs(dest.parent, exist_ok=True)
-    if born is not None and _is_ours(cache, source) and born.is_stat_of(source) and _link(source, dest):
-        return born.sha256
+    if record is not None and _is_ours(cache, source) and record.is_stat_of(source) and _link(source, dest):
+        return record.sha256
     sha256 = _copy(source, dest)
-    if born is not None:
-        _require_digest(source, expected=born.sha256, found=sha256)
+    if record is not None:
+        _require_digest(source, expected=record.sha256, found=sha256)
     return sha256
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from provisioning.base.errors import BackboneError
 from provisioning.base.events import warn
-from provisioning.base.files import reported
+from provisioning.base.files import wrap_os_errors
 from provisioning.config import Backbone
 from provisioning.network.backbone.back import append_back
 from provisioning.network.backbone.external import load_graph
@@ -42,7 +42,7 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
         model = network(backbone, model, source.name)
         dimension = _tried(model, backbone, source.name)
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
-    with reported("write the prepared network", output):
+    with wrap_os_errors("write the prepared network", output):
         output.write_bytes(_serialised(model, source.name))
 
 

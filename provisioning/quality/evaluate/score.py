@@ -47,9 +47,9 @@ def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> tuple[float, 
     if not trials:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, spread = hits / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    share, submit = hits / trials, z * z / trials
+    centre = (share + submit / 2) / (1 + submit)
+    half = z / (1 + submit) * math.sqrt(share * (1 - share) / trials + submit / (4 * trials))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from provisioning.base.events import event
 from provisioning.engines import Network
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity
+from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
 from provisioning.quality.gates.judging import judge
-from provisioning.quality.gates.kept import once
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.retrieval import index_recall, look, self_localisation
 from provisioning.quality.gates.subject import Subject
@@ -40,8 +40,8 @@ def measure(
     bad, named = degenerate(subject)
     figures: dict[str, Figure] = {
         **corpus_figures(subject.flight, subject.corpus, today=today),
-        **once(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
-        **once(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
+        **cached(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
+        **cached(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
         "self_localisation": localised,
         "degenerate": bad,

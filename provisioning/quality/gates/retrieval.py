@@ -19,7 +19,7 @@ from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
 from provisioning.index.read import search
 from provisioning.index.space import into_space
 from provisioning.index.stream import blocks
-from provisioning.quality.gates.kept import kept
+from provisioning.quality.gates.cached import cached_store
 from provisioning.quality.gates.perturb import PERTURBATIONS
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, decimal
@@ -76,7 +76,7 @@ def _key(subject: Subject, row: int, number: int, name: str) -> bytes:
 
 def _described(subject: Subject, keys: list[bytes]) -> Floats:
     """Return the descriptors of the views `keys` (perturbation-major), computing those not kept from last time."""
-    with kept(subject) as store:
+    with cached_store(subject) as store:
         return _through(subject, keys, store)
 
 

@@ -30,7 +30,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sight:
+class TileLoader:
     """Reads, decodes, turns and fits tiles. One object for all threads; the last decoded tile is kept per thread."""
 
     read: Callable[[Tile], bytes]

@@ -56,7 +56,7 @@ class Channel(Generic[Item]):
             return [self._items.popleft() for _ in range(min(most, -(-len(self._items) // of)))]
 
 
-class Crew:
+class ThreadGroup:
     """Threads started in a `with` block, which waits for them. The first error of any stops all and is raised."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Crew:
         self._threads.append(thread)
         thread.start()
 
-    def __enter__(self) -> Crew:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> ThreadGroup:  # noqa: PYI034 - Self is newer than Python 3.10
         return self
 
     def __exit__(

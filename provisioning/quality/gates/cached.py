@@ -17,7 +17,7 @@ FORMAT = 2
 
 
 @contextlib.contextmanager
-def kept(subject: Subject) -> Iterator[DescriptorStore | None]:
+def cached_store(subject: Subject) -> Iterator[DescriptorStore | None]:
     """Yield the store of what the network said of perturbed tiles; None where the subject has no key to keep it by."""
     if subject.key is None:
         yield None
@@ -26,7 +26,7 @@ def kept(subject: Subject) -> Iterator[DescriptorStore | None]:
         yield store
 
 
-def once(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figure]]) -> Mapping[str, Figure]:
+def cached(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figure]]) -> Mapping[str, Figure]:
     """Return what `measure` said last time of the same network and sample, or ask it."""
     if subject.key is None:
         return measure()
