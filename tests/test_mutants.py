@@ -44,7 +44,7 @@ SAMPLE = [
         "bbox_e7.south > m",
         "test_manifest.py -k could_not_be_read",
     ),
-    ("flight/publish/staging.py", "and born.is_stat_of(source)", "", "test_publish.py -k changed"),
+    ("flight/publish/staging.py", "and record.is_stat_of(source)", "", "test_publish.py -k changed"),
     ("flight/publish/committing.py", "make_read_only(generation)", "pass", "test_publish.py -k read_only"),
     ("flight/publish/recovery.py", "(keep - 1)", "keep", "test_publish.py -k kept"),
     (

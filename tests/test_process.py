@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """
 import hashlib, os, signal, threading, time
-from provisioning.base.stopping import ended_hard
+from provisioning.base.stopping import exit_soon_after
 def stop(number, frame):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
@@ -32,7 +32,7 @@ def start(code: str) -> subprocess.Popen[str]:
 
 def test_a_library_that_looks_at_no_signal_is_ended_hard_in_time():
     with start("""
-        with ended_hard(signal.SIGTERM, within_s=0.3):
+        with exit_soon_after(signal.SIGTERM, within_s=0.3):
             threading.Timer(0.2, print, ["ready"], {"flush": True}).start()  # told when the library is at work
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
     """) as child:
@@ -46,7 +46,7 @@ def test_a_library_that_looks_at_no_signal_is_ended_hard_in_time():
 
 def test_cleanup_that_hangs_is_ended_hard_in_time():
     with start("""
-        with ended_hard(signal.SIGTERM, within_s=0.3):
+        with exit_soon_after(signal.SIGTERM, within_s=0.3):
             try:
                 print("ready", flush=True); time.sleep(60)
             finally:
@@ -60,7 +60,7 @@ def test_cleanup_that_hangs_is_ended_hard_in_time():
 def test_a_block_that_stops_in_order_is_left_in_peace():
     with start("""
         try:
-            with ended_hard(signal.SIGTERM, within_s=0.3):
+            with exit_soon_after(signal.SIGTERM, within_s=0.3):
                 try:
                     print("ready", flush=True); time.sleep(60)
                 finally:
@@ -77,7 +77,7 @@ def test_a_block_that_stops_in_order_is_left_in_peace():
 
 def test_a_signal_to_a_forked_child_leaves_the_parent_alone():
     with start("""
-        with ended_hard(signal.SIGTERM, within_s=0.2):
+        with exit_soon_after(signal.SIGTERM, within_s=0.2):
             child = os.fork()
             if child == 0:
                 signal.signal(signal.SIGTERM, lambda *a: os._exit(7))
