@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import catalogue, index
-from provisioning.flight import manifest, publish
-from provisioning.quality import gates
 from provisioning.base.angles import BBox
-from provisioning.network.backbone import resolved
-from provisioning.config import Calibration
+from provisioning.base.artifacts import ArtifactRecord, Target, read_record
 from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
-from provisioning.flight.manifest import Manifest
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import ArtifactRecord, Target, read_record
+from provisioning.config import Calibration
+from provisioning.flight import manifest, publish
+from provisioning.flight.manifest import Manifest
+from provisioning.network.backbone import resolved
+from provisioning.quality import gates
 
 TOOL = "flightcache"
 

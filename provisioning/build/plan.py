@@ -14,15 +14,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from provisioning import catalogue, descriptors, index
-from provisioning.build import reasons as staleness
-from provisioning.config import Flight
-from provisioning.config.parse import read_flight
-from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.base.errors import IndexingError
 from provisioning.base.hashing import plain
+from provisioning.build import reasons as staleness
 from provisioning.build.history import History, differences, facts_of, read_history
 from provisioning.build.request import Request, make_request
 from provisioning.catalogue.database import catalogue_path
+from provisioning.config import Flight
+from provisioning.config.parse import read_flight
+from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from provisioning import descriptors
-from provisioning.build import contents
-from provisioning.flight import manifest, signing
-from provisioning.build.contents import Published
+from provisioning.base.artifacts import Target, is_intact, read_record
 from provisioning.base.errors import Error
+from provisioning.build import contents
+from provisioning.build.contents import Published
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import Target, read_record, is_intact
+from provisioning.flight import manifest, signing
 from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify
 
 Reasons = tuple[str, ...]

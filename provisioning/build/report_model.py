@@ -6,12 +6,15 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from provisioning import catalogue, index
-from provisioning.build import contents
-from provisioning.flight import signing
-from provisioning.engines.compile import read_compiled
-from provisioning.engines.tensorrt.layers import layers_note
+from provisioning.area.area import Area, Route
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tile_at
+from provisioning.build import contents
+from provisioning.build.request import Request
+from provisioning.catalogue import Tile
+from provisioning.engines.compile import read_compiled
+from provisioning.engines.tensorrt.layers import layers_note
+from provisioning.flight import signing
 from provisioning.report import (
     LonLat,
     Mosaic,
@@ -26,9 +29,6 @@ from provisioning.report import (
     mosaic_zoom,
     tile_map,
 )
-from provisioning.build.request import Request
-from provisioning.catalogue import Tile
-from provisioning.area.area import Area, Route
 
 
 def report_model(request: Request) -> ReportModel:

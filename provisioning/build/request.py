@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning import catalogue, descriptors, engines, index
+from provisioning.base.artifacts import Target
+from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.build import provenance
-from provisioning.flight import signing
-from provisioning.quality import gates
-from provisioning.network.backbone import OnnxSource, onnx_source
+from provisioning.catalogue import Corpus, not_scanned
 from provisioning.config import Backbone, Calibration, Flight
 from provisioning.config.parse import read_flight
 from provisioning.engines import Backend, HostTuple
-from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.flight import signing
+from provisioning.network.backbone import OnnxSource, onnx_source
 from provisioning.network.shape import Shape, known_shape, shape_target
-from provisioning.base.artifacts import Target
-from provisioning.catalogue import Corpus, not_scanned
+from provisioning.quality import gates
 
 INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"

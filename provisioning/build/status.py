@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning.base import lock
-from provisioning.flight import manifest, publish
 from provisioning.base.errors import ConfigError, ManifestError
 from provisioning.base.files import free_bytes, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
+from provisioning.flight import manifest, publish
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, index
 from provisioning.base import events
-from provisioning.network.backbone import onnx_source, resolved
-from provisioning.config import Flight
-from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.files import make_dirs, require_free_bytes
 from provisioning.build.request import Request
-from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.build.steps.networks import network_here, runnable, verified
-from provisioning.base.artifacts import atomic_output
+from provisioning.config import Flight
+from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.network.backbone import onnx_source, resolved
+from provisioning.network.shape import known_shape, learn_shape, shape_target
 
 if TYPE_CHECKING:
     from provisioning.descriptors.store.store import DescriptorStore
@@ -95,11 +95,11 @@ def build_index(request: Request) -> None:
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
     from provisioning.engines.fidelity import reference_network
+    from provisioning.index.parallel import idle_threads
+    from provisioning.index.read import load_index
     from provisioning.quality.gates.degenerate import FLAT_LEVELS
     from provisioning.quality.gates.measure import measure as measure_gates
     from provisioning.quality.gates.subject import Subject
-    from provisioning.index.parallel import idle_threads
-    from provisioning.index.read import load_index
 
     flight, described = request.flight, request.descriptor_network
     with _corpus(request) as (rows, stores), catalogue.open_reader(flight) as reader, idle_threads():

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from provisioning import catalogue
 from provisioning.base import events
-from provisioning.build import contents, reasons as staleness
-from provisioning.flight import manifest, publish, signing
+from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import Error, ManifestCoverageError, VerificationError
+from provisioning.build import contents
+from provisioning.build import reasons as staleness
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
-from provisioning.base.artifacts import atomic_output
+from provisioning.flight import manifest, publish, signing
 from provisioning.flight.verify import Code, Reason, verify
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from provisioning.base import events
-from provisioning.flight import publish
-from provisioning.config import Flight
 from provisioning.base.files import make_dirs, remove_tree, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
+from provisioning.config import Flight
+from provisioning.flight import publish
 
 
 def record(flight: Flight, report: BuildReport) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
 from provisioning.base import events
+from provisioning.base.artifacts import Target, atomic_output, read_record
 from provisioning.base.errors import Error, FilesystemError, TileError
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.base.hashing import sha256_bytes
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.base.artifacts import Target, read_record, atomic_output
 
 if TYPE_CHECKING:
     import numpy as np

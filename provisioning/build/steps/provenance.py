@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provisioning.build import contents, provenance
-from provisioning.flight import signing
-from provisioning.build.request import Request
 from provisioning.base.artifacts import Target, atomic_output
+from provisioning.build import contents, provenance
+from provisioning.build.request import Request
+from provisioning.flight import signing
 
 
 def state_provenance(request: Request, targets: Sequence[Target]) -> None:
