@@ -43,5 +43,5 @@ def run(cache: Path, selected: Sequence[str] = ()) -> tuple[Run, BuildReport]:
     loader.root = root
     command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
     params, args = command.cmdparser.parse(list(selected))
-    _, report = command.build(params, args)
+    _, report = command.build(root, params, args)
     return command, report

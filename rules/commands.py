@@ -1,7 +1,9 @@
 """doit's commands for a cache directory: each that writes holds the build lock, and recovery runs before it.
 
-doit.cfg names these classes, so they replace doit's own in that directory and nowhere else. The lock wraps the whole
-command: a lock in a task's setup would be taken after doit opened its database, and not at all on a no-op (measured).
+They replace doit's own by entry points of this distribution (and by doit.cfg where only the source is there), so that
+`-f`, `-d` and `-k` meet them too; for the dodo.py of another project each is doit's own command, unchanged. The lock
+wraps the whole command: a lock in a task's setup would be taken after doit opened its database, and not at all on a
+no-op (measured). A command that is none of these cannot write: see `rules.rule`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,13 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console
+from provisioning.base import events
 from provisioning.base.errors import Error
 from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
 from provisioning.base.stopping import exit_soon_after
 from provisioning.build import history, steps
-from provisioning.build.request import read_request
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish
@@ -42,10 +44,15 @@ FAILED = 1
 NOT_STARTED = 3
 
 
-def cache_of(command: Any, params: Any) -> Path:
-    """Return the cache directory of a command: where its dodo.py is."""
+def cache_of(command: Any, params: Any) -> Path | None:
+    """Return the cache directory that a command is about: where its dodo.py is, beside a flight.toml; else None."""
     given = getattr(command.loader, "root", None)
-    return Path(given) if given else Path(params["dodoFile"]).absolute().parent
+    if given:
+        return Path(given)
+    dodo = Path(os.path.abspath(params["dodoFile"]))
+    if params["seek_file"] and not os.path.isabs(params["dodoFile"]):
+        dodo = next((path for path in (p / dodo.name for p in dodo.parents) if path.exists()), dodo)
+    return dodo.parent if (dodo.parent / "flight.toml").exists() and dodo.exists() else None
 
 
 @contextlib.contextmanager
@@ -74,6 +81,8 @@ class Guarded:
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command; 3 where it could not start."""
         self.cache = cache_of(self, params)
+        if self.cache is None:
+            return int(super().execute(params, args) or 0)  # type: ignore[misc]
         try:
             with sole_builder(read_flight(self.cache)):
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
@@ -102,11 +111,11 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
         dryrun: bool,  # noqa: FBT001 - doit's calling convention
         cleandep: bool,  # noqa: FBT001
         cleanall: bool,  # noqa: FBT001
-        cleanforget: bool,  # noqa: ARG002, FBT001 - always forgets
+        cleanforget: bool,  # noqa: FBT001 - a cache always forgets
         pos_args: list[str] | None = None,
     ) -> None:
-        super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
-        if not pos_args:
+        super()._execute(dryrun, cleandep, cleanall, cleanforget or self.cache is not None, pos_args)
+        if not pos_args and self.cache is not None:
             steps.reset(self.cache, tell=print, dryrun=dryrun)
 
 
@@ -127,22 +136,27 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
+        cache = cache_of(self, params)
+        if cache is None:
+            return int(super().execute(params, args))
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)
         try:
             with exit_soon_after(signal.SIGTERM, signal.SIGINT), stops_in_order():
-                rc, report = self.build(params, args)
+                rc, report = self.build(cache, params, args)
         finally:
             listener.close()
         listener.finish(report)
         return rc
 
-    def build(self, params: Any, args: list[str]) -> tuple[int, BuildReport]:
-        """Build under the lock; return doit's exit code and the report, which is also written."""
-        self.collector = Collector(time.monotonic)
+    def build(
+        self, cache: Path, params: Any, args: list[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> tuple[int, BuildReport]:
+        """Build `cache` under the lock; return doit's exit code and the report, which is also written."""
+        self.collector = Collector(clock)
         try:
-            flight = read_flight(cache_of(self, params))
+            flight = read_flight(cache)
             with wrap_os_errors("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)
         except Error as error:
@@ -156,15 +170,14 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.survey(flight)
         make_dirs(flight.build_dir)
         params["reporter"], params["dep_file"] = self.collector, database(flight.root)
+        selected = [str(flight.root / name) if os.sep in name else name for name in args]
         try:
-            rc = int(super().execute(params, args))
+            rc = int(super().execute(params, selected))
         except InvalidDodoFile as error:
             if not isinstance(error.__cause__, Error):
                 raise
             self.collector.failure = error.__cause__  # no request could be made: no GPU, say, for the backend asked for
             return NOT_STARTED
-        if self.collector.ran and not self.collector.failure:
-            history.remember(read_request(flight.root), self.collector.seconds())
         return rc
 
     def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
@@ -172,12 +185,38 @@ class Run(DoitRun):  # type: ignore[misc]
             with wrap_os_errors("build here"):
                 rc = self._run_tasks(flight, params, args)
         except Error as error:
-            self.collector.failure, rc = error, FAILED
+            rc = self._after(error)
         except Stopped as stopped:
             self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+        if self.collector.ignored and rc == 0:
+            self.collector.failure, rc = _not_built(self.collector.ignored), FAILED
         report = self.collector.report(flight.root)
-        steps.record(flight, report)
+        self._write_down(flight, report)
         return rc, report
+
+    def _after(self, error: Error) -> int:
+        """Return the exit code after `error`; once every task is done (doit closes its database) it only warns."""
+        if self.collector.is_complete:
+            events.warn("record.failed", reason=str(error))
+            return 0
+        self.collector.failure = error
+        return FAILED
+
+    def _write_down(self, flight: Flight, report: BuildReport) -> None:
+        """Write what the next plan compares with, and the report. A failure warns: what is published stays so."""
+        try:
+            if self.collector.ran and not self.collector.failure:
+                history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
+            steps.record(flight, report)
+        except Error as error:
+            events.warn("record.failed", reason=str(error))
+
+
+def _not_built(ignored: list[str]) -> Error:
+    return Error(
+        f"not built: doit was asked to ignore {', '.join(ignored)}",
+        next_step=f"run `doit forget {' '.join(ignored)}`, then `doit` again",
+    )
 
 
 def _asks_for_tiles(selected: list[str]) -> bool:

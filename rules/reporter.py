@@ -1,9 +1,9 @@
-"""What doit tells while tasks run, collected into the build report."""
+"""What doit reports while tasks run, collected into the build report."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from provisioning import console
 from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
 from provisioning.build import contents
+from provisioning.build.tasks import WALK
+from provisioning.flight.publish import MANIFEST
 from rules.rule import Failed
-
-BUILDS = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")
-"""Tasks that make something; `coverage` only looks, and runs every time."""
 
 
 class Collector:
@@ -29,17 +28,20 @@ class Collector:
         self._began: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self.failure: Error | None = None
+        self.ignored: list[str] = []
+        self.facts: dict[str, Mapping[str, object]] = {}
+        self.is_complete = False
 
     def report(self, cache: Path | None) -> BuildReport:
         """Return the report of what was seen; `cache` is looked at for what is published now."""
-        published = contents.published(cache) if cache else None
+        published = contents.published(cache) if cache and not self.failure else None
         return BuildReport(
             outcome="FAILURE" if self.failure else "SUCCESS" if self.ran else "IDEMPOTENT_NO_OP",
             engines_built=_count(self.ran, "engine:"),
-            engines_reused=_count(self._reused, "engine:"),
+            engines_reused=_count(self._reused, "engine:") if self.ran or self.failure else 0,
             descriptors_generated=self._values.get("descriptors_generated", 0),
             manifest_hash=published.manifest_hash if published else None,
-            manifest_path=str(published.path) if published else None,
+            manifest_path=str(published.path / MANIFEST) if published else None,
             failure_reason=str(self.failure) if self.failure else None,
             elapsed_s=round(self._clock() - self._started, 3),
         )
@@ -54,8 +56,9 @@ class Collector:
             took.pop("descriptors", None)
         return took
 
-    def initialize(self, tasks: object, selected_tasks: object) -> None:
-        """Doit is about to start."""
+    def initialize(self, tasks: Mapping[str, Any], selected_tasks: object) -> None:  # noqa: ARG002 - doit's interface
+        """Doit is about to start: keep what decides each task."""
+        self.facts = {name: task.meta["decided by"] for name, task in tasks.items() if task.meta}
 
     def get_status(self, task: object) -> None:
         """Doit is about to ask whether a task is up to date."""
@@ -72,7 +75,9 @@ class Collector:
             return
         self._took[task.name] = self._clock() - self._began[task.name]
         console.task_ended(task.name)
-        if task.name.partition(":")[0] in BUILDS:
+        if task.name == WALK:
+            self.is_complete = True
+        else:
             self.ran.append(task.name)
         self._values.update(task.values)
 
@@ -96,6 +101,7 @@ class Collector:
 
     def skip_ignore(self, task: Any) -> None:
         """A task is ignored by the user's order."""
+        self.ignored.append(task.name)
         console.task_ignored(task.name)
 
     def cleanup_error(self, exception: Any) -> None:

@@ -1,66 +1,115 @@
-"""One rule: which function makes which targets from which facts, as a doit task."""
+"""One row of the table of tasks as a doit task."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from doit.dependency import UptodateCalculator
 from doit.exceptions import TaskFailed
 
-from provisioning.base import artifacts
+from provisioning.base import artifacts, lock
 from provisioning.base.artifacts import Target
-from provisioning.base.errors import Error
+from provisioning.base.errors import BuildLockHeldError, Error
 from provisioning.base.files import wrap_os_errors
+from provisioning.base.hashing import plain
+from provisioning.build.tasks import TaskRow
 
 Task = dict[str, Any]
-Reasons = Callable[[], tuple[object, ...]]
-"""Says why a task must run; nothing to say means that it is up to date."""
 
 
-def rule(
-    action: Callable[..., Mapping[str, object] | None],
-    *,
-    given: Mapping[str, object],
-    makes: Iterable[Target] = (),
-    after: Iterable[str] = (),
-    why: Reasons | None = None,
-    **doit_keys: object,
-) -> Task:
-    """Declare that `action(**given)` makes the targets `makes` once the tasks `after` are done.
+def rule(row: TaskRow, root: Path) -> Task:
+    """Return `row` as a task of the cache directory `root`.
 
-    The task is up to date when `why()` has nothing to say; without `why` it always runs. A `given` that does not fit
-    the signature of `action` raises TypeError here, when the rules load. Addresses and records of birth carry the
-    truth, so there is no file_dep: doit's database may vanish.
+    A `given` that does not fit the signature of the step raises TypeError here, when the rules load. doit shows
+    `file_dep`, `targets` and `meta`; addresses and artifact records decide, so doit's database may vanish: what is
+    found up to date is entered there again.
     """
-    inspect.signature(action).bind(**given)
-    targets = tuple(makes)
+    inspect.signature(row.step).bind(**row.given)
+    _, _, model = row.name.partition(":")
     return {
-        "actions": [(_run, [action], {"given": dict(given)})],
-        "targets": [str(target.path) for target in targets],
-        "task_dep": list(after),
-        "uptodate": [(_up_to_date, [why])],
-        "clean": [(_remove, [targets])],
+        "basename": row.group,
+        **({"name": model} if model else {}),
+        "doc": row.summary,
+        "actions": [(_run, [root, row.step], {"given": dict(row.given)})],
+        "file_dep": [str(path) for path in row.needs],
+        "targets": [*(str(target.path) for target in row.makes), *map(str, row.publishes)],
+        "task_dep": list(row.after),
+        "uptodate": [UpToDate(row.due)],
+        "meta": {"decided by": plain(row.facts)},
+        "clean": [(_remove, [root, row.makes])],
         "io": {"capture": False},
-        **doit_keys,
     }
 
 
-def _up_to_date(why: Reasons | None) -> bool:
-    """Never raise: an exception here would end doit with a traceback. What cannot be checked is done again."""
-    try:
-        return why is not None and not why()
-    except Exception:  # noqa: BLE001 - see above; the action meets the same cause and reports it
-        return False
+class UpToDate(UptodateCalculator):  # type: ignore[misc]  # doit has no types
+    """Asks why a task is due, and enters in doit's database what is up to date; as text it is the reasons."""
+
+    def __init__(self, due: Callable[[], tuple[str, ...]] | None) -> None:
+        super().__init__()
+        self._due = due
+
+    def setup(self, dep_manager: Any, tasks_dict: Any) -> None:
+        """Keep doit's database at hand."""
+        super().setup(dep_manager, tasks_dict)
+        self.dep_manager = dep_manager
+
+    def __call__(self, task: Any, values: Any) -> bool:  # noqa: ARG002 - doit gives both by these names
+        """Return whether nothing makes the task due; `task` is a doit task."""
+        if self.reasons():
+            return False
+        _enter(self.dep_manager, task)
+        return True
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return why the task is due. Never raises: an exception here would end doit with a traceback.
+
+        What cannot be checked is due: its step meets the same cause and reports it.
+        """
+        try:
+            return ("it runs every time",) if self._due is None else self._due()
+        except Exception as error:  # noqa: BLE001 - see above
+            return (f"it cannot be checked: {error}",)
+
+    def __repr__(self) -> str:
+        return "; ".join(self.reasons())
 
 
-def _run(action: Callable[..., Mapping[str, object] | None], given: Mapping[str, object]) -> object:
-    """Run an action; a known error, or a refusal of the system, fails the task with a message, not with a traceback."""
+def _enter(database: Any, task: Any) -> None:
+    """Write the present state of the file_deps of an up-to-date task into doit's database, which may have lost them."""
+    known = database._get(task.name, "deps:")  # noqa: SLF001 - doit has no public call for this (0.37)
+    checker = type(database.checker).__name__
+    for path in task.file_dep:
+        before = database._get(task.name, path)  # noqa: SLF001
+        state = database.checker.get_state(path, before)
+        if state is not None and state != before:
+            database._set(task.name, path, state)  # noqa: SLF001
+    if known is None or set(known) != set(task.file_dep):
+        database._set(task.name, "deps:", tuple(task.file_dep))  # noqa: SLF001
+    if database._get(task.name, "checker:") != checker:  # noqa: SLF001
+        database._set(task.name, "checker:", checker)  # noqa: SLF001
+
+
+def _run(root: Path, step: Callable[..., Mapping[str, object] | None], given: Mapping[str, object]) -> object:
+    """Run a step; a known error, or a refusal of the system, fails the task with a message, not with a traceback."""
     try:
+        _require_lock(root)
         with wrap_os_errors("finish this step"):
-            return dict(action(**given) or {})
+            return dict(step(**given) or {})
     except Error as error:
         return Failed(error)
+
+
+def _require_lock(root: Path) -> None:
+    """Refuse to write for a command of doit that is not one of `rules.commands`: nothing else takes the lock."""
+    if not lock.is_held_for(root / lock.FILE):
+        raise BuildLockHeldError(
+            "this command of doit does not hold the build lock, so nothing is built",
+            file=root / lock.FILE,
+            next_step=f"run `doit` or `doit -f {root}/dodo.py`, or call rules.build",
+        )
 
 
 class Failed(TaskFailed):  # type: ignore[misc]  # doit has no types
@@ -71,9 +120,10 @@ class Failed(TaskFailed):  # type: ignore[misc]  # doit has no types
         self.error = error
 
 
-def _remove(targets: tuple[Target, ...], dryrun: bool) -> None:  # noqa: FBT001 - doit's calling convention
+def _remove(root: Path, targets: Iterable[Target], dryrun: bool) -> None:  # noqa: FBT001 - doit's calling convention
     for target in targets:
         if target.path.exists():
             print(f"removing {target.path}")
         if not dryrun:
+            _require_lock(root)
             artifacts.remove(target)

@@ -150,7 +150,7 @@ def state_of(cache: Path) -> str:
 
 
 def _record_of(path: Path) -> bytes:
-    """A record of birth without inode and time, which differ from copy to copy, but with whether they fit the file."""
+    """A artifact record without inode and time, which differ from copy to copy, but with whether they fit the file."""
     try:
         record = json.loads(path.read_bytes())
         status = path.with_suffix("").stat()
@@ -260,7 +260,7 @@ def _converges(cache: Path, expected: dict[str, bytes | str], what: object, *, r
 
 
 def finished_engines(cache: Path) -> list[Path]:
-    """Engines in the store that have a record of birth."""
+    """Engines in the store that have a artifact record."""
     return [
         path
         for path in (cache / ".build" / "store").glob("*/*.engine")

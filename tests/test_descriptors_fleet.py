@@ -110,7 +110,7 @@ def test_a_worker_on_another_host_gets_no_task(flight, network, cluster, caplog)
 
     other = on_first_worker(cluster, be_another)
     in_fleet(cluster, flight, network)
-    refusals = [r.fields for r in caplog.records if "worker" in getattr(r, "fields", {})]
+    refusals = [r.kv for r in caplog.records if "worker" in getattr(r, "kv", {})]
     assert [r["worker"] for r in refusals] == [other]
     assert "compiled for another host" in refusals[0]["reason"]
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
@@ -125,7 +125,7 @@ def test_a_worker_that_computes_something_else_gets_no_task(flight, network, clu
 
     on_first_worker(cluster, see_badly)
     in_fleet(cluster, flight, network)
-    assert "golden tile has another descriptor" in str([getattr(r, "fields", "") for r in caplog.records])
+    assert "golden tile has another descriptor" in str([getattr(r, "kv", "") for r in caplog.records])
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
 
 

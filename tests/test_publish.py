@@ -96,7 +96,7 @@ def test_an_artefact_that_changed_since_its_birth_is_not_published(cache):
     with pytest.raises(FilesystemError, match="changed after it was made") as caught:
         publish.stage(cache, manifest=data, signature=bytes(64), files=sources, records=records)
     assert caught.value.file == str(shelf[INDEX].path)
-    assert publish.staged_generation(cache) is None
+    assert stage_names(cache) == []
 
 
 def test_a_stage_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypatch):
@@ -139,7 +139,7 @@ def test_what_is_staged_takes_the_place_of_an_older_stage(cache):
 def test_publishing_is_an_event(cache, caplog):
     with caplog.at_level(logging.INFO, logger="c10.provision"):
         build(cache, 1)
-    told = [r.fields for r in caplog.records if r.kind == "c10.provision.published"]
+    told = [r.kv for r in caplog.records if r.kind == "c10.provision.published"]
     assert [(fields["generation"], fields["counter"]) for fields in told] == [
         (str(cache / "generations" / "000001"), 1)
     ]
@@ -283,13 +283,17 @@ def test_recovery_leaves_the_temporary_file_of_a_living_writer_in_a_shared_store
     assert not dead.exists()
 
 
-def test_recovery_keeps_a_complete_stage_for_the_build_that_follows(cache):
+def stage_names(cache):
+    stage = cache / ".build" / "stage"
+    return sorted(name for name in os.listdir(stage) if not name.startswith(".tmp-")) if stage.exists() else []
+
+
+def test_recovery_removes_a_stage_that_its_build_did_not_publish(cache):
     generation = build(cache, 1)
     build(cache, 2)
-    staged = publish.rollback(cache, resign=generations.signature_of)
+    publish.rollback(cache, resign=generations.signature_of)
     publish.recover(cache, keep=2)
-    assert publish.staged_generation(cache) == staged
-    assert faults_in(staged) == []
+    assert stage_names(cache) == []
     assert generation.exists()
 
 
@@ -418,4 +422,4 @@ def test_the_rollback_command_refuses_an_earlier_generation_of_an_unknown_key(fl
     signature.write_bytes(caches.KEY.sign((signature.parent / "Manifest.json").read_bytes()))
     with pytest.raises(VerificationError):
         roll_back(str(flight.root))
-    assert publish.staged_generation(flight.root) is None
+    assert stage_names(flight.root) == []

@@ -9,10 +9,12 @@ import pytest
 
 import rules.commands
 from provisioning.base.artifacts import Target
-from provisioning.base.errors import ConfigError
+from provisioning.base.errors import BuildLockHeldError, ConfigError
+from provisioning.base.lock import build_lock
+from provisioning.build.tasks import TaskRow
 from rules.commands import _drop_damaged
 from rules.reporter import Collector
-from rules.rule import Failed, _remove, _up_to_date, rule
+from rules.rule import Failed, UpToDate, _remove, rule
 from rules.signals import stops_in_order
 
 TASK = SimpleNamespace(name="engine:net", actions=["a"], values={})
@@ -57,7 +59,7 @@ def test_mistakes_of_doit_itself_are_the_failure_if_there_is_no_other(collector)
 
 def test_a_task_that_the_user_set_aside_is_a_warning(collector, caplog):
     collector.skip_ignore(TASK)
-    assert [getattr(record, "fields", {}) for record in caplog.records] == [{"task": "engine:net"}]
+    assert [getattr(record, "kv", {}) for record in caplog.records] == [{"task": "engine:net"}]
 
 
 def test_a_group_is_neither_told_nor_counted_as_reused(collector):
@@ -69,34 +71,37 @@ def test_a_group_is_neither_told_nor_counted_as_reused(collector):
     assert collector.report(None).engines_reused == 0
 
 
-def test_a_given_that_does_not_fit_its_action_fails_when_the_rules_load():
+def test_a_given_that_does_not_fit_its_action_fails_when_the_rules_load(tmp_path):
     def action(*, onnx):
         """Take one thing."""
 
     with pytest.raises(TypeError):
-        rule(action, makes=(), given={"onxn": 1})
+        rule(TaskRow(name="t", summary="", step=action, given={"onxn": 1}, due=None), tmp_path)
 
 
 def test_cleaning_tells_only_of_what_is_there(tmp_path, capsys):
     made = Target(store=tmp_path, kind="engine", name="net.engine", facts={})
-    _remove((made,), dryrun=True)
+    _remove(tmp_path, (made,), dryrun=True)
     assert capsys.readouterr().out == ""
     made.path.parent.mkdir(parents=True)
     made.path.write_bytes(b"engine")
-    _remove((made,), dryrun=True)
+    _remove(tmp_path, (made,), dryrun=True)
     assert made.path.exists()
-    _remove((made,), dryrun=False)
+    with pytest.raises(BuildLockHeldError):
+        _remove(tmp_path, (made,), dryrun=False)
+    with build_lock(tmp_path):
+        _remove(tmp_path, (made,), dryrun=False)
     assert not made.path.exists()
-    assert capsys.readouterr().out == f"removing {made.path}\n" * 2
+    assert capsys.readouterr().out == f"removing {made.path}\n" * 3
 
 
 def test_what_cannot_be_checked_is_done_again():
     def why():
-        raise OSError
+        raise OSError("gone")
 
-    assert _up_to_date(why) is False
-    assert _up_to_date(None) is False
-    assert _up_to_date(lambda: ()) is True
+    assert UpToDate(why).reasons() == ("it cannot be checked: gone",)
+    assert UpToDate(None).reasons() == ("it runs every time",)
+    assert UpToDate(lambda: ()).reasons() == ()
 
 
 def test_a_build_in_a_thread_leaves_signals_to_its_caller():

@@ -1,4 +1,4 @@
-"""Artefacts and their records of birth."""
+"""Artefacts and their artifact records."""
 
 from __future__ import annotations
 

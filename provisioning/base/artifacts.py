@@ -50,7 +50,7 @@ class Target:
 
     @property
     def record(self) -> Path:
-        """Where its record of birth is."""
+        """Where its artifact record is."""
         return self.path.with_name(self.name + RECORD_SUFFIX)
 
 

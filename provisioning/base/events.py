@@ -20,7 +20,12 @@ Progress = Callable[[int, int], None]
 def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
     """Log one event of `kind` (without the prefix) with its fields."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "fields": fields})
+        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": fields})
+
+
+def error(kind: str, /, **fields: object) -> None:
+    """Log an event after which nothing is published."""
+    event(kind, level=logging.ERROR, **fields)
 
 
 def warn(kind: str, /, **fields: object) -> None:

@@ -63,14 +63,14 @@ def files(request: Request) -> dict[str, Path]:
 
 
 def records(request: Request) -> dict[str, ArtifactRecord]:
-    """Return the records of birth by name in the generation; ManifestError where one is missing."""
-    return {name: _born(target) for name, target in targets(request).items()}
+    """Return the artifact records by name in the generation; ManifestError where one is missing."""
+    return {name: _made(target) for name, target in targets(request).items()}
 
 
 def compose(request: Request, *, counter: int, extras: Iterable[Target] | None = None) -> Manifest:
     """Return the Manifest of the generation that the store holds for `request`; `extras` for a draft without them all.
 
-    Raises ManifestError if an artefact has no record of birth: its task has not run.
+    Raises ManifestError if an artefact has no artifact record: its task has not run.
     """
     return manifest.with_hash(
         Manifest(
@@ -89,10 +89,10 @@ def compose(request: Request, *, counter: int, extras: Iterable[Target] | None =
     )
 
 
-def _born(target: Target) -> ArtifactRecord:
+def _made(target: Target) -> ArtifactRecord:
     record = read_record(target)
     if record is None:
-        raise ManifestError(f"{target.name} has no record of birth", file=target.path, next_step="run `doit` again")
+        raise ManifestError(f"{target.name} has not been made yet", file=target.path, next_step="run `doit` again")
     return record
 
 
@@ -109,7 +109,7 @@ def host(request: Request) -> manifest.Host:
 
 
 def _engine(network: NetworkRequest) -> manifest.EngineEntry:
-    record, shape = _born(network.engine), network.shape
+    record, shape = _made(network.engine), network.shape
     return manifest.EngineEntry(
         path=network.engine.name,
         bytes=record.bytes,
@@ -124,7 +124,7 @@ def _engine(network: NetworkRequest) -> manifest.EngineEntry:
 
 
 def _index(request: Request) -> manifest.IndexEntry:
-    record = _born(request.index)
+    record = _made(request.index)
     built = index.read_info(request.index_info)
     return manifest.IndexEntry(
         path=request.index.name,
@@ -151,7 +151,7 @@ def _calibration(calibration: Calibration, digest: Sha256) -> manifest.Calibrati
 
 
 def _other(target: Target) -> manifest.FileEntry:
-    record = _born(target)
+    record = _made(target)
     return manifest.FileEntry(target.name, record.bytes, record.sha256)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioning.base.files import write_durably
-from provisioning.base.hashing import Fact, plain
-from provisioning.build.request import Request
 
 FILE = "history.json"
 
@@ -24,14 +22,6 @@ class History:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def facts_of(request: Request) -> dict[str, Mapping[str, Fact]]:
-    """Return the facts behind each task of `request`."""
-    made = {f"onnx:{network.name}": network.typed for network in request.networks}
-    made |= {f"engine:{network.name}": network.engine for network in request.networks}
-    made |= {"corpus": request.index, "gates": request.gates, "report": request.report}
-    return {task: target.facts for task, target in made.items()}
-
-
 def read_history(build_dir: Path) -> History:
     """Return what is remembered; nothing where that cannot be read."""
     try:
@@ -41,11 +31,10 @@ def read_history(build_dir: Path) -> History:
         return History()
 
 
-def remember(request: Request, seconds: Mapping[str, float]) -> None:
+def remember(build_dir: Path, facts: Mapping[str, Facts], seconds: Mapping[str, float]) -> None:
     """Remember a finished build; the caller holds the build lock. Raises FilesystemError."""
-    build_dir = request.flight.build_dir
     known = {**read_history(build_dir).seconds, **seconds}
-    document = {"facts": {task: plain(facts) for task, facts in facts_of(request).items()}, "seconds": known}
+    document = {"facts": facts, "seconds": known}
     write_durably(build_dir / FILE, (json.dumps(document, sort_keys=True, indent=1) + "\n").encode())
 
 
@@ -53,7 +42,17 @@ def differences(before: Facts, after: Facts, prefix: str = "") -> Iterator[tuple
     """Yield (dotted name, before, after) of every fact that differs; None where there is none."""
     for name in sorted({*before, *after}):
         was, now = before.get(name), after.get(name)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from differences(was, now, f"{prefix}{name}.")
+        if isinstance(now, Mapping) and (was is None or isinstance(was, Mapping)):
+            yield from differences(was or {}, now, f"{prefix}{name}.")
         elif was != now:
             yield f"{prefix}{name}", was, now
+
+
+def short(value: object) -> str | None:
+    """Return a value for reading: a digest as its first digits, a long list by its length."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return f"{len(value)} values" if len(value) > 4 else ", ".join(str(short(item)) for item in value)
+    text = str(value)
+    return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text

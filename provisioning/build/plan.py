@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import os
 import sqlite3
 import tempfile
@@ -16,9 +15,9 @@ from urllib.parse import quote
 from provisioning import catalogue, descriptors, index
 from provisioning.base.errors import IndexingError
 from provisioning.base.hashing import plain
-from provisioning.build import reasons as staleness
-from provisioning.build.history import History, differences, facts_of, read_history
+from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.request import Request, make_request
+from provisioning.build.tasks import task_rows
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
@@ -115,43 +114,22 @@ def _copy_catalogue(flight: Flight, aside: Flight) -> None:
 
 
 def _tasks(request: Request, history: History) -> Iterator[TaskPlan]:
-    reasons: dict[str, tuple[object, ...]] = {}
-    for network in request.networks:
-        reasons[f"onnx:{network.name}"] = staleness.onnx(request, network)
-        reasons[f"engine:{network.name}"] = staleness.engine(request, network)
-    reasons |= {
-        "descriptors": staleness.described(request),
-        "corpus": staleness.indexed(request),
-        "gates": staleness.gates(request),
-        "report": staleness.report(request),
-        "manifest": staleness.staged(request, functools.partial(staleness.examine, request)),
-    }
-    facts = facts_of(request)
-    for task, why in reasons.items():
-        changes: tuple[Change, ...] = ()
-        if task in facts and task in history.facts:
-            now = {name: plain(fact) for name, fact in facts[task].items()}
-            changes = tuple(_change(*found) for found in differences(history.facts[task], now))
+    for row in task_rows(request):
+        if row.due is None:
+            continue
+        why = row.due()
+        now = {name: plain(fact) for name, fact in row.facts.items()}
+        found = differences(history.facts[row.name], now) if why and row.name in history.facts else ()
         yield TaskPlan(
-            task=task,
+            task=row.name,
             why=tuple(str(reason) for reason in why),
-            changes=changes if why else (),
-            seconds=history.seconds.get(task),
+            changes=tuple(_change(*change) for change in found),
+            seconds=history.seconds.get(row.name),
         )
 
 
 def _change(fact: str, before: object, after: object) -> Change:
-    return Change(fact=fact, before=_short(before), after=_short(after))
-
-
-def _short(value: object) -> str | None:
-    """Return a value for reading: a digest as its first digits, a long list by its length."""
-    if value is None:
-        return None
-    if isinstance(value, list):
-        return f"{len(value)} values" if len(value) > 4 else ", ".join(str(_short(item)) for item in value)
-    text = str(value)
-    return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text
+    return Change(fact=fact, before=short(before), after=short(after))
 
 
 def _missing(request: Request, aside: Flight) -> int:

@@ -1,6 +1,6 @@
 """Why each task must run; nothing to say means that it is up to date. doit asks these, and so does `flightcache plan`.
 
-Addresses say whether a file is the right one, records of birth whether it is whole; doit's database is not asked.
+Addresses say whether a file is the right one, artifact records whether it is whole; doit's database is not asked.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from provisioning.base.errors import Error
 from provisioning.build import contents
 from provisioning.build.contents import Published
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.flight import manifest, signing
+from provisioning.flight import manifest, publish, signing
 from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify
 
 Reasons = tuple[str, ...]
+Examined = Callable[[], tuple[Reason, ...]]
+"""What the verifier has against the current generation; found once in a run for each generation."""
 
 
 def onnx(request: Request, network: NetworkRequest) -> Reasons:
@@ -51,39 +53,49 @@ def report(request: Request) -> Reasons:
     """Say why the report must be drawn: it shows what changed against the generation that it replaces."""
     if reasons := _not_made(*request.extras):
         return reasons
-    published = contents.published(request.cache)
-    listed = {entry.sha256 for entry in published.manifest.other} if published else set()
+    current = contents.published(request.cache)
+    listed = {entry.sha256 for entry in current.manifest.other} if current else set()
     record = read_record(request.report)
     return () if record and record.sha256 in listed else ("the generation that it compares with has changed",)
 
 
-def staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> Reasons:
-    """Say why a generation must be staged: another Manifest, another key, or a published file that is not intact.
-
-    `examined` gives what `examine` finds; it is asked for last.
-    """
-    published = contents.published(request.cache)
-    if published is None:
+def published(request: Request, examined: Examined) -> Reasons:
+    """Say why a generation must be published: another Manifest, another key, or a published file that is not intact."""
+    current = contents.published(request.cache)
+    if current is None:
         return ("nothing is published yet",)
     try:
-        wanted = contents.compose(request, counter=published.manifest.build.counter)
+        wanted = contents.compose(request, counter=current.manifest.build.counter)
     except Error as error:
         return (error.what,)
-    changes = tuple(changed(published, wanted)) if manifest.to_bytes(wanted) != published.manifest_bytes else ()
+    changes = tuple(changed(current, wanted)) if manifest.to_bytes(wanted) != current.manifest_bytes else ()
     return changes or tuple(str(reason) for reason in examined() if reason.code != Code.UNLISTED)
 
 
-def changed(published: Published, wanted: manifest.Manifest) -> Iterable[str]:
+def changed(current: Published, wanted: manifest.Manifest) -> Iterable[str]:
     """Yield the parts of the Manifest in which `wanted` differs from what is published."""
-    for name, was, now in zip(wanted._fields, published.manifest, wanted, strict=True):
+    for name, was, now in zip(wanted._fields, current.manifest, wanted, strict=True):
         if was != now:
             yield f"{name} changed"
 
 
-def examine(request: Request) -> tuple[Reason, ...]:
-    """Return what the verifier has against the published generation, for this request.
+def examiner(request: Request) -> Examined:
+    """Return a function that examines the current generation, once for each that it meets."""
+    found: dict[object, tuple[Reason, ...]] = {}
 
-    Files that are still the ones of their record of birth are not hashed again: a no-op costs their stat.
+    def examined() -> tuple[Reason, ...]:
+        generation = publish.current_generation(request.cache)
+        if generation not in found:
+            found[generation] = examine(request)
+        return found[generation]
+
+    return examined
+
+
+def examine(request: Request) -> tuple[Reason, ...]:
+    """Return what the verifier has against the current generation, for this request.
+
+    Files that are still those of their artifact records are not hashed again: a no-op costs their stat.
     """
     with verify(request.cache, expectations(request), known=known_good(request)) as verdict:
         return verdict.reasons
@@ -102,7 +114,7 @@ def expectations(request: Request) -> Expectations:
 
 
 def known_good(request: Request) -> dict[str, KnownFile]:
-    """Return what the records of birth say of the generation's files, by their names in it."""
+    """Return what the artifact records say of the generation's files, by their names in it."""
     record = {name: read_record(target) for name, target in contents.targets(request).items()}
     return {name: KnownFile(b.bytes, b.mtime_ns, b.inode, b.sha256) for name, b in record.items() if b is not None}
 

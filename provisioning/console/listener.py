@@ -12,7 +12,7 @@ from provisioning.base.outcome import BuildReport
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
     """Return the fields of an event; none for a record that is not an event."""
-    return getattr(record, "fields", {})
+    return getattr(record, "kv", {})
 
 
 def kind_of(record: logging.LogRecord) -> str:

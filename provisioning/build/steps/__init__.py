@@ -1,7 +1,7 @@
 """The steps of a build as plain functions of a request; rules/ declares when each runs."""
 
 from provisioning.build.steps.corpus import build_index, describe, measure, survey
-from provisioning.build.steps.generation import draw_report, publish_staged, stage
+from provisioning.build.steps.generation import draw_report, publish_generation, walk
 from provisioning.build.steps.housekeeping import record, reset
 from provisioning.build.steps.networks import compile_network, make_onnx
 
@@ -12,9 +12,9 @@ __all__ = [
     "draw_report",
     "make_onnx",
     "measure",
-    "publish_staged",
+    "publish_generation",
     "record",
     "reset",
-    "stage",
     "survey",
+    "walk",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 from provisioning import catalogue
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import Error, ManifestCoverageError, VerificationError
-from provisioning.build import contents
-from provisioning.build import reasons as staleness
+from provisioning.build import contents, reasons
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
@@ -46,57 +45,60 @@ def draw_report(request: Request) -> None:
         state_provenance(request, stated)
 
 
-def stage(request: Request) -> None:
-    """Compose and sign the Manifest and stage the generation. Raises ManifestError, SigningError, FilesystemError."""
-    try:
-        composed = contents.compose(request, counter=publish.next_counter(request.cache))
-        data = manifest.to_bytes(composed)
-        signature = signing.sign(request.flight.signing, data, password=signing.asker())
-        publish.stage(
-            request.cache,
-            manifest=data,
-            signature=signature,
-            files=contents.files(request),
-            records=contents.records(request),
-        )
-    except Error as error:
-        events.event("manifest.failure", reason=error.what)
-        raise
+def publish_generation(request: Request) -> None:
+    """Stage a complete generation with its signed Manifest, verify it, switch `current` to it.
 
-
-def publish_staged(request: Request, examined: Callable[[], tuple[Reason, ...]]) -> None:
-    """Verify the staged generation and switch `current` to it; with nothing staged, judge the current one.
-
-    `examined` gives what the verifier has against the current one; within a run that is found once.
-
-    Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files in a
-    generation already published only warn), VerificationError for anything else.
+    Raises ManifestError, SigningError, FilesystemError; ManifestCoverageError or VerificationError for a stage that the
+    verifier refuses. `current` then still names what it named.
     """
-    staged = publish.staged_generation(request.cache)
-    if staged is None:
-        _judge(examined(), strict=request.flight.coverage.strict)
-        return
-    with verify(staged, staleness.expectations(request)) as verdict:
-        _judge(verdict.reasons, strict=True)  # whatever is tolerated in what was published, nothing bad is published
-        hash_ = verdict.require().build.manifest_hash
+    try:
+        staged = _stage(request)
+        with verify(staged, reasons.expectations(request)) as verdict:
+            _require_none(verdict.reasons, strict=True)
+            verdict.require()
+    except Error as error:
+        events.error("manifest.failure", reason=error.what)
+        raise
     publish.commit(request.cache, staged, keep=request.flight.publish.keep_generations)
-    forget_superseded(request)
-    events.event("build.success", manifest_hash=hash_)
+    try:
+        forget_superseded(request)
+    except Error as error:
+        events.warn("tidy.failed", reason=error.what)  # the cache is published all the same
+
+
+def _stage(request: Request) -> Path:
+    data = manifest.to_bytes(contents.compose(request, counter=publish.next_counter(request.cache)))
+    return publish.stage(
+        request.cache,
+        manifest=data,
+        signature=signing.sign(request.flight.signing, data, password=signing.asker()),
+        files=contents.files(request),
+        records=contents.records(request),
+    )
+
+
+def walk(request: Request, examined: reasons.Examined) -> None:
+    """Walk and verify the current generation.
+
+    Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files only
+    warn), VerificationError for anything else.
+    """
+    _require_none(examined(), strict=request.flight.coverage.strict, cache=request.cache)
 
 
 COVERAGE = frozenset({Code.UNLISTED, Code.MISSING, Code.SYMLINK, Code.NOT_A_FILE})
 
 
-def _judge(reasons: tuple[Reason, ...], *, strict: bool) -> None:
-    if not reasons:
+def _require_none(found: tuple[Reason, ...], *, strict: bool, cache: Path | None = None) -> None:
+    if not found:
         return
-    paths = [reason.file for reason in reasons]
-    if not strict and all(reason.code == Code.UNLISTED for reason in reasons):
-        events.warn("coverage.orphans.lenient", paths=paths)
+    paths = [reason.file for reason in found]
+    if not strict and all(reason.code == Code.UNLISTED for reason in found):
+        events.warn("coverage.orphans.lenient", orphans=paths, cache_root=str(cache))
         return
-    facts = {f"reason {number}": reason for number, reason in enumerate(reasons, 1)}
-    if all(reason.code in COVERAGE for reason in reasons):
-        events.event("coverage.orphans", paths=paths)
+    facts = {f"reason {number}": reason for number, reason in enumerate(found, 1)}
+    if all(reason.code in COVERAGE for reason in found):
+        events.error("coverage.orphans", orphans=paths, cache_root=str(cache))
         raise ManifestCoverageError(
             "the generation holds files that its Manifest does not list, or lacks files that it lists",
             facts=facts,

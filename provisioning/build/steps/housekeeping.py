@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from provisioning.base import events
@@ -16,9 +17,12 @@ from provisioning.flight import publish
 
 
 def record(flight: Flight, report: BuildReport) -> None:
-    """Write the build report, under the lock."""
+    """Write the build report, under the lock, and log how the build ended."""
     if report.outcome == "IDEMPOTENT_NO_OP":
         events.event("idempotent.no_op", manifest_hash=report.manifest_hash)
+    elif report.outcome == "SUCCESS":
+        counts = {name: value for name, value in asdict(report).items() if name not in ("outcome", "failure_reason")}
+        events.event("build.success", **counts)
     make_dirs(flight.build_dir)
     write_report(flight.build_dir, report)
 

@@ -67,7 +67,7 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
 
 
 def verified(target: Target) -> bytes:
-    """Return the bytes of an artefact, which are those of its record of birth; FilesystemError if they are not."""
+    """Return the bytes of an artefact, which are those of its artifact record; FilesystemError if they are not."""
     with wrap_os_errors(f"read {target.name}", target.path):
         data = target.path.read_bytes()
     record = read_record(target)

@@ -35,6 +35,7 @@ clean = rules.commands:Clean
 forget = rules.commands:Forget
 ignore = rules.commands:Ignore
 reset-dep = rules.commands:ResetDep
+info = rules.info:Info
 """
 
 FILES = ("flight.toml", "dodo.py", "doit.cfg")

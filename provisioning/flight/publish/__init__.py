@@ -10,6 +10,7 @@ from provisioning.flight.publish.generations import (
     CURRENT,
     GENERATIONS,
     MANIFEST,
+    MANIFEST_FILES,
     SIDECAR,
     SIGNATURE,
     current_generation,
@@ -17,12 +18,13 @@ from provisioning.flight.publish.generations import (
     next_counter,
 )
 from provisioning.flight.publish.recovery import recover
-from provisioning.flight.publish.staging import rollback, stage, staged_generation
+from provisioning.flight.publish.staging import rollback, stage
 
 __all__ = [
     "CURRENT",
     "GENERATIONS",
     "MANIFEST",
+    "MANIFEST_FILES",
     "SIDECAR",
     "SIGNATURE",
     "commit",
@@ -32,5 +34,4 @@ __all__ = [
     "recover",
     "rollback",
     "stage",
-    "staged_generation",
 ]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from provisioning.base import events
+from provisioning.base.errors import FilesystemError
 from provisioning.base.files import discard, fsync_dir, make_dirs, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import CURRENT, GENERATIONS, dir_name, remember
 from provisioning.flight.publish.recovery import make_read_only, prune
@@ -14,7 +15,7 @@ from provisioning.flight.publish.recovery import make_read_only, prune
 def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     """Publish `staged`, which the caller has verified, and return its generation; at most `keep` remain.
 
-    Raises FilesystemError; `current` then still names what it named.
+    Raises FilesystemError; `current` then still names what it named. What goes wrong after the switch only warns.
     """
     number = int(staged.name)
     generation = cache / GENERATIONS / staged.name
@@ -24,10 +25,19 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
         make_read_only(generation)
         fsync_dir(generation.parent)
         _switch(cache, number)
-        remember(cache, number)
-        prune(cache, keep)
     events.event("published", generation=str(generation), counter=number)
+    _tidy(cache, number, keep)
     return generation
+
+
+def _tidy(cache: Path, number: int, keep: int) -> None:
+    """Write down the counter and remove old generations; the cache is published already, so a failure only warns."""
+    try:
+        with wrap_os_errors("tidy up after publishing", cache):
+            remember(cache, number)
+            prune(cache, keep)
+    except FilesystemError as error:
+        events.warn("tidy.failed", reason=str(error))
 
 
 def _switch(cache: Path, number: int) -> None:

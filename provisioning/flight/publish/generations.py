@@ -15,6 +15,7 @@ GENERATIONS = "generations"
 MANIFEST = "Manifest.json"
 SIDECAR = ".sha256"
 SIGNATURE = ".sig"
+MANIFEST_FILES = (MANIFEST, MANIFEST + SIDECAR, MANIFEST + SIGNATURE)
 _NUMBER = re.compile(r"\d{6,}")
 
 

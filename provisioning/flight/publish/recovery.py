@@ -26,6 +26,7 @@ def recover(cache: Path, *, keep: int) -> None:
     """
     with wrap_os_errors("clean up after an interrupted build", cache):
         _recall_counter(cache)
+        clear(stage_dir(cache))  # a stage belongs to the request of one build: it is published by that or by none
         _remove_temporaries(cache)
         published = remembered(cache)
         for number in numbers_in(cache / GENERATIONS):

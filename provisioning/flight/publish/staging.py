@@ -27,18 +27,11 @@ from provisioning.flight.publish.generations import (
     dir_name,
     earlier_generation,
     next_counter,
-    numbers_in,
     stage_dir,
 )
 from provisioning.flight.publish.recovery import clear, directories_of
 
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
-
-
-def staged_generation(cache: Path) -> Path | None:
-    """Return the complete staged generation that waits for its commit, or None."""
-    numbers = numbers_in(stage_dir(cache))
-    return stage_dir(cache) / dir_name(numbers[-1]) if numbers else None
 
 
 def stage(

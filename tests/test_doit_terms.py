@@ -1,0 +1,221 @@
+"""The build in doit's own terms: what tasks declare, that every way of starting holds the lock, and what doit loses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioning.base.errors import BuildLockHeldError
+from provisioning.base.lock import build_lock
+from provisioning.build.plan import make_plan
+from provisioning.build.reasons import expectations
+from provisioning.build.request import read_request
+from provisioning.build.tasks import WALK, task_rows
+from provisioning.flight.publish import CURRENT
+from provisioning.flight.verify import verify
+from tests.building import NORTH, WEST, build, edit, new_cache, put_tile
+
+ROOT = Path(__file__).resolve().parents[1]
+DOIT = str(Path(sys.executable).with_name("doit"))
+WAYS = {
+    "doit": ([DOIT], "."),
+    "-f": ([DOIT, "-f", "{cache}/dodo.py"], ".."),
+    "-k in a subfolder": ([DOIT, "-k"], "sub"),
+    "-d": ([DOIT, "-f", "{cache}/dodo.py", "-d", "{cache}/sub"], ".."),
+    "python -m doit": ([sys.executable, "-m", "doit"], "."),
+    "python -m doit run -f": ([sys.executable, "-m", "doit", "run", "-f", "{cache}/dodo.py"], ".."),
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A cache that was built once, and its tiles beside it."""
+    parent = tmp_path_factory.mktemp("terms") / "site"
+    parent.mkdir()
+    cache = new_cache(parent)
+    (cache / "sub").mkdir()
+    assert build(cache).outcome == "SUCCESS"
+    return parent
+
+
+@pytest.fixture
+def cache(template, tmp_path):
+    site = tmp_path / "site"
+    subprocess.run(["cp", "-a", template, site], check=True)
+    file = site / "cache" / "flight.toml"
+    file.write_text(file.read_text().replace(str(template), str(site)))
+    assert build(site / "cache").outcome == "IDEMPOTENT_NO_OP"
+    return site / "cache"
+
+
+def doit(cache: Path, *words: str, at: str = ".") -> subprocess.CompletedProcess[str]:
+    command = [word.format(cache=cache) for word in words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cache / at, env=environment, capture_output=True, text=True, check=False)
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout.strip().splitlines()[-1].split()[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_doit_is_started_a_changed_tile_is_published_under_the_lock(cache, way):
+    words, at = WAYS[way]
+    assert last_line(doit(cache, *words, at=at)) == "IDEMPOTENT_NO_OP"
+    put_tile(cache.parent / "tiles", WEST, NORTH, seed=77)
+    with build_lock(cache):
+        held = doit(cache, *words, at=at)
+    assert (held.returncode, "another build runs" in held.stderr) == (3, True)
+    done = doit(cache, *words, at=at)
+    assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
+    assert os.readlink(cache / CURRENT) == "generations/000002"
+
+
+@pytest.mark.parametrize("words", [("clean",), ("forget", "--all"), ("ignore", "gates"), ("reset-dep",)])
+def test_commands_that_write_hold_the_lock_from_anywhere(cache, words):
+    with build_lock(cache):
+        held = doit(cache, DOIT, words[0], "-f", f"{cache}/dodo.py", *words[1:], at="..")
+    assert (held.returncode, "another build runs" in held.stderr) == (3, True)
+
+
+def test_a_dodo_of_another_project_is_doits_own(tmp_path):
+    (tmp_path / "dodo.py").write_text(
+        "def task_hello():\n    return {'actions': ['echo hello > out'], 'targets': ['out'], 'doc': 'hello'}\n"
+    )
+    done = doit(tmp_path, DOIT)
+    assert (done.returncode, done.stdout, max(os.listdir(tmp_path))) == (0, ".  hello\n", "out")
+    assert "status     : run" in doit(tmp_path, DOIT, "info", "hello").stdout
+    assert doit(tmp_path, DOIT, "clean").returncode == 0
+
+
+def test_a_command_that_does_not_hold_the_lock_writes_nothing(cache):
+    """A plugin that runs doit's own `run` meets the refusal in the first task that is due."""
+    put_tile(cache.parent / "tiles", WEST, NORTH, seed=78)
+    code = (
+        "import sys; from doit.cmd_base import ModuleTaskLoader; from doit.cmd_run import Run;"
+        "from pathlib import Path; from rules.tasks import Tasks, namespace; root = Path(sys.argv[1]);"
+        "command = Run(task_loader=ModuleTaskLoader(namespace(Tasks(root))), config={}, bin_name='doit', cmds={});"
+        "sys.exit(command.execute(*command.cmdparser.parse(['coverage'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, cache], cwd=cache, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not hold the build lock" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged", "of another version"])
+def test_a_lost_doit_database_builds_nothing_again_and_is_filled(cache, how):
+    database = cache / ".build" / "doit.sqlite"
+    if how == "lost":
+        database.unlink()
+    elif how == "damaged":
+        database.write_bytes(b"SQLite format 3\0" + bytes(1000))
+    else:
+        with sqlite3.connect(database) as db:
+            db.execute('UPDATE doit SET task_data = \'{"deps:": ["/gone"], "checker:": "MD5Checker"}\'')
+    assert last_line(doit(cache, DOIT)) == "IDEMPOTENT_NO_OP"
+    with sqlite3.connect(database) as db:
+        known = dict(db.execute("SELECT task_id, task_data FROM doit"))
+    assert str(cache / "current" / "Manifest.json") in known[WALK]
+    assert json.loads(known["manifest"])["checker:"] == "TimestampChecker"
+
+
+def test_the_manifest_is_a_target_that_can_be_asked_for(cache):
+    edit(cache, 'id = "F-1"', 'id = "F-2"')
+    done = doit(cache, DOIT, "current/Manifest.json")
+    assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
+    assert json.loads((cache / "current" / "Manifest.json").read_bytes())["flight"]["flight_id"] == "F-2"
+
+
+def test_every_file_that_a_task_is_made_from_is_declared(cache):
+    rows = {row.name: row for row in task_rows(read_request(cache))}
+    made = {path: row.name for row in rows.values() for path in (*(t.path for t in row.makes), *row.publishes)}
+    assert {made[path] for path in rows["gates"].needs} == {"engine:gist-color", "corpus"}
+    assert {made.get(path, path.name) for path in rows["manifest"].needs} == {
+        "engine:gist-color", "corpus", "gates", "report", "camera.yaml",
+    }  # fmt: skip
+    assert [path.name for path in rows["manifest"].publishes] == [
+        "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig",
+    ]  # fmt: skip
+    assert rows["engine:gist-color"].facts["host"]["backend"] == "onnxruntime"
+    assert rows["corpus"].facts["tile count"] == 16
+    assert len(rows["descriptors"].needs) == 1  # a million tiles are one digest, never a million file_deps
+
+
+def test_info_is_one_screen_in_the_words_of_why(cache):
+    assert doit(cache, DOIT, "info", "gates").returncode == 0
+    put_tile(cache.parent / "tiles", WEST, NORTH, seed=79)
+    doit(cache, DOIT, "descriptors")
+    shown = doit(cache, DOIT, "info", "corpus")
+    why = next(task for task in make_plan(cache).tasks if task.task == "corpus").why
+    assert shown.returncode == 1
+    assert f"due because {why[0]}" in shown.stdout
+    assert len(shown.stdout.splitlines()) < 40
+    assert max(map(len, shown.stdout.splitlines())) < 200
+    unknown = doit(cache, DOIT, "info", "corpse")
+    assert (unknown.returncode, "there is no task 'corpse'" in unknown.stderr) == (3, True)
+
+
+def test_status_of_list_agrees_with_plan(cache):
+    for change in (lambda: None, lambda: edit(cache, 'id = "F-1"', 'id = "F-3"')):
+        change()
+        plan = {task.task: task.will_run for task in make_plan(cache).tasks}
+        lines = doit(cache, DOIT, "list", "--all", "--status", "-q").stdout.splitlines()
+        shown = {words[1]: words[0] == "R" for words in map(str.split, lines)}
+        assert {name: due for name, due in shown.items() if name in plan} == plan
+
+
+def test_a_stage_of_another_request_is_never_published(cache, monkeypatch):
+    """A build that is killed between stage and switch leaves no Manifest for the next to publish."""
+    edit(cache, 'id = "F-1"', 'id = "F-2"')
+    code = (
+        "import os, signal, sys, rules; from provisioning.flight import publish;"
+        "publish.commit = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL); rules.build(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, cache], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert os.listdir(cache / ".build" / "stage") == ["000002"]
+    edit(cache, 'id = "F-2"', 'id = "F-1"')
+    assert build(cache).outcome == "IDEMPOTENT_NO_OP"
+    edit(cache, 'id = "F-1"', 'id = "F-4"')
+    assert build(cache).outcome == "SUCCESS"
+    with verify(cache, expectations(read_request(cache))) as verdict:
+        assert verdict.require().flight.flight_id == "F-4"
+
+
+def test_what_was_ignored_is_not_called_done(cache):
+    edit(cache, 'id = "F-1"', 'id = "F-5"')
+    assert doit(cache, DOIT, "ignore", "manifest").returncode == 0
+    done = doit(cache, DOIT)
+    assert (done.returncode, last_line(done)) == (1, "FAILURE")
+    assert "asked to ignore manifest" in done.stderr
+    assert doit(cache, DOIT, "forget", "manifest").returncode == 0
+    assert last_line(doit(cache, DOIT)) == "SUCCESS"
+
+
+def test_a_report_that_cannot_be_written_after_the_switch_is_a_warning(cache):
+    edit(cache, 'id = "F-1"', 'id = "F-6"')
+    report = cache / ".build" / "build-report.json"
+    report.unlink()
+    report.mkdir()
+    done = build(cache)
+    assert done.outcome == "SUCCESS"
+    shutil.rmtree(report)
+
+
+def test_the_report_names_the_manifest_and_a_failure_names_none(cache):
+    import rules
+
+    done = rules.build(cache)
+    assert (done.outcome, done.engines_reused) == ("IDEMPOTENT_NO_OP", 0)
+    assert json.loads(Path(done.manifest_path).read_bytes())["build"]["manifest_hash"] == done.manifest_hash
+    with build_lock(cache), pytest.raises(BuildLockHeldError) as held:
+        rules.build(cache)
+    assert (held.value.report.manifest_hash, held.value.report.manifest_path) == (None, None)
