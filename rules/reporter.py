@@ -11,7 +11,7 @@ from provisioning import console
 from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
 from provisioning.build import contents
-from provisioning.build.tasks import WALK
+from provisioning.build.tasks import CHECKS, WALK
 from provisioning.flight.publish import MANIFEST
 from rules.rule import Failed
 
@@ -75,9 +75,8 @@ class Collector:
             return
         self._took[task.name] = self._clock() - self._began[task.name]
         console.task_ended(task.name)
-        if task.name == WALK:
-            self.is_complete = True
-        else:
+        self.is_complete = task.name == WALK
+        if task.name not in CHECKS:
             self.ran.append(task.name)
         self._values.update(task.values)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from doit.exceptions import InvalidDodoFile
 
 from provisioning.base.errors import Error
 from provisioning.build.request import Request, read_request
-from provisioning.build.tasks import task_rows
+from provisioning.build.tasks import TaskRow, task_rows
 from rules.rule import Task, UpToDate, rule
 
 
@@ -27,13 +27,19 @@ class Tasks:
             rows = task_rows(self._read(self.root))
         except Error as error:
             raise InvalidDodoFile(str(error)) from error
-        for group in dict.fromkeys(row.group for row in rows if row.group != row.name):
-            members = [row for row in rows if row.group == group]
-            due = [row.due for row in members if row.due]
-            reasons = UpToDate(lambda due=due: tuple(reason for why in due for reason in why()))  # type: ignore[misc]
-            yield {"basename": group, "name": None, "doc": members[0].summary, "uptodate": [reasons]}
+        groups: set[str] = set()
         for row in rows:
+            if row.group not in {row.name, *groups}:
+                groups.add(row.group)
+                yield _group(row.group, [member for member in rows if member.group == row.group])
             yield rule(row, self.root)
+
+
+def _group(name: str, members: Sequence[TaskRow]) -> Task:
+    """Return the group of tasks with one for each model; it is due when one of them is."""
+    due = [row.due for row in members if row.due]
+    reasons = UpToDate(lambda: tuple(reason for why in due for reason in why()))
+    return {"basename": name, "name": None, "doc": members[0].summary, "uptodate": [reasons]}
 
 
 def database(root: Path) -> str:

@@ -144,6 +144,12 @@ def shrink_bbox(site: Path) -> None:
     set_key("bbox", f"[{west}, {south}, {round(east - 0.03, 7)}, {north}]")(site)
 
 
+def fly_over_a_town(site: Path) -> None:
+    set_key("sector_class", '"urban"')(site)
+    file = site / "cache" / "flight.toml"
+    file.write_text(file.read_text() + "\n[sector.urban]\n")
+
+
 def change_calibration(site: Path) -> None:
     (site / "camera.yaml").write_text("focal_px: 813.0\n")
 
@@ -188,7 +194,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     "precision": (set_key("precision", '"fp16"'), EVERYTHING, "SUCCESS"),
     "index parameter": (set_key("kind", '"sqfp16"', section="[index]"), FROM_INDEX, "SUCCESS"),
     "bbox": (shrink_bbox, FROM_TILES, "SUCCESS"),
-    "sector class": (set_key("sector_class", '"urban"'), FROM_REPORT, "SUCCESS"),
+    "sector class": (fly_over_a_town, FROM_GATES, "SUCCESS"),
     "flight id": (set_key("id", '"F-2"'), FROM_REPORT, "SUCCESS"),
     "origin": (set_key("takeoff", "{lat = 47.37, lon = 8.54}"), FROM_REPORT, "SUCCESS"),
     "calibration bytes": (change_calibration, FROM_REPORT, "SUCCESS"),

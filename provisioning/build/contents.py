@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from provisioning.network.backbone import resolved
 from provisioning.quality import gates
 
 TOOL = "flightcache"
+MAX_NAME = 120
+_UNSAFE = re.compile(r"[^A-Za-z0-9_+.=,@-]")
+"""What a path of a Manifest cannot hold (docs/manifest.md)."""
 
 
 @dataclass(frozen=True)
@@ -58,38 +63,67 @@ def targets(request: Request) -> dict[str, Target]:
 
 def files(request: Request) -> dict[str, Path]:
     """Return every file of the generation by its name in it."""
-    copied = {_calibration_path(c): c.path for c, _ in request.calibration}
+    names = _calibration_names(request.calibration)
+    copied = {name: c.path for name, (c, _) in zip(names, request.calibration, strict=True)}
     return {**{name: target.path for name, target in targets(request).items()}, **copied}
 
 
 def records(request: Request) -> dict[str, ArtifactRecord]:
     """Return the artifact records by name in the generation; ManifestError where one is missing."""
-    return {name: _made(target) for name, target in targets(request).items()}
+    return {name: _record(target) for name, target in targets(request).items()}
 
 
-def compose(request: Request, *, counter: int, extras: Iterable[Target] | None = None) -> Manifest:
-    """Return the Manifest of the generation that the store holds for `request`; `extras` for a draft without them all.
+@dataclass(frozen=True)
+class Made:
+    """What a Manifest says of artefacts: the record of each, what the index is, and every gate."""
 
-    Raises ManifestError if an artefact has no artifact record: its task has not run.
+    record: Callable[[Target], ArtifactRecord]
+    index: index.IndexInfo
+    gates: Mapping[str, manifest.GateEntry]
+
+
+def made(request: Request) -> Made:
+    """Return what the store holds for `request`; errors name what has not been made yet."""
+    return Made(_record, index.read_info(request.index_info), gates.entries(gates.read(request.gates.path)))
+
+
+def compose(
+    request: Request, *, counter: int, extras: Iterable[Target] | None = None, of: Made | None = None
+) -> Manifest:
+    """Return the Manifest of the generation of `request`; `extras` for a draft without them all.
+
+    `of` says what was made, by default what the store holds. Raises ManifestError if an artefact has no record: its
+    task has not run.
     """
+    of = of or made(request)
+    record = of.record
+    calibration_names = _calibration_names(request.calibration)
     return manifest.with_hash(
         Manifest(
             build=manifest.Build(Sha256(""), counter, TOOL, importlib.metadata.version(TOOL)),
             flight=_flight(request),
             area=manifest.AreaPart(BBox(*request.tiles.bbox), tuple(request.tiles.zooms)),
             host=host(request),
-            engines=tuple(_engine(n) for n in request.networks),
-            descriptor_index=_index(request),
-            calibration=tuple(_calibration(c, digest) for c, digest in request.calibration),
-            other=tuple(_other(target) for target in (request.extras if extras is None else extras)),
+            engines=tuple(_engine(n, record(n.engine)) for n in request.networks),
+            descriptor_index=_index(request, record(request.index), of.index),
+            calibration=tuple(
+                _calibration(name, c, digest)
+                for name, (c, digest) in zip(calibration_names, request.calibration, strict=True)
+            ),
+            other=tuple(_other(target, record(target)) for target in (request.extras if extras is None else extras)),
             tiles=_tiles(request.tiles),
-            gates=gates.entries(gates.read(request.gates.path)),
-            waivers=tuple(manifest.Waiver(w.gate, w.by, w.reason) for w in request.flight.waiver),
+            gates=of.gates,
+            waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
         )
     )
 
 
-def _made(target: Target) -> ArtifactRecord:
+def _line(text: str) -> str:
+    """Return `text` on one line, as a Manifest holds it."""
+    return " ".join(text.split())
+
+
+def _record(target: Target) -> ArtifactRecord:
     record = read_record(target)
     if record is None:
         raise ManifestError(f"{target.name} has not been made yet", file=target.path, next_step="run `doit` again")
@@ -108,8 +142,8 @@ def host(request: Request) -> manifest.Host:
     return manifest.Host(**network.host._asdict(), precision=network.backbone.precision)
 
 
-def _engine(network: NetworkRequest) -> manifest.EngineEntry:
-    record, shape = _made(network.engine), network.shape
+def _engine(network: NetworkRequest, record: ArtifactRecord) -> manifest.EngineEntry:
+    shape = network.shape
     return manifest.EngineEntry(
         path=network.engine.name,
         bytes=record.bytes,
@@ -123,9 +157,7 @@ def _engine(network: NetworkRequest) -> manifest.EngineEntry:
     )
 
 
-def _index(request: Request) -> manifest.IndexEntry:
-    record = _made(request.index)
-    built = index.read_info(request.index_info)
+def _index(request: Request, record: ArtifactRecord, built: index.IndexInfo) -> manifest.IndexEntry:
     return manifest.IndexEntry(
         path=request.index.name,
         bytes=record.bytes,
@@ -141,17 +173,32 @@ def _index(request: Request) -> manifest.IndexEntry:
     )
 
 
-def _calibration_path(calibration: Calibration) -> str:
-    return f"calibration/{calibration.path.name}"
+def _calibration_names(calibration: Sequence[tuple[Calibration, Sha256]]) -> list[str]:
+    """Return the names of the calibration files in a generation: their own, as far as a Manifest can hold them.
+
+    Any other character becomes `_`; a name that is taken then gets `-2`, `-3`, … before its suffix.
+    """
+    names: list[str] = []
+    for entry, _ in calibration:
+        stem, dot, suffix = _safe(entry.path.name).rpartition(".")
+        stem, suffix = (stem, dot + suffix) if stem else (suffix, "")
+        free = (f"{stem}{f'-{n}' if n > 1 else ''}{suffix}" for n in itertools.count(1))
+        taken = {name.lower() for name in names}
+        names.append(next(name for name in free if f"calibration/{name}".lower() not in taken))
+        names[-1] = f"calibration/{names[-1]}"
+    return names
 
 
-def _calibration(calibration: Calibration, digest: Sha256) -> manifest.CalibrationEntry:
-    size = os.stat(calibration.path).st_size
-    return manifest.CalibrationEntry(_calibration_path(calibration), size, digest, calibration.purpose)
+def _safe(name: str) -> str:
+    safe = _UNSAFE.sub("_", name)[-MAX_NAME:]
+    return safe if safe[0] not in ".=,@-" and not safe.lower().endswith(publish.SIDECAR) else f"_{safe}_"
 
 
-def _other(target: Target) -> manifest.FileEntry:
-    record = _made(target)
+def _calibration(name: str, calibration: Calibration, digest: Sha256) -> manifest.CalibrationEntry:
+    return manifest.CalibrationEntry(name, os.stat(calibration.path).st_size, digest, calibration.purpose)
+
+
+def _other(target: Target, record: ArtifactRecord) -> manifest.FileEntry:
     return manifest.FileEntry(target.name, record.bytes, record.sha256)
 
 

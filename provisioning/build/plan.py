@@ -13,11 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from provisioning import catalogue, descriptors, index
-from provisioning.base.errors import IndexingError
 from provisioning.base.hashing import plain
 from provisioning.build.history import History, differences, read_history, short
+from provisioning.build.preflight import preflight
+from provisioning.build.reasons import unchecked
 from provisioning.build.request import Request, make_request
-from provisioning.build.tasks import task_rows
+from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
@@ -74,7 +75,8 @@ class Plan:
 def make_plan(root: Path) -> Plan:
     """Return what `doit` would do in the cache directory `root`.
 
-    Raises what would stop it at once: ConfigError, EmptyCorpusError, TileError, BackboneError, EngineError.
+    Raises what would stop it at once: ConfigError, EmptyCorpusError, TileError, BackboneError, EngineError, GateError
+    of coverage and freshness, IndexingError, ManifestError.
     """
     flight = read_flight(root)
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,6 +84,8 @@ def make_plan(root: Path) -> Plan:
         _copy_catalogue(flight, aside)
         corpus = catalogue.scan(aside)
         request = make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
+        if unchecked(request):
+            preflight(request)
         tasks = tuple(_tasks(request, read_history(flight.build_dir)))
         missing = _missing(request, aside) if any(t.task == "descriptors" and t.will_run for t in tasks) else 0
     timed = tuple(_timed(task, missing) for task in tasks if task.will_run)
@@ -115,7 +119,7 @@ def _copy_catalogue(flight: Flight, aside: Flight) -> None:
 
 def _tasks(request: Request, history: History) -> Iterator[TaskPlan]:
     for row in task_rows(request):
-        if row.due is None:
+        if row.due is None or row.name in CHECKS:
             continue
         why = row.due()
         now = {name: plain(fact) for name, fact in row.facts.items()}
@@ -150,9 +154,6 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
     memory = 0
     if any(task.task == "corpus" and task.will_run for task in tasks):
-        try:
-            choice = index.choose(request.flight, request.tiles, shape.dimension)
-        except IndexingError:
-            return {"bytes_to_write": written, "memory_bytes": 0}
+        choice = index.choose(request.flight, request.tiles, shape.dimension)
         written, memory = written + choice.bytes, choice.build_bytes
     return {"bytes_to_write": written, "memory_bytes": memory}

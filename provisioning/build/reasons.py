@@ -31,6 +31,11 @@ def engine(_request: Request, network: NetworkRequest) -> Reasons:
     return _not_made(network.engine)
 
 
+def unchecked(request: Request) -> Reasons:
+    """Say why the scan must be checked: gates or report are still to be made for it."""
+    return _not_made(request.gates, *request.extras)
+
+
 def described(request: Request) -> Reasons:
     """Say why tiles must be described: an index is to be built, or gates measured, over descriptors not all there."""
     store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256

@@ -39,10 +39,10 @@ def report_model(request: Request) -> ReportModel:
     return ReportModel(
         manifest=draft,
         index_reason=index.read_info(request.index_info).reason,
-        maps=tuple(_maps(request, area)),
+        maps=tuple(area_maps(request, area)),
         mosaic=_mosaic(request),
-        outline=tuple(map(_line, area.rings)),
-        routes=tuple(map(_line, area.routes)),
+        outline=tuple(map(line, area.rings)),
+        routes=tuple(map(line, area.routes)),
         sources=tuple(
             SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in catalogue.source_rows(request.flight)
         ),
@@ -53,7 +53,8 @@ def report_model(request: Request) -> ReportModel:
     )
 
 
-def _line(route: Route) -> tuple[LonLat, ...]:
+def line(route: Route) -> tuple[LonLat, ...]:
+    """Return a route, (latitude, longitude) in degrees, as a map draws it."""
     return tuple(LonLat(lon, lat) for lat, lon in route)
 
 
@@ -65,7 +66,8 @@ def _notes(request: Request) -> Iterator[str]:
             yield note
 
 
-def _maps(request: Request, area: Area) -> Iterator[TileMap]:
+def area_maps(request: Request, area: Area) -> Iterator[TileMap]:
+    """Yield what is there of `area` and what is not, by zoom level."""
     for zoom in request.tiles.zooms:
         west, _ = tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)
         runs = (

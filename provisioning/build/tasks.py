@@ -19,7 +19,9 @@ from provisioning.build.request import NetworkRequest, Request
 from provisioning.flight import publish
 
 WALK = "coverage"
-"""The task that only looks, and runs every time."""
+"""The task that runs every time."""
+CHECKS = frozenset({"preflight", WALK})
+"""Tasks that only look: a run of these alone has built nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,13 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
     describing = request.descriptor_network
     engines = tuple(network.engine.path for network in request.networks)
     current = tuple(request.cache / publish.CURRENT / name for name in publish.MANIFEST_FILES)
+    yield row(
+        "preflight",
+        "Check what the scan already decides: coverage, freshness, kind of index, disk space, the Manifest's limits.",
+        steps.check_scan,
+        due=functools.partial(due.unchecked, request),
+        facts=_tiles(request),
+    )
     for network in request.networks:
         yield from _network_rows(request, network)
     yield row(
@@ -67,7 +76,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         steps.describe,
         due=functools.partial(due.described, request),
         needs=(describing.engine.path,),
-        after=(f"engine:{describing.name}",),
+        after=("preflight", f"engine:{describing.name}"),
         facts={**_tiles(request), "keys": request.descriptor_keys},
     )
     yield row(

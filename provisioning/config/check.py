@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from provisioning.base.angles import BBox
+from provisioning.base.limits import MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.config.schema import Area, AreaPart, Flight
 
 Found = tuple[str, str]
@@ -20,7 +22,8 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 ID_TEXT = re.compile(r"[\x21-\x7e]{1,128}")
 MERCATOR_LIMIT_E7 = 850_511_287
 MOST_TILES = 50_000_000
-MOST_SOURCES = 256
+OTHER_FILES = 8
+"""Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
 TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
 BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
@@ -39,9 +42,22 @@ def _identity(flight: Flight) -> Iterator[Found]:
     for name, value in names.items():
         if value is not None and not ID_TEXT.fullmatch(value):
             yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
+    yield from _sector(flight)
     origin = flight.flight.takeoff
     if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
         yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
+
+
+def _sector(flight: Flight) -> Iterator[Found]:
+    """A misspelt class would be one without a policy: imagery of any age would pass."""
+    name, known = flight.flight.sector_class, sorted({"default", *flight.sector})
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        yield (
+            "flight.sector_class",
+            f"there is no [sector.{name}] that says how old its imagery may be; known: {', '.join(known)}{meant}",
+        )
 
 
 def _area(flight: Flight) -> Iterator[Found]:
@@ -106,8 +122,8 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
     sources = flight.tiles.source
     if not sources:
         yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
-    if len(sources) > MOST_SOURCES:
-        yield "tiles.source", f"has {len(sources)} sources, more than {MOST_SOURCES}"
+    if len(sources) > MAX_SOURCES:
+        yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
     for n, source in enumerate(sources):
         key = f"tiles.source[{n}]"
         if not ID_TEXT.fullmatch(source.name or source.path.name):
@@ -156,9 +172,14 @@ def _backbones(flight: Flight) -> Iterator[Found]:
 def _index(flight: Flight) -> Iterator[Found]:
     if not TRANSFORM.fullmatch(flight.index.transform):
         yield "index.transform", f"expected none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
+    if len(flight.waiver) > MAX_WAIVERS:
+        yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
     for n, waiver in enumerate(flight.waiver):
         if waiver.gate not in GATES:
             yield f"waiver[{n}].gate", f"expected one of {', '.join(GATES)}, got {waiver.gate!r}"
+        for name in ("by", "reason"):
+            if not 0 < len(" ".join(getattr(waiver, name).split())) <= MAX_TEXT:
+                yield f"waiver[{n}].{name}", f"expected 1 to {MAX_TEXT} characters"
     if flight.descriptors.executor == "dask" and not flight.descriptors.scheduler:
         yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
 
@@ -167,10 +188,11 @@ def _files(flight: Flight) -> Iterator[Found]:
     for key, path, is_there in _named_files(flight):
         if not is_there(path):
             yield key, f"no such file: {path}"
-    yield from _twice("calibration.path", "file name", (c.path.name for c in flight.calibration))
+    yield from _twice("calibration.path", "path", (str(c.path) for c in flight.calibration))
+    room = MAX_FILES - len(flight.backbone) - OTHER_FILES
+    if len(flight.calibration) > room:
+        yield "calibration", f"a cache holds at most {room} calibration files beside these backbones"
     for n, calibration in enumerate(flight.calibration):
-        if not ID_TEXT.fullmatch(calibration.path.name):
-            yield f"calibration[{n}].path", "file name must be printable ASCII without spaces"
         if not ID_TEXT.fullmatch(calibration.purpose):
             yield f"calibration[{n}].purpose", "expected printable ASCII without spaces"
 

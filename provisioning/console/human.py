@@ -15,6 +15,7 @@ from provisioning.console.bar import NAME_WIDTH, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
 
 REDRAW_EVERY_S = 0.1
+ENDS_A_BUILD = {"empty.corpus", "engine.failure", "manifest.failure", "coverage.orphans", "rollback.done"}
 CLEAR_LINE = "\r\x1b[2K"
 COLOURS = {"SUCCESS": "32", "IDEMPOTENT_NO_OP": "32", "FAILURE": "31", "warning": "33"}
 
@@ -47,6 +48,8 @@ class HumanListener(Listener):
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it says something to a person."""
         kind, fields = kind_of(record), fields_of(record)
+        if kind in ENDS_A_BUILD:
+            return  # the error itself is shown at the end
         if record.levelno >= logging.WARNING:
             self._warn(kind, words(record))
         elif kind == events.PROGRESS:

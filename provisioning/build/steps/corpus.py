@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, index
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
-from provisioning.base.errors import EmptyCorpusError
-from provisioning.base.files import make_dirs, require_free_bytes
+from provisioning.base.errors import EmptyCorpusError, GateError
+from provisioning.base.files import make_dirs
+from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
 from provisioning.build.steps.networks import network_here, runnable, verified
 from provisioning.config import Flight
-from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.network.backbone import onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 
@@ -30,10 +31,18 @@ def survey(flight: Flight) -> None:
     Raises EmptyCorpusError, TileError, AreaError, BackboneError.
     """
     make_dirs(flight.build_dir)
+    started = time.monotonic()
     try:
         corpus = catalogue.scan(flight)
     except EmptyCorpusError as error:
-        events.event("empty.corpus", reason=error.what)
+        events.error(
+            "empty.corpus",
+            reason=error.what,
+            bbox=[side / 1e7 for side in catalogue.area_of(flight).bbox],
+            zoom_levels=flight.area.all_zooms,
+            sector_class=flight.flight.sector_class,
+            elapsed_s=round(time.monotonic() - started, 3),
+        )
         raise
     backbone = flight.descriptor_backbone
     source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
@@ -42,29 +51,27 @@ def survey(flight: Flight) -> None:
     index.settle(flight, corpus, shape.dimension)
 
 
+def check_scan(request: Request) -> None:
+    """Raise what the scan already decides; where gates fail, the holes of the area are drawn first.
+
+    Raises GateError, IndexingError, ManifestError, FilesystemError.
+    """
+    try:
+        preflight(request)
+        require_room(request)
+    except GateError as error:
+        raise draw_holes(request, error) from error
+
+
 def describe(request: Request) -> Mapping[str, object]:
     """Put the tiles that have no descriptor yet through the network; return how many that were.
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
-    _require_room(request)
+    require_room(request)
     target, backend = runnable(request)
     done = descriptors.describe(request.flight, engine=verified(target), backend=backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
-
-
-def _require_room(request: Request) -> None:
-    """Refuse before hours of work what the disk cannot hold. FilesystemError tells the bytes."""
-    flight, shape = request.flight, request.descriptor_network.shape
-    if shape is None:
-        return
-    store = descriptors.store_path(flight)
-    missing = count_lacking(flight, store, request.descriptor_keys)
-    make_dirs(store)
-    needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
-    require_free_bytes(store, needed, what=f"{missing} descriptors")
-    needed += index.choose(flight, request.tiles, shape.dimension).bytes
-    require_free_bytes(flight.build_dir, needed, what="descriptors and index")
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ def publish_generation(request: Request) -> None:
             verdict.require()
     except Error as error:
         events.error("manifest.failure", reason=error.what)
+        publish.recover(request.cache, keep=request.flight.publish.keep_generations)
+        events.error("rollback.done", cache_root=str(request.cache), reason=error.what)
         raise
     publish.commit(request.cache, staged, keep=request.flight.publish.keep_generations)
     try:

@@ -61,7 +61,7 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
             )
             write_durably(compiled_path(network.engine.path), compiled.to_json().encode())
     except Error as error:
-        events.event("engine.failure", model=network.name, reason=error.what)
+        events.error("engine.failure", model=network.name, reason=error.what)
         raise
     return {f"seconds:{network.name}": round(compiled.elapsed_s, 3)}
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from provisioning.base.limits import MAX_FILES, MAX_TEXT
+
 Issues = list[str]
 Check = Callable[[Any, str, Issues], Any]
 """Called with (value, where, issues); returns the frozen value, or None after adding to `issues`."""
 
-MAX_FILES = 512
-MAX_TEXT = 4096
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?", re.ASCII)

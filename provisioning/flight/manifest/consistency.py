@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from provisioning.flight.manifest.checks import MAX_FILES
+from provisioning.base.limits import MAX_FILES
 from provisioning.flight.manifest.types import Manifest
 
 

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from provisioning.base.angles import BBox, Origin
+from provisioning.base.limits import MAX_SOURCES, MAX_WAIVERS
 from provisioning.flight.manifest.checks import (
     Issues,
     array,
@@ -120,7 +121,7 @@ _SHAPE = record(
         coverage_sha256=digest,
         count=_COUNT,
         per_zoom=table(zoom_key, record(ZoomCount, present=_COUNT, expected=_COUNT, largest_hole_mm=_COUNT)),
-        sources=array(name, most=64),
+        sources=array(name, most=MAX_SOURCES),
         skipped=_COUNT,
         oldest_capture=optional(date),
     ),
@@ -134,7 +135,7 @@ _SHAPE = record(
             detail=text,
         ),
     ),
-    waivers=array(record(Waiver, gate=word, by=text, reason=text), most=64),
+    waivers=array(record(Waiver, gate=word, by=text, reason=text), most=MAX_WAIVERS),
 )
 
 

@@ -1,0 +1,10 @@
+"""What a Manifest can hold: asked of flight.toml before a build, and of the Manifest by every reader."""
+
+from __future__ import annotations
+
+MAX_FILES = 512
+"""Files of a generation beside the Manifest's own three."""
+MAX_TEXT = 4096
+"""Characters of a reason, a name of a person, or a detail of a gate."""
+MAX_SOURCES = 64
+MAX_WAIVERS = 64

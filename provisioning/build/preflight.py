@@ -1,0 +1,93 @@
+"""What a scan already decides of a build, found before any engine or descriptor: a second, not hours."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+from provisioning import catalogue, descriptors, index
+from provisioning.base.artifacts import ArtifactRecord, Target
+from provisioning.base.errors import GateError, ManifestError
+from provisioning.base.files import make_dirs, require_free_bytes, write_durably
+from provisioning.base.hashing import Sha256
+from provisioning.build import contents
+from provisioning.build.request import MAP_FILE, Request
+from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.flight import manifest
+from provisioning.flight.manifest import GateEntry
+from provisioning.quality.gates.corpus import corpus_figures
+from provisioning.quality.gates.judging import judge
+from provisioning.quality.gates.limits import corpus_limits
+
+STAND_IN = ArtifactRecord(Sha256("0" * 64), 1, 0, 0, {})
+
+
+def preflight(request: Request) -> None:
+    """Raise what a build of `request` is bound to end with; writes nothing.
+
+    GateError for coverage, required tiles and freshness; IndexingError where no index fits; ManifestError where the
+    Manifest cannot hold what flight.toml asks for. Nothing is checked of a descriptor whose length is not known yet.
+    """
+    entries = corpus_gates(request)
+    shape = request.descriptor_network.shape
+    if shape is not None:
+        choice = index.choose(request.flight, request.tiles, shape.dimension)
+        _require_manifest(request, contents.Made(_stand_in, _index_of(choice.kind, shape.dimension), entries))
+
+
+def corpus_gates(request: Request) -> Mapping[str, GateEntry]:
+    """Return the gates that need no network. Raises GateError naming all that fail."""
+    flight, corpus = request.flight, request.tiles
+    figures = corpus_figures(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
+    return judge(figures, corpus_limits(flight, corpus), flight.waiver)
+
+
+def require_room(request: Request) -> None:
+    """Refuse before hours of work what the disk cannot hold. FilesystemError gives the bytes."""
+    flight, shape = request.flight, request.descriptor_network.shape
+    if shape is None:
+        return
+    store = descriptors.store_path(flight)
+    missing = count_lacking(flight, store, request.descriptor_keys)
+    make_dirs(store)
+    needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
+    require_free_bytes(store, needed, what=f"{missing} descriptors")
+    needed += index.choose(flight, request.tiles, shape.dimension).bytes
+    require_free_bytes(flight.build_dir, needed, what="descriptors and index")
+
+
+def draw_holes(request: Request, error: GateError) -> GateError:
+    """Write `.build/coverage.geojson` with the gaps of the area, and return `error` with the file that shows them."""
+    from provisioning import report
+    from provisioning.build.report_model import area_maps, line
+
+    build_dir, area = request.flight.build_dir, catalogue.area_of(request.flight)
+    drawn = report.coverage_geojson(
+        bbox=request.tiles.bbox,
+        maps=tuple(area_maps(request, area)),
+        outline=tuple(map(line, area.rings)),
+        routes=tuple(map(line, area.routes)),
+        takeoff=request.flight.flight.takeoff or request.tiles.takeoff,
+    )
+    write_durably(build_dir / MAP_FILE, drawn)
+    error.facts["shown in"] = build_dir / MAP_FILE
+    return error
+
+
+def _require_manifest(request: Request, made: contents.Made) -> None:
+    """Compose the Manifest of `request` over stand-ins for what is not made yet, and read it as a verifier would."""
+    composed = contents.compose(request, counter=1, of=made)
+    try:
+        manifest.parse(manifest.to_bytes(composed))
+    except ManifestError as error:
+        error.file = str(request.flight.root / "flight.toml")
+        error.next_step = "change what the line above names in flight.toml"
+        raise
+
+
+def _stand_in(_target: Target) -> ArtifactRecord:
+    return STAND_IN
+
+
+def _index_of(kind: str, dimension: int) -> index.IndexInfo:
+    return index.IndexInfo(kind=kind, dimension=dimension, vectors=1, bytes=1, transform="none")
