@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from doit.cmd_base import ModuleTaskLoader
 
+from provisioning.base import events
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.outcome import BuildReport
 from rules.commands import Run
@@ -22,13 +25,21 @@ def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     return namespace(Tasks(Path(dodo).absolute().parent))
 
 
-def build(cache: str | os.PathLike[str]) -> BuildReport:
+def build(
+    cache: str | os.PathLike[str],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    logger: logging.Logger | None = None,
+) -> BuildReport:
     """Build the cache directory `cache` as `doit` there would, and return the report.
 
-    Raises the typed error of whatever stopped it (BuildLockHeldError, ManifestCoverageError, ConfigError, …), with the
-    FAILURE report in its attribute `report`. No state is shared between calls; signals are the caller's affair.
+    `clock` gives seconds, for the times in the report; `logger` gets every event of the build, beside those who listen
+    to the logger `c10.provision`. Raises the typed error of whatever stopped it (BuildLockHeldError,
+    ManifestCoverageError, ConfigError, …), with the FAILURE report in its attribute `report`. Signals are the caller's
+    affair.
     """
-    command, report = run(Path(cache))
+    with events.forwarded(logger):
+        command, report = run(Path(cache), clock=clock)
     if command.collector.failure is not None:
         error = command.collector.failure
         error.report = report
@@ -36,12 +47,14 @@ def build(cache: str | os.PathLike[str]) -> BuildReport:
     return report
 
 
-def run(cache: Path, selected: Sequence[str] = ()) -> tuple[Run, BuildReport]:
+def run(
+    cache: Path, selected: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+) -> tuple[Run, BuildReport]:
     """Run the tasks `selected` (all if none) of `cache`; return the command, with what it saw, and the report."""
     root = cache.absolute()
     loader = ModuleTaskLoader(namespace(Tasks(root)))
     loader.root = root
     command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
     params, args = command.cmdparser.parse(list(selected))
-    _, report = command.build(root, params, args)
+    _, report = command.build(root, params, args, clock=clock)
     return command, report

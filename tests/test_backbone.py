@@ -298,7 +298,7 @@ def test_a_batch_that_is_free_in_name_only_is_fixed_at_one(tmp_path, frozen, cap
     model.graph.output[0].name = "out"
     network = prepared(tmp_path, model)
     np.testing.assert_allclose(run(network, images(3)), by_hand(nchw(images(3)) / 255), atol=1e-5)
-    assert "one tile at a time" in caplog.records[-1].fields["reason"]
+    assert "one tile at a time" in caplog.records[-1].kv["reason"]
 
 
 def test_non_finite_output_is_refused(tmp_path):

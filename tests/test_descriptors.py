@@ -110,7 +110,7 @@ def changed(flight, **sections):
 
 
 def events_of(caplog, kind):
-    return [r.fields for r in caplog.records if getattr(r, "kind", "") == f"c10.provision.{kind}"]
+    return [r.kv for r in caplog.records if getattr(r, "kind", "") == f"c10.provision.{kind}"]
 
 
 # Nothing twice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import rules
 from provisioning.base.errors import BuildLockHeldError
 from provisioning.base.lock import build_lock
 from provisioning.build.plan import make_plan
@@ -211,11 +213,32 @@ def test_a_report_that_cannot_be_written_after_the_switch_is_a_warning(cache):
 
 
 def test_the_report_names_the_manifest_and_a_failure_names_none(cache):
-    import rules
-
     done = rules.build(cache)
     assert (done.outcome, done.engines_reused) == ("IDEMPOTENT_NO_OP", 0)
     assert json.loads(Path(done.manifest_path).read_bytes())["build"]["manifest_hash"] == done.manifest_hash
     with build_lock(cache), pytest.raises(BuildLockHeldError) as held:
         rules.build(cache)
     assert (held.value.report.manifest_hash, held.value.report.manifest_path) == (None, None)
+
+
+def test_engines_are_compiled_without_any_tile(cache):
+    shutil.rmtree(cache.parent / "tiles")
+    for store in cache.glob(".build/store/*/*.engine"):
+        shutil.rmtree(store.parent)
+    done = doit(cache, DOIT, "engine")
+    assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
+    refused = doit(cache, DOIT)
+    assert (refused.returncode, "tiles.source[0].path: no such file" in refused.stderr) == (1, True), refused.stderr
+
+
+def test_clock_and_logger_of_the_caller_are_used(cache):
+    ticks, seen = iter(range(1000)), []
+    logger = logging.getLogger("mine")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(type("Seen", (logging.Handler,), {"emit": lambda _self, record: seen.append(record)})())
+    edit(cache, 'id = "F-1"', 'id = "F-7"')
+    done = rules.build(cache, clock=lambda: float(next(ticks)), logger=logger)
+    assert done.elapsed_s == int(done.elapsed_s) > 0
+    success = next(record for record in seen if record.kind == "c10.provision.build.success")
+    assert success.kv["manifest_hash"] == done.manifest_hash
+    assert {"engines_built", "engines_reused", "descriptors_generated", "elapsed_s"} < success.kv.keys()

@@ -144,8 +144,8 @@ def test_failed_compile_is_an_event_with_its_reason(cache, caplog):
     with caplog.at_level(logging.INFO, "c10.provision"):
         build(cache)
     (failed,) = (r for r in caplog.records if r.kind == "c10.provision.engine.failure")
-    assert failed.fields["model"] == "gist-color"
-    assert "SM87" in failed.fields["reason"]
+    assert failed.kv["model"] == "gist-color"
+    assert "SM87" in failed.kv["reason"]
 
 
 def test_tensorrt_without_a_gpu_is_refused_before_anything_is_done(cache):

@@ -147,7 +147,7 @@ def test_compile_tells_elapsed_time_against_last_time(vendor, tmp_path, caplog):
     (tmp_path / "state/engine-times.json").write_text(json.dumps({key: 41.6}))
     with caplog.at_level(logging.DEBUG, "c10.provision"), pytest.raises(EngineError):
         vendor("import time; time.sleep(60)", timeout_s=2)
-    beats = [record.fields for record in caplog.records if record.fields["task"] == "engine:net"]
+    beats = [record.kv for record in caplog.records if record.kv["task"] == "engine:net"]
     assert beats
     assert {(beat["total"], beat["unit"]) for beat in beats} == {(42, "s")}
     assert beats[-1]["done"] >= 1
@@ -157,7 +157,7 @@ def test_log_without_a_terminal_hears_now_and_then(vendor, caplog, monkeypatch):
     monkeypatch.setattr("provisioning.engines.compile.LINE_EVERY_S", 1.0)
     with caplog.at_level(logging.INFO, "c10.provision"), pytest.raises(EngineError):
         vendor("import time; time.sleep(60)", timeout_s=3)
-    told = [record.fields for record in caplog.records if record.kind == "c10.provision.engine.compiling"]
+    told = [record.kv for record in caplog.records if record.kind == "c10.provision.engine.compiling"]
     assert [fields["elapsed_s"] for fields in told] == [1, 2]
     stream = io.StringIO()
     HumanListener(stream).show(caplog.records[0])

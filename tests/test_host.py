@@ -206,14 +206,14 @@ def test_auto_is_onnxruntime_where_tensorrt_has_bindings_but_no_library(tmp_path
     monkeypatch.syspath_prepend(tmp_path / "site")
     with caplog.at_level(logging.WARNING, "c10.provision"):
         assert select(Engine(), machine(tmp_path, gpu=RTX)).name == "onnxruntime"
-    assert "libnvonnxparser.so.11" in caplog.records[0].fields["reason"]
+    assert "libnvonnxparser.so.11" in caplog.records[0].kv["reason"]
 
 
 def test_jetson_without_tensorrt_is_warned_of(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with caplog.at_level(logging.WARNING, "c10.provision"):
         assert select(Engine(), machine(tmp_path, release=R36, gpu=ORIN)).name == "onnxruntime"
-    assert "--system-site-packages" in caplog.records[0].fields["reason"]
+    assert "--system-site-packages" in caplog.records[0].kv["reason"]
 
 
 def test_workstation_without_tensorrt_is_not_nagged(tmp_path, monkeypatch, caplog):

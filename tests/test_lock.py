@@ -218,7 +218,7 @@ def test_what_is_held_is_known_below_the_cache_directory_only(tmp_path):
 def test_taking_the_lock_is_an_event(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="c10.provision"), build_lock(tmp_path):
         pass
-    assert [(r.kind, r.fields["pid"]) for r in caplog.records] == [("c10.provision.lock.acquired", os.getpid())]
+    assert [(r.kind, r.kv["pid"]) for r in caplog.records] == [("c10.provision.lock.acquired", os.getpid())]
 
 
 WORK = """

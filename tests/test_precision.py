@@ -295,7 +295,7 @@ def test_half_weights_declared_fp32_are_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "c10.provision"):
         typed(tmp_path, "fp32", onnx=user(to_fp16(conv_model(), ()), tmp_path))
     (record,) = (r for r in caplog.records if r.kind == "c10.provision.engine.precision")
-    assert record.fields == {"model": "net", "declared": "fp32", "arrives": "fp16"}
+    assert record.kv == {"model": "net", "declared": "fp32", "arrives": "fp16"}
 
 
 def test_types_that_contradict_flight_toml_are_refused(tmp_path):

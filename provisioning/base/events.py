@@ -6,8 +6,9 @@ No key material is ever a field.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 LOGGER = logging.getLogger("c10.provision")
 PREFIX = "c10.provision."
@@ -21,6 +22,24 @@ def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
     """Log one event of `kind` (without the prefix) with its fields."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": fields})
+
+
+@contextlib.contextmanager
+def forwarded(logger: logging.Logger | None) -> Iterator[None]:
+    """Let `logger` handle every event of the block, too."""
+    if logger is None:
+        yield
+        return
+    handler = logging.Handler(logger.getEffectiveLevel())
+    handler.emit = logger.handle  # type: ignore[method-assign]
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(min(LOGGER.getEffectiveLevel(), handler.level))
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 def error(kind: str, /, **fields: object) -> None:

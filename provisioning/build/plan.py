@@ -21,7 +21,7 @@ from provisioning.build.request import Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
-from provisioning.config.parse import read_flight
+from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 
 
@@ -79,6 +79,7 @@ def make_plan(root: Path) -> Plan:
     of coverage and freshness, IndexingError, ManifestError.
     """
     flight = read_flight(root)
+    require_sources(flight)
     with tempfile.TemporaryDirectory() as scratch:
         aside = replace(flight, build_dir=Path(scratch))
         _copy_catalogue(flight, aside)

@@ -120,8 +120,6 @@ def _tiles(bbox: BBox, zoom: int) -> float:
 
 def _tiles_section(flight: Flight) -> Iterator[Found]:
     sources = flight.tiles.source
-    if not sources:
-        yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
     if len(sources) > MAX_SOURCES:
         yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
     for n, source in enumerate(sources):
@@ -184,6 +182,15 @@ def _index(flight: Flight) -> Iterator[Found]:
         yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
 
 
+def missing_sources(flight: Flight) -> Iterator[Found]:
+    """Yield the tile sources that are not there: a scan needs them all, `doit engine` none."""
+    if not flight.tiles.source:
+        yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
+    for n, source in enumerate(flight.tiles.source):
+        if not source.path.exists():
+            yield f"tiles.source[{n}].path", f"no such file: {source.path}"
+
+
 def _files(flight: Flight) -> Iterator[Found]:
     for key, path, is_there in _named_files(flight):
         if not is_there(path):
@@ -199,7 +206,6 @@ def _files(flight: Flight) -> Iterator[Found]:
 
 def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
     for n, source in enumerate(flight.tiles.source):
-        yield f"tiles.source[{n}].path", source.path, Path.exists
         if source.captured.endswith(".csv"):
             yield f"tiles.source[{n}].captured", flight.root / source.captured, Path.is_file
     for n, backbone in enumerate(flight.backbone):

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
-from provisioning.config.check import check
+from provisioning.config.check import check, missing_sources
 from provisioning.config.schema import Flight
 
 if sys.version_info >= (3, 11):
@@ -220,6 +220,13 @@ def parse(text: str, *, root: Path) -> Flight:
 def _follows(found: Issue, known: list[Issue]) -> bool:
     """Tell whether `found` may be but the consequence of a value already reported in or below its key."""
     return any(re.match(re.escape(found.key) + r"(?![\w-])", issue.key) for issue in known)
+
+
+def require_sources(flight: Flight) -> None:
+    """Raise ConfigError naming every tile source that is not there."""
+    issues = [Issue(*found) for found in missing_sources(flight)]
+    if issues:
+        raise _config_error(flight.root / FILE, issues)
 
 
 def _config_error(file: Path, issues: list[Issue]) -> ConfigError:

@@ -17,6 +17,7 @@ from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
 from provisioning.build.steps.networks import network_here, runnable, verified
 from provisioning.config import Flight
+from provisioning.config.parse import require_sources
 from provisioning.network.backbone import onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 
@@ -30,6 +31,7 @@ def survey(flight: Flight) -> None:
 
     Raises EmptyCorpusError, TileError, AreaError, BackboneError.
     """
+    require_sources(flight)
     make_dirs(flight.build_dir)
     started = time.monotonic()
     try:
