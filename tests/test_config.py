@@ -9,7 +9,7 @@ import pytest
 
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
-from provisioning.config.parse import parse, read_flight
+from provisioning.config.parse import parse, read_flight, require_sources
 from provisioning.config.template import render
 
 VALID = """
@@ -74,7 +74,6 @@ def test_paths_are_relative_to_the_file(root: Path) -> None:
         (changed("zooms = [10]", "zooms = [24]"), "area", "more than 50,000,000"),
         (changed("zooms = [10]", "zooms = [10]\nzoms = [1]"), "area.zoms", "did you mean 'zooms'"),
         (changed("zooms = [10]", "zooms = [10]\nmin_coverage = {11 = 1}"), "area.min_coverage.11", "not among"),
-        (changed('path = "tiles"', 'path = "none"'), "tiles.source[0].path", "no such file"),
         (changed('path = "tiles"', "path = 3"), "tiles.source[0].path", "expected text"),
         (changed('name = "gist"', 'name = "a b"'), "backbone[0].name", "expected letters"),
         (changed('name = "gist"', ""), "backbone[0].name", "is missing"),
@@ -187,3 +186,16 @@ def _issues(text: str, root: Path) -> dict[str, str]:
     except ConfigError as error:
         return {key: str(value) for key, value in error.facts.items()}
     return {}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (VALID.replace('path = "tiles"', 'path = "none"'), "tiles.source[0].path", "no such file"),
+        (VALID.replace('[[tiles.source]]\npath = "tiles"\n', ""), "tiles.source", "is missing"),
+    ],
+)
+def test_a_tile_source_that_is_not_there_is_named_where_tiles_are_needed(root, text, key, problem):
+    with pytest.raises(ConfigError) as wrong:
+        require_sources(parse(text, root=root))
+    assert problem in str(wrong.value.facts[key])
