@@ -7,21 +7,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from doit.cmd_base import ModuleTaskLoader
-
-from provisioning.base import events
-from provisioning.base.blas import begin_with_one_thread
-from provisioning.base.outcome import BuildReport
-from rules.commands import Run
-from rules.tasks import Tasks, namespace
+if TYPE_CHECKING:
+    from provisioning.base.outcome import BuildReport
+    from rules.commands import Run
 
 __all__ = ["build", "declare"]
 
 
 def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     """Return what the dodo.py at the path `dodo` must contain: the tasks of its directory and doit's settings."""
+    from provisioning.base.blas import begin_with_one_thread
+
     begin_with_one_thread()
+    from rules.tasks import Tasks, namespace
+
     return namespace(Tasks(Path(dodo).absolute().parent))
 
 
@@ -38,6 +39,8 @@ def build(
     ManifestCoverageError, ConfigError, …), with the FAILURE report in its attribute `report`. Signals are the caller's
     affair.
     """
+    from provisioning.base import events
+
     with events.forwarded(logger):
         command, report = run(Path(cache), clock=clock)
     if command.collector.failure is not None:
@@ -51,6 +54,11 @@ def run(
     cache: Path, selected: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Run, BuildReport]:
     """Run the tasks `selected` (all if none) of `cache`; return the command, with what it saw, and the report."""
+    from doit.cmd_base import ModuleTaskLoader
+
+    from rules.commands import Run
+    from rules.tasks import Tasks, namespace
+
     root = cache.absolute()
     loader = ModuleTaskLoader(namespace(Tasks(root)))
     loader.root = root

@@ -1,9 +1,8 @@
 """doit's commands for a cache directory: each that writes holds the build lock, and recovery runs before it.
 
-They replace doit's own by entry points of this distribution (and by doit.cfg where only the source is there), so that
-`-f`, `-d` and `-k` meet them too; for the dodo.py of another project each is doit's own command, unchanged. The lock
-wraps the whole command: a lock in a task's setup would be taken after doit opened its database, and not at all on a
-no-op (measured). A command that is none of these cannot write: see `rules.rule`.
+`rules.plugin` hands over to them wherever a command is about a cache. The lock wraps the whole command: a lock in a
+task's setup would be taken after doit opened its database, and not at all on a no-op (measured). A command that is none
+of these cannot write: see `rules.rule`.
 """
 
 from __future__ import annotations
@@ -36,23 +35,24 @@ from provisioning.build import history, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish
+from rules.info import Info
+from rules.plugin import LOG_OPTION, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
+
+__all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3
 
 
-def cache_of(command: Any, params: Any) -> Path | None:
-    """Return the cache directory that a command is about: where its dodo.py is, beside a flight.toml; else None."""
-    given = getattr(command.loader, "root", None)
-    if given:
-        return Path(given)
-    dodo = Path(os.path.abspath(params["dodoFile"]))
-    if params["seek_file"] and not os.path.isabs(params["dodoFile"]):
-        dodo = next((path for path in (p / dodo.name for p in dodo.parents) if path.exists()), dodo)
-    return dodo.parent if (dodo.parent / "flight.toml").exists() and dodo.exists() else None
+def require_cache(command: Any, params: Any) -> Path:
+    """Return the cache directory that a command is about. Raises InvalidCommand where there is none."""
+    cache = cache_of(command, params)
+    if cache is None:
+        raise InvalidCommand("this is no flight cache: flight.toml and dodo.py are not here")
+    return cache
 
 
 @contextlib.contextmanager
@@ -80,9 +80,7 @@ class Guarded:
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command; 3 where it could not start."""
-        self.cache = cache_of(self, params)
-        if self.cache is None:
-            return int(super().execute(params, args) or 0)  # type: ignore[misc]
+        self.cache = require_cache(self, params)
         try:
             with sole_builder(read_flight(self.cache)):
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
@@ -111,22 +109,12 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
         dryrun: bool,  # noqa: FBT001 - doit's calling convention
         cleandep: bool,  # noqa: FBT001
         cleanall: bool,  # noqa: FBT001
-        cleanforget: bool,  # noqa: FBT001 - a cache always forgets
+        cleanforget: bool,  # noqa: ARG002, FBT001 - a cache always forgets
         pos_args: list[str] | None = None,
     ) -> None:
-        super()._execute(dryrun, cleandep, cleanall, cleanforget or self.cache is not None, pos_args)
-        if not pos_args and self.cache is not None:
+        super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
+        if not pos_args:
             steps.reset(self.cache, tell=print, dryrun=dryrun)
-
-
-LOG_OPTION = {
-    "name": "log",
-    "long": "log",
-    "type": str,
-    "default": "human",
-    "choices": (("human", "lines for a person"), ("json", "one JSON object a line, on standard error")),
-    "help": "form of the log",
-}
 
 
 class Run(DoitRun):  # type: ignore[misc]
@@ -136,9 +124,7 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
-        cache = cache_of(self, params)
-        if cache is None:
-            return int(super().execute(params, args))
+        cache = require_cache(self, params)
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)

@@ -30,12 +30,12 @@ globals().update(declare(__file__))
 DOIT_CFG = """\
 # doit's commands in this directory hold the build lock; nothing here needs to be edited.
 [COMMAND]
-run = rules.commands:Run
-clean = rules.commands:Clean
-forget = rules.commands:Forget
-ignore = rules.commands:Ignore
-reset-dep = rules.commands:ResetDep
-info = rules.info:Info
+run = rules.plugin:Run
+clean = rules.plugin:Clean
+forget = rules.plugin:Forget
+ignore = rules.plugin:Ignore
+reset-dep = rules.plugin:ResetDep
+info = rules.plugin:Info
 """
 
 FILES = ("flight.toml", "dodo.py", "doit.cfg")

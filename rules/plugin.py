@@ -1,0 +1,80 @@
+"""doit's commands as entry points: in a cache directory those of `rules.commands`, elsewhere doit's own, unchanged.
+
+An entry point is there for every project of the environment. So this module imports doit alone, and what a cache needs
+is imported where one is met.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_ignore import Ignore as DoitIgnore
+from doit.cmd_info import Info as DoitInfo
+from doit.cmd_resetdep import ResetDep as DoitResetDep
+from doit.cmd_run import Run as DoitRun
+
+LOG_OPTION = {
+    "name": "log",
+    "long": "log",
+    "type": str,
+    "default": "human",
+    "choices": (("human", "lines for a person"), ("json", "one JSON object a line, on standard error")),
+    "help": "form of the log of a flight cache",
+}
+
+
+def cache_of(command: Any, params: Any) -> Path | None:
+    """Return the cache directory that a command is about: where its dodo.py is, beside a flight.toml; else None."""
+    given = getattr(command.loader, "root", None)
+    if given:
+        return Path(given)
+    if "dodoFile" not in params:
+        return None
+    dodo = Path(os.path.abspath(params["dodoFile"]))
+    if params["seek_file"] and not os.path.isabs(params["dodoFile"]):
+        dodo = next((path for path in (p / dodo.name for p in dodo.parents) if path.exists()), dodo)
+    return dodo.parent if (dodo.parent / "flight.toml").exists() and dodo.exists() else None
+
+
+class InCache:
+    """A command that hands over to the class of its name in `rules.commands` where it is about a flight cache."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run the command and return doit's exit code."""
+        if cache_of(self, params) is None:
+            return int(super().execute(params, args) or 0)  # type: ignore[misc]
+        from rules import commands
+
+        kind = getattr(commands, type(self).__name__)
+        command = kind(task_loader=self.loader, config=self.config, bin_name=self.bin_name)  # type: ignore[attr-defined]
+        return int(command.execute(params, args) or 0)
+
+
+class Run(InCache, DoitRun):  # type: ignore[misc]  # doit has no types
+    """`doit run`."""
+
+    cmd_options = (*DoitRun.cmd_options, LOG_OPTION)
+
+
+class Clean(InCache, DoitClean):  # type: ignore[misc]
+    """`doit clean`."""
+
+
+class Forget(InCache, DoitForget):  # type: ignore[misc]
+    """`doit forget`."""
+
+
+class Ignore(InCache, DoitIgnore):  # type: ignore[misc]
+    """`doit ignore`."""
+
+
+class ResetDep(InCache, DoitResetDep):  # type: ignore[misc]
+    """`doit reset-dep`."""
+
+
+class Info(InCache, DoitInfo):  # type: ignore[misc]
+    """`doit info`."""
