@@ -33,15 +33,15 @@ sys.path.insert(0, str(ROOT))
 
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
+from provisioning.index.memo import History  # noqa: E402
+from provisioning.index.training import Training  # noqa: E402
 
 from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
 from provisioning.index import choose_kind  # noqa: E402
 from provisioning.index.build import build_index  # noqa: E402
 from provisioning.index.choice import HRQ_COMPONENTS  # noqa: E402
-from provisioning.index.memo import History  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
-from provisioning.index.training import Training  # noqa: E402
 
 KINDS = ("flat", "sqfp16", "sq8", "hrq", "ivf-sq8")
 QUERIES = 1000

@@ -16,8 +16,6 @@ Encode = Callable[[Floats], Bytes]
 
 RANGE_GRID = 1024.0
 """The range of an 8-bit code is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
-
-
 CACHED_ROWS = 256
 
 
@@ -60,7 +58,7 @@ def learned_range(parts: Iterable[Floats]) -> NDArray[np.float32]:
 
 
 def encoder(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> Encode:
-    """Return the encoder of flat, sqfp16 or sq8 codes (ivf-sq8 stores sq8 codes)."""
+    """Return the encoder of flat, sqfp16 or sq8 codes."""
     if kind == "flat":
         return lambda rows: rows.view(np.uint8)
     if kind == "sqfp16":
