@@ -41,7 +41,7 @@ from provisioning.index.choice import HRQ_REFINE, rotated  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
 
 QUERIES = 500
-KINDS = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "hrq": "HR{p},RaBitQfs,Refine(SQ8)"}
+KINDS = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "hrq": "HR{p},RaBitQfs,Refine(SQ8)", "sq4": "SQ4"}
 """Our kinds and the same in FAISS's words; {p}: the next power of two, {n}: inverted lists, a quarter of them read."""
 OTHERS = {
     "pca(256) + hrq": "PCA256,HR256,RaBitQfs,Refine(SQ8)",

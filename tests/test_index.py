@@ -22,7 +22,7 @@ from provisioning.index.read import load_index, search
 from provisioning.index.space import into_space
 from provisioning.index.whole import FAST_SCAN_COMPONENTS
 
-STREAMED = ("flat", "sqfp16", "sq8")
+STREAMED = ("flat", "sqfp16", "sq8", "sq4")
 KINDS = (*STREAMED, "hrq")
 TRANSFORMS = ("none", "center", "pca(16)", "pca-whiten(24)")
 DIMENSION = 48
@@ -56,18 +56,22 @@ def test_the_file_is_what_faiss_itself_would_write(tmp_path, kind, transform):
     assert faiss.serialize_index(load_index(data)).tobytes() == data
 
 
+FACTORY = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "sq4": "SQ4"}
+
+
+@pytest.mark.parametrize("dimension", [DIMENSION, 7])
 @pytest.mark.parametrize("kind", STREAMED)
-def test_streamed_codes_are_those_of_faiss(tmp_path, kind):
-    rows = vectors(500)
+def test_streamed_codes_are_those_of_faiss(tmp_path, kind, dimension):
+    rows = vectors(5000, dimension)
     _, data = make(tmp_path / "i", rows, kind=kind)
     outer = load_index(data)
     ours = faiss.downcast_index(outer.index)
-    theirs = faiss.index_factory(DIMENSION, {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}[kind], ours.metric_type)
-    if kind == "sq8":
+    theirs = faiss.index_factory(dimension, FACTORY[kind], ours.metric_type)
+    if kind in ("sq8", "sq4"):
         faiss.copy_array_to_vector(faiss.vector_to_array(ours.sq.trained), theirs.sq.trained)
         theirs.is_trained = True
     held = faiss.IndexIDMap2(theirs)
-    held.add_with_ids(rows, ids_of(500))
+    held.add_with_ids(rows, ids_of(5000))
     assert faiss.serialize_index(held).tobytes() == data
 
 

@@ -204,7 +204,7 @@ class Descriptors:
 class Index:
     """[index]: the nearest-neighbour index over the descriptors."""
 
-    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq"] = setting(
+    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "sq4"] = setting(
         "auto", "auto chooses from size, memory, latency and recall by the rule in docs/index.md"
     )
     memory_mb: int = setting(4096, "memory budget of the index on board and of its build, MiB", low=1)

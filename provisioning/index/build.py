@@ -20,7 +20,7 @@ from provisioning.index.transform_spec import TransformSpec
 from provisioning.index.whole import write_whole
 
 RANGE_ROWS = 2_048
-"""Rows from which the range of 8-bit codes is learned; what lies outside is stored as the end of the range."""
+"""Rows from which the range of codes is learned; what lies outside is stored as the end of the range."""
 
 
 def build(index: Index, ids: Int64s, gather: Gather, output: Path) -> IndexInfo:
@@ -59,7 +59,7 @@ def _write(job: Job, output: Path) -> None:
     if job.choice.kind == "hrq":
         write_whole(job, output, sample)
         return
-    if job.choice.kind == "sq8":
+    if job.choice.kind in ("sq8", "sq4"):
         learned = learned_range(job.rows(sample[block]) for block in blocks(len(sample), job.trained.dimension))
         job = dataclasses.replace(job, trained=dataclasses.replace(job.trained, range=learned))
     write_streamed(job, output)

@@ -45,6 +45,7 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
         "sqfp16": Measured(Decimal("0.999"), 66),
         "sq8": Measured(Decimal("0.98"), 50),
         "hrq": Measured(Decimal("0.97"), 30),
+        "sq4": Measured(Decimal("0.95"), 150),
     }
 )
 """The kinds, the most exact first. Source: `bench/index.py`, the tables in docs/index.md. The scan is that of 1,000,000
@@ -94,6 +95,7 @@ def code_bytes(kind: str, dimension: int) -> int:
         "sqfp16": 2 * dimension,
         "sq8": dimension,
         "hrq": dimension + rotated(dimension) // 8 + 8,
+        "sq4": (dimension + 1) // 2,
     }[kind]
 
 
@@ -119,7 +121,7 @@ def choose(index: Index, *, vectors: int, dimension: int) -> Choice:
 
     A kind named in flight.toml is taken if it fits into index.memory_mb and may reach index.recall. `auto` takes, of
     the kinds that fit and keep index.recall and index.latency_ms where these are set, the first of flat (up to 64 MiB),
-    sqfp16, sq8, hrq that answers within index.latency_ms (50 ms where it is not set), else the fastest. Raises
+    sqfp16, sq8, hrq, sq4 that answers within index.latency_ms (50 ms where it is not set), else the fastest. Raises
     IndexingError that names the key, the nearest kind, and values that would do.
     """
     chosen, found = _chosen(index, vectors, dimension)

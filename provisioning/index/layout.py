@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from provisioning.index.choice import code_bytes
+
 INNER_PRODUCT = 0
-SQ_TYPES = {"sq8": 0, "sqfp16": 4}
+SQ_TYPES = {"sq8": 0, "sq4": 1, "sqfp16": 4}
 _UNUSED = 1 << 20
 
 
@@ -26,7 +28,7 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What was learned from the corpus and decides codes: the steps before, and the range (float32 [2·d]) of sq8."""
+    """What was learned from the corpus and decides codes: the steps before, and the range of codes (float32 [2·d])."""
 
     input: int
     stages: tuple[Stage, ...] = ()
@@ -77,26 +79,20 @@ def normalise_stage(dimension: int) -> Stage:
 
 
 def scalar_quantiser(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> bytes:
-    """Return a serialised ScalarQuantizer; sq8 carries its range, sqfp16 none."""
-    size = dimension * (2 if kind == "sqfp16" else 1)
+    """Return a serialised ScalarQuantizer; sq8 and sq4 carry their range, sqfp16 none."""
+    size = code_bytes(kind, dimension)
     learned = np.empty(0, np.float32) if trained_range is None or kind == "sqfp16" else trained_range
     return struct.pack("<iifQQ", SQ_TYPES[kind], 0, 0.0, dimension, size) + vector(learned)
 
 
 def before_codes(kind: str, trained: Trained, vectors: int) -> bytes:
-    """Return everything before the codes of a flat, sqfp16 or sq8 index with ids."""
+    """Return everything before the codes of a flat, sqfp16, sq8 or sq4 index with ids."""
     head = header(trained.dimension, vectors)
     outer = transforms(trained, vectors) + b"IxM2" + head
     if kind == "flat":
         return outer + b"IxFI" + head + struct.pack("<Q", vectors * trained.dimension)
     quantiser = scalar_quantiser(kind, trained.dimension, trained.range)
-    return (
-        outer
-        + b"IxSQ"
-        + head
-        + quantiser
-        + struct.pack("<Q", vectors * trained.dimension * (2 if kind == "sqfp16" else 1))
-    )
+    return outer + b"IxSQ" + head + quantiser + struct.pack("<Q", vectors * code_bytes(kind, trained.dimension))
 
 
 def after_codes(vectors: int) -> bytes:

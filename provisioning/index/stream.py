@@ -1,4 +1,4 @@
-"""Write flat, sqfp16 and sq8 indexes in one pass over the descriptors, with the memory of a few blocks."""
+"""Write flat, sqfp16, sq8 and sq4 indexes in one pass over the descriptors, with the memory of a few blocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Job:
 
 
 def write_streamed(job: Job, output: Path) -> None:
-    """Write a flat, sqfp16 or sq8 index to `output`, in the bytes that FAISS's `write_index` would give."""
+    """Write a flat, sqfp16, sq8 or sq4 index to `output`, in the bytes that FAISS's `write_index` would give."""
     kind, count = job.choice.kind, len(job.ids)
     encode = encoder(kind, job.trained.dimension, job.trained.range)
     with open(output, "wb", buffering=0) as file:
