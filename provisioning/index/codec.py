@@ -16,7 +16,7 @@ Encode = Callable[[Floats], Bytes]
 """From float32 [m, d] to uint8 [m, code bytes]."""
 
 RANGE_GRID = 1024.0
-"""The range of a code of 8 or 4 bits is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
+"""The range of codes is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
 CACHED_ROWS = 256
 
 
