@@ -228,14 +228,14 @@ def query_ms(index: Any, queries: np.ndarray) -> float:
     return median(times) * 1000
 
 
-def measure(vectors: int, dimension: int, scratch: Path, rounds: int) -> Iterator[Row]:
-    """Yield one row for each of our kinds and of the others."""
+def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, rounds: int) -> Iterator[Row]:
+    """Yield one row for each of `kinds`, of ours and of the others."""
     field = Field(vectors, dimension)
     (rows, places), random = terrain(field, vectors), noise(vectors, dimension)
     scratch.joinpath("rows.npy").unlink(missing_ok=True)
     output, peer = scratch / "index", scratch / "plain"
     for kind, factory in {**KINDS, **OTHERS}.items():
-        if factory.startswith("PCA256") and dimension <= 256:
+        if kind not in kinds or (factory.startswith("PCA256") and dimension <= 256):
             continue
         make = (lambda r, k=kind: ours(r, k, output)) if kind in KINDS else (lambda r, f=factory: plain(r, f, output))
         make(random.stored)
@@ -308,6 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, *OTHERS], choices=[*KINDS, *OTHERS], metavar="KIND")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/flightcache-index"))
     parser.add_argument("--autofaiss", type=Path, metavar="PYTHON", help="a Python that imports autofaiss, as a peer")
@@ -323,7 +324,7 @@ def main() -> None:
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for vectors in args.vectors:
-        for row in measure(vectors, args.dimension, args.scratch, args.rounds):
+        for row in measure(vectors, args.dimension, args.kinds, args.scratch, args.rounds):
             rows.append(row)
             print(row, flush=True)
     peers = "autofaiss was not measured: give --autofaiss."
