@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import MappingProxyType
-from typing import cast
 
 from provisioning.base.errors import IndexingError
 from provisioning.config.schema import Index
@@ -153,8 +152,8 @@ def _changes(index: Index, cost: Choice) -> Mapping[str, object]:
         changes["memory_mb"] = cost.memory_mb
     if cost.recall < (index.recall or 0):
         changes["recall"] = cost.recall
-    limited = index.latency_ms is not None and index.kind == "auto"  # who names a kind knows the aircraft
-    if limited and cost.latency_us > cast(Decimal, index.latency_ms) * 1000:
+    limit_ms = index.latency_ms if index.kind == "auto" else None  # who names a kind knows the aircraft
+    if limit_ms is not None and cost.latency_us > limit_ms * 1000:
         changes["latency_ms"] = cost.latency_ms
     return changes
 
