@@ -32,14 +32,15 @@ from bench.index import read_and_write  # noqa: E402
 from bench.pipeline import BATCH, bare_network, engine_of, flight_of, write_tiles  # noqa: E402
 from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.base.hashing import Sha256, sha256_bytes  # noqa: E402
-from provisioning.catalogue import distinct_digests, last_corpus, scan  # noqa: E402
+from provisioning.catalogue import corpus_table, distinct_digests, last_corpus, scan  # noqa: E402
 from provisioning.config import Flight  # noqa: E402
 from provisioning.descriptors import store_path  # noqa: E402
 from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.receipts import write_receipt  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import OnnxRuntime  # noqa: E402
-from provisioning.index.corpus import build_corpus_index, corpus_rows  # noqa: E402
+from provisioning.index.build import build as build_index  # noqa: E402
+from provisioning.index.ids import rows_of  # noqa: E402
 
 KEY = sha256_bytes(b"incremental")
 DIMENSION, BLOCK = 512, 4096
@@ -84,9 +85,8 @@ def build(flight: Flight, output: Path) -> None:
     """Build the index as `doit` does."""
     with ExitStack() as stack:
         store = stack.enter_context(DescriptorStore(store_path(flight), KEY, "float32"))
-        corpus, rows = last_corpus(flight), corpus_rows(flight)
-        assert corpus is not None
-        build_corpus_index(flight, corpus, rows, [store.gather], output, descriptor_keys=[KEY])
+        rows = rows_of(*corpus_table(flight))
+        build_index(flight.index, rows.ids, rows.gather([store.gather]), output)
 
 
 def measure(scratch: Path, count: int, rounds: int) -> Measured:
@@ -102,7 +102,7 @@ def measure(scratch: Path, count: int, rounds: int) -> Measured:
         write_tiles(tiles, count + n * new, count + (n + 1) * new, 256)
         costs.append(one_round(flight, engine, scratch / "index", new, threads))
     floor_s = floor(scratch, count + rounds * new)
-    shutil.rmtree(scratch / ".build" / "index")
+    os.unlink(scratch / "index")
     return Measured(costs, floor_s, seconds(lambda: build(flight, scratch / "index")))
 
 

@@ -1,24 +1,24 @@
-"""What an index costs and what it finds: against copying its bytes, against plain FAISS, against exact search.
+"""What an index costs and what it finds: our kinds, and what else FAISS has, against exact search.
 
-    python bench/index.py --vectors 10000 100000 --dimension 512 --scratch /var/tmp/index
-    python bench/index.py --vectors 1000000 --scratch /var/tmp/index        # about 10 GB of disk, 15 minutes
-    python bench/index.py --autofaiss VENV/bin/python --scratch /var/tmp/index   # a Python that imports autofaiss
+    python bench/index.py                                   # the quick form: 10,000 and 100,000 × 512
+    python bench/index.py --vectors 1000000 --rounds 1      # about 10 GB of memory, 10 minutes
+    python bench/index.py --autofaiss VENV/bin/python       # a Python that imports autofaiss, as a peer
 
-The floor of a build is reading its descriptors (a .npy file, page cache warm) and writing as many bytes as the index
-has. Subject, floor and plain FAISS (`add_with_ids` + `write_index` of the same kind) are timed alternately; told are
-median and range of the rounds' ratios, then the median in CPU time. Memory is the growth of anonymous RSS in a fresh
-process. Descriptors are synthetic: a random smooth field over a map, normalised, as overlapping views of terrain would
-give; a query is the field at an off-grid position, through another "camera" (a fixed linear change) and with noise,
-never a database vector. A place is found if the answer lies within half a cell. Recalls rank the kinds; they are not
-those of your imagery: `flightcache evaluate` measures that. Nothing outside --scratch is written, unless --results
-names a file whose section `Index` is then replaced.
+Descriptors are made twice. `terrain`: a random smooth field over a map, as overlapping views of ground give; a query is
+the field at an off-grid position, through another "camera" (a fixed linear change) and with noise, never a stored
+vector; a place is found if the answer lies within half a cell. `noise`: directions at random, where the second to tenth
+neighbour are no nearer than chance: the worst that codes can meet. Recalls rank the kinds; `flightcache evaluate`
+measures those of your imagery.
+
+All builds start from rows in memory and end with a file. Kinds of ours are timed in turns with plain FAISS (`add` and
+`write_index` of the same kind); shown are median and range of the ratios, then the median in processor time. Memory is
+the growth of anonymous RSS in a fresh process beyond the rows. Queries are single, on one thread. Nothing outside
+--scratch is written, unless --results names a file whose section `Index` is then replaced.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import subprocess
 import sys
 import threading
@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -36,34 +36,46 @@ import numpy as np  # noqa: E402
 
 from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
-from provisioning.index import choose_kind  # noqa: E402
-from provisioning.index.build import build_index  # noqa: E402
-from provisioning.index.choice import HRQ_COMPONENTS  # noqa: E402
-from provisioning.index.memo import History  # noqa: E402
+from provisioning.index.build import build  # noqa: E402
+from provisioning.index.choice import HRQ_REFINE, rotated  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
-from provisioning.index.training import Training  # noqa: E402
 
-KINDS = ("flat", "sqfp16", "sq8", "hrq", "ivf-sq8")
-QUERIES = 1000
-PLAIN = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}
+QUERIES = 500
+KINDS = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "hrq": "HR{p},RaBitQfs,Refine(SQ8)", "sq4": "SQ4"}
+"""Our kinds and the same in FAISS's words; {p}: the next power of two, {n}: inverted lists, a quarter of them read."""
+OTHERS = {
+    "pca(256) + hrq": "PCA256,HR256,RaBitQfs,Refine(SQ8)",
+    "RaBitQ, refined": "HR{p},RaBitQ,Refine(SQ8)",
+    "RaBitQ fast scan": "HR{p},RaBitQfs",
+    "RaBitQ, 4 bits": "HR{p},RaBitQ4",
+    "IVF + RaBitQ, refined": "HR{p},IVF{n},RaBitQ,Refine(SQ8)",
+    "IVF + RaBitQ fast scan, refined": "HR{p},IVF{n},RaBitQfs,Refine(SQ8)",
+}
 
 
 class Row(NamedTuple):
-    """One kind at one size. `floor_s` is wall time; `build` and `plain` are told as `over` tells them."""
+    """One kind at one size; a dash where a figure was not measured."""
 
     vectors: int
     dimension: int
     kind: str
-    floor_s: float
-    build: str
-    plain: str
-    delta: float
-    rss_mb: int
-    load: float
+    bytes_per_vector: float
+    build_s: float
+    over_plain: str
+    rss_mb: str
     query_ms: float
     recall_1: float
     recall_10: float
     place_1: float
+    noise_10: float
+
+
+class Rows(NamedTuple):
+    """Stored vectors float32 [n, d], queries float32 [q, d], and the ten exact neighbours of each, row numbers."""
+
+    stored: np.ndarray
+    queries: np.ndarray
+    exact: np.ndarray
 
 
 class Field:
@@ -99,42 +111,42 @@ class Field:
         return (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32), places
 
 
-def descriptors(path: Path, field: Field, vectors: int, dimension: int) -> np.ndarray:
-    """Return the descriptors, made once and mapped."""
-    if not path.exists():
-        rows = np.lib.format.open_memmap(path, "w+", np.float32, (vectors, dimension))
-        for start in range(0, vectors, 8192):
-            part = np.arange(start, min(start + 8192, vectors))
-            rows[start : start + len(part)] = field.at(field.cells(part))
-        rows.flush()
-        del rows
-    return np.load(path, mmap_mode="r")
+def with_truth(stored: np.ndarray, queries: np.ndarray) -> Rows:
+    return Rows(stored, queries, faiss.knn(queries, stored, 10, metric=faiss.METRIC_INNER_PRODUCT)[1])
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def terrain(field: Field, vectors: int) -> tuple[Rows, np.ndarray]:
+    """Return the rows of a map, and the places that its queries show."""
+    stored = np.empty((vectors, field.mix.shape[1]), np.float32)
+    for start in range(0, vectors, 8192):
+        part = np.arange(start, min(start + 8192, vectors))
+        stored[part] = field.at(field.cells(part))
+    queries, places = field.queries(vectors)
+    return with_truth(stored, queries), places
+
+
+def noise(vectors: int, dimension: int) -> Rows:
+    """Return random directions, and queries as far from their row as its next neighbours."""
+    rng = np.random.Generator(np.random.PCG64(5))
+    stored = unit(rng.standard_normal((vectors, dimension), np.float32))
+    near = stored[rng.integers(0, vectors, QUERIES)]
+    blurred = near + rng.standard_normal((QUERIES, dimension), np.float32) / np.sqrt(dimension)
+    return with_truth(stored, unit(blurred))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def both(call: Callable[[], object]) -> tuple[float, float]:
-    """Return wall and CPU seconds; on a busy machine the second tells more."""
-    start = time.process_time()
-    wall = seconds(call)
-    return wall, time.process_time() - start
-
-
-def over(subject: list[tuple[float, float]], floor: list[tuple[float, float]]) -> str:
-    """Return the ratios of the rounds, taken in turns: wall time, median and range; CPU time, median."""
-    if not subject:
-        return "–"
-    wall = ratio([each[0] for each in subject], [each[0] for each in floor], 1)
-    cpu = median(mine[1] / max(least[1], 1e-4) for mine, least in zip(subject, floor, strict=True))
-    return f"{wall} / {cpu:.1f}"
+    """Return wall and processor seconds; on a busy machine the second tells more."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def read_and_write(path: Path, size: int, output: Path) -> None:
-    """The floor: read every byte of the file of descriptors, write `size` bytes."""
+    """Read every byte of the file of descriptors and write `size` bytes: the floor of a build from files."""
     block, left = memoryview(bytearray(1 << 20)), size
     with open(path, "rb", buffering=0) as source, open(output, "wb", buffering=0) as file:
         while got := source.readinto(block):
@@ -143,13 +155,31 @@ def read_and_write(path: Path, size: int, output: Path) -> None:
             left -= file.write(block[: min(left, len(block))])
 
 
-def plain(rows: np.ndarray, ids: np.ndarray, kind: str, output: Path) -> None:
-    """What one writes without this project: everything in memory, then write_index."""
-    held = np.load(rows.filename) if isinstance(rows, np.memmap) else rows
-    inner = faiss.index_factory(rows.shape[1], PLAIN[kind], faiss.METRIC_INNER_PRODUCT)
-    inner.train(held[: 1 << 14])
+def ids_of(vectors: int) -> np.ndarray:
+    return np.arange(vectors, dtype=np.int64) << 14
+
+
+def ours(rows: np.ndarray, kind: str, output: Path) -> None:
+    build(Index(kind=kind, memory_mb=1 << 20), ids_of(len(rows)), rows.__getitem__, output)
+
+
+def lists_for(vectors: int) -> int:
+    """Return the usual number of inverted lists: the power of two nearest to 4·√n."""
+    return 1 << round(np.log2(4 * np.sqrt(vectors)))
+
+
+def plain(rows: np.ndarray, factory: str, output: Path) -> None:
+    """Write what one writes without this project: train, add, write_index."""
+    count, dimension = rows.shape
+    lists = lists_for(count)
+    inner = faiss.index_factory(dimension, factory.format(p=rotated(dimension), n=lists), faiss.METRIC_INNER_PRODUCT)
+    inner.train(rows[:: max(1, count // (1 << 14))])
     index = faiss.IndexIDMap2(inner)
-    index.add_with_ids(held, ids)
+    index.add_with_ids(rows, ids_of(count))
+    if "Refine" in factory:
+        inner.k_factor = HRQ_REFINE
+    if "IVF" in factory:
+        faiss.extract_index_ivf(inner).nprobe = -(-lists // 4)
     faiss.write_index(index, str(output))
 
 
@@ -174,126 +204,64 @@ def peak_growth_mb(call: Callable[[], object]) -> int:
     return peak[0] - before
 
 
-def builder(rows: np.ndarray, ids: np.ndarray, kind: str) -> Callable[..., object]:
-    choice = choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=len(rows), dimension=rows.shape[1])
-    return lambda output, which=slice(None), history=None: build_index(
-        choice, ids[which], lambda each: np.ascontiguousarray(rows[which][each]), output, history=history
-    )
+def apart(stored: np.ndarray, kind: str, scratch: Path) -> str:
+    """Return the memory that a build takes in a process of its own, in MiB."""
+    path = scratch / "rows.npy"
+    if not path.exists():
+        np.save(path, stored)
+    words = [sys.executable, __file__, "--apart", str(path), kind, str(scratch / "index")]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def ids_of(vectors: int) -> np.ndarray:
-    return np.arange(vectors, dtype=np.int64) << 14
+def found(index: Any, rows: Rows) -> tuple[float, float, np.ndarray]:
+    """Return recall@1, recall@10 and the first answers as row numbers."""
+    answers = search(index, rows.queries, 10)[1] >> 14
+    same = (answers[:, :, None] == rows.exact[:, None, :]).any(axis=2)
+    return float((answers[:, 0] == rows.exact[:, 0]).mean()), float(same.mean()), answers[:, 0]
 
 
-def delta(rows: np.ndarray, ids: np.ndarray, kind: str, scratch: Path) -> tuple[float, float]:
-    """Return seconds of a clean build and of one that adds 1 % to a build before."""
-    build, count = builder(rows, ids, kind), len(rows)
-    content = np.frombuffer(hashlib.shake_128(b"content").digest(16 * count), np.uint8).reshape(count, 16)
-    old = np.flatnonzero(np.arange(count) % 100 != 50)
-    training = Training("old", len(old), builder_lists(kind, count), "keys")
-    kept = rows[old] if kind == "ivf-sq8" and count <= 200_000 else None
-    source = rows if kept is None else None
-    known = History(scratch / "memory", "keys", content[old], "old", training)
-    choice = choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=count, dimension=rows.shape[1])
-
-    def first(output: Path) -> None:
-        gather = (
-            (lambda each: kept[each]) if kept is not None else (lambda each: np.ascontiguousarray(source[old[each]]))
-        )
-        build_index(choice, ids[old], gather, output, history=known)
-
-    clean_s = seconds(lambda: first(scratch / "first"))
-    os.unlink(scratch / "first")
-    more = History(scratch / "memory", "keys", content, "new", training)
-    grown_s = seconds(lambda: build(scratch / "grown", history=more))
-    os.unlink(scratch / "grown")
-    return clean_s, grown_s
-
-
-def builder_lists(kind: str, count: int) -> int:
-    return choose_kind(Index(kind=kind, memory_mb=1 << 20), vectors=count, dimension=8).nlist
-
-
-def load_ratio(path: Path) -> float:
-    """Return reading, hashing and loading, divided by reading and hashing alone."""
-
-    def verified() -> bytes:
-        data = path.read_bytes()
-        hashlib.sha256(data).digest()
-        return data
-
-    rounds = [(seconds(verified), seconds(lambda: load_index(verified()))) for _ in range(4)]
-    return min(r[1] for r in rounds) / min(r[0] for r in rounds)
-
-
-def quality(
-    index: object, rows: np.ndarray, field: Field, found_exactly: np.ndarray, *, shift: int = 14
-) -> tuple[float, ...]:
-    """Return ms per query on one thread, recall@1, recall@10 and place@1."""
-    queries, places = field.queries(len(rows))
+def query_ms(index: Any, queries: np.ndarray) -> float:
+    """Return the median time of one query on one thread."""
     faiss.omp_set_num_threads(1)
-    some = min(QUERIES, max(20, 2 * 10**9 // rows.size))
-    times = sorted(seconds(lambda q=q: search(index, queries[q : q + 1], 10)) for q in range(some))
+    times = [both(lambda q=q: search(index, queries[q : q + 1], 10))[0] for q in range(30)]
     faiss.omp_set_num_threads(2)
-    found = search(index, queries, 10)[1] >> shift
-    near = np.abs(field.cells(found[:, 0]) - places).max(axis=1) <= 0.5
-    same = (found[:, :, None] == found_exactly[:, None, :]).any(axis=2)
-    return (
-        times[len(times) // 2] * 1000,
-        float((found[:, 0] == found_exactly[:, 0]).mean()),
-        float(same.mean()),
-        float(near.mean()),
-    )
-
-
-def exact(rows: np.ndarray, field: Field) -> np.ndarray:
-    """Return the ten exact neighbours of each query, row numbers [q, 10]."""
-    queries, _ = field.queries(len(rows))
-    scores, best = np.full((QUERIES, 0), 0, np.float32), np.empty((QUERIES, 0), np.int64)
-    for start in range(0, len(rows), 8192):
-        part = queries @ np.ascontiguousarray(rows[start : start + 8192]).T
-        scores = np.concatenate([scores, part], axis=1)
-        best = np.concatenate([best, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-        scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
-    return best
+    return median(times) * 1000
 
 
 def measure(vectors: int, dimension: int, kinds: list[str], scratch: Path, rounds: int) -> Iterator[Row]:
-    """Yield one row for each kind."""
+    """Yield one row for each of `kinds`, of ours and of the others."""
     field = Field(vectors, dimension)
-    path = scratch / f"{vectors}x{dimension}.npy"
-    rows, ids = descriptors(path, field, vectors, dimension), ids_of(vectors)
-    truth = exact(rows, field)
-    for kind in kinds:
-        if kind == "hrq" and dimension > HRQ_COMPONENTS:
+    (rows, places), random = terrain(field, vectors), noise(vectors, dimension)
+    scratch.joinpath("rows.npy").unlink(missing_ok=True)
+    output, peer = scratch / "index", scratch / "plain"
+    for kind, factory in {**KINDS, **OTHERS}.items():
+        if kind not in kinds or (factory.startswith("PCA256") and dimension <= 256):
             continue
-        output = scratch / "index"
-        told = (str(path), kind, str(output))
-        apart = subprocess.run([sys.executable, __file__, "--apart", *told], capture_output=True, text=True, check=True)
-        rss, *alone = (float(word) for word in apart.stdout.split())
-        timed = rounds_of(rows, ids, kind, scratch, 1 if kind == "ivf-sq8" else rounds)
-        clean_s, grown_s = delta(rows, ids, kind, scratch)
-        built = over(timed["build"] or [(alone[0], alone[1])], timed["floor"])
-        measured = quality(load_index(output.read_bytes()), rows, field, truth)
-        costs = built, over(timed["plain"], timed["floor"]), grown_s / clean_s, int(rss), load_ratio(output)
-        yield Row(vectors, dimension, kind, min(timed["floor"])[0], *costs, *measured)  # type: ignore[arg-type]
+        make = (lambda r, k=kind: ours(r, k, output)) if kind in KINDS else (lambda r, f=factory: plain(r, f, output))
+        make(random.stored)
+        noise_10 = found(faiss.read_index(str(output)), random)[1]
+        timed = [(both(lambda m=make: m(rows.stored)), plainly(rows.stored, kind, peer)) for _ in range(rounds)]
+        index = load_index(output.read_bytes())
+        recall_1, recall_10, first = found(index, rows)
+        place = float((np.abs(field.cells(first) - places).max(axis=1) <= 0.5).mean())
+        yield Row(
+            vectors, dimension, kind, output.stat().st_size / vectors, min(mine[0] for mine, _ in timed), over(timed),
+            apart(rows.stored, kind, scratch) if kind in KINDS else "–", query_ms(index, rows.queries),
+            recall_1, recall_10, place, noise_10,
+        )  # fmt: skip
 
 
-def rounds_of(
-    rows: np.ndarray, ids: np.ndarray, kind: str, scratch: Path, rounds: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Return the seconds of floor, build and plain FAISS, taken in turn; ivf-sq8, which learns for minutes, once."""
-    timed: dict[str, list[tuple[float, float]]] = {"floor": [], "build": [], "plain": []}
-    output, build = scratch / "index", builder(rows, ids, kind)
-    size = output.stat().st_size
-    for _ in range(rounds):
-        timed["floor"].append(both(lambda: read_and_write(Path(rows.filename), size, scratch / "copy")))
-        if kind != "ivf-sq8":
-            timed["build"].append(both(lambda: build(output)))
-        if kind in PLAIN:
-            timed["plain"].append(both(lambda: plain(rows, ids, kind, scratch / "plain")))
-    return timed
+def plainly(stored: np.ndarray, kind: str, output: Path) -> tuple[float, float] | None:
+    return both(lambda: plain(stored, KINDS[kind], output)) if kind in KINDS else None
+
+
+def over(timed: list[tuple[tuple[float, float], tuple[float, float] | None]]) -> str:
+    """Return our time by that of plain FAISS: wall, median and range of the rounds; processor, median."""
+    pairs = [(mine, other) for mine, other in timed if other is not None]
+    if not pairs:
+        return "–"
+    cpu = median(mine[1] / max(other[1], 1e-4) for mine, other in pairs)
+    return f"{ratio([mine[0] for mine, _ in pairs], [other[0] for _, other in pairs])} / {cpu:.2f}"
 
 
 AUTOFAISS = """
@@ -307,55 +275,41 @@ print(time.perf_counter() - started, autofaiss.__version__)
 """
 
 
-def autofaiss(python: Path, vectors: int, dimension: int, scratch: Path, rounds: int) -> str:
-    """Return what autofaiss and `kind = "auto"` take and find, in turns, both from a .npy file to a file."""
-    field, path = Field(vectors, dimension), scratch / f"{vectors}x{dimension}.npy"
-    rows, ids = descriptors(path, field, vectors, dimension), ids_of(vectors)
-    theirs, ours = scratch / "autofaiss", scratch / "index"
-    their_s, our_s, version = [], [], ""
-    for _ in range(rounds):
-        command = [str(python), "-c", AUTOFAISS, str(path), str(theirs)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        took, version = said.split()
-        their_s.append(float(took))
-        our_s.append(seconds(lambda: builder(rows, ids, "auto")(ours)))
-    truth, index = exact(rows, field), faiss.read_index(str(theirs))
-    peer = quality(index, rows, field, truth, shift=0)
-    found = quality(load_index(ours.read_bytes()), rows, field, truth)
+def autofaiss(python: Path, vectors: int, dimension: int, scratch: Path) -> str:
+    """Return what autofaiss takes and finds beside `kind = "auto"`, both to a file."""
+    (rows, _), theirs, mine = terrain(Field(vectors, dimension), vectors), scratch / "autofaiss", scratch / "index"
+    np.save(scratch / "rows.npy", rows.stored)
+    command = [str(python), "-c", AUTOFAISS, str(scratch / "rows.npy"), str(theirs)]
+    took, version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    our_s = both(lambda: ours(rows.stored, "auto", mine))[0]
+    index = faiss.read_index(str(theirs))
+    hits = (search(index, rows.queries, 10)[1][:, :, None] == rows.exact[:, None, :]).any(axis=2).mean()
     return (
         f"autofaiss {version}, {vectors:,} × {dimension}: {type(faiss.downcast_index(index)).__name__}, "
-        f'{min(their_s):.2f} s, {ratio(their_s, our_s, 0)} times the {min(our_s):.3f} s of `kind = "auto"`. '
-        f"R@10 {peer[2]:.3f} and {found[2]:.3f}, place@1 {peer[3]:.3f} and {found[3]:.3f}, "
-        f"{peer[0]:.2f} and {found[0]:.2f} ms a query."
+        f'{float(took):.2f} s where `kind = "auto"` takes {our_s:.2f} s; R@10 {hits:.3f} and '
+        f"{found(load_index(mine.read_bytes()), rows)[1]:.3f}."
     )
 
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    names = ("N × d", "kind", "floor s", "build ÷ floor, wall / CPU", "plain FAISS ÷ floor, wall / CPU", "+1 % ÷ clean",
-             "RSS MiB", "load ÷ SHA-256", "ms / query, 1 thread", "R@1", "R@10", "place@1")  # fmt: skip
+    names = ("N × d", "kind", "bytes / vector", "build s", "÷ plain FAISS, wall / processor", "RSS MiB", "ms / query",
+             "R@1", "R@10", "place@1", "R@10, noise")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     lines += [
-        f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.floor_s:.3f} | {r.build} | {r.plain} | {r.delta:.2f} | "
-        f"{r.rss_mb} | {r.load:.2f} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | {r.place_1:.3f} |"
+        f"| {r.vectors:,} × {r.dimension} | {r.kind} | {r.bytes_per_vector:.0f} | {r.build_s:.2f} | {r.over_plain} | "
+        f"{r.rss_mb} | {r.query_ms:.2f} | {r.recall_1:.3f} | {r.recall_10:.3f} | {r.place_1:.3f} | {r.noise_10:.3f} |"
         for r in rows
     ]
     return "\n".join(lines)
-
-
-def told(rows: list[Row]) -> str:
-    """Return the section for RESULTS.md."""
-    core = os.environ.get("OPENBLAS_CORETYPE", "not set")
-    command = f"python {' '.join(sys.argv)}"
-    return f"`{command}` on {machine()}, faiss {faiss.__version__}, OPENBLAS_CORETYPE {core}\n\n{table(rows)}\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=[*KINDS, "hnsw-sq8"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, *OTHERS], choices=[*KINDS, *OTHERS], metavar="KIND")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/flightcache-index"))
     parser.add_argument("--autofaiss", type=Path, metavar="PYTHON", help="a Python that imports autofaiss, as a peer")
     parser.add_argument("--results", type=Path)
@@ -363,24 +317,20 @@ def main() -> None:
     args = parser.parse_args()
     faiss.omp_set_num_threads(2)
     if args.apart:
-        rows, output = np.load(args.apart[0], mmap_mode="r"), Path(args.apart[2])
-        builder(rows[:300], ids_of(300), args.apart[1])(output)
-        build, spent = builder(rows, ids_of(len(rows)), args.apart[1]), []
-        print(peak_growth_mb(lambda: spent.append(both(lambda: build(output)))), *spent[0])
+        stored, output = np.load(args.apart[0]), Path(args.apart[2])
+        ours(stored[:300], args.apart[1], output)
+        print(peak_growth_mb(lambda: ours(stored, args.apart[1], output)))
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
-    found: list[Row] = []
+    rows: list[Row] = []
     for vectors in args.vectors:
         for row in measure(vectors, args.dimension, args.kinds, args.scratch, args.rounds):
-            found.append(row)
+            rows.append(row)
             print(row, flush=True)
-    text = told(found)
+    peers = "autofaiss was not measured: give --autofaiss."
     if args.autofaiss:
-        sizes = [vectors for vectors in args.vectors if vectors <= 100_000]
-        lines = [autofaiss(args.autofaiss, vectors, args.dimension, args.scratch, 3) for vectors in sizes]
-        text += "\n" + "\n\n".join(lines) + "\n"
-    else:
-        text += "\nautofaiss was not measured: give --autofaiss.\n"
+        peers = "\n\n".join(autofaiss(args.autofaiss, n, args.dimension, args.scratch) for n in args.vectors)
+    text = f"`python {' '.join(sys.argv)}` on {machine()}, faiss {faiss.__version__}\n\n{table(rows)}\n\n{peers}\n"
     print(text)
     if args.results:
         replace_section(args.results, "Index", text)

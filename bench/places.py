@@ -27,14 +27,13 @@ import numpy as np  # noqa: E402
 from bench.results import replace_section  # noqa: E402
 from provisioning.base import geo  # noqa: E402
 from provisioning.base.angles import BBox  # noqa: E402
-from provisioning.catalogue import decode, iter_tiles, open_reader, scan  # noqa: E402
+from provisioning.catalogue import corpus_table, decode, iter_tiles, open_reader, scan  # noqa: E402
 from provisioning.cli.begin.demo_imagery import write_demo_tiles  # noqa: E402
 from provisioning.config.schema import Area, Backbone, Flight, Gates, Index, Tiles, TileSource  # noqa: E402
 from provisioning.engines import Network  # noqa: E402
 from provisioning.engines.fidelity import reference_network  # noqa: E402
-from provisioning.index import choose_kind  # noqa: E402
-from provisioning.index.build import build_index  # noqa: E402
-from provisioning.index.corpus import corpus_rows  # noqa: E402
+from provisioning.index.build import build  # noqa: E402
+from provisioning.index.ids import rows_of  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
 from provisioning.network.backbone import onnx_source  # noqa: E402
 from provisioning.network.backbone.image import turn  # noqa: E402
@@ -71,7 +70,14 @@ def recalls(tiles: Path, backbone: str) -> tuple[int, Mapping[str, list[float]]]
         with open_reader(flight) as reader:
             images = {bytes.fromhex(t.sha256): decode(reader.read(t), max_pixels=1 << 22) for t in iter_tiles(flight)}
             subject = Subject(
-                flight, corpus, corpus_rows(flight), lambda _: np.empty((0, 0)), None, network, reader.read, "resize"
+                flight,
+                corpus,
+                rows_of(*corpus_table(flight)),
+                lambda _: np.empty((0, 0)),
+                None,
+                network,
+                reader.read,
+                "resize",
             )
             views = described(subject, network)
         columns = [
@@ -101,7 +107,8 @@ def column(
     views: dict[str, np.ndarray],
 ) -> dict[str, float]:
     """Return recall@1 by perturbation under one setting."""
-    rows, turns = corpus_rows(flight), flight.index.rotations
+    turns = flight.index.rotations
+    rows = rows_of(*corpus_table(flight), rotations=turns)
     by_heading = [
         {
             sha: network(subject.seen(turn(image, Fraction(n, turns)) if n else image)[None])[0]
@@ -111,8 +118,7 @@ def column(
     ]
     gather = rows.gather([lambda keys, h=h: np.stack([h[key] for key in keys]) for h in by_heading])
     output = flight.root / "index"
-    choice = choose_kind(Index(kind="flat", transform=transform), vectors=len(rows.ids), dimension=network.dimension)
-    build_index(choice, rows.ids, gather, output, transform=transform)
+    build(Index(kind="flat", transform=transform), rows.ids, gather, output)
     index = load_index(output.read_bytes())
     truth = subject.rows.ids[subject.sample] >> 14
     return {name: float((search(index, seen, 1)[1][:, 0] >> 14 == truth).mean()) for name, seen in views.items()}

@@ -14,7 +14,7 @@ from provisioning.base import geo
 from provisioning.base.angles import BBox
 from provisioning.base.errors import GateError
 from provisioning.base.hashing import Sha256, digest_of
-from provisioning.catalogue import Corpus, ZoomCount, decode, iter_tiles, open_reader, scan
+from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, open_reader, scan
 from provisioning.config.schema import (
     Area,
     Backbone,
@@ -28,9 +28,7 @@ from provisioning.config.schema import (
     Waiver,
 )
 from provisioning.engines.fidelity import reference_network
-from provisioning.index import choose_kind
-from provisioning.index.build import build_index
-from provisioning.index.corpus import corpus_rows
+from provisioning.index.build import build
 from provisioning.index.ids import rows_of
 from provisioning.index.read import load_index
 from provisioning.network.backbone import onnx_source
@@ -257,12 +255,7 @@ def make_subject(
     rows = rows_of(np.array([each for each, _ in by_id], np.int64), digests)
     pixels = np.stack([decode(data, max_pixels=1 << 20) for _, data in by_id])
     vectors = spoil(Thumbnail()(pixels))
-    build_index(
-        choose_kind(Index(kind=kind), vectors=len(vectors), dimension=256),
-        rows.ids,
-        lambda w: vectors[w],
-        root / "index",
-    )
+    build(Index(kind=kind), rows.ids, lambda w: vectors[w], root / "index")
     return Subject(
         flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
         gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
@@ -314,8 +307,7 @@ def test_an_index_that_mixes_places_up_fails_recall_and_self_localisation(tmp_pa
 
 def shuffled(root, subject):
     vectors = subject.gather(slice(0, 64))[np.random.default_rng(0).permutation(64)]
-    choice = choose_kind(Index(kind="flat"), vectors=64, dimension=256)
-    build_index(choice, subject.rows.ids, lambda which: vectors[which], root / "wrong")
+    build(Index(kind="flat"), subject.rows.ids, lambda which: vectors[which], root / "wrong")
     return (root / "wrong").read_bytes()
 
 
@@ -401,14 +393,13 @@ def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
     network = reference_network(backbone, onnx_source(backbone, tmp_path, None))
     with open_reader(flight) as reader:
         images = {bytes.fromhex(t.sha256): decode(reader.read(t), max_pixels=1 << 20) for t in iter_tiles(flight)}
-        rows = corpus_rows(flight)
+        rows = rows_of(*corpus_table(flight))
         subject = Subject(
             flight=flight, corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
             read=reader.read, fit="resize",
         )  # fmt: skip
         vectors = network(np.stack([subject.seen(images[sha.tobytes()]) for sha in rows.shas]))
-        choice = choose_kind(Index(), vectors=len(vectors), dimension=vectors.shape[1])
-        build_index(choice, rows.ids, subject.gather, tmp_path / "index")
+        build(Index(), rows.ids, subject.gather, tmp_path / "index")
         subject = dataclasses.replace(subject, index=load_index((tmp_path / "index").read_bytes()))
         result = measure(subject, lambda: network, precision="fp32", today=TODAY)
     assert Decimal(result.entries["self_localisation"].measured) >= Decimal("0.9")

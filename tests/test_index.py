@@ -1,7 +1,7 @@
 """Promises of corpus.index: the bytes FAISS would write, the same for every way of making them, refused when wrong."""
 
-import dataclasses
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -13,19 +13,17 @@ import pytest
 
 from provisioning.base import geo
 from provisioning.base.errors import IndexingError
+from provisioning.base.events import LOGGER
 from provisioning.config.schema import Index
-from provisioning.index import choose_kind
-from provisioning.index.build import build_index
-from provisioning.index.choice import HRQ_COMPONENTS
+from provisioning.index import choose
+from provisioning.index.build import build
 from provisioning.index.ids import Rows, check_ids, rows_of
-from provisioning.index.layout import list_sizes, read_list_sizes
-from provisioning.index.memo import History, recall
 from provisioning.index.read import load_index, search
 from provisioning.index.space import into_space
-from provisioning.index.training import Training
+from provisioning.index.whole import FAST_SCAN_COMPONENTS
 
-STREAMED = ("flat", "sqfp16", "sq8")
-DETERMINISTIC = (*STREAMED, "hrq", "ivf-sq8")
+STREAMED = ("flat", "sqfp16", "sq8", "sq4")
+KINDS = (*STREAMED, "hrq")
 TRANSFORMS = ("none", "center", "pca(16)", "pca-whiten(24)")
 DIMENSION = 48
 
@@ -41,12 +39,9 @@ def ids_of(count):
     return np.arange(count, dtype=np.int64) * 64 * 256 + (1 << 50)
 
 
-def make(path, rows, ids=None, *, kind="flat", transform="none", history=None, **index):
-    choice = choose_kind(Index(kind=kind, transform=transform, **index), vectors=len(rows), dimension=rows.shape[1])
-    info = build_index(
-        choice, ids_of(len(rows)) if ids is None else ids, lambda which: rows[which], path,
-        transform=transform, history=history,
-    )  # fmt: skip
+def make(path, rows, ids=None, **index):
+    """Build an index of `rows` and return what was built and its bytes."""
+    info = build(Index(**{"kind": "flat", **index}), ids_of(len(rows)) if ids is None else ids, rows.__getitem__, path)
     return info, path.read_bytes()
 
 
@@ -55,28 +50,32 @@ def sha(data):
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("kind", DETERMINISTIC)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_file_is_what_faiss_itself_would_write(tmp_path, kind, transform):
     _, data = make(tmp_path / "i", vectors(700), kind=kind, transform=transform)
     assert faiss.serialize_index(load_index(data)).tobytes() == data
 
 
+FACTORY = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "sq4": "SQ4"}
+
+
+@pytest.mark.parametrize("dimension", [DIMENSION, 7])
 @pytest.mark.parametrize("kind", STREAMED)
-def test_streamed_codes_are_those_of_faiss(tmp_path, kind):
-    rows = vectors(500)
+def test_streamed_codes_are_those_of_faiss(tmp_path, kind, dimension):
+    rows = vectors(5000, dimension)
     _, data = make(tmp_path / "i", rows, kind=kind)
     outer = load_index(data)
     ours = faiss.downcast_index(outer.index)
-    theirs = faiss.index_factory(DIMENSION, {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8"}[kind], ours.metric_type)
-    if kind == "sq8":
+    theirs = faiss.index_factory(dimension, FACTORY[kind], ours.metric_type)
+    if kind in ("sq8", "sq4"):
         faiss.copy_array_to_vector(faiss.vector_to_array(ours.sq.trained), theirs.sq.trained)
         theirs.is_trained = True
     held = faiss.IndexIDMap2(theirs)
-    held.add_with_ids(rows, ids_of(500))
+    held.add_with_ids(rows, ids_of(5000))
     assert faiss.serialize_index(held).tobytes() == data
 
 
-@pytest.mark.parametrize("kind", [*DETERMINISTIC, "hnsw-sq8"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_vector_finds_itself(tmp_path, kind):
     rows = vectors(600)
     info, data = make(tmp_path / "i", rows, kind=kind)
@@ -114,147 +113,15 @@ def test_whitened_components_vary_alike(tmp_path):
     assert submit.max() / submit.min() < 1.1
 
 
-def history(folder, shas, coverage, training=None, made_by="keys"):
-    return History(folder, made_by, shas, coverage, training)
-
-
-@pytest.mark.parametrize("kind", DETERMINISTIC)
-def test_fifty_random_edits_give_the_bytes_of_a_clean_build(tmp_path, kind):
-    edits = np.random.Generator(np.random.PCG64(7))
-    rows, shas = vectors(900, 32), edits.integers(0, 256, (900, 32)).astype(np.uint8)
-    training = Training("first", 900, 16, "keys")
-    here = edits.random(900) < 0.8
-    copied = 0
-    for number in range(50):
-        turned = edits.random(900) < 0.01
-        here ^= turned
-        changed = np.flatnonzero(here & (edits.random(900) < 0.005))
-        rows[changed], shas[changed] = vectors(len(changed), 32, seed=number), shas[changed] + 1
-        which = np.flatnonzero(here)
-        arguments = {"ids": ids_of(900)[which], "kind": kind, "nlist": 16}
-        known = history(tmp_path / "memory", shas[which], "first" if number == 0 else f"{number}", training)
-        info, grown = make(tmp_path / "grown", rows[which], **arguments, history=known)
-        copied += len(which) - info.encoded
-        clean_known = history(tmp_path / f"clean{number}", shas[which], "first", training)
-        if kind == "ivf-sq8":
-            (tmp_path / f"clean{number}").mkdir()
-            os.link(tmp_path / "memory" / "codebook", tmp_path / f"clean{number}" / "codebook")
-        _, clean = make(tmp_path / "clean", rows[which], **arguments, history=clean_known)
-        assert sha(grown) == sha(clean), number
-    assert copied > 0 or kind in ("sq8", "hrq")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(50))
-def test_fifty_sequences_of_edits_give_the_bytes_of_clean_builds(tmp_path, seed):
-    edits = np.random.Generator(np.random.PCG64(seed))
-    kind, transform = DETERMINISTIC[seed % 4], TRANSFORMS[seed // 4 % 4]
-    rows, shas = vectors(600, 64, seed), edits.integers(0, 256, (600, 32)).astype(np.uint8)
-    for number in range(6):
-        which = np.flatnonzero(edits.random(600) < 0.5 + number / 12)
-        known = history(tmp_path / "memory", shas[which], str(number))
-        arguments = {"ids": ids_of(600)[which], "kind": kind, "transform": transform}
-        grown = make(tmp_path / "grown", rows[which], **arguments, history=known)[1]
-        assert sha(grown) == sha(make(tmp_path / "clean", rows[which], **arguments)[1]), number
-
-
-@pytest.mark.parametrize("kind", ["flat", "sqfp16", "sq8", "ivf-sq8"])
-def test_rows_that_stayed_are_copied_and_not_encoded(tmp_path, kind):
-    rows, shas = vectors(1000), np.random.default_rng(1).integers(0, 256, (1000, 32)).astype(np.uint8)
-    rows[990:] = rows[:10] * 0.999
-    training = Training("all", 1000, 16, "keys")
-    first = history(tmp_path / "m", shas[:990], "all", training)
-    make(tmp_path / "a", rows[:990], ids_of(1000)[:990], kind=kind, nlist=16, history=first)
-    asked = []
-    choice = choose_kind(Index(kind=kind, nlist=16), vectors=1000, dimension=DIMENSION)
-
-    def gather(which):
-        asked.append(which)
-        return rows[which]
-
-    later = dataclasses.replace(first, content=shas, coverage_sha256="more")
-    info = build_index(choice, ids_of(1000), gather, tmp_path / "b", history=later)
-    assert info.encoded == 10
-
-
-def test_a_row_whose_tile_changed_is_encoded_again(tmp_path):
-    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
-    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
-    rows[7], shas[7, 0] = rows[8], 1
-    info, data = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b"))
-    assert info.encoded == 1
-    assert data == make(tmp_path / "c", rows)[1]
-
-
-@pytest.mark.parametrize("other", ["descriptors", "kind", "transform"])
-def test_rows_made_otherwise_are_not_copied(tmp_path, other):
-    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
-    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
-    changed = {"kind": "sqfp16"} if other == "kind" else {"transform": "center"} if other == "transform" else {}
-    maker = "other keys" if other == "descriptors" else "keys"
-    info, _ = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b", made_by=maker), **changed)
-    assert info.encoded == 100
-
-
-@pytest.mark.parametrize("harm", ["index", "rows", "truncated"])
-def test_a_damaged_memory_costs_an_encoding_and_never_a_wrong_index(tmp_path, harm):
-    rows, shas = vectors(100), np.zeros((100, 32), np.uint8)
-    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
-    path = tmp_path / "m" / ("last.index" if harm == "index" else "last.rows")
-    data = bytearray(path.read_bytes())
-    if harm == "truncated":
-        del data[-9:]
-    else:
-        data[0] ^= 1
-    path.write_bytes(data)
-    info, built = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "b"))
-    assert info.encoded == 100
-    assert built == make(tmp_path / "c", rows)[1]
-
-
-def test_the_memory_survives_the_renaming_of_the_index(tmp_path):
-    rows, shas = vectors(10), np.zeros((10, 32), np.uint8)
-    make(tmp_path / "a", rows, history=history(tmp_path / "m", shas, "a"))
-    os.rename(tmp_path / "a", tmp_path / "elsewhere")
-    assert recall(tmp_path / "m") is not None
-
-
-def test_the_transform_stays_with_the_codebook_so_that_rows_are_still_copied(tmp_path):
-    rows, shas = vectors(400), np.arange(400, dtype=np.uint16).view(np.uint8).reshape(400, 2).repeat(16, axis=1)
-    training = Training("first", 390, 16, "keys")
-    asked = {"kind": "ivf-sq8", "nlist": 16, "transform": "pca-whiten(24)"}
-    make(tmp_path / "a", rows[:390], history=history(tmp_path / "m", shas[:390], "first", training), **asked)
-    info, data = make(tmp_path / "b", rows, history=history(tmp_path / "m", shas, "second", training), **asked)
-    assert info.encoded == 10
-    assert (search(load_index(data), rows[390:], 1)[1][:, 0] == ids_of(400)[390:]).all()
-
-
-def test_a_codebook_that_is_gone_is_asked_for_and_not_guessed(tmp_path):
-    rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
-    training = Training("yesterday", 300, 16, "keys")
-    with pytest.raises(IndexingError, match="codebook"):
-        make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=history(tmp_path / "m", shas, "today", training))
-
-
-def test_a_damaged_codebook_is_dropped(tmp_path):
-    rows, shas = vectors(300), np.zeros((300, 32), np.uint8)
-    training = Training("today", 300, 16, "keys")
-    known = history(tmp_path / "m", shas, "today", training)
-    _, first = make(tmp_path / "a", rows, kind="ivf-sq8", nlist=16, history=known)
-    codebook = tmp_path / "m" / "codebook"
-    codebook.write_bytes(codebook.read_bytes()[:-1] + b"\7")
-    assert make(tmp_path / "b", rows, kind="ivf-sq8", nlist=16, history=known)[1] == first
-
-
 PROBE = """
 import hashlib, sys, tempfile, pathlib, faiss
 sys.path[:0] = [{here!r}]
-from test_index import DETERMINISTIC, TRANSFORMS, make, vectors
+from test_index import KINDS, TRANSFORMS, make, vectors
 if {level!r}:
     faiss.SIMDConfig.set_level(getattr(faiss, "SIMDLevel_" + {level!r}))
 folder = pathlib.Path(tempfile.mkdtemp())
 digest = hashlib.sha256()
-for kind in DETERMINISTIC:
+for kind in KINDS:
     for transform in TRANSFORMS:
         digest.update(make(folder / "i", vectors(3000, 112), kind=kind, transform=transform)[1])
 print(digest.hexdigest())
@@ -266,11 +133,11 @@ def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width():
     hosts = [("1", "Haswell", ""), ("2", "Prescott", level), ("4", "", "")]
     found = set()
     for threads, core, simd in hosts:
-        told = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
+        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
         script = PROBE.format(here=str(Path(__file__).parent), level=simd)
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
-            [sys.executable, "-c", script], env={**os.environ, **told, "PYTHONPATH": path},
+            [sys.executable, "-c", script], env={**os.environ, **variables, "PYTHONPATH": path},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         found.add(done.stdout.strip())
@@ -278,7 +145,7 @@ def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("kind", DETERMINISTIC)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_is_not_finite_is_refused_with_its_id(tmp_path, kind, bad):
     rows = vectors(200)
     rows[123, 5] = bad
@@ -341,7 +208,7 @@ def test_an_index_of_several_headings_finds_the_heading(tmp_path):
     assert (found[:, 0] == ids_of(200)[:20] + 1).all()
 
 
-@pytest.mark.parametrize("kind", [*DETERMINISTIC, "hnsw-sq8"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_truncated_bytes_are_no_index(tmp_path, kind):
     _, data = make(tmp_path / "i", vectors(300), kind=kind)
     for length in (0, 3, 40, len(data) // 2, len(data) - 1):
@@ -388,21 +255,15 @@ def test_an_index_of_another_metric_is_refused():
         load_index(faiss.serialize_index(other).tobytes())
 
 
-@pytest.mark.parametrize("sizes", [[1, 2, 3, 4], [0, 0, 0, 5], [0, 0, 0, 0, 2, 3], [1, 0]])
-def test_tables_of_list_sizes_are_read_as_they_are_written(sizes):
-    table = list_sizes(np.array(sizes, np.int64))
-    assert read_list_sizes(table + b"rest", len(sizes)).tolist() == sizes
-    assert read_list_sizes(table[:-1], len(sizes)) is None
-
-
 MEMORY = """
 import pathlib, resource, sys
 sys.path[:0] = [{here!r}]
 import numpy as np
 from test_index import ids_of, vectors
+from provisioning.base.events import LOGGER
 from provisioning.config.schema import Index
-from provisioning.index import choose_kind
-from provisioning.index.build import build_index
+from provisioning.index import choose
+from provisioning.index.build import build
 some = vectors(4096, 512)
 count = 100_000
 def gather(which):
@@ -410,15 +271,15 @@ def gather(which):
     return some[rows % 4096]
 def anonymous():
     return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) * 1024
-choice = choose_kind(Index(kind={kind!r}), vectors=count, dimension=512)
-build_index(choice, ids_of(256), gather, pathlib.Path({out!r}))
+index = Index(kind={kind!r})
+build(index, ids_of(256), gather, pathlib.Path({out!r}))
 import threading, time
 peak, before, stop = [0], anonymous(), []
 def watch():
     while not stop:
         peak[0] = max(peak[0], anonymous()); time.sleep(0.002)
 watcher = threading.Thread(target=watch); watcher.start()
-build_index(choice, ids_of(count), gather, pathlib.Path({out!r}))
+build(index, ids_of(count), gather, pathlib.Path({out!r}))
 stop.append(1); watcher.join()
 print((peak[0] - before) >> 20)
 """
@@ -439,8 +300,38 @@ def test_a_streamed_index_is_built_in_the_memory_of_a_few_blocks(tmp_path, kind)
     assert int(done.stdout) <= 64
 
 
-def test_hrq_finds_the_longest_vectors_that_it_takes(tmp_path):
-    rows = vectors(600, HRQ_COMPONENTS)
+@pytest.mark.parametrize("dimension", [FAST_SCAN_COMPONENTS, FAST_SCAN_COMPONENTS + 1, 8448])
+def test_hrq_finds_vectors_of_every_length(tmp_path, dimension):
+    rows = vectors(600, dimension)
     _, data = make(tmp_path / "i", rows, kind="hrq")
     _, found = search(load_index(data), rows, 1)
     assert (found[:, 0] == ids_of(600)).mean() > 0.95
+
+
+@pytest.mark.parametrize("transform", ["none", "pca-whiten(24)"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_written_over_another_is_that_of_a_clean_build(tmp_path, kind, transform):
+    """Nothing of an earlier index reaches the next: neither rows, nor ranges, nor a learned transform."""
+    rows = vectors(900)
+    grown = tmp_path / "grown"
+    for step, count in enumerate((700, 705, 690, 900)):
+        which = np.sort(np.random.Generator(np.random.PCG64(step)).permutation(900)[:count])
+        _, data = make(grown, rows[which], ids_of(900)[which], kind=kind, transform=transform)
+    assert sha(data) == sha(make(tmp_path / "clean", rows, kind=kind, transform=transform)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("transform", "dimension"), [("none", 48), ("none", 130), ("pca(16)", 130), ("center", 48)])
+def test_an_index_has_the_bytes_that_the_choice_announced(tmp_path, kind, transform, dimension):
+    asked = Index(kind=kind, transform=transform)
+    info = build(asked, ids_of(3000), vectors(3000, dimension).__getitem__, tmp_path / "i")
+    announced = choose(asked, vectors=3000, dimension=dimension).bytes
+    assert 0.97 * announced - 2048 < info.bytes <= announced
+
+
+def test_the_log_says_what_was_chosen_and_what_is_expected_of_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO, LOGGER.name)
+    make(tmp_path / "i", vectors(30), kind="auto")
+    (said,) = (record.fields for record in caplog.records if record.kind.endswith("index.choice"))
+    assert said["kind"] == "flat"
+    assert {"recall", "latency_us", "bytes", "build_bytes", "reason"} <= said.keys()

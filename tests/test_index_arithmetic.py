@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from provisioning.base.errors import IndexingError
-from provisioning.index import kmeans
 from provisioning.index.eigen import DIRECT, OVERSAMPLE, jacobi, principal
 from provisioning.index.exact import exponents, mean_and_covariance, normalised, product
 
@@ -75,28 +74,3 @@ def test_principal_components_keep_the_variance_that_the_best_ones_keep(dimensio
 def test_too_many_components_of_very_long_descriptors_are_refused():
     with pytest.raises(IndexingError, match="cannot keep"):
         principal(np.eye(DIRECT + 100), DIRECT - OVERSAMPLE + 1)
-
-
-def test_points_are_assigned_alike_in_every_order_of_summation():
-    data, centroids = kmeans.points(rows(800, 256)), kmeans.points(rows(30, 256, seed=1))
-    order = np.random.default_rng(2).permutation(256)
-    assert (kmeans.finder(centroids)(data) == kmeans.finder(centroids[:, order])(data[:, order])).all()
-
-
-@pytest.mark.parametrize("dimension", [2, 512, 8448])
-def test_no_dot_product_of_points_leaves_what_float32_holds_exactly(dimension):
-    for each in (rows(20, dimension), np.eye(dimension, dtype=np.float32)[:2], np.ones((1, dimension), np.float32)):
-        norms = (kmeans.points(each).astype(np.int64) ** 2).sum(axis=1)
-        assert norms.max() < 1 << 24
-
-
-def test_centroids_are_where_the_points_are():
-    centres = rows(8, 32, seed=5)
-    cloud = normalised(np.repeat(centres, 100, axis=0) + 0.02 * np.random.default_rng(6).standard_normal((800, 32)))
-    found = kmeans.as_floats(kmeans.train(kmeans.points(cloud), 8))
-    assert ((centres @ found.T).max(axis=1) > 0.99).all()
-
-
-def test_an_empty_cluster_keeps_its_centroid():
-    data = kmeans.points(np.repeat(rows(2, 8), 5, axis=0))
-    assert kmeans.train(data, 4).shape == (4, 8)

@@ -1,19 +1,46 @@
-"""Promises of the choice of an index kind: decided from numbers, explained, refused with bytes."""
+"""Promises of the choice of an index kind: decided from numbers, explained, refused with values that would do."""
 
+import re
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from provisioning.base.errors import IndexingError
+from provisioning.base.errors import ConfigError, IndexingError
+from provisioning.config.parse import parse
 from provisioning.config.schema import Index
-from provisioning.index import REFERENCE, choose_kind, speed_matters
-from provisioning.index.choice import EXACT_UP_TO_BYTES, Speed, code_bytes, lists_for
-from provisioning.index.host import on_grid
+from provisioning.index import choose
+from provisioning.index.choice import EXACT_UP_TO_BYTES, MEASURED, code_bytes, costs
 from provisioning.index.transform_spec import TransformSpec
 
+SIZES = [10**power for power in range(3, 8)]
+DIMENSIONS = [128, 256, 512, 1024, 2048, 4096, 8192, 8448]
 
-def chosen(vectors, dimension=512, speed=REFERENCE, **index):
-    return choose_kind(Index(**index), vectors=vectors, dimension=dimension, speed=speed).kind
+
+def chosen(vectors, dimension=512, **index):
+    return choose(Index(**index), vectors=vectors, dimension=dimension).kind
+
+
+@pytest.mark.parametrize("memory_mb", [64, 1024, 4096, 131_072])
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("vectors", SIZES)
+def test_auto_takes_a_kind_exactly_where_one_fits_into_memory(vectors, dimension, memory_mb):
+    index = Index(memory_mb=memory_mb)
+    every = costs(index, vectors=vectors, dimension=dimension).values()
+    if any(max(cost.bytes, cost.build_bytes) <= memory_mb << 20 for cost in every):
+        choice = choose(index, vectors=vectors, dimension=dimension)
+        assert max(choice.bytes, choice.build_bytes) <= memory_mb << 20
+        assert f"recall@10 {MEASURED[choice.kind].recall}" in choice.reason
+        return
+    with pytest.raises(IndexingError) as refusal:
+        choose(index, vectors=vectors, dimension=dimension)
+    assert refusal.value.key == "index.memory_mb"
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_a_million_tiles_build_with_default_settings(dimension):
+    assert chosen(1_000_000, dimension) in MEASURED
 
 
 @pytest.mark.parametrize(
@@ -22,17 +49,22 @@ def chosen(vectors, dimension=512, speed=REFERENCE, **index):
         (1, {}, "flat"),
         (30_000, {}, "flat"),
         (100_000, {}, "sqfp16"),
-        (100_000, {"recall": Decimal("0.97")}, "sq8"),
-        (1_000_000, {}, "sqfp16"),
-        (1_000_000, {"memory_mb": 1024}, "sq8"),
-        (1_000_000, {"recall": Decimal("0.97"), "latency_ms": Decimal(10)}, "hrq"),
-        (8_000_000, {"recall": Decimal("0.95"), "memory_mb": 16384, "latency_ms": Decimal(75)}, "hrq"),
-        (8_000_000, {"recall": Decimal("0.95"), "memory_mb": 16384, "latency_ms": Decimal(73)}, "ivf-sq8"),
         (100_000, {"recall": Decimal(1)}, "flat"),
+        (1_000_000, {}, "sqfp16"),
+        (1_000_000, {"memory_mb": 900}, "sq8"),
+        (1_000_000, {"latency_ms": Decimal(20)}, "hrq"),
+        (1_000_000, {"recall": Decimal("0.999")}, "sqfp16"),
+        (6_000_000, {}, "hrq"),
     ],
 )
 def test_auto_takes_the_first_kind_that_keeps_recall_memory_and_latency(vectors, index, kind):
     assert chosen(vectors, **index) == kind
+
+
+def test_a_latency_that_nobody_asked_for_refuses_nothing():
+    choice = choose(Index(memory_mb=65_536), vectors=10_000_000, dimension=2048)
+    assert choice.latency_us > 50_000
+    assert choice.kind == min(MEASURED, key=lambda kind: MEASURED[kind].scan_ps)
 
 
 def test_exact_search_is_kept_while_it_is_small():
@@ -41,78 +73,80 @@ def test_exact_search_is_kept_while_it_is_small():
     assert chosen(most + 1000) != "flat"
 
 
-def test_a_recall_of_one_means_exact_or_nothing():
-    with pytest.raises(IndexingError) as refusal:
-        chosen(2_000_000, recall=Decimal(1))
-    assert "ms a query" in refusal.value.facts["flat"]
-
-
-@pytest.mark.parametrize("kind", ["flat", "sqfp16", "sq8", "hrq", "ivf-sq8", "hnsw-sq8"])
+@pytest.mark.parametrize("kind", MEASURED)
 def test_a_kind_asked_for_is_taken_whatever_its_latency(kind):
-    assert chosen(200_000, kind=kind, latency_ms=Decimal(1)) == kind
+    assert chosen(200_000, kind=kind, latency_ms=Decimal(0)) == kind
 
 
-def test_a_kind_asked_for_is_refused_over_budget_with_its_bytes():
+@pytest.mark.parametrize(
+    ("index", "key", "nearest"),
+    [
+        ({"memory_mb": 200}, "index.memory_mb", "sq4"),
+        ({"kind": "flat", "memory_mb": 1024}, "index.memory_mb", "flat"),
+        ({"recall": Decimal("0.9999"), "memory_mb": 1024}, "index.recall", "sqfp16"),
+        ({"recall": Decimal(1), "latency_ms": Decimal(20)}, "index.latency_ms", "flat"),
+        ({"latency_ms": Decimal(1)}, "index.latency_ms", "hrq"),
+        ({"kind": "hrq", "recall": Decimal("0.999")}, "index.recall", "hrq"),
+    ],
+)
+def test_a_refusal_names_the_key_and_the_nearest_kind(index, key, nearest):
     with pytest.raises(IndexingError) as refusal:
-        chosen(1_000_000, kind="flat", memory_mb=1024)
-    assert refusal.value.facts["index bytes"] >= 1_000_000 * (4 * 512 + 8)
-    assert refusal.value.facts["budget bytes"] == 1 << 30
-    assert refusal.value.key == "index.memory_mb"
+        choose(Index(**index), vectors=1_000_000, dimension=512)
+    assert refusal.value.key == key
+    assert nearest in refusal.value.facts
+    if key != "index.memory_mb":
+        assert nearest in refusal.value.next_step
 
 
-def test_when_nothing_fits_every_kind_is_named_with_what_stands_against_it():
-    with pytest.raises(IndexingError) as refusal:
-        chosen(5_000_000, memory_mb=512)
-    assert "bytes on board" in refusal.value.facts["sq8"]
-    assert "recall at most" in refusal.value.facts["hrq"]
-    assert "pca" in str(refusal.value)
+@pytest.mark.parametrize("asked", [{}, {"recall": Decimal("0.99")}, {"latency_ms": Decimal(20)}, {"kind": "sq8"},
+                                   {"recall": Decimal(1), "latency_ms": Decimal(5)}, {"transform": "center"},
+                                   {"kind": "hrq", "recall": Decimal("0.9999")}])  # fmt: skip
+@pytest.mark.parametrize("memory_mb", [1, 100, 1000])
+@pytest.mark.parametrize("dimension", [128, 512, 8448])
+@pytest.mark.parametrize("vectors", [1000, 10**6, 10**7])
+def test_each_step_that_a_refusal_proposes_works(vectors, dimension, memory_mb, asked):
+    index = Index(memory_mb=memory_mb, **asked)
+    try:
+        choose(index, vectors=vectors, dimension=dimension)
+    except IndexingError as refusal:
+        for step in refusal.next_step.split(", or "):
+            values = re.findall(r'index\.(\w+) = "?([a-z0-9.()]+)', step)
+            assert values
+            changed = replace(index, **{key: type_of(key)(value) for key, value in values})
+            choose(changed, vectors=vectors, dimension=dimension)
 
 
-def test_hrq_is_not_for_vectors_in_which_its_scan_finds_nothing():
-    fast = {"recall": Decimal("0.97"), "latency_ms": Decimal(20)}
-    assert chosen(1_000_000, 1024, latency_ms=Decimal(20), recall=Decimal("0.97")) == "hrq"
-    with pytest.raises(IndexingError) as refused:
-        chosen(1_000_000, 2049, **fast, memory_mb=16384)
-    assert "2048" in refused.value.facts["hrq"]
-    with pytest.raises(IndexingError, match="2049 components") as refused:
-        chosen(1000, 2049, kind="hrq")
-    assert "pca" in refused.value.next_step
-    assert chosen(1000, 4096, kind="hrq", transform="pca(512)") == "hrq"
+def type_of(key):
+    return {"memory_mb": int, "recall": Decimal, "latency_ms": Decimal, "transform": str}[key]
 
 
-def test_the_reason_and_the_bytes_are_part_of_the_choice():
-    choice = choose_kind(Index(), vectors=100_000, dimension=512)
-    assert "0.99" in choice.reason
-    assert choice.bytes >= 100_000 * (2 * 512 + 8)
+def test_hrq_takes_vectors_of_every_length():
+    assert {chosen(1_000_000, dimension, kind="hrq", memory_mb=16_384) for dimension in DIMENSIONS} == {"hrq"}
 
 
 def test_the_transform_decides_the_dimension_that_is_paid_for():
     index = Index(kind="flat", transform="pca(64)")
-    assert choose_kind(index, vectors=10_000, dimension=512).bytes < 10_000 * (4 * 64 + 8) + 10_000
+    choice = choose(index, vectors=10_000, dimension=512)
+    assert choice.bytes < 10_000 * (4 * 64 + 8) + 4 * 512 * 64 + 4096
 
 
 def test_rotated_codes_pay_for_the_next_power_of_two():
     assert code_bytes("hrq", 513) == 513 + 1024 // 8 + 8
 
 
-def test_a_slow_host_gets_another_kind_only_near_a_limit():
-    assert not speed_matters(Index(), vectors=1000, dimension=512)
-    assert speed_matters(Index(), vectors=1_000_000, dimension=512)
-    assert chosen(1_000_000, speed=REFERENCE.times(4), recall=Decimal("0.97")) == "hrq"
+REMOVED = [
+    ('kind = "ivf-sq8"', "index.kind", '"hrq"'),
+    ('kind = "hnsw-sq8"', "index.kind", '"hrq"'),
+    ("nlist = 64", "index.nlist", "delete this line"),
+]
 
 
-def test_two_timings_on_one_host_give_one_speed():
-    assert on_grid(60.0) == on_grid(66.0)
-    assert on_grid(0.1) == 1
-
-
-def test_lists_grow_with_the_square_root_and_are_powers_of_two():
-    assert [lists_for(n) for n in (1, 10_000, 1_000_000)] == [4, 512, 4096]
-    assert choose_kind(Index(kind="ivf-sq8"), vectors=3, dimension=8).nlist == 3
-
-
-def test_speed_scales_and_never_reaches_zero():
-    assert Speed(1, 1, 1, 1).times(0.25) == Speed(1, 1, 1, 1)
+@pytest.mark.parametrize(("line", "key", "replacement"), REMOVED)
+def test_what_was_removed_is_refused_with_what_to_write_instead(tmp_path, line, key, replacement):
+    with pytest.raises(ConfigError) as refusal:
+        parse(f"[index]\n{line}\n", root=tmp_path)
+    assert "removed" in refusal.value.facts[key]
+    assert replacement in refusal.value.facts[key]
 
 
 @pytest.mark.parametrize("text", ["pca", "pca()", "pca(0)", "center(3)", "whiten", "", "pca(3)x"])
@@ -126,3 +160,23 @@ def test_a_transform_cannot_add_components():
     with pytest.raises(IndexingError):
         TransformSpec.parse("pca(65)").output(64)
     assert TransformSpec.parse("pca-whiten( 64 )").output(64) == 64
+
+
+def test_the_page_shows_what_auto_chooses_with_default_settings():
+    lines = (Path(__file__).parents[1] / "docs" / "index.md").read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("| vectors | d = 128"))
+    dimensions = [int(cell.replace(",", "")) for cell in re.findall(r"d = ([\d,]+)", lines[at])]
+    for line in lines[at + 2 : at + 7]:
+        vectors, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        shown = [said(int(vectors.replace(",", "")), dimension) for dimension in dimensions]
+        assert cells == shown
+
+
+def said(vectors, dimension):
+    """Return a cell of the page's table: the kind and milliseconds, or the memory that is needed."""
+    try:
+        choice = choose(Index(), vectors=vectors, dimension=dimension)
+    except IndexingError as refusal:
+        needed = int(re.search(r"memory_mb = (\d+)", refusal.next_step)[1])
+        return f"needs {needed:,} MiB"
+    return f"{choice.kind}, {choice.latency_us / 1000:.1f}"

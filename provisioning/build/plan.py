@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from provisioning import catalogue, descriptors, index
@@ -64,6 +65,8 @@ class Plan:
     descriptors: int
     bytes_to_write: int
     memory_bytes: int
+    index: str
+    """Kind of the index to be built and what is expected of it; empty where none is built, or not yet known."""
     seconds: float | None
 
     @property
@@ -147,14 +150,15 @@ def _timed(task: TaskPlan, missing: int) -> float | None:
     return task.seconds
 
 
-def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[str, int]:
-    """Return bytes to write and memory needed, as far as they are known before the network was prepared once."""
+def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[str, Any]:
+    """Return bytes to write, memory and index, as far as they are known before the network was prepared once."""
     shape = request.descriptor_network.shape
     if shape is None:
-        return {"bytes_to_write": 0, "memory_bytes": 0}
+        return {"bytes_to_write": 0, "memory_bytes": 0, "index": ""}
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
-    memory = 0
-    if any(task.task == "corpus" and task.will_run for task in tasks):
-        choice = index.choose(request.flight, request.tiles, shape.dimension)
-        written, memory = written + choice.bytes, choice.build_bytes
-    return {"bytes_to_write": written, "memory_bytes": memory}
+    if not any(task.task == "corpus" and task.will_run for task in tasks):
+        return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
+    asked = request.flight.index
+    choice = index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=shape.dimension)
+    text = f"{choice.kind}: {choice.reason}"
+    return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -31,7 +31,7 @@ def preflight(request: Request) -> None:
     entries = corpus_gates(request)
     shape = request.descriptor_network.shape
     if shape is not None:
-        choice = index.choose(request.flight, request.tiles, shape.dimension)
+        choice = _choice(request, shape.dimension)
         _require_manifest(request, contents.Made(_stand_in, _index_of(choice.kind, shape.dimension), entries))
 
 
@@ -52,7 +52,7 @@ def require_room(request: Request) -> None:
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
-    needed += index.choose(flight, request.tiles, shape.dimension).bytes
+    needed += _choice(request, shape.dimension).bytes
     require_free_bytes(flight.build_dir, needed, what="descriptors and index")
 
 
@@ -83,6 +83,11 @@ def _require_manifest(request: Request, made: contents.Made) -> None:
         error.file = str(request.flight.root / "flight.toml")
         error.next_step = "change what the line above names in flight.toml"
         raise
+
+
+def _choice(request: Request, dimension: int) -> index.Choice:
+    asked = request.flight.index
+    return index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=dimension)
 
 
 def _stand_in(_target: Target) -> ArtifactRecord:

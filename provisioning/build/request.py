@@ -13,7 +13,7 @@ from provisioning.base.artifacts import Target
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.build import provenance
 from provisioning.catalogue import Corpus, not_scanned
-from provisioning.config import Backbone, Calibration, Flight
+from provisioning.config import Backbone, Calibration, Flight, Index
 from provisioning.config.parse import read_flight
 from provisioning.engines import Backend, HostTuple
 from provisioning.flight import signing
@@ -108,7 +108,7 @@ def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Re
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
     dimension = describing.shape.dimension if describing.shape else None
-    index_facts = {"tiles": coverage, "keys": keys, **index.index_facts(flight, corpus, dimension, keys)}
+    index_facts = {"tiles": coverage, "keys": keys, **_index_facts(flight.index, corpus, dimension)}
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
         flight,
@@ -133,6 +133,11 @@ def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Re
         extras=tuple(_extras(flight, coverage, gates_target, calibration)),
         calibration=calibration,
     )
+
+
+def _index_facts(asked: Index, corpus: Corpus | None, dimension: int | None) -> Mapping[str, Fact]:
+    vectors = corpus.count * asked.rotations if corpus else None
+    return index.index_facts(asked, vectors=vectors, dimension=dimension, sources=corpus.sources if corpus else ())
 
 
 def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:

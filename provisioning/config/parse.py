@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
 from provisioning.config.check import check, missing_sources
-from provisioning.config.schema import Flight
+from provisioning.config.schema import REMOVED, Flight
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +54,8 @@ class _Reading:
         fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in DERIVED}
         hints = get_type_hints(kind)
         for name in raw.keys() - fields.keys():
-            self.bad(_join(key, name), f"unknown key{_nearest(name, fields)}")
+            path = _join(key, name)
+            self.bad(path, REMOVED.get(path, f"unknown key{_nearest(name, fields)}"))
         values = dict(given)
         for name, field in fields.items():
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -78,7 +79,8 @@ class _Reading:
         if origin is Literal:
             if raw in args:
                 return raw
-            return self.bad(key, f"expected one of {', '.join(args)}, got {_shown(raw)}{_nearest(str(raw), args)}")
+            problem = f"expected one of {', '.join(args)}, got {_shown(raw)}{_nearest(str(raw), args)}"
+            return self.bad(key, REMOVED.get(f"{key} = {raw}", problem))
         if origin is tuple and hint not in (BBox, Origin):
             return self.items(args[0], raw, key, meta)
         if origin is dict:

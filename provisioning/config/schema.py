@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from provisioning.base.angles import BBox, Origin
@@ -19,6 +21,16 @@ def setting(default: Any, doc: str, *, low: float | None = None, high: float | N
     if default is ...:
         return field(metadata=meta)
     return field(default_factory=dict, metadata=meta) if default is dict else field(default=default, metadata=meta)
+
+
+REMOVED: Mapping[str, str] = MappingProxyType(
+    {
+        "index.nlist": "was removed with the index kind ivf-sq8: delete this line",
+        "index.kind = ivf-sq8": 'the kind ivf-sq8 was removed: write "hrq", or "auto"',
+        "index.kind = hnsw-sq8": 'the kind hnsw-sq8 was removed: write "hrq", or "auto"',
+    }
+)
+"""Keys, and values of keys, that earlier versions knew, with what to write in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +204,18 @@ class Descriptors:
 class Index:
     """[index]: the nearest-neighbour index over the descriptors."""
 
-    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "ivf-sq8", "hnsw-sq8"] = setting(
-        "auto", "auto chooses by the rule in docs from size, memory, latency and recall"
+    kind: Literal["auto", "flat", "sqfp16", "sq8", "hrq", "sq4"] = setting(
+        "auto", "auto chooses from size, memory, latency and recall by the rule in docs/index.md"
     )
     memory_mb: int = setting(4096, "memory budget of the index on board and of its build, MiB", low=1)
-    latency_ms: Decimal = setting(Decimal(50), "longest time for one query, millisecond", low=0)
-    recall: Decimal = setting(
-        Decimal("0.99"),
-        "auto: recall@10 aimed at; above 0.97 admits only flat and sqfp16 and sq8 whose loss is measured",
-        low=0,
-        high=1,
+    latency_ms: Decimal | None = setting(
+        None, "auto: longest expected time for one query, millisecond; not set: 50 is aimed at, not required", low=0
+    )
+    recall: Decimal | None = setting(
+        None, "least expected recall@10; not set: the most that fits memory_mb and latency_ms", low=0, high=1
     )
     transform: str = setting("none", "none | center | pca(d) | pca-whiten(d), learned on the corpus")
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
-    nlist: int = setting(0, "ivf-sq8: number of lists; 0: from the number of vectors", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

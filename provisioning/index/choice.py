@@ -1,10 +1,9 @@
-"""Which kind of index, decided from numbers alone: vectors, dimension, memory, latency and the recall aimed at."""
+"""Which kind of index, decided from numbers alone: vectors, dimension, memory, and the recall and latency asked for."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import MappingProxyType
 
@@ -13,49 +12,44 @@ from provisioning.config.schema import Index
 from provisioning.index.transform_spec import TransformSpec
 
 ID_BYTES = 8
-SHARE_OF_MEMORY = Decimal("0.6")
-"""Part of `index.memory_mb` that an automatic choice may fill: the flight computer holds more than an index."""
+HEADER_BYTES = 1024
 EXACT_UP_TO_BYTES = 64 << 20
-"""Up to here exact search costs nothing worth saving, so nothing is lost for it."""
+"""Up to this size exact search costs nothing worth saving."""
 SAMPLE_ROWS = 16_384
 """Rows from which a transform is learned."""
 BLOCKS_BYTES = 16 << 20
 """What streaming holds at a time."""
-MANY_VECTORS = 1_000_000
-"""Below this an exhaustive scan of small codes beats inverted lists on cross-view queries (measured)."""
-HRQ_COMPONENTS = 2048
-"""The longest vectors that hrq takes: of 4096 components FAISS 1.15.1's fast scan finds none again (measured)."""
-HRQ_REFINE = 30
-"""hrq re-ranks this many times k candidates with their 8-bit codes."""
-
-BEST_RECALL: Mapping[str, Decimal] = MappingProxyType(
-    {
-        "flat": Decimal(1),
-        "sqfp16": Decimal("0.999"),
-        "sq8": Decimal("0.99"),
-        "hrq": Decimal("0.97"),
-        "ivf-sq8": Decimal("0.95"),
-    }
-)
-"""Highest recall aim at which each kind is still considered; the gate measures what it really gives."""
+LATENCY_AIM_US = 50_000
+"""Where index.latency_ms is not set, slower kinds are passed over if a faster one fits; none is refused."""
+HRQ_REFINE = 100
+"""hrq ranks this many times k candidates again with their 8-bit codes."""
+PCA_TRIED = (512, 256, 128, 64)
+"""Components that a refusal proposes for index.transform, the most first."""
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Picoseconds that one query spends on one component of one stored vector, per kind of scan, on one core."""
+class Measured:
+    """What one kind was measured to do: recall@10 against exact search, and the scan of one query on one core.
 
-    flat: int
-    sqfp16: int
-    sq8: int
-    hrq: int
+    `scan_ps` is in picoseconds for each component of each stored vector.
+    """
 
-    def times(self, factor: float) -> Speed:
-        """Return the speed of a host that takes `factor` times as long."""
-        return Speed(*(max(1, round(each * factor)) for each in (self.flat, self.sqfp16, self.sq8, self.hrq)))
+    recall: Decimal
+    scan_ps: int
 
 
-REFERENCE = Speed(flat=160, sqfp16=63, sq8=70, hrq=18)
-"""Measured at d = 512 and 100 000 vectors on one core of a 4-core x86-64 server."""
+MEASURED: Mapping[str, Measured] = MappingProxyType(
+    {
+        "flat": Measured(Decimal(1), 150),
+        "sqfp16": Measured(Decimal("0.999"), 66),
+        "sq8": Measured(Decimal("0.98"), 50),
+        "hrq": Measured(Decimal("0.97"), 30),
+        "sq4": Measured(Decimal("0.95"), 150),
+    }
+)
+"""The kinds, the most exact first. Source: `bench/index.py`, the tables in docs/index.md. The scan is that of 1,000,000
+vectors of 512 components on one core of an x86-64 server: codes come from memory and not from a cache. This table
+decides and not the host that builds, which is not the aircraft."""
 
 
 @dataclass(frozen=True)
@@ -63,168 +57,149 @@ class Choice:
     """A kind with what it costs: bytes on board, bytes of memory while it is built, microseconds for one query."""
 
     kind: str
-    reason: str
     bytes: int
     build_bytes: int
     latency_us: int
-    nlist: int = 0
-    nprobe: int = 0
+    recall: Decimal
+    """Expected recall@10."""
+
+    @property
+    def reason(self) -> str:
+        """Return what is expected of this index, in one sentence. It follows from the key of the index alone."""
+        return (
+            f"expected recall@10 {self.recall}, {self.latency_us / 1000:.1f} ms a query on the reference core, "
+            f"{self.bytes / 1e6:.1f} MB"
+        )
+
+    @property
+    def latency_ms(self) -> int:
+        """Return the least whole index.latency_ms that admits this index."""
+        return -(-self.latency_us // 1000)
+
+    @property
+    def memory_mb(self) -> int:
+        """Return the least index.memory_mb with which this index can be built and loaded, MiB."""
+        return -(-max(self.bytes, self.build_bytes) >> 20)
+
+
+def rotated(dimension: int) -> int:
+    """Return the length of a vector of `dimension` components after the rotation of hrq: the next power of two."""
+    return 1 << max(0, dimension - 1).bit_length()
 
 
 def code_bytes(kind: str, dimension: int) -> int:
     """Return the bytes that one vector of `dimension` components takes in an index of `kind`, without its id."""
-    rotated = 1 << max(0, dimension - 1).bit_length()
     return {
         "flat": 4 * dimension,
         "sqfp16": 2 * dimension,
         "sq8": dimension,
-        "ivf-sq8": dimension,
-        "hrq": dimension + rotated // 8 + 8,
-        "hnsw-sq8": dimension + 4 * 64 + 16,
+        "hrq": dimension + rotated(dimension) // 8 + 8,
+        "sq4": (dimension + 1) // 2,
     }[kind]
 
 
-def lists_for(vectors: int) -> int:
-    """Return the number of inverted lists for `vectors`: the power of two nearest to 4·√n, at least 1."""
-    return 1 << max(0, round(math.log2(4 * math.sqrt(max(1, vectors)))))
-
-
-def _cost(kind: str, *, vectors: int, dimension: int, speed: Speed, nlist: int, learning: int) -> Choice:
-    """Return what `kind` would cost; the reason is filled in by the caller."""
-    nlist = min(vectors, nlist or lists_for(vectors)) if kind == "ivf-sq8" else 0
-    nprobe = -(-nlist // 4)
-    size = vectors * (code_bytes(kind, dimension) + ID_BYTES) + nlist * 4 * dimension + 8 * dimension
-    scan = vectors * dimension
-    picoseconds = {
-        "flat": scan * speed.flat,
-        "sqfp16": scan * speed.sqfp16,
-        "sq8": scan * speed.sq8,
-        "hrq": scan * speed.hrq,
-        "ivf-sq8": scan * speed.sq8 // 4 + nlist * dimension * speed.flat,
-        "hnsw-sq8": 1024 * dimension * speed.sq8,
-    }[kind]
-    build = max(learning, _build_bytes(kind, size, vectors, dimension, nlist))
-    return Choice(kind, "", size, build, picoseconds // 1_000_000, nlist, nprobe)
-
-
-def _build_bytes(kind: str, size: int, vectors: int, dimension: int, nlist: int) -> int:
-    """Return the memory that building takes: a few blocks for the streamed kinds, the whole for the others."""
-    return BLOCKS_BYTES + {
-        "hrq": size,
-        "hnsw-sq8": size + 4 * dimension * vectors,
-        "ivf-sq8": min(512 << 20, 4 * dimension * min(vectors, 50 * nlist)) + 6 * dimension * nlist + 32 * vectors,
-    }.get(kind, 0)
-
-
-def choose_kind(index: Index, *, vectors: int, dimension: int, speed: Speed = REFERENCE) -> Choice:
-    """Return the kind of index for `vectors` of `dimension` components (before the transform), with cost and reason.
-
-    A kind named in flight.toml is taken as it is. `auto` takes the first of flat (while exact search is free, or when
-    recall 1 is asked), sqfp16 (only for a recall above 0.97), sq8, hrq, ivf-sq8 (from a million vectors) that keeps
-    memory, latency and the recall aimed at. Raises IndexingError with the bytes when nothing fits.
-    """
+def costs(index: Index, *, vectors: int, dimension: int) -> Mapping[str, Choice]:
+    """Return what each kind would cost for `vectors` of `dimension` components (before the transform)."""
     spec = TransformSpec.parse(index.transform)
-    learning = 0 if spec.name == "none" else 4 * dimension * (SAMPLE_ROWS + 6 * dimension)
-    dimension = spec.output(dimension)
-    costs = {
-        kind: _cost(kind, vectors=vectors, dimension=dimension, speed=speed, nlist=index.nlist, learning=learning)
-        for kind in (*BEST_RECALL, "hnsw-sq8")
-    }
-    if dimension > HRQ_COMPONENTS:
-        if index.kind == "hrq":
-            raise _too_long(dimension)
-        del costs["hrq"]
+    stored = spec.output(dimension)
+    learning = 0 if spec.name == "none" else 4 * dimension * (min(vectors, SAMPLE_ROWS) + 6 * dimension)
+    matrix = 4 * dimension * stored if spec.components else 4 * dimension
+    return {kind: _cost(kind, vectors, stored, learning=learning, matrix=matrix) for kind in MEASURED}
+
+
+def _cost(kind: str, vectors: int, dimension: int, *, learning: int, matrix: int) -> Choice:
+    size = vectors * (code_bytes(kind, dimension) + ID_BYTES) + matrix + 8 * rotated(dimension) + HEADER_BYTES
+    build = BLOCKS_BYTES + (size if kind == "hrq" else 0)
+    scanned = vectors * (rotated(dimension) if kind == "hrq" else dimension)
+    latency_us = scanned * MEASURED[kind].scan_ps // 1_000_000
+    return Choice(kind, size, max(learning, build), latency_us, MEASURED[kind].recall)
+
+
+def choose(index: Index, *, vectors: int, dimension: int) -> Choice:
+    """Return the kind of index for `vectors` of `dimension` components (before the transform), and what it costs.
+
+    A kind named in flight.toml is taken if it fits into index.memory_mb and may reach index.recall. `auto` takes, of
+    the kinds that fit and keep index.recall and index.latency_ms where these are set, the first of flat (up to 64 MiB),
+    sqfp16, sq8, hrq, sq4 that answers within index.latency_ms (50 ms where it is not set), else the fastest. Raises
+    IndexingError that names the key, the nearest kind, and values that would do.
+    """
+    chosen, found = _chosen(index, vectors, dimension)
+    if chosen is None:
+        raise _refusal(index, vectors, dimension, found)
+    return chosen
+
+
+def _chosen(index: Index, vectors: int, dimension: int) -> tuple[Choice | None, Mapping[str, Choice]]:
+    """Return the choice, if there is one, and the costs of the kinds that were considered."""
+    found = costs(index, vectors=vectors, dimension=dimension)
     if index.kind != "auto":
-        return _asked(index, costs[index.kind])
-    for kind in _order(index, vectors, costs):
-        if not _objections(index, costs[kind]):
-            return _with_reason(
-                costs[kind],
-                f"auto: first that keeps recall {index.recall}, {index.memory_mb} MiB, {index.latency_ms} ms",
-            )
-    raise _nothing_fits(index, vectors, dimension, costs)
+        found = {index.kind: found[index.kind]}
+    return _first(index, found.values()), found
 
 
-def speed_matters(index: Index, *, vectors: int, dimension: int) -> bool:
-    """Tell whether a host four times slower or faster than the reference would get another kind."""
-    kinds = {_kind_or_none(index, vectors, dimension, REFERENCE.times(factor)) for factor in (0.25, 1, 4)}
-    return len(kinds) > 1
+def _first(index: Index, found: Iterable[Choice]) -> Choice | None:
+    """Return the preferred of the kinds `found`, ordered by recall; None where none keeps what is required."""
+    allowed = [cost for cost in found if not _changes(index, cost)]
+    ordered = sorted(allowed, key=lambda cost: cost.kind == "flat" and cost.bytes > EXACT_UP_TO_BYTES)
+    quick = (cost for cost in ordered if cost.latency_us <= LATENCY_AIM_US or index.latency_ms is not None)
+    return next(quick, min(ordered, key=lambda cost: cost.latency_us, default=None))
 
 
-def _kind_or_none(index: Index, vectors: int, dimension: int, speed: Speed) -> str | None:
-    try:
-        return choose_kind(index, vectors=vectors, dimension=dimension, speed=speed).kind
-    except IndexingError:
-        return None
+def _changes(index: Index, cost: Choice) -> Mapping[str, object]:
+    """Return the keys of `index` that stand against this kind, each with the nearest value that admits it."""
+    changes: dict[str, object] = {}
+    if cost.memory_mb > index.memory_mb:
+        changes["memory_mb"] = cost.memory_mb
+    if cost.recall < (index.recall or 0):
+        changes["recall"] = cost.recall
+    limit_ms = index.latency_ms if index.kind == "auto" else None  # who names a kind knows the aircraft
+    if limit_ms is not None and cost.latency_us > limit_ms * 1000:
+        changes["latency_ms"] = cost.latency_ms
+    return changes
 
 
-def _order(index: Index, vectors: int, costs: Mapping[str, Choice]) -> tuple[str, ...]:
-    """Return the kinds to try, the preferred first."""
-    if index.recall == 1:
-        return ("flat",)
-    first = ("flat",) if costs["flat"].bytes <= EXACT_UP_TO_BYTES else ()
-    finest = ("sqfp16",) if index.recall > BEST_RECALL["hrq"] else ()
-    last = ("ivf-sq8",) if vectors >= MANY_VECTORS else ()
-    preferred = (*first, *finest, "sq8", "hrq", *last)
-    return tuple(kind for kind in preferred if kind in costs and index.recall <= BEST_RECALL[kind])
-
-
-def _objections(index: Index, cost: Choice) -> list[str]:
-    """Return why `cost` does not fit, in words with its numbers."""
-    budget = index.memory_mb << 20
-    limits = (
-        (cost.bytes > SHARE_OF_MEMORY * budget, f"{cost.bytes} bytes on board"),
-        (cost.build_bytes > budget, f"{cost.build_bytes} bytes to build"),
-        (Decimal(cost.latency_us) > index.latency_ms * 1000, f"{cost.latency_us / 1000:.1f} ms a query"),
-    )
-    return [words for broken, words in limits if broken]
-
-
-def _asked(index: Index, cost: Choice) -> Choice:
-    budget = index.memory_mb << 20
-    if max(cost.bytes, cost.build_bytes) > budget:
-        raise IndexingError(
-            f"an index of kind {cost.kind} does not fit in index.memory_mb",
-            file="flight.toml",
-            key="index.memory_mb",
-            facts={"index bytes": cost.bytes, "bytes to build": cost.build_bytes, "budget bytes": budget},
-            next_step='raise index.memory_mb, take a smaller kind (index.kind = "auto"), or fewer zooms or rotations',
-        )
-    return _with_reason(cost, "asked for in flight.toml")
-
-
-def _too_long(dimension: int) -> IndexingError:
+def _refusal(index: Index, vectors: int, dimension: int, found: Mapping[str, Choice]) -> IndexingError:
+    """Return the error that names the key which stands against every kind, the figures of each, and ways out."""
+    facts: dict[str, object] = {"vectors": vectors, "components": dimension}
+    facts |= {cost.kind: f"{cost.reason}; needs index.memory_mb = {cost.memory_mb}" for cost in found.values()}
+    left = [_changes(index, cost) for cost in found.values()]
+    for key in ("memory_mb", "recall", "latency_ms"):  # a kind that one key rules out is not held against the next
+        if all(key in changes for changes in left):
+            break
+        left = [changes for changes in left if key not in changes]
+    subject = "no kind of index" if index.kind == "auto" else f"an index of kind {index.kind} does not"
+    verb = "keeps" if index.kind == "auto" else "keep"
+    steps = (*_steps(index, found), *_shorter(index, vectors, dimension))
     return IndexingError(
-        f"an index of kind hrq cannot hold vectors of {dimension} components",
+        f"{subject} {verb} index.{key} = {getattr(index, key)}",
         file="flight.toml",
-        key="index.kind",
-        facts={"components": dimension, "at most": HRQ_COMPONENTS},
-        next_step='take "sq8", or shorten the vectors with index.transform = "pca(1024)"',
-    )
-
-
-def _with_reason(cost: Choice, reason: str) -> Choice:
-    return Choice(cost.kind, reason, cost.bytes, cost.build_bytes, cost.latency_us, cost.nlist, cost.nprobe)
-
-
-def _nothing_fits(index: Index, vectors: int, dimension: int, costs: Mapping[str, Choice]) -> IndexingError:
-    """Return the refusal, naming for each kind what stands against it."""
-    facts: dict[str, object] = {"vectors": vectors, "dimension": dimension, "budget bytes": index.memory_mb << 20}
-    for kind, best in BEST_RECALL.items():
-        if kind not in costs:
-            facts[kind] = f"takes at most {HRQ_COMPONENTS} components"
-            continue
-        against = _objections(index, costs[kind])
-        if index.recall > best:
-            against.append(f"recall at most {best}")
-        if kind == "ivf-sq8" and vectors < MANY_VECTORS:
-            against.append(f"needs {MANY_VECTORS} vectors")
-        facts[kind] = ", ".join(against) or "fits, but is not preferred"
-    return IndexingError(
-        "no kind of index keeps memory, latency and recall",
-        file="flight.toml",
-        key="index",
+        key=f"index.{key}",
         facts=facts,
-        next_step="raise index.memory_mb or index.latency_ms, lower index.recall, shrink the vectors with "
-        'index.transform = "pca(256)", or take a smaller area',
+        next_step=", or ".join(steps),
     )
+
+
+def _steps(index: Index, found: Mapping[str, Choice]) -> Iterator[str]:
+    """Yield the fewest changes of keys with which `choose` succeeds, for each set of keys those of the nearest kind."""
+    ways = [(cost, _changes(index, cost)) for cost in found.values()]
+    fewest = min(len(changes) for _, changes in ways)
+    nearest: dict[tuple[str, ...], tuple[Choice, Mapping[str, object]]] = {}
+    for cost, changes in sorted(ways, key=lambda way: _distance(way[0], way[1])):
+        if len(changes) == fewest:
+            nearest.setdefault(tuple(changes), (cost, changes))
+    for cost, changes in nearest.values():
+        yield f"set {' and '.join(f'index.{key} = {value}' for key, value in changes.items())} ({cost.kind})"
+
+
+def _distance(cost: Choice, changes: Mapping[str, object]) -> tuple[object, ...]:
+    memory_mb, recall = cost.memory_mb if "memory_mb" in changes else 0, cost.recall if "recall" in changes else 0
+    return memory_mb, -recall, cost.latency_us
+
+
+def _shorter(index: Index, vectors: int, dimension: int) -> Iterator[str]:
+    """Yield the transform that keeps most components and makes `choose` succeed, if one does."""
+    for components in PCA_TRIED if index.transform == "none" else ():
+        shorter = replace(index, transform=f"pca({components})")
+        if components < dimension and _chosen(shorter, vectors, dimension)[0]:
+            yield f'set index.transform = "{shorter.transform}"'
+            return

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.base.errors import IndexingError
+from provisioning.index.choice import code_bytes
 from provisioning.index.ids import Bytes, Floats, Int64s
 from provisioning.index.layout import SQ_TYPES
 
@@ -15,9 +16,7 @@ Encode = Callable[[Floats], Bytes]
 """From float32 [m, d] to uint8 [m, code bytes]."""
 
 RANGE_GRID = 1024.0
-"""The range of an 8-bit code is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
-
-
+"""The range of codes is widened to multiples of 1/1024, so that it seldom moves when tiles come or go."""
 CACHED_ROWS = 256
 
 
@@ -51,7 +50,7 @@ def _squares(rows: Floats) -> Floats:
 
 
 def learned_range(parts: Iterable[Floats]) -> NDArray[np.float32]:
-    """Return the range of 8-bit codes over rows in `parts`: least value and width of each component, float32 [2·d]."""
+    """Return the range of codes over rows in `parts`: least value and width of each component, float32 [2·d]."""
     ends = [(rows.min(axis=0), rows.max(axis=0)) for rows in parts]
     grid = np.float32(RANGE_GRID)
     low = np.floor(np.min([end[0] for end in ends], axis=0) * grid) / grid
@@ -60,13 +59,14 @@ def learned_range(parts: Iterable[Floats]) -> NDArray[np.float32]:
 
 
 def encoder(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> Encode:
-    """Return the encoder of flat, sqfp16 or sq8 codes (ivf-sq8 stores sq8 codes)."""
+    """Return the encoder of flat, sqfp16, sq8 or sq4 codes."""
     if kind == "flat":
         return lambda rows: rows.view(np.uint8)
     if kind == "sqfp16":
         return _half(dimension)
     assert trained_range is not None
-    return _eight_bits(trained_range[:dimension], trained_range[dimension:])
+    low, width = trained_range[:dimension], trained_range[dimension:]
+    return _eight_bits(low, width) if kind == "sq8" else _four_bits(low, width)
 
 
 def _half(dimension: int) -> Encode:
@@ -87,11 +87,30 @@ def _eight_bits(low: Floats, width: Floats) -> Encode:
     def encode(rows: Floats) -> Bytes:
         codes = np.empty(rows.shape, np.uint8)
         for start in range(0, len(rows), CACHED_ROWS):
-            part = rows[start : start + CACHED_ROWS] - low
-            part /= width
-            np.clip(part, 0, 1, out=part)
+            part = _within(rows[start : start + CACHED_ROWS], low, width)
             part *= np.float32(255)
             codes[start : start + CACHED_ROWS] = part
         return codes
 
     return encode
+
+
+def _four_bits(low: Floats, width: Floats) -> Encode:
+    """Return FAISS's 4-bit encoder in NumPy: two components in a byte, the first in its lower half."""
+
+    def encode(rows: Floats) -> Bytes:
+        codes = np.zeros((len(rows), code_bytes("sq4", rows.shape[1])), np.uint8)
+        for start in range(0, len(rows), CACHED_ROWS):
+            part = (_within(rows[start : start + CACHED_ROWS], low, width) * np.float64(15)).astype(np.uint8)
+            codes[start : start + CACHED_ROWS] = part[:, ::2]
+            codes[start : start + CACHED_ROWS, : part.shape[1] // 2] |= part[:, 1::2] << 4
+        return codes
+
+    return encode
+
+
+def _within(rows: Floats, low: Floats, width: Floats) -> Floats:
+    """Return rows as shares of the range, from 0 to 1."""
+    part: Floats = rows - low
+    part /= width
+    return np.clip(part, 0, 1, out=part)

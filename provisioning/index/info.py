@@ -1,4 +1,4 @@
-"""What was built, as the Manifest and the report tell it."""
+"""What was built, as the Manifest and the report show it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from provisioning.base.errors import IndexingError
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What was built: `dimension` is that of a query."""
+    """What was built; `dimension` is that of a query."""
 
     kind: str
     dimension: int
     vectors: int
     bytes: int
     transform: str
-    nlist: int = 0
-    nprobe: int = 0
     reason: str = ""
-    encoded: int = 0
-    """Rows that were new; the others were copied from the index before."""
 
     def to_json(self) -> str:
-        """Return the JSON that `read_info` reads. `encoded` depends on the past and is left out."""
-        facts = dataclasses.asdict(self)
-        del facts["encoded"]
-        return json.dumps(facts, sort_keys=True, indent=1) + "\n"
+        """Return the JSON that `read_info` reads."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1) + "\n"
 
 
 def read_info(target: Target) -> IndexInfo:

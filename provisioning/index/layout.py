@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from provisioning.index.choice import code_bytes
+
 INNER_PRODUCT = 0
-SQ_TYPES = {"sq8": 0, "sqfp16": 4}
+SQ_TYPES = {"sq8": 0, "sq4": 1, "sqfp16": 4}
 _UNUSED = 1 << 20
 
 
@@ -26,7 +28,7 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What was learned from the corpus and decides codes: the steps before, and the range (float32 [2·d]) of sq8."""
+    """What was learned from the corpus and decides codes: the steps before, and the range of codes (float32 [2·d])."""
 
     input: int
     stages: tuple[Stage, ...] = ()
@@ -77,78 +79,22 @@ def normalise_stage(dimension: int) -> Stage:
 
 
 def scalar_quantiser(kind: str, dimension: int, trained_range: NDArray[np.float32] | None) -> bytes:
-    """Return a serialised ScalarQuantizer; sq8 carries its range, sqfp16 none."""
-    size = dimension * (2 if kind == "sqfp16" else 1)
+    """Return a serialised ScalarQuantizer; sq8 and sq4 carry their range, sqfp16 none."""
+    size = code_bytes(kind, dimension)
     learned = np.empty(0, np.float32) if trained_range is None or kind == "sqfp16" else trained_range
     return struct.pack("<iifQQ", SQ_TYPES[kind], 0, 0.0, dimension, size) + vector(learned)
 
 
 def before_codes(kind: str, trained: Trained, vectors: int) -> bytes:
-    """Return everything before the codes of a flat, sqfp16 or sq8 index with ids."""
+    """Return everything before the codes of a flat, sqfp16, sq8 or sq4 index with ids."""
     head = header(trained.dimension, vectors)
     outer = transforms(trained, vectors) + b"IxM2" + head
     if kind == "flat":
         return outer + b"IxFI" + head + struct.pack("<Q", vectors * trained.dimension)
     quantiser = scalar_quantiser(kind, trained.dimension, trained.range)
-    return (
-        outer
-        + b"IxSQ"
-        + head
-        + quantiser
-        + struct.pack("<Q", vectors * trained.dimension * (2 if kind == "sqfp16" else 1))
-    )
+    return outer + b"IxSQ" + head + quantiser + struct.pack("<Q", vectors * code_bytes(kind, trained.dimension))
 
 
 def after_codes(vectors: int) -> bytes:
     """Return what stands between the codes and the ids (int64, little-endian), which end the file."""
     return struct.pack("<Q", vectors)
-
-
-def flat_index(rows: NDArray[np.float32]) -> bytes:
-    """Return a serialised inner-product IndexFlat of `rows`, float32 [n, d]."""
-    return b"IxFI" + header(rows.shape[1], len(rows)) + vector(rows)
-
-
-def before_lists(
-    trained: Trained, centroids: NDArray[np.float32], sizes: NDArray[np.int64], *, vectors: int, nprobe: int
-) -> bytes:
-    """Return everything before the inverted lists of an ivf-sq8 index; then for each list its codes and its ids."""
-    nlist = len(centroids)
-    return b"".join(
-        (
-            transforms(trained, vectors),
-            b"IwSq",
-            header(trained.dimension, vectors),
-            struct.pack("<QQ", nlist, nprobe),
-            flat_index(centroids),
-            struct.pack("<bQ", 0, 0),
-            scalar_quantiser("sq8", trained.dimension, trained.range),
-            struct.pack("<Q?", trained.dimension, False),  # noqa: FBT003
-            b"ilar",
-            struct.pack("<QQ", nlist, trained.dimension),
-            list_sizes(sizes),
-        )
-    )
-
-
-def list_sizes(sizes: NDArray[np.int64]) -> bytes:
-    """Return the table of list sizes: all of them, or (list, size) pairs where more than half are empty."""
-    filled = np.flatnonzero(sizes)
-    if len(filled) > len(sizes) // 2:
-        return b"full" + vector(sizes.astype("<u8"))
-    return b"sprs" + vector(np.stack([filled, sizes[filled]], axis=1).astype("<u8").ravel())
-
-
-def read_list_sizes(data: bytes, nlist: int) -> NDArray[np.int64] | None:
-    """Return the sizes of `nlist` lists from the table at the start of `data`, None if there is none."""
-    kind, length = data[:4], int.from_bytes(data[4:12], "little")
-    if len(data) < 12 + 8 * length:
-        return None
-    values = np.frombuffer(data, "<u8", length, offset=12).astype(np.int64)
-    if kind == b"full" and length == nlist:
-        return values
-    if kind != b"sprs" or length % 2 or (length and values[::2].max() >= nlist):
-        return None
-    sizes = np.zeros(nlist, np.int64)
-    sizes[values[::2]] = values[1::2]
-    return sizes

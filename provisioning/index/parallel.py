@@ -15,7 +15,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FEW, MOST = 2, 8
+FEW = 2
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = FEW) -> Iterator[Result]:
@@ -34,11 +34,6 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def cores() -> int:
-    """Return how many threads may compute at once here, each with blocks of its own in memory."""
-    return min(MOST, len(os.sched_getaffinity(0)))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from provisioning.base.errors import IndexingError
 
 _LIMIT = threading.Lock()
-_TRANSFORM_BYTES = 4 * 8448**2
+_TRANSFORM_BYTES = 4 * 16_384**2
 """FAISS holds input times output dimension of a transform against the limit, even of one that stores no matrix."""
 
 

@@ -89,7 +89,7 @@ class ReportModel:
     """Everything that `render` shows.
 
     manifest     the draft Manifest with its hash; `other` need not list the report itself
-    index_reason why this kind of index was chosen, one sentence
+    index_reason what is expected of the index: recall, latency, bytes
     maps         one TileMap for each zoom level; the finest is drawn large
     outline      rings of the area, each closed or not; empty: the bounding box, or where it is not filled, the tiles
     routes       mission lines over the map

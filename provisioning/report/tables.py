@@ -66,7 +66,7 @@ def index(model: ReportModel) -> str:
     index = model.manifest.descriptor_index
     rows = [
         ("Kind", index.kind),
-        ("Why this kind", model.index_reason or "set in flight.toml"),
+        ("Expected", model.index_reason),
         ("Vectors", str(number(index.vectors).content)),
         ("Dimension", str(index.dimension)),
         ("Metric", index.metric),

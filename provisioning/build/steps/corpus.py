@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from provisioning import catalogue, descriptors, index
+from provisioning import catalogue, descriptors
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import EmptyCorpusError, GateError
@@ -35,7 +35,7 @@ def survey(flight: Flight) -> None:
     make_dirs(flight.build_dir)
     started = time.monotonic()
     try:
-        corpus = catalogue.scan(flight)
+        catalogue.scan(flight)
     except EmptyCorpusError as error:
         events.error(
             "empty.corpus",
@@ -49,8 +49,7 @@ def survey(flight: Flight) -> None:
     backbone = flight.descriptor_backbone
     source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
     target = shape_target(flight, backbone, source)
-    shape = known_shape(target) or learn_shape(target, backbone, source)
-    index.settle(flight, corpus, shape.dimension)
+    known_shape(target) or learn_shape(target, backbone, source)
 
 
 def check_scan(request: Request) -> None:
@@ -80,23 +79,22 @@ def describe(request: Request) -> Mapping[str, object]:
 def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
     """Yield the rows of the index and the descriptor stores, one for each heading."""
     from provisioning.descriptors.store.store import DescriptorStore
-    from provisioning.index.corpus import corpus_rows
+    from provisioning.index.ids import rows_of
 
     flight = request.flight
     with contextlib.ExitStack() as stack:
         path, dtype = descriptors.store_path(flight), flight.descriptors.dtype
         stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
-        yield corpus_rows(flight), stores
+        ids, shas = catalogue.corpus_table(flight)
+        yield rows_of(ids, shas, rotations=flight.index.rotations), stores
 
 
 def build_index(request: Request) -> None:
     """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexingError."""
-    from provisioning.index.corpus import build_corpus_index
+    from provisioning.index.build import build
 
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
-        gatherers = [store.gather for store in stores]
-        keys = request.descriptor_keys
-        info = build_corpus_index(request.flight, request.tiles, rows, gatherers, output, descriptor_keys=keys)
+        info = build(request.flight.index, rows.ids, rows.gather([store.gather for store in stores]), output)
     with atomic_output(request.index_info) as output:
         output.write_text(info.to_json())
 

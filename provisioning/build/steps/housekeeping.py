@@ -57,6 +57,8 @@ def forget_superseded(request: Request) -> None:
     wanted = {target.key for target in (request.index, *request.extras)}
     store = request.flight.build_dir / "store"
     with wrap_os_errors("tidy the store", store):
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(request.flight.build_dir / "index")  # earlier versions kept a link to their last index there
         for key in os.listdir(store):
             large = [store / key / name for name in (INDEX_FILE, IMAGERY_FILE)]
             held = [path for path in large if path.exists()]

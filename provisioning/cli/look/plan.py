@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(plan), "has_work": plan.has_work}, indent=2))
     else:
-        print("\n".join([*(line for task in plan.tasks for line in task_lines(task, plan)), summary(plan)]))
+        index = [f"  index {plan.index}"] if plan.index else []
+        print("\n".join([*(line for task in plan.tasks for line in task_lines(task, plan)), *index, summary(plan)]))
     return WORK_TO_DO if plan.has_work else 0
 
 
