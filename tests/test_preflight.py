@@ -77,10 +77,10 @@ def test_a_sector_class_without_a_policy_is_an_error_that_names_the_nearest(tmp_
 def test_plan_refuses_what_the_build_refuses(tmp_path):
     cache = new_cache(tmp_path)
     edit(cache, "# kind = ", "# was: kind = ")
-    edit(cache, "# memory_mb = ", "# was: memory_mb = ")
+    edit(cache, "# recall = ", "# was: recall = ")
     assert rules.build(cache).outcome == "SUCCESS"  # the length of a descriptor is known from here on
-    edit(cache, "[index]", '[index]\nkind = "flat"\nmemory_mb = 1')
-    with pytest.raises(IndexingError, match="does not fit"):
+    edit(cache, "[index]", '[index]\nkind = "sq8"\nrecall = 0.9999')
+    with pytest.raises(IndexingError, match="recall"):
         make_plan(cache)
-    with pytest.raises(IndexingError, match="does not fit"):
+    with pytest.raises(IndexingError, match="recall"):
         rules.build(cache)
