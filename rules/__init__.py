@@ -10,6 +10,7 @@ from doit.cmd_base import ModuleTaskLoader
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.outcome import BuildReport
+from provisioning.console.streams import write_any_character
 from rules.commands import Run
 from rules.tasks import Tasks, namespace
 
@@ -19,6 +20,7 @@ __all__ = ["build", "declare"]
 def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     """Return what the dodo.py at the path `dodo` must contain: the tasks of its directory and doit's settings."""
     begin_with_one_thread()
+    write_any_character()
     return namespace(Tasks(Path(dodo).absolute().parent))
 
 
