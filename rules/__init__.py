@@ -21,8 +21,10 @@ def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     from provisioning.base.blas import begin_with_one_thread
 
     begin_with_one_thread()
+    from provisioning.console.streams import write_any_character
     from rules.tasks import Tasks, namespace
 
+    write_any_character()
     return namespace(Tasks(Path(dodo).absolute().parent))
 
 

@@ -13,18 +13,19 @@ def show(capsys, name: str, done: crashing.Campaign) -> None:
               f"{done.covered} of them covered, {done.distinct} distinct states after, {done.told}", end=" ")  # fmt: skip
 
 
-def test_an_added_tile_survives_a_kill_at_every_change(tmp_path, capsys):
-    """A kill for each state that the changes go through; the full form below kills before and after each call."""
-    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "kill-fast")
+def test_an_added_tile_survives_a_kill(tmp_path, capsys):
+    """A kill for one in four of the states that the build goes through; the full form kills before and after each call."""
+    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "kill-some")
     show(capsys, "real build, a tile added, killed", done)
-    assert done.covered == done.changes >= 150
+    assert done.changes >= 150
+    assert done.distinct >= 30
     assert done.told == {"killed": done.points}
 
 
-def test_an_added_tile_survives_an_error_at_every_change(tmp_path, capsys):
-    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "fail-fast")
+def test_an_added_tile_survives_an_error(tmp_path, capsys):
+    done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "fail-some")
     show(capsys, "real build, a tile added, failed", done)
-    assert done.points == done.changes >= 150
+    assert done.points * crashing.SOME >= done.changes >= 150
     assert done.told["FilesystemError"] > done.points / 2
 
 

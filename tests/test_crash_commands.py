@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from provisioning.flight import publish
 from tests import crashing, faults
 
@@ -75,8 +77,8 @@ def kill_clean(home: Path, step: int) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), {})
 
 
-def kill_rollback(home: Path) -> Killed:
-    """Kill `flightcache rollback` at every change; then roll back again where that did not happen yet."""
+def kill_rollback(home: Path, step: int) -> Killed:
+    """Kill `flightcache rollback` at every `step`-th change; then roll back again where that did not happen yet."""
     cache, before = world_with_two_generations(home)
     restore(cache, before)
     old = crashing.published(cache)["corpus.index"]
@@ -84,7 +86,7 @@ def kill_rollback(home: Path) -> Killed:
     assert ended.value == 0, ended.shown
     wanted = crashing.published(cache)
     assert wanted["corpus.index"] != old
-    points = [fault for fault in faults.kills(ended.calls) if fault.how != "after"]
+    points = [fault for fault in faults.kills(ended.calls) if fault.how != "after"][::step]
     done = {"rolled back": 0, "not yet": 0}
     for fault in points:
         restore(cache, before)
@@ -102,16 +104,18 @@ def kill_rollback(home: Path) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), done)
 
 
-def test_a_killed_clean_leaves_a_whole_cache_or_none(tmp_path, capsys):
-    done = crashing.in_clean_process(kill_clean, tmp_path, 9)
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_clean_leaves_a_whole_cache_or_none(tmp_path, capsys, step):
+    done = crashing.in_clean_process(kill_clean, tmp_path, step)
     with capsys.disabled():
         print(f"\nclean: {done}", end=" ")
     assert done.changes > 50
 
 
-def test_a_killed_rollback_happened_or_did_not(tmp_path, capsys):
-    done = crashing.in_clean_process(kill_rollback, tmp_path)
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_rollback_happened_or_did_not(tmp_path, capsys, step):
+    done = crashing.in_clean_process(kill_rollback, tmp_path, step)
     with capsys.disabled():
         print(f"\nrollback: {done}", end=" ")
-    assert done.ended["not yet"] > 20
-    assert done.ended["rolled back"] > 3
+    assert done.ended["not yet"] > 20 // step
+    assert done.ended["rolled back"] > 3 // step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,8 +102,12 @@ def test_a_full_disk_under_a_database_is_a_file_system_error(tmp_path):
 
 
 def test_a_mistake_in_sql_stays_what_it_is(tmp_path):
-    with pytest.raises(sqlite3.ProgrammingError), files.wrap_os_errors("ask"):
-        sqlite3.connect(":memory:").execute("SELECT ?")
+    with (
+        closing(sqlite3.connect(":memory:")) as database,
+        pytest.raises(sqlite3.ProgrammingError),
+        files.wrap_os_errors("ask"),
+    ):
+        database.execute("SELECT ?")
 
 
 def test_other_errors_pass_unchanged():

@@ -17,6 +17,7 @@ import pytest
 from provisioning.cli import COMMANDS, main
 from provisioning.engines.host import instruction_class
 from tests import building
+from tests.hosts import HOSTS, pretend
 
 GOLDEN = Path(__file__).parent / "golden"
 SCENES = {
@@ -59,26 +60,47 @@ MASKS = (
     (r"\b[0-9a-f]{8}…", "<key>…"),
     (r"(?<=-)[0-9a-f]{12}\b", "<hash>"),
     (r"manifest_hash [0-9a-f]{16}\b", "manifest_hash <hash>"),
-    (r"\b\d+(\.\d+)? (s|ms|B|kB|MB|GB|TB|MiB)\b", r"N \2"),
+    (r"\b\d+(\.\d+)? (ms|s|min|h)\b(?!-)", "N s"),
+    (r"\b\d+(\.\d+)? (B|kB|MB|GB|TB|MiB)\b", "N MB"),
+    (r"(?<=N s), \d+ a second", ""),  # told of tasks that took more than a second
+    (r"(?m)^\S+ +still compiling after .*\n", ""),
     (r"(?<=\")(\w+_(?:s|ms|per_s|bytes))\": [\d.]+", r'\1": N'),
     (r"ort\d+\.\d+\.\d+", "ort<version>"),
-    (r"\b(x86_64|aarch64)\b", "<arch>"),
+    (r"(?<![a-z\d])(x86_64|aarch64)(?![a-z\d])", "<arch>"),
     (r"\b(onnxruntime|runtime:?) +\d+\.\d+\.\d+", r"\1 <version>"),
     (r"\b\d[\d,]+ bytes", "N bytes"),
     (r"(?m)^(  (?:tensorrt|tensorrt_rtx|GPU) +).*", r"\1<as here>"),
     (r"(?<=\"runtime\": \")[^\"]*", "<version>"),
     (r" object at 0x[0-9a-f]+", ""),
-    (rf"(?<![\w-]){re.escape(instruction_class())}(?![\w-])", "<isa>"),
     (r"\d+ (seconds?|minutes?) ago", "just now"),
 )
 NUMBERS = (r"(?<=[:\[ ])-?\d+(\.\d+)*(e-?\d+)?(?=[,}\]])", "N")
 """Every number of a benchmark's JSON."""
 
 
+ON_EVERY_HOST = ("host", "doctor", "bench-engine", "plan", "status", "verify", "why")
+"""Commands that look at the computer, or at engines and figures that differ between computers."""
+BY_DEFAULT = ("generic", "zen5", "neon-sve")
+"""One of each kind; the others with `-m slow`."""
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory with a built cache, a changed and a tampered copy of it, one never built, and a second key."""
-    folder = tmp_path_factory.mktemp("golden")
+    yield from _work(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in HOSTS]
+)
+def work_on_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same directory, made on another computer and looked at there."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(HOSTS[request.param], tmp_path_factory.mktemp("machine") / "proc", patch)
+        yield from _work(tmp_path_factory.mktemp("golden"))
+
+
+def _work(folder: Path) -> Iterator[Path]:
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -110,13 +132,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _masked(text: str, work: Path, command: str) -> str:
     text = text.replace(str(work), "WORK")
-    for pattern, shown in MASKS + ((NUMBERS,) if command == "bench-engine" else ()):
+    isa = (rf"(?<![\w-]){re.escape(instruction_class())}(?![\w-])", "<isa>")
+    for pattern, shown in (*MASKS, isa, *((NUMBERS,) if command == "bench-engine" else ())):
         text = re.sub(pattern, shown, text)
     return text
 
 
 def _said(line: str, work: Path, capfd: pytest.CaptureFixture[str]) -> str:
-    """What a command prints, both streams, and its exit code."""
+    """What a command prints, both streams, and its exit code; run in `work` if that is there."""
+    if work.exists():
+        os.chdir(work)
     capfd.readouterr()
     try:
         code: object = main(shlex.split(line))
@@ -170,6 +195,14 @@ def test_success_and_failure(command, work, capfd, monkeypatch):
     _compare(command, said, loosely=command == "completion")
 
 
+@pytest.mark.parametrize("command", ON_EVERY_HOST)
+def test_the_words_are_the_same_on_every_computer(command, work_on_host, capfd, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    said = "\n".join(_said(line, work_on_host, capfd) for line in SCENES[command])
+    assert said == (GOLDEN / f"{command}.txt").read_text()
+
+
 DOIT = [("cache", "doit"), ("cache", "doit list"), ("cache", "doit clean -n"), ("empty", "doit"), ("gappy", "doit")]
 
 
@@ -177,7 +210,7 @@ def test_doit_nothing_to_do_list_clean_and_failures(work):
     said = []
     for directory, line in DOIT:
         words = [sys.executable, "-m", *line.split()]
-        ran = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
+        ran = subprocess.run(words, cwd=work / directory, capture_output=True, text=True, check=False, timeout=120)
         said.append(_transcript(line, ran.stdout, ran.stderr, ran.returncode, work))
     _compare("doit", "\n".join(said))
 

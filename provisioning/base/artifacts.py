@@ -27,6 +27,8 @@ from provisioning.base.files import (
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 
 RECORD_SUFFIX = ".record"
+EARLIER_RECORD_SUFFIX = ".born"
+"""How records ended in caches built by early versions of 0.1.0: still read, so that no engine is compiled twice."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Target:
         """Where its artifact record is."""
         return self.path.with_name(self.name + RECORD_SUFFIX)
 
+    @property
+    def earlier_record(self) -> Path:
+        """Where an early version of 0.1.0 wrote the same record."""
+        return self.path.with_name(self.name + EARLIER_RECORD_SUFFIX)
+
 
 @dataclass(frozen=True)
 class ArtifactRecord:
@@ -72,8 +79,13 @@ class ArtifactRecord:
 
 def read_record(target: Target) -> ArtifactRecord | None:
     """Return the record of `target`, or None where there is none that can be read."""
+    found = _read_record(target.record)
+    return _read_record(target.earlier_record) if found is None else found
+
+
+def _read_record(path: Path) -> ArtifactRecord | None:
     try:
-        with open(target.record, "rb") as file:
+        with open(path, "rb") as file:
             record = json.load(file)
         return ArtifactRecord(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -138,7 +150,7 @@ def atomic_output(target: Target) -> Iterator[Path]:
 def remove(target: Target) -> None:
     """Remove the file of `target`, its record and, when it is empty, its directory; what is not there is no error."""
     with wrap_os_errors(f"remove {target.kind} {target.name}", target.path):
-        for path in (target.path, target.record):
+        for path in (target.path, target.record, target.earlier_record):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         with contextlib.suppress(OSError):

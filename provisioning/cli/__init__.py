@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error
+from provisioning.console.streams import write_any_character
 
 GROUPS = {
     "begin": {
@@ -83,6 +84,7 @@ def _module(command: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
     begin_with_one_thread()
+    write_any_character()
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     args = _parser(chosen if chosen in COMMANDS else None).parse_args(words)

@@ -17,6 +17,7 @@ from provisioning.flight.verify import ANY, NEXT_STEP, CounterFloor, Expectation
 
 EXAMPLE = """\
 examples:
+  flightcache doctor --self
   flightcache doctor /var/lib/flightcache --public-key operator.pub.pem
   flightcache doctor /var/lib/flightcache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \\
       --counter-floor-file /var/lib/flightcache-floor
@@ -36,11 +37,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments: those of `verify`, of which the key may be missing here."""
     parser.epilog = EXAMPLE
     expectation_arguments(parser, key_required=False)
+    machine = "look at this computer instead: Python, packages, CPU, GPU, memory, the folder of caches, clock"
+    parser.add_argument("--self", dest="self_test", action="store_true", help=machine)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Look and report; exit code 0 if the cache may be flown here as far as was asked, else VerificationError's."""
+    if args.self_test:
+        from provisioning.cli.check.self_test import report
+
+        return report(args.cache, as_json=args.json)
     findings = examine(args.cache, expectations(args))
     if args.json:
         print(json.dumps({"cache": str(args.cache), "findings": [finding._asdict() for finding in findings]}, indent=2))
@@ -169,7 +176,7 @@ def _disk(cache: Path, manifest: Manifest | None) -> Iterator[Finding]:
         yield Finding("disk", "ok", said)
 
 
-def as_text(findings: tuple[Finding, ...]) -> str:
+def as_text(findings: tuple[Finding, ...], *, advice: str = "do not fly this cache here") -> str:
     """Return the screen: a line for each finding, what to do below each that needs something, one line at the end."""
     width = max(len(finding.what) for finding in findings)
     lines = []
@@ -178,7 +185,5 @@ def as_text(findings: tuple[Finding, ...]) -> str:
         if finding.todo:
             lines.append(f"     {'':<{width}}  -> {finding.todo}")
     bad = sum(finding.state == "bad" for finding in findings)
-    lines.append(
-        f"{bad} problem{'s' if bad != 1 else ''}: do not fly this cache here" if bad else "nothing stands against it"
-    )
+    lines.append(f"{bad} problem{'s' if bad != 1 else ''}: {advice}" if bad else "nothing stands against it")
     return "\n".join(lines)

@@ -9,18 +9,16 @@ from provisioning.base.errors import ManifestError
 
 MAX_BYTES = 1 << 20
 MAX_ISSUES = 20
+MAX_DEPTH = 64
+"""Levels of objects and lists; the schema ends at five. The limit of Python's own parser differs between versions."""
 
 
 def load(data: bytes) -> object:
-    """Return the document in `data`: UTF-8 without BOM, no duplicate keys, no floats, bounded size.
-
-    The depth needs no bound of its own: the schema ends at five levels, and Python's parser stops at its recursion
-    limit by an exception.
-    """
+    """Return the document in `data`: UTF-8 without BOM, no duplicate keys, no floats, bounded size and depth."""
     if len(data) > MAX_BYTES:
         raise malformed(f"larger than {MAX_BYTES} bytes")
     try:
-        return json.loads(
+        document: object = json.loads(
             data.decode(),
             object_pairs_hook=_unique,
             parse_int=_integer,
@@ -29,6 +27,17 @@ def load(data: bytes) -> object:
         )
     except (ValueError, RecursionError) as error:
         raise malformed(f"not JSON: {error}") from error
+    if _is_deeper(document, MAX_DEPTH):
+        raise malformed("nested too deeply")
+    return document
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Tell whether objects and lists are nested in more than `levels` levels; looks no further down than that."""
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

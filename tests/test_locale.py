@@ -1,0 +1,73 @@
+"""Commands say what they have to say in any locale: no encoding of the terminal ends one with a traceback."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from provisioning.console.streams import write_any_character
+from tests import building
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    cache = building.new_cache(tmp_path_factory.mktemp("locale"))
+    (cache.parent / "tiles").rename(cache.parent / "karo Ğ−ü")
+    building.edit(cache, '/tiles"', '/karo Ğ−ü"\nname = "karo"')
+    return cache
+
+
+def _ran(words, cwd, encoding, **more):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, **more}
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=cwd, env=environment, capture_output=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-9", "koi8-r", "utf-8"])
+def test_plan_prints_its_signs_or_their_ascii(cache, encoding):
+    ran = _ran(["provisioning.cli", "plan", "."], cache, encoding)
+    said = ran.stdout.decode(encoding)
+    assert ran.stderr == b""
+    assert ran.returncode == 1
+    assert ("~0)" in said, "−0" in said or "-0" in said) == (True, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-9"])
+def test_doit_names_a_path_that_the_encoding_lacks(cache, encoding):
+    building.edit(cache, "karo Ğ−ü", "yok Ğ−ü")
+    try:
+        ran = _ran(["doit"], cache, encoding)
+    finally:
+        building.edit(cache, "yok Ğ−ü", "karo Ğ−ü")
+    assert b"Traceback" not in ran.stderr + ran.stdout
+    assert b"UnicodeEncodeError" not in ran.stderr + ran.stdout
+    assert b"next step" in ran.stderr + ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "written"),
+    [
+        ("+0 −1", "ascii", b"+0 -1"),
+        ("+0 −1", "utf-8", "+0 −1".encode()),
+        ("4 × 4", "iso8859-9", "4 × 4".encode("iso8859-9")),
+        ("çok", "ascii", rb"\xe7ok"),
+        ("karo\udcff.jpg", "utf-8", rb"karo\udcff.jpg"),
+    ],
+)
+def test_what_an_encoding_lacks_is_written_in_ascii(monkeypatch, text, encoding, written):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict"))
+    write_any_character()
+    print(text, end="", flush=True)
+    assert raw.getvalue() == written
+
+
+def test_a_stream_that_keeps_bytes_of_file_names_is_left_alone(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape"))
+    write_any_character()
+    print("karo\udcff.jpg", end="", flush=True)
+    assert raw.getvalue() == b"karo\xff.jpg"
