@@ -145,7 +145,7 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterat
         source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
         calibrates = corpus is not None and backbone.precision == "int8"
         calibration = descriptors.calibration_digest(flight, backbone.calibration_tiles) if calibrates else None
-        facts = engines.typed_facts(backbone, source, calibration)
+        facts = engines.typed_facts(backbone, source, calibration, backend=host.backend)
         typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
         engine = _target(
             flight,

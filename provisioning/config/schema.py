@@ -152,6 +152,9 @@ class Backbone:
     normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
     keep_fp32: tuple[str, ...] = setting((), "fp16, int8: nodes (names or operator types) kept in fp32")
     calibration_tiles: int = setting(256, "int8: number of corpus tiles that calibrate the ranges", low=1)
+    calibration_method: Literal["minmax", "entropy", "percentile"] = setting(
+        "minmax", "int8: range of a tensor: mean of each tile's extremes | least divergence | 99.999 percent of values"
+    )
     profile: dict[str, int] = setting(
         dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1
     )

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def make_onnx(request: Request, network: NetworkRequest) -> None:
     """Write the typed ONNX of `network`: preprocessing in the graph, precision in the types."""
     with atomic_output(network.typed) as output:
-        engines.make_typed(network.backbone, network.source, output, _sample(request, network))
+        images = _sample(request, network)
+        engines.make_typed(network.backbone, network.source, output, images, backend=network.host.backend)
 
 
 def _sample(request: Request, network: NetworkRequest) -> engines.Images:

@@ -37,9 +37,9 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def require_opset(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    """Return the model in opset 7 or later; BackboneError if it cannot be converted."""
-    if opset_of(model) >= OLDEST_OPSET:
+def require_opset(model: onnx.ModelProto, file: str, *, least: int = OLDEST_OPSET) -> onnx.ModelProto:
+    """Return the model in opset `least` or later; BackboneError if it cannot be converted."""
+    if opset_of(model) >= least:
         return model
     try:
         return onnx.version_converter.convert_version(model, 13)

@@ -14,10 +14,11 @@ from provisioning.base.errors import EngineError
 from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
+from provisioning.network.storage import save_model
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
-from provisioning.network.typing.int8 import RANGES, to_int8
-from provisioning.network.typing.keep import kept_nodes, name_nodes, require_known
+from provisioning.network.typing.int8 import OLDEST_OPSET, RANGES, Int8Options, to_int8
+from provisioning.network.typing.keep import kept_from_int8, kept_nodes, name_nodes
 from provisioning.network.typing.ranges import FP16_MAX, overflows
 
 if TYPE_CHECKING:
@@ -29,14 +30,19 @@ Images = Callable[[int], "Iterable[NDArray[np.uint8]]"]
 
 FORMAT = 1
 """Raised when the same inputs shall give other bytes."""
+KEPT = 2
+"""Raised when other nodes stay in fp32 by themselves."""
 RANGE_TILES = 16
 """Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
 
 
-def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None) -> Mapping[str, Fact]:
+def typed_facts(
+    backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None, *, backend: str = "onnxruntime"
+) -> Mapping[str, Fact]:
     """Return everything that decides the bytes of the typed ONNX.
 
-    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
+    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it. `backend` is
+    what compiles the typed ONNX; it decides int8 alone.
     """
     facts: dict[str, Fact] = {
         "typing": FORMAT,
@@ -49,12 +55,26 @@ def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: S
             "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu"),
         }
         facts["keep_fp32"] = sorted(backbone.keep_fp32)
+        facts["kept"] = KEPT
     if backbone.precision == "int8":
-        facts |= {"calibration": calibration, "ranges": RANGES, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"ranges": RANGES[backbone.calibration_method], "quantised_bias": _quantises_bias(backend)}
     return facts
 
 
-def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, images: Images) -> None:
+def _quantises_bias(backend: str) -> bool:
+    """Tell whether `backend` takes biases as integers: the parsers of TensorRT refuse DequantizeLinear of int32."""
+    return backend == "onnxruntime"
+
+
+def make_typed(
+    backbone: Backbone,
+    source: backbones.OnnxSource,
+    output: Path,
+    images: Images,
+    *,
+    backend: str = "onnxruntime",
+) -> None:
     """Write the backbone with its preprocessing, in its precision, to `output`.
 
     A model that arrives in fp16 or with Q/DQ is taken as it is. EngineError: overflow in fp16 (with every tensor and
@@ -77,10 +97,25 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
             onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
         else:
             _require_tiles(backbone, model)
-            name_nodes(model)
-            onnx.save(model, str(prepared))
-            kept = require_known(model, backbone.keep_fp32)
-            to_int8(prepared, output, images(backbone.calibration_tiles), keep_fp32=kept)
+            model = _for_int8(backbone, model)
+            save_model(model, prepared)
+            options = Int8Options(
+                keep_fp32=kept_from_int8(model, backbone.keep_fp32),
+                method=backbone.calibration_method,
+                quantise_bias=_quantises_bias(backend),
+            )
+            to_int8(prepared, output, images(backbone.calibration_tiles), options)
+
+
+def _for_int8(backbone: Backbone, model: Any) -> Any:
+    """Return the model with a name for each node, in an opset that can be quantised for each channel."""
+    from provisioning.network.backbone.ports import opset_of, require_opset
+
+    converted = require_opset(model, str(backbone.onnx), least=OLDEST_OPSET)
+    if converted is not model:
+        events.warn("backbone.opset", model=backbone.name, opset=opset_of(model), converted_to=opset_of(converted))
+    name_nodes(converted)
+    return converted
 
 
 def _require_declared(backbone: Backbone, arrives: str) -> None:
@@ -113,8 +148,9 @@ def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
 
 
 def _require_tiles(backbone: Backbone, model: Any) -> None:
-    if tile_size(model) is None or backbone.custom_ops is not None:
+    if tile_size(model) is None or backbone.custom_ops is not None or backbone.role != "descriptor":
         why = "has custom operators" if backbone.custom_ops else "does not take tiles of one size"
+        why = why if backbone.role == "descriptor" else f"has the role {backbone.role}, which sees no tiles"
         raise EngineError(
             f"{backbone.name} {why}, so it cannot be calibrated for int8 here",
             file=backbone.onnx,
