@@ -82,7 +82,7 @@ def make_plan(root: Path) -> Plan:
         aside = replace(flight, build_dir=Path(scratch))
         _copy_catalogue(flight, aside)
         corpus = catalogue.scan(aside)
-        request = make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
+        request = make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date(), scanned=aside)
         tasks = tuple(_tasks(request, read_history(flight.build_dir)))
         missing = _missing(request, aside) if any(t.task == "descriptors" and t.will_run for t in tasks) else 0
     timed = tuple(_timed(task, missing) for task in tasks if task.will_run)

@@ -13,7 +13,7 @@ from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.files import make_dirs, require_free_bytes
 from provisioning.build.request import Request
-from provisioning.build.steps.networks import network_here, runnable, verified
+from provisioning.build.steps.networks import check_range, network_here, runnable, verified
 from provisioning.config import Flight
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.network.backbone import onnx_source, resolved
@@ -45,8 +45,11 @@ def survey(flight: Flight) -> None:
 def describe(request: Request) -> Mapping[str, object]:
     """Put the tiles that have no descriptor yet through the network; return how many that were.
 
+    A network in fp16 has been checked on these tiles before, or is now.
+
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
+    check_range(request, request.descriptor_network)
     _require_room(request)
     target, backend = runnable(request)
     done = descriptors.describe(request.flight, engine=verified(target), backend=backend, keys=request.descriptor_keys)

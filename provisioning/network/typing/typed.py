@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.network.typing.int8 import OLDEST_OPSET, RANGES, Int8Options, to_int8
 from provisioning.network.typing.keep import kept_from_int8, kept_nodes, name_nodes
-from provisioning.network.typing.ranges import FP16_MAX, overflows
+from provisioning.network.typing.ranges import FP16_MAX, Overflow, overflows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +32,9 @@ FORMAT = 1
 KEPT = 2
 """Raised when other nodes stay in fp32 by themselves."""
 RANGE_TILES = 16
-"""Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
+"""Corpus tiles that `check_range` looks at; the conversion to fp16 looks at black, white and noise."""
+LINE_NODES = 40
+"""Most nodes that a next step lists."""
 
 
 def typed_facts(
@@ -93,7 +94,8 @@ def make_typed(
             prepared.replace(output)
         elif backbone.precision == "fp16":
             name_nodes(model)
-            _require_range(backbone, model, images)
+            size = tile_size(model)
+            _require_range(backbone, model, () if size is None else _extremes(size))
             onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
         else:
             _require_tiles(backbone, model)
@@ -158,10 +160,32 @@ def _require_tiles(backbone: Backbone, model: Any) -> None:
         )
 
 
-def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
-    """Refuse fp16 for a model that makes values which fp16 cannot hold; of one that takes no tiles see the weights."""
-    size = tile_size(model)
-    probes: Iterable[NDArray[np.uint8]] = () if size is None else chain(images(RANGE_TILES), _extremes(size))
+def range_facts(typed_key: Sha256, tiles: Sha256 | None) -> Mapping[str, Fact]:
+    """Return what decides the outcome of `check_range`: the typed ONNX, and the digest of the tiles looked at."""
+    return {"range_check": FORMAT, "typed": typed_key, "tiles": tiles}
+
+
+def check_range(backbone: Backbone, source: backbones.OnnxSource, images: Images) -> int:
+    """Hold `backbone`, which becomes fp16, to the range of fp16 on corpus tiles; return how many were looked at.
+
+    EngineError names every tensor that fp16 cannot hold, and its node. A model that arrives in fp16 is not looked at.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        model = onnx.load(str(prepared))
+    if typed_as(model) != "fp32" or tile_size(model) is None:
+        return 0
+    name_nodes(model)
+    tiles = list(images(RANGE_TILES))
+    _require_range(backbone, model, tiles)
+    return len(tiles)
+
+
+def _require_range(backbone: Backbone, model: Any, probes: Iterable[NDArray[np.uint8]]) -> None:
+    """Refuse fp16 for a model that makes values which fp16 cannot hold."""
     found = overflows(model, probes, kept_nodes(model, backbone.keep_fp32), custom_ops=backbone.custom_ops)
     if found:
         facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
@@ -170,8 +194,18 @@ def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
             file=backbone.onnx,
             key=f"backbone.{backbone.name}.precision",
             facts={**facts, "tensors in all": len(found)},
-            next_step='name these nodes in keep_fp32, or scale the weights, or choose precision = "fp32"',
+            next_step=_range_step(model, found),
         )
+
+
+def _range_step(model: Any, found: tuple[Overflow, ...]) -> str:
+    """Return the line to write: a tensor is safe where the node that makes it and all that read it stay in fp32."""
+    tensors = {overflow.tensor for overflow in found}
+    concerned = [n.name for n in model.graph.node if tensors.intersection((*n.input, *n.output))]
+    if len(concerned) > LINE_NODES:
+        return 'choose precision = "fp32", or scale the weights: too many nodes to keep in fp32'
+    line = ", ".join(f'"{name}"' for name in concerned)
+    return f'set keep_fp32 = [{line}], or choose precision = "fp32"'
 
 
 def _extremes(size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
