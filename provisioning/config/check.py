@@ -149,6 +149,8 @@ def _backbones(flight: Flight) -> Iterator[Found]:
                 yield f"{key}.{name}", f"expected {channels} number{'s' * (channels > 1)}"
         if any(value == 0 for value in backbone.std):
             yield f"{key}.std", "contains 0"
+        if backbone.skip_tokens and backbone.pooling not in ("avg", "gem"):
+            yield f"{key}.skip_tokens", 'applies to pooling = "avg" or "gem"'
         if backbone.profile and backbone.profile.keys() - {"min", "opt", "max"}:
             yield f"{key}.profile", "expected the keys min, opt, max"
 

@@ -141,6 +141,11 @@ class Backbone:
     fit: Literal["resize", "crop", "pad"] = setting(
         "resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad"
     )
+    resample: Literal["antialiased", "bilinear", "bicubic"] = setting(
+        "antialiased",
+        "filter of `fit`: Pillow's bilinear (as torchvision on images) | four nearest pixels (as OpenCV's INTER_LINEAR) "
+        "| Pillow's bicubic",
+    )
     layout: Literal["nchw", "nhwc"] = setting("nchw", "axis order of the model's input")
     channels: Literal["rgb", "bgr", "gray"] = setting("rgb", "channel order of the model's input")
     scale: Decimal = setting(Decimal("0.00392156862745098"), "pixels are multiplied by this first (1/255)")
@@ -148,6 +153,14 @@ class Backbone:
     std: tuple[Decimal, ...] = setting((), "then divided by this, per channel; empty: 1")
     pooling: Literal["none", "avg", "gem", "cls"] = setting(
         "none", "pool a feature map or token sequence into one vector"
+    )
+    output_layout: Literal["auto", "nchw", "nhwc", "ntd", "ndt"] = setting(
+        "auto", "axis order of a feature map (c, h, w) or of tokens (t tokens of d numbers); auto: `layout`, ntd"
+    )
+    gem_power: Decimal = setting(Decimal(3), "pooling gem: its power p", low=0.01, high=100)
+    skip_tokens: int = setting(0, "pooling avg, gem: first tokens left out (class, registers)", low=0, high=64)
+    constants: dict[str, Decimal] = setting(
+        dict, "values of the model's further inputs: {name = number}, in every element"
     )
     normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
     keep_fp32: tuple[str, ...] = setting((), "fp16, int8: nodes (names or operator types) kept in fp32")
@@ -159,6 +172,11 @@ class Backbone:
         dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1
     )
     custom_ops: Path | None = setting(None, "shared library with custom operators for onnxruntime")
+
+    @property
+    def fit_how(self) -> str:
+        """How a tile is brought to `size`, in one word: `fit`, with the filter where it is not the usual one."""
+        return self.fit if self.resample == "antialiased" else f"{self.fit}-{self.resample}"
 
 
 @dataclass(frozen=True, kw_only=True)

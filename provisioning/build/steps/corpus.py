@@ -114,7 +114,7 @@ def measure(request: Request) -> None:
             index=load_index(verified(request.index)),
             network=network_here(request),
             read=reader.read,
-            fit=resolved(described.backbone).fit,
+            fit=resolved(described.backbone).fit_how,
             key=request.descriptor_keys[0],
             flat=catalogue.flat_ids(flight, FLAT_LEVELS),
         )

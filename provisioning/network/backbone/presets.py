@@ -63,6 +63,12 @@ def resolved(backbone: Backbone) -> Backbone:
     )
 
 
+def declared_normalisation(backbone: Backbone) -> str:
+    """Return the keys among scale, mean and std that are not at their defaults, for a message."""
+    names = ("scale", "mean", "std")
+    return ", ".join(name for name in names if getattr(backbone, name) != _DEFAULTS[name])
+
+
 def _filled(backbone: Backbone, name: str, value: Any) -> Any:
     """Return the preset's `value` where flight.toml left `name` at its default."""
     own = getattr(backbone, name)

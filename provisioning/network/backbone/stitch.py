@@ -75,17 +75,23 @@ def _rename(graph: onnx.GraphProto, name: str, other: str) -> None:
 
 def drop_dead_nodes(graph: onnx.GraphProto) -> None:
     """Remove nodes and weights that do not lead to an output: the model's other outputs."""
-    needed, kept = {port.name for port in graph.output}, []
+    needed = needed_names(graph, {port.name for port in graph.output})
+    kept = [node for node in graph.node if needed.intersection(node.output)]
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights)
+
+
+def needed_names(graph: onnx.GraphProto, outputs: set[str]) -> set[str]:
+    """Return the names of all values that lead to `outputs`, themselves included."""
+    needed = set(outputs)
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             for inner in subgraphs(node):
                 needed.update(_mentioned(inner))
-            kept.append(node)
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(weights)
+    return needed
 
 
 def _mentioned(graph: onnx.GraphProto) -> Iterator[str]:
