@@ -64,8 +64,6 @@ def test_the_filter_keys_descriptors_and_not_the_network(tmp_path):
 
 def test_a_cache_says_how_its_tiles_were_resized(tmp_path):
     """Whoever looks a photo up must use the same filter: it stands in the Manifest."""
-    import json
-
     cache = new_cache(tmp_path, side=2)
     edit(cache, "# resample = ", "resample = ")
     edit(cache, 'resample = "antialiased"', 'resample = "bicubic"')
@@ -74,8 +72,7 @@ def test_a_cache_says_how_its_tiles_were_resized(tmp_path):
         edit(cache, f"# {name} = ", f"# was: {name} = ")
     done = build(cache)
     assert done.outcome == "SUCCESS", done.failure
-    (engine,) = json.loads((cache / "current" / "Manifest.json").read_bytes())["engines"]
-    assert engine["input"]["fit"] == "resize-bicubic"
+    assert '"fit":"resize-bicubic"' in (cache / "current" / "Manifest.json").read_text().replace(" ", "")
 
 
 def depth(height="h", width="w"):

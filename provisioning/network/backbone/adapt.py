@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import helper, numpy_helper
 
 from provisioning.base.errors import BackboneError
@@ -18,11 +19,17 @@ def plain(model: onnx.ModelProto, constants: Mapping[str, Decimal], output: str,
 
     `output` is the name of the only output that counts, or empty. BackboneError: a constant for no input.
     """
+    model = inlined(model)
+    _supply(model.graph, constants, file)
+    _drop_unread_inputs(model.graph, output)
+    return model
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` without local functions and sparse weights, which converters of precision do not take."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     _make_dense(model.graph)
-    _supply(model.graph, constants, file)
-    _drop_unread_inputs(model.graph, output)
     return model
 
 

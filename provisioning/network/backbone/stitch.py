@@ -54,7 +54,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def free_name(graph: onnx.GraphProto, name: str, ports: Ports) -> Ports:
     """Rename a value of the model that is called `name`, which is ours; return the ports under their names then."""
     other = OURS + "theirs/" + name
-    _rename(graph, name, other)
+    rename(graph, name, other)
     return replace(
         ports,
         image=other if ports.image == name else ports.image,
@@ -62,12 +62,13 @@ def free_name(graph: onnx.GraphProto, name: str, ports: Ports) -> Ports:
     )
 
 
-def _rename(graph: onnx.GraphProto, name: str, other: str) -> None:
+def rename(graph: onnx.GraphProto, name: str, other: str) -> None:
+    """Call the value `name` of `graph`, and of the graphs inside its nodes, `other`."""
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [other if value == name else value for value in values]
         for inner in subgraphs(node):
-            _rename(inner, name, other)
+            rename(inner, name, other)
     for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
         if named.name == name:
             named.name = other

@@ -19,7 +19,7 @@ from provisioning.base.files import wrap_os_errors
 from provisioning.config import Backbone
 from provisioning.network.backbone.adapt import plain
 from provisioning.network.backbone.back import append_back
-from provisioning.network.backbone.external import load_graph
+from provisioning.network.backbone.external import load_graph, load_weights
 from provisioning.network.backbone.front import prepend_front
 from provisioning.network.backbone.layout import output_layout
 from provisioning.network.backbone.order import sort_nodes
@@ -108,12 +108,7 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
 
         return onnx.load_model_from_string(builtin.onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
-    try:
-        onnx.load_external_data_for_model(model, str(source.path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BackboneError(
-            "the model's external data cannot be read", file=source.path, facts={"onnx says": error}
-        ) from error
+    load_weights(model, source.path)
     sort_nodes(model.graph)
     return model
 

@@ -86,7 +86,7 @@ def make_typed(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".typing-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        model = onnx.load(str(prepared))
+        model = _flat(onnx.load(str(prepared)), backbone.precision)
         _refuse_dynamic(backbone, model)
         arrives = typed_as(model)
         _require_declared(backbone, arrives)
@@ -107,6 +107,18 @@ def make_typed(
                 quantise_bias=_quantises_bias(backend),
             )
             to_int8(prepared, output, images(backbone.calibration_tiles), options)
+
+
+def _flat(model: Any, precision: str) -> Any:
+    """Return a model that is to be converted without local functions, and without branches that are always taken."""
+    if precision == "fp32":
+        return model
+    from provisioning.network.backbone.adapt import inlined
+    from provisioning.network.backbone.branches import take_branches
+
+    model = inlined(model)
+    take_branches(model.graph)
+    return model
 
 
 def _for_int8(backbone: Backbone, model: Any) -> Any:
@@ -175,7 +187,7 @@ def check_range(backbone: Backbone, source: backbones.OnnxSource, images: Images
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        model = onnx.load(str(prepared))
+        model = _flat(onnx.load(str(prepared)), backbone.precision)
     if typed_as(model) != "fp32" or tile_size(model) is None:
         return 0
     name_nodes(model)
