@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, index
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
-from provisioning.base.errors import EmptyCorpusError
+from provisioning.base.errors import EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs, require_free_bytes
 from provisioning.build.request import Request
 from provisioning.build.steps.networks import check_range, network_here, runnable, verified
@@ -97,10 +98,12 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.engines.diagnosis import explain
     from provisioning.engines.fidelity import reference_network
     from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
     from provisioning.quality.gates.degenerate import FLAT_LEVELS
+    from provisioning.quality.gates.limits import network_limits
     from provisioning.quality.gates.measure import measure as measure_gates
     from provisioning.quality.gates.subject import Subject
 
@@ -118,13 +121,24 @@ def measure(request: Request) -> None:
             key=request.descriptor_keys[0],
             flat=catalogue.flat_ids(flight, FLAT_LEVELS),
         )
-        result = measure_gates(
-            subject,
-            lambda: reference_network(described.backbone, described.source),
-            precision=described.backbone.precision,
-            today=dt.datetime.now(dt.timezone.utc).date(),
-            stands_for="engine" if request.backend.runs_here else "typed",
-            calibration=described.calibration,
-        )
+        try:
+            result = measure_gates(
+                subject,
+                lambda: reference_network(described.backbone, described.source).limited(flight.engine.batch),
+                precision=described.backbone.precision,
+                today=dt.datetime.now(dt.timezone.utc).date(),
+                stands_for="engine" if request.backend.runs_here else "typed",
+                calibration=described.calibration,
+            )
+        except GateError as error:
+            least = network_limits(flight, described.backbone.precision)["fidelity.cosine"].threshold
+            raise explain(
+                error,
+                described.backbone,
+                described.source,
+                subject.images,
+                typed=described.typed.path,
+                allowed=Decimal(1) - (least or Decimal(0)),
+            ) from error
     with atomic_output(request.gates) as output:
         output.write_text(result.to_json())

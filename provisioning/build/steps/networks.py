@@ -99,6 +99,7 @@ def runnable(request: Request) -> tuple[Target, engines.Backend]:
 
 
 def network_here(request: Request) -> engines.Network:
-    """Return the network that describes tiles here."""
+    """Return the network that describes tiles here, at most `engine.batch` at a time."""
     target, backend = runnable(request)
-    return backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
+    network = backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
+    return network.limited(request.flight.engine.batch) if isinstance(network, engines.OnnxNetwork) else network

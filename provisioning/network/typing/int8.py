@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import EngineError
+from provisioning.network.backbone.stitch import drop_dead_nodes
 from provisioning.network.storage import is_vast, save_model
+from provisioning.network.typing.graph import makers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +94,23 @@ def _quantised(path: Path, reader: _Reader, scratch: Path, options: Int8Options)
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
+    _read_fp32(quantizer.model.model.graph, options.keep_fp32)
     return quantizer.model.model
+
+
+def _read_fp32(graph: Any, kept: frozenset[str]) -> None:
+    """Let the nodes named in `kept` read what was made: onnxruntime quantises the outputs of the layers before them."""
+    makes = makers(graph)
+    for node in graph.node:
+        for place, source in enumerate(node.input if node.name in kept else ()):
+            dequantise = makes.get(source)
+            quantise = (
+                makes.get(dequantise.input[0]) if dequantise and dequantise.op_type == "DequantizeLinear" else None
+            )
+            if quantise is not None and quantise.op_type == "QuantizeLinear":
+                node.input[place] = quantise.input[0]
+    if kept:
+        drop_dead_nodes(graph)
 
 
 def _ranges(path: Path, reader: _Reader, scratch: Path, method: str) -> Any:

@@ -121,6 +121,16 @@ def _flat(model: Any, precision: str) -> Any:
     return model
 
 
+def int8_source(backbone: Backbone, source: backbones.OnnxSource) -> Any:
+    """Return the network in fp32 from which int8 is made, with the names of nodes that it keeps."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        return _for_int8(backbone, _flat(onnx.load(str(prepared)), "int8"))
+
+
 def _for_int8(backbone: Backbone, model: Any) -> Any:
     """Return the model with a name for each node, in an opset that can be quantised for each channel."""
     from provisioning.network.backbone.ports import opset_of, require_opset
