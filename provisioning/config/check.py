@@ -24,7 +24,10 @@ MOST_SOURCES = 256
 TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
 BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
-PRESETS = ("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad")
+PRESETS = (
+    *("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad", "cosplace", "boq-resnet50"),
+    *("boq-dinov2", "cricavpr", "anyloc", "clip", "dinov2", "dinov3", "dinov3-sat", "siglip"),
+)
 GATES = ("coverage", "freshness", "fidelity", "index_recall", "self_localisation", "degenerate", "batch_invariance")
 
 

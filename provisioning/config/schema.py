@@ -132,7 +132,7 @@ class Backbone:
     onnx: str = setting("builtin:gist-color", "ONNX file, or builtin:gist-color (544-d) or builtin:gist-gray (512-d)")
     role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
     preset: str = setting(
-        "", "preprocessing of a known backbone: imagenet, dinov2-salad, megaloc, mixvpr, eigenplaces, netvlad"
+        "", "preprocessing of a known backbone: imagenet, mixvpr, dinov3-sat, …; docs/backbones.md has them all"
     )
     precision: Literal["fp32", "fp16", "int8"] = setting("fp32", "precision of the compiled network")
     input: str = setting("", "name of the image input; empty: the only one")

@@ -41,14 +41,22 @@ def load_graph(path: Path) -> onnx.ModelProto:
 def _not_onnx(path: Path, error: Exception | None) -> BackboneError:
     """Return the error for a file that is no ONNX model, with what it is as far as its first bytes tell."""
     with path.open("rb") as file:
-        start = file.read(64)
-    what, step = _kind(start)
+        start = file.read(4096)
+    what, step = _link_as_text(path, start) or _kind(start)
     return BackboneError(
         f"this file is not an ONNX model but {what}" if what else "this file is not an ONNX model with a graph",
         file=path,
         facts={"onnx says": error} if error else {},
         next_step=step,
     )
+
+
+def _link_as_text(path: Path, start: bytes) -> tuple[str, str] | None:
+    """Return what a file is that holds nothing but the path of another one: a link, copied by what knows no links."""
+    text = start.decode("utf-8", "replace").strip()
+    if not text.isprintable() or not 0 < len(text) < 1024 or not (path.parent / text).is_file():
+        return None
+    return f"the text of a symbolic link to {text}", f"make the link again: ln -sf {text} {path.name}"
 
 
 def _kind(start: bytes) -> tuple[str, str]:

@@ -154,7 +154,7 @@ def square(size: tuple[int, ...]) -> tuple[int, ...]:
 def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: str) -> tuple[int, int]:
     """Return height and width: what the model fixes, else `backbone.size`, else the preset; they may not disagree."""
     asked = square(backbone.size)
-    chosen = asked or (preset.size if preset else (None, None))
+    chosen = asked or (preset.size if preset else ()) or (None, None)
     height, width = ports.height or chosen[0], ports.width or chosen[1]
     if asked and (height, width) != asked:
         raise BackboneError(
@@ -164,6 +164,9 @@ def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: st
         )
     if height is None or width is None:
         raise BackboneError(
-            "the model takes images of any size", file=file, key="backbone.size", next_step="set size = [height, width]"
+            "the model takes images of any size",
+            file=file,
+            key="backbone.size",
+            next_step="set size = [height, width], as the tiles are or as the model was trained",
         )
     return height, width

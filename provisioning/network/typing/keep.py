@@ -17,7 +17,20 @@ LOGARITHMIC = ("Exp", "Log", "LogSoftmax", "ReduceLogSum", "ReduceLogSumExp")
 """Operators of optimal transport in the log domain (Sinkhorn iterations, as the heads of SALAD and MegaLoc have)."""
 BETWEEN = (
     *("Add", "Sub", "Neg", "Mul", "Div", "Max", "Min", "Clip", "ReduceMax", "ReduceSum", "Where", "IsInf", "Abs"),
-    *("Cast", "Concat", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Gather"),
+    *(
+        "Cast",
+        "Concat",
+        "Expand",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+        "Gather",
+        "Tile",
+        "ScatterND",
+    ),
 )
 """What stands between two of those."""
 DEVIATION = ("Add", "Clip", "Max", "Pow", "Sqrt")
