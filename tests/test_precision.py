@@ -237,10 +237,10 @@ def test_one_glaring_tile_does_not_widen_the_ranges_for_all(tmp_path):
     assert scale_of_pixels([*dark, white]) < 0.2 * scale_of_pixels([white])
 
 
-def test_int8_without_tiles_says_to_add_tiles(tmp_path):
+def test_int8_without_tiles_says_to_scan_them_first(tmp_path):
     with pytest.raises(EngineError, match="needs tiles to calibrate") as caught:
         typed(tmp_path, "int8", onnx=user(conv_model(), tmp_path), images=lambda _count: ())
-    assert "add tiles" in caught.value.next_step
+    assert "run `doit`" in caught.value.next_step
 
 
 def test_calibration_tiles_decide_the_typed_onnx_of_int8_only(tmp_path):

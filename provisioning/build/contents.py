@@ -153,7 +153,7 @@ def _engine(network: NetworkRequest, record: ArtifactRecord) -> manifest.EngineE
         onnx_sha256=network.source.sha256,
         key=network.engine.key,
         precision=network.backbone.precision,
-        input=manifest.ImageInput(shape.height, shape.width, resolved(network.backbone).fit) if shape else None,
+        input=manifest.ImageInput(shape.height, shape.width, resolved(network.backbone).fit_how) if shape else None,
     )
 
 

@@ -87,7 +87,8 @@ def make_plan(root: Path) -> Plan:
         aside = replace(flight, build_dir=Path(scratch))
         _copy_catalogue(flight, aside)
         corpus = catalogue.scan(aside)
-        request = make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
+        today = dt.datetime.now(dt.timezone.utc).date()
+        request = make_request(flight, corpus, today=today, scanned=aside)
         if unchecked(request):
             preflight(request)
         tasks = tuple(_tasks(request, read_history(flight.build_dir)))

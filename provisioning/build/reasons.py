@@ -22,8 +22,13 @@ Examined = Callable[[], tuple[Reason, ...]]
 
 
 def onnx(request: Request, network: NetworkRequest) -> Reasons:
-    """Say why the typed ONNX is needed: an engine is to be compiled from it, or gates are to measure against it."""
-    return _not_made(network.typed) and (engine(request, network) or gates(request))
+    """Say why the typed ONNX is needed: an engine is to be compiled from it, gates are to measure against it.
+
+    Or its range was not checked on these tiles, as after a `doit engine` that came before them.
+    """
+    if reasons := _not_made(network.typed) and (engine(request, network) or gates(request)):
+        return reasons
+    return () if network.checked is None else _not_made(network.checked)
 
 
 def engine(_request: Request, network: NetworkRequest) -> Reasons:
@@ -37,7 +42,13 @@ def unchecked(request: Request) -> Reasons:
 
 
 def described(request: Request) -> Reasons:
-    """Say why tiles must be described: an index is to be built, or gates measured, over descriptors not all there."""
+    """Say why tiles must be described: an index is to be built, or gates measured, over descriptors not all there.
+
+    Or the range of a network in fp16 has not been checked on these tiles.
+    """
+    checked = request.descriptor_network.checked
+    if checked is not None and (reasons := _not_made(checked)):
+        return reasons
     store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256
     if descriptors.is_described(store, request.descriptor_keys, coverage):
         return ()

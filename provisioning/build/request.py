@@ -44,6 +44,8 @@ class NetworkRequest:
     typed: Target
     engine: Target
     calibration: Sha256 | None = None
+    checked: Target | None = None
+    """The record that the network, which becomes fp16, stays in the range of fp16 on these tiles; None for others."""
 
     @property
     def name(self) -> str:
@@ -100,10 +102,13 @@ def read_request(root: Path) -> Request:
     return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 
-def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Request:
-    """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old."""
+def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date, scanned: Flight | None = None) -> Request:
+    """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old.
+
+    `scanned` is where the catalogue of `corpus` is, if that is not `flight`: `flightcache plan` scans aside.
+    """
     backend = engines.select(flight.engine)
-    networks = tuple(_networks(flight, backend, corpus))
+    networks = tuple(_networks(flight, backend, corpus, scanned or flight))
     coverage = corpus.coverage_sha256 if corpus else None
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
@@ -144,13 +149,13 @@ def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> 
     return Target(flight.build_dir / "store", kind, name, facts)
 
 
-def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterator[NetworkRequest]:
+def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: Flight) -> Iterator[NetworkRequest]:
     host = backend.probe()
     for backbone in flight.backbone:
         source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
         calibrates = corpus is not None and backbone.precision == "int8"
-        calibration = descriptors.calibration_digest(flight, backbone.calibration_tiles) if calibrates else None
-        facts = engines.typed_facts(backbone, source, calibration)
+        calibration = descriptors.calibration_digest(scanned, backbone.calibration_tiles) if calibrates else None
+        facts = engines.typed_facts(backbone, source, calibration, backend=host.backend)
         typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
         engine = _target(
             flight,
@@ -159,14 +164,19 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None) -> Iterat
             engines.engine_facts(typed.key, host, backbone, flight.engine),
         )
         shape = known_shape(shape_target(flight, backbone, source)) if backbone.role == "descriptor" else None
-        yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration)
+        sees = corpus is not None and (backbone.role, backbone.precision) == ("descriptor", "fp16")
+        tiles = descriptors.calibration_digest(scanned, engines.RANGE_TILES) if sees else None
+        range_facts = engines.range_facts(typed.key, tiles)
+        checked = _target(flight, "range", f"{backbone.name}.range.json", range_facts) if sees else None
+        yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration, checked)
 
 
 def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:
     decoder, dtype = catalogue.decoder_facts(), flight.descriptors.dtype
     for heading in descriptors.headings(flight.index.rotations):
         facts = descriptors.descriptor_facts(network.engine.key, network.backbone, decoder, dtype, heading)
-        yield digest_of(facts)
+        # One tile at a time is what a network gets that looks at its neighbours; other batches give the same.
+        yield digest_of(facts if flight.engine.batch > 1 else {**facts, "batch": 1})
 
 
 def _extras(

@@ -27,7 +27,10 @@ OTHER_FILES = 8
 TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
 BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
-PRESETS = ("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad")
+PRESETS = (
+    *("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad", "cosplace", "boq-resnet50"),
+    *("boq-dinov2", "cricavpr", "anyloc", "clip", "dinov2", "dinov3", "dinov3-sat", "siglip"),
+)
 GATES = ("coverage", "freshness", "fidelity", "index_recall", "self_localisation", "degenerate", "batch_invariance")
 
 
@@ -163,6 +166,8 @@ def _backbones(flight: Flight) -> Iterator[Found]:
                 yield f"{key}.{name}", f"expected {channels} number{'s' * (channels > 1)}"
         if any(value == 0 for value in backbone.std):
             yield f"{key}.std", "contains 0"
+        if backbone.skip_tokens and backbone.pooling not in ("avg", "gem"):
+            yield f"{key}.skip_tokens", 'applies to pooling = "avg" or "gem"'
         if backbone.profile and backbone.profile.keys() - {"min", "opt", "max"}:
             yield f"{key}.profile", "expected the keys min, opt, max"
 

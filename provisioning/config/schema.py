@@ -144,7 +144,7 @@ class Backbone:
     onnx: str = setting("builtin:gist-color", "ONNX file, or builtin:gist-color (544-d) or builtin:gist-gray (512-d)")
     role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
     preset: str = setting(
-        "", "preprocessing of a known backbone: imagenet, dinov2-salad, megaloc, mixvpr, eigenplaces, netvlad"
+        "", "preprocessing of a known backbone: imagenet, mixvpr, dinov3-sat, …; docs/backbones.md has them all"
     )
     precision: Literal["fp32", "fp16", "int8"] = setting("fp32", "precision of the compiled network")
     input: str = setting("", "name of the image input; empty: the only one")
@@ -152,6 +152,11 @@ class Backbone:
     size: tuple[int, ...] = setting((), "input height and width, pixel; empty: as the model fixes it", low=1, high=8192)
     fit: Literal["resize", "crop", "pad"] = setting(
         "resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad"
+    )
+    resample: Literal["antialiased", "bilinear", "bicubic"] = setting(
+        "antialiased",
+        "filter of `fit`: Pillow's bilinear (as torchvision on images) | four nearest pixels (as OpenCV's INTER_LINEAR) "
+        "| Pillow's bicubic",
     )
     layout: Literal["nchw", "nhwc"] = setting("nchw", "axis order of the model's input")
     channels: Literal["rgb", "bgr", "gray"] = setting("rgb", "channel order of the model's input")
@@ -161,13 +166,29 @@ class Backbone:
     pooling: Literal["none", "avg", "gem", "cls"] = setting(
         "none", "pool a feature map or token sequence into one vector"
     )
+    output_layout: Literal["auto", "nchw", "nhwc", "ntd", "ndt"] = setting(
+        "auto", "axis order of a feature map (c, h, w) or of tokens (t tokens of d numbers); auto: `layout`, ntd"
+    )
+    gem_power: Decimal = setting(Decimal(3), "pooling gem: its power p", low=0.01, high=100)
+    skip_tokens: int = setting(0, "pooling avg, gem: first tokens left out (class, registers)", low=0, high=64)
+    constants: dict[str, Decimal] = setting(
+        dict, "values of the model's further inputs: {name = number}, in every element"
+    )
     normalise: Literal["l2", "none"] = setting("l2", "descriptor normalisation; the index compares by inner product")
     keep_fp32: tuple[str, ...] = setting((), "fp16, int8: nodes (names or operator types) kept in fp32")
     calibration_tiles: int = setting(256, "int8: number of corpus tiles that calibrate the ranges", low=1)
+    calibration_method: Literal["minmax", "entropy", "percentile"] = setting(
+        "minmax", "int8: range of a tensor: mean of each tile's extremes | least divergence | 99.999 percent of values"
+    )
     profile: dict[str, int] = setting(
         dict, "tensorrt batch profile {min, opt, max}; default {1, engine.batch, engine.batch}", low=1
     )
     custom_ops: Path | None = setting(None, "shared library with custom operators for onnxruntime")
+
+    @property
+    def fit_how(self) -> str:
+        """How a tile is brought to `size`, in one word: `fit`, with the filter where it is not the usual one."""
+        return self.fit if self.resample == "antialiased" else f"{self.fit}-{self.resample}"
 
 
 @dataclass(frozen=True, kw_only=True)

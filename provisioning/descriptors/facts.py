@@ -33,7 +33,7 @@ def descriptor_facts(
     return {
         "descriptor_format": FORMAT,
         "engine": engine_key,
-        "fit": resolved(backbone).fit,
+        "fit": resolved(backbone).fit_how,
         "decoder": decoder_facts,
         "dtype": dtype,
         "heading": str(heading),

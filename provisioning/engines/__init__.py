@@ -12,9 +12,10 @@ from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
 from provisioning.engines.tensorrt.trt import TensorRT
-from provisioning.network.typing.typed import Images, make_typed, typed_facts
+from provisioning.network.typing.typed import RANGE_TILES, Images, check_range, make_typed, range_facts, typed_facts
 
 __all__ = [
+    "RANGE_TILES",
     "THIS_MACHINE",
     "Backend",
     "EngineInfo",
@@ -29,11 +30,13 @@ __all__ = [
     "Profile",
     "TensorRT",
     "batch_profile",
+    "check_range",
     "engine_facts",
     "engine_name",
     "engine_spec",
     "make_typed",
     "parse_engine_name",
+    "range_facts",
     "select",
     "typed_facts",
 ]

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors
@@ -15,7 +16,7 @@ from provisioning.base.errors import EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs
 from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
-from provisioning.build.steps.networks import network_here, runnable, verified
+from provisioning.build.steps.networks import check_range, network_here, runnable, verified
 from provisioning.config import Flight
 from provisioning.config.parse import require_sources
 from provisioning.network.backbone import onnx_source, resolved
@@ -67,8 +68,11 @@ def check_scan(request: Request) -> None:
 def describe(request: Request) -> Mapping[str, object]:
     """Put the tiles that have no descriptor yet through the network; return how many that were.
 
+    A network in fp16 has been checked on these tiles before, or is now.
+
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
+    check_range(request, request.descriptor_network)
     require_room(request)
     target, backend = runnable(request)
     done = descriptors.describe(request.flight, engine=verified(target), backend=backend, keys=request.descriptor_keys)
@@ -101,10 +105,12 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.engines.diagnosis import explain
     from provisioning.engines.fidelity import reference_network
     from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
     from provisioning.quality.gates.degenerate import FLAT_LEVELS
+    from provisioning.quality.gates.limits import network_limits
     from provisioning.quality.gates.measure import measure as measure_gates
     from provisioning.quality.gates.subject import Subject
 
@@ -118,17 +124,28 @@ def measure(request: Request) -> None:
             index=load_index(verified(request.index)),
             network=network_here(request),
             read=reader.read,
-            fit=resolved(described.backbone).fit,
+            fit=resolved(described.backbone).fit_how,
             key=request.descriptor_keys[0],
             flat=catalogue.flat_ids(flight, FLAT_LEVELS),
         )
-        result = measure_gates(
-            subject,
-            lambda: reference_network(described.backbone, described.source),
-            precision=described.backbone.precision,
-            today=dt.datetime.now(dt.timezone.utc).date(),
-            stands_for="engine" if request.backend.runs_here else "typed",
-            calibration=described.calibration,
-        )
+        try:
+            result = measure_gates(
+                subject,
+                lambda: reference_network(described.backbone, described.source).limited(flight.engine.batch),
+                precision=described.backbone.precision,
+                today=dt.datetime.now(dt.timezone.utc).date(),
+                stands_for="engine" if request.backend.runs_here else "typed",
+                calibration=described.calibration,
+            )
+        except GateError as error:
+            least = network_limits(flight, described.backbone.precision)["fidelity.cosine"].threshold
+            raise explain(
+                error,
+                described.backbone,
+                described.source,
+                subject.images,
+                typed=described.typed.path,
+                allowed=Decimal(1) - (least or Decimal(0)),
+            ) from error
     with atomic_output(request.gates) as output:
         output.write_text(result.to_json())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
 from provisioning.base import events
-from provisioning.base.artifacts import Target, atomic_output, read_record
+from provisioning.base.artifacts import Target, atomic_output, is_intact, read_record
 from provisioning.base.errors import Error, FilesystemError, TileError
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.base.hashing import sha256_bytes
@@ -19,25 +21,37 @@ if TYPE_CHECKING:
 
 
 def make_onnx(request: Request, network: NetworkRequest) -> None:
-    """Write the typed ONNX of `network`: preprocessing in the graph, precision in the types."""
-    with atomic_output(network.typed) as output:
-        engines.make_typed(network.backbone, network.source, output, _sample(request, network))
+    """Write the typed ONNX of `network`: preprocessing in the graph, precision in the types.
+
+    The range of fp16 is checked before hours of compiling if the tiles can be read; `describe` does not go on without.
+    Raises BackboneError, EngineError.
+    """
+    with contextlib.suppress(TileError):  # `doit engine` may run without the tiles
+        check_range(request, network)
+    if not is_intact(network.typed):
+        with atomic_output(network.typed) as output:
+            images = _sample(request, network)
+            engines.make_typed(network.backbone, network.source, output, images, backend=network.host.backend)
+
+
+def check_range(request: Request, network: NetworkRequest) -> None:
+    """Check once for these tiles that a network which becomes fp16 stays in its range. EngineError, TileError."""
+    if network.checked is None or is_intact(network.checked):
+        return
+    tiles = engines.check_range(network.backbone, network.source, _sample(request, network))
+    with atomic_output(network.checked) as output:
+        output.write_text(json.dumps({"tiles": tiles}) + "\n")
 
 
 def _sample(request: Request, network: NetworkRequest) -> engines.Images:
     """Return a function that gives corpus tiles as `network` takes them.
 
-    `doit engine` may run before a scan, or without the tiles: it gets none, except for int8, which is made of them.
+    Before the first scan, and for a network of another role, that is none. TileError if a tile cannot be read.
     """
 
     def images(count: int) -> Iterator[NDArray[np.uint8]]:
-        if network.backbone.role != "descriptor" or request.corpus is None:
-            return
-        try:
+        if network.backbone.role == "descriptor" and request.corpus is not None:
             yield from descriptors.sample_images(request.flight, network.backbone, network.source, count)
-        except TileError:
-            if network.backbone.precision == "int8":
-                raise
 
     return images
 
@@ -85,6 +99,7 @@ def runnable(request: Request) -> tuple[Target, engines.Backend]:
 
 
 def network_here(request: Request) -> engines.Network:
-    """Return the network that describes tiles here."""
+    """Return the network that describes tiles here, at most `engine.batch` at a time."""
     target, backend = runnable(request)
-    return backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
+    network = backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
+    return network.limited(request.flight.engine.batch) if isinstance(network, engines.OnnxNetwork) else network

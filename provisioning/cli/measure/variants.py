@@ -97,6 +97,6 @@ def _built(flight: Flight) -> tuple[Locator, Request]:
         load_index(request.index.path.read_bytes()),
         sources=request.tiles.sources,
         rotations=flight.index.rotations,
-        fit_how=resolved(network.backbone).fit,
+        fit_how=resolved(network.backbone).fit_how,
     )
     return locator, request

@@ -17,7 +17,7 @@ def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count:
 
     BackboneError if the model's size is unknown, TileError if a tile cannot be read.
     """
-    size, how = tile_size(backbone, source), resolved(backbone).fit
+    size, how = tile_size(backbone, source), resolved(backbone).fit_how
     with open_reader(flight) as reader:
         for tile in chosen_tiles(flight, count):
             yield fit(decode(reader.read(tile), max_pixels=flight.tiles.max_pixels), size, how)

@@ -67,7 +67,7 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
             store.tidy()
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
-        loader = TileLoader(reader.read, turns, network.size, resolved(backbone).fit, flight.tiles.max_pixels)
+        loader = TileLoader(reader.read, turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels)
         since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
         passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))

@@ -24,6 +24,7 @@ class OnnxNetwork:
         self._session = session
         self._names = (source.name, target.name)
         self._batch = source.shape[0] if isinstance(source.shape[0], int) else None
+        self._most: int | None = None
         self.size: tuple[int, int] = (source.shape[1], source.shape[2])
         self.dimension: int = target.shape[-1]
 
@@ -55,13 +56,24 @@ class OnnxNetwork:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""
         with translated("engine"):
             if self._batch is None:
-                return self._run(images)
+                return self._run(images) if self._most is None else self._in_parts(images, self._most)
             return in_batches(self._run, images, self._batch, self.dimension)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         source, target = self._names
         result: NDArray[np.float32] = self._session.run([target], {source: images})[0]
         return result
+
+    def limited(self, most: int) -> OnnxNetwork:
+        """Return this network, which from now on takes at most `most` tiles at a time, as a build describes them."""
+        self._most = most
+        return self
+
+    def _in_parts(self, images: NDArray[np.uint8], most: int) -> NDArray[np.float32]:
+        import numpy as np
+
+        parts = [self._run(images[start : start + most]) for start in range(0, len(images), most)]
+        return np.concatenate(parts) if parts else self._run(images)
 
     def clone(self) -> OnnxNetwork:
         """Return this: a session may be called by several threads at once, each call on its caller's thread."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
 from provisioning.base.hashing import Fact
 from provisioning.config import Backbone
@@ -14,15 +16,24 @@ FORMAT = 1
 
 PREPROCESSING = ("input", "output", "fit", "layout", "channels", "scale", "mean", "std", "pooling", "normalise")
 
+LATER = ("output_layout", "gem_power", "skip_tokens", "constants")
+"""Keys that joined the schema later: at their defaults they leave the key of a network as it was."""
+
 
 def prepared_facts(backbone: Backbone, source: OnnxSource) -> Mapping[str, Fact]:
     """Return the facts that key the prepared network: format, ONNX digest, preprocessing after the preset.
 
-    A backbone of another role is compiled as it is, so only its ONNX counts.
+    A backbone of another role is compiled as it is, so only its ONNX counts, and the size that it is fixed at.
     """
     facts: dict[str, Fact] = {"prepared_format": FORMAT, "onnx_sha256": source.sha256}
     if backbone.role != "descriptor":
-        return facts
+        return facts | ({"size": backbone.size, "layout": backbone.layout} if backbone.size else {})
     full, preset = resolved(backbone), preset_of(backbone)
     size = full.size or (preset.size if preset else ())
-    return facts | {"size": size} | {name: getattr(full, name) for name in PREPROCESSING}
+    facts |= {"size": size} | {name: getattr(full, name) for name in PREPROCESSING}
+    return facts | {name: value for name in LATER if (value := getattr(full, name)) != _defaults()[name]}
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the default of every key of [[backbone]] that has one."""
+    return {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(Backbone)}

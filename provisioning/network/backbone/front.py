@@ -23,7 +23,7 @@ def prepend_front(backbone: Backbone, model: onnx.ModelProto, ports: Ports, *, t
     stitch = Stitch(model, "front")
     raw = ports.image_type == TensorProto.UINT8
     value = tiles if raw else stitch.add("Cast", tiles, to=TensorProto.FLOAT)
-    value = _channels(stitch, value, backbone.channels)
+    value = _channels(stitch, value, backbone.channels, raw=raw)
     if backbone.layout == "nchw":
         value = stitch.add("Transpose", value, perm=[0, 3, 1, 2])
     if not raw:
@@ -37,12 +37,20 @@ def prepend_front(backbone: Backbone, model: onnx.ModelProto, ports: Ports, *, t
     model.graph.node.extend([*stitch.nodes, *theirs])
 
 
-def _channels(stitch: Stitch, value: str, channels: str) -> str:
+def _channels(stitch: Stitch, value: str, channels: str, *, raw: bool) -> str:
     if channels == "bgr":
         return stitch.add("Gather", value, stitch.constant([2, 1, 0], "int64"), axis=3)
     if channels == "gray":
-        return stitch.add("MatMul", value, stitch.constant([[w] for w in LUMA]))
+        pixels = stitch.add("Cast", value, to=TensorProto.FLOAT) if raw else value
+        luma = stitch.add("MatMul", pixels, stitch.constant([[w] for w in LUMA]))
+        return _as_bytes(stitch, luma) if raw else luma
     return value
+
+
+def _as_bytes(stitch: Stitch, value: str) -> str:
+    """Round to the nearest byte, as Pillow does."""
+    half = stitch.add("Add", value, stitch.constant(0.5))
+    return stitch.add("Cast", stitch.add("Floor", half), to=TensorProto.UINT8)
 
 
 def _affine(stitch: Stitch, value: str, backbone: Backbone, channels: int) -> str:

@@ -1,7 +1,7 @@
 """A decoded tile becomes the image that a network takes: fit its size, turn it to a heading.
 
-Pillow's bilinear filter with support for shrinking, as torchvision's Resize(antialias=True): the filter the presets'
-models were trained with.
+By default with Pillow's bilinear filter with support for shrinking, as torchvision's Resize(antialias=True): the filter
+that most models were trained with.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
-    """Return `image` at `size` (height, width): resize both sides, crop what is over, or pad with black."""
+    """Return `image` at `size` (height, width): resize both sides, crop what is over, or pad with black.
+
+    `how` is `Backbone.fit_how`: resize, crop or pad, and after a dash the filter if it is bilinear or bicubic.
+    """
     height, width = size
+    how, _, resample = how.partition("-")
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     if how == "resize":
-        return _resize(image, height, width)
+        return _resize(image, height, width, resample)
     factors = Fraction(height, image.shape[0]), Fraction(width, image.shape[1])
     factor = max(factors) if how == "crop" else min(factors)
-    inner = _resize(image, max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
+    inner = _resize(image, max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)), resample)
     top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     if how == "crop":
         return np.ascontiguousarray(inner[-top : height - top, -left : width - left])
@@ -34,8 +38,16 @@ def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
     return padded
 
 
-def _resize(image: Pixels, height: int, width: int) -> Pixels:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
+    picture = Image.fromarray(image)
+    if (
+        resample == "bilinear"
+    ):  # Pillow's transform looks at the four nearest pixels, its resize at all that are covered
+        scale = image.shape[1] / width, image.shape[0] / height
+        matrix = (scale[0], 0.0, 0.0, 0.0, scale[1], 0.0)
+        return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    usual = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
+    return np.asarray(picture.resize((width, height), usual))
 
 
 def turn(image: Pixels, heading: Fraction) -> Pixels:

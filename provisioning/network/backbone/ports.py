@@ -29,6 +29,7 @@ class Ports:
     height: int | None
     width: int | None
     vector: str
+    vector_type: int
     vector_shape: tuple[int | None, ...]
 
 
@@ -37,9 +38,9 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def require_opset(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    """Return the model in opset 7 or later; BackboneError if it cannot be converted."""
-    if opset_of(model) >= OLDEST_OPSET:
+def require_opset(model: onnx.ModelProto, file: str, *, least: int = OLDEST_OPSET) -> onnx.ModelProto:
+    """Return the model in opset `least` or later; BackboneError if it cannot be converted."""
+    if opset_of(model) >= least:
         return model
     try:
         return onnx.version_converter.convert_version(model, 13)
@@ -55,29 +56,44 @@ def require_opset(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
 def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
     """Return the ports that `backbone` names, or the only ones; BackboneError otherwise."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    image = _one_of("input", backbone.input, [i for i in model.graph.input if i.name not in weights], file)
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    image = _one_of("input", backbone.input, inputs, file)
+    _refuse_further([i.name for i in inputs if i.name != image.name], file)
     vector = _one_of("output", backbone.output, model.graph.output, file)
     _require_type("input", image, IMAGE_TYPES, file)
     _require_type("output", vector, VECTOR_TYPES, file)
-    shape = _shape(image)
-    if shape is None or len(shape) != 4:
+    taken = _shape(image)
+    if taken is None or len(taken) != 4:
         raise BackboneError(
             f"the image input {image.name!r} must have four dimensions",
             file=file,
-            facts={"shape": shape},
+            facts={"shape": taken},
             next_step="name another with backbone.input",
         )
-    batch, channels, height, width = shape if backbone.layout == "nchw" else (shape[0], shape[3], shape[1], shape[2])
+    batch, channels, height, width = taken if backbone.layout == "nchw" else (taken[0], taken[3], taken[1], taken[2])
     wanted = 1 if backbone.channels == "gray" else 3
     if channels not in (None, wanted):
         raise BackboneError(
             f"the image input has {channels} channels, declared are {wanted}",
             file=file,
-            facts={"input": image.name, "shape": list(shape), "layout": backbone.layout, "channels": backbone.channels},
+            facts={"input": image.name, "shape": list(taken), "layout": backbone.layout, "channels": backbone.channels},
             next_step="correct backbone.layout or backbone.channels",
         )
-    element = image.type.tensor_type.elem_type
-    return Ports(image.name, element, batch, wanted, height, width, vector.name, _vector_shape(model, vector, file))
+    types = image.type.tensor_type.elem_type, vector.type.tensor_type.elem_type
+    shape = _vector_shape(model, vector, file)
+    return Ports(image.name, types[0], batch, wanted, height, width, vector.name, types[1], shape)
+
+
+def _refuse_further(names: list[str], file: str) -> None:
+    """Refuse a model that reads more than the image."""
+    if names:
+        raise BackboneError(
+            "the model reads further inputs besides the image",
+            file=file,
+            key="backbone.constants",
+            facts={"inputs": ", ".join(names)},
+            next_step="set constants = {" + ", ".join(f"{name} = 0" for name in names) + "} with the values they need",
+        )
 
 
 def _one_of(what: str, name: str, ports: Iterable[onnx.ValueInfoProto], file: str) -> onnx.ValueInfoProto:
@@ -93,7 +109,7 @@ def _one_of(what: str, name: str, ports: Iterable[onnx.ValueInfoProto], file: st
             f"the model has {len(by_name)} {what}s and flight.toml names none",
             file=file,
             facts={f"{what}s": ", ".join(by_name) or "none"},
-            next_step=f"name one with backbone.{what}",
+            next_step=f'set {what} = "{next(iter(by_name), "name")}", or another of them',
         )
     return next(iter(by_name.values()))
 
@@ -130,10 +146,15 @@ def _vector_shape(model: onnx.ModelProto, vector: onnx.ValueInfoProto, file: str
     return shape
 
 
+def square(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return height and width where `size` gives one side for both."""
+    return size * 2 if len(size) == 1 else size
+
+
 def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: str) -> tuple[int, int]:
     """Return height and width: what the model fixes, else `backbone.size`, else the preset; they may not disagree."""
-    asked: tuple[int, ...] = backbone.size * 2 if len(backbone.size) == 1 else backbone.size
-    chosen = asked or (preset.size if preset else (None, None))
+    asked = square(backbone.size)
+    chosen = asked or (preset.size if preset else ()) or (None, None)
     height, width = ports.height or chosen[0], ports.width or chosen[1]
     if asked and (height, width) != asked:
         raise BackboneError(
@@ -143,6 +164,9 @@ def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: st
         )
     if height is None or width is None:
         raise BackboneError(
-            "the model takes images of any size", file=file, key="backbone.size", next_step="set size = [height, width]"
+            "the model takes images of any size",
+            file=file,
+            key="backbone.size",
+            next_step="set size = [height, width], as the tiles are or as the model was trained",
         )
     return height, width

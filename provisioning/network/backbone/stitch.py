@@ -54,7 +54,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def free_name(graph: onnx.GraphProto, name: str, ports: Ports) -> Ports:
     """Rename a value of the model that is called `name`, which is ours; return the ports under their names then."""
     other = OURS + "theirs/" + name
-    _rename(graph, name, other)
+    rename(graph, name, other)
     return replace(
         ports,
         image=other if ports.image == name else ports.image,
@@ -62,12 +62,13 @@ def free_name(graph: onnx.GraphProto, name: str, ports: Ports) -> Ports:
     )
 
 
-def _rename(graph: onnx.GraphProto, name: str, other: str) -> None:
+def rename(graph: onnx.GraphProto, name: str, other: str) -> None:
+    """Call the value `name` of `graph`, and of the graphs inside its nodes, `other`."""
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [other if value == name else value for value in values]
         for inner in subgraphs(node):
-            _rename(inner, name, other)
+            rename(inner, name, other)
     for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
         if named.name == name:
             named.name = other
@@ -75,17 +76,23 @@ def _rename(graph: onnx.GraphProto, name: str, other: str) -> None:
 
 def drop_dead_nodes(graph: onnx.GraphProto) -> None:
     """Remove nodes and weights that do not lead to an output: the model's other outputs."""
-    needed, kept = {port.name for port in graph.output}, []
+    needed = needed_names(graph, {port.name for port in graph.output})
+    kept = [node for node in graph.node if needed.intersection(node.output)]
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights)
+
+
+def needed_names(graph: onnx.GraphProto, outputs: set[str]) -> set[str]:
+    """Return the names of all values that lead to `outputs`, themselves included."""
+    needed = set(outputs)
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             for inner in subgraphs(node):
                 needed.update(_mentioned(inner))
-            kept.append(node)
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(weights)
+    return needed
 
 
 def _mentioned(graph: onnx.GraphProto) -> Iterator[str]:

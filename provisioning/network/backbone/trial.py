@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: 
         text = " ".join(str(error).split())
         raise BackboneError("the model does not run", file=file, facts={"onnxruntime says": text[:500]}) from error
     return _judge(outputs, len(images), file, preset)
+
+
+def measured_shape(
+    model: onnx.ModelProto, batch: int | None, custom_ops: Path | None
+) -> tuple[int, tuple[int, ...] | None]:
+    """Return how many images `model` was given, and the shape of its only output; None where it does not run.
+
+    `batch` is the one that the model fixes, or None: then two images are tried, and one if it does not take two.
+    """
+    images = _two_images(model)
+    for count in (batch,) if batch else (2, 1):
+        given = np.repeat(images[:1], count, axis=0) if batch else images[:count]
+        with contextlib.suppress(Exception):  # the trial of the whole network says what is wrong
+            return count, tuple(np.shape(_session(model, custom_ops).run(None, {"tiles": given})[0]))
+    return batch or 1, None
 
 
 def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:

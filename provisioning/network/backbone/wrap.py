@@ -6,6 +6,7 @@ takes (measured). The back pools, casts and normalises, so that every engine giv
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -16,15 +17,17 @@ from provisioning.base.errors import BackboneError
 from provisioning.base.events import warn
 from provisioning.base.files import wrap_os_errors
 from provisioning.config import Backbone
+from provisioning.network.backbone.adapt import plain
 from provisioning.network.backbone.back import append_back
-from provisioning.network.backbone.external import load_graph
+from provisioning.network.backbone.external import load_graph, load_weights
 from provisioning.network.backbone.front import prepend_front
+from provisioning.network.backbone.layout import output_layout
 from provisioning.network.backbone.order import sort_nodes
-from provisioning.network.backbone.ports import find_ports, image_size, require_opset
-from provisioning.network.backbone.presets import preset_of, resolved
+from provisioning.network.backbone.ports import Ports, find_ports, image_size, require_opset, square
+from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
 from provisioning.network.backbone.source import OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
-from provisioning.network.backbone.trial import trial
+from provisioning.network.backbone.trial import measured_shape, trial
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
@@ -35,13 +38,16 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
     """Write the network of `backbone` to `output`, self-contained.
 
     Role descriptor: input "tiles" uint8 [batch, H, W, 3] RGB, output "descriptors" float32 [batch, D], with batch as
-    the model fixes it or free. It is run once here. Other roles: the model as it is. BackboneError names the model.
+    the model fixes it or free. It is run once here. Other roles: the model as it is, with its images at `size` if
+    that is declared. BackboneError names the model.
     """
     model = load(backbone, source)
     if backbone.role == "descriptor":
         model = network(backbone, model, source.name)
         dimension = _tried(model, backbone, source.name)
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
+    elif backbone.size:
+        fix_size(backbone, model, source.name)
     with wrap_os_errors("write the prepared network", output):
         output.write_bytes(_serialised(model, source.name))
 
@@ -66,9 +72,32 @@ def _tried(model: onnx.ModelProto, backbone: Backbone, file: str) -> int:
     return dimension
 
 
+def fix_size(backbone: Backbone, model: onnx.ModelProto, file: str) -> None:
+    """Fix height and width of every image input that leaves them free; BackboneError where that is none."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    place = 2 if backbone.layout == "nchw" else 1
+    found = False
+    for port in [port for port in model.graph.input if port.name not in weights]:
+        axes = port.type.tensor_type.shape.dim
+        sides = axes[place : place + 2] if len(axes) == 4 else ()
+        for side, pixels in zip(sides, square(backbone.size), strict=False):
+            found = found or side.dim_value in (0, pixels)
+            side.dim_value = side.dim_value or pixels
+    if not found:
+        raise BackboneError(
+            "the model takes no image whose size is free",
+            file=file,
+            key=f"backbone.{backbone.name}.size",
+            facts={"layout": backbone.layout},
+            next_step="leave out size, or correct layout",
+        )
+    del model.graph.value_info[:]
+
+
 def tile_size(backbone: Backbone, source: OnnxSource) -> tuple[int, int]:
     """Return height and width of the images that the prepared network takes; BackboneError if nothing says it."""
-    full, model = resolved(backbone), load(backbone, source)
+    full = resolved(backbone)
+    model = plain(load(backbone, source), full.constants, full.output, source.name)
     return image_size(full, find_ports(full, model, source.name), preset_of(backbone), source.name)
 
 
@@ -79,12 +108,7 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
 
         return onnx.load_model_from_string(builtin.onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
-    try:
-        onnx.load_external_data_for_model(model, str(source.path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BackboneError(
-            "the model's external data cannot be read", file=source.path, facts={"onnx says": error}
-        ) from error
+    load_weights(model, source.path)
     sort_nodes(model.graph)
     return model
 
@@ -92,20 +116,42 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
 def network(backbone: Backbone, model: onnx.ModelProto, file: str) -> onnx.ModelProto:
     """Return `model` between front and back, as `backbone` and its preset declare them; `file` is for errors."""
     full, preset = resolved(backbone), preset_of(backbone)
-    model = require_opset(model, file)
+    model = plain(require_opset(model, file), full.constants, full.output, file)
     ports = find_ports(full, model, file)
+    _warn_of_unused(full, ports)
     size = image_size(full, ports, preset, file)
     for name in (TILES, DESCRIPTORS):
         ports = free_name(model.graph, name, ports)
     _forget_ports(model)
     prepend_front(full, model, ports, tiles=TILES)
-    append_back(full, model, ports, descriptors=DESCRIPTORS, file=file)
     batch: int | str = ports.batch or "batch"
     model.graph.input.append(helper.make_tensor_value_info(TILES, TensorProto.UINT8, [batch, *size, 3]))
+    count, ports = _measured(model, ports, full.custom_ops)
+    layout = output_layout(ports.vector_shape, count, size, full, output=ports.vector, file=file)
+    append_back(full, model, ports, layout=layout, descriptors=DESCRIPTORS, file=file)
     model.graph.output.append(helper.make_tensor_value_info(DESCRIPTORS, TensorProto.FLOAT, [batch, "dimension"]))
     drop_dead_nodes(model.graph)
     model.ir_version = max(model.ir_version, OLDEST_IR)
     return model
+
+
+def _measured(model: onnx.ModelProto, ports: Ports, custom_ops: Path | None) -> tuple[int, Ports]:
+    """Return how many images were given to `model`, and `ports` with the shape that the output then had.
+
+    A vector needs no look. A model that does not run keeps its declared shape; the trial says why it does not.
+    """
+    if len(ports.vector_shape) <= 2:
+        return ports.batch or 1, ports
+    model.graph.output.append(helper.make_tensor_value_info(ports.vector, ports.vector_type, None))
+    count, shape = measured_shape(model, ports.batch, custom_ops)
+    del model.graph.output[:]
+    return count, replace(ports, vector_shape=shape or ports.vector_shape)
+
+
+def _warn_of_unused(backbone: Backbone, ports: Ports) -> None:
+    """Say that a model which takes bytes gets them as they are, whatever scale, mean and std are declared."""
+    if ports.image_type == TensorProto.UINT8 and (unused := declared_normalisation(backbone)):
+        warn("backbone.normalisation", model=backbone.name, unused=unused, reason="the model takes uint8")
 
 
 def _forget_ports(model: onnx.ModelProto) -> None:

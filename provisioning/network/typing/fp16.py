@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from provisioning.network.backbone.branches import captured
 from provisioning.network.backbone.order import sort_nodes
+from provisioning.network.backbone.stitch import rename, subgraphs
 from provisioning.network.typing.graph import is_cast_to_fp32
 from provisioning.network.typing.keep import kept_nodes, name_nodes
 
@@ -13,16 +15,50 @@ from provisioning.network.typing.keep import kept_nodes, name_nodes
 def to_fp16(model: Any, keep_fp32: tuple[str, ...]) -> Any:
     """Return `model` in fp16, its inputs and outputs as they were.
 
-    In fp32 stay the nodes of `keep.kept_nodes`. EngineError if `keep_fp32` names what is not in the model.
+    In fp32 stay the nodes of `keep.kept_nodes`, and nodes with graphs inside. EngineError if `keep_fp32` names what is
+    not in the model.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     name_nodes(model)
-    keep = sorted(kept_nodes(model, keep_fp32))
+    keep = kept_nodes(model, keep_fp32) | {model.graph.node[place].name for place in captured(model.graph)}
     original = {node.name for node in model.graph.node}
-    converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=keep)
+    floats = _floats(model)
+    converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=sorted(keep))
+    original |= _hand_in(converted.graph, floats)
     _join(converted, original)
     return converted
+
+
+def _floats(model: Any) -> set[str]:
+    """Return the names of the values and weights in fp32, where a node has graphs inside that may read them."""
+    from onnx import TensorProto, shape_inference
+
+    if not captured(model.graph):
+        return set()
+    graph = shape_inference.infer_shapes(model).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    known = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return known | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+
+
+def _hand_in(graph: Any, floats: set[str]) -> set[str]:
+    """Give the graphs inside nodes the fp32 values that they read from outside; return the names of the casts.
+
+    The converter casts what a node takes, and does not see what the graphs inside it read.
+    """
+    from onnx import helper
+
+    casts = {}
+    for place, names in captured(graph).items():
+        for name in sorted(names & floats):
+            inside = f"{name}/inside"
+            casts[name] = helper.make_node("Cast", [name], [inside], to=1, name=inside)
+            for inner in subgraphs(graph.node[place]):
+                rename(inner, name, inside)
+    graph.node.extend(casts.values())
+    sort_nodes(graph)
+    return {node.name for node in casts.values()}
 
 
 def _join(model: Any, original: set[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,12 @@ from provisioning.base.errors import EngineError
 from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
+from provisioning.network.storage import save_model
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
-from provisioning.network.typing.int8 import RANGES, to_int8
-from provisioning.network.typing.keep import kept_nodes, name_nodes, require_known
-from provisioning.network.typing.ranges import FP16_MAX, overflows
+from provisioning.network.typing.int8 import OLDEST_OPSET, RANGES, Int8Options, to_int8
+from provisioning.network.typing.keep import kept_from_int8, kept_nodes, name_nodes
+from provisioning.network.typing.ranges import FP16_MAX, Overflow, overflows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +29,21 @@ Images = Callable[[int], "Iterable[NDArray[np.uint8]]"]
 
 FORMAT = 1
 """Raised when the same inputs shall give other bytes."""
+KEPT = 2
+"""Raised when other nodes stay in fp32 by themselves."""
 RANGE_TILES = 16
-"""Corpus tiles looked at before a conversion to fp16, besides black, white and noise."""
+"""Corpus tiles that `check_range` looks at; the conversion to fp16 looks at black, white and noise."""
+LINE_NODES = 40
+"""Most nodes that a next step lists."""
 
 
-def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None) -> Mapping[str, Fact]:
+def typed_facts(
+    backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None, *, backend: str = "onnxruntime"
+) -> Mapping[str, Fact]:
     """Return everything that decides the bytes of the typed ONNX.
 
-    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it.
+    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it. `backend` is
+    what compiles the typed ONNX; it decides int8 alone.
     """
     facts: dict[str, Fact] = {
         "typing": FORMAT,
@@ -49,12 +56,26 @@ def typed_facts(backbone: Backbone, source: backbones.OnnxSource, calibration: S
             "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu"),
         }
         facts["keep_fp32"] = sorted(backbone.keep_fp32)
+        facts["kept"] = KEPT
     if backbone.precision == "int8":
-        facts |= {"calibration": calibration, "ranges": RANGES, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
+        facts |= {"ranges": RANGES[backbone.calibration_method], "quantised_bias": _quantises_bias(backend)}
     return facts
 
 
-def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, images: Images) -> None:
+def _quantises_bias(backend: str) -> bool:
+    """Tell whether `backend` takes biases as integers: the parsers of TensorRT refuse DequantizeLinear of int32."""
+    return backend == "onnxruntime"
+
+
+def make_typed(
+    backbone: Backbone,
+    source: backbones.OnnxSource,
+    output: Path,
+    images: Images,
+    *,
+    backend: str = "onnxruntime",
+) -> None:
     """Write the backbone with its preprocessing, in its precision, to `output`.
 
     A model that arrives in fp16 or with Q/DQ is taken as it is. EngineError: overflow in fp16 (with every tensor and
@@ -65,7 +86,7 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".typing-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        model = onnx.load(str(prepared))
+        model = _flat(onnx.load(str(prepared)), backbone.precision)
         _refuse_dynamic(backbone, model)
         arrives = typed_as(model)
         _require_declared(backbone, arrives)
@@ -73,14 +94,52 @@ def make_typed(backbone: Backbone, source: backbones.OnnxSource, output: Path, i
             prepared.replace(output)
         elif backbone.precision == "fp16":
             name_nodes(model)
-            _require_range(backbone, model, images)
+            size = tile_size(model)
+            _require_range(backbone, model, () if size is None else _extremes(size))
             onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
         else:
             _require_tiles(backbone, model)
-            name_nodes(model)
-            onnx.save(model, str(prepared))
-            kept = require_known(model, backbone.keep_fp32)
-            to_int8(prepared, output, images(backbone.calibration_tiles), keep_fp32=kept)
+            model = _for_int8(backbone, model)
+            save_model(model, prepared)
+            options = Int8Options(
+                keep_fp32=kept_from_int8(model, backbone.keep_fp32),
+                method=backbone.calibration_method,
+                quantise_bias=_quantises_bias(backend),
+            )
+            to_int8(prepared, output, images(backbone.calibration_tiles), options)
+
+
+def _flat(model: Any, precision: str) -> Any:
+    """Return a model that is to be converted without local functions, and without branches that are always taken."""
+    if precision == "fp32":
+        return model
+    from provisioning.network.backbone.adapt import inlined
+    from provisioning.network.backbone.branches import take_branches
+
+    model = inlined(model)
+    take_branches(model.graph)
+    return model
+
+
+def int8_source(backbone: Backbone, source: backbones.OnnxSource) -> Any:
+    """Return the network in fp32 from which int8 is made, with the names of nodes that it keeps."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        return _for_int8(backbone, _flat(onnx.load(str(prepared)), "int8"))
+
+
+def _for_int8(backbone: Backbone, model: Any) -> Any:
+    """Return the model with a name for each node, in an opset that can be quantised for each channel."""
+    from provisioning.network.backbone.ports import opset_of, require_opset
+
+    converted = require_opset(model, str(backbone.onnx), least=OLDEST_OPSET)
+    if converted is not model:
+        events.warn("backbone.opset", model=backbone.name, opset=opset_of(model), converted_to=opset_of(converted))
+    name_nodes(converted)
+    return converted
 
 
 def _require_declared(backbone: Backbone, arrives: str) -> None:
@@ -113,8 +172,9 @@ def _refuse_dynamic(backbone: Backbone, model: Any) -> None:
 
 
 def _require_tiles(backbone: Backbone, model: Any) -> None:
-    if tile_size(model) is None or backbone.custom_ops is not None:
+    if tile_size(model) is None or backbone.custom_ops is not None or backbone.role != "descriptor":
         why = "has custom operators" if backbone.custom_ops else "does not take tiles of one size"
+        why = why if backbone.role == "descriptor" else f"has the role {backbone.role}, which sees no tiles"
         raise EngineError(
             f"{backbone.name} {why}, so it cannot be calibrated for int8 here",
             file=backbone.onnx,
@@ -122,10 +182,32 @@ def _require_tiles(backbone: Backbone, model: Any) -> None:
         )
 
 
-def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
-    """Refuse fp16 for a model that makes values which fp16 cannot hold; of one that takes no tiles see the weights."""
-    size = tile_size(model)
-    probes: Iterable[NDArray[np.uint8]] = () if size is None else chain(images(RANGE_TILES), _extremes(size))
+def range_facts(typed_key: Sha256, tiles: Sha256 | None) -> Mapping[str, Fact]:
+    """Return what decides the outcome of `check_range`: the typed ONNX, and the digest of the tiles looked at."""
+    return {"range_check": FORMAT, "typed": typed_key, "tiles": tiles}
+
+
+def check_range(backbone: Backbone, source: backbones.OnnxSource, images: Images) -> int:
+    """Hold `backbone`, which becomes fp16, to the range of fp16 on corpus tiles; return how many were looked at.
+
+    EngineError names every tensor that fp16 cannot hold, and its node. A model that arrives in fp16 is not looked at.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        backbones.prepare(backbone, source, prepared)
+        model = _flat(onnx.load(str(prepared)), backbone.precision)
+    if typed_as(model) != "fp32" or tile_size(model) is None:
+        return 0
+    name_nodes(model)
+    tiles = list(images(RANGE_TILES))
+    _require_range(backbone, model, tiles)
+    return len(tiles)
+
+
+def _require_range(backbone: Backbone, model: Any, probes: Iterable[NDArray[np.uint8]]) -> None:
+    """Refuse fp16 for a model that makes values which fp16 cannot hold."""
     found = overflows(model, probes, kept_nodes(model, backbone.keep_fp32), custom_ops=backbone.custom_ops)
     if found:
         facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
@@ -134,8 +216,18 @@ def _require_range(backbone: Backbone, model: Any, images: Images) -> None:
             file=backbone.onnx,
             key=f"backbone.{backbone.name}.precision",
             facts={**facts, "tensors in all": len(found)},
-            next_step='name these nodes in keep_fp32, or scale the weights, or choose precision = "fp32"',
+            next_step=_range_step(model, found),
         )
+
+
+def _range_step(model: Any, found: tuple[Overflow, ...]) -> str:
+    """Return the line to write: a tensor is safe where the node that makes it and all that read it stay in fp32."""
+    tensors = {overflow.tensor for overflow in found}
+    concerned = [n.name for n in model.graph.node if tensors.intersection((*n.input, *n.output))]
+    if len(concerned) > LINE_NODES:
+        return 'choose precision = "fp32", or scale the weights: too many nodes to keep in fp32'
+    line = ", ".join(f'"{name}"' for name in concerned)
+    return f'set keep_fp32 = [{line}], or choose precision = "fp32"'
 
 
 def _extremes(size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
