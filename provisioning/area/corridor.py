@@ -174,11 +174,11 @@ def _decide(
     closest, kept = math.inf, []
     for piece in pieces:
         distance = _from_piece(square.centre, piece)
+        if distance + square.radius <= reach:
+            return True, pieces
         closest = min(closest, distance)
         if distance <= reach + square.radius:
             kept.append(piece)
-    if closest + square.radius <= reach:
-        return True, kept
     if closest > square.radius and near.polygons and inside(square.lat, square.lon, near.polygons):
         return True, kept
     return (None if kept else False), kept

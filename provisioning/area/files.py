@@ -88,7 +88,7 @@ def parse_xml(data: bytes, path: Path) -> Element:
     from defusedxml import ElementTree
     from defusedxml.common import DefusedXmlException
 
-    if data.count(b"<") + data.count(b"=") > MOST_XML_PARTS:
+    if data.count(b"<") > MOST_XML_PARTS or data.count(b"=") > MOST_XML_PARTS // 3:
         raise AreaError(f"the file has more than {MOST_XML_PARTS} XML elements", file=path, next_step=SMALLER)
     try:
         root: Element = ElementTree.fromstring(data, forbid_dtd=True)

@@ -64,7 +64,7 @@ def bytes_of(path: Path) -> list[bytes]:
     data = read_bytes(path, most=MOST_FEATURE_BYTES)
     kind = _feature_kind(data)
     if not kind and len(data) > MOST_BYTES:
-        read_bytes(path)  # refuses it
+        read_bytes(path, most=MOST_BYTES)  # refuses it
     beside = (path.with_suffix(suffix) for suffix in BESIDE.get(kind, ()))
     return [data, *(read_bytes(one, most=MOST_FEATURE_BYTES) for one in beside if one.is_file())]
 

@@ -166,6 +166,8 @@ def _place(command: Command, reading: Reading) -> Point | None:
 def position(pair: Sequence[Any], frame: Any, reading: Reading, where: str) -> Point:
     """Return a position in any frame that can be known before take-off; AreaError for the others."""
     first, second = pair
+    if isinstance(frame, bool) or not isinstance(frame, int):
+        frame = None
     if frame in (LOCAL_NED, LOCAL_ENU):
         return _local(first, second, frame, reading, where)
     if frame in LOCAL_FRAMES:
@@ -173,7 +175,7 @@ def position(pair: Sequence[Any], frame: Any, reading: Reading, where: str) -> P
             f"{where} is in a local frame (MAV_FRAME {frame}) that depends on where the aircraft is then",
             file=reading.path, next_step="use global ones",
         )  # fmt: skip
-    if isinstance(frame, bool) or frame not in GLOBAL_FRAMES:
+    if frame not in GLOBAL_FRAMES:
         raise AreaError(f"{where} has an unknown frame ({frame!r:.20})", file=reading.path, next_step="use global ones")
     if frame in SCALED_FRAMES and all(isinstance(v, (int, float)) for v in pair) and max(map(abs, pair)) > 1000:
         first, second = first / 1e7, second / 1e7
