@@ -69,7 +69,7 @@ def test_a_file_with_a_fence_or_rally_points_is_no_mission(tmp_path, command):
 
 
 @given(st.lists(st.tuples(st.floats(-80, -0.5) | st.floats(0.5, 80), st.floats(-179, 179)), min_size=2, max_size=12))
-@examples(25)
+@examples(0.5)
 def test_what_pymavlink_writes_is_flown_as_it_numbers_it(tmp_path_factory, places):
     loader = mavwp.MAVWPLoader()
     for n, (lat, lon) in enumerate(places):

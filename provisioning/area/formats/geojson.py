@@ -46,11 +46,11 @@ def is_geojson(raw: Any) -> bool:
 
 def values_of(text: str, path: Path) -> list[Any]:
     """Return the JSON values of a text: one, or one a line or record as GeoJSON sequences have them."""
+    if "\x1e" in text[:8]:
+        return [parse_json(record, path) for record in text.split("\x1e") if record.strip("\ufeff \t\r\n")]
     first = text.lstrip().partition("\n")[0].rstrip()
     if first.startswith("{") and first.endswith("}"):
-        return [parse_json(line, path) for line in text.splitlines() if line.strip()]
-    if text.lstrip().startswith("\x1e"):
-        return [parse_json(record, path) for record in text.split("\x1e") if record.strip()]
+        return [parse_json(line, path) for line in text.split("\n") if line.strip()]
     return [parse_json(text, path)]
 
 
