@@ -120,3 +120,13 @@ def test_width_and_middle_of_a_box_go_from_west_to_east(west, east, width, middl
     assert box.middle == Origin(10**7, middle * 10**7)
     if box.width_e7:
         assert box.holds(box.middle)
+
+
+def test_the_report_shows_what_a_mission_leaves_open():
+    from provisioning.report import ReportModel
+    from provisioning.report.tables import coverage
+    from tests.report_models import manifest
+
+    notes = ("mission item 2: is <steered> from outside the mission",)
+    shown = coverage(ReportModel(manifest=manifest(BBox(0, 0, 1, 1), {}), area_notes=notes))
+    assert "is &lt;steered&gt; from outside the mission" in shown

@@ -12,7 +12,7 @@ from provisioning.base.angles import AltDatum, Origin
 from provisioning.base.errors import AreaError
 
 MOST_POINTS = 200_000
-MOST_MARGIN_M = 1_000_000.0
+MOST_MARGIN_M = 200_000.0
 """No circle, loiter or camera footprint is wider; a larger number is in another unit or a mistake."""
 
 

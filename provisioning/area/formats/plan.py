@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from provisioning.area.missions import patterns
 from provisioning.area.missions.building import MissionBuilder
-from provisioning.area.missions.commands import FLOWN, Command, Reading
+from provisioning.area.missions.commands import FLOWN, JUMP_TAG, Command, Reading
 from provisioning.area.missions.steps import Mission, Step, along
 from provisioning.area.shapes import Drawing, Margin, Note, Point, Polygon, Ring, closed, metres, point
 from provisioning.base.angles import Origin
@@ -138,7 +138,7 @@ class _PlanReader:
         if not isinstance(params, list):
             params = [item.get(f"param{n}") for n in range(1, 5)]
         pair = params[4:6] if len(params) >= 6 else self._coordinate(item, where)
-        if command == 600:  # JUMP_TAG
+        if command == JUMP_TAG:
             self.building.label(f"tag {int(_number({'tag': params[0] if params else None}, 'tag') or 0)}")
         frame = item.get("frame", 3)
         self.building.command(Command(where, command, frame, tuple(params[:4]), (pair[0], pair[1])))

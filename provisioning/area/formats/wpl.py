@@ -12,7 +12,7 @@ from pathlib import Path
 from provisioning.area.files import lines_of
 from provisioning.area.formats.plan import origin
 from provisioning.area.missions.building import MissionBuilder
-from provisioning.area.missions.commands import FENCE, RALLY, WAYPOINT, Command, Reading
+from provisioning.area.missions.commands import FENCE, JUMP_TAG, RALLY, WAYPOINT, Command, Reading
 from provisioning.area.missions.steps import Mission
 from provisioning.area.shapes import Note, Point, point
 from provisioning.base.errors import AreaError
@@ -71,17 +71,16 @@ def _mission(commands: list[tuple[float, Command]], alts: list[float], path: Pat
     first = commands[0][1] if commands and has_home and commands[0][0] == 0 else None
     home = _home(first, path) if first else None
     building = MissionBuilder(Reading(path, home))
-    if commands and all(c.number in FENCE or c.number == RALLY for _, c in commands[1 if first else 0 :]):
-        kinds = {c.number for _, c in commands}
-        if kinds & {*FENCE, RALLY}:
-            raise AreaError("the waypoint file has a fence or rally points, no mission", file=path,
-                            next_step="save the mission itself, from the same program")  # fmt: skip
+    kinds = {command.number for _, command in commands[1 if first else 0 :]}
+    if kinds and kinds <= {*FENCE, RALLY}:
+        raise AreaError("the waypoint file has a fence or rally points, no mission", file=path,
+                        next_step="save the mission itself, from the same program")  # fmt: skip
     for index, command in commands:
-        building.label(int(index) if abs(index) < 1e6 else index)
-        if command.number == 600:  # JUMP_TAG
-            building.label(f"tag {command.params[0]:.0f}")
         if command is first and first.number in (0, WAYPOINT):
             continue
+        building.label(int(index) if abs(index) < 1e6 else index)
+        if command.number == JUMP_TAG:
+            building.label(f"tag {command.params[0]:.0f}")
         if command is first:
             said = "is home to ArduPilot and QGroundControl, whatever its command; it is flown to as well here"
             building.notes.append(Note(command.where, said))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioning.area.missions.plane import plane_at
 from provisioning.area.missions.steps import Circle, Step, fly
 from provisioning.area.shapes import Note, Point, metres, point
 from provisioning.base.errors import AreaError
@@ -30,6 +29,7 @@ FLOWN = frozenset({16, 17, 18, 19, 21, 22, 31, 34, 35, 36, 82, 84, 85, 94, 192, 
 JUMP, JUMP_TAG, DO_JUMP_TAG = 177, 600, 601
 SET_HOME, RETURN_PATH_START, LAND_START, RALLY = 179, 188, 189, 5100
 FENCE = range(5000, 5005)
+MOST_LOITER_M = 20_000.0
 OPEN_ENDED = {
     23: "lands at a place in a local frame",
     24: "takes off to a place in a local frame",
@@ -125,7 +125,7 @@ def _circle(command: Command, place: Point, reading: Reading) -> tuple[Circle, .
     raw = command.params[at] if at is not None and at < len(command.params) else None
     if raw is None or raw == 0 or raw != raw:  # noqa: PLR0124 - NaN stands for the vehicle's own radius
         return ()
-    return ((place, metres(raw, reading.path, f"{command.where}, radius")),)
+    return ((place, metres(raw, reading.path, f"{command.where}, radius", most=MOST_LOITER_M)),)
 
 
 def _unknown(command: Command, place: Point | None) -> Read:
@@ -192,5 +192,9 @@ def _local(first: Any, second: Any, frame: int, reading: Reading, where: str) ->
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise AreaError(f"{where} is not a position", file=reading.path, facts={"found": f"{value!r:.40}"})
         metres(value, reading.path, where)
-    xy = (second, first) if frame == LOCAL_NED else (first, second)
-    return plane_at(reading.home).point(xy)
+    from geographiclib.geodesic import Geodesic  # Karney's own; few missions have a local frame
+
+    east, north = (second, first) if frame == LOCAL_NED else (first, second)
+    azimuth, distance = math.degrees(math.atan2(east, north)), math.hypot(east, north)
+    at = Geodesic.WGS84.Direct(reading.home.lat, reading.home.lon, azimuth, distance)
+    return Point(at["lon2"], at["lat2"])

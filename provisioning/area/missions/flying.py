@@ -123,6 +123,7 @@ class _Flight:
 
     def _return(self, where: str, last: int) -> Iterator[Leg]:
         homes = self._returns()
+        self._say(where, "the height of a return is a setting of the vehicle, not of the file")
         if not homes:
             self._say(where, "returns to home, which the file does not have: set flight.takeoff", missing=True)
         for place in self._exits(last):

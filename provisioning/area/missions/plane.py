@@ -17,7 +17,7 @@ Xy = tuple[float, float]
 
 
 class Plane(NamedTuple):
-    """Metres east and north of `origin`, with the ellipsoid's two radii there; within 0.1 % at 10 km."""
+    """Metres east and north of `origin`, with the ellipsoid's two radii there; within 0.3 % at 10 km."""
 
     origin: Point
     east_m: float
@@ -53,7 +53,7 @@ def circle(centre: Point, radius_m: float) -> Ring:
 
 
 def offset(line: list[Xy], distance_m: float, *, closed: bool) -> list[Xy]:
-    """Return a line moved to its left by `distance_m`, corners mitred (at most four times the distance away)."""
+    """Return a line moved to its left by `distance_m`, corners mitred, very sharp ones cut."""
     count = len(line)
     moved = []
     for n, (x, y) in enumerate(line):
