@@ -306,11 +306,21 @@ def test_without_the_library_its_extra_and_a_conversion_are_named(tmp_path, monk
     assert "ogr2ogr" in caught.value.next_step
 
 
-def test_a_file_that_only_begins_like_features_is_refused(tmp_path):
-    path = tmp_path / "a.gpkg"
-    path.write_bytes(b"SQLite format 3\0" + bytes(2000))
-    with pytest.raises(AreaError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"SQLite format 3\0" + bytes(52) + b"GPKG" + bytes(2000), "GeoPackage cannot be read"),
+        (b"SQLite format 3\0" + bytes(2000), "a SQLite database and no GeoPackage"),
+        (b"\0\0\x27\x0a" + bytes(200), "Shapefile cannot be read"),
+        (b"fgb\3fgb\0" + bytes(200), "FlatGeobuf"),
+    ],
+)
+def test_a_file_that_only_begins_like_features_is_refused(tmp_path, data, reason):
+    path = tmp_path / "a.shp"
+    path.write_bytes(data)
+    with pytest.raises(AreaError, match=reason) as caught:
         area_of_file(path)
+    assert caught.value.next_step
 
 
 @given(

@@ -20,7 +20,10 @@ from provisioning.base.errors import AreaError
 MOST_FEATURE_BYTES = 64 << 20
 MISSIONS = "QGroundControl .plan, QGC WPL 110, mwp or INAV XML, DJI KMZ, Litchi CSV, GPX, KML"
 AREAS = "GeoJSON, KML or KMZ, GPX, GeoPackage, Shapefile, FlatGeobuf, the fence of a .plan"
-FEATURE_FILES = ((b"SQLite format 3\0", "GeoPackage"), (b"\0\0\x27\x0a", "Shapefile"), (b"fgb\3fgb", "FlatGeobuf"))
+SQLITE = b"SQLite format 3\0"
+GEOPACKAGE_IDS = (b"GPKG", b"GP10", b"GP11")
+"""At byte 68 of a SQLite file (OGC 12-128r19, 1.1.1.1.1)."""
+FEATURE_FILES = ((b"\0\0\x27\x0a", "Shapefile"), (b"fgb\3fgb", "FlatGeobuf"))
 BESIDE = {"Shapefile": (".shx", ".prj", ".cpg")}
 """Files beside one of a kind that have a part in what it draws."""
 
@@ -71,6 +74,8 @@ def bytes_of(path: Path) -> list[bytes]:
 
 def _feature_kind(data: bytes) -> str:
     """Return the kind of a file of features, empty if it is another."""
+    if data.startswith(SQLITE) and data[68:72] in GEOPACKAGE_IDS:
+        return "GeoPackage"
     return next((kind for magic, kind in FEATURE_FILES if data.startswith(magic)), "")
 
 
@@ -91,6 +96,8 @@ def _recognised(path: Path) -> _Kind:
     data = bytes_of(path)[0]
     if kind := _feature_kind(data):
         return _Kind(f"a {kind}", None, lambda: _drawn_area(features.draw_features(path, kind), path, kind))
+    if data.startswith(SQLITE):
+        raise _unknown("the file is a SQLite database and no GeoPackage", path)
     if data.startswith(b"PK"):
         return _zip(data, path)
     text = text_of(data, path)

@@ -17,8 +17,8 @@ MOST_STATES = 100_000
 """Steps times the places they are reached from: a mission of a few hundred jumps has some thousand."""
 MOST_REPEATS = 32_767
 """What an autopilot keeps in 16 bits."""
-SAME_PLACE_DEG = 1e-5
-"""About a metre: a take-off point this near to home is home."""
+SAME_PLACE_M = 1.0
+"""A take-off point this near to home is home."""
 SPLINE_LEGS = 16
 
 Leg = tuple[Point, Point]
@@ -200,8 +200,8 @@ def _homes(home: Point | None, takeoff: Point | None) -> tuple[Point, ...]:
     """Return the places of take-off, the configured one last; one where they are the same."""
     if home is None or takeoff is None:
         return tuple(place for place in (home, takeoff) if place)
-    apart = max(abs(home.lat - takeoff.lat), abs((home.lon - takeoff.lon + 180) % 360 - 180))
-    return (home,) if apart < SAME_PLACE_DEG else (home, takeoff)
+    apart_m = math.hypot(*plane_at(home).xy(takeoff))
+    return (home,) if apart_m < SAME_PLACE_M else (home, takeoff)
 
 
 def _joined(legs: Iterable[Leg]) -> list[Ring]:
