@@ -209,6 +209,14 @@ def test_transit_to_and_from_a_survey_is_flown_whichever_end_comes_first(tmp_pat
     assert sum(map(len, area.routes)) > 20
 
 
+def test_a_plan_written_by_other_programs_may_spell_a_pattern_otherwise(tmp_path):
+    other = {k: v for k, v in CORRIDOR.items() if k != "CorridorWidth"} | {
+        "corridorWidth": 800,
+        "complexItemType": "corridorScan",
+    }
+    assert area_of(tmp_path, plan(other)).cover.bands == area_of(tmp_path, plan(CORRIDOR)).cover.bands
+
+
 @pytest.mark.parametrize("key", ["Items", "VisualTransectPoints"])
 def test_the_lines_of_a_survey_are_flown_turn_arounds_included(tmp_path, key):
     line = [(47.05, 7.06), (47.12, 7.06), (47.12, 7.07), (47.05, 7.07)]

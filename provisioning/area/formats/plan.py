@@ -24,6 +24,7 @@ ARDUPILOT = 3
 FIXED_WINGS = frozenset({1, *range(19, 26)})
 """MAV_TYPE of fixed wings and VTOL: ArduPlane returns home when a mission is over."""
 SAVE_AGAIN = "save the plan again as .plan in a current QGroundControl"
+WIDTH = ("CorridorWidth", "corridorWidth")
 LANDING_PATTERNS = ("fwLandingPattern", "vtolLandingPattern")
 PATTERNS = ("survey", "StructureScan", "CorridorScan", *LANDING_PATTERNS)
 
@@ -151,10 +152,11 @@ class _PlanReader:
         return pair
 
     def _pattern(self, item: dict[str, Any], where: str) -> None:
-        kind = item.get("complexItemType")
-        if kind not in PATTERNS:
+        named = item.get("complexItemType")
+        kind = next((pattern for pattern in PATTERNS if str(named).lower() == pattern.lower()), None)
+        if kind is None:
             raise AreaError(
-                f"{where} is of the unknown kind {kind!r:.40}", file=self.path,
+                f"{where} is of the unknown kind {named!r:.40}", file=self.path,
                 next_step="export the plan as a waypoint file (QGC WPL 110), which has every line that is flown",
             )  # fmt: skip
         if kind in LANDING_PATTERNS:
@@ -204,7 +206,7 @@ class _PlanReader:
         spacing = _number(camera, "AdjustedFootprintSide") or _number(grid, "spacing", "gridSpacing") or 0.0
         turnaround = _number(drawn, "TurnAroundDistance") or _number(grid, "turnAroundDistance") or 0.0
         if kind == "CorridorScan":
-            width = metres(item.get("CorridorWidth", 0), self.path, f"{where}, CorridorWidth")
+            width = metres(_number(item, *WIDTH) or 0, self.path, f"{where}, CorridorWidth")
             return patterns.corridor(
                 where, outline, self.path, width_m=width, spacing_m=spacing, turnaround_m=turnaround
             )
@@ -216,7 +218,7 @@ class _PlanReader:
         if not spacing:
             self._say(where, "has no spacing of lines: its outline is taken as the line flown")
             return patterns.structure(where, outline, distance_m=turnaround)
-        azimuth = _number(item, "angle") or _number(grid, "angle", "gridAngle") or 0.0
+        azimuth = _number(item, "angle") or _number(drawn, "Angle") or _number(grid, "angle", "gridAngle") or 0.0
         return patterns.survey(
             where, outline, self.path, spacing_m=spacing, azimuth_deg=azimuth, turnaround_m=turnaround
         )
@@ -247,7 +249,7 @@ def _margins(item: dict[str, Any], drawn: dict[str, Any], outline: list[Point], 
     """Return the ground of a pattern, with half a camera footprint around it: what is photographed at its edge."""
     reach = _half_footprint_m(_camera(item, drawn))
     if kind == "CorridorScan":
-        width = _number(item, "CorridorWidth") or 0.0
+        width = _number(item, *WIDTH) or 0.0
         return (Margin(min(1e5, max(0.0, width) / 2 + reach), lines=(tuple(outline),)),)
     return (Margin(reach, polygons=((closed(outline),),)),)
 
