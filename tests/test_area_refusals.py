@@ -5,7 +5,7 @@ import json
 import pytest
 
 from provisioning.area.area import enclosing, measure_area
-from provisioning.area.mission import read_mission
+from provisioning.area.reading import read_mission
 from provisioning.base import geo
 from provisioning.base.angles import BBox
 from provisioning.base.errors import AreaError, EmptyCorpusError
@@ -42,7 +42,7 @@ def test_an_area_file_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "limit", "least", "reason"),
-    [("shapes", "MOST_BYTES", 20, "larger than 20 bytes"), ("geojson", "MOST_POINTS", 2, "more than 2 points")],
+    [("reading", "MOST_BYTES", 20, "larger than"), ("formats.lines", "MOST_POINTS", 2, "more than 2 points")],
 )
 def test_an_area_larger_than_any_is_refused_before_it_is_measured(tmp_path, monkeypatch, module, limit, least, reason):
     monkeypatch.setattr(f"provisioning.area.{module}.{limit}", least)
@@ -69,8 +69,8 @@ def test_coverage_before_the_first_scan_says_what_to_run(tmp_path):
 
 def test_blank_lines_and_comments_of_a_waypoint_file_are_passed_over(tmp_path):
     head, *rest = WAYPOINTS.splitlines()
-    told = "\n".join([head, "# a comment", "", *rest])
-    assert read_mission(written(tmp_path, told)) == read_mission(written(tmp_path, WAYPOINTS))
+    commented = read_mission(written(tmp_path, "\n".join([head, "# a comment", "", *rest])))
+    assert commented.routes == read_mission(written(tmp_path, WAYPOINTS)).routes
 
 
 def test_a_home_at_nought_degrees_is_a_home_that_was_never_set(tmp_path):
@@ -80,7 +80,7 @@ def test_a_home_at_nought_degrees_is_a_home_that_was_never_set(tmp_path):
 
 
 def test_a_mission_of_too_many_points_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.area.mission.MOST_POINTS", 2)
+    monkeypatch.setattr("provisioning.area.missions.flying.MOST_POINTS", 2)
     with pytest.raises(AreaError, match="more than 2 points"):
         read_mission(written(tmp_path, json.dumps(plan(simple(16, 47.4, 8.6), simple(16, 47.5, 8.6)))))
 

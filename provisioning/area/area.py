@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from provisioning.area.cover import Band, Cover, union
-from provisioning.area.shapes import Drawing, Polygon, Ring, read_text
-from provisioning.base.angles import BBox, Origin
+from provisioning.area.shapes import Drawing, Note, Point, Polygon, Ring
+from provisioning.base.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
-from provisioning.base.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
+from provisioning.base.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.config import AreaPart, Flight
 
-TURN_E7 = 3_600_000_000
 MISSION_BUFFER_M = 1000.0
-FORMAT = 1
+MOST_TILES = 50_000_000
+MOST_PIECES = 400_000
+"""Kilometres of line that are measured: ten times around the Earth."""
+MOST_MARGINS = 2_000
+FORMAT = 2
 """Counted up when the same parts give other tiles."""
 
 Route = tuple[tuple[int, int], ...]
 """(latitude, longitude) of each turning point, 1e-7 degree."""
+Group = tuple[float, tuple[Ring, ...], tuple[Polygon, ...]]
+"""Lines, and polygons that are areas, with the metres around them that belong to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +36,8 @@ class Area:
     """What the flight needs.
 
     `required` holds the tiles under the routes, at the finest zoom of their part: without them nothing is flown. `home`
-    is the mission's. `rings` are its polygons where these, without holes or buffer, are all.
+    is the mission's, its altitude above `home_datum` (None: the file does not say). `rings` are its polygons where
+    these, without holes or buffer, are all. `notes` say what the files leave open.
     """
 
     cover: Cover
@@ -39,24 +46,27 @@ class Area:
     routes: tuple[Route, ...]
     required: Cover
     rings: tuple[Route, ...] = ()
+    home_datum: AltDatum | None = None
+    notes: tuple[Note, ...] = ()
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads."""
-        return json.dumps(
-            [self.cover.to_json(), self.bbox, self.home, self.routes, self.required.to_json(), self.rings]
-        )
+        covers = self.cover.to_json(), self.required.to_json()
+        return json.dumps([covers, self.bbox, self.home, self.home_datum, self.routes, self.rings, self.notes])
 
     @classmethod
     def from_json(cls, text: str) -> Area:
         """Return the area that `to_json` wrote."""
-        cover, bbox, home, routes, required, rings = json.loads(text)
+        (cover, required), bbox, home, datum, routes, rings, notes = json.loads(text)
         return cls(
             cover=Cover.from_json(cover),
             bbox=BBox(*bbox),
             home=Origin(*home) if home else None,
+            home_datum=datum,
             routes=_routes(routes),
             required=Cover.from_json(required),
             rings=_routes(rings),
+            notes=tuple(Note(*note) for note in notes),
         )
 
 
@@ -65,56 +75,97 @@ def _routes(raw: list[list[list[int]]]) -> tuple[Route, ...]:
 
 
 def area_facts(flight: Flight) -> Sha256:
-    """Return the digest of all that decides the area; AreaError if a file that draws it cannot be read."""
+    """Return the digest of all that decides the area; AreaError if a file that draws it cannot be read.
+
+    The take-off point decides only where there is a mission, whose first and last legs begin and end there.
+    """
     parts = [_part_facts(part) for part in flight.area.parts]
-    return digest_of({"format": FORMAT, "parts": parts})
+    flies = any(part.mission for part in flight.area.parts)
+    takeoff = flight.flight.takeoff[:2] if flies and flight.flight.takeoff else None
+    return digest_of({"format": FORMAT, "parts": parts, "takeoff": takeoff, "diversions": flight.area.diversions})
 
 
 def _part_facts(part: AreaPart) -> dict[str, Fact]:
     return {
         "bbox": part.bbox,
-        "geojson": _digest(part.geojson),
-        "mission": _digest(part.mission),
+        "geojson": _digests(part.geojson),
+        "mission": _digests(part.mission),
         "buffer_m": part.buffer_m,
         "zooms": part.zooms,
     }
 
 
-def _digest(path: Path | None) -> Sha256 | None:
-    return sha256_bytes(read_text(path).encode()) if path else None
+def _digests(path: Path | None) -> tuple[Sha256, ...] | None:
+    from provisioning.area.reading import bytes_of
+
+    return tuple(map(sha256_bytes, bytes_of(path))) if path else None
 
 
 def measure_area(flight: Flight) -> Area:
     """Return the area of `flight`; AreaError if a file that draws it cannot be understood."""
-    drawings = [_drawing(part) for part in flight.area.parts]
+    drawings = [_drawing(part, flight) for part in flight.area.parts]
     bands: dict[int, list[tuple[Band, ...]]] = {}
     required: dict[int, list[tuple[Band, ...]]] = {}
     for part, drawing in zip(flight.area.parts, drawings, strict=True):
+        if drawing:
+            _check_size(part, drawing)
         for z in part.zooms:
             bands.setdefault(z, []).extend(_bands(part, drawing, z))
         if drawing and drawing.routes:
-            required.setdefault(max(part.zooms), []).append(_under(drawing.routes, drawing, max(part.zooms)))
+            finest = max(part.zooms)
+            under = (0.0, drawing.routes, ())
+            required.setdefault(finest, []).extend(_near(under, 0.0, finest, geodesic=drawing.geodesic))
     cover = Cover({z: union(found) for z, found in bands.items()})
+    drawn = [drawing for drawing in drawings if drawing]
+    home = next((d for d in drawn if d.takeoff), None)
     return Area(
         cover=cover,
         bbox=enclosing(_boxes(flight.area.parts, cover)),
-        home=next((d.takeoff for d in drawings if d and d.takeoff), None),
-        routes=tuple(_in_e7(route) for drawing in drawings if drawing for route in drawing.routes),
+        home=home.takeoff if home else None,
+        home_datum=home.takeoff_datum if home else None,
+        routes=tuple(_in_e7(route) for drawing in drawn for route in drawing.routes),
         required=Cover({z: union(found) for z, found in required.items()}),
         rings=tuple(map(_in_e7, _rings(flight.area.parts, drawings))),
+        notes=tuple(dict.fromkeys(note for drawing in drawn for note in (*drawing.notes, *_beyond(drawing)))),
     )
 
 
-def _drawing(part: AreaPart) -> Drawing | None:
+def takeoff_tile(cover: Cover, takeoff: Origin) -> tuple[int, int, int] | None:
+    """Return z, x, y of the finest tile of an area that holds the take-off point; None if it lies outside.
+
+    A part of the area with finer zoom levels may lie elsewhere: its zoom levels are not asked for there.
+    """
+    for z in reversed(cover.zooms):
+        x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
+        if cover.holds(z, x, y):
+            return z, x, y
+    return None
+
+
+def check_takeoff(area: Area, takeoff: Origin | None) -> None:
+    """Raise AreaError if the configured take-off point lies outside the area, where no tile could help."""
+    if takeoff is None or takeoff_tile(area.cover, takeoff):
+        return
+    raise AreaError(
+        "the take-off point lies outside the area",
+        key="flight.takeoff",
+        facts={
+            "take-off": f"{takeoff.lat_e7 / 1e7:.7f}, {takeoff.lon_e7 / 1e7:.7f}",
+            "area": ", ".join(f"{side} {e7 / 1e7:.7f}" for side, e7 in area.bbox._asdict().items()),
+        },
+        next_step="correct flight.takeoff, or extend the area to it (area.bbox, area.buffer_m, or an [[area.part]])",
+    )
+
+
+def _drawing(part: AreaPart, flight: Flight) -> Drawing | None:
     if part.bbox:
         return None
-    from provisioning.area.geojson import read_geojson
-    from provisioning.area.mission import read_mission
+    from provisioning.area.reading import read_area, read_mission
 
     if part.geojson:
-        return read_geojson(part.geojson)
+        return read_area(part.geojson)
     assert part.mission is not None
-    return read_mission(part.mission)
+    return read_mission(part.mission, takeoff=flight.flight.takeoff, diversions=flight.area.diversions)
 
 
 def _bands(part: AreaPart, drawing: Drawing | None, z: int) -> Iterator[tuple[Band, ...]]:
@@ -124,15 +175,8 @@ def _bands(part: AreaPart, drawing: Drawing | None, z: int) -> Iterator[tuple[Ba
         yield tuple(Band(left, right, (rows,)) for left, right in columns)
         return
     assert drawing is not None
-    from provisioning.area.corridor import Near, bands_near, pieces_of
-
-    buffer_m = MISSION_BUFFER_M * bool(part.mission) if part.buffer_m is None else float(part.buffer_m)
-    edges = [ring for polygon in drawing.polygons for ring in polygon]
-    found = []
-    for lines, polygons in ((drawing.lines, ()), (edges, drawing.polygons)):
-        pieces = tuple(piece for line in lines for piece in pieces_of(line, geodesic=drawing.geodesic))
-        if pieces:
-            found.append(bands_near(Near(pieces, polygons, buffer_m), z))
+    groups = _groups(drawing)
+    found = [bands for group in groups for bands in _near(group, _buffer_m(part), z, geodesic=drawing.geodesic)]
     if not any(found):
         raise AreaError(
             "the area has no tile", file=part.geojson or part.mission, next_step="draw it below 85 degrees of latitude"
@@ -140,18 +184,82 @@ def _bands(part: AreaPart, drawing: Drawing | None, z: int) -> Iterator[tuple[Ba
     yield from found
 
 
-def _under(routes: tuple[Ring, ...], drawing: Drawing, z: int) -> tuple[Band, ...]:
+def _buffer_m(part: AreaPart) -> float:
+    return MISSION_BUFFER_M * bool(part.mission) if part.buffer_m is None else float(part.buffer_m)
+
+
+def _groups(drawing: Drawing) -> list[Group]:
+    """Return what is drawn, grouped by the metres around it."""
+    lines: dict[float, list[Ring]] = {0.0: list(drawing.lines)}
+    polygons: dict[float, list[Polygon]] = {0.0: list(drawing.polygons)}
+    for margin in drawing.margins:
+        lines.setdefault(margin.metres, []).extend(margin.lines)
+        polygons.setdefault(margin.metres, []).extend(margin.polygons)
+    of_lines = [(metres, tuple(found), ()) for metres, found in lines.items() if found]
+    of_polygons = [
+        (metres, tuple(ring for polygon in found for ring in polygon), tuple(found))
+        for metres, found in polygons.items()
+        if found
+    ]
+    return [*of_lines, *of_polygons]
+
+
+def _near(group: Group, buffer_m: float, z: int, *, geodesic: bool) -> Iterator[tuple[Band, ...]]:
     from provisioning.area.corridor import Near, bands_near, pieces_of
 
-    pieces = tuple(piece for route in routes for piece in pieces_of(route, geodesic=drawing.geodesic))
-    return bands_near(Near(pieces, (), 0.0), z)
+    metres, lines, polygons = group
+    pieces = tuple(piece for line in lines for piece in pieces_of(line, geodesic=geodesic))
+    if pieces:
+        yield bands_near(Near(pieces, polygons, metres + buffer_m), z)
+
+
+def _check_size(part: AreaPart, drawing: Drawing) -> None:
+    """Raise AreaError before an area is measured that no disk holds, or whose lines go around the world for ever."""
+    from provisioning.area.corridor import length_m
+    from provisioning.area.ellipsoid import EQUATOR_M
+
+    groups = _groups(drawing)
+    measured = [(metres, length_m(lines), polygons) for metres, lines, polygons in groups]
+    length = sum(line for _, line, _ in measured)
+    finest = max(part.zooms, default=0)
+    widest = [line * 2 * (metres + _buffer_m(part)) + _polygons_m2(shapes) for metres, line, shapes in measured]
+    tiles = sum(widest) / (EQUATOR_M / (1 << finest)) ** 2
+    if length <= MOST_PIECES * 1000 and tiles <= MOST_TILES and len(groups) <= MOST_MARGINS:
+        return
+    raise AreaError(
+        "the area is larger than can be measured", file=part.geojson or part.mission,
+        facts={"length of its lines": f"{length / 1000:,.0f} km", "tiles, about": f"{tiles:,.0f} at zoom {finest}",
+               "circles of different size": len(groups)},
+        next_step="check its positions, the zoom levels and buffer_m; split or simplify what is right",
+    )  # fmt: skip
+
+
+def _polygons_m2(polygons: Iterable[Polygon]) -> float:
+    """Return the area of outer rings in the Mercator plane, square metre at the equator: what counts tiles."""
+    from provisioning.area.ellipsoid import A
+
+    def mercator(p: Point) -> tuple[float, float]:
+        return math.radians(p.lon), math.asinh(math.tan(math.radians(max(-85.0, min(85.0, p.lat)))))
+
+    total = 0.0
+    for polygon in polygons:
+        corners = [mercator(p) for p in polygon[0]]
+        total += abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(corners))) / 2
+    return total * A * A
+
+
+def _beyond(drawing: Drawing) -> Iterator[Note]:
+    """Yield what is to be said of lines that reach where no tile is."""
+    latest = max((abs(p.lat) for line in drawing.lines for p in line), default=0.0)
+    if latest * 1e7 > MAX_LATITUDE_E7:
+        yield Note("", f"reaches {latest:.2f} degrees of latitude: no tile is beyond 85.05", missing=True)
 
 
 def _rings(parts: Iterable[AreaPart], drawings: Iterable[Drawing | None]) -> Iterator[Ring]:
     """Yield the outlines, counterclockwise, of polygons that are the whole area; none where it is not so simple."""
     polygons: list[Polygon] = []
     for part, drawing in zip(parts, drawings, strict=True):
-        if drawing is None or drawing.lines or part.mission or part.buffer_m:
+        if drawing is None or drawing.lines or drawing.margins or part.mission or part.buffer_m:
             return
         polygons += drawing.polygons
     if all(len(polygon) == 1 and all(abs(p.lon) <= 180 for p in polygon[0]) for polygon in polygons):
@@ -161,8 +269,7 @@ def _rings(parts: Iterable[AreaPart], drawings: Iterable[Drawing | None]) -> Ite
 
 
 def _in_e7(route: Ring) -> Route:
-    half = TURN_E7 // 2
-    return tuple((round(p.lat * 1e7), (round(p.lon * 1e7) + half) % TURN_E7 - half) for p in route)
+    return tuple((round(p.lat * 1e7), wrapped_e7(round(p.lon * 1e7))) for p in route)
 
 
 def _boxes(parts: Iterable[AreaPart], cover: Cover) -> list[BBox]:
@@ -184,7 +291,7 @@ def enclosing(boxes: Iterable[BBox]) -> BBox:
     found = list(boxes)
     if len(found) == 1:
         return found[0]
-    arcs = sorted((box.west, (box.east - box.west) % TURN_E7 or TURN_E7 * (box.east != box.west)) for box in found)
+    arcs = sorted((box.west, box.width_e7) for box in found)
     gap, west = 0, 0
     reach = max(start + width for start, width in arcs)
     for start, width in ((start + TURN_E7, width) for start, width in arcs):
@@ -193,6 +300,5 @@ def enclosing(boxes: Iterable[BBox]) -> BBox:
         reach = max(reach, start + width)
     south, north = min(box.south for box in found), max(box.north for box in found)
     if gap <= 0:
-        return BBox(-TURN_E7 // 2, south, TURN_E7 // 2, north)
-    half = TURN_E7 // 2
-    return BBox((west + half) % TURN_E7 - half, south, (west - gap + half - 1) % TURN_E7 + 1 - half, north)
+        return BBox(-HALF_TURN_E7, south, HALF_TURN_E7, north)
+    return BBox(wrapped_e7(west), south, wrapped_e7(west - gap - 1) + 1, north)

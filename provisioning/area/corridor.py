@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 from provisioning.area.cover import Band, union
 from provisioning.area.ellipsoid import E2, MEAN_RADIUS, A
-from provisioning.area.shapes import Polygon, Ring
+from provisioning.area.shapes import Point, Polygon, Ring
 from provisioning.base.geo import row_edge_deg
 
 PIECE_M = 1000.0
 PIXELS = 256
+BLOCK_PIECES = 64
+BLOCK_SLACK_M = 1.0
+"""Over the radius of a block, for rounding."""
 WHOLE_FROM_ZOOM = 4
 """Squares of coarser zooms are always split: the distance to their corners does not bound their extent."""
 SLACK = 1.02
@@ -49,6 +52,18 @@ def chord_m(ground_m: float) -> float:
     return 2 * MEAN_RADIUS * math.sin(min(ground_m / (2 * MEAN_RADIUS), math.pi / 2))
 
 
+def length_m(lines: Iterable[Ring]) -> float:
+    """Return the length of lines on the sphere, metre, quickly: within 1 % of that along shortest paths."""
+    total = 0.0
+    for line in lines:
+        for a, b in pairwise(line):
+            up, across = math.sin(math.radians(b.lat - a.lat) / 2), math.sin(math.radians(b.lon - a.lon) / 2)
+            h = up * up + math.cos(math.radians(a.lat)) * math.cos(math.radians(b.lat)) * across * across
+            whole_turns = abs(b.lon - a.lon) // 360  # of a band around the world
+            total += 2 * MEAN_RADIUS * (math.asin(math.sqrt(min(1.0, h))) + math.pi * whole_turns)
+    return total
+
+
 def pieces_of(line: Ring, *, geodesic: bool) -> Iterator[Piece]:
     """Yield the pieces of a line, each at most `PIECE_M` long; a single point is a piece of length 0."""
     last = space(line[0].lat, line[0].lon)
@@ -63,6 +78,9 @@ def pieces_of(line: Ring, *, geodesic: bool) -> Iterator[Piece]:
 
 def _steps(lat: float, lon: float, lat2: float, lon2: float, *, geodesic: bool) -> Iterator[tuple[float, float]]:
     """Yield points from the first (left out) to the second position, `PIECE_M` apart or less."""
+    if geodesic and length_m([(Point(lon, lat), Point(lon2, lat2))]) < 0.9 * PIECE_M:
+        yield lat2, lon2
+        return
     if geodesic:
         from geographiclib.geodesic import Geodesic  # Karney's own; only a new area pays for it
 
@@ -132,52 +150,77 @@ def _square(z: int, x: int, y: int) -> _Square:
     return _Square(middle, lon, centre, radius * SLACK)
 
 
+class _Block(NamedTuple):
+    """Pieces of a line that lie together, in a sphere: where it is far, so are they."""
+
+    centre: Vector
+    radius: float
+    pieces: Sequence[Piece]
+
+
+def _blocks(pieces: Sequence[Piece]) -> list[_Block]:
+    """Return pieces in blocks of those that follow each other."""
+    found = []
+    for start in range(0, len(pieces), BLOCK_PIECES):
+        some = pieces[start : start + BLOCK_PIECES]
+        centre = some[len(some) // 2][0]
+        radius = max(math.dist(centre, end) for piece in some for end in piece)
+        found.append(_Block(centre, radius + BLOCK_SLACK_M, some))
+    return found
+
+
 def bands_near(near: Near, z: int) -> tuple[Band, ...]:
     """Return the tiles of zoom `z` that reach into the area."""
     found: list[Band] = []
     reach = chord_m(near.distance_m)
-    stack: list[tuple[int, int, int, Sequence[Piece]]] = [(0, 0, 0, near.pieces)]
+    stack: list[tuple[int, int, int, Sequence[_Block]]] = [(0, 0, 0, _blocks(near.pieces))]
     while stack:
-        level, x, y, pieces = stack.pop()
-        verdict, pieces = _decide(level, _square(level, x, y), pieces, near, reach)
+        level, x, y, blocks = stack.pop()
+        verdict, blocks = _decide(level, _square(level, x, y), blocks, near, reach)
         if verdict is None and level == z:
-            verdict = _reaches(level, x, y, pieces, near, reach)
+            verdict = _reaches(level, x, y, blocks, near, reach)
         if verdict:
             side = 1 << (z - level)
             found.append(Band(x * side, (x + 1) * side - 1, ((y * side, (y + 1) * side - 1),)))
         elif verdict is None:
-            stack += [(level + 1, 2 * x + i, 2 * y + j, pieces) for i in (0, 1) for j in (0, 1)]
+            stack += [(level + 1, 2 * x + i, 2 * y + j, blocks) for i in (0, 1) for j in (0, 1)]
     return union([tuple(found)])
 
 
 def _decide(
-    level: int, square: _Square, pieces: Sequence[Piece], near: Near, reach: float
-) -> tuple[bool | None, Sequence[Piece]]:
+    level: int, square: _Square, blocks: Sequence[_Block], near: Near, reach: float
+) -> tuple[bool | None, Sequence[_Block]]:
     """Return True if all of a square is in the area, False if none is, None if it must be split; and what is near."""
     if level < WHOLE_FROM_ZOOM:
-        return None, pieces
+        return None, blocks
     closest, kept = math.inf, []
-    for piece in pieces:
-        distance = _from_piece(square.centre, piece)
-        closest = min(closest, distance)
-        if distance <= reach + square.radius:
-            kept.append(piece)
-    if closest + square.radius <= reach:
-        return True, kept
+    for block in blocks:
+        if math.dist(square.centre, block.centre) > reach + square.radius + block.radius:
+            continue
+        some = []
+        for piece in block.pieces:
+            distance = _from_piece(square.centre, piece)
+            if distance + square.radius <= reach:
+                return True, blocks
+            closest = min(closest, distance)
+            if distance <= reach + square.radius:
+                some.append(piece)
+        if some:
+            kept.append(block._replace(pieces=some))
     if closest > square.radius and near.polygons and inside(square.lat, square.lon, near.polygons):
         return True, kept
     return (None if kept else False), kept
 
 
-def _reaches(z: int, x: int, y: int, pieces: Sequence[Piece], near: Near, reach: float) -> bool:
+def _reaches(z: int, x: int, y: int, blocks: Sequence[_Block], near: Near, reach: float) -> bool:
     """Tell whether a tile on the edge of the area reaches into it by about a pixel."""
     pixel = _square(z, x, y).radius / PIXELS
     thick = max(reach, pixel) if not near.polygons else reach  # a line without a buffer is a pixel wide
-    stack: list[tuple[int, int, int, Sequence[Piece]]] = [(z, x, y, pieces)]
+    stack: list[tuple[int, int, int, Sequence[_Block]]] = [(z, x, y, blocks)]
     while stack:
         level, left, top, candidates = stack.pop()
         square = _square(level, left, top)
-        if min((_from_piece(square.centre, piece) for piece in candidates), default=math.inf) <= thick:
+        if any(_from_piece(square.centre, piece) <= thick for block in candidates for piece in block.pieces):
             return True
         if near.polygons and inside(square.lat, square.lon, near.polygons):
             return True

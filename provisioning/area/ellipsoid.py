@@ -11,6 +11,7 @@ from provisioning.base.geo import E7, row_edge_deg
 
 A = 6_378_137.0
 """Equatorial radius, metre."""
+EQUATOR_M = 2 * math.pi * A
 F = 1 / 298.257223563
 E2 = F * (2 - F)
 """First eccentricity squared."""
@@ -22,8 +23,7 @@ def box_size_m(bbox: BBox) -> tuple[float, float]:
     """Return width (along the parallel nearest the equator) and height of a box, metre."""
     south, north = math.radians(bbox.south / E7), math.radians(bbox.north / E7)
     widest = 0.0 if south <= 0 <= north else min(abs(south), abs(north))
-    turn = (bbox.east - bbox.west) % 3_600_000_000 or 3_600_000_000 * (bbox.east != bbox.west)
-    width = A * math.cos(widest) / math.sqrt(1 - E2 * math.sin(widest) ** 2) * math.radians(turn / E7)
+    width = A * math.cos(widest) / math.sqrt(1 - E2 * math.sin(widest) ** 2) * math.radians(bbox.width_e7 / E7)
     return width, meridian_m(north) - meridian_m(south)
 
 

@@ -1,19 +1,19 @@
-"""What a mission or a GeoJSON file draws, before it becomes tiles: lines, polygons, points, in degrees."""
+"""What a mission or an area file draws, before it becomes tiles: lines, polygons, points, in degrees of WGS 84."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioning.base.angles import Origin
+from provisioning.base.angles import AltDatum, Origin
 from provisioning.base.errors import AreaError
 
-MOST_BYTES = 16 << 20
 MOST_POINTS = 200_000
+MOST_MARGIN_M = 200_000.0
+"""No circle, loiter or camera footprint is wider; a larger number is in another unit or a mistake."""
 
 
 class Point(NamedTuple):
@@ -28,62 +28,80 @@ Polygon = tuple[Ring, ...]
 """The outer ring and its holes, each closed."""
 
 
+class Margin(NamedTuple):
+    """Lines or polygons with ground around them that belongs to them: a circle's radius, a camera's footprint."""
+
+    metres: float
+    lines: tuple[Ring, ...] = ()
+    polygons: tuple[Polygon, ...] = ()
+
+
+class Note(NamedTuple):
+    """What a file leaves open. `missing`: legs may be flown that are not in the area; else an assumption, stated."""
+
+    where: str
+    what: str
+    missing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """Lines and polygons. `geodesic` lines are shortest paths; others are straight in longitude and latitude.
 
-    `routes` are the lines that are flown: where a hole lies is told along them, and their tiles are required.
+    `routes` are the lines that are flown: the place of a hole is given along them, and their tiles are required.
+    `takeoff` is the mission's home; its altitude is above `takeoff_datum`, None if the file does not say.
     """
 
     lines: tuple[Ring, ...] = ()
     polygons: tuple[Polygon, ...] = ()
+    margins: tuple[Margin, ...] = ()
     routes: tuple[Ring, ...] = ()
     geodesic: bool = False
     takeoff: Origin | None = None
-
-
-def read_text(path: Path) -> str:
-    """Return the text of an area file; AreaError if it cannot be read, is too large or not UTF-8."""
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise AreaError(f"the area file cannot be read: {error.strerror}", file=path) from error
-    if len(data) > MOST_BYTES:
-        raise AreaError(f"the area file is larger than {MOST_BYTES} bytes", file=path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AreaError("the area file is not UTF-8 text", file=path) from error
-
-
-def parse_json(text: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object in `text`; AreaError if it is none."""
-    try:
-        found = json.loads(text, parse_constant=_refused)
-    except (ValueError, RecursionError) as error:
-        raise AreaError(f"the area file is not valid JSON: {error}", file=path) from error
-    if not isinstance(found, dict):
-        raise AreaError("the area file is not a JSON object", file=path)
-    return found
-
-
-def _refused(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+    takeoff_datum: AltDatum | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def point(lon: Any, lat: Any, path: Path, where: str) -> Point:
     """Return a checked point; AreaError names the file and the place in it."""
     for value in (lon, lat):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise AreaError(f"{where} is not a position", file=path, facts={"found": f"{lon!r}, {lat!r}"})
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
+            raise AreaError(
+                f"{where} is not a position",
+                file=path,
+                facts={"found": f"{lon!r:.40}, {lat!r:.40}"},
+                next_step="write it as decimal degrees of WGS 84",
+            )
     if abs(lat) > 90 or abs(lon) > 540:
         raise AreaError(
-            f"{where} is out of range: latitude {lat}, longitude {lon}",
+            f"{where} is out of range: latitude {float(lat):g}, longitude {float(lon):g}",
             file=path,
-            next_step="check the order of the numbers: GeoJSON has longitude first, missions latitude first",
+            next_step="check the order of the numbers (GeoJSON and KML have longitude first, missions latitude first) "
+            "and that they are degrees of WGS 84",
         )
     return Point(float(lon), float(lat))
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond 1e308
+        return False
+
+
+def metres(raw: Any, path: Path, where: str, *, most: float = MOST_MARGIN_M) -> float:
+    """Return a length of 0 to `most` metres; AreaError if it is not one."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not _finite(raw) or not 0 <= abs(raw) <= most:
+        raise AreaError(
+            f"{where} is not a length of 0 to {most:,.0f} metres",
+            file=path,
+            facts={"found": f"{raw!r:.40}"},
+            next_step="correct it where the file was made, then save it again",
+        )
+    return abs(float(raw))
 
 
 def unrolled(points: list[Point]) -> Ring:
@@ -99,3 +117,8 @@ def unrolled(points: list[Point]) -> Ring:
             shift -= math.copysign(360, step)
         result.append(Point(after.lon + shift, after.lat))
     return tuple(result)
+
+
+def closed(points: list[Point]) -> Ring:
+    """Return the ring through `points`; the last may repeat the first."""
+    return unrolled(points if points[0] == points[-1] else [*points, points[0]])

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+AltDatum = Literal["ellipsoid", "amsl", "relative"]
+"""What an altitude is above: the WGS 84 ellipsoid, mean sea level (up to 107 m apart), or the take-off point."""
+
+TURN_E7 = 3_600_000_000
+HALF_TURN_E7 = TURN_E7 // 2
+
+
+def wrapped_e7(lon_e7: int) -> int:
+    """Return the longitude of a meridian within -180 (included) to 180 (excluded) degrees, 1e-7 degree."""
+    return (lon_e7 + HALF_TURN_E7) % TURN_E7 - HALF_TURN_E7
 
 
 class Origin(NamedTuple):
-    """A take-off point: 1e-7 degree and millimetres above the WGS 84 ellipsoid, as in MAVLink."""
+    """A take-off point: 1e-7 degree as in MAVLink, and millimetres above a datum that is named beside it."""
 
     lat_e7: int
     lon_e7: int
@@ -20,6 +31,16 @@ class BBox(NamedTuple):
     south: int
     east: int
     north: int
+
+    @property
+    def width_e7(self) -> int:
+        """Width from west to east, 1e-7 degree; a whole turn where the two name the same meridian by two numbers."""
+        return (self.east - self.west) % TURN_E7 or TURN_E7 * (self.east != self.west)
+
+    @property
+    def middle(self) -> Origin:
+        """The point half way between the sides, in degrees."""
+        return Origin((self.south + self.north) // 2, wrapped_e7(self.west + self.width_e7 // 2))
 
     def holds(self, origin: Origin) -> bool:
         """Tell whether `origin` is inside, edges included."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
 
 E7 = 10_000_000
-HALF_TURN_E7 = 180 * E7
 MAX_LATITUDE_E7 = 850_511_287
 """Web Mercator ends here: atan(sinh(pi)), rounded towards the equator: inside the outermost row of every zoom."""
 MAX_ZOOM = 24
@@ -115,7 +114,7 @@ def tile_centre(z: int, x: int, y: int) -> Origin:
 def tile_at(z: int, *, lat_e7: int, lon_e7: int) -> tuple[int, int]:
     """Return (x, y) of the tile that holds a point; points beyond the Mercator limit belong to the outermost row."""
     side = 1 << z
-    x = (lon_e7 + HALF_TURN_E7) % (2 * HALF_TURN_E7) * side // (2 * HALF_TURN_E7)
+    x = (wrapped_e7(lon_e7) + HALF_TURN_E7) * side // TURN_E7
     latitude = math.radians(max(-MAX_LATITUDE_E7, min(MAX_LATITUDE_E7, lat_e7)) / E7)
     return x, math.floor((1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * side)
 

@@ -133,6 +133,9 @@ def _record(target: Target) -> ArtifactRecord:
 def _flight(request: Request) -> manifest.FlightPart:
     identity = request.flight.flight
     takeoff = identity.takeoff or request.tiles.takeoff
+    datum = identity.takeoff_datum if identity.takeoff else request.tiles.home_datum
+    if takeoff and datum != "ellipsoid":  # this schema's altitudes are above the ellipsoid, up to 107 m from the sea's
+        takeoff = takeoff._replace(alt_mm=None)
     return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class)
 
 

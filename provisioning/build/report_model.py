@@ -48,6 +48,7 @@ def report_model(request: Request) -> ReportModel:
         ),
         skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
         changes=changes(published.manifest if published else None, draft),
+        area_notes=tuple(map(str, area.notes)),
         notes=tuple(_notes(request)),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from provisioning.base import events
-from provisioning.base.angles import BBox
+from provisioning.base.angles import HALF_TURN_E7
 from provisioning.base.errors import TileError
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.geo import tileid_to_zxy
@@ -44,7 +44,6 @@ PMTILES_FORMAT = 1
 LEAF_ENTRIES = 4096
 TILE_TYPES = {"png": 2, "jpeg": 3, "webp": 4}
 UNKNOWN_TYPE = 0
-HALF_TURN_E7 = 1_800_000_000
 
 
 def write_pmtiles(flight: Flight, output: Path) -> None:
@@ -113,13 +112,8 @@ class _Plan:
             clustered=1, internal_compression=GZIP, tile_compression=NO_COMPRESSION, tile_type=tile_type,
             min_zoom=min(zooms), max_zoom=max(zooms),
             min_lon_e7=west, min_lat_e7=bbox.south, max_lon_e7=east, max_lat_e7=bbox.north,
-            center_zoom=min(zooms), center_lon_e7=_middle(bbox), center_lat_e7=(bbox.south + bbox.north) // 2,
+            center_zoom=min(zooms), center_lon_e7=bbox.middle.lon_e7, center_lat_e7=bbox.middle.lat_e7,
         )  # fmt: skip
-
-
-def _middle(bbox: BBox) -> int:
-    width = (bbox.east - bbox.west) % (2 * HALF_TURN_E7)
-    return (bbox.west + width // 2 + HALF_TURN_E7) % (2 * HALF_TURN_E7) - HALF_TURN_E7
 
 
 def _tile_type(data: bytes) -> int:

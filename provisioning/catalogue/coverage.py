@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 
-from provisioning.area.area import Area, area_facts, measure_area
+from provisioning.area.area import Area, area_facts, measure_area, takeoff_tile
 from provisioning.area.cover import count
 from provisioning.base.angles import Origin
-from provisioning.base.geo import tile_at
 from provisioning.catalogue import database
 from provisioning.catalogue.gaps import (
     CoverageFigures,
@@ -71,14 +70,16 @@ def required_tiles(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -
     gone = tuple(_missing_routes(db, area))
     if takeoff is None:
         return required, gone
-    z = area.cover.zooms[-1]
-    at = takeoff_gap(db, z, takeoff)
+    tile = takeoff_tile(area.cover, takeoff)
+    if tile is None:
+        return required, gone
+    at = takeoff_gap(db, tile)
     return required + 1, ((at, *gone) if at else gone)
 
 
-def takeoff_gap(db: sqlite3.Connection, z: int, takeoff: Origin) -> RequiredTile | None:
-    """Return the take-off point's tile if the corpus does not have it."""
-    x, y = tile_at(z, lat_e7=takeoff.lat_e7, lon_e7=takeoff.lon_e7)
+def takeoff_gap(db: sqlite3.Connection, tile: tuple[int, int, int]) -> RequiredTile | None:
+    """Return the take-off point's tile, z, x, y, if the corpus does not have it."""
+    z, x, y = tile
     where = (z, x, y, database.TAKEN)
     if db.execute("SELECT 1 FROM tile WHERE z = ? AND x = ? AND y = ? AND state = ?", where).fetchone():
         return None

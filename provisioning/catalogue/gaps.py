@@ -14,8 +14,6 @@ from provisioning.base.geo import tile_bounds_e7
 from provisioning.catalogue.scanning.columns import unpacked_runs
 from provisioning.catalogue.values import RequiredTile
 
-TURN_E7 = 3_600_000_000
-
 
 class Hole(NamedTuple):
     """Missing tiles that touch each other, corners included: how many, the box around them, its longer side."""
@@ -143,9 +141,7 @@ def hole_note(gaps: ZoomGaps) -> str:
     if not gaps.holes:
         return ""
     hole, at = gaps.holes[0]
-    box = hole.bbox
-    lat, lon = (box.south + box.north) / 2e7, (box.west + (box.east - box.west) % TURN_E7 / 2) / 1e7
-    lon = lon - 360 if lon > 180 else lon
+    lat, lon = (angle / 1e7 for angle in hole.bbox.middle[:2])
     holes_there = "1 hole" if gaps.hole_count == 1 else f"{gaps.hole_count} holes, the largest"
     text = f"{holes_there}, {hole.size_mm / 1000:,.0f} m long, around {lat:.5f}, {lon:.5f}"
     if at is None:

@@ -29,7 +29,7 @@ class Routes:
 
     def locate(self, bbox: BBox) -> Located | None:
         """Return the place of a route that is nearest to the middle of a box, None without a route."""
-        middle = space((bbox.south + bbox.north) / 2e7, (bbox.west + (bbox.east - bbox.west) % 3_600_000_000 / 2) / 1e7)
+        middle = space(bbox.middle.lat_e7 / 1e7, bbox.middle.lon_e7 / 1e7)
         nearest = min(((_along(middle, leg.piece), leg) for leg in self._legs), default=None)
         if nearest is None:
             return None

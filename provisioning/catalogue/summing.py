@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioning.area.area import Area
+from provisioning.area.area import Area, takeoff_tile
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import database
 from provisioning.catalogue.coverage import figures_of, takeoff_gap
@@ -104,6 +104,7 @@ def summed(
         oldest_capture=None if oldest is None else date.fromordinal(oldest).isoformat(),
         undated=undated or 0,
         home=area.home,
+        home_datum=area.home_datum,
         required=figures.required_count,
         required_missing=figures.required_missing,
         hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
@@ -129,10 +130,14 @@ def _skipped(db: sqlite3.Connection) -> list[Skipped]:
 
 
 def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
-    """Return the corpus with this flight's take-off point, whose tile is required."""
+    """Return the corpus with this flight's take-off point, whose tile is required where the area has it."""
     takeoff = flight.flight.takeoff or corpus.home
-    if takeoff is None or not corpus.zooms:
+    remembered = database.get(db, "area")
+    if takeoff is None or not corpus.zooms or remembered is None:
         return corpus
-    gap = takeoff_gap(db, corpus.zooms[-1], takeoff)
+    tile = takeoff_tile(Area.from_json(remembered).cover, takeoff)
+    if tile is None:
+        return replace(corpus, takeoff=takeoff)
+    gap = takeoff_gap(db, tile)
     missing = (*([gap] if gap else []), *corpus.required_missing)
     return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)

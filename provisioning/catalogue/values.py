@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.angles import AltDatum, BBox, Origin
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.hashing import Sha256
 
@@ -76,6 +76,7 @@ class Corpus:
     changed: int = 0
     takeoff: Origin | None = None
     home: Origin | None = None
+    home_datum: AltDatum | None = None
     required: int = 0
     required_missing: tuple[RequiredTile, ...] = ()
     hole_notes: Mapping[int, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from provisioning.base.angles import BBox
+from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.limits import MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.config.schema import Area, AreaPart, Flight
 
@@ -97,16 +97,12 @@ def _bbox(bbox: BBox, key: str) -> Iterator[Found]:
         yield key, "west equals east: the order is [west, south, east, north]"
     if max(abs(bbox.south), abs(bbox.north)) > MERCATOR_LIMIT_E7:
         yield key, "reaches beyond 85.0511287 degrees of latitude, where Web Mercator tiles end"
-    if bbox.west > bbox.east and _width_e7(bbox) > 1_800_000_000:
+    if bbox.west > bbox.east and bbox.width_e7 > HALF_TURN_E7:
         yield key, "west > east means across the antimeridian, which would span more than half the world: swap them"
 
 
-def _width_e7(bbox: BBox) -> int:
-    return (bbox.east - bbox.west) % 3_600_000_000
-
-
 def _size(area: Area) -> Iterator[Found]:
-    """An area of more tiles than any disk holds is a slip of the keyboard."""
+    """An area of more tiles than any disk holds is a mistake."""
     boxes = [(part.bbox, zoom) for part in area.parts if part.bbox for zoom in part.zooms]
     tiles = sum(_tiles(bbox, zoom) for bbox, zoom in boxes)
     if tiles > MOST_TILES:
@@ -118,7 +114,7 @@ def _tiles(bbox: BBox, zoom: int) -> float:
         lat = math.radians(max(-MERCATOR_LIMIT_E7, min(MERCATOR_LIMIT_E7, lat_e7)) / 1e7)
         return math.asinh(math.tan(lat)) / (2 * math.pi)
 
-    return 4.0**zoom * (_width_e7(bbox) / 3.6e9) * abs(row(bbox.north) - row(bbox.south))
+    return 4.0**zoom * (bbox.width_e7 / TURN_E7) * abs(row(bbox.north) - row(bbox.south))
 
 
 def _tiles_section(flight: Flight) -> Iterator[Found]:

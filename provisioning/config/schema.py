@@ -35,12 +35,17 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class FlightIdentity:
-    """[flight]: who flies, from where. Changing it re-signs and rebuilds nothing."""
+    """[flight]: who flies, from where. Changing it only signs again, unless a mission's legs to take-off move."""
 
     id: str | None = setting(None, "flight id, checked at take-off (printable ASCII without spaces)")
     aircraft: str | None = setting(None, "aircraft id, checked at take-off (printable ASCII without spaces)")
     sector_class: str = setting("default", "sector class: names a freshness policy [sector.<name>]")
-    takeoff: Origin | None = setting(None, "take-off point {lat, lon [degree], alt_m [metre, optional]}")
+    takeoff: Origin | None = setting(
+        None, "take-off point {lat, lon [degree], alt_m [metre, optional]}; a mission's first and last legs go there"
+    )
+    takeoff_datum: Literal["ellipsoid", "amsl"] = setting(
+        "ellipsoid", "what takeoff.alt_m is above: the WGS 84 ellipsoid, or mean sea level"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +53,9 @@ class AreaPart:
     """[[area.part]]: one piece of the area; exactly one of bbox, geojson, mission."""
 
     bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
-    geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
+    geojson: Path | None = setting(None, "area file: GeoJSON, KML, GPX, GeoPackage, Shapefile, fence of a .plan")
     mission: Path | None = setting(
-        None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point"
+        None, "mission file: .plan, QGC WPL, INAV, DJI, Litchi, GPX, KML; its home is the default take-off point"
     )
     buffer_m: Decimal | None = setting(
         None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000
@@ -63,9 +68,9 @@ class Area:
     """[area]: what must be covered."""
 
     bbox: BBox | None = setting(None, "[west, south, east, north], degree; west > east crosses the antimeridian")
-    geojson: Path | None = setting(None, "GeoJSON file with polygons or lines")
+    geojson: Path | None = setting(None, "area file: GeoJSON, KML, GPX, GeoPackage, Shapefile, fence of a .plan")
     mission: Path | None = setting(
-        None, "QGroundControl .plan or QGC WPL 110 file; its home is the default take-off point"
+        None, "mission file: .plan, QGC WPL, INAV, DJI, Litchi, GPX, KML; its home is the default take-off point"
     )
     buffer_m: Decimal | None = setting(
         None, "metres added around a geojson (default 0) or a mission (default 1000)", low=0, high=200_000
@@ -73,6 +78,9 @@ class Area:
     zooms: tuple[int, ...] = setting((), "zoom levels of the corpus", low=0, high=24)
     min_coverage: dict[int, Decimal] = setting(
         dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1
+    )
+    diversions: Literal["points", "legs", "required"] = setting(
+        "points", "of rally points and fence return: the points alone | the ways there and home too | and required"
     )
     part: tuple[AreaPart, ...] = setting((), "more parts of the area, each with its own zooms")
 

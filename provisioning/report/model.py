@@ -97,8 +97,8 @@ class ReportModel:
     skipped      tiles left out under `tiles.on_error = "skip"`, in the order of the corpus
     changes      against the generation before; None: this is the first
     key_fingerprint  SHA-256 of the raw public key, hex
-    notes        sentences worth reading about the engines
-    notes        sentences about the engines: what their layers are, where the compiler told
+    area_notes   what the files of the area leave open: legs that are not in it, assumptions
+    notes        sentences about the engines: what their layers are, where the compiler says
     """
 
     manifest: Manifest
@@ -111,6 +111,7 @@ class ReportModel:
     skipped: tuple[SkippedTile, ...] = ()
     changes: tuple[Change, ...] | None = None
     key_fingerprint: str = ""
+    area_notes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

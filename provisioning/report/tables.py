@@ -28,7 +28,8 @@ def coverage(model: ReportModel) -> str:
             )
         )
     headings = ("Zoom", "Present", "Expected", "Share", "Widest gap")
-    return section("coverage", "Coverage", table("Tiles in the area, by zoom level", headings, rows))
+    tiles = table("Tiles in the area, by zoom level", headings, rows)
+    return section("coverage", "Coverage", tiles, *(paragraph(note, "soft") for note in model.area_notes))
 
 
 def gates(model: ReportModel) -> str:

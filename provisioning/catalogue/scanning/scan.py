@@ -6,10 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from logging import INFO, WARNING
 from pathlib import Path
 
-from provisioning.area.area import Area, area_facts, measure_area
+from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
+from provisioning.base.events import event
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
@@ -65,7 +67,11 @@ def _scan(flight: Flight) -> Corpus:
 def _area(db: sqlite3.Connection, flight: Flight) -> Area:
     """Return the area, as remembered if nothing that decides it has changed."""
     text = database.get(db, "area") if database.get(db, "area_facts") == area_facts(flight) else None
-    return measure_area(flight) if text is None else Area.from_json(text)
+    area = measure_area(flight) if text is None else Area.from_json(text)
+    check_takeoff(area, flight.flight.takeoff)
+    for note in area.notes:
+        event("area.open", level=WARNING if note.missing else INFO, note=str(note))
+    return area
 
 
 def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> None:

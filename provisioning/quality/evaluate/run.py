@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.angles import HALF_TURN_E7, BBox, Origin, wrapped_e7
 from provisioning.base.events import progress
 from provisioning.base.geo import pack_id, tile_at, tile_bounds_e7, tile_centre, tiles_in_bbox, unpack_id
 from provisioning.index.ids import HEADING_BITS, Int64s
@@ -59,12 +59,9 @@ def box_around(place: Origin, within_m: float) -> BBox:
     up = math.ceil(within_m / METRES_PER_E7 * 1.01)
     across = math.ceil(up / max(0.02, math.cos(math.radians(place.lat_e7 / 1e7))))
     west, east = place.lon_e7 - across, place.lon_e7 + across
-    if across >= 1_800_000_000:
-        west, east = -1_800_000_000, 1_800_000_000
-    wrapped = [
-        (lon + 1_800_000_000) % 3_600_000_000 - 1_800_000_000 if abs(lon) > 1_800_000_000 else lon
-        for lon in (west, east)
-    ]
+    if across >= HALF_TURN_E7:
+        west, east = -HALF_TURN_E7, HALF_TURN_E7
+    wrapped = [wrapped_e7(lon) if abs(lon) > HALF_TURN_E7 else lon for lon in (west, east)]
     return BBox(wrapped[0], max(-900_000_000, place.lat_e7 - up), wrapped[1], min(900_000_000, place.lat_e7 + up))
 
 
