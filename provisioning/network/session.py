@@ -13,6 +13,7 @@ from provisioning.base.errors import EngineError
 def _options(custom_ops: Path | None, level: str) -> Any:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # for a program that imported it before us; see provisioning/__init__.py
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = options.inter_op_num_threads = 1

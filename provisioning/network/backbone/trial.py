@@ -32,6 +32,7 @@ def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: 
 
 
 def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = options.inter_op_num_threads = 1
