@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ Run = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Run]]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """A cache directory that was built offline, and what runs a command so and checks every call it made."""
     root = tmp_path_factory.mktemp("offline")
     home, scratch, keys = root / "home", root / "tmp", root / "keys"
@@ -69,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Run]
         return os.path.normpath(cache / found["path"])
 
     run(str(BIN / "doit"))
-    yield cache, run
+    return cache, run
 
 
 def test_a_build_and_a_no_op_stay_on_this_machine(alone):

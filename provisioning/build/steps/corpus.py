@@ -94,6 +94,7 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.engines.compile import golden_agreement
     from provisioning.engines.fidelity import reference_network
     from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
@@ -122,6 +123,7 @@ def measure(request: Request) -> None:
             today=dt.datetime.now(dt.timezone.utc).date(),
             stands_for="engine" if request.backend.runs_here else "typed",
             calibration=described.calibration,
+            on_target=golden_agreement(described.engine.path),
         )
     with atomic_output(request.gates) as output:
         output.write_text(result.to_json())
