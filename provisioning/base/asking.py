@@ -36,6 +36,7 @@ def ask(
     most_bytes: int,
     within_s: float,
     environment: Mapping[str, str] | None = None,
+    cwd: str | None = None,
     log: Path | None = None,
 ) -> Answer:
     """Run `command` with `request` on stdin and return its answer; `log` gets what it said on stderr, even if it fails.
@@ -47,7 +48,14 @@ def ask(
     end, said = time.monotonic() + within_s, bytearray()
     pipe = subprocess.PIPE
     child = subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0, start_new_session=True
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment,
+        cwd=cwd,
+        bufsize=0,
+        start_new_session=True,
     )
     try:
         with child:

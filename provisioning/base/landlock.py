@@ -20,15 +20,17 @@ _ALL = (1 << 13) - 1
 """Every right of the first version, which all kernels with Landlock know."""
 _EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
 _SYSTEM = (
-    "/usr", "/lib", "/lib64", "/bin", "/proc", "/sys", "/dev/null", "/dev/urandom", "/dev/random",
+    "/usr", "/lib", "/lib64", "/bin", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys", "/sys",
+    "/dev/null", "/dev/urandom", "/dev/random",
     "/etc/ld.so.cache", "/etc/localtime", "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf",
     "/etc/gai.conf", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/dask",
 )  # fmt: skip
 
 
 def libraries() -> Iterable[Path]:
-    """Return where this interpreter and what it imports are."""
-    return [Path(place) for place in (*_SYSTEM, sys.prefix, sys.base_prefix, *filter(None, sys.path))]
+    """Return where this interpreter and what it imports are; the working directory, which `-m` adds, is none of it."""
+    imports = [place for place in sys.path if place and os.path.realpath(place) not in ("/", os.getcwd())]
+    return [Path(place) for place in (*_SYSTEM, sys.prefix, sys.base_prefix, *imports)]
 
 
 def confine(readable: Iterable[Path]) -> bool:

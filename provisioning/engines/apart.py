@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioning.base import landlock
 from provisioning.base.asking import ask
 from provisioning.base.errors import EngineError
 from provisioning.engines.ort.onnx_network import OnnxNetwork
@@ -37,7 +38,7 @@ _LARGEST_DESCRIPTOR = 1 << 20
 def bare_environment() -> dict[str, str]:
     """Return the environment for a process that reads foreign input: how to find the program, and no secret."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join([_OURS, *map(os.path.abspath, filter(None, sys.path))])}
+    return {**kept, "PYTHONPATH": os.pathsep.join([_OURS, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def describe_apart(model: bytes, images: Images, *, within_s: float = TIME_S) -> Floats:
@@ -52,7 +53,7 @@ def describe_apart(model: bytes, images: Images, *, within_s: float = TIME_S) ->
     command = [sys.executable, "-m", __name__, str(MEMORY_BYTES + 10 * len(model)), str(round(within_s))]
     most = 4 * _LARGEST_DESCRIPTOR * max(1, len(images))
     try:
-        done = ask(command, request, most_bytes=most, within_s=within_s, environment=bare_environment())
+        done = ask(command, request, most_bytes=most, within_s=within_s, environment=bare_environment(), cwd="/")
     except subprocess.TimeoutExpired:
         raise EngineError(f"the model had not finished after {within_s:g} s") from None
     except subprocess.SubprocessError as error:
@@ -69,6 +70,7 @@ def main(memory_bytes: int, time_s: int) -> None:
 
     for kind, limit in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CPU, time_s), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(kind, (limit, limit))
+    landlock.confine(landlock.libraries())
     head = json.loads(sys.stdin.buffer.readline())
     model = sys.stdin.buffer.read(head["model"])
     images = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(head["shape"])

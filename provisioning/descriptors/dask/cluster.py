@@ -7,6 +7,7 @@ elsewhere. Memory is bounded by the tasks under way.
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import sys
@@ -175,3 +176,4 @@ def _answered(future: Any, task: Task, answers: IO[bytes]) -> bool:
 
 if __name__ == "__main__":
     main(sys.stdin.buffer, sys.stdout.buffer)
+    os._exit(0)  # everything is written; an interpreter that ends would wait for the thread that reads
