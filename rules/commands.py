@@ -34,6 +34,7 @@ from provisioning.build.request import read_request
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish
+from provisioning.flight.signing import hand_over_password
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
@@ -143,6 +144,7 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector = Collector(time.monotonic)
         try:
             flight = read_flight(cache_of(self, params))
+            hand_over_password(flight.signing)
             with wrap_os_errors("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)
         except Error as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,29 @@ def _options(custom_ops: Path | None, level: str) -> Any:
     if custom_ops is not None:
         options.register_custom_ops_library(str(custom_ops))
     return options
+
+
+def run_limited(session: Any, outputs: list[str] | None, inputs: dict[str, Any], *, within_s: float) -> Any:
+    """Return what `session` computes; EngineError if it has not after `within_s` seconds: a model may loop for ever.
+
+    ONNX Runtime stops before the next node, those of a loop's body included.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    over = threading.Timer(within_s, lambda: setattr(options, "terminate", True))
+    over.daemon = True
+    over.start()
+    try:
+        return session.run(outputs, inputs, options)
+    except Exception as error:
+        if not options.terminate:
+            raise
+        raise EngineError(
+            f"the model had not finished after {within_s:g} s", next_step="see whether it loops"
+        ) from error
+    finally:
+        over.cancel()
 
 
 @contextlib.contextmanager

@@ -43,9 +43,15 @@ def main(source: IO[bytes], answers: IO[bytes]) -> None:
     try:
         with _client(*order.cluster) as client, _ready(client, order, answers):
             _run(client, order.job, tasks, answers)
-    except DescriptorError as error:
-        facts = {name: str(value) for name, value in error.facts.items()}
-        write_frame(answers, {"error": {"what": error.what, "facts": facts, "next_step": error.next_step}})
+    except Exception as error:  # noqa: BLE001  whatever it is, the build hears one sentence of it
+        write_frame(answers, {"error": _as_json(error)})
+
+
+def _as_json(error: Exception) -> dict[str, object]:
+    if not isinstance(error, DescriptorError):
+        return {"what": f"the dask cluster cannot be used: {type(error).__name__}: {error}"}
+    facts = {name: str(value) for name, value in error.facts.items()}
+    return {"what": error.what, "facts": facts, "next_step": error.next_step}
 
 
 def _receive(source: IO[bytes], tasks: Tasks) -> None:
@@ -66,7 +72,7 @@ def _client(scheduler: str, tls: Tls | None) -> Iterator[Any]:
     )
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False, security=security)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a transport raises whatever it stumbles over: TypeError for TLS without certificates
         raise DescriptorError(
             f"no dask scheduler answers at {scheduler or 'no address'}",
             key="descriptors.scheduler",
