@@ -35,6 +35,7 @@ from provisioning.build import history, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish
+from provisioning.flight.signing import hand_over_password
 from rules.info import Info
 from rules.plugin import LOG_OPTION, cache_of
 from rules.reporter import Collector
@@ -143,6 +144,7 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector = Collector(clock)
         try:
             flight = read_flight(cache)
+            hand_over_password(flight.signing)
             with wrap_os_errors("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)
         except Error as error:

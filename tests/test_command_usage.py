@@ -26,7 +26,8 @@ from provisioning.cli.measure.variants import locators, parse_variant
 from provisioning.config import Engine, Signing
 from provisioning.config.parse import parse, read_flight
 from provisioning.config.template import toml
-from provisioning.flight.signing import generate_key, sign
+from provisioning.flight import manifest
+from provisioning.flight.signing import generate_key, load_public_key, sign
 from provisioning.flight.signing.passwords import read_password_fd
 from provisioning.quality.locate.imagery import imagery_of
 from tests import building
@@ -133,6 +134,22 @@ def test_nothing_is_said_of_what_was_left_out_when_nothing_was(cache, pem, capsy
     hosts = [word for name, value in HOST._asdict().items() for word in ("--host", f"{name}={value}")]
     assert main(["verify", str(cache.root), "--public-key", pem, *words, *hosts]) == 0
     assert "not checked" not in capsys.readouterr().out
+
+
+def test_a_cache_cannot_name_the_key_it_is_judged_by(built, tmp_path, monkeypatch):
+    from provisioning.cli.deliver.common import user_keys
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for here in (built, built.parent, built / "generations"):
+        monkeypatch.chdir(here)
+        with pytest.raises(SigningError, match="no key to trust"):
+            user_keys(None, built)
+    mine = building.new_cache(tmp_path)
+    monkeypatch.chdir(mine)
+    assert user_keys(None, built) == (load_public_key(tmp_path / "key.pub.pem"),)
+    monkeypatch.chdir(built)
+    main(["keygen", str(tmp_path / "config/flightcache/mine.pem")])
+    assert user_keys(None, built) == (load_public_key(tmp_path / "config/flightcache/mine.pub.pem"),)
 
 
 def test_the_key_to_trust_may_stand_in_the_environment(built, monkeypatch, capsys):
@@ -275,7 +292,8 @@ def test_a_heading_is_a_compass_bearing_however_it_was_told():
 
 
 def test_without_tiles_or_an_archive_there_is_no_imagery_to_show(tmp_path):
-    with imagery_of(tmp_path, ()) as imagery:
+    verdict = SimpleNamespace(require=lambda: SimpleNamespace(files=()))
+    with imagery_of(tmp_path, verdict, ()) as imagery:
         assert imagery(None) is None
 
 
@@ -299,19 +317,27 @@ def test_doctor_passes_on_why_a_runtime_cannot_be_asked(monkeypatch):
 # variants of an evaluation
 
 
+def manifest_in(cache):
+    return manifest.parse((cache / "current/Manifest.json").read_bytes())
+
+
 def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
     from provisioning import catalogue
 
     zoom = read_flight(built).area.zooms[0]
     before = catalogue.last_corpus(read_flight(built))
-    with locators(built, [parse_variant(f"zooms={zoom}")]) as found:
+    with locators(built, [parse_variant(f"zooms={zoom}")], manifest=manifest_in(built), custom_ops=None) as found:
         assert [request.tiles.count for _, _, request in found] == [before.count]
     assert catalogue.last_corpus(read_flight(built)) == before
 
 
 def test_a_variant_needs_the_engine_that_doit_makes(built, monkeypatch):
     monkeypatch.setattr("provisioning.cli.measure.variants.is_intact", lambda _target: False)
-    with locators(built, [parse_variant("rotations=1")]) as found, pytest.raises(Error, match="no engine") as caught:
+    variants = [parse_variant("rotations=1")]
+    with (
+        locators(built, variants, manifest=manifest_in(built), custom_ops=None) as found,
+        pytest.raises(Error, match="no engine") as caught,
+    ):
         list(found)
     assert "doit" in caught.value.next_step
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import queue
 import sys
 import time
 from fractions import Fraction
@@ -15,9 +17,9 @@ from provisioning.base.hashing import sha256_bytes
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask import cluster as fleet
 from provisioning.descriptors.dask import remote
-from provisioning.descriptors.dask.cluster import submit
+from provisioning.descriptors.dask.link import Cluster, Task, submit
 from provisioning.descriptors.dask.remote import Golden, Held, Job, hold, let_go, refusal, require_golden
-from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
+from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.descriptors.store import guard
 from provisioning.descriptors.store.lookup import count_missing
@@ -51,6 +53,9 @@ def results():
     return Results(stores=())
 
 
+TASK = Task(1, [NORTH_UP], {})
+
+
 def future(status, answer=None):
     return SimpleNamespace(status=status, exception=lambda: RuntimeError("out of memory"), result=lambda: answer)
 
@@ -59,13 +64,13 @@ def future(status, answer=None):
 
 
 def test_nothing_to_compute_asks_no_fleet():
-    submit([], None, seeing(None), results(), job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
+    submit([], None, seeing(None), results(), job=job(), engine=ENGINE, cluster=Cluster("tcp://nowhere:1"))
 
 
 def test_tiles_that_cannot_be_seen_ask_no_fleet_and_are_faults():
     found = results()
     batches = [[NORTH_UP], [NORTH_UP._replace(heading=0)]]
-    submit(batches, None, seeing(None), found, job=job(), engine=ENGINE, scheduler="tcp://nowhere:1")
+    submit(batches, None, seeing(None), found, job=job(), engine=ENGINE, cluster=Cluster("tcp://nowhere:1"))
     assert [fault.reason for fault in found.faults] == ["the tile is gone"] * 2
 
 
@@ -73,42 +78,30 @@ def test_a_fleet_without_dask_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     network = FakeNetwork(by_mean)
     with pytest.raises(DescriptorError, match="dask is not installed") as caught:
-        submit([[NORTH_UP]], network, seeing(image(1)), results(), job=job(), engine=ENGINE, scheduler="tcp://x:1")
+        submit(
+            [[NORTH_UP]], network, seeing(image(1)), results(), job=job(), engine=ENGINE, cluster=Cluster("tcp://x:1")
+        )
     assert "flightcache[dask]" in caught.value.next_step
 
 
 @pytest.mark.parametrize("status", ["pending", "lost"])
 def test_a_task_that_went_with_its_worker_is_still_under_way(status):
-    assert fleet._stored(future(status), results()) is False
+    assert fleet._answered(future(status), TASK, io.BytesIO()) is False
 
 
 @pytest.mark.parametrize(("status", "reason"), [("error", "out of memory"), ("cancelled", "cancelled")])
 def test_a_task_that_failed_for_good_ends_the_run_with_its_reason(status, reason):
     with pytest.raises(DescriptorError, match="so did its retries") as caught:
-        fleet._stored(future(status), results())
+        fleet._answered(future(status), TASK, io.BytesIO())
     assert reason in caught.value.facts["reason"]
-
-
-def test_an_answer_of_faults_alone_is_stored_as_faults():
-    found = results()
-    assert fleet._stored(future("finished", ([], np.empty((0, 6)), [Fault(NORTH_UP, "no image")])), found)
-    assert [fault.reason for fault in found.faults] == ["no image"]
-
-
-def test_a_second_without_an_answer_is_no_error():
-    def wait(*_args, **_options):
-        raise TimeoutError
-
-    assert fleet._collect(wait, {"a future"}, results()) == set()
 
 
 def test_a_fleet_whose_workers_all_went_is_given_up_in_time(monkeypatch):
     monkeypatch.setattr(fleet, "PATIENCE_S", 0.5)
-    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(wait=None))
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
     started = time.monotonic()
     with pytest.raises(DescriptorError, match="every worker that could run this engine has gone"):
-        fleet._run(client, job(), [[NORTH_UP]], seeing(image(1)), results())
+        fleet._run(client, job(), queue.Queue(), io.BytesIO())
     assert time.monotonic() - started > 0.4
 
 

@@ -86,10 +86,11 @@ def test_engines_for_another_host_are_told_part_by_part(tmp_path: Path, capsys: 
     assert "host" not in found
 
 
-def test_missing_runtime_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    m = manifest_of()
-    other = with_hash(m._replace(host=m.host._replace(backend="runtime_that_is_not_there")))
-    code, found = examined(publish(tmp_path / "cache", manifest=other), capsys, "--public-key", PEM)
+def test_missing_runtime_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provisioning.cli.check.doctor.importlib.util.find_spec", lambda _name: None)
+    code, found = examined(publish(tmp_path / "cache", manifest=manifest_of()), capsys, "--public-key", PEM)
     assert code == 22
     assert found["runtime"]["state"] == "bad"
 

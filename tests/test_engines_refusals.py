@@ -84,7 +84,7 @@ def ask(spec, tmp_path, script):
         ("cat > /dev/null; echo '[]'", "no engine of net came from the target"),
         ("cat > /dev/null; exit 3", "no engine of net came from the target"),
         (
-            'cat > /dev/null; printf \'{"bytes": 3, "sha256": "0", "elapsed_s": 1, "facts": {}}\\nabc\'',
+            'cat > /dev/null; printf \'{"bytes": 3, "sha256": "0", "elapsed_s": 1, "facts": {}, "descriptors": [0, 0]}\\nabc\'',
             "another engine arrived",
         ),
     ],
@@ -116,13 +116,14 @@ def served(line: bytes, onnx_bytes: bytes = b"") -> str:
 
 def request(spec, data: bytes, **changed) -> bytes:
     asked = {"spec": json.loads(spec.to_json()), "onnx_bytes": len(data), "onnx_sha256": sha256_bytes(data)}
+    asked["tiles"] = [0, 1, 1, 3]
     return (GREETING + json.dumps(asked | changed) + "\n").encode()
 
 
 def test_the_target_refuses_what_it_does_not_understand_or_what_is_not_for_it(spec):
     import dataclasses
 
-    assert "does not speak flightcache-compile/1" in served(b"GET / HTTP/1.1\r\n")
+    assert "does not speak flightcache-compile/2" in served(b"GET / HTTP/1.1\r\n")
     assert "arrived damaged" in served(request(spec, b"model", onnx_sha256="0"), b"model")
     other = dataclasses.replace(spec, host=spec.host._replace(device="another"))
     assert "another host" in served(request(other, b"model"), b"model")

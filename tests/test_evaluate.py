@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from itertools import combinations
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -164,7 +165,8 @@ def scene(tmp_path_factory):
 
 
 def evaluated(words, capsys):
-    assert main(["evaluate", *map(str, words), "--json"]) == 0
+    key = next(Path(word) for word in words[1:] if (Path(word) / "flight.toml").is_file()).parent / "key.pub.pem"
+    assert main(["evaluate", *map(str, words), "--public-key", str(key), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -213,7 +215,12 @@ def test_answers_and_plot_are_written(scene, tmp_path, capsys):
 
 def test_the_table_shows_interval_and_chance(scene, capsys):
     cache, queries = scene
-    assert main(["evaluate", str(queries), str(cache), "--within", "10"]) == 0
+    assert (
+        main(
+            ["evaluate", str(queries), str(cache), "--within", "10", "--public-key", str(cache.parent / "key.pub.pem")]
+        )
+        == 0
+    )
     told = capsys.readouterr().out
     assert "100.0 [81, 100]" in told
     assert "6.2" in told

@@ -172,7 +172,7 @@ def request_for(host: dict[str, str], onnx: bytes = b"onnx", sha256: str | None 
         "workspace_mb": 1, "timeout_s": 5, "state": "/", "timing_cache": True, "custom_ops": None,
     }  # fmt: skip
     digest = sha256 or hashlib.sha256(onnx).hexdigest()
-    head = {"spec": spec, "onnx_bytes": len(onnx), "onnx_sha256": digest}
+    head = {"spec": spec, "onnx_bytes": len(onnx), "onnx_sha256": digest, "tiles": [0, 1, 1, 3]}
     return (GREETING + json.dumps(head) + "\n").encode() + onnx
 
 

@@ -22,11 +22,15 @@ from tests.hosts import HOSTS, pretend
 GOLDEN = Path(__file__).parent / "golden"
 SCENES = {
     "bench-engine": ["bench-engine cache --seconds 0.02 --batch 2", "bench-engine camera.yaml"],
-    "bundle": ["bundle cache -o out/cache.tar", "bundle empty"],
+    "bundle": ["bundle cache -o out/cache.tar --public-key key.pub.pem", "bundle cache"],
     "completion": ["completion fish"],
     "demo": ["demo cache"],
     "doctor": ["doctor cache --public-key key.pub.pem", "doctor tampered --public-key key.pub.pem", "doctor nowhere"],
-    "evaluate": ["evaluate queries.csv cache", "evaluate camera.yaml cache"],
+    "evaluate": [
+        "evaluate queries.csv cache --public-key key.pub.pem",
+        "evaluate queries.csv cache",
+        "evaluate camera.yaml cache",
+    ],
     "fleet": ["fleet FLEET.toml", "fleet nowhere.toml"],
     "host": ["host cache", "host --json nowhere"],
     "init": [
@@ -41,7 +45,11 @@ SCENES = {
     ],
     "key": ["key fingerprint key.pub.pem", "key fingerprint camera.yaml"],
     "keygen": ["keygen fresh.pem", "keygen fresh.pem"],
-    "locate": ["locate tiles/14/8581/5737.jpg --cache cache", "locate camera.yaml --cache cache"],
+    "locate": [
+        "locate tiles/14/8581/5737.jpg --cache cache --public-key key.pub.pem",
+        "locate camera.yaml --cache cache --public-key key.pub.pem",
+        "locate tiles/14/8581/5737.jpg --cache cache",
+    ],
     "plan": ["plan cache", "plan changed", "plan empty"],
     "rollback": ["rollback cache"],
     "status": ["status cache", "status empty", "status nowhere"],
@@ -103,6 +111,8 @@ def work_on_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def _work(folder: Path) -> Iterator[Path]:
     before = Path.cwd()
     os.chdir(folder)
+    config = os.environ.get("XDG_CONFIG_HOME")
+    os.environ["XDG_CONFIG_HOME"] = str(folder / "config")  # the keys of who runs the tests are none of theirs
     try:
         cache = building.new_cache(Path())
         assert building.build(cache.absolute()).outcome == "SUCCESS"
@@ -118,7 +128,7 @@ def _work(folder: Path) -> Iterator[Path]:
         index.chmod(0o644)
         index.write_bytes(index.read_bytes()[:-1] + b"!")
         main(["keygen", "other.pem"])
-        main(["bundle", "cache", "-o", "cache.tar"])
+        main(["bundle", "cache", "-o", "cache.tar", "--public-key", "key.pub.pem"])
         Path("nowhere").mkdir()
         Path("drive").mkdir()
         Path("out").mkdir()
@@ -128,6 +138,8 @@ def _work(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.chdir(before)
+        os.environ.pop("XDG_CONFIG_HOME")
+        os.environ.update({} if config is None else {"XDG_CONFIG_HOME": config})
 
 
 def _masked(text: str, work: Path, command: str) -> str:

@@ -44,6 +44,12 @@ def scene(tmp_path_factory):
     return cache, root / "tiles", root / "key.pub.pem"
 
 
+@pytest.fixture(autouse=True)
+def trusted(scene, monkeypatch):
+    """The user trusts the key of the scene: a cache cannot say whom to trust."""
+    monkeypatch.setenv("FLIGHTCACHE_PUBLIC_KEY", str(scene[0].parent / "key.pub.pem"))
+
+
 @pytest.fixture(scope="module")
 def locator(scene):
     cache, _, key = scene

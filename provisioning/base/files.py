@@ -112,6 +112,18 @@ def make_dirs(path: Path) -> None:
         fsync_dir(path.parent)
 
 
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """Return at most `limit` + 1 bytes of a file that somebody else may have put there.
+
+    OSError for a link, and for what is no regular file: opening a pipe would wait, reading a device never end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(limit + 1)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write the whole of `data`, however little the system takes at a time."""
     rest = memoryview(data)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from provisioning.base.files import write_durably
+from provisioning.base.files import read_regular, write_durably
 
 Outcome = Literal["SUCCESS", "FAILURE", "IDEMPOTENT_NO_OP"]
 FILE = "build-report.json"
+_LIMIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,20 @@ def write_report(build_dir: Path, report: BuildReport) -> None:
 def read_report(build_dir: Path) -> BuildReport | None:
     """Return the last build's report, or None where there is none that can be read."""
     try:
-        return BuildReport(**json.loads((build_dir / FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        report = BuildReport(**json.loads(read_regular(build_dir / FILE, limit=_LIMIT_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return report if _is_sound(report) else None
+
+
+def _is_sound(report: BuildReport) -> bool:
+    """Tell whether every field has its type: anyone may have written the file in a cache that came from elsewhere."""
+    texts = (report.manifest_hash, report.manifest_path, report.failure_reason)
+    counts = (report.engines_built, report.engines_reused, report.descriptors_generated)
+    return (
+        report.outcome in get_args(Outcome)
+        and all(text is None or isinstance(text, str) for text in texts)
+        and all(type(count) is int for count in counts)
+        and type(report.elapsed_s) in (int, float)
+        and 0 <= report.elapsed_s < 1e9
+    )

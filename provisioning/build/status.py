@@ -1,4 +1,7 @@
-"""What a cache directory holds at this moment, read without the lock; nothing is verified and nothing is written."""
+"""What a cache directory holds at this moment, read without the lock; nothing is verified and nothing is written.
+
+The directory may come from anyone: only regular files of bounded size are read, and nothing they name is opened.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 from provisioning.base import lock
 from provisioning.base.errors import ConfigError, ManifestError
-from provisioning.base.files import free_bytes, wrap_os_errors
+from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
 from provisioning.flight import manifest, publish
@@ -78,7 +81,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
     if path is None:
         return None, None
     try:
-        read = manifest.parse((path / publish.MANIFEST).read_bytes())
+        read = manifest.parse(read_regular(path / publish.MANIFEST, limit=manifest.MAX_BYTES))
         published_at = os.lstat(cache / publish.CURRENT).st_mtime
     except (OSError, ManifestError) as error:
         return None, f"{path}: {error}"

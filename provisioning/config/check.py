@@ -181,6 +181,11 @@ def _index(flight: Flight) -> Iterator[Found]:
                 yield f"waiver[{n}].{name}", f"expected 1 to {MAX_TEXT} characters"
     if flight.descriptors.executor == "dask" and not flight.descriptors.scheduler:
         yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
+    tls = (flight.descriptors.tls_ca, flight.descriptors.tls_certificate, flight.descriptors.tls_key)
+    if any(tls) != all(tls):
+        yield "descriptors.tls_ca", "tls_ca, tls_certificate and tls_key belong together: give all three or none"
+    if any(tls) and not flight.descriptors.scheduler.startswith("tls://"):
+        yield "descriptors.scheduler", "with TLS the address is tls://host:port"
 
 
 def missing_sources(flight: Flight) -> Iterator[Found]:

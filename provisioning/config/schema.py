@@ -225,7 +225,10 @@ class Descriptors:
     dtype: Literal["float32", "float16"] = setting("float32", "stored precision")
     threads: int = setting(0, "worker threads; 0: one per core", low=0, high=1024)
     executor: Literal["threads", "dask"] = setting("threads", "threads here, or a dask cluster (extra [dask])")
-    scheduler: str = setting("", "dask scheduler address, tcp://host:port")
+    scheduler: str = setting("", "dask scheduler address, tls://host:port, or tcp:// without TLS")
+    tls_ca: Path | None = setting(None, "dask: certificate of the authority that signed the cluster's, PEM")
+    tls_certificate: Path | None = setting(None, "dask: this computer's certificate, PEM")
+    tls_key: Path | None = setting(None, "dask: its private key, PEM; not the key that signs caches")
     task_tiles: int = setting(250, "dask: tiles per task", low=1)
 
 

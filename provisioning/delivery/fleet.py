@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sqlite3
 import sys
 import types
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from provisioning.base.errors import ConfigError
-from provisioning.base.files import make_dirs, wrap_os_errors, write_durably
+from provisioning.base.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.schema import Flight
 from provisioning.config.template import Section, render, sections, toml
@@ -29,6 +30,7 @@ else:
     import tomli as tomllib
 
 FILE = "flight.toml"
+LIMIT_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,23 +70,15 @@ def read_fleet(file: Path) -> Fleet:
     ConfigError lists every mistake.
     """
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = tomllib.loads(read_regular(file.resolve(), limit=LIMIT_BYTES).decode("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
-    issues = [f"{name}: unknown key" for name in raw.keys() - {"cache", "directory", "vehicle"}]
-    tables = raw.get("vehicle", [])
+    tables = raw.get("vehicle", [{}])
     tables = tables if isinstance(tables, list) and tables else [{}]
-    known = {field.name for field in dataclasses.fields(Vehicle)}
-    names = [table.get("name") for table in tables]
+    issues = [f"{name}: unknown key" for name in raw.keys() - {"cache", "directory", "vehicle"}]
+    issues += [f"{key}: text expected" for key in ("cache", "directory") if not _is_text(raw.get(key, "."))]
     for number, table in enumerate(tables, 1):
-        issues += [f"vehicle {number}: {key}: unknown key" for key in table.keys() - known]
-        issues += [
-            f"vehicle {number}: {key}: text expected" for key, value in table.items() if not isinstance(value, str)
-        ]
-        if not _is_name(table.get("name")):
-            issues.append(f"vehicle {number}: name: letters, digits, dash, dot or underscore expected")
-        elif names.count(table["name"]) > 1:
-            issues.append(f"vehicle {number}: name: {table['name']} is given twice")
+        issues += [f"vehicle {number}: {issue}" for issue in _issues(table, tables)]
     if issues:
         raise ConfigError(
             "the fleet cannot be used", file=file, facts={f"issue {n}": i for n, i in enumerate(issues, 1)}
@@ -92,6 +86,33 @@ def read_fleet(file: Path) -> Fleet:
     folder = file.absolute().parent
     cache = folder / raw.get("cache", ".")
     return Fleet(cache, folder / raw.get("directory", "vehicles"), tuple(Vehicle(**table) for table in tables))
+
+
+def _issues(table: object, tables: list[object]) -> Iterator[str]:
+    """Yield every mistake in one [[vehicle]] table of `tables`."""
+    if not isinstance(table, dict):
+        yield "a table expected: [[vehicle]]"
+        return
+    known = {field.name for field in dataclasses.fields(Vehicle)}
+    yield from (f"{key}: unknown key" for key in table.keys() - known)
+    yield from (f"{key}: text expected" for key, value in table.items() if not _is_text(value))
+    yield from (f"{key}: a quotation mark is missing" for key in ("command", "program") if not _splits(table.get(key)))
+    if not _is_name(table.get("name")):
+        yield "name: letters, digits, dash, dot or underscore expected"
+    elif [other.get("name") for other in tables if isinstance(other, dict)].count(table["name"]) > 1:
+        yield f"name: {table['name']} is given twice"
+
+
+def _splits(words: object) -> bool:
+    try:
+        shlex.split(words if isinstance(words, str) else "")
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _is_name(name: object) -> bool:

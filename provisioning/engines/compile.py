@@ -57,6 +57,13 @@ def read_compiled(engine: Path) -> Compiled | None:
         return None
 
 
+def golden_agreement(engine: Path) -> tuple[int, str] | None:
+    """Return how many golden tiles the target's own engine was tried on and their least cosine; None if on none."""
+    compiled = read_compiled(engine)
+    golden = compiled.facts.get("golden") if compiled else None
+    return (golden["tiles"], golden["cosine_min"]) if isinstance(golden, dict) and golden.get("tiles") else None
+
+
 def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
     """Compile `spec` into the file `output` and return how long it took and what the builder told.
 

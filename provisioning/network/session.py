@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from provisioning.base.errors import EngineError
 def _options(custom_ops: Path | None, level: str) -> Any:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # for a program that imported it before us; see provisioning/__init__.py
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -21,6 +23,29 @@ def _options(custom_ops: Path | None, level: str) -> Any:
     if custom_ops is not None:
         options.register_custom_ops_library(str(custom_ops))
     return options
+
+
+def run_limited(session: Any, outputs: list[str] | None, inputs: dict[str, Any], *, within_s: float) -> Any:
+    """Return what `session` computes; EngineError if it has not after `within_s` seconds: a model may loop for ever.
+
+    ONNX Runtime stops before the next node, those of a loop's body included.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    over = threading.Timer(within_s, lambda: setattr(options, "terminate", True))
+    over.daemon = True
+    over.start()
+    try:
+        return session.run(outputs, inputs, options)
+    except Exception as error:
+        if not options.terminate:
+            raise
+        raise EngineError(
+            f"the model had not finished after {within_s:g} s", next_step="see whether it loops"
+        ) from error
+    finally:
+        over.cancel()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from provisioning.report.model import Mosaic
+from provisioning.sources.image import PILLOW_FORMATS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +107,7 @@ def _small(data: bytes, side: int) -> Image | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
             image.draft("RGB", (side, side))  # JPEG: decodes at an eighth to a half of the size
             seen = image.convert("RGBA").resize((side, side), Image.Resampling.BOX)
     except (OSError, ValueError, SyntaxError):

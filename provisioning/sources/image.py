@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OPAQUE = 128
 """Alpha from which a pixel counts as imagery."""
+ROOM_BYTES = 16 << 20
+"""More than a usual tile takes to decode."""
 PILLOW_FORMATS = ("PNG", "WEBP", "JPEG")
 """The only parsers that hostile bytes may reach."""
 
@@ -115,11 +117,29 @@ def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | N
         if kind == "png":
             _check_png(data, max_pixels)
         return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
-    except TileError:
+    except (TileError, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever their parsers stumble over
+        if _is_of_the_machine(error):
+            raise
+        if "memory" in str(error).lower() or not _has_memory():
+            raise MemoryError(str(error)) from error
         detail = str(error).partition("<")[0].replace("\n", " ")[:120].strip() or type(error).__name__
         raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Tell whether the system, not the bytes, was the reason; Pillow's own OSErrors for bad bytes have no number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _has_memory() -> bool:
+    """Tell whether there is room to decode: some decoders say only that they failed where an allocation did."""
+    try:
+        bytearray(ROOM_BYTES)
+    except MemoryError:
+        return False
+    return True
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -105,6 +105,7 @@ def build_index(request: Request) -> None:
 
 def measure(request: Request) -> None:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    from provisioning.engines.compile import golden_agreement
     from provisioning.engines.diagnosis import explain
     from provisioning.engines.fidelity import reference_network
     from provisioning.index.parallel import idle_threads
@@ -136,6 +137,7 @@ def measure(request: Request) -> None:
                 today=dt.datetime.now(dt.timezone.utc).date(),
                 stands_for="engine" if request.backend.runs_here else "typed",
                 calibration=described.calibration,
+                on_target=golden_agreement(described.engine.path),
             )
         except GateError as error:
             least = network_limits(flight, described.backbone.precision)["fidelity.cosine"].threshold

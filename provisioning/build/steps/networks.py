@@ -69,7 +69,7 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         with atomic_output(network.engine) as output:
             log = flight.build_dir / "log" / f"engine-{network.name}.log"
             compiled = (
-                compile_there(flight.engine.command, spec, output, log=log)
+                compile_there(flight.engine.command, spec, output, tiles=_golden(request, network), log=log)
                 if flight.engine.command
                 else compile_engine(spec, output, log=log)
             )
@@ -78,6 +78,19 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
         events.error("engine.failure", model=network.name, reason=error.what)
         raise
     return {f"seconds:{network.name}": round(compiled.elapsed_s, 3)}
+
+
+def _golden(request: Request, network: NetworkRequest) -> NDArray[np.uint8] | None:
+    """Return a few tiles of the corpus as `network` takes them, None where there are none to be had."""
+    import numpy as np
+
+    from provisioning.engines.returned import GOLDEN_TILES
+
+    try:
+        tiles = list(_sample(request, network)(GOLDEN_TILES))
+    except TileError:
+        return None
+    return np.stack(tiles) if tiles else None
 
 
 def verified(target: Target) -> bytes:

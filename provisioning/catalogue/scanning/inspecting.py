@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from provisioning.base.batches import batches_of
+from provisioning.base.errors import FilesystemError
 from provisioning.base.events import progress
 from provisioning.sources.image import inspect_tile
 from provisioning.sources.source import Stored
@@ -19,6 +22,17 @@ from provisioning.sources.xyz import read_file
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+Result = TypeVar("Result")
+OF_THE_FILE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
+"""What the system says of a file; every other error is of the machine at this moment."""
+RETRY_AFTER_S = (0.05, 0.5)
+MACHINE_STEPS = {
+    errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run doit again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
+    errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
+}
 BATCH = 512
 SHARE = 16
 """Tiles judged in one go by one thread: handing over each alone costs as much as a small tile."""
@@ -81,10 +95,9 @@ def _size(candidate: Candidate) -> int:
 class Inspector:
     """Judges suspects with the settings of one scan; its threads start with the first batch."""
 
-    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], again: bool) -> None:
+    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...]) -> None:
         self._max_pixels = max_pixels
         self._nodata = nodata
-        self._again = again
         self._heard = 0
 
     @cached_property
@@ -116,13 +129,46 @@ class Inspector:
     def _one(self, candidate: Candidate) -> Found:
         where = candidate.where
         try:
-            data = where.data if isinstance(where, Stored) else read_file(where)
+            data = where.data if isinstance(where, Stored) else undisturbed(lambda: read_file(where), candidate)
         except OSError as error:
             return Found(candidate, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
         if data is None:
             return Found(candidate, None, 0, 0, 0, "the row holds no image")
         digest, known = sha256(data).digest(), candidate.known
-        if known and known.sha256 == digest and not self._again:
+        if known and known.sha256 == digest:
             return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
-        verdict = inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata)
+        verdict = undisturbed(lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata), candidate)
         return Found(candidate, digest, len(data), *verdict)
+
+
+def undisturbed(work: Callable[[], Result], candidate: Candidate) -> Result:
+    """Return what `work` gives or raise what it says of the file, however the machine is at this moment.
+
+    No memory, no descriptor left, a device or a server that fails: tried again, then FilesystemError, and nothing is
+    recorded about the tile. OSErrors that belong to the file itself pass through.
+    """
+    for wait_s in RETRY_AFTER_S:
+        try:
+            return work()
+        except (OSError, MemoryError) as error:
+            if getattr(error, "errno", None) in OF_THE_FILE:
+                raise
+        time.sleep(wait_s)
+    try:
+        return work()
+    except (OSError, MemoryError) as error:
+        if getattr(error, "errno", None) in OF_THE_FILE:
+            raise
+        raise _machine_failed(error, candidate) from error
+
+
+def _machine_failed(error: OSError | MemoryError, candidate: Candidate) -> FilesystemError:
+    why = error.strerror or str(error) if isinstance(error, OSError) else "out of memory"
+    where = candidate.where
+    return FilesystemError(
+        f"this computer could not look at a tile: {why}",
+        file=None if isinstance(where, Stored) else where,
+        facts={"tile": f"{candidate.z}/{candidate.x}/{candidate.y}", "tries": len(RETRY_AFTER_S) + 1},
+        next_step=MACHINE_STEPS.get(getattr(error, "errno", None) or errno.ENOMEM)
+        or "check `dmesg`, the disk and the network it hangs on, then run doit again: nothing was recorded of the tile",
+    )

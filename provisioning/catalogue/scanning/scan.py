@@ -84,6 +84,22 @@ def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> No
         db.execute("UPDATE source SET stamp = NULL")
 
 
+def _inspect_anew_if_decoder_changed(db: sqlite3.Connection, flight: Flight) -> None:
+    """Let a new decoder, or new settings of it, see each tile again.
+
+    Written down before it is done: what was inspected when a scan is killed need not be read by the next one.
+    """
+    if database.get(db, "judge") == judge_facts(flight):
+        return
+    with database.transaction(db):
+        database.put(db, "corpus", None)
+        db.execute("UPDATE tile SET sha256 = NULL, ctime_ns = 0")
+        db.execute("DELETE FROM folder")
+        db.execute("UPDATE source SET stamp = NULL")
+        db.execute("UPDATE col SET dirty = 1")
+        database.put(db, "judge", judge_facts(flight))
+
+
 def _names(db: sqlite3.Connection) -> dict[int, str]:
     return dict(db.execute("SELECT number, name FROM source"))
 
@@ -91,13 +107,13 @@ def _names(db: sqlite3.Connection) -> dict[int, str]:
 def _update_sources(
     db: sqlite3.Connection, flight: Flight, area: Area, foresee: Callable[[], None], *, fresh: bool
 ) -> None:
-    """Visit every source; new settings make each folder and container worth a look, a new decoder each tile."""
-    again = database.get(db, "judge") != judge_facts(flight)
+    """Visit every source; new settings make each folder and container worth a look."""
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
-    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata, again=again)
-    mode = "full" if again else "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
+    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata)
+    mode = "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
     now_ns = time.time_ns()
     try:
+        _inspect_anew_if_decoder_changed(db, flight)
         _forget_others(db, flight)
         for source in flight.tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
@@ -150,7 +166,6 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, early: EarlyD
         state = last_state(db)
         db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (state, corpus.coverage_sha256))
         db.execute("DELETE FROM corpus WHERE state <= ?", (state - REMEMBERED,))
-        database.put(db, "judge", judge_facts(flight))
         database.put(db, "choice_facts", choice_facts(flight))
     return at_takeoff(db, flight, corpus)
 

@@ -95,8 +95,7 @@ def create_cache(
 
 def new_key(name: str) -> Path:
     """Make a key pair in the user's configuration directory and return the private half's path."""
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    folder = Path(base) / "flightcache"
+    folder = signing.keys_directory()
     with wrap_os_errors("make a directory for keys", folder):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     for number in range(1, 10_000):

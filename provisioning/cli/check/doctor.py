@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from provisioning.base.errors import Error, ManifestError, VerificationError
+from provisioning.base.files import read_regular
 from provisioning.cli.check.verify import expectation_arguments, expectations, unchecked
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
 from provisioning.flight.verify import ANY, NEXT_STEP, CounterFloor, Expectations, ExpectedHost, Verdict, verify
@@ -22,6 +23,10 @@ examples:
   flightcache doctor /var/lib/flightcache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \\
       --counter-floor-file /var/lib/flightcache-floor
 """
+
+
+BACKENDS = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+"""The only modules that are looked for: looking for `a.b` imports `a`, and a Manifest may name any."""
 
 
 class Finding(NamedTuple):
@@ -61,25 +66,29 @@ def examine(cache: Path, expect: Expectations) -> tuple[Finding, ...]:
     if isinstance(expect.counter_floor, CounterFloor):
         expect = expect._replace(counter_floor=expect.counter_floor._replace(raise_on_pass=False))
     with verify(cache, expect) as verdict:
-        manifest = verdict.manifest or unverified(cache)
+        signed = verdict.manifest  # None unless a trusted key signed it: nothing else of the cache is believed
+        if signed is None:
+            return (*_verdict(verdict, expect), *_claim(claimed(cache)), *_disk(cache, None))
         return (
             *_verdict(verdict, expect),
-            *(_content(manifest, verified=verdict.manifest is not None) if manifest else ()),
-            *_counter(manifest, expect),
-            *(_host(manifest, expect) if manifest else ()),
-            *_disk(cache, manifest),
+            *_content(signed),
+            *_counter(signed, expect),
+            *_host(signed, expect),
+            *_disk(cache, signed),
         )
 
 
-def unverified(cache: Path) -> Manifest | None:
-    """Return what the Manifest says although nobody vouches for it: good for a hint to a person, for nothing else."""
-    places = (cache / "current" / "Manifest.json", cache / "Manifest.json")
-    try:
-        place = next(place for place in places if place.is_file())
-        with open(place, "rb") as file:
-            return parse(file.read(MAX_BYTES + 1))
-    except (StopIteration, OSError, ManifestError):
-        return None
+def claimed(cache: Path) -> Manifest | None:
+    """Return the Manifest of a cache that no trusted key signed, or None: for telling a person which cache it may be.
+
+    Nothing is done with it. A pipe, a device or a link in its place is not read.
+    """
+    for place in (cache / "current" / "Manifest.json", cache / "Manifest.json"):
+        try:
+            return parse(read_regular(place, limit=MAX_BYTES))
+        except (OSError, ManifestError):  # noqa: PERF203  the second place is for a generation by itself
+            continue
+    return None
 
 
 def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
@@ -96,15 +105,24 @@ def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
         yield Finding(f"verdict: {reason.code}", "bad", f"{where}{reason.detail}", NEXT_STEP[reason.code])
 
 
-def _content(manifest: Manifest, *, verified: bool) -> Iterator[Finding]:
+def _claim(manifest: Manifest | None) -> Iterator[Finding]:
+    if manifest is not None:
+        said = f"says of itself: {_who(manifest)}, counter {manifest.build.counter} (unverified)"
+        yield Finding("flight", "warn", said, "content, counter and host are looked at once a trusted key verifies it")
+
+
+def _who(manifest: Manifest) -> str:
     flight = manifest.flight
-    doubt = "" if verified else " (unverified)"
-    who = f"{flight.flight_id or 'any flight'}, {flight.aircraft_id or 'any aircraft'}"
-    yield Finding("flight", "ok" if verified else "warn", f"{who}, sector {flight.sector_class}{doubt}")
+    who = f"{flight.flight_id or 'any flight'}, {flight.aircraft_id or 'any aircraft'}, sector {flight.sector_class}"
+    return who.encode("ascii", "backslashreplace").decode() if not who.isprintable() else who
+
+
+def _content(manifest: Manifest) -> Iterator[Finding]:
+    yield Finding("flight", "ok", _who(manifest))
     tiles = manifest.tiles
     gaps = sum(zoom.expected - zoom.present for zoom in tiles.per_zoom.values())
     dated = f", oldest captured {tiles.oldest_capture}" if tiles.oldest_capture else ""
-    yield Finding("tiles", "ok", f"{tiles.count:,} tiles, {max(gaps, 0):,} of the area missing{dated}{doubt}")
+    yield Finding("tiles", "ok", f"{tiles.count:,} tiles, {max(gaps, 0):,} of the area missing{dated}")
     passed_over = [f"{name} {gate.verdict}" for name, gate in manifest.gates.items() if gate.verdict != "pass"]
     yield Finding(
         "gates",
@@ -114,9 +132,7 @@ def _content(manifest: Manifest, *, verified: bool) -> Iterator[Finding]:
     )
 
 
-def _counter(manifest: Manifest | None, expect: Expectations) -> Iterator[Finding]:
-    if manifest is None:
-        return
+def _counter(manifest: Manifest, expect: Expectations) -> Iterator[Finding]:
     floor = expect.counter_floor
     if floor is ANY:
         todo = "give --counter-floor-file, or an older set can be put in its place"
@@ -130,6 +146,9 @@ def _host(manifest: Manifest, expect: Expectations) -> Iterator[Finding]:
     """Compare the host tuple with this computer, by the backend that the cache needs."""
     needed = manifest.host
     module = needed.backend
+    if module not in BACKENDS:
+        yield Finding("host", "bad", "the engines are for a backend this program does not know", "update flightcache")
+        return
     if importlib.util.find_spec(module) is None:
         yield Finding("runtime", "bad", f"{module} {needed.runtime} is needed and not installed", _install(module))
         return

@@ -13,27 +13,37 @@ from provisioning.base.errors import SigningError
 from provisioning.cli.check import verify as verify_command
 from provisioning.delivery.contents import Documents
 from provisioning.delivery.pack import read_documents_of
-from provisioning.flight.signing import PublicKey, load_public_key, public_key_of
+from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
 from provisioning.flight.verify import ANY, Expectations, Verdict, verify
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
 
-def add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says whose signature counts."""
+def add_keys(parser: argparse.ArgumentParser, *, otherwise: str = "") -> None:
+    """Add the option that says whose signature counts. otherwise: where a key comes from if none is named."""
+    otherwise = otherwise or (
+        "the key of your own flight.toml in the working directory, or the keys that `flightcache init` made for you"
+    )
     parser.add_argument(
         "--public-key",
         metavar="PEM",
         type=Path,
         action="append",
-        help=f"trusted key, several while keys rotate; default: the file named by ${KEY_VARIABLE}, or in a cache "
-        "directory with a flight.toml the key that it signs with",
+        help=f"trusted key, several while keys rotate; default: the file named by ${KEY_VARIABLE}, or {otherwise}",
     )
+
+
+OF_THE_CACHE = "in a cache directory with a flight.toml the key that it signs with"
+
+
+def add_custom_ops(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a library to load beside an engine; a cache cannot name one."""
+    parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="custom operators the engine needs, yours")
 
 
 def add_expectations(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flightcache verify` that say for whom the generation must be."""
-    add_keys(parser)
+    add_keys(parser, otherwise=OF_THE_CACHE)
     parser.add_argument("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
     parser.add_argument(
         "--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts"
@@ -53,8 +63,25 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(raise_floor=False)
 
 
+def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
+    """Return the keys by which the user judges `cache`; SigningError if none.
+
+    They are given, or in the environment, or that of the flight.toml in the working directory, where that lies neither
+    in the cache nor around it (whoever made a cache also wrote the flight.toml in it), or those that `init` made for
+    this user.
+    """
+    here, judged = Path.cwd(), cache.resolve()
+    apart = here != judged and here not in judged.parents and judged not in here.parents
+    if paths or os.environ.get(KEY_VARIABLE) or (apart and (here / "flight.toml").is_file()):
+        return trusted_keys(paths, here if apart else None)
+    return tuple(map(load_public_key, sorted(keys_directory().glob("*.pub.pem")))) or trusted_keys(None)
+
+
 def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tuple[PublicKey, ...]:
-    """Return the keys given, or that of the environment, or that of `directory`/flight.toml; SigningError if none."""
+    """Return the keys given, or that of the environment, or that of `directory`/flight.toml; SigningError if none.
+
+    directory: a cache directory of the user's own, never one that is to be judged.
+    """
     if not paths and os.environ.get(KEY_VARIABLE):
         paths = [Path(os.environ[KEY_VARIABLE])]
     if paths:

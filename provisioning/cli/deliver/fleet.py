@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from provisioning.base.asking import ask
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
 from provisioning.build import steps
@@ -17,6 +19,8 @@ from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.deliver.sync import sync_vehicle
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
+from provisioning.engines.host import HostTuple
+from provisioning.engines.names import PREFIXES
 from provisioning.engines.remote import SERVE, serve
 
 EXAMPLE = """\
@@ -31,6 +35,8 @@ example: flightcache fleet FLEET.toml        with, in FLEET.toml beside the comm
   remote_key = "/etc/flightcache/operator.pub.pem"
 """
 PROBE_TIMEOUT_S = 60
+PROBE_BYTES = 1 << 16
+"""Most that `flightcache host --json` may answer."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +74,7 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
     command = reach(vehicle, *SERVE) if vehicle.command else ()
     directory = derive(fleet, vehicle, host=host, command=command, others={"dodo.py": DODO, "doit.cfg": DOIT_CFG})
     report = _build(directory)
-    told = (
+    said = (
         f"{report['outcome']}, {report['engines_built']} engines compiled, "
         f"{report['descriptors_generated']} descriptors computed, manifest_hash {report['manifest_hash'][:16]}"
     )
@@ -76,8 +82,8 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
         sent = sync_vehicle(
             vehicle.target, directory, program=vehicle.program, shell=vehicle.command, remote_key=vehicle.remote_key
         )
-        told += f"; {sent}"
-    return told
+        said += f"; {sent}"
+    return said
 
 
 def reach(vehicle: Vehicle, *words: str) -> tuple[str, ...]:
@@ -90,14 +96,23 @@ def probe(vehicle: Vehicle) -> dict[str, str]:
     """Return the vehicle's host tuple, as it tells it; EngineError if it cannot be asked."""
     command = reach(vehicle, "host", "--json")
     try:
-        done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
-        told: dict[str, str] = json.loads(done.stdout)["engines are built for"]
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        done = ask(command, most_bytes=PROBE_BYTES, within_s=PROBE_TIMEOUT_S)
+        return _host_tuple(json.loads(done.out)["engines are built for"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{vehicle.name} does not say what computer it is",
-            facts={"command": shlex.join(command)},
+            facts={"command": shlex.join(command), "reason": str(error)[:200]},
             next_step="run that command by hand: flightcache must be installed there",
         ) from error
+
+
+def _host_tuple(told: dict[str, str]) -> dict[str, str]:
+    """Return the parts of a host tuple, each one word; ValueError for anything else."""
+    sound = isinstance(told, dict) and told.keys() == set(HostTuple._fields)
+    if not sound or not all(isinstance(part, str) and re.fullmatch(r"[!-~]{1,100}", part) for part in told.values()):
+        raise ValueError("no host tuple was answered")
+    if told["backend"] not in PREFIXES:
+        raise ValueError("its backend is not known here")
     return told
 
 

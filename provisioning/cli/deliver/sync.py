@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provisioning.base.errors import FilesystemError
 from provisioning.base.files import require_local_filesystem
-from provisioning.cli.deliver.common import add_keys, signed_by, trusted_keys, verified
+from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, signed_by, trusted_keys, verified
 from provisioning.delivery.pack import bundle_name
 from provisioning.delivery.sync import (
     Sent,
@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
     parser.add_argument("--keep", type=int, default=1, metavar="N", help="generations kept there (1)")
-    add_keys(parser)
+    add_keys(parser, otherwise=OF_THE_CACHE)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,7 +42,12 @@ def as_text(status: Status, *, now: float) -> str:
     rows = {"cache": status.cache, **_current(status, now), **_build(status, now)}
     rows["free space"] = size(status.free_bytes)
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    return "\n".join(f"{name:<{width}}  {_visible(value)}" for name, value in rows.items())
+
+
+def _visible(text: str) -> str:
+    """Return text of an unverified cache without what moves a terminal's cursor or changes its colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _current(status: Status, now: float) -> dict[str, str]:
@@ -68,8 +73,8 @@ def _build(status: Status, now: float) -> dict[str, str]:
         rows["building"] = f"process {status.builder}"
     if status.last_build is None or status.built_at is None:
         return {**rows, "last build": "none"}
-    told = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {status.last_build.elapsed_s:.1f} s"
-    rows["last build"] = told
+    took = f"{status.last_build.elapsed_s:.1f} s"
+    rows["last build"] = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {took}"
     if status.last_build.failure_reason:
         rows["reason"] = status.last_build.failure_reason.partition("\n")[0]
     return rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_keys, trusted_keys, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, user_keys, verified
 from provisioning.cli.measure.variants import locators, parse_variant
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
@@ -56,6 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
     parser.add_argument("--plot", type=Path, metavar="SVG", help="write share of photos against distance")
+    add_custom_ops(parser)
     add_keys(parser)
 
 
@@ -74,15 +75,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Result]:
-    within_m = args.within
+    within_m, manifests = args.within, []
     for cache in args.cache:
-        with verified(cache, trusted_keys(args.public_key, cache)) as (verdict, _):
-            locator, manifest = Locator.from_verdict(verdict), verdict.require()
+        with verified(cache, user_keys(args.public_key, cache)) as (verdict, _):
+            locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
+        manifests.append(manifest)
         within_m = within_m or usual_distance_m(locator, queries)
         size = manifest.descriptor_index.bytes
         yield _result(_named(cache, manifest), locator, queries, args.rotate, within_m, size)
     if args.variants:
-        with locators(args.cache[0], [parse_variant(text) for text in args.variants]) as built:
+        variants = [parse_variant(text) for text in args.variants]
+        with locators(args.cache[0], variants, manifest=manifests[0], custom_ops=args.custom_ops) as built:
             for variant, locator, request in built:
                 rotate = variant.rotate or args.rotate
                 size = request.index.path.stat().st_size

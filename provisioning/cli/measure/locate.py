@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_keys, trusted_keys, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, user_keys, verified
+from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
     Locator,
     Match,
@@ -52,6 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--geojson", type=Path, metavar="FILE", help="write matches and positions as GeoJSON")
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="write photos beside their candidates")
+    add_custom_ops(parser)
     add_keys(parser)
 
 
@@ -59,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Verify the cache, look every photo up, report."""
     if args.k < 1 or (args.rotate is not None and args.rotate < 1):
         raise Error("-k and --rotate: at least 1")
-    with verified(args.cache, trusted_keys(args.public_key, args.cache)) as (verdict, _):
-        locator = Locator.from_verdict(verdict)
+    with verified(args.cache, user_keys(args.public_key, args.cache)) as (verdict, _):
+        locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
         found = [_locate(locator, path, args) for path in args.photo]
+        if args.contact_sheet:
+            _draw(args.cache, verdict, found, args.contact_sheet)
     if args.geojson:
         rows = ((item.path.name, item.photo.position, item.matches) for item in found)
         write_durably(args.geojson, to_geojson(rows))
-    if args.contact_sheet:
-        _draw(args.cache, found, args.contact_sheet)
     print(_as_json(found) if args.json else _as_text(found))
     return 0
 
@@ -86,8 +88,8 @@ def headings_for(photo: Photo, *, rotate: int | None, heading: float | None) -> 
     return (photo.heading_deg or 0.0,)
 
 
-def _draw(cache: Path, found: list[Located], output: Path) -> None:
-    with imagery_of(cache, [match for item in found for match in item.matches]) as imagery:
+def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path) -> None:
+    with imagery_of(cache, verdict, [match for item in found for match in item.matches]) as imagery:
         rows = [Row(item.path.name, item.photo.pixels, item.matches) for item in found]
         write_durably(output, contact_sheet(rows, imagery))
 

@@ -1,4 +1,8 @@
-"""Other settings of one cache, built beside it from the same tiles and descriptors: what `evaluate --try` compares."""
+"""Other settings of one cache, built beside it from the same tiles and descriptors: what `evaluate --try` compares.
+
+The settings stand in a flight.toml that nobody signed. So the engine must be one that the verified Manifest lists, a
+library of custom operators comes from the user alone, no other computer is asked, and every index is built here.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning import catalogue
-from provisioning.base.artifacts import is_intact
+from provisioning.base.artifacts import is_intact, read_record
 from provisioning.base.errors import Error
+from provisioning.base.hashing import Sha256
 from provisioning.base.lock import build_lock
 from provisioning.build import steps
 from provisioning.build.request import Request, make_request
 from provisioning.build.steps.networks import network_here
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
+from provisioning.flight.manifest import Manifest
 from provisioning.index.read import load_index
 from provisioning.network.backbone import resolved
 from provisioning.quality.locate import Locator
@@ -69,29 +75,53 @@ def varied(flight: Flight, variant: Variant) -> Flight:
     return dataclasses.replace(flight, area=dataclasses.replace(flight.area, zooms=variant.zooms, part=parts))
 
 
+def without_foreign_code(flight: Flight, custom_ops: Path | None) -> Flight:
+    """Return `flight` computed on this computer, with the user's library of custom operators instead of its own.
+
+    Error if it names such a library and the user gave none.
+    """
+    named = next((backbone.custom_ops for backbone in flight.backbone if backbone.custom_ops), None)
+    if named is not None and custom_ops is None:
+        raise Error(
+            "flight.toml is not signed, so the library of custom operators it names is not loaded",
+            file=flight.root / "flight.toml",
+            key="backbone.custom_ops",
+            facts={"library": named},
+            next_step="if you trust that library: --custom-ops FILE",
+        )
+    backbones = tuple(
+        dataclasses.replace(backbone, custom_ops=custom_ops if backbone.custom_ops else None)
+        for backbone in flight.backbone
+    )
+    local = dataclasses.replace(flight.descriptors, executor="threads")
+    return dataclasses.replace(flight, backbone=backbones, descriptors=local)
+
+
 @contextmanager
-def locators(cache: Path, variants: Sequence[Variant]) -> Iterator[Iterator[tuple[Variant, Locator, Request]]]:
-    """Yield each variant with its locator. Holds the build lock; publishes nothing; finished work stays in `.build`."""
-    flight = read_flight(cache)
+def locators(
+    cache: Path, variants: Sequence[Variant], *, manifest: Manifest, custom_ops: Path | None
+) -> Iterator[Iterator[tuple[Variant, Locator, Request]]]:
+    """Yield each variant with its locator. Holds the build lock; publishes nothing; finished work stays in `.build`.
+
+    manifest: of the verified cache; an engine that it does not list is not run.
+    """
+    flight = without_foreign_code(read_flight(cache), custom_ops)
+    signed = frozenset(entry.sha256 for entry in manifest.engines)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         try:
-            yield ((variant, *_built(varied(flight, variant))) for variant in variants)
+            yield ((variant, *_built(varied(flight, variant), signed)) for variant in variants)
         finally:
             if any(variant.zooms is not None for variant in variants):
                 steps.survey(flight)  # the catalogue goes back to what flight.toml asks for
 
 
-def _built(flight: Flight) -> tuple[Locator, Request]:
+def _built(flight: Flight, signed: frozenset[Sha256]) -> tuple[Locator, Request]:
     steps.survey(flight)
     request = make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
     network = request.descriptor_network
-    if not is_intact(network.engine):
-        raise Error(
-            "the cache has no engine for these settings yet", file=flight.root, next_step="run doit there first"
-        )
+    _require_signed_engine(request, signed)
     steps.describe(request)
-    if not is_intact(request.index):
-        steps.build_index(request)
+    steps.build_index(request)  # even if one lies there: a library reads it, and nobody signed that one
     locator = Locator(
         network_here(request),
         load_index(request.index.path.read_bytes()),
@@ -100,3 +130,18 @@ def _built(flight: Flight) -> tuple[Locator, Request]:
         fit_how=resolved(network.backbone).fit_how,
     )
     return locator, request
+
+
+def _require_signed_engine(request: Request, signed: frozenset[Sha256]) -> None:
+    engine = request.descriptor_network.engine
+    record = read_record(engine) if is_intact(engine) else None
+    if record is None:
+        raise Error(
+            "the cache has no engine for these settings yet", file=request.cache, next_step="run doit there first"
+        )
+    if record.sha256 not in signed or not request.backend.runs_here:
+        raise Error(
+            "the engine for these settings is none of those that the verified Manifest lists for this computer",
+            file=engine.path,
+            next_step="run doit there first, so that it is published and signed",
+        )

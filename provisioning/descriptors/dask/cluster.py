@@ -1,24 +1,28 @@
-"""Descriptors on several machines: a dask cluster computes, the coordinator alone reads tiles and writes the store.
+"""The process that talks to a dask cluster: `python -m provisioning.descriptors.dask.cluster`, started by `dask.link`.
 
-A lost worker costs its tasks only: they run again elsewhere, and the descriptors are the same bytes. Memory here is
-bounded by the tasks under way. Nothing a worker says is trusted that the golden tile has not shown it can do.
+dask unpickles what scheduler and workers send, so this process counts as theirs: it is started without password, gives
+up the file system before it connects, and hands on plain numbers. A lost worker costs its tasks only: they run again
+elsewhere. Memory is bounded by the tasks under way.
 """
 
 from __future__ import annotations
 
+import os
+import pickle
+import queue
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
-from provisioning.base.errors import DescriptorError, TileError
-from provisioning.base.events import warn
-from provisioning.catalogue import Tile
-from provisioning.descriptors.dask.remote import EnginePlugin, Golden, Job, compute, refusal
-from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
-from provisioning.descriptors.pipeline.results import Results
-from provisioning.engines import Network
+from provisioning.base import landlock
+from provisioning.base.errors import DescriptorError
+from provisioning.descriptors.dask.frames import write_frame
+from provisioning.descriptors.dask.link import Order, Task, Tls
+from provisioning.descriptors.dask.remote import EnginePlugin, Job, compute, refusal
 
 RETRIES = 2
 AHEAD = 2
@@ -26,72 +30,71 @@ AHEAD = 2
 PATIENCE_S = 120.0
 """How long the fleet may be without any worker that fits before the run gives up."""
 CONNECT_S = 20
-
-Batches = Iterable[Sequence[Unit]]
-
-
-def submit(
-    batches: Batches, network: Network, loader: TileLoader, results: Results, *, job: Job, engine: bytes, scheduler: str
-) -> None:
-    """Have the workers of the dask cluster at `scheduler` compute `batches`.
-
-    DescriptorError: no such cluster, no worker that fits (each with its reason), a task that failed three times.
-    """
-    batches = iter(batches)
-    first = next(batches, None)
-    if first is None:
-        return
-    golden = _golden(first, network, loader, results)
-    if golden is None:
-        submit(batches, network, loader, results, job=job, engine=engine, scheduler=scheduler)
-        return
-    with _client(scheduler) as client, _ready(client, job, engine, golden):
-        _run(client, job, chain([first], batches), loader, results)
+ENDED = None
+Tasks = queue.Queue[Task | None]
 
 
-def _golden(units: Sequence[Unit], network: Network, loader: TileLoader, results: Results) -> Golden | None:
-    """Compute the first unit of `units` that can be seen here; None if none can, which are then faults."""
-    faults = []
-    for unit in units:
-        try:
-            return Golden(unit, loader.read(unit.tile), network(loader.image(unit)[None])[0])
-        except TileError as error:  # noqa: PERF203 - the first good one ends the loop
-            faults.append(Fault(unit, error.what))
-    results.fail(faults)
-    return None
+def main(source: IO[bytes], answers: IO[bytes]) -> None:
+    """Be that process: an Order and then Tasks come on `source`, frames go to `answers`."""
+    order: Order = pickle.load(source)  # noqa: S301  from the process that started this one
+    landlock.confine([*landlock.libraries(), *map(Path, order.cluster.tls or ())])
+    tasks: Tasks = queue.Queue()
+    threading.Thread(target=_receive, args=(source, tasks), daemon=True).start()
+    try:
+        with _client(*order.cluster) as client, _ready(client, order, answers):
+            _run(client, order.job, tasks, answers)
+    except Exception as error:  # noqa: BLE001  whatever it is, the build hears one sentence of it
+        write_frame(answers, {"error": _as_json(error)})
+
+
+def _as_json(error: Exception) -> dict[str, object]:
+    if not isinstance(error, DescriptorError):
+        return {"what": f"the dask cluster cannot be used: {type(error).__name__}: {error}"}
+    facts = {name: str(value) for name, value in error.facts.items()}
+    return {"what": error.what, "facts": facts, "next_step": error.next_step}
+
+
+def _receive(source: IO[bytes], tasks: Tasks) -> None:
+    """Take tasks as they come; the last one is None."""
+    task: Task | None = pickle.load(source)  # noqa: S301  as above
+    while task is not None:
+        tasks.put(task)
+        task = pickle.load(source)  # noqa: S301
+    tasks.put(ENDED)
 
 
 @contextmanager
-def _client(scheduler: str) -> Iterator[Any]:
+def _client(scheduler: str, tls: Tls | None) -> Iterator[Any]:
+    import distributed
+
+    security = tls and distributed.Security(
+        tls_ca_file=tls.ca, tls_client_cert=tls.certificate, tls_client_key=tls.key, require_encryption=True
+    )
     try:
-        import distributed
-    except ImportError as error:
-        raise DescriptorError(
-            "dask is not installed", key="descriptors.executor", next_step="pip install 'flightcache[dask]'"
-        ) from error
-    try:
-        client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False, security=security)
+    except Exception as error:  # a transport raises whatever it stumbles over: TypeError for TLS without certificates
         raise DescriptorError(
             f"no dask scheduler answers at {scheduler or 'no address'}",
             key="descriptors.scheduler",
-            next_step="start one with `dask scheduler` and workers with `dask worker`",
+            facts={"reason": str(error)[:200]},
+            next_step="start one with `dask scheduler` and workers with `dask worker`; with TLS the address is tls://",
         ) from error
     with client, client.as_current():
         yield client
 
 
 @contextmanager
-def _ready(client: Any, job: Job, engine: bytes, golden: Golden) -> Iterator[None]:
+def _ready(client: Any, order: Order, answers: IO[bytes]) -> Iterator[None]:
     """Have every worker, and any that joins later, check itself; DescriptorError if none fits."""
     from distributed import WorkerPlugin
 
-    plugin = type("Engine", (EnginePlugin, WorkerPlugin), {})(job, engine, golden)
+    job = order.job
+    plugin = type("Engine", (EnginePlugin, WorkerPlugin), {})(job, order.engine, order.golden)
     client.register_plugin(plugin, name=plugin.name)
     try:
-        refusals = {worker: why for worker, why in client.run(refusal, job).items() if why}
+        refusals = {str(worker): str(why) for worker, why in client.run(refusal, job).items() if why}
         for worker, reason in refusals.items():
-            warn("descriptor.failure", worker=worker, reason=reason)
+            write_frame(answers, {"worker": worker, "refused": reason})
         if not _threads(client, job):
             raise DescriptorError(
                 "no worker of the dask cluster can run this engine",
@@ -110,59 +113,73 @@ def _threads(client: Any, job: Job) -> int:
     return int(sum(worker["resources"].get(job.resource, 0) for worker in workers))
 
 
-def _run(client: Any, job: Job, batches: Batches, loader: TileLoader, results: Results) -> None:
-    from distributed import wait
-
-    batches, under_way = iter(batches), set[Any]()
-    last_seen = time.monotonic()
-    while True:
+def _run(client: Any, job: Job, tasks: Tasks, answers: IO[bytes]) -> None:
+    """Ask for as many tasks as the fleet takes, hand answers on, until the last has come and is done."""
+    under_way: dict[Any, Task] = {}
+    asked, ended, last_seen = 0, False, time.monotonic()
+    while not ended or under_way:
         threads = _threads(client, job)
-        while len(under_way) < AHEAD * threads and (units := next(batches, None)) is not None:
-            under_way.add(_submit(client, job, units, loader, results))
-        if threads:
-            last_seen = time.monotonic()
-        if not under_way and threads:
-            return
+        last_seen = time.monotonic() if threads else last_seen
         if time.monotonic() - last_seen > PATIENCE_S:
             raise DescriptorError("every worker that could run this engine has gone", key="descriptors.scheduler")
-        under_way -= _collect(wait, under_way, results)
+        want = 0 if ended else max(0, AHEAD * threads - len(under_way) - asked)
+        asked += want
+        write_frame(answers, {"want": want})  # also says that we are there
+        while (task := _next(tasks, wait=not under_way)) is not _NOTHING:
+            asked -= 1
+            if task is ENDED:
+                ended = True
+                break
+            under_way[_submit(client, job, task)] = task
+        for future in _done(under_way):
+            if _answered(future, under_way[future], answers):
+                del under_way[future]
 
 
-def _submit(client: Any, job: Job, units: Sequence[Unit], loader: TileLoader, results: Results) -> Any:
-    """Read the tiles of `units` here and send them off; a task asks for one unit of the engine's resource."""
-    data: dict[Tile, bytes] = {}
-    readable = []
-    for unit in units:
-        try:
-            if unit.tile not in data:
-                data[unit.tile] = loader.read(unit.tile)
-            readable.append(unit)
-        except TileError as error:  # noqa: PERF203 - one bad tile must not cost its task
-            results.fail([Fault(unit, error.what)])
-    return client.submit(compute, job, readable, data, pure=False, retries=RETRIES, resources={job.resource: 1})
+_NOTHING: Any = object()
 
 
-def _collect(wait: Any, under_way: set[Any], results: Results) -> set[Any]:
-    """Store what has come back within a second; return those futures."""
+def _next(tasks: Tasks, *, wait: bool) -> Any:
+    """Return the next task, ENDED, or _NOTHING if none has come."""
+    try:
+        return tasks.get(timeout=0.2 if wait else 0.01)
+    except queue.Empty:
+        return _NOTHING
+
+
+def _submit(client: Any, job: Job, task: Task) -> Any:
+    """Send a task off; it asks for one unit of the engine's resource."""
+    resources = {job.resource: 1}
+    return client.submit(compute, job, task.units, task.data, pure=False, retries=RETRIES, resources=resources)
+
+
+def _done(under_way: dict[Any, Task]) -> set[Any]:
+    """Return the futures that have come back within a second."""
+    from distributed import wait
+
     if not under_way:
-        time.sleep(0.2)
         return set()
     try:
-        done = wait(under_way, timeout=1, return_when="FIRST_COMPLETED").done
+        done: set[Any] = wait(set(under_way), timeout=1, return_when="FIRST_COMPLETED").done
     except TimeoutError:
         return set()
-    return {future for future in done if _stored(future, results)}
+    return done
 
 
-def _stored(future: Any, results: Results) -> bool:
-    """Store the answer of one task; False where it was lost with its worker and is being computed again."""
+def _answered(future: Any, task: Task, answers: IO[bytes]) -> bool:
+    """Hand on the answer to one task; False where it was lost with its worker and is being computed again."""
     if future.status in ("pending", "lost"):
         return False
     if future.status != "finished":
         reason = future.exception() if future.status == "error" else future.status
         raise DescriptorError("a task failed on the fleet, and so did its retries", facts={"reason": repr(reason)})
-    units, vectors, faults = future.result()
-    results.fail(faults)
-    if units:
-        results.put(units, vectors)
+    rows, described = future.result()
+    faults = sorted(set(range(len(task.units))) - set(rows))
+    head = {"task": task.number, "rows": list(rows), "faults": faults, "bytes": len(described)}
+    write_frame(answers, head, bytes(described))
     return True
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)
+    os._exit(0)  # everything is written; an interpreter that ends would wait for the thread that reads

@@ -96,7 +96,10 @@ def _run(
     """Put `units` through the network with the layout that this host, or a fleet of its like, is fastest with."""
     settings, batch = flight.descriptors, flight.engine.batch
     if settings.executor == "dask":
-        from provisioning.descriptors.dask.cluster import submit
+        from provisioning.descriptors.dask.link import Cluster, Tls, submit
+
+        pem = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
+        cluster = Cluster(settings.scheduler, Tls(*map(str, pem)) if all(pem) else None)
 
         job = Job(
             run=os.urandom(4).hex(),
@@ -109,7 +112,7 @@ def _run(
             batch=batch,
         )
         tasks = batches_of(units, settings.task_tiles)
-        submit(tasks, network, loader, results, job=job, engine=engine, scheduler=settings.scheduler)
+        submit(tasks, network, loader, results, job=job, engine=engine, cluster=cluster)
         return
     layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
     layout(units, network, loader, results, threads=_threads(flight), batch=batch)

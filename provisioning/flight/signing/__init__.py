@@ -1,7 +1,7 @@
 """Ed25519 keys and signatures: public keys, new key pairs, signing by a key file or by an external command."""
 
-from provisioning.flight.signing.passwords import ask_password, asker, read_password_fd
-from provisioning.flight.signing.private import generate_key
+from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
+from provisioning.flight.signing.private import generate_key, keys_directory
 from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
 from provisioning.flight.signing.signer import public_key_of, sign
 
@@ -11,6 +11,8 @@ __all__ = [
     "ask_password",
     "asker",
     "generate_key",
+    "hand_over_password",
+    "keys_directory",
     "load_public_key",
     "public_key_of",
     "public_key_path",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -12,6 +13,32 @@ from provisioning.base.errors import SigningError
 
 if TYPE_CHECKING:
     from provisioning.config import Signing
+
+
+def hand_over_password(signing: Signing) -> None:
+    """Move the password from the environment into a pipe, where it stays until something is signed.
+
+    For before models and tiles are parsed: no process that is started later inherits it, and neither this one's
+    memory nor its /proc/PID/environ holds it.
+    """
+    name = os.fsencode(signing.password_env)
+    password = os.environb.get(name)
+    if not password or len(password) > 4095:  # what `read_password_fd` reads, and a pipe holds
+        return
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with open(writer, "wb") as pipe:
+        pipe.write(password + b"\n")
+    _wipe(name, len(password))
+    del os.environb[name]
+    os.environb[name + b"_FD"] = str(reader).encode()
+
+
+def _wipe(name: bytes, length: int) -> None:
+    """Write zeros over a value where the C library keeps it: what /proc shows of a process is its first environment."""
+    library = ctypes.CDLL(None)
+    library.getenv.restype = ctypes.c_void_p
+    if where := library.getenv(name):
+        ctypes.memset(where, 0, length)
 
 
 def find_password(signing: Signing, ask: Callable[[], bytes] | None) -> bytes:

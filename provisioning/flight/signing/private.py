@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
+def keys_directory() -> Path:
+    """Return where `flightcache init` keeps the key pairs that it makes for this user."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "flightcache"
+
+
 def generate_key(path: Path, *, password: bytes | None) -> PublicKey:
     """Write a new private key to `path` (PEM, 0600, encrypted if there is a password) and its public half beside it.
 

@@ -11,9 +11,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from provisioning.base.errors import BackboneError
+from provisioning.base.errors import BackboneError, EngineError
 from provisioning.network.backbone.presets import Preset
+from provisioning.network.session import run_limited
 
+TRIAL_S = 300.0
+"""Longest run of a model on a batch; the largest backbones take seconds."""
 SAME = 1e-6
 """Two descriptors nearer than this in every component are the same: float32 noise of a deep network is below."""
 
@@ -26,6 +29,8 @@ def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: 
     images = _two_images(model)
     try:
         outputs = _run(_session(model, custom_ops), images, model)
+    except EngineError as error:
+        raise BackboneError(error.what, file=file, next_step=error.next_step) from error
     except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
         text = " ".join(str(error).split())
         raise BackboneError("the model does not run", file=file, facts={"onnxruntime says": text[:500]}) from error
@@ -48,6 +53,7 @@ def measured_shape(
 
 
 def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -68,8 +74,12 @@ def _two_images(model: onnx.ModelProto) -> npt.NDArray[np.uint8]:
 def _run(session: Any, images: npt.NDArray[np.uint8], model: onnx.ModelProto) -> list[npt.NDArray[np.float32]]:
     fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if not fixed:
-        return [np.asarray(session.run(None, {"tiles": images})[0])]
-    return [np.asarray(session.run(None, {"tiles": np.repeat(image[None], fixed, axis=0)})[0])[:1] for image in images]
+        return [np.asarray(_once(session, images))]
+    return [np.asarray(_once(session, np.repeat(image[None], fixed, axis=0)))[:1] for image in images]
+
+
+def _once(session: Any, images: npt.NDArray[np.uint8]) -> Any:
+    return run_limited(session, None, {"tiles": images}, within_s=TRIAL_S)[0]
 
 
 def _judge(outputs: list[npt.NDArray[np.float32]], count: int, file: str, preset: Preset | None) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 from provisioning.base.events import event
 from provisioning.engines import Network
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity
+from provisioning.engines.returned import GOLDEN_COSINE
 from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
@@ -28,12 +30,14 @@ def measure(
     today: dt.date,
     stands_for: str = "engine",
     calibration: str | None = None,
+    on_target: tuple[int, str] | None = None,
 ) -> GateResult:
     """Return every gate of `subject` with its verdict; GateError lists all that failed.
 
     `reference` gives the network in fp32 as the engine is held to it. `stands_for`: `engine`, or `typed` where the
     engine is for another computer and its ONNX was run instead. `calibration` is the digest of the tiles that gave an
-    int8 network its ranges; it goes on record with the fidelity.
+    int8 network its ranges; it goes on record with the fidelity. `on_target`: golden tiles that an engine compiled on
+    its target was tried on there, and their least cosine to what its ONNX gives.
     """
     views = look(subject)
     localised, table = self_localisation(views, tiles=len({*(subject.rows.ids >> 14).tolist()}))
@@ -48,6 +52,10 @@ def measure(
         "distinct": distinct(subject),
     }
     limits = {**corpus_limits(subject.flight, subject.corpus), **network_limits(subject.flight, precision)}
+    if on_target is not None:
+        said = f"least cosine of the engine, run on its target, against its ONNX, {on_target[0]} tiles"
+        figures["fidelity.target"] = Figure(on_target[1], said)
+        limits["fidelity.target"] = limits["fidelity.cosine"]._replace(threshold=Decimal(str(GOLDEN_COSINE[precision])))
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())

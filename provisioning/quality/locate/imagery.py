@@ -12,6 +12,7 @@ import numpy as np
 from provisioning.catalogue import decode, iter_tiles, open_reader
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
+from provisioning.flight.verify import Verdict
 from provisioning.quality.locate.search import Match
 from provisioning.quality.locate.sheet import Imagery
 from provisioning.sources.pmtiles import PMTiles
@@ -22,14 +23,15 @@ MAX_PIXELS = 16_777_216
 
 
 @contextmanager
-def imagery_of(cache: Path, wanted: Iterable[Match]) -> Iterator[Imagery]:
+def imagery_of(cache: Path, verdict: Verdict, wanted: Iterable[Match]) -> Iterator[Imagery]:
     """Yield what gives the image of a match of `wanted`, or None where there is none at hand.
 
-    cache: a cache directory or a generation. For a person's eyes: nothing is decided by these pixels.
+    cache: the cache directory or generation that `verdict` passed; imagery on board that its Manifest does not list is
+    not opened. For a person's eyes: nothing is decided by these pixels.
     """
-    on_board = next((path for path in (cache / "current" / ON_BOARD, cache / ON_BOARD) if path.is_file()), None)
-    if on_board is not None:
-        archive = PMTiles(TileSource(path=on_board))
+    if any(entry.path == ON_BOARD for entry in verdict.require().files):
+        place = next(path for path in (cache / "current" / ON_BOARD, cache / ON_BOARD) if path.is_file())
+        archive = PMTiles(TileSource(path=place))
         try:
             yield lambda match: _decoded(archive.read(match.z, match.x, match.y))
         finally:

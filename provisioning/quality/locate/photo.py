@@ -17,6 +17,9 @@ from provisioning.base.errors import PhotoError
 MAX_PIXELS = 250_000_000
 """Largest photo read: aerial cameras reach 150 megapixels."""
 
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+"""The only parsers that a photo may reach: others start programs (EPS: Ghostscript) or read other files."""
+
 _YAW = (b"drone-dji:GimbalYawDegree", b"Camera:Yaw", b"drone-dji:FlightYawDegree", b"drone-parrot:CameraYawDegree")
 """XMP names of the camera's yaw, clockwise from true north, degree; the camera's own before the airframe's."""
 
@@ -32,7 +35,7 @@ class Photo(NamedTuple):
 def read_photo(path: Path) -> Photo:
     """Return the photo at `path`; PhotoError if it is no image, damaged, or larger than MAX_PIXELS."""
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PhotoError(
                     "the photo is too large",
@@ -44,7 +47,9 @@ def read_photo(path: Path) -> Photo:
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             xmp = image.info.get("xmp", b"")
     except UnidentifiedImageError as error:
-        raise PhotoError("not an image in a format that is known", file=path, next_step="give JPEG or PNG") from error
+        raise PhotoError(
+            "not an image in a format that is known", file=path, next_step="give JPEG, PNG, TIFF or WebP"
+        ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
     yaw = xmp_yaw_deg(xmp if isinstance(xmp, bytes) else str(xmp).encode())

@@ -1,0 +1,125 @@
+"""Nothing leaves this machine: no socket but local ones, no name looked up, nothing written beside what was asked for.
+
+Each command runs under strace in a network namespace of its own, where there is nobody to reach.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import building
+
+BIN = Path(sys.executable).parent
+SOCKET = re.compile(r"\bsocket\((?!AF_UNIX)")
+WRITTEN = re.compile(r'\b(?:open|openat|creat|mkdir|mkdirat)\((?:[\w<>/]+, )?"(?P<path>[^"]+)".*')
+NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+
+
+def _namespaces_work() -> bool:
+    if shutil.which("strace") is None or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not _namespaces_work(), reason="needs strace and unshare -rn")
+Run = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A cache directory that was built offline, and what runs a command so and checks every call it made."""
+    root = tmp_path_factory.mktemp("offline")
+    home, scratch, keys = root / "home", root / "tmp", root / "keys"
+    for folder in (home, scratch, keys):
+        folder.mkdir()
+    home.chmod(0o755)
+    cache = building.new_cache(root, side=2)
+    mine = (str(cache), str(scratch), str(keys), str(root / "out"), "/dev/", "/proc/")
+
+    def run(*words: str, code: int = 0) -> None:
+        log = root / "strace.log"
+        environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(scratch)}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        trace = "trace=network,open,openat,creat,mkdir,mkdirat"
+        command = ["unshare", "-rn", "strace", "-f", "-qq", "-e", trace, "-e", "signal=none", "-o", str(log), *words]
+        done = subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        calls = log.read_text().splitlines()
+        assert len(calls) > 50
+        assert not [line for line in calls if SOCKET.search(line)]
+        assert not [line for line in calls if any(f'"{name}"' in line for name in NAMES)]
+        assert not [line for line in calls if _writes(line) and not _path(line).startswith(mine)]
+        assert not list(home.iterdir())
+
+    def _writes(line: str) -> bool:
+        made = "mkdir" in line or "O_WRONLY" in line or "O_RDWR" in line or "O_CREAT" in line
+        return made and " = -1 " not in line and WRITTEN.search(line) is not None
+
+    def _path(line: str) -> str:
+        found = WRITTEN.search(line)
+        assert found is not None
+        return os.path.normpath(cache / found["path"])
+
+    run(str(BIN / "doit"))
+    return cache, run
+
+
+def test_a_build_and_a_no_op_stay_on_this_machine(alone):
+    cache, run = alone
+    assert (cache / "current/Manifest.json").is_file()
+    run(str(BIN / "doit"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan", "why corpus", "status", "tiles", "host", "completion bash", "key fingerprint ../key.pub.pem",
+        "verify . --public-key ../key.pub.pem --this-host", "doctor . --public-key ../key.pub.pem",
+        "locate PHOTO --public-key ../key.pub.pem", "bench-engine . --seconds 0.01 --batch 1",
+        "bundle . -o ../out --public-key ../key.pub.pem", "keygen ../keys/new.pem",
+    ],
+)  # fmt: skip
+def test_a_command_stays_on_this_machine(alone, words):
+    cache, run = alone
+    photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
+    run(str(BIN / "flightcache"), *words.replace("PHOTO", photo).split())
+
+
+def test_trying_other_settings_stays_on_this_machine(alone):
+    cache, run = alone
+    photo = next((cache.parent / "tiles").rglob("*.jpg"))
+    (cache.parent / "q.csv").write_text(f"file,lat,lon\n{photo},46.9,8.6\n")
+    words = "evaluate ../q.csv . --try rotations=2 --public-key ../key.pub.pem"
+    run(str(BIN / "flightcache"), *words.split())
+
+
+def test_what_the_user_set_does_not_turn_telemetry_on():
+    """Whatever the environment says, a session of ours runs in a process that was told before it loaded the library."""
+    code = (
+        "import os, sys, provisioning.network.session as s;"
+        "assert 'onnxruntime' not in sys.modules; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_a_long_session_stays_on_this_machine(alone):
+    """ONNX Runtime sends some 20 s after it starts; a benchmark keeps a session open for longer than that."""
+    _, run = alone
+    run(str(BIN / "flightcache"), *["bench-engine", ".", "--seconds", "30", "--batch", "1"])
