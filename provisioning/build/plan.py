@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from provisioning import catalogue, descriptors
+from provisioning import catalogue, descriptors, index
 from provisioning.base.hashing import plain
 from provisioning.build import reasons as staleness
 from provisioning.build.history import History, differences, facts_of, read_history
@@ -175,6 +175,7 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
     if not any(task.task == "corpus" and task.will_run for task in tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
-    choice = request.choose_index(shape.dimension)
+    asked = request.flight.index
+    choice = index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=shape.dimension)
     text = f"{choice.kind}: {choice.reason}"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -17,7 +17,6 @@ from provisioning.config import Backbone, Calibration, Flight, Index
 from provisioning.config.parse import read_flight
 from provisioning.engines import Backend, HostTuple
 from provisioning.flight import signing
-from provisioning.index import Choice
 from provisioning.network.backbone import OnnxSource, onnx_source
 from provisioning.network.shape import Shape, known_shape, shape_target
 from provisioning.quality import gates
@@ -90,11 +89,6 @@ class Request:
         if self.corpus is None:
             raise not_scanned()
         return self.corpus
-
-    def choose_index(self, dimension: int) -> Choice:
-        """Return the kind of index for descriptors of `dimension` components. IndexingError if none fits."""
-        asked = self.flight.index
-        return index.choose(asked, vectors=self.tiles.count * asked.rotations, dimension=dimension)
 
 
 def read_request(root: Path) -> Request:

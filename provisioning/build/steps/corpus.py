@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from provisioning import catalogue, descriptors
+from provisioning import catalogue, descriptors, index
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import EmptyCorpusError
@@ -62,7 +62,8 @@ def _require_room(request: Request) -> None:
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
-    needed += request.choose_index(shape.dimension).bytes
+    vectors = request.tiles.count * flight.index.rotations
+    needed += index.choose(flight.index, vectors=vectors, dimension=shape.dimension).bytes
     require_free_bytes(flight.build_dir, needed, what="descriptors and index")
 
 
