@@ -335,3 +335,14 @@ def test_the_log_says_what_was_chosen_and_what_is_expected_of_it(tmp_path, caplo
     (said,) = (record.fields for record in caplog.records if record.kind.endswith("index.choice"))
     assert said["kind"] == "flat"
     assert {"recall", "latency_us", "bytes", "build_bytes", "reason"} <= said.keys()
+
+
+@pytest.mark.parametrize("factory", ["IVF4,SQ8", "HNSW8,SQ8"])
+def test_an_index_of_a_kind_that_is_no_longer_built_still_loads(factory):
+    rows = vectors(300)
+    inner = faiss.index_factory(DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
+    inner.train(rows)
+    index = faiss.IndexIDMap2(inner)
+    index.add_with_ids(rows, ids_of(300))
+    _, found = search(load_index(faiss.serialize_index(index).tobytes()), rows[:20], 1)
+    assert (found[:, 0] == ids_of(300)[:20]).mean() > 0.8

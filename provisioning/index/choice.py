@@ -42,9 +42,9 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
     {
         "flat": Measured(Decimal(1), 150),
         "sqfp16": Measured(Decimal("0.999"), 66),
-        "sq8": Measured(Decimal("0.98"), 50),
+        "sq8": Measured(Decimal("0.98"), 60),
         "hrq": Measured(Decimal("0.97"), 30),
-        "sq4": Measured(Decimal("0.95"), 150),
+        "sq4": Measured(Decimal("0.95"), 100),
     }
 )
 """The kinds, the most exact first. Source: `bench/index.py`, the tables in docs/index.md. The scan is that of 1,000,000
