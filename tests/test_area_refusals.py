@@ -42,7 +42,7 @@ def test_an_area_file_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "limit", "least", "reason"),
-    [("reading", "MOST_BYTES", 20, "larger than"), ("formats.lines", "MOST_POINTS", 2, "more than 2 points")],
+    [("files", "MOST_BYTES", 20, "larger than"), ("formats.lines", "MOST_POINTS", 2, "more than 2 points")],
 )
 def test_an_area_larger_than_any_is_refused_before_it_is_measured(tmp_path, monkeypatch, module, limit, least, reason):
     monkeypatch.setattr(f"provisioning.area.{module}.{limit}", least)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from provisioning.area.cover import Band, Cover, union
+from provisioning.area.files import bytes_of
 from provisioning.area.shapes import Drawing, Note, Point, Polygon, Ring
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
@@ -96,8 +97,6 @@ def _part_facts(part: AreaPart) -> dict[str, Fact]:
 
 
 def _digests(path: Path | None) -> tuple[Sha256, ...] | None:
-    from provisioning.area.reading import bytes_of
-
     return tuple(map(sha256_bytes, bytes_of(path))) if path else None
 
 

@@ -22,7 +22,31 @@ MOST_JSON_PARTS = 2_000_000
 MOST_XML_PARTS = 1_200_000
 MOST_LINES = 500_000
 MOST_ZIP_DIRECTORY_BYTES = 1 << 20
+MOST_FEATURE_BYTES = 64 << 20
 SMALLER = "keep what the flight needs, or simplify its lines, then save it again"
+SQLITE = b"SQLite format 3\0"
+GEOPACKAGE_IDS = (b"GPKG", b"GP10", b"GP11")
+"""At byte 68 of a SQLite file (OGC 12-128r19, 1.1.1.1.1)."""
+FEATURE_FILES = ((b"\0\0\x27\x0a", "Shapefile"), (b"fgb\3fgb", "FlatGeobuf"))
+BESIDE = {"Shapefile": (".shx", ".prj", ".cpg")}
+"""Files beside one of a kind that have a part in what it draws."""
+
+
+def bytes_of(path: Path) -> list[bytes]:
+    """Return the bytes that decide what a file draws: its own and those of the files that belong to it."""
+    data = read_bytes(path, most=MOST_FEATURE_BYTES)
+    kind = feature_kind(data)
+    if not kind and len(data) > MOST_BYTES:
+        read_bytes(path, most=MOST_BYTES)  # refuses it
+    beside = (path.with_suffix(suffix) for suffix in BESIDE.get(kind, ()))
+    return [data, *(read_bytes(one, most=MOST_FEATURE_BYTES) for one in beside if one.is_file())]
+
+
+def feature_kind(data: bytes) -> str:
+    """Return the kind of a file of features, empty if it is another."""
+    if data.startswith(SQLITE) and data[68:72] in GEOPACKAGE_IDS:
+        return "GeoPackage"
+    return next((kind for magic, kind in FEATURE_FILES if data.startswith(magic)), "")
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioning.area.files import MOST_BYTES, members, parse_xml, read_bytes, tag, text_of
+from provisioning.area.files import SQLITE, bytes_of, feature_kind, members, parse_xml, tag, text_of
 from provisioning.area.formats import dji, features, geojson, gpx, inav, kml, litchi, plan, wpl
 from provisioning.area.formats.lines import Drawn, as_area, as_missions
 from provisioning.area.missions.flying import fly_mission
@@ -17,15 +17,8 @@ from provisioning.area.shapes import Drawing
 from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
 
-MOST_FEATURE_BYTES = 64 << 20
 MISSIONS = "QGroundControl .plan, QGC WPL 110, mwp or INAV XML, DJI KMZ, Litchi CSV, GPX, KML"
 AREAS = "GeoJSON, KML or KMZ, GPX, GeoPackage, Shapefile, FlatGeobuf, the fence of a .plan"
-SQLITE = b"SQLite format 3\0"
-GEOPACKAGE_IDS = (b"GPKG", b"GP10", b"GP11")
-"""At byte 68 of a SQLite file (OGC 12-128r19, 1.1.1.1.1)."""
-FEATURE_FILES = ((b"\0\0\x27\x0a", "Shapefile"), (b"fgb\3fgb", "FlatGeobuf"))
-BESIDE = {"Shapefile": (".shx", ".prj", ".cpg")}
-"""Files beside one of a kind that have a part in what it draws."""
 
 
 class _Kind(NamedTuple):
@@ -62,23 +55,6 @@ def read_area(path: Path) -> Drawing:
     return kind.area()
 
 
-def bytes_of(path: Path) -> list[bytes]:
-    """Return the bytes that decide what a file draws: its own and those of the files that belong to it."""
-    data = read_bytes(path, most=MOST_FEATURE_BYTES)
-    kind = _feature_kind(data)
-    if not kind and len(data) > MOST_BYTES:
-        read_bytes(path, most=MOST_BYTES)  # refuses it
-    beside = (path.with_suffix(suffix) for suffix in BESIDE.get(kind, ()))
-    return [data, *(read_bytes(one, most=MOST_FEATURE_BYTES) for one in beside if one.is_file())]
-
-
-def _feature_kind(data: bytes) -> str:
-    """Return the kind of a file of features, empty if it is another."""
-    if data.startswith(SQLITE) and data[68:72] in GEOPACKAGE_IDS:
-        return "GeoPackage"
-    return next((kind for magic, kind in FEATURE_FILES if data.startswith(magic)), "")
-
-
 def _together(drawings: list[Drawing]) -> Drawing:
     """Return the missions of one file as one drawing; the first home is its home."""
     homes = [drawing for drawing in drawings if drawing.takeoff] or drawings
@@ -94,7 +70,7 @@ def _together(drawings: list[Drawing]) -> Drawing:
 
 def _recognised(path: Path) -> _Kind:
     data = bytes_of(path)[0]
-    if kind := _feature_kind(data):
+    if kind := feature_kind(data):
         return _Kind(f"a {kind}", None, lambda: _drawn_area(features.draw_features(path, kind), path, kind))
     if data.startswith(SQLITE):
         raise _unknown("the file is a SQLite database and no GeoPackage", path)
