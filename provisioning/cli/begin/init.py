@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -94,16 +95,36 @@ def create_cache(
 
 
 def new_key(name: str) -> Path:
-    """Make a key pair in the user's configuration directory and return the private half's path."""
-    folder = signing.keys_directory()
-    with wrap_os_errors("make a directory for keys", folder):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+    """Make a key pair in the user's configuration directory and return the private half's path.
+
+    Raises SigningError if there is no such directory and none can be made there: no home, or one that is read-only.
+    """
+    folder = _folder_of_keys()
     for number in range(1, 10_000):
         path = folder / (f"{name}.pem" if number == 1 else f"{name}-{number}.pem")
         if not path.exists() and not signing.public_key_path(path).exists():
             signing.generate_key(path, password=None)
             return path
     raise SigningError("too many keys of this name", file=folder, next_step="name one with --key")
+
+
+def _folder_of_keys() -> Path:
+    """Return the directory of keys, made where it is not there."""
+    folder = signing.keys_directory()
+    try:
+        if not folder.is_absolute():  # `~` is left where the system knows no home for this user
+            raise FileNotFoundError(errno.ENOENT, "this user has no home directory")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SigningError(
+            f"no directory for a new key: {error.strerror}",
+            file=folder,
+            next_step="set XDG_CONFIG_HOME to a folder of yours, or make a key with `flightcache keygen FILE` "
+            "and give it: flightcache init --key FILE",
+        ) from error
+    return folder
 
 
 def _values(

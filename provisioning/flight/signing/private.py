@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def keys_directory() -> Path:
-    """Return where `flightcache init` keeps the key pairs that it makes for this user."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "flightcache"
+    """Return where `flightcache init` keeps the key pairs that it makes for this user.
+
+    By XDG's rules a relative XDG_CONFIG_HOME does not count. Relative (`~/…`) where this user has no home.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.config")) / "flightcache"
 
 
 def generate_key(path: Path, *, password: bytes | None) -> PublicKey:
