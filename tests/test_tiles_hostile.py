@@ -17,7 +17,7 @@ from provisioning.base.errors import EmptyCorpusError, TileError
 from provisioning.catalogue import decode, scan
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.config import TileSource
-from provisioning.sources import mbtiles as mbtiles_module
+from provisioning.sources import tables as mbtiles_module
 from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
@@ -211,13 +211,13 @@ def test_a_malformed_sqlite_file_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[4096:] = random.Random(1).randbytes(len(data) - 4096)
     path.write_bytes(data)
-    assert refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "MBTiles file cannot be used").file == str(path)
+    assert refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "SQLite file cannot be used").file == str(path)
 
 
 def test_a_cut_off_sqlite_file_is_named(tmp_path):
     path = write_mbtiles(tmp_path / "a.mbtiles", block(30, 30))
     os.truncate(path, 20_000)
-    refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "MBTiles file cannot be used")
+    refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "SQLite file cannot be used")
 
 
 def test_a_database_without_tiles_is_named(tmp_path):

@@ -11,6 +11,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tileid_to_zxy, zxy_to_tileid
 from provisioning.config import TileSource
+from provisioning.sources.evidence import Statement, from_metadata
 from provisioning.sources.idranges import LIMIT, cells_inside, tiles_of_run
 from provisioning.sources.pmtiles_format import (
     GZIP,
@@ -50,6 +52,11 @@ class PMTiles:
 
     def __init__(self, source: TileSource) -> None:
         self.path = source.path
+        if source.scheme == "tms":
+            raise TileError(
+                "PMTiles archives have one row order", file=self.path, key="tiles.source.scheme",
+                next_step="remove the key; if the place is wrong, convert the archive's source again",
+            )  # fmt: skip
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -214,6 +221,14 @@ class PMTiles:
         except (TileError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def statements(self) -> list[Statement]:
+        """Return what header and metadata say of where the tiles are."""
+        h = self.header
+        said = from_metadata("the PMTiles header", {"bounds": [side / 1e7 for side in h[19:23]]})
+        more = from_metadata("the PMTiles metadata", {k: v for k, v in self.metadata().items() if k in ("crs", "srs")})
+        zooms = (h.min_zoom, h.max_zoom)
+        return [replace(said, zooms=zooms if zooms != (0, 0) else None), more]
 
     def close(self) -> None:
         """Close the file."""

@@ -81,10 +81,11 @@ def _size(candidate: Candidate) -> int:
 class Inspector:
     """Judges suspects with the settings of one scan; its threads start with the first batch."""
 
-    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], again: bool) -> None:
+    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], again: bool, blank: bool = True) -> None:
         self._max_pixels = max_pixels
         self._nodata = nodata
         self._again = again
+        self._blank = blank
         self._heard = 0
 
     @cached_property
@@ -124,5 +125,5 @@ class Inspector:
         digest, known = sha256(data).digest(), candidate.known
         if known and known.sha256 == digest and not self._again:
             return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
-        verdict = inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata)
+        verdict = inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank)
         return Found(candidate, digest, len(data), *verdict)
