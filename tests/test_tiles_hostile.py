@@ -60,7 +60,7 @@ NO_IMAGES = {
     "json": (b' {"error": 1}', "text"),
     "gzip": (zlib.compress(b"vector"), "vector tile or compressed"),
     "pbf": (b"\x1a\x40\x0a\x05water", "vector tile"),
-    "gif": (b"GIF89a\x01\0\x01\0", "not a JPEG, PNG or WebP"),
+    "gif": (b"GIF89a\x01\0\x01\0", "not a JPEG, PNG, WebP or AVIF"),
     "cut jpeg": (image(1, kind="JPEG", side=256)[:2000], "JPEG image cannot be decoded"),
     "cut png": (image(1, side=64)[:3000], "PNG image cannot be decoded"),
     "cut webp": (image(1, kind="WEBP", side=64)[:500], "WEBP image cannot be decoded"),
@@ -198,7 +198,7 @@ def test_a_file_larger_than_any_tile_is_not_read(tmp_path):
 
 def test_a_source_that_is_nothing_known_is_refused(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"hello")
-    refused(flight(tmp_path, tmp_path / "x.bin", bbox=BOX), "not an XYZ directory, MBTiles, PMTiles or GeoTIFF")
+    refused(flight(tmp_path, tmp_path / "x.bin", bbox=BOX), "not an XYZ directory, MBTiles, GeoPackage")
     with pytest.raises(EmptyCorpusError):
         survey((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
@@ -436,7 +436,7 @@ def test_flipped_bytes_give_an_error_or_the_right_tiles(tmp_path, seed):
 def test_a_raster_that_is_no_imagery_is_named(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     where = rasterio.transform.from_origin(8, 47, 0.001, 0.001)
-    cases = {"uint16": ("uint16", 1, "EPSG:4326", "uint8 is needed"), "bands": ("uint8", 7, "EPSG:4326", "7 bands"),
+    cases = {"uint16": ("uint16", 1, "EPSG:4326", "pixels are uint16"), "bands": ("uint8", 7, "EPSG:4326", "7 bands"),
              "nowhere": ("uint8", 3, None, "where it is")}  # fmt: skip
     for name, (kind, count, crs, reason) in cases.items():
         path = tmp_path / f"{name}.tif"

@@ -41,4 +41,10 @@ def centre_of(bbox: BBox) -> tuple[int, int]:
 
 
 def _km(length: float) -> str:
-    return f"{length:,.0f}" if length >= 9.95 else f"{length:.1f}" if length >= 0.095 else f"{length:.2g}"
+    return (
+        f"{length:,.0f}"
+        if length >= 9.95
+        else f"{length:.1f}".removesuffix(".0")
+        if length >= 0.095
+        else f"{length:.2g}"
+    )

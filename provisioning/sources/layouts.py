@@ -12,7 +12,7 @@ from typing import NamedTuple
 from provisioning.base.errors import TileError
 from provisioning.config import TileSource
 from provisioning.sources.source import EVERYTHING
-from provisioning.sources.xyz import Folder, Layout, names_in
+from provisioning.sources.xyz import Folder, Layout, components, names_in
 
 SAMPLE = 64
 """Files that are looked at."""
@@ -103,7 +103,7 @@ def _folders(root: Path, below: str, depth: int) -> Iterator[str]:
 
 def _fits(root: Path, pattern: str, name: str) -> str:
     """Return `pattern`, with the folders above it and the ending before the extension, if it gives a tile of `name`."""
-    depth = pattern.count("/")
+    depth = len(components(pattern)) - 1
     parts = name.split("/")
     above, rest = "/".join(parts[: len(parts) - depth - 1]), "/".join(parts[len(parts) - depth - 1 :])
     if len(parts) <= depth or any(part.isdigit() for part in above.split("/")):

@@ -36,6 +36,8 @@ from provisioning.sources.source import MOST_TILE_BYTES, Stored, file_stamp, hea
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
 MOST_DEPTH = 4
+MOST_OF_A_RUN = 1 << 20
+"""Tiles with one image that are listed; whoever wants them all is told that they are no imagery."""
 CACHED_DIRECTORIES = 256
 COMPRESSIONS = {0: "unknown", 3: "Brotli", 4: "Zstandard"}
 VECTOR = {1: "MVT", 6: "MLT"}
@@ -190,9 +192,9 @@ class PMTiles:
         """Yield z, x, y of every tile; a run longer than any imagery's is an error."""
         with self._translated():
             for first, run, _, _ in self._entries(None):
-                if run > 1 << 24:
+                yield from map(tileid_to_zxy, range(first, first + min(run, MOST_OF_A_RUN)))
+                if run > MOST_OF_A_RUN:
                     raise self._error(f"{run} tiles from id {first} share one image")
-                yield from map(tileid_to_zxy, range(first, first + run))
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""

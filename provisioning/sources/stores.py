@@ -39,7 +39,7 @@ def kind_of(source: TileSource) -> str:
     if geotiff.raster_kind(head):
         return "geotiff"
     raise TileError(
-        "tile source is not a directory of tiles, MBTiles, GeoPackage, .sqlitedb, PMTiles, GeoTIFF, JPEG 2000 or VRT",
+        "tile source is not an XYZ directory, MBTiles, GeoPackage, .sqlitedb, PMTiles, GeoTIFF, JPEG 2000 or VRT",
         file=source.path,
         next_step="convert it (docs/tiles.md lists the formats), or name its kind in tiles.source.kind",
     )

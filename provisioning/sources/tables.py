@@ -11,6 +11,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,17 +92,21 @@ class TileTable:
 
     def tiles(self, cover: Cover) -> Iterator[Stored]:
         """Yield the tiles inside `cover`; rows whose numbers are no numbers are not tiles of it."""
-        last = time.monotonic()
-        db = self.file.db
-        db.set_progress_handler(lambda: time.monotonic() - last > PATIENCE_S, STEPS)
+        with self._patience() as last, self.file.translated():
+            for level in self.levels:
+                for column, row, data in self._rows(self.file.db, cover, level):
+                    z, x, y = level.tile(column, row)
+                    if cover.holds(z, x, y):
+                        yield Stored(z, x, y, data)
+                        last[0] = time.monotonic()
+
+    @contextmanager
+    def _patience(self) -> Iterator[list[float]]:
+        """Interrupt a query that yields nothing for `PATIENCE_S`; the caller writes down when it last did."""
+        last, db = [time.monotonic()], self.file.db
+        db.set_progress_handler(lambda: time.monotonic() - last[0] > PATIENCE_S, STEPS)
         try:
-            with self.file.translated():
-                for level in self.levels:
-                    for column, row, data in self._rows(db, cover, level):
-                        z, x, y = level.tile(column, row)
-                        if cover.holds(z, x, y):
-                            yield Stored(z, x, y, data)
-                            last = time.monotonic()
+            yield last
         finally:
             db.set_progress_handler(None, 0)
 
@@ -121,7 +126,7 @@ class TileTable:
         levels: dict[object, Level] = {level.stored: level for level in self.levels}
         table, zoom, column, row, _ = self.columns
         good = bad = 0
-        with self.file.translated():
+        with self._patience() as last, self.file.translated():
             level: Level | None
             for stored, x, y in self.file.db.execute(f"SELECT {zoom}, {column}, {row} FROM {table}"):  # noqa: S608
                 level = levels.get(stored) if all(isinstance(n, int) for n in (stored, x, y)) else None
@@ -129,6 +134,7 @@ class TileTable:
                 if tile and all(0 <= n < 1 << tile[0] for n in tile[1:]):
                     good += 1
                     yield tile
+                    last[0] = time.monotonic()
                 else:
                     bad += 1
         if bad > good:

@@ -89,7 +89,7 @@ class Layout:
         self.root = source.path
         self.tms = source.scheme == "tms"
         self._pattern = source.pattern.strip("/")
-        *folders, self.leaf = self._pattern.split("/")
+        *folders, self.leaf = components(self._pattern)
         self._folders = [_compiled(folder) for folder in folders]
         self._leaf = _compiled(self.leaf, SUFFIX)
         parts = [part for _, found in (*self._folders, self._leaf) for part in found]
@@ -215,6 +215,11 @@ class Directory:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def components(pattern: str) -> list[str]:
+    """Return the folders and the file of a pattern; a slash between braces divides numbers."""
+    return re.split(r"/(?![^{}]*\})", pattern)
 
 
 def _fixed(terms: Iterable[Term]) -> dict[str, Range]:
