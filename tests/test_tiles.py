@@ -161,7 +161,7 @@ def test_an_empty_tile_is_no_tile_and_the_next_source_has_its_turn(tmp_path, til
 
 
 def test_the_allowed_share_of_emptiness_is_changed_without_reading_a_tile(tmp_path, tiles, monkeypatch):
-    half = np.dstack((np.full((8, 8, 3), 9, np.uint8), np.zeros((8, 8), np.uint8)))
+    half = np.dstack((np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)))
     half[:, :3, 3] = 255
     import io
 
@@ -266,8 +266,9 @@ def test_a_tile_that_changed_since_the_scan_is_not_read(tmp_path, tiles):
 def test_real_imagery_is_a_corpus(tmp_path, shared_data):
     from provisioning.catalogue.surveying import survey
 
-    for name, count in (("oam_kampala", 147), ("oam_banepa", 64)):
+    for name, count in (("oam_kampala", 147), ("oam_banepa", 63)):
         held = survey(shared_data / "tiles" / name)
+        # one tile of Banepa is white to 58 percent: the edge of the survey
         corpus = scan(flight(tmp_path / name, shared_data / "tiles" / name, bbox=held.bbox, zooms=tuple(held.per_zoom)))
         assert (corpus.count, corpus.skipped) == (count, ())
         assert {z: c[:2] for z, c in corpus.per_zoom.items()} == {z: c[:2] for z, c in held.per_zoom.items()}
@@ -297,7 +298,7 @@ def test_texture_is_the_spread_of_the_grey_levels_of_what_is_seen():
 def test_tiles_without_texture_are_remembered_with_the_corpus(tmp_path):
     column = block(2, 2)
     column[Z, X, Y] = png(np.full((8, 8, 3), 90, np.uint8))
-    asked = flight(tmp_path, write_xyz(tmp_path / "sat", column), bbox=bbox_of(column))
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", column), bbox=bbox_of(column), blank="keep")
     scan(asked)
     assert flat_ids(asked, 4.0).tolist() == [geo.pack_id(Z, X, Y, 0, 0)]
 

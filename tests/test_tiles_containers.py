@@ -104,7 +104,7 @@ def test_the_archive_holds_the_tiles_own_bytes_each_once(tmp_path):
     tiles = block(5, 5)
     same = image(4242)
     tiles |= {(Z, X + i, Y + 4): same for i in range(5)}
-    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), blank="keep")
     corpus = scan(asked)
     out = tmp_path / "tiles.pmtiles"
     write_pmtiles(asked, out)

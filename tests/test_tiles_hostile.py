@@ -17,7 +17,7 @@ from provisioning.base.errors import EmptyCorpusError, TileError
 from provisioning.catalogue import decode, scan
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.config import TileSource
-from provisioning.sources import mbtiles as mbtiles_module
+from provisioning.sources import tables as mbtiles_module
 from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
@@ -60,7 +60,7 @@ NO_IMAGES = {
     "json": (b' {"error": 1}', "text"),
     "gzip": (zlib.compress(b"vector"), "vector tile or compressed"),
     "pbf": (b"\x1a\x40\x0a\x05water", "vector tile"),
-    "gif": (b"GIF89a\x01\0\x01\0", "not a JPEG, PNG or WebP"),
+    "gif": (b"GIF89a\x01\0\x01\0", "not a JPEG, PNG, WebP or AVIF"),
     "cut jpeg": (image(1, kind="JPEG", side=256)[:2000], "JPEG image cannot be decoded"),
     "cut png": (image(1, side=64)[:3000], "PNG image cannot be decoded"),
     "cut webp": (image(1, kind="WEBP", side=64)[:500], "WEBP image cannot be decoded"),
@@ -198,7 +198,7 @@ def test_a_file_larger_than_any_tile_is_not_read(tmp_path):
 
 def test_a_source_that_is_nothing_known_is_refused(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"hello")
-    refused(flight(tmp_path, tmp_path / "x.bin", bbox=BOX), "not an XYZ directory, MBTiles, PMTiles or GeoTIFF")
+    refused(flight(tmp_path, tmp_path / "x.bin", bbox=BOX), "not an XYZ directory, MBTiles, GeoPackage")
     with pytest.raises(EmptyCorpusError):
         survey((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
@@ -211,13 +211,13 @@ def test_a_malformed_sqlite_file_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[4096:] = random.Random(1).randbytes(len(data) - 4096)
     path.write_bytes(data)
-    assert refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "MBTiles file cannot be used").file == str(path)
+    assert refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "SQLite file cannot be used").file == str(path)
 
 
 def test_a_cut_off_sqlite_file_is_named(tmp_path):
     path = write_mbtiles(tmp_path / "a.mbtiles", block(30, 30))
     os.truncate(path, 20_000)
-    refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "MBTiles file cannot be used")
+    refused(flight(tmp_path, path, bbox=bbox_of(block(30, 30))), "SQLite file cannot be used")
 
 
 def test_a_database_without_tiles_is_named(tmp_path):
@@ -436,7 +436,7 @@ def test_flipped_bytes_give_an_error_or_the_right_tiles(tmp_path, seed):
 def test_a_raster_that_is_no_imagery_is_named(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     where = rasterio.transform.from_origin(8, 47, 0.001, 0.001)
-    cases = {"uint16": ("uint16", 1, "EPSG:4326", "uint8 is needed"), "bands": ("uint8", 7, "EPSG:4326", "7 bands"),
+    cases = {"uint16": ("uint16", 1, "EPSG:4326", "pixels are uint16"), "bands": ("uint8", 7, "EPSG:4326", "7 bands"),
              "nowhere": ("uint8", 3, None, "where it is")}  # fmt: skip
     for name, (kind, count, crs, reason) in cases.items():
         path = tmp_path / f"{name}.tif"

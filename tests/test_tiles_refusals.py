@@ -14,7 +14,8 @@ from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
 from provisioning.sources.geotiff import GeoTIFF
 from provisioning.sources.pmtiles import PMTiles
-from provisioning.sources.source import file_stamp, head_of, kind_of
+from provisioning.sources.source import file_stamp, head_of
+from provisioning.sources.stores import kind_of
 from provisioning.sources.xyz import Layout, names_in, read_file
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory
@@ -62,7 +63,7 @@ def test_a_folder_that_fits_no_pattern_fixes_nothing(tmp_path, folder):
 
 
 def test_a_folder_fixes_what_its_name_says(tmp_path):
-    assert Layout(TileSource(path=tmp_path)).fixed_by("15/17000") == {"z": 15, "x": 17_000}
+    assert Layout(TileSource(path=tmp_path)).fixed_by("15/17000") == {"z": (15, 15), "x": (17_000, 17_000)}
 
 
 @pytest.mark.parametrize("tms", [False, True])
@@ -162,7 +163,7 @@ def test_dates_may_be_those_of_a_container(tmp_path):
 def test_metadata_of_a_directory_that_are_no_json_are_named(tmp_path):
     store = write_xyz(tmp_path / "x", block(2, 2))
     (store / "metadata.json").write_text("{")
-    with pytest.raises(TileError, match="metadata cannot be read"):
+    with pytest.raises(TileError, match=r"metadata\.json lies beside the tiles"):
         scan(dated(tmp_path, "metadata", block(2, 2), store))
 
 
@@ -249,4 +250,4 @@ def test_what_was_not_installed_gives_no_stamp_that_could_be_trusted(tmp_path, m
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     later = (tmp_path / "a.tif").stat().st_mtime_ns + 10**10
     monkeypatch.setattr(geotiff, "version", missing)
-    assert geotiff.stamp(tmp_path / "a.tif", now_ns=later) == ""
+    assert geotiff.stamp(TileSource(path=tmp_path / "a.tif"), now_ns=later) == ""

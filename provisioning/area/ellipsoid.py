@@ -52,6 +52,11 @@ def rows_km2(z: int, rows: Iterable[Range]) -> float:
     return width * sum(_zone(row_edge_deg(z, low)) - _zone(row_edge_deg(z, high + 1)) for low, high in rows) / 1e6
 
 
+def zone_km2(bbox: BBox) -> float:
+    """Return the area between the parallels of a box, all around the Earth, square kilometre."""
+    return 2 * math.pi * (_zone(bbox.north / E7) - _zone(bbox.south / E7)) / 1e6
+
+
 def _zone(latitude_deg: float) -> float:
     """Return the area between the equator and a parallel for one radian of longitude, square metre."""
     s, e = math.sin(math.radians(latitude_deg)), math.sqrt(E2)

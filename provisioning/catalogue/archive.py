@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PMTILES_FORMAT = 1
 """Counted up when the same corpus gives other bytes."""
 LEAF_ENTRIES = 4096
-TILE_TYPES = {"png": 2, "jpeg": 3, "webp": 4}
+TILE_TYPES = {"png": 2, "jpeg": 3, "webp": 4, "avif": 5}
 UNKNOWN_TYPE = 0
 
 

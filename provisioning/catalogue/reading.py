@@ -14,12 +14,12 @@ from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.columns import TAKEN_FIELDS
-from provisioning.catalogue.scanning.containers import open_container
 from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
 from provisioning.config import Flight
-from provisioning.sources.source import Container, kind_of, source_name
+from provisioning.sources.source import Container, source_name
+from provisioning.sources.stores import kind_of, open_container
 from provisioning.sources.xyz import Layout, read_file
 
 Placed = tuple[int, int, int, str, bytes]
@@ -204,7 +204,7 @@ class TileReader:
             if kind_of(source) == "xyz":
                 self._layouts[source_name(source)] = Layout(source)
             else:
-                self._containers[source_name(source)] = open_container(source)
+                self._containers[source_name(source)] = open_container(source, flight.tiles.source)
         self._suffixes = _Suffixes(flight)
 
     def read(self, tile: Tile) -> bytes:

@@ -17,6 +17,7 @@ from provisioning.catalogue import database
 from provisioning.catalogue.coverage import figures_of, takeoff_gap
 from provisioning.catalogue.gaps import ZoomGaps, hole_note
 from provisioning.catalogue.scanning.columns import Changes, Choice, refresh
+from provisioning.catalogue.scanning.repeats import find_repeated
 from provisioning.catalogue.values import Corpus, Skipped, ZoomCount
 from provisioning.config import Flight
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-def choice_of(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
+def choice_of(db: sqlite3.Connection, flight: Flight, area: Area, names: dict[int, str]) -> Choice:
     """Return what decides which rows of the catalogue are the corpus; `names` are the sources by their number there."""
     settings = {source_name(source): source for source in flight.tiles.source}
     priority = {
@@ -36,7 +37,8 @@ def choice_of(flight: Flight, area: Area, names: dict[int, str]) -> Choice:
         }
         for number, name in names.items()
     }
-    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty)
+    repeated = find_repeated(db) if flight.tiles.blank == "hole" else frozenset()
+    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty, repeated=repeated)
 
 
 def coverage_digest(db: sqlite3.Connection) -> Sha256:

@@ -1,34 +1,50 @@
 """What a store of tiles holds: the start of a flight.toml.
 
-Names alone are counted, unless a sample shows images that may be transparent: an edge tile that is mostly empty would
-be expected ever after and never found.
+Up to `MOST_LOOKED_AT` images are looked at as a scan would, so that what is no imagery is not expected ever after; of a
+larger store only a sample, unless that shows images that may be transparent.
 """
 
 from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from provisioning.area.area import enclosing
-from provisioning.area.cover import Band, Cover, count
+from provisioning.area.cover import count
+from provisioning.area.place import describe_place
 from provisioning.base.angles import BBox
 from provisioning.base.errors import EmptyCorpusError
-from provisioning.base.geo import MAX_ZOOM, tile_bounds_e7, tiles_in_bbox
+from provisioning.base.events import progress
+from provisioning.base.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
+from provisioning.catalogue.gaps import Hole, holes
 from provisioning.catalogue.scanning.columns import packed_runs, unpacked_runs
-from provisioning.catalogue.scanning.containers import open_container
+from provisioning.catalogue.scanning.repeats import REPEATS
 from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Tiles, TileSource
+from provisioning.sources.geotiff import with_values
 from provisioning.sources.image import inspect_tile, may_be_transparent
-from provisioning.sources.source import Container, kind_of
-from provisioning.sources.xyz import Layout, names_in, read_file
+from provisioning.sources.placing import placed
+from provisioning.sources.source import EVERYTHING, Container
+from provisioning.sources.stores import kind_of, open_store
+from provisioning.sources.xyz import Directory
 
-EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
+__all__ = ["EVERYTHING", "Survey", "survey"]
+
 SAMPLE = 64
 """Tiles looked at to learn whether images may be transparent."""
+MOST_LOOKED_AT = 20_000
+SPARSE = 0.1
+"""Share of the box around all of the finest tiles below which far-off groups of tiles are boxes of their own."""
+NEAR_LEVELS = 4
+"""Tiles whose ancestors so many levels up touch are one group: gaps of up to 16 tiles."""
+HALF_TURN_E7, TURN_E7 = 1_800_000_000, 3_600_000_000
 
 Columns = dict[int, dict[int, "array[int]"]]
 """Rows by zoom and column."""
@@ -36,92 +52,165 @@ Columns = dict[int, dict[int, "array[int]"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The box around a store's finest tiles, and per zoom what of that box it holds."""
+    """The box around a store's finest tiles, and per zoom what of that box it holds.
+
+    `source` is read as its layout and evidence ask for; `notes` say what was found and what was left out.
+    """
 
     kind: str
     bbox: BBox
     per_zoom: Mapping[int, ZoomCount]
+    source: TileSource
+    notes: tuple[str, ...] = ()
+    has_evidence: bool = True
+
+    @property
+    def mirrored(self) -> str:
+        """The place, in words, if rows were counted from the other end."""
+        west, south, east, north = self.bbox
+        return describe_place(BBox(west, -north, east, -south))
 
 
-def survey(path: Path) -> Survey:
-    """Return what the store at `path` holds. Raises TileError if it cannot be read, EmptyCorpusError if it is empty."""
-    source = TileSource(path=path.absolute())
-    store = _Directory(source) if kind_of(source) == "xyz" else open_container(source)
+def survey(path: Path | TileSource) -> Survey:
+    """Return what a store holds. TileError if it cannot be read or placed, EmptyCorpusError if it is empty."""
+    given = path if isinstance(path, TileSource) else TileSource(path=path)
+    source, notes = placed(with_values(replace(given, path=given.path.absolute())))
+    if source.values != given.values:
+        notes = (*notes, f"pixels of 16 bits: values {source.values[0]} to {source.values[1]} become 0 to 255")
+    store = open_store(source)
     try:
-        columns: Columns = {}
-        for z, x, y in store.addresses():
-            columns.setdefault(z, {}).setdefault(x, array("I")).append(y)
-        columns = _imagery(store, columns)
+        said = store.statements()
+        columns = _addressed(store)
+        kept, more = _imagery(store, columns)
     finally:
         store.close()
-    if not columns:
+    if not kept:
+        held = "holds no imagery: every tile is empty" if columns else "holds no tiles"
         raise EmptyCorpusError(
-            "the source holds no tiles", file=path, next_step="add tiles first, as {z}/{x}/{y} files"
+            f"the source {held}", file=source.path, next_step="add tiles first, as {z}/{x}/{y} files"
         )
-    finest = max(columns)
-    bbox = _box_around(finest, columns[finest])
-    per_zoom = {z: _counted(z, bbox, columns[z]) for z in sorted(columns)}
-    return Survey(kind=kind_of(source), bbox=bbox, per_zoom={z: c for z, c in per_zoom.items() if c.present})
+    bbox, left_out = _box(max(kept), kept[max(kept)])
+    per_zoom = {z: _counted(z, bbox, kept[z]) for z in sorted(kept)}
+    return Survey(
+        kind=kind_of(source),
+        bbox=bbox,
+        per_zoom={z: c for z, c in per_zoom.items() if c.present},
+        source=source,
+        has_evidence=any(s.boxes or s.centre or s.scheme for s in said),
+        notes=(*notes, *more, *left_out, *_beyond(kept, per_zoom)),
+    )
 
 
-class _Directory:
-    """An XYZ directory, as far as a survey needs it."""
-
-    def __init__(self, source: TileSource) -> None:
-        self._layout = Layout(source)
-        self._suffixes: set[str] = set()
-
-    def addresses(self) -> Iterator[tuple[int, int, int]]:
-        for folder in self._layout.folders(EVERYTHING):
-            tile_of = self._layout.tile_of(folder, EVERYTHING)
-            for found in filter(None, map(tile_of, names_in(self._layout.root / folder.path))):
-                self._suffixes.add(found[3])
-                yield found[:3]
-
-    def read(self, z: int, x: int, y: int) -> bytes | None:
-        for suffix in self._suffixes:
-            with suppress(OSError):
-                return read_file(self._layout.path(z, x, y, suffix))
-        return None
-
-    def close(self) -> None:
-        pass
+def _addressed(store: Container | Directory) -> Columns:
+    columns: Columns = {}
+    for n, (z, x, y) in enumerate(store.addresses()):
+        columns.setdefault(z, {}).setdefault(x, array("I")).append(y)
+        if n % 1000 == 0:
+            progress("tiles listed", n, 0, unit="tiles")
+    return columns
 
 
-def _imagery(store: Container | _Directory, columns: Columns) -> Columns:
-    """Return the tiles that `tiles.max_empty` lets pass; those that cannot be decoded stay, to be complained of."""
-    total = sum(len(ys) for found in columns.values() for ys in found.values())
-    places = [(z, x, y) for z in columns for x in columns[z] for y in columns[z][x][:: 1 + total // SAMPLE]]
-    if not any(may_be_transparent(store.read(*at) or b"") for at in places[:: 1 + len(places) // SAMPLE]):
-        return columns
-    from concurrent.futures import ThreadPoolExecutor
+class _Look(NamedTuple):
+    """What looking at one tile gave: whether it is imagery as far as it alone tells, and its picture's digest."""
 
-    def kept(at: tuple[int, int]) -> array[int]:
-        return array("I", (y for y in columns[at[0]][at[1]] if _is_imagery(store.read(*at, y))))
+    is_imagery: bool
+    picture: bytes
 
-    result: Columns = {}
-    order = [(z, x) for z in columns for x in columns[z]]
+
+def _imagery(store: Container | Directory, columns: Columns) -> tuple[Columns, tuple[str, ...]]:
+    """Return the tiles that are imagery, and what was left out; those that cannot be decoded stay, to be reported."""
+    places = [(z, x, y) for z in sorted(columns) for x in sorted(columns[z]) for y in columns[z][x]]
+    if len(places) > MOST_LOOKED_AT and not any(
+        may_be_transparent(store.read(*at) or b"") for at in places[:: 1 + len(places) // SAMPLE]
+    ):
+        return columns, (f"{len(places):,} tiles: their images are looked at by the first scan of `doit`",)
+    looks: list[_Look] = []
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for (z, x), ys in zip(order, pool.map(kept, order), strict=True):
-            if ys:
-                result.setdefault(z, {})[x] = ys
-    return result
+        for look in pool.map(lambda at: _look(store.read(*at)), places):
+            looks.append(look)
+            progress("tiles looked at", len(looks), len(places), unit="tiles")
+    often = {picture for picture, n in Counter(look.picture for look in looks).items() if n >= REPEATS and picture}
+    if often and all(look.picture in often for look in looks if look.is_imagery):
+        kept = {z: {x: array("I", ys) for x, ys in found.items()} for z, found in columns.items()}
+        return kept, (f"EVERY TILE IS ONE OF {len(often)} PICTURES THAT REPEAT. IS THIS IMAGERY?",)
+    result: Columns = {}
+    for (z, x, y), look in zip(places, looks, strict=True):
+        if look.is_imagery and look.picture not in often:
+            result.setdefault(z, {}).setdefault(x, array("I")).append(y)
+    return result, tuple(_left_out(looks, often))
 
 
-def _is_imagery(data: bytes | None) -> bool:
+def _left_out(looks: Sequence[_Look], often: set[bytes]) -> Iterator[str]:
+    empty = sum(not look.is_imagery for look in looks)
+    repeated = sum(look.is_imagery and look.picture in often for look in looks)
+    if empty:
+        yield f"{empty:,} of {len(looks):,} tiles are empty, of one colour, or mostly black or white: taken as missing"
+    if repeated:
+        yield (
+            f"{repeated:,} of {len(looks):,} tiles are one of {len(often)} repeated pictures (no imagery?):"
+            ' counted as missing; tiles.blank = "keep" keeps them'
+        )
+
+
+def _look(data: bytes | None) -> _Look:
     limits = Tiles()
-    if data is None or not may_be_transparent(data):
-        return data is not None
-    return inspect_tile(data, max_pixels=limits.max_pixels, nodata=()).empty_ppm <= limits.max_empty * 1_000_000
+    if data is None:
+        return _Look(is_imagery=False, picture=b"")
+    found = inspect_tile(data, max_pixels=limits.max_pixels, nodata=())
+    full = found.empty_ppm <= limits.max_empty * 1_000_000
+    return _Look(is_imagery=full, picture=blake2b(data, digest_size=16).digest() if found.fault is None else b"")
+
+
+def _box(z: int, columns: Mapping[int, Iterable[int]]) -> tuple[BBox, tuple[str, ...]]:
+    """Return the box around the finest tiles; where these are far-off groups, around the largest, and name the rest."""
+    whole = _box_around(z, columns)
+    tiles = sum(len(set(ys)) for ys in columns.values())
+    if _expected(z, whole) * SPARSE <= tiles:
+        return whole, ()
+    up = min(NEAR_LEVELS, z)
+    coarse: dict[int, set[int]] = {}
+    for x, ys in columns.items():
+        coarse.setdefault(x >> up, set()).update(y >> up for y in ys)
+    groups = holes(z - up, [(x, unpacked_runs(packed_runs(sorted(ys)))) for x, ys in sorted(coarse.items())])
+    if len(groups) == 1:
+        return whole, ()
+    boxes = [(_tiles_inside(z, group, columns), group) for group in groups]
+    held = sorted(((n, around) for n, around in boxes if n), key=lambda pair: -pair[0])
+    inside = _inside(z, held[0][1], columns)
+    rest = ", ".join(f"{n:,} near {describe_place(group.bbox)}" for n, group in held[1:4])
+    more = f" and {len(held) - 4} more places" if len(held) > 4 else ""
+    note = f"zoom {z}: {held[0][0]:,} of {tiles:,} tiles are in the area; left out: {rest}{more} (add an [[area.part]])"
+    return _box_around(z, inside), (note,)
+
+
+def _inside(z: int, group: Hole, columns: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
+    ranges, (top, bottom) = tiles_in_bbox(group.bbox, z)
+    found = {
+        x: [y for y in ys if top <= y <= bottom] for x, ys in columns.items() if any(a <= x <= b for a, b in ranges)
+    }
+    return {x: ys for x, ys in found.items() if ys}
+
+
+def _tiles_inside(z: int, group: Hole, columns: Mapping[int, Iterable[int]]) -> int:
+    return sum(len(ys) for ys in _inside(z, group, columns).values())
 
 
 def _box_around(z: int, columns: Mapping[int, Iterable[int]]) -> BBox:
+    """Return a box that flight.toml accepts: no further than Web Mercator goes, and no detour round the Earth."""
     rows = [y for ys in columns.values() for y in (min(ys), max(ys))]
     boxes = []
     for left, right in unpacked_runs(packed_runs(sorted(columns))):
         north_west, south_east = tile_bounds_e7(z, left, min(rows)), tile_bounds_e7(z, right, max(rows))
         boxes.append(BBox(north_west.west, south_east.south, south_east.east, north_west.north))
-    return enclosing(boxes)
+    west, south, east, north = enclosing(boxes)
+    if west > east and (east - west) % TURN_E7 > HALF_TURN_E7:
+        west, east = -HALF_TURN_E7, HALF_TURN_E7
+    return BBox(west, max(south, -MAX_LATITUDE_E7), east, min(north, MAX_LATITUDE_E7))
+
+
+def _expected(z: int, bbox: BBox) -> int:
+    ranges, (top, bottom) = tiles_in_bbox(bbox, z)
+    return count(ranges) * (bottom - top + 1)
 
 
 def _counted(z: int, bbox: BBox, columns: Mapping[int, Iterable[int]]) -> ZoomCount:
@@ -129,4 +218,12 @@ def _counted(z: int, bbox: BBox, columns: Mapping[int, Iterable[int]]) -> ZoomCo
     ranges, (top, bottom) = tiles_in_bbox(bbox, z)
     inside = (set(ys) for x, ys in columns.items() if any(left <= x <= right for left, right in ranges))
     present = sum(sum(top <= y <= bottom for y in ys) for ys in inside)
-    return ZoomCount(present, count(ranges) * (bottom - top + 1), 0)
+    return ZoomCount(present, _expected(z, bbox), 0)
+
+
+def _beyond(columns: Columns, per_zoom: Mapping[int, ZoomCount]) -> Iterator[str]:
+    """Yield what coarser zoom levels hold outside the box of the finest."""
+    for z in sorted(columns)[:-1]:
+        total = sum(len(set(ys)) for ys in columns[z].values())
+        if total > per_zoom[z].present:
+            yield f"zoom {z}: {per_zoom[z].present:,} of {total:,} tiles are in the area of the finest zoom"

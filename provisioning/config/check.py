@@ -63,7 +63,8 @@ def _sector(flight: Flight) -> Iterator[Found]:
         )
 
 
-def _area(flight: Flight) -> Iterator[Found]:
+def check_area(flight: Flight) -> Iterator[Found]:
+    """Yield every contradiction in the area of `flight`."""
     area = flight.area
     if not area.parts:
         yield "area", "needs one of bbox, geojson, mission, or an [[area.part]]"
@@ -127,11 +128,17 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
             yield f"{key}.name", "expected printable ASCII without spaces: give the source a name"
         if not DATE_OR_RULE.fullmatch(source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
-        if source.kind in ("auto", "xyz") and not all(p in source.pattern for p in ("{z}", "{x}", "{y}")):
-            yield f"{key}.pattern", "must contain {z}, {x} and {y}"
+        if source.kind in ("auto", "xyz") and not _gives_tiles(source.pattern):
+            yield f"{key}.pattern", "must contain {z}, {x} and {y} (or {q}, a quadkey)"
+        if source.values and not (len(source.values) == 2 and source.values[0] < source.values[1]):
+            yield f"{key}.values", "expected [low, high], the pixel values that become 0 and 255"
     yield from _twice("tiles.source.name", "name", (s.name or s.path.name for s in sources))
     if len(flight.tiles.nodata) not in (0, 1, 3):
         yield "tiles.nodata", "expected one grey level, or three for red, green, blue"
+
+
+def _gives_tiles(pattern: str) -> bool:
+    return "{q}" in pattern or all(re.search(rf"\{{{name}[^}}]*\}}", pattern) for name in "zxy")
 
 
 def _twice(key: str, what: str, names: Iterable[str]) -> Iterator[Found]:
@@ -248,4 +255,4 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (_identity, _area, _tiles_section, _backbones, _index, _files, _signing)
+_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _files, _signing)

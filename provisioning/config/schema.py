@@ -106,12 +106,21 @@ class Area:
 class TileSource:
     """[[tiles.source]]: a store of tiles."""
 
-    path: Path = setting(..., "XYZ directory, .mbtiles, .pmtiles or GeoTIFF")
+    path: Path = setting(..., "directory of tiles, .mbtiles, .gpkg, .sqlitedb, .pmtiles, GeoTIFF or a folder of sheets")
     name: str = setting("", "source name in ids and Manifest; empty: the file or directory name")
-    kind: Literal["auto", "xyz", "mbtiles", "pmtiles", "geotiff"] = setting(
+    kind: Literal["auto", "xyz", "mbtiles", "geopackage", "sqlitedb", "pmtiles", "geotiff"] = setting(
         "auto", "what it is; auto looks at the bytes"
     )
-    pattern: str = setting("{z}/{x}/{y}", "xyz: path of a tile below `path`, without its extension")
+    pattern: str = setting(
+        "{z}/{x}/{y}", "xyz: path of a tile below `path`, without its extension (docs/tiles.md, Layouts)"
+    )
+    table: str = setting("", "geopackage: the tile table; empty: the only one")
+    evidence: Literal["check", "ignore"] = setting(
+        "check", "files and headers that say where the tiles lie must agree with how they are read | are not asked"
+    )
+    values: tuple[int, ...] = setting(
+        (), "geotiff of more than 8 bits: [low, high], pixel values that become 0 and 255"
+    )
     scheme: Literal["auto", "xyz", "tms"] = setting(
         "auto", "row order; auto: xyz for directories, as the format says for containers"
     )
@@ -133,6 +142,9 @@ class Tiles:
     )
     max_empty: Decimal = setting(
         Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1
+    )
+    blank: Literal["hole", "keep"] = setting(
+        "hole", "black, white and one-colour areas, and a picture repeated in 4 or more places: no imagery | imagery"
     )
     nodata: tuple[int, ...] = setting((), "grey level or [r, g, b] that means nodata; empty: none", low=0, high=255)
     max_pixels: int = setting(4_194_304, "pixels of one tile image before it is refused as a decompression bomb", low=1)

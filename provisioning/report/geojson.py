@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 
 from provisioning.base import geo
 from provisioning.base.angles import BBox, Origin
 from provisioning.report.model import Cell, LonLat, TileMap
+from provisioning.report.polygons import polygons_of
 
 Json = dict[str, object]
+
+MOST_CORNERS = 500
+"""An outline of more is drawn by its tiles: looking at all pairs of its sides takes too long."""
 
 
 def coverage_geojson(
@@ -27,7 +30,7 @@ def coverage_geojson(
     property `role` says which.
     """
     maps = sorted(maps, key=lambda tiles: -tiles.zoom)
-    features = [_feature("area", _multipolygon(_area_rings(bbox, tuple(outline), maps)))]
+    features = [_feature("area", shape) for shape in _area_shapes(bbox, tuple(outline), maps)]
     features += [_gaps(tiles) for tiles in maps if _missing(tiles)]
     features += [_feature("route", {"type": "LineString", "coordinates": _points(route)}) for route in routes]
     if takeoff is not None:
@@ -42,8 +45,9 @@ def _feature(role: str, geometry: Json, **properties: object) -> Json:
     return {"type": "Feature", "geometry": geometry, "properties": {"role": role, **properties}}
 
 
-def _multipolygon(rings: Iterable[tuple[LonLat, ...]]) -> Json:
-    return {"type": "MultiPolygon", "coordinates": [[_points(_closed(ring))] for ring in rings]}
+def _multipolygon(polygons: Iterable[Iterable[tuple[LonLat, ...]]]) -> Json:
+    coordinates = [[_points(_closed(ring)) for ring in polygon] for polygon in polygons]
+    return {"type": "MultiPolygon", "coordinates": coordinates}
 
 
 def _closed(ring: tuple[LonLat, ...]) -> tuple[LonLat, ...]:
@@ -58,18 +62,46 @@ def _degrees(e7: int) -> float:
     return e7 / 10_000_000
 
 
-def _area_rings(
-    bbox: BBox, outline: tuple[tuple[LonLat, ...], ...], maps: Sequence[TileMap]
-) -> Iterator[tuple[LonLat, ...]]:
-    if outline:
-        yield from outline
-    elif maps and not maps[0].is_rectangle:  # a corridor or a polygon: its tiles at the finest zoom level
-        yield from map(_rectangle, _boxes(maps[0].cells, maps[0].level))
+def _area_shapes(bbox: BBox, outline: tuple[tuple[LonLat, ...], ...], maps: Sequence[TileMap]) -> Iterator[Json]:
+    """Yield the area: its outlines, each a feature of its own (they may overlap), or its tiles, or its box."""
+    if outline and all(map(_is_simple, outline)):
+        yield from (_multipolygon([[ring]]) for ring in outline)
+    elif maps and (outline or not maps[0].is_rectangle):  # a corridor or a polygon: its tiles at the finest zoom level
+        yield _multipolygon(_polygons(maps[0].cells, maps[0].level))
     elif bbox.west <= bbox.east:
-        yield _rectangle(bbox)
+        yield _multipolygon([[_rectangle(bbox)]])
     else:  # RFC 7946, 3.1.9: cut at the antimeridian
-        yield _rectangle(bbox._replace(east=1_800_000_000))
-        yield _rectangle(bbox._replace(west=-1_800_000_000))
+        sides = bbox._replace(east=1_800_000_000), bbox._replace(west=-1_800_000_000)
+        yield _multipolygon([[_rectangle(side)] for side in sides if side.west < side.east])
+
+
+def _is_simple(ring: tuple[LonLat, ...]) -> bool:
+    """Tell whether a ring has an area and no two of its sides cross, touch or overlap."""
+    points = _closed(ring)[:-1]
+    sides = list(zip(points, [*points[1:], points[0]], strict=True))
+    if len(set(points)) != len(points) or len(points) < 3 or len(points) > MOST_CORNERS:
+        return False
+    return not any(
+        _meet(sides[i], sides[j])
+        for i in range(len(sides))
+        for j in range(i + 2, len(sides))
+        if (i, j) != (0, len(sides) - 1)
+    )
+
+
+def _meet(a: tuple[LonLat, LonLat], b: tuple[LonLat, LonLat]) -> bool:
+    def side(p: LonLat, q: LonLat, r: LonLat) -> int:
+        turn = (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+        return (turn > 0) - (turn < 0)
+
+    def between(p: LonLat, q: LonLat, r: LonLat) -> bool:
+        return min(p[0], q[0]) <= r[0] <= max(p[0], q[0]) and min(p[1], q[1]) <= r[1] <= max(p[1], q[1])
+
+    turns = side(*a, b[0]), side(*a, b[1]), side(*b, a[0]), side(*b, a[1])
+    if turns[0] != turns[1] and turns[2] != turns[3]:
+        return True
+    ends = ((a, b[0]), (a, b[1]), (b, a[0]), (b, a[1]))
+    return any(turn == 0 and between(*line, end) for turn, (line, end) in zip(turns, ends, strict=True))
 
 
 def _rectangle(box: BBox) -> tuple[LonLat, ...]:
@@ -83,14 +115,18 @@ def _missing(tiles: TileMap) -> int:
 
 def _gaps(tiles: TileMap) -> Json:
     cells = [cell for cell in tiles.cells if cell.present < cell.expected]
-    rings = [_rectangle(box) for box in _boxes(cells, tiles.level)]
-    return _feature("gaps", _multipolygon(rings), zoom=tiles.zoom, missing=_missing(tiles), drawn_at_zoom=tiles.level)
+    shapes = _polygons(cells, tiles.level)
+    return _feature("gaps", _multipolygon(shapes), zoom=tiles.zoom, missing=_missing(tiles), drawn_at_zoom=tiles.level)
 
 
-def _boxes(cells: Iterable[Cell], level: int) -> Iterator[BBox]:
-    """Return one box for each run of neighbours in a row; no run goes over the antimeridian."""
+def _polygons(cells: Iterable[Cell], level: int) -> Iterator[list[tuple[LonLat, ...]]]:
+    """Yield valid polygons of cells; none goes over the antimeridian."""
     world = 1 << level
-    for _, run in groupby(enumerate(cells), key=lambda item: (item[1].y, item[1].x - item[0], item[1].x >= world)):
-        row = [cell for _, cell in run]
-        first = geo.tile_bounds_e7(level, row[0].x % world, row[0].y)
-        yield first._replace(east=geo.tile_bounds_e7(level, row[-1].x % world, row[-1].y).east)
+    found = [(cell.x, cell.y) for cell in cells]
+    for turn in sorted({x // world for x, _ in found}):
+        for rings in polygons_of((x - turn * world, y) for x, y in found if x // world == turn):
+            yield [tuple(_vertex(level, *vertex) for vertex in ring) for ring in rings]
+
+
+def _vertex(level: int, x: int, y: int) -> LonLat:
+    return LonLat(geo.column_edge_e7(level, x), round(geo.row_edge_deg(level, y) * geo.E7))

@@ -20,7 +20,11 @@ OPAQUE = 128
 """Alpha from which a pixel counts as imagery."""
 ROOM_BYTES = 16 << 20
 """More than a usual tile takes to decode."""
-PILLOW_FORMATS = ("PNG", "WEBP", "JPEG")
+ONE_COLOUR = 6
+"""Levels by which the pixels of a tile of one colour may differ."""
+BLOCK, BLACK, WHITE = 8, 8, 247
+"""Pixels of a block's side; a block of which no pixel is brighter, or none darker, shows nothing."""
+PILLOW_FORMATS = ("PNG", "WEBP", "JPEG", "AVIF")
 """The only parsers that hostile bytes may reach."""
 
 
@@ -37,14 +41,27 @@ class Inspection(NamedTuple):
 
 
 def image_format(data: bytes) -> str:
-    """Return jpeg, png or webp; TileError says what the bytes are instead."""
+    """Return jpeg, png, webp or avif; TileError says what the bytes are instead."""
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        if _reads_avif():
+            return "avif"
+        raise TileError("the tile is an AVIF image, which this Pillow cannot decode (Pillow 11.3 can)")
     raise TileError(_not_an_image(data))
+
+
+def _reads_avif() -> bool:
+    from PIL import features
+
+    try:
+        return bool(features.check("avif"))
+    except ValueError:  # a Pillow that has not heard of it
+        return False
 
 
 def _not_an_image(data: bytes) -> str:
@@ -54,26 +71,33 @@ def _not_an_image(data: bytes) -> str:
         return "the tile is a vector tile or compressed data, not an image"
     if data[:15].lstrip()[:1] in (b"<", b"{", b"["):
         return "the tile is text (a server's error page?), not an image"
-    return f"the tile is not a JPEG, PNG or WebP image (it begins with {data[:4].hex(' ')})"
+    return f"the tile is not a JPEG, PNG, WebP or AVIF image (it begins with {data[:4].hex(' ')})"
 
 
 def decode(data: bytes, *, max_pixels: int) -> Pixels:
     """Return a tile's pixels, uint8 [H, W, 3], RGB.
 
     Transparent pixels (alpha below 128) become the integer mean colour of the others, black if there are none: the
-    same on every host. TileError if the bytes are no JPEG, PNG or WebP, are damaged, or claim more than `max_pixels`.
+    same on every host. TileError if the bytes are no image of a format above, are damaged, or claim more than
+    `max_pixels`.
     """
     pixels, opaque = _pixels(data, max_pixels)
     return pixels if opaque is None else _filled(pixels, opaque)
 
 
-def inspect_tile(data: bytes, *, max_pixels: int, nodata: tuple[int, ...]) -> Inspection:
-    """Decode a tile and return how much of it is empty and how textured the rest is; or its fault, if it is none."""
+def inspect_tile(data: bytes, *, max_pixels: int, nodata: tuple[int, ...], blank: bool = True) -> Inspection:
+    """Decode a tile and return how much of it is empty and how textured the rest is; or its fault, if it is none.
+
+    With `blank` what is black, white or all of one colour is empty, too.
+    """
     try:
         pixels, opaque = _pixels(data, max_pixels)
     except TileError as error:
         return Inspection(0, 0, error.what)
-    return Inspection(_empty_ppm(pixels, opaque, nodata), _texture_centi(pixels, opaque), None)
+    empty = _empty_ppm(pixels, opaque, nodata)
+    if blank:
+        empty = max(empty, _blank_ppm(pixels, opaque))
+    return Inspection(empty, _texture_centi(pixels, opaque), None)
 
 
 def may_be_transparent(data: bytes) -> bool:
@@ -92,6 +116,26 @@ def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[i
         full -= int((blank if opaque is None else blank & opaque).sum())
     total: int = pixels.shape[0] * pixels.shape[1]
     return 1_000_000 * (total - full) // total
+
+
+def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
+    """Return the share of transparent pixels and of blocks that are black or white; all, if the rest is one colour.
+
+    Lossy compression leaves a few levels of noise, and ringing only in the blocks along the border of the imagery.
+    """
+    import numpy as np
+
+    seen = pixels.reshape(-1, 3) if opaque is None else pixels[opaque]
+    if not len(seen) or int((seen.max(axis=0) - seen.min(axis=0)).max()) <= ONE_COLOUR:
+        return 1_000_000
+    height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
+    if min(height, width) < 2 * BLOCK:
+        return 0
+    blocks = pixels[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK * 3)
+    blank = (blocks.max(axis=(1, 3)) <= BLACK) | (blocks.min(axis=(1, 3)) >= WHITE)
+    if opaque is not None:
+        blank |= ~opaque[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).any(axis=(1, 3))
+    return int(1_000_000 * np.count_nonzero(blank) // blank.size)
 
 
 def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:

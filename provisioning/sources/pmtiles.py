@@ -11,6 +11,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tileid_to_zxy, zxy_to_tileid
 from provisioning.config import TileSource
+from provisioning.sources.evidence import Statement, from_metadata
 from provisioning.sources.idranges import LIMIT, cells_inside, tiles_of_run
 from provisioning.sources.pmtiles_format import (
     GZIP,
@@ -34,6 +36,8 @@ from provisioning.sources.source import MOST_TILE_BYTES, Stored, file_stamp, hea
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
 MOST_DEPTH = 4
+MOST_OF_A_RUN = 1 << 20
+"""Tiles with one image that are listed; whoever wants them all is told that they are no imagery."""
 CACHED_DIRECTORIES = 256
 COMPRESSIONS = {0: "unknown", 3: "Brotli", 4: "Zstandard"}
 VECTOR = {1: "MVT", 6: "MLT"}
@@ -50,6 +54,11 @@ class PMTiles:
 
     def __init__(self, source: TileSource) -> None:
         self.path = source.path
+        if source.scheme == "tms":
+            raise TileError(
+                "PMTiles archives have one row order", file=self.path, key="tiles.source.scheme",
+                next_step="remove the key; if the place is wrong, convert the archive's source again",
+            )  # fmt: skip
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -183,9 +192,9 @@ class PMTiles:
         """Yield z, x, y of every tile; a run longer than any imagery's is an error."""
         with self._translated():
             for first, run, _, _ in self._entries(None):
-                if run > 1 << 24:
+                yield from map(tileid_to_zxy, range(first, first + min(run, MOST_OF_A_RUN)))
+                if run > MOST_OF_A_RUN:
                     raise self._error(f"{run} tiles from id {first} share one image")
-                yield from map(tileid_to_zxy, range(first, first + run))
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""
@@ -214,6 +223,14 @@ class PMTiles:
         except (TileError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def statements(self) -> list[Statement]:
+        """Return what header and metadata say of where the tiles are."""
+        h = self.header
+        said = from_metadata("the PMTiles header", {"bounds": [side / 1e7 for side in h[19:23]]})
+        more = from_metadata("the PMTiles metadata", {k: v for k, v in self.metadata().items() if k in ("crs", "srs")})
+        zooms = (h.min_zoom, h.max_zoom)
+        return [replace(said, zooms=zooms if zooms != (0, 0) else None), more]
 
     def close(self) -> None:
         """Close the file."""

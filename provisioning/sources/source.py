@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from provisioning.area.cover import Cover
+from provisioning.area.cover import Band, Cover
 from provisioning.base.errors import TileError
+from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
+from provisioning.sources.evidence import Statement
 
 RACY_NS = 20_000_000
 """A file written this shortly before it was looked at may change again without changing its times: the clock of file
@@ -16,6 +18,9 @@ times ticks every 4 to 10 ms. Its stat is not remembered."""
 
 MOST_TILE_BYTES = 32 << 20
 """A larger one is not read: no tile image is, and memory is bounded."""
+
+EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
+"""Every tile there is."""
 
 
 class Stored(NamedTuple):
@@ -42,6 +47,9 @@ class Container(Protocol):
     def metadata(self) -> dict[str, object]:
         """Return what the container says of itself."""
 
+    def statements(self) -> list[Statement]:
+        """Return what the container says of where its tiles are."""
+
     def close(self) -> None:
         """Close all files."""
 
@@ -49,32 +57,6 @@ class Container(Protocol):
 def source_name(source: TileSource) -> str:
     """Return the name of a source in ids and Manifest."""
     return source.name or source.path.name
-
-
-def kind_of(source: TileSource) -> str:
-    """Return xyz, mbtiles, pmtiles or geotiff, from the configuration or else from the first bytes."""
-    if source.kind != "auto":
-        return source.kind
-    try:
-        if os.path.isdir(source.path):
-            return "xyz"
-        with open(source.path, "rb") as stream:
-            head = stream.read(16)
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=source.path, next_step="check tiles.source.path"
-        ) from error
-    if head == b"SQLite format 3\0":
-        return "mbtiles"
-    if head[:7] == b"PMTiles":
-        return "pmtiles"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "geotiff"
-    raise TileError(
-        "tile source is not an XYZ directory, MBTiles, PMTiles or GeoTIFF file",
-        file=source.path,
-        next_step="name its kind in tiles.source.kind if this is wrong",
-    )
 
 
 def file_stamp(path: str | os.PathLike[str], *, now_ns: int) -> str:

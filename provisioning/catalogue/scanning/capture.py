@@ -12,10 +12,10 @@ from pathlib import Path
 
 from provisioning.base.errors import TileError
 from provisioning.catalogue import database
-from provisioning.catalogue.scanning.containers import open_container
 from provisioning.catalogue.scanning.writer import Day
 from provisioning.config import TileSource
-from provisioning.sources.source import file_stamp, kind_of
+from provisioning.sources.source import file_stamp
+from provisioning.sources.stores import kind_of, open_container
 
 DAY_NS = 86_400 * 10**9
 EPOCH_DAY = date(1970, 1, 1).toordinal()

@@ -36,12 +36,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What decides which rows are the corpus. `priority` gives a source's rank at a zoom, None if it has no say."""
+    """What decides which rows are the corpus.
+
+    `priority` gives a source's rank at a zoom, None if it has no say; `repeated` are the SHA-256 of pictures that are
+    no imagery.
+    """
 
     cover: Cover
     names: Mapping[int, str]
     priority: Mapping[int, Mapping[int, int]]
     max_empty: Decimal
+    repeated: frozenset[bytes] = frozenset()
 
 
 class Changes(NamedTuple):
@@ -108,23 +113,23 @@ def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
             ranked = [
                 (choice.priority[rows[i].source][z], i) for i in group if z in choice.priority.get(rows[i].source, {})
             ]
-            states.update(_settle(sorted(ranked, reverse=True), rows, choice.max_empty))
+            states.update(_chosen(sorted(ranked, reverse=True), rows, choice))
     return list(states.values())
 
 
-def _settle(ranked: list[tuple[int, int]], rows: list[Row], max_empty: Decimal) -> Iterator[tuple[int, int]]:
-    settled = False
+def _chosen(ranked: list[tuple[int, int]], rows: list[Row], choice: Choice) -> Iterator[tuple[int, int]]:
+    taken = False
     for _, level in groupby(ranked, key=lambda pair: pair[0]):
-        above = settled
+        above = taken
         for _, i in level:
             if above:
                 yield i, SHADOWED
             elif rows[i].fault is not None:
                 yield i, FAULTY
-            elif rows[i].empty_ppm > max_empty * 1_000_000:
+            elif rows[i].empty_ppm > choice.max_empty * 1_000_000 or rows[i].sha256 in choice.repeated:
                 yield i, EMPTY
             else:
-                settled = True
+                taken = True
                 yield i, TAKEN
 
 

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.config import TileSource
-from provisioning.sources import geotiff, mbtiles, pmtiles
-from provisioning.sources.source import Container, kind_of
+from provisioning.sources.source import Container
+from provisioning.sources.stores import open_container, store_stamp
 
 SEEN = """CREATE TEMP TABLE IF NOT EXISTS seen(z INTEGER, x INTEGER, y INTEGER, PRIMARY KEY(z, x, y)) WITHOUT ROWID"""
 """Columns without a type would not be looked up by their key, but read from end to end for each tile."""
 
 
-def container_stamp(source: TileSource, *, now_ns: int) -> str:
-    """Return what tells whether a container has changed, empty while it is too young to be trusted."""
-    kind = kind_of(source)
-    if kind == "geotiff":
-        return geotiff.stamp(source.path, now_ns=now_ns)
-    if kind == "pmtiles":
-        return pmtiles.stamp(source.path, now_ns=now_ns)
-    return mbtiles.stamp(source.path, now_ns=now_ns)
-
-
-def open_container(source: TileSource) -> Container:
-    """Open a container; TileError if it is damaged or holds no imagery."""
-    kind = kind_of(source)
-    if kind == "geotiff":
-        return geotiff.GeoTIFF(source)
-    return pmtiles.PMTiles(source) if kind == "pmtiles" else mbtiles.MBTiles(source)
-
-
 def update_container(
-    source: TileSource, cover: Cover, inspector: Inspector, writer: Writer, *, mode: str, now_ns: int
+    source: TileSource,
+    cover: Cover,
+    inspector: Inspector,
+    writer: Writer,
+    *,
+    beside: Sequence[TileSource],
+    mode: str,
+    now_ns: int,
 ) -> None:
-    """Record every tile of `cover` in a container, unless it is as it was. TileError if it is damaged."""
-    stamp = container_stamp(source, now_ns=now_ns)
+    """Record every tile of `cover` in a container, unless it is as it was. TileError if it is damaged.
+
+    `beside` are all sources of the flight: rasters fill each other's seams.
+    """
+    stamp = store_stamp(source, beside, now_ns=now_ns)
     (before,) = writer.db.execute("SELECT stamp FROM source WHERE number = ?", (writer.source,)).fetchone()
     if stamp and stamp == before and mode != "full":
         return
-    container = open_container(source)
+    container = open_container(source, beside)
     db = writer.db
     try:
         db.execute(SEEN)

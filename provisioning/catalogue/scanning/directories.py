@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
-from provisioning.area.cover import Cover
+from provisioning.area.cover import Cover, Range
 from provisioning.base.errors import TileError
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Writer
@@ -123,7 +123,7 @@ class DirectoryUpdate(NamedTuple):
             )
         self.writer.remove(
             at
-            for at in self._catalogued(self.layout.unflipped({**folder.fixed}))
+            for at in self._catalogued(self.layout.unflipped(folder.fixed))
             if at not in tiles and self.cover.holds(*at)
         )
 
@@ -154,11 +154,14 @@ class DirectoryUpdate(NamedTuple):
                 path = self.layout.path(z, x, y, suffix)
                 yield Candidate(z, x, y, suffix, size, mtime_ns, ctime_ns, inode, known, path)
 
-    def _catalogued(self, fixed: Mapping[str, int]) -> list[Address]:
+    def _catalogued(self, fixed: Mapping[str, Range]) -> list[Address]:
         """Return the catalogued tiles with the numbers that a folder's name fixes."""
-        where = "".join(f" AND {name} = ?" for name in fixed)
+        where, numbers = "", []
+        for name, (low, high) in fixed.items():
+            where += f" AND {name} = ?" if low == high else f" AND {name} BETWEEN ? AND ?"
+            numbers += [low] if low == high else [low, high]
         select = f"SELECT z, x, y FROM tile WHERE source = ?{where}"  # noqa: S608 - names are z, x, y
-        return self.writer.db.execute(select, (self.writer.source, *fixed.values())).fetchall()
+        return self.writer.db.execute(select, (self.writer.source, *numbers)).fetchall()
 
     def _forget(self, path: str) -> None:
         """Drop a remembered folder; its tiles inside the area are gone, those outside were not looked at."""

@@ -95,9 +95,10 @@ def _size(candidate: Candidate) -> int:
 class Inspector:
     """Judges suspects with the settings of one scan; its threads start with the first batch."""
 
-    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...]) -> None:
+    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], blank: bool = True) -> None:
         self._max_pixels = max_pixels
         self._nodata = nodata
+        self._blank = blank
         self._heard = 0
 
     @cached_property
@@ -137,7 +138,9 @@ class Inspector:
         digest, known = sha256(data).digest(), candidate.known
         if known and known.sha256 == digest:
             return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
-        verdict = undisturbed(lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata), candidate)
+        verdict = undisturbed(
+            lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank), candidate
+        )
         return Found(candidate, digest, len(data), *verdict)
 
 

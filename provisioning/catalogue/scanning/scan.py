@@ -23,7 +23,9 @@ from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Flight, TileSource
-from provisioning.sources.source import kind_of, source_name
+from provisioning.sources.placing import check_place, place_stamp
+from provisioning.sources.source import source_name
+from provisioning.sources.stores import kind_of
 from provisioning.sources.xyz import Layout
 
 REMEMBERED = 64
@@ -59,7 +61,9 @@ def _scan(flight: Flight) -> Corpus:
         area = _area(db, flight)
         if fresh:
             _remember_settings(db, flight, area)
-        early = EarlyDigest(db, database.catalogue_path(flight.build_dir), lambda: choice_of(flight, area, _names(db)))
+        early = EarlyDigest(
+            db, database.catalogue_path(flight.build_dir), lambda: choice_of(db, flight, area, _names(db))
+        )
         _update_sources(db, flight, area, early.begin, fresh=fresh)
         return _accepted(flight, _concluded(db, flight, area, early))
 
@@ -109,7 +113,7 @@ def _update_sources(
 ) -> None:
     """Visit every source; new settings make each folder and container worth a look."""
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
-    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata)
+    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata, blank=flight.tiles.blank == "hole")
     mode = "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
     now_ns = time.time_ns()
     try:
@@ -118,13 +122,22 @@ def _update_sources(
         for source in flight.tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
             number = _number(db, source, root=flight.root)
+            _check_place(db, source)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
             else:
-                update_container(source, cover, inspector, writer, mode=mode, now_ns=now_ns)
+                update_container(source, cover, inspector, writer, beside=flight.tiles.source, mode=mode, now_ns=now_ns)
     finally:
         inspector.close()
+
+
+def _check_place(db: sqlite3.Connection, source: TileSource) -> None:
+    """Raise TileError if a source does not lie where its own evidence says; asked again when either has changed."""
+    name, stamp = f"place {source_name(source)}", place_stamp(source)
+    if not stamp or database.get(db, name) != stamp:
+        check_place(source)
+        database.put(db, name, stamp or None)
 
 
 def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:

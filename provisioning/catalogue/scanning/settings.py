@@ -15,7 +15,9 @@ from provisioning.sources.source import source_name
 def judge_facts(flight: Flight) -> Sha256:
     """Return the digest of all that decides what looking at a tile's pixels finds."""
     tiles = flight.tiles
-    return digest_of({"decoder": decoder_facts(), "max_pixels": tiles.max_pixels, "nodata": tiles.nodata})
+    return digest_of(
+        {"decoder": decoder_facts(), "max_pixels": tiles.max_pixels, "nodata": tiles.nodata, "blank": tiles.blank}
+    )
 
 
 def choice_facts(flight: Flight) -> Sha256:
@@ -36,5 +38,5 @@ def store_facts(source: TileSource, kind: str, *, root: Path) -> Sha256:
     path = os.path.relpath(source.path, root) if source.path.is_relative_to(root) else source.path
     return digest_of({
         "name": source_name(source), "path": path, "kind": kind, "pattern": source.pattern,
-        "scheme": source.scheme,
+        "scheme": source.scheme, "table": source.table, "values": source.values,
     })  # fmt: skip

@@ -7,18 +7,24 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
 
+from provisioning.area.place import place_facts
 from provisioning.base.angles import BBox
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.catalogue.surveying import Survey, survey
+from provisioning.config import Area, Flight, FlightIdentity, TileSource
+from provisioning.config.check import check_area
 from provisioning.config.template import render
+from provisioning.console import listen
 from provisioning.flight import signing
+from provisioning.sources.placement import scheme_of
 
 DODO = '''\
 """The flight cache in this directory: `doit` builds it, `doit clean` resets it, `doit list` names its tasks."""
@@ -51,12 +57,15 @@ class NewCache:
     public_key: Path
     key_is_new: bool
     survey: Survey | None
+    questions: tuple[str, ...] = ()
 
 
-def create_cache(
+def create_cache(  # noqa: PLR0913 - one for each option of the command
     directory: Path,
     *,
-    tiles: Path | None = None,
+    tiles: Path | TileSource | None = None,
+    mission: Path | None = None,
+    area: Path | None = None,
     backbone: Path | None = None,
     key: Path | None = None,
     calibration: Iterable[Path] = (),
@@ -64,8 +73,9 @@ def create_cache(
 ) -> NewCache:
     """Write flight.toml, dodo.py and doit.cfg into `directory`, which is made where it is not there.
 
-    With `tiles` the area and zoom levels are what the source holds. Without `key` a new pair is made outside the
-    directory. Raises ConfigError if one of the files is there already, FilesystemError, SigningError, TileError.
+    With `tiles` the zoom levels are what the source holds, and so is the area unless a `mission` or `area` file is
+    given. Without `key` a new pair is made outside the directory. Raises ConfigError if one of the files is there
+    already or the result would be refused, FilesystemError, SigningError, TileError.
     """
     found = [name for name in FILES if os.path.lexists(directory / name)]
     if found:
@@ -73,6 +83,8 @@ def create_cache(
             f"{', '.join(found)} is already there", file=directory, next_step="choose another directory, or edit it"
         )
     held = survey(tiles) if tiles else None
+    shape = _area(held, mission=mission, drawing=area)
+    _check_area(shape, directory)
     with wrap_os_errors("make the cache directory", directory):
         make_dirs(directory)
     require_local_filesystem(directory)
@@ -80,7 +92,7 @@ def create_cache(
     values = _values(
         directory.absolute(),
         held,
-        tiles=tiles,
+        area=shape,
         backbone=backbone,
         key=private,
         calibration=calibration,
@@ -89,9 +101,16 @@ def create_cache(
     with wrap_os_errors("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
         write_new(directory / "doit.cfg", DOIT_CFG.encode())
-        write_new(directory / "flight.toml", render(values).encode())
+        write_new(directory / "flight.toml", _with_questions(render(values), held, shape).encode())
     public = signing.public_key_path(private)
-    return NewCache(directory=directory, key=private, public_key=public, key_is_new=key is None, survey=held)
+    return NewCache(
+        directory=directory,
+        key=private,
+        public_key=public,
+        key_is_new=key is None,
+        survey=held,
+        questions=tuple(questions(held, shape)),
+    )
 
 
 def new_key(name: str) -> Path:
@@ -131,7 +150,7 @@ def _values(
     directory: Path,
     held: Survey | None,
     *,
-    tiles: Path | None,
+    area: Mapping[str, Any],
     backbone: Path | None,
     key: Path,
     calibration: Iterable[Path],
@@ -145,8 +164,8 @@ def _values(
     model = {"name": _model_name(backbone), "onnx": named(backbone)} if backbone else {"name": "gist-color"}
     return {
         "flight": {"id": flight} if flight else {},
-        "area": _area(held) if held else {},
-        "tiles.source": [{"path": named(tiles)}] if tiles else [],
+        "area": {name: named(value) if isinstance(value, Path) else value for name, value in area.items()},
+        "tiles.source": [_source(held, named)] if held else [],
         "backbone": [model],
         "calibration": [{"path": named(path)} for path in calibration],
         "signing": {"key": named(key)},
@@ -158,12 +177,66 @@ def _model_name(onnx: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", onnx.stem).strip("-.")[:64] or "backbone"
 
 
-def _area(held: Survey) -> dict[str, Any]:
-    """Return the area that a source covers; the coverage it has is what is asked of it from now on."""
+def _source(held: Survey, named: Callable[[Path], str]) -> dict[str, Any]:
+    """Return a source's table: its path, and what of how it is read is not the default."""
+    default = TileSource(path=held.source.path)
+    keys = ("name", "kind", "pattern", "table", "evidence", "scheme", "values")
+    given = {key: getattr(held.source, key) for key in keys}
+    return {"path": named(held.source.path)} | {key: v for key, v in given.items() if v != getattr(default, key)}
+
+
+def _area(held: Survey | None, *, mission: Path | None, drawing: Path | None) -> dict[str, Any]:
+    """Return the area that was given, or the one that a source covers.
+
+    Of its own area the coverage that the source has is asked of it from now on, which `questions` puts to the user.
+    """
+    drawn = {"mission": mission, "geojson": drawing}
+    given = {name: path.absolute() for name, path in drawn.items() if path}
+    if held is None:
+        return given
+    if given:
+        return {**given, "zooms": sorted(held.per_zoom)}
     coverage = {str(z): _share(count.present, count.expected) for z, count in sorted(held.per_zoom.items())}
     asked = {zoom: share for zoom, share in coverage.items() if share < 1}
     area: dict[str, Any] = {"bbox": _degrees(held.bbox), "zooms": sorted(held.per_zoom)}
     return {**area, "min_coverage": asked} if asked else area
+
+
+def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
+    """Raise ConfigError if flight.toml's own rules would refuse the area."""
+    if {"mission", "geojson"} <= shape.keys():
+        raise ConfigError("give either a mission or an area", next_step="add the other one as an [[area.part]] later")
+    for name in ("mission", "geojson"):
+        if name in shape and not shape[name].is_file():
+            raise ConfigError(f"no such file: {shape[name]}", key=f"area.{name}")
+    if "bbox" in shape:
+        box = BBox(*(int(side.scaleb(7)) for side in shape["bbox"]))
+        flight = Flight(root=directory, area=Area(bbox=box, zooms=tuple(shape["zooms"])), flight=FlightIdentity())
+        found = [f"{key}: {problem}" for key, problem in check_area(flight)]
+        if found:
+            raise ConfigError(
+                "the tiles cover an area that cannot be built: " + "; ".join(found), file=directory,
+                next_step="give the area that will be flown: --mission FILE or --area FILE",
+            )  # fmt: skip
+
+
+def questions(held: Survey | None, shape: Mapping[str, Any]) -> list[str]:
+    """Return a question for each zoom level of which less than all is asked."""
+    asked = shape.get("min_coverage", {})
+    counts = {zoom: held.per_zoom[int(zoom)] for zoom in asked} if held else {}
+    return [
+        f"ZOOM {zoom}: {count.present} OF {count.expected} TILES ARE THERE. IS THAT ENOUGH TO FLY?"
+        for zoom, count in counts.items()
+    ]
+
+
+def _with_questions(text: str, held: Survey | None, shape: Mapping[str, Any]) -> str:
+    """Return the text of flight.toml with the questions above the line that answers them."""
+    asked = [f"# {question}" for question in questions(held, shape)]
+    if not asked:
+        return text
+    told = "# accepted by init; remove the line below to have the build refuse what is incomplete"
+    return text.replace("\nmin_coverage = ", "\n" + "\n".join([*asked, told]) + "\nmin_coverage = ", 1)
 
 
 def _share(present: int, expected: int) -> Decimal:
@@ -174,10 +247,35 @@ def _degrees(bbox: BBox) -> list[Decimal]:
     return [Decimal(side).scaleb(-7) for side in bbox]
 
 
+def as_text(new: NewCache) -> str:
+    """Return what was found, for a person to check: the place, the counts, what was left out, what is asked."""
+    held = new.survey
+    assert held is not None
+    order = {"xyz": "rows from the north", "tms": "rows from the south"}[scheme_of(held.source, held.kind)]
+    counts = ", ".join(f"zoom {z}: {c.present} of {c.expected}" for z, c in sorted(held.per_zoom.items()))
+    rows = [f"  {name + ':':8} {value}" for name, value in place_facts(held.bbox).items()]
+    lines = [f"tiles found: {counts}", f"the tiles lie here ({held.kind}, {order}):", *rows]
+    lines += [f"note: {note}" for note in held.notes]
+    if held.kind == "xyz" and not held.has_evidence:
+        other = "xyz" if held.source.scheme == "tms" else "tms"
+        lines.append(f"nothing beside the tiles confirms this; with --source-scheme {other} it is {held.mirrored}")
+    lines += new.questions
+    return "\n".join(lines)
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="the new cache directory")
-    parser.add_argument("--tiles", type=Path, metavar="SRC", help="XYZ directory, .mbtiles, .pmtiles or GeoTIFF")
+    parser.add_argument("--tiles", type=Path, metavar="SRC", help="directory of tiles, .mbtiles, .gpkg, GeoTIFF …")
+    parser.add_argument(
+        "--mission", type=Path, metavar="FILE", help="the mission to be flown: its corridor is the area"
+    )
+    parser.add_argument("--area", type=Path, metavar="FILE", help="a drawn area, instead of the box of the tiles")
+    parser.add_argument(
+        "--source-scheme", choices=("xyz", "tms"), default="auto", help="rows from the north (xyz) or the south (tms)"
+    )
+    parser.add_argument("--pattern", metavar="PATH", default="{z}/{x}/{y}", help="path of a tile in a directory")
+    parser.add_argument("--table", default="", help="the tile table of a GeoPackage that has several")
     parser.add_argument("--backbone", type=Path, metavar="ONNX", help="descriptor network; default: built-in GIST")
     parser.add_argument("--key", type=Path, metavar="PEM", help="Ed25519 private key; default: a new pair is made")
     parser.epilog = "example: flightcache init survey-7 --tiles ~/tiles/valley.mbtiles && cd survey-7 && doit"
@@ -185,14 +283,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the cache directory and say what to do next."""
-    new = create_cache(args.directory, tiles=args.tiles, backbone=args.backbone, key=args.key)
+    tiles = None
+    if args.tiles:
+        tiles = TileSource(path=args.tiles, scheme=args.source_scheme, pattern=args.pattern, table=args.table)
+    with closing(listen("human", sys.stderr)):
+        new = create_cache(
+            args.directory, tiles=tiles, mission=args.mission, area=args.area, backbone=args.backbone, key=args.key
+        )
     print(f"{new.directory}: flight.toml, dodo.py and doit.cfg written")
     if new.key_is_new:
         print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
     if new.survey is None:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:
-        counts = ", ".join(f"zoom {z}: {c.present} of {c.expected}" for z, c in sorted(new.survey.per_zoom.items()))
-        print(f"tiles found: {counts}")
+        print(as_text(new))
         print(f"next: cd {new.directory} && doit")
     return 0

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from provisioning.area.place import place_facts
 from provisioning.base.lock import build_lock
 from provisioning.catalogue import scan
 from provisioning.catalogue.inventory import Inventory, take_inventory
@@ -42,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 def as_text(inventory: Inventory) -> str:
     """Return the inventory for a person."""
-    west, south, east, north = (f"{side / 1e7:.7f}" for side in inventory.bbox)
     parts = [
-        f"{inventory.count:,} tiles, {_size(inventory.bytes)}, in {west}, {south}, {east}, {north}",
+        "\n".join([
+            f"{inventory.count:,} tiles, {_size(inventory.bytes)}",
+            *(f"  {name + ':':8} {value}" for name, value in place_facts(inventory.bbox).items()),
+        ]),
         f"coverage_sha256 {inventory.coverage_sha256}",
         _table(
             ("zoom", "present", "expected", "km² present", "km² expected", "holes", "largest hole"),

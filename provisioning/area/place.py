@@ -1,0 +1,50 @@
+"""Where a box lies, in words that anyone can check on a map."""
+
+from __future__ import annotations
+
+from provisioning.area.ellipsoid import box_size_m, zone_km2
+from provisioning.base.angles import BBox
+
+TURN_E7 = 3_600_000_000
+
+
+def describe_place(bbox: BBox) -> str:
+    """Return centre and size of a box, e.g. "54.1 N 12.4 E, 14 × 9 km": width (east–west) first, WGS 84."""
+    lat_e7, lon_e7 = centre_of(bbox)
+    width, height = (side / 1000 for side in box_size_m(bbox))
+    digits = 1 if max(width, height) < 10_000 else 0
+    north, east = ("N" if lat_e7 >= 0 else "S"), ("E" if lon_e7 >= 0 else "W")
+    where = f"{abs(lat_e7) / 1e7:.{digits}f} {north} {abs(lon_e7) / 1e7:.{digits}f} {east}"
+    return f"{where}, {_km(width)} × {_km(height)} km"
+
+
+def place_facts(bbox: BBox) -> dict[str, str]:
+    """Return what tells a person where a box lies: place, box and centre in degree (WGS 84), area, hemisphere."""
+    lat_e7, lon_e7 = centre_of(bbox)
+    west, south, east, north = (f"{side / 1e7:.7f}" for side in bbox)
+    turn = ((bbox.east - bbox.west) % TURN_E7 or TURN_E7) / TURN_E7
+    halves = ("northern" if lat_e7 >= 0 else "southern"), ("eastern" if lon_e7 >= 0 else "western")
+    across = ", across the equator" if bbox.south < 0 < bbox.north else ""
+    across += ", across the antimeridian" if bbox.west > bbox.east else ""
+    return {
+        "place": describe_place(bbox),
+        "bbox": f"{west}, {south}, {east}, {north} (west, south, east, north)",
+        "centre": f"{lat_e7 / 1e7:.5f}, {lon_e7 / 1e7:.5f} (latitude, longitude)",
+        "size": f"{zone_km2(bbox) * turn:,.3f} km², {' and '.join(halves)} hemisphere{across}",
+    }
+
+
+def centre_of(bbox: BBox) -> tuple[int, int]:
+    """Return latitude and longitude of a box's centre, 1e-7 degree; the box may cross the antimeridian."""
+    lon_e7 = bbox.west + ((bbox.east - bbox.west) % TURN_E7 or TURN_E7 * (bbox.east != bbox.west)) // 2
+    return (bbox.south + bbox.north) // 2, (lon_e7 + TURN_E7 // 2) % TURN_E7 - TURN_E7 // 2
+
+
+def _km(length: float) -> str:
+    return (
+        f"{length:,.0f}"
+        if length >= 9.95
+        else f"{length:.1f}".removesuffix(".0")
+        if length >= 0.095
+        else f"{length:.2g}"
+    )

@@ -1,0 +1,137 @@
+"""A SQLite file that is read and never written to: no `-wal`, `-shm` or `-journal` is left beside it.
+
+https://www.sqlite.org/wal.html and https://www.sqlite.org/fileformat2.html
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from provisioning.base.errors import FilesystemError, TileError
+from provisioning.sources.source import file_stamp, head_of
+
+HEADER_BYTES = 100
+WAL_VERSION = 2
+"""The read version (byte 19) of a file in WAL mode."""
+JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+"""A rollback journal begins with it while its transaction is not finished."""
+MOST_COPIED_BYTES = 2 << 30
+"""A larger file with a log that nobody has open is not copied to read it."""
+
+
+def stamp(path: Path, *, now_ns: int) -> str:
+    """Return what tells whether a file has changed: its stat, its header, and the stat of its log or journal.
+
+    In WAL mode a commit leaves both the file's stat and the change counter in its header as they were.
+    """
+    real = os.path.realpath(path)
+    beside = [f"{real}{suffix}" for suffix in ("-wal", "-journal")]
+    stamps = [
+        file_stamp(real, now_ns=now_ns),
+        *(file_stamp(name, now_ns=now_ns) if os.path.exists(name) else "-" for name in beside),
+    ]
+    return " ".join([*stamps, head_of(real, HEADER_BYTES).hex()]) if all(stamps) else ""
+
+
+class SQLiteFile:
+    """Read-only connections to one file, one for each thread. TileError if it cannot be read as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._own = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._uri = self._readable()
+
+    def error(self, what: str, next_step: str = "make or copy it anew") -> TileError:
+        """Return the error of a file that cannot be used."""
+        return TileError(f"SQLite file cannot be used: {what}", file=self.path, next_step=next_step)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise errors of SQLite as TileError; those of the machine (memory, disk) as FilesystemError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "disk" in str(error) and "malformed" not in str(error):
+                raise FilesystemError(f"a tile source cannot be read: {error}", file=self.path) from error
+            raise self.error(str(error)) from error
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """This thread's connection; texts come as bytes."""
+        db: sqlite3.Connection | None = getattr(self._own, "db", None)
+        if db is None:
+            with self.translated():
+                db = sqlite3.connect(self._uri, uri=True, check_same_thread=False, timeout=10)
+                db.execute("PRAGMA trusted_schema = OFF")
+                db.execute("PRAGMA cell_size_check = ON")
+                db.text_factory = bytes
+            self._own.db = db
+            self._all.append(db)
+        return db
+
+    def _readable(self) -> str:
+        """Return the URI by which the file is read without writing beside it."""
+        real = os.path.realpath(self.path)
+        self._refuse_hot_journal(real)
+        in_wal_mode = head_of(real, HEADER_BYTES)[19:20] == bytes([WAL_VERSION])
+        if not in_wal_mode:
+            return _uri(real, "mode=ro")
+        has_log = os.path.exists(f"{real}-wal") and os.path.getsize(f"{real}-wal") > 0
+        if os.path.exists(f"{real}-shm") and os.access(f"{real}-shm", os.W_OK) and os.path.exists(f"{real}-wal"):
+            return _uri(real, "mode=ro")  # somebody has it open: both files are there and stay
+        return _uri(self._copied(real), "mode=ro") if has_log else _uri(real, "mode=ro&immutable=1")
+
+    def _refuse_hot_journal(self, real: str) -> None:
+        journal = f"{real}-journal"
+        if os.path.exists(journal) and head_of(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC:
+            raise self.error(
+                "a transaction on it was not finished (it has a hot journal)",
+                f"let the program that writes it finish; or copy it together with {os.path.basename(journal)} to a disk"
+                " that can be written, and run `sqlite3 COPY 'VACUUM INTO \"whole.mbtiles\"'`",
+            )
+
+    def _copied(self, real: str) -> str:
+        """Return a private copy of the file with its log: without its -shm SQLite would have to write beside it."""
+        size = os.path.getsize(real) + os.path.getsize(f"{real}-wal")
+        if size > MOST_COPIED_BYTES:
+            raise self.error(
+                f"it has a write-ahead log (-wal) without its -shm, and {size:,} bytes are too many to copy",
+                "copy it together with its -wal to a disk that can be written, and run"
+                " `sqlite3 COPY 'VACUUM INTO \"whole.mbtiles\"'`",
+            )
+        self._copy = tempfile.TemporaryDirectory(prefix="flightcache-")
+        target = os.path.join(self._copy.name, "copy")
+        try:
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{real}{suffix}", f"{target}{suffix}")
+        except OSError as error:
+            self._copy.cleanup()
+            raise _not_copied(self.path, error) from error
+        return target
+
+    def close(self) -> None:
+        """Close every connection and remove a copy."""
+        while self._all:
+            self._all.pop().close()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+
+def _uri(path: str, options: str) -> str:
+    return f"file:{quote(path)}?{options}"
+
+
+def _not_copied(path: Path, error: OSError) -> FilesystemError:
+    step = "free space in the temporary directory, or set TMPDIR" if error.errno == errno.ENOSPC else "run again"
+    return FilesystemError(f"a tile source with a log cannot be copied: {error.strerror}", file=path, next_step=step)

@@ -1,0 +1,83 @@
+"""A source's kind, and the store of that kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from provisioning.base.errors import TileError
+from provisioning.config import TileSource
+from provisioning.sources import geotiff, pmtiles, sqlite_file
+from provisioning.sources.source import Container
+from provisioning.sources.tables import database_kind, open_table
+from provisioning.sources.xyz import Directory
+
+MOST_NAMES = 1000
+"""Names of a directory that are looked at to tell sheets from tiles."""
+
+
+def kind_of(source: TileSource) -> str:
+    """Return the kind of a source, from the configuration or else from the first bytes."""
+    if source.kind != "auto":
+        return source.kind
+    try:
+        if os.path.isdir(source.path):
+            return "geotiff" if _holds_sheets(source.path) else "xyz"
+        with open(source.path, "rb") as stream:
+            head = stream.read(64)
+        found = os.stat(source.path)
+    except OSError as error:
+        raise TileError(
+            f"tile source cannot be read: {error.strerror}", file=source.path, next_step="check tiles.source.path"
+        ) from error
+    if head[:16] == b"SQLite format 3\0":
+        return _database_kind(source.path, (found.st_size, found.st_mtime_ns, found.st_ino))
+    if head[:7] == b"PMTiles":
+        return "pmtiles"
+    if geotiff.raster_kind(head):
+        return "geotiff"
+    raise TileError(
+        "tile source is not an XYZ directory, MBTiles, GeoPackage, .sqlitedb, PMTiles, GeoTIFF, JPEG 2000 or VRT",
+        file=source.path,
+        next_step="convert it (docs/tiles.md lists the formats), or name its kind in tiles.source.kind",
+    )
+
+
+def _holds_sheets(path: os.PathLike[str]) -> bool:
+    with os.scandir(path) as entries:
+        names = [entry.name.lower() for entry, _ in zip(entries, range(MOST_NAMES), strict=False)]
+    return any(name.endswith(geotiff.SHEET_SUFFIXES) for name in names) and not any(name.isdigit() for name in names)
+
+
+@lru_cache(maxsize=64)
+def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG001 - part of the key
+    return database_kind(path)
+
+
+def store_stamp(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> str:
+    """Return what tells whether a container has changed, empty while it is too young to be trusted."""
+    kind = kind_of(source)
+    if kind == "geotiff":
+        return geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns)
+    if kind == "pmtiles":
+        return pmtiles.stamp(source.path, now_ns=now_ns)
+    return sqlite_file.stamp(source.path, now_ns=now_ns)
+
+
+def open_container(source: TileSource, beside: Sequence[TileSource] = ()) -> Container:
+    """Open a container; TileError if it is damaged or holds no imagery. `beside` are all sources of the flight."""
+    kind = kind_of(source)
+    if kind == "geotiff":
+        return geotiff.GeoTIFF(source, _rasters(source, beside))
+    return pmtiles.PMTiles(source) if kind == "pmtiles" else open_table(source, kind)
+
+
+def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSource]:
+    return [other for other in beside if other is source or kind_of(other) == "geotiff"]
+
+
+def open_store(source: TileSource) -> Container | Directory:
+    """Open a source of any kind to list its tiles and read some."""
+    return Directory(source) if kind_of(source) == "xyz" else open_container(source)
