@@ -182,23 +182,28 @@ class Verifier {
   void resolve() {
     Handle top(open(cache.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!top.ok()) refuse("cache-unreadable", "", std::strerror(errno));
-    char target[64];
-    const ssize_t size = readlinkat(top.get(), "current", target, sizeof target);
-    if (size < 0 && errno == ENOENT) {
-      struct stat status {};
-      if (fstatat(top.get(), "Manifest.json", &status, AT_SYMLINK_NOFOLLOW) != 0)
-        refuse("cache-unreadable", "", "neither `current` nor Manifest.json is here");
+    struct stat found {};
+    // First: in a generation `current` is an unlisted file, which must not lead to files other than the ones here.
+    if (fstatat(top.get(), "Manifest.json", &found, AT_SYMLINK_NOFOLLOW) == 0) {
       root = std::move(top);
     } else {
-      const std::string text(target, size < 0 ? 0 : static_cast<std::size_t>(size));
-      const std::string number = text.rfind("generations/", 0) == 0 ? text.substr(12) : "";
-      if (!manifest::digits(number) || number.size() > 18) refuse("current-invalid", "current", "not generations/NUMBER");
-      root = open_directory(top.get(), text);
-      if (!root.ok()) refuse("current-invalid", "current", std::strerror(errno));
+      if (errno != ENOENT) refuse("cache-unreadable", "", std::strerror(errno));
+      follow_current(top);
     }
     struct stat status {};
     if (fstat(root.get(), &status) != 0) refuse("cache-unreadable", "", std::strerror(errno));
     device = status.st_dev;
+  }
+
+  void follow_current(const Handle& top) {
+    char target[64];
+    const ssize_t size = readlinkat(top.get(), "current", target, sizeof target);
+    if (size < 0 && errno == ENOENT) refuse("cache-unreadable", "", "neither `current` nor Manifest.json is here");
+    const std::string text(target, size < 0 ? 0 : static_cast<std::size_t>(size));
+    const std::string number = text.rfind("generations/", 0) == 0 ? text.substr(12) : "";
+    if (!manifest::digits(number) || number.size() > 18) refuse("current-invalid", "current", "not generations/NUMBER");
+    root = open_directory(top.get(), text);
+    if (!root.ok()) refuse("current-invalid", "current", std::strerror(errno));
   }
 
   // Component by component, never through a link.

@@ -10,12 +10,11 @@ from typing import BinaryIO, NamedTuple
 
 from provisioning.base.errors import DeliveryError
 from provisioning.base.files import fsync_dir, require_free_bytes, wrap_os_errors
-from provisioning.base.hashing import Sha256, sha256_file
+from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
 from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
 from provisioning.delivery.compression import compressing
 from provisioning.delivery.contents import MANIFEST_NAMES, Documents, listed, sidecar, sidecar_of
-from provisioning.flight.manifest import Manifest, parse
-from provisioning.flight.publish import CURRENT
+from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 
 
@@ -27,17 +26,11 @@ class Bundle(NamedTuple):
     sha256: Sha256
 
 
-def read_documents_of(cache: Path, verdict: Verdict) -> Documents:
-    """Return the Manifest's three files of the generation that `verdict` is about.
-
-    cache: the cache directory or generation that was verified. DeliveryError if it was rebuilt meanwhile.
-    """
-    generation = cache / CURRENT if os.path.lexists(cache / CURRENT) else cache
-    with wrap_os_errors("read the Manifest", generation):
-        documents = Documents(*((generation / name).read_bytes() for name in MANIFEST_NAMES))
-    if parse(documents.manifest) != verdict.require():
-        raise DeliveryError("the cache was rebuilt meanwhile", file=cache, next_step="run the same command again")
-    return documents
+def documents_of(verdict: Verdict) -> Documents:
+    """Return the Manifest's three files as they were verified; VerificationError if the verdict is no PASS."""
+    verdict.require()
+    assert verdict.signed is not None
+    return Documents(verdict.signed.manifest, sidecar(sha256_bytes(verdict.signed.manifest)), verdict.signed.signature)
 
 
 def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:

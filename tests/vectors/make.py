@@ -308,6 +308,13 @@ def cases() -> list[dict[str, object]]:
         case("file for a directory", [["move", at("calibration"), "store"], ["write", at("calibration"), ""]],
              [["unlisted", "calibration"], ["not-a-file", "calibration/camera.yml"], ["missing", "calibration/camera.yml"], ["missing", "calibration/camera.yml.sha256"]]),
         case("no current", [["remove", "current"]], [["cache-unreadable", ""]]),
+        case("current inside the generation", [["symlink", at("current"), "generations/1"]], [["unlisted", "current"]]),
+        case("good set nested in a forged one",
+             [["mkdir", at(d)] for d in ("generations", "generations/1", "generations/1/calibration")]
+             + [["write_hex", at(f"generations/1/{p.removeprefix(GENERATION + '/')}"), d] for p, d in base_files().items()]
+             + [["symlink", at("current"), "generations/1"], ["write_hex", at(ENGINE), engine.hex()]],
+             [["digest", ENGINE], ["unlisted", "current"], ["unlisted", "generations"]]),
+        case("Manifest.json beside current", [["write", manifest, "{}"]], [["missing", signature], ["missing", own]]),
         case("current elsewhere", [["remove", "current"], ["symlink", "current", ".."]], [["current-invalid", "current"]]),
         case("current to nothing", [["remove", "current"], ["symlink", "current", "generations/000008"]], [["current-invalid", "current"]]),
         case("current is a directory", [["remove", "current"], ["move", GENERATION, "current"]], [["current-invalid", "current"]]),

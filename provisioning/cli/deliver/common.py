@@ -12,7 +12,7 @@ from pathlib import Path
 from provisioning.base.errors import SigningError
 from provisioning.cli.check import verify as verify_command
 from provisioning.delivery.contents import Documents
-from provisioning.delivery.pack import read_documents_of
+from provisioning.delivery.pack import documents_of
 from provisioning.flight.signing import PublicKey, load_public_key, public_key_of
 from provisioning.flight.verify import ANY, Expectations, Verdict, verify
 
@@ -87,4 +87,4 @@ def verified(cache: Path, keys: tuple[PublicKey, ...]) -> Iterator[tuple[Verdict
     """Yield verdict and Manifest files of a cache that passes; VerificationError otherwise."""
     with verify(cache, signed_by(keys)) as verdict:
         verdict.require()
-        yield verdict, read_documents_of(cache, verdict)
+        yield verdict, documents_of(verdict)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-from provisioning.base import events
-from provisioning.base.files import discard, fsync_dir, make_dirs, temporary_beside, wrap_os_errors
-from provisioning.flight.publish.generations import CURRENT, GENERATIONS, dir_name, remember
+from provisioning.base import directories, events
+from provisioning.base.files import temporary_beside, wrap_os_errors
+from provisioning.flight.publish.generations import CURRENT, GENERATIONS, STAGE, dir_name, remember
 from provisioning.flight.publish.recovery import make_read_only, prune
 
 
@@ -19,10 +20,11 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     number = int(staged.name)
     generation = cache / GENERATIONS / staged.name
     with wrap_os_errors("publish a generation", generation):
-        make_dirs(generation.parent)
-        os.rename(staged, generation)
-        make_read_only(generation)
-        fsync_dir(generation.parent)
+        relative = f"{GENERATIONS}/{staged.name}"
+        directories.make(cache, GENERATIONS)
+        directories.rename(cache, f"{STAGE}/{staged.name}", relative)
+        make_read_only(cache, relative)
+        directories.sync(cache, GENERATIONS)
         _switch(cache, number)
         remember(cache, number)
         prune(cache, keep)
@@ -31,11 +33,13 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
 
 
 def _switch(cache: Path, number: int) -> None:
-    temporary = temporary_beside(cache / CURRENT)
-    try:
-        os.symlink(f"{GENERATIONS}/{dir_name(number)}", temporary)
-        os.rename(temporary, cache / CURRENT)
-    except BaseException:
-        discard(temporary)
-        raise
-    fsync_dir(cache)
+    temporary = temporary_beside(Path(CURRENT)).name
+    with directories.opened(cache) as root:
+        try:
+            os.symlink(f"{GENERATIONS}/{dir_name(number)}", temporary, dir_fd=root)
+            os.rename(temporary, CURRENT, src_dir_fd=root, dst_dir_fd=root)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=root)
+            raise
+        os.fsync(root)

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from provisioning.base import directories
 from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import FilesystemError
 from provisioning.base.files import (
-    fsync_dir,
     require_free_bytes,
     temporary_beside,
     wrap_os_errors,
@@ -20,25 +20,25 @@ from provisioning.base.files import (
 from provisioning.base.hashing import CHUNK_BYTES, Sha256, sha256_bytes, sha256_file
 from provisioning.flight import manifest as manifests
 from provisioning.flight.publish.generations import (
+    BUILD,
     GENERATIONS,
     MANIFEST,
     SIDECAR,
     SIGNATURE,
+    STAGE,
     dir_name,
-    earlier_generation,
     next_counter,
     numbers_in,
-    stage_dir,
 )
-from provisioning.flight.publish.recovery import clear, directories_of
+from provisioning.flight.publish.recovery import clear, directories_below
 
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 
 
 def staged_generation(cache: Path) -> Path | None:
     """Return the complete staged generation that waits for its commit, or None."""
-    numbers = numbers_in(stage_dir(cache))
-    return stage_dir(cache) / dir_name(numbers[-1]) if numbers else None
+    numbers = numbers_in(cache, STAGE)
+    return cache / STAGE / dir_name(numbers[-1]) if numbers else None
 
 
 def stage(
@@ -47,14 +47,14 @@ def stage(
     """Make a complete generation below `.build/stage` and return it; `files` maps its relative names to sources.
 
     Files of `.build` are hard-linked where the file system allows, all others copied. A source that is no longer what
-    its record in `births` (by name) says raises FilesystemError. An older stage is removed.
+    its record in `records` (by name) says raises FilesystemError. An older stage is removed.
     """
     counter = manifests.parse(manifest).build.counter
-    final = stage_dir(cache) / dir_name(counter)
-    temporary = temporary_beside(final)
+    relative = f"{STAGE}/{temporary_beside(Path(dir_name(counter))).name}"
+    temporary, final = cache / relative, cache / STAGE / dir_name(counter)
     with wrap_os_errors("stage a generation", temporary):
-        clear(stage_dir(cache))
-        os.makedirs(temporary)
+        clear(cache, STAGE)
+        directories.make(cache, relative)
         require_free_bytes(temporary, _bytes_to_copy(cache, files), what="the staged generation")
         for name, source in sorted(files.items()):
             sha256 = _place(cache, source, temporary / name, records.get(name))
@@ -62,32 +62,29 @@ def stage(
         write_new(temporary / MANIFEST, manifest, mode=0o444)
         write_new(temporary / (MANIFEST + SIDECAR), _line(sha256_bytes(manifest)), mode=0o444)
         write_new(temporary / (MANIFEST + SIGNATURE), signature, mode=0o444)
-        _fsync_tree(temporary)
-        os.rename(temporary, final)
+        for directory in directories_below(cache, relative):
+            directories.sync(cache, directory)
+        directories.rename(cache, relative, f"{STAGE}/{final.name}")
     return final
 
 
-def rollback(cache: Path, *, resign: Callable[[bytes], bytes], to: int | None = None) -> Path:
-    """Stage the files of the generation before the current one (or of `to`) under a new counter; return the stage.
+def rollback(
+    cache: Path,
+    source: Path,
+    *,
+    manifest: manifests.Manifest,
+    records: Mapping[str, ArtifactRecord],
+    resign: Callable[[bytes], bytes],
+) -> Path:
+    """Stage the files of generation `source` again, under a new counter; return the stage.
 
-    `resign` signs the new Manifest: a vehicle's floor accepts only a higher counter. The caller verifies the generation
-    before and the stage after, then commits. Raises FilesystemError if there is none.
+    manifest, records: what a verdict on `source` handed over, never read again: what is signed is what was verified.
+    `resign` signs the new Manifest: a vehicle's floor accepts only a higher counter. The caller verifies the stage,
+    then commits. Raises FilesystemError.
     """
-    source = earlier_generation(cache, to=to)
-    with wrap_os_errors("read the generation to return to", source):
-        with open(source / MANIFEST, "rb") as file:
-            old = manifests.parse(file.read(manifests.MAX_BYTES))
-        records = {entry.path: _as_listed(source / entry.path, entry.sha256) for entry in old.files}
-    new = manifests.to_bytes(old._replace(build=old.build._replace(counter=next_counter(cache))))
-    files = {name: source / name for name in records}
+    new = manifests.to_bytes(manifest._replace(build=manifest.build._replace(counter=next_counter(cache))))
+    files = {entry.path: source / entry.path for entry in manifest.files}
     return stage(cache, manifest=new, signature=resign(new), files=files, records=records)
-
-
-def _as_listed(path: Path, sha256: Sha256) -> ArtifactRecord:
-    """Return the present stat of `path` with the digest that a Manifest lists; other bytes are refused."""
-    status = os.lstat(path)
-    _require_digest(path, expected=sha256, found=sha256_file(path))
-    return ArtifactRecord(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
 
 
 def _line(sha256: Sha256) -> bytes:
@@ -101,7 +98,7 @@ def _bytes_to_copy(cache: Path, files: Mapping[str, Path]) -> int:
 def _is_ours(cache: Path, source: Path) -> bool:
     """Tell whether only this package writes `source`; a file of the user must not share an inode with a generation."""
     real = Path(os.path.realpath(source))
-    return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (".build", GENERATIONS))
+    return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (BUILD, GENERATIONS))
 
 
 def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None) -> Sha256:
@@ -149,8 +146,3 @@ def _copy(source: Path, dest: Path) -> Sha256:
     finally:
         os.close(reader)
     return sha256_file(dest)
-
-
-def _fsync_tree(root: Path) -> None:
-    for directory in directories_of(root):
-        fsync_dir(directory)

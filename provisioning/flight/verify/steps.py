@@ -14,7 +14,7 @@ from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, K
 from provisioning.flight.verify.floor import raise_floor, read_floor
 from provisioning.flight.verify.opening import MANIFEST, SIDECAR, SIGNATURE, open_file, open_generation, read_small
 from provisioning.flight.verify.reasons import Code, Reason, Refusal
-from provisioning.flight.verify.verdict import Verdict, VerifiedFile, close_all
+from provisioning.flight.verify.verdict import Signed, Verdict, VerifiedFile, close_all
 from provisioning.flight.verify.walking import walk_handle
 
 SIDECAR_BYTES = 65
@@ -53,7 +53,10 @@ def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, know
     files: dict[str, VerifiedFile] = {}
     try:
         reasons += open_and_hash(root, manifest, known, files)  # steps 10 and 11
-        verdict = Verdict(_distinct(reasons), manifest=manifest, fingerprint=key.fingerprint, files=files)
+        signed = Signed(data, signature)
+        verdict = Verdict(
+            _distinct(reasons), manifest=manifest, signed=signed, fingerprint=key.fingerprint, files=files
+        )
     except BaseException:
         close_all(files)
         raise
