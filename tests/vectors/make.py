@@ -246,6 +246,7 @@ def cases() -> list[dict[str, object]]:
     manifest, signature, own = "Manifest.json", "Manifest.json.sig", "Manifest.json.sha256"
     outside = flight.takeoff_origin._replace(lat_e7=-337999999)  # type: ignore[union-attr]
     weak = bytes([1] + [0] * 31)
+    fingerprint = public(KEY).fingerprint
 
     def case(name: str, steps: list, reasons: list, **expect: object) -> dict[str, object]:
         return {"name": name, "steps": steps, "expect": expect, "reasons": reasons}
@@ -258,6 +259,15 @@ def cases() -> list[dict[str, object]]:
         case("no key", [], [["signature", signature]], keys=[]),
         case("another key", [], [["signature", signature]], keys=[public(OTHER_KEY).raw.hex()]),
         case("revoked key", [], [["key-revoked", signature]], revoked=[public(KEY).fingerprint]),
+        case("revoked key in capitals", [], [["key-revoked", signature]], revoked=[fingerprint.upper()]),
+        case("revoked key with colons", [], [["key-revoked", signature]], revoked=[":".join(fingerprint[i : i + 2] for i in range(0, 64, 2))]),
+        case("revoked key with a prefix", [], [["key-revoked", signature]], revoked=["SHA256:" + fingerprint]),
+        case("revoked key with blanks", [], [["key-revoked", signature]], revoked=[f" {fingerprint[:32]} {fingerprint[32:]}\n"]),
+        case("revoked key in a list", [], [["key-revoked", signature]], revoked=["0" * 64 + ", " + fingerprint]),
+        case("part of a fingerprint", [], [["key-revoked", ""]], revoked=[fingerprint[:16]]),
+        case("no fingerprint at all", [], [["key-revoked", ""]], revoked=[""]),
+        case("key allowed in capitals", [], [], fingerprints=[fingerprint.upper()]),
+        case("allowed key that is no fingerprint", [], [["key-not-allowed", ""]], fingerprints=["operator.pub.pem"]),
         case("key not allowed", [], [["key-not-allowed", signature]], fingerprints=[public(OTHER_KEY).fingerprint]),
         case("weak key", [["write_hex", at(signature), (weak + bytes(32)).hex()]], [["key-weak", ""]], keys=[weak.hex()]),
         case("weak key beside a good one", [], [["key-weak", ""]], keys=[public(KEY).raw.hex(), bytes(32).hex()]),

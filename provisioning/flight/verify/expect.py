@@ -53,6 +53,7 @@ class Expectations(NamedTuple):
     counter_floor: a number, or the file that keeps it.
     fingerprints: if given, only keys of these fingerprints count.
     revoked: fingerprints of keys that no longer count, whoever trusts them.
+    Fingerprints may be spelled as `read_fingerprints` reads them; one that it cannot read refuses every cache.
     """
 
     keys: tuple[PublicKey, ...]

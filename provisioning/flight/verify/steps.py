@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from provisioning.base.errors import ManifestError
+from provisioning.base.errors import ManifestError, SigningError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest import MAX_BYTES, Manifest, manifest_hash, parse
-from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey
+from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, read_fingerprints
 from provisioning.flight.verify.digests import OpenFile, sha256_all
 from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, KnownFile, KnownGood
 from provisioning.flight.verify.floor import raise_floor, read_floor
@@ -100,13 +100,22 @@ def authenticate(data: bytes, signature: bytes, expect: Expectations) -> PublicK
     signer = next((key for key in expect.keys if key.verifies(signature, data)), None)
     if signer is None:
         raise Refusal(Code.SIGNATURE, SIGNATURE, f"not a signature of Manifest.json by any of {len(expect.keys)} keys")
-    if signer.fingerprint in expect.revoked:
+    if signer.fingerprint in _fingerprints(expect.revoked, Code.KEY_REVOKED):
         raise Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {signer.fingerprint}")
-    if expect.fingerprints is not ANY and signer.fingerprint not in expect.fingerprints:
+    allowed = expect.fingerprints
+    if allowed is not ANY and signer.fingerprint not in _fingerprints(allowed, Code.KEY_NOT_ALLOWED):
         raise Refusal(
             Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {signer.fingerprint} is not in the list of allowed keys"
         )
     return signer
+
+
+def _fingerprints(texts: Iterable[str], code: Code) -> frozenset[str]:
+    """Return fingerprints in their one form; Refusal if one cannot be read: nobody knows then whom it is about."""
+    try:
+        return frozenset().union(*map(read_fingerprints, texts))
+    except SigningError as error:
+        raise Refusal(code, "", error.what) from error
 
 
 def _parse(data: bytes) -> Manifest:
