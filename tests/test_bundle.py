@@ -291,7 +291,7 @@ def test_a_cache_that_does_not_verify_is_not_bundled(made, tmp_path):
 
 def test_a_bundle_that_cannot_be_finished_leaves_nothing(made, tmp_path, monkeypatch):
     root, _, expect, _ = made
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with verify(root / "cache", expect) as verdict, pytest.raises(Error, match="cannot write the bundle"):
         pack(verdict, documents_of(verdict), tmp_path / "b.tar")
     assert list(tmp_path.iterdir()) == []

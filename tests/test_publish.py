@@ -188,7 +188,7 @@ def test_the_counter_outlives_build_directory_and_link(cache):
         build(cache, revision, keep=3)
     shutil.rmtree(cache / ".build")
     (cache / "current").unlink()
-    assert build(cache, 4).name == "000003", "only the newest could be one that was never published"
+    assert build(cache, 4).name == "000004", "without a link nobody knows whether the newest was published"
 
 
 def test_a_moved_cache_goes_on(cache, tmp_path):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from provisioning.base.printable import printable
+
 LOGGER = logging.getLogger("c10.provision")
 PREFIX = "c10.provision."
 PROGRESS = "progress"
@@ -18,9 +20,10 @@ Progress = Callable[[int, int], None]
 
 
 def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event of `kind` (without the prefix) with its fields."""
+    """Log one event of `kind` (without the prefix) with its fields; text in them cannot steer a terminal."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "fields": fields})
+        shown = {name: printable(value) if isinstance(value, str) else value for name, value in fields.items()}
+        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "fields": shown})
 
 
 def warn(kind: str, /, **fields: object) -> None:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from provisioning.base import directories, events
 from provisioning.base.files import temporary_beside, wrap_os_errors
-from provisioning.flight.publish.generations import CURRENT, GENERATIONS, STAGE, dir_name, remember
-from provisioning.flight.publish.recovery import make_read_only, prune
+from provisioning.flight.publish.generations import (
+    CURRENT,
+    GENERATIONS,
+    STAGE,
+    current_number,
+    dir_name,
+    numbers_in,
+    remember,
+)
+from provisioning.flight.publish.recovery import make_read_only, prune, remove_generation
 
 
 def commit(cache: Path, staged: Path, *, keep: int) -> Path:
@@ -22,6 +30,8 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     with wrap_os_errors("publish a generation", generation):
         relative = f"{GENERATIONS}/{staged.name}"
         directories.make(cache, GENERATIONS)
+        if number in numbers_in(cache, GENERATIONS) and number != current_number(cache):
+            remove_generation(cache, number)  # put there by a commit that was cut off before its switch
         directories.rename(cache, f"{STAGE}/{staged.name}", relative)
         make_read_only(cache, relative)
         directories.sync(cache, GENERATIONS)

@@ -28,7 +28,8 @@ from provisioning.flight.publish.generations import (
 def recover(cache: Path, *, keep: int) -> None:
     """Remove what a killed build left: temporary files, unfinished stages, generations not switched to or too many.
 
-    Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`.
+    Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`;
+    where `current` names nothing, no generation at all.
     FilesystemError, before anything is changed, if a link or another file system stands in place of a directory.
     """
     with wrap_os_errors("clean up after an interrupted build", cache):
@@ -36,12 +37,12 @@ def recover(cache: Path, *, keep: int) -> None:
         _recall_counter(cache)
         _remove_temporaries(cache)
         published, current = remembered(cache), current_number(cache)
-        numbers = numbers_in(cache, GENERATIONS)
-        for number in numbers:
+        if current is None or current not in numbers_in(cache, GENERATIONS):
+            return  # `current` is lost: each generation may be the last good one, and the next commit prunes
+        for number in numbers_in(cache, GENERATIONS):
             if number > published:
                 remove_generation(cache, number)
-        if current in numbers:
-            make_read_only(cache, f"{GENERATIONS}/{dir_name(current)}")
+        make_read_only(cache, f"{GENERATIONS}/{dir_name(current)}")
         prune(cache, keep)
 
 
@@ -67,15 +68,9 @@ def _recall_counter(cache: Path) -> None:
 
 
 def prune(cache: Path, keep: int) -> None:
-    """Remove published generations until `keep` are left, the oldest first, never the current one.
-
-    Where `current` is lost the newest of them takes its place: it is what was flown last.
-    """
-    numbers = numbers_in(cache, GENERATIONS)
+    """Remove published generations until `keep` are left, the oldest first, never the current one."""
     current = current_number(cache)
-    if current not in numbers:
-        current = numbers[-1] if numbers else None
-    others = [number for number in numbers if number != current]
+    others = [number for number in numbers_in(cache, GENERATIONS) if number != current]
     for number in others[: max(0, len(others) - (keep - 1))]:
         remove_generation(cache, number)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provisioning.base import directories
 from provisioning.base.artifacts import ArtifactRecord
-from provisioning.base.errors import FilesystemError
+from provisioning.base.errors import FilesystemError, SigningError
 from provisioning.base.files import (
     require_free_bytes,
     temporary_beside,
@@ -101,11 +102,30 @@ def _is_ours(cache: Path, source: Path) -> bool:
     return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (BUILD, GENERATIONS))
 
 
+_KEY_BYTES = 1 << 16
+_PEM_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
+_DER_KEY = re.compile(rb"0.?.\x02\x01[\x00\x01]0.{1,12}\x06\x03\x2b\x65\x70", re.DOTALL)
+"""PKCS#8 of an Ed25519 key."""
+
+
+def refuse_private_key(path: Path) -> None:
+    """Raise SigningError if a file that is about to be published holds a private key, PEM or DER, of any kind."""
+    with open(path, "rb") as file:
+        data = file.read(_KEY_BYTES)
+    if _PEM_KEY.search(data) or _DER_KEY.match(data):
+        raise SigningError(
+            "a private key would be published with the cache",
+            file=path,
+            next_step="take it out of flight.toml ([[calibration]] lists files that everybody may read)",
+        )
+
+
 def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None) -> Sha256:
     """Link or copy `source` to `dest`, durably, and return its digest; a source that is not as recorded is refused."""
     os.makedirs(dest.parent, exist_ok=True)
     if record is not None and _is_ours(cache, source) and record.is_stat_of(source) and _link(source, dest):
         return record.sha256
+    refuse_private_key(source)
     sha256 = _copy(source, dest)
     if record is not None:
         _require_digest(source, expected=record.sha256, found=sha256)

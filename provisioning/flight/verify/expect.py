@@ -36,8 +36,9 @@ class ExpectedHost(NamedTuple):
 class CounterFloor(NamedTuple):
     """The least counter accepted: one decimal number in a file outside the cache.
 
-    With `raise_on_pass` a PASS raises the number to the counter that passed; nothing else ever writes it. A file that
-    is missing or unreadable refuses the cache: an attacker who can delete it must not gain a rollback.
+    With `raise_on_pass` a PASS raises the number to the counter that passed, and writes into `<path>.manifest` which
+    Manifest that was: another set with the same counter is refused from then on. Nothing else ever writes them. A file
+    that is missing or unreadable refuses the cache: an attacker who can delete it must not gain a rollback.
     """
 
     path: Path

@@ -11,7 +11,7 @@ from provisioning.flight.manifest import MAX_BYTES, Manifest, manifest_hash, par
 from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, read_fingerprints
 from provisioning.flight.verify.digests import OpenFile, sha256_all
 from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, KnownFile, KnownGood
-from provisioning.flight.verify.floor import raise_floor, read_floor
+from provisioning.flight.verify.floor import raise_floor, read_floor, refuse_below
 from provisioning.flight.verify.opening import MANIFEST, SIDECAR, SIGNATURE, open_file, open_generation, read_small
 from provisioning.flight.verify.reasons import Code, Reason, Refusal
 from provisioning.flight.verify.verdict import Signed, Verdict, VerifiedFile, close_all
@@ -47,7 +47,7 @@ def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, know
         manifest = _parse(data)  # step 5
     except Refusal as refusal:
         return Verdict((*reasons, refusal.reason))
-    reasons += check_expectations(manifest, expect, cache)  # step 6
+    reasons += check_expectations(manifest, sha256_bytes(data), expect, cache)  # step 6
     reasons += check_content(manifest)  # steps 7 and 8
     reasons += walk_handle(root, manifest)  # step 9
     files: dict[str, VerifiedFile] = {}
@@ -126,8 +126,10 @@ def _parse(data: bytes) -> Manifest:
         raise Refusal(code, MANIFEST, "; ".join(map(str, error.facts.values()))) from error
 
 
-def check_expectations(manifest: Manifest, expect: Expectations, cache: str | os.PathLike[str]) -> Iterator[Reason]:
-    """Yield what is not as the caller expects: flight, aircraft, host tuple, counter."""
+def check_expectations(
+    manifest: Manifest, sha256: str, expect: Expectations, cache: str | os.PathLike[str]
+) -> Iterator[Reason]:
+    """Yield what is not as the caller expects: flight, aircraft, host tuple, counter; `sha256` is of Manifest.json."""
     flight = manifest.flight
     for code, wanted, found in (
         (Code.FLIGHT, expect.flight_id, flight.flight_id),
@@ -141,12 +143,9 @@ def check_expectations(manifest: Manifest, expect: Expectations, cache: str | os
             if here is not ANY and here != there:
                 yield Reason(Code.HOST, MANIFEST, f"{name} is {there}, expected {here}")
     try:
-        floor = read_floor(expect.counter_floor, cache)
+        refuse_below(read_floor(expect.counter_floor, cache), manifest.build.counter, sha256)
     except Refusal as refusal:
         yield refusal.reason
-        return
-    if manifest.build.counter < floor:
-        yield Reason(Code.COUNTER, MANIFEST, f"counter {manifest.build.counter} is below the floor {floor}")
 
 
 def check_content(manifest: Manifest) -> Iterator[Reason]:
@@ -202,9 +201,9 @@ def _raise_floor(verdict: Verdict, expect: Expectations) -> Verdict:
     floor = expect.counter_floor
     if not verdict.passed:
         verdict.close()
-    elif isinstance(floor, CounterFloor) and floor.raise_on_pass:
+    elif isinstance(floor, CounterFloor) and floor.raise_on_pass and verdict.signed is not None:
         try:
-            raise_floor(floor, verdict.require().build.counter)
+            raise_floor(floor, verdict.require().build.counter, sha256_bytes(verdict.signed.manifest))
         except Refusal as refusal:
             verdict.close()
             return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprint=verdict.fingerprint)
