@@ -96,6 +96,7 @@ def expectations(expect: dict) -> Expectations:
         counter_floor=given["counter_floor"],
         fingerprints=ANY if given["fingerprints"] is ANY else frozenset(given["fingerprints"]),
         revoked=frozenset(given["revoked"]),
+        now_s=given["now_s"],
     )
 
 
@@ -220,6 +221,7 @@ def options(expect: dict, directory: Path) -> list[str]:
     words += [word for name, value in expect["host"].items() for word in ("--host", f"{name}={value}")] or [
         "--any-host"
     ]
+    words += ["--now", str(expect["now_s"])]
     floor = expect["counter_floor"]
     words += ["--any-counter"] if floor == "any" else ["--counter-floor", str(floor)]
     words += [] if expect["fingerprints"] == "any" else ["--fingerprint", *expect["fingerprints"]]

@@ -34,6 +34,7 @@ int usage(const std::string& what) {
             << "\nusage: reader verify CACHE --public-key PEM... (--flight ID | --no-flight | --any-flight)\n"
                "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
                "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
+               "         [--now SECONDS]\n"
                "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
   return kUsage;
 }
@@ -119,6 +120,9 @@ int run_verify(const std::vector<std::string>& words) {
       if (!manifest::digits(value) || value.size() > 16) return usage("--counter-floor " + value);
       expect.counter_floor = std::stoll(value);
       said.insert("counter");
+    } else if (option == "--now") {
+      if (!manifest::digits(value) || value.size() > 11) return usage("--now " + value);
+      expect.now_s = std::stoll(value);
     } else if (option == "--fingerprint" || option == "--revoked" || option == "--revoked-file") {
       if (option == "--fingerprint" && !expect.fingerprints) expect.fingerprints.emplace();
       const auto found = option == "--revoked-file" ? fingerprint_file(value) : verify::read_fingerprints(value);

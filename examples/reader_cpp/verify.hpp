@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <optional>
 #include <set>
@@ -38,6 +39,7 @@ struct Expectations {
   std::optional<std::optional<std::string>> flight_id, aircraft_id;  // outer: checked at all; inner: none expected
   std::map<std::string, std::string> host;                           // parts that are checked
   std::optional<std::int64_t> counter_floor;
+  std::optional<std::int64_t> now_s;  // since 1970 UTC; nullopt: the clock of this computer
 };
 
 // The one form of a fingerprint: 64 lower-case digits. Read as the same: capitals, colons and blanks between the digits,
@@ -346,6 +348,13 @@ class Verifier {
     identity("aircraft", "aircraft_id", expect.aircraft_id);
     for (const auto& [part, wanted] : expect.host)
       if (manifest->text({"host", part.c_str()}) != wanted) add("host", "Manifest.json", part);
+    const std::time_t now_s = static_cast<std::time_t>(expect.now_s.value_or(std::time(nullptr)));
+    std::tm utc{};
+    char now[32];
+    if (!gmtime_r(&now_s, &utc) || std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+      refuse("internal", "", "no time");
+    const auto* until = manifest->maybe({"flight"}, "not_after");
+    if (until && now > until->text) add("expired", "Manifest.json", "not to be flown after " + until->text);
     if (expect.counter_floor && manifest->number({"build", "counter"}) < *expect.counter_floor)
       add("counter", "Manifest.json", "below the floor");
   }

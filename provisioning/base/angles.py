@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 
 class Origin(NamedTuple):
-    """A take-off point: 1e-7 degree and millimetres above the WGS 84 ellipsoid, as in MAVLink."""
+    """A take-off point: 1e-7 degree, and millimetres above what `alt_datum` names.
+
+    alt_datum: `ellipsoid` (WGS 84) or `amsl` (mean sea level, EGM96); None where it is not known or there is no height.
+    """
 
     lat_e7: int
     lon_e7: int
     alt_mm: int | None = None
+    alt_datum: str | None = None
 
 
 class BBox(NamedTuple):

@@ -85,6 +85,7 @@ def compose(request: Request, *, counter: int, extras: Iterable[Target] | None =
             tiles=_tiles(request.tiles),
             gates=gates.entries(gates.read(request.gates.path)),
             waivers=tuple(manifest.Waiver(w.gate, w.by, w.reason) for w in request.flight.waiver),
+            schema=manifest.SCHEMA_2,
         )
     )
 
@@ -99,6 +100,8 @@ def _born(target: Target) -> ArtifactRecord:
 def _flight(request: Request) -> manifest.FlightPart:
     identity = request.flight.flight
     takeoff = identity.takeoff or request.tiles.takeoff
+    if takeoff is not None and takeoff.alt_mm is not None and takeoff.alt_datum is None:
+        takeoff = takeoff._replace(alt_datum="ellipsoid")  # what flight.toml's alt_m is counted from
     return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class)
 
 

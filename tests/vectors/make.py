@@ -10,11 +10,16 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provisioning.flight.manifest import (
+    SCHEMA_2,
+    Accepted,
     BBox,
     CalibrationEntry,
+    Camera,
+    Distortion,
     GateEntry,
     Host,
     Manifest,
+    Mounting,
     Origin,
     Waiver,
     ZoomCount,
@@ -95,7 +100,26 @@ def manifests() -> dict[str, Manifest]:
         },
         waivers=(Waiver("freshness", "B. Owner", "old but the only one"), Waiver("freshness", "A. Pilot", "Überflug")),
     )  # fmt: skip
-    return {"full": m, "bare": with_hash(bare), "large": with_hash(large)}
+    return {"full": m, "bare": with_hash(bare), "large": with_hash(large), **second_schema(m, bare)}
+
+
+def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
+    """Manifests of flight-cache-manifest/2: with everything that it adds, and with none of it."""
+    camera = Camera(
+        4056, 3040, 3_124_117, 3_124_002, 2_028_000, -1, Distortion("opencv-5", ("-0.28", "0.071", "0", "-0.0001", "1")),
+        Mounting(-1_800_000_000, 900_000_000, 1),
+    )  # fmt: skip
+    flight = m.flight._replace(
+        takeoff_origin=Origin(-338400000, 1512500000, 58000, "amsl"), not_after="2027-02-28T23:59:59Z"
+    )
+    accepted = (Accepted("freshness", "tiles of 2019"), Accepted("coverage", "17 of 20 tiles: é"))
+    whole = m._replace(schema=SCHEMA_2, flight=flight, camera=camera, accepted=accepted)
+    plain = camera._replace(distortion=None, mounting=None)
+    return {
+        "second": with_hash(whole),
+        "second-bare": with_hash(bare._replace(schema=SCHEMA_2)),
+        "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
+    }
 
 
 def malformed() -> dict[str, tuple[str, bytes]]:
@@ -165,12 +189,42 @@ def malformed() -> dict[str, tuple[str, bytes]]:
         "verdict fail": change('"verdict": "pass"', '"verdict": "fail"'),
         "figure that is a number": change('"measured": "0.9999"', '"measured": 0.9999'),
     }
+    found |= malformed_second()
     schemas = {
-        "future schema": change("flight-cache-manifest/1", "flight-cache-manifest/2"),
+        "future schema": change("flight-cache-manifest/1", "flight-cache-manifest/3"),
         "no schema": b"{}\n",
         "schema of another kind": change('"flight-cache-manifest/1"', "1"),
     }
     return {**{n: ("malformed", d) for n, d in found.items()}, **{n: ("schema", d) for n, d in schemas.items()}}
+
+
+def malformed_second() -> dict[str, bytes]:
+    text = to_bytes(manifests()["second"]).decode()
+
+    def change(old: str, new: str) -> bytes:
+        assert text.count(old) == 1, old
+        return text.replace(old, new).encode()
+
+    return {
+        "2: keys of 2 in 1": change("flight-cache-manifest/2", "flight-cache-manifest/1"),
+        "2: 2 without accepted": to_bytes(manifest_of()).replace(b"manifest/1", b"manifest/2"),
+        "2: height without datum": change('"alt_datum": "amsl",\n      ', ""),
+        "2: datum without height": change(',\n      "alt_mm": 58000', ""),
+        "2: unknown datum": change('"amsl"', '"msl"'),
+        "2: not_after as a date": change("2027-02-28T23:59:59Z", "2027-02-28"),
+        "2: not_after with an offset": change("23:59:59Z", "23:59:59+01:00"),
+        "2: not_after with hour 24": change("T23:59:59Z", "T24:00:00Z"),
+        "2: not_after with a leap second": change("T23:59:59Z", "T23:59:60Z"),
+        "2: not_after in small letters": change("T23:59:59Z", "t23:59:59z"),
+        "2: focal length 0": change('"focal_x_mpx": 3124117', '"focal_x_mpx": 0'),
+        "2: focal length as text": change('"focal_x_mpx": 3124117', '"focal_x_mpx": "3124.117"'),
+        "2: coefficient as a number": change('"0.071"', "0.071"),
+        "2: coefficient with an exponent": change('"0.071"', '"7.1e-2"'),
+        "2: camera without size": change('"width": 4056', '"wide": 4056'),
+        "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
+        "2: accepted out of order": change('"what": "coverage"', '"what": "zz"'),
+        "2: camera null": text.encode().replace(b'"camera": {', b'"camera": null, "x": {'),
+    }
 
 
 def vector(name: str, vector_of: tuple[str, bytes]) -> dict[str, str]:
@@ -210,6 +264,7 @@ EXPECT = {
     "aircraft_id": "AC-7",
     "host": HOST._asdict(),
     "counter_floor": 7,
+    "now_s": 1800000000,
 }
 
 
@@ -247,6 +302,7 @@ def cases() -> list[dict[str, object]]:
     outside = flight.takeoff_origin._replace(lat_e7=-337999999)  # type: ignore[union-attr]
     weak = bytes([1] + [0] * 31)
     fingerprint = public(KEY).fingerprint
+    second = manifests()["second"]
 
     def case(name: str, steps: list, reasons: list, **expect: object) -> dict[str, object]:
         return {"name": name, "steps": steps, "expect": expect, "reasons": reasons}
@@ -283,9 +339,13 @@ def cases() -> list[dict[str, object]]:
         case("Manifest and signature missing", [["remove", at(manifest)], ["remove", at(signature)]], [["missing", manifest], ["missing", signature]]),
         case("Manifest of a TiB", [["truncate", at(manifest), 1 << 40]], [["size", manifest]]),
         case("signed garbage", [["write_hex", at(p), d.hex()] for p, d in signed(b"garbage").items()], [["malformed", manifest]]),
-        case("signed future schema", [["write_hex", at(p), d.hex()] for p, d in signed(old.replace(b"manifest/1", b"manifest/2")).items()], [["schema", manifest]]),
+        case("signed future schema", [["write_hex", at(p), d.hex()] for p, d in signed(old.replace(b"manifest/1", b"manifest/3")).items()], [["schema", manifest]]),
         case("wrong manifest_hash", resign(m._replace(build=m.build._replace(manifest_hash="f" * 64))), [["manifest-hash", manifest]]),
         case("origin outside", resign(with_hash(m._replace(flight=flight._replace(takeoff_origin=outside)))), [["origin", manifest]]),
+        case("schema 2", resign(second), []),
+        case("schema 2 in its last second", resign(second), [], now_s=1803859199),
+        case("schema 2 a second later", resign(second), [["expired", manifest]], now_s=1803859200),
+        case("schema 2 with the hash of 1", resign(second._replace(build=m.build)), [["manifest-hash", manifest]]),
         case("counter below the floor", [], [["counter", manifest]], counter_floor=8),
         case("another flight", [], [["flight", manifest]], flight_id="F-119"),
         case("flight where none is expected", [], [["flight", manifest]], flight_id=None),

@@ -54,6 +54,7 @@ class Expectations(NamedTuple):
     counter_floor: a number, or the file that keeps it.
     fingerprints: if given, only keys of these fingerprints count.
     revoked: fingerprints of keys that no longer count, whoever trusts them.
+    now_s: seconds since 1970-01-01 UTC, compared with the `not_after` of a Manifest; None: the clock of this computer.
     Fingerprints may be spelled as `read_fingerprints` reads them; one that it cannot read refuses every cache.
     """
 
@@ -64,6 +65,7 @@ class Expectations(NamedTuple):
     counter_floor: int | CounterFloor | Anything
     fingerprints: frozenset[str] | Anything = ANY
     revoked: frozenset[str] = frozenset()
+    now_s: int | None = None
 
 
 class KnownFile(NamedTuple):

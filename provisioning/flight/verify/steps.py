@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from provisioning.base.errors import ManifestError, SigningError
@@ -129,7 +130,7 @@ def _parse(data: bytes) -> Manifest:
 def check_expectations(
     manifest: Manifest, sha256: str, expect: Expectations, cache: str | os.PathLike[str]
 ) -> Iterator[Reason]:
-    """Yield what is not as the caller expects: flight, aircraft, host tuple, counter; `sha256` is of Manifest.json."""
+    """Yield what is not as expected: flight, aircraft, host tuple, time, counter; `sha256` is of Manifest.json."""
     flight = manifest.flight
     for code, wanted, found in (
         (Code.FLIGHT, expect.flight_id, flight.flight_id),
@@ -142,6 +143,9 @@ def check_expectations(
             here, there = getattr(expect.host, name), getattr(manifest.host, name)
             if here is not ANY and here != there:
                 yield Reason(Code.HOST, MANIFEST, f"{name} is {there}, expected {here}")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expect.now_s))
+    if flight.not_after is not None and now > flight.not_after:
+        yield Reason(Code.EXPIRED, MANIFEST, f"not to be flown after {flight.not_after}; it is {now} here")
     try:
         refuse_below(read_floor(expect.counter_floor, cache), manifest.build.counter, sha256)
     except Refusal as refusal:
