@@ -13,6 +13,7 @@ from provisioning.base.files import require_local_filesystem
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import add_keys, ground, trusted_keys, verified
 from provisioning.delivery.pack import bundle_name
+from provisioning.delivery.pipes import PATIENCE_S
 from provisioning.delivery.sync import (
     Sent,
     copy_bundle,
@@ -47,6 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
     parser.add_argument("--keep", type=int, metavar="N", help="generations kept there (1)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
+    )
     add_keys(parser)
 
 
@@ -60,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
         remote_key=args.remote_key,
         expect=ground(args, args.cache),
         keep=args.keep,
+        patience_s=args.timeout,
     )
     print(told)
     return 0
 
 
-def sync_vehicle(
+def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by name)
     target: str,
     cache: Path,
     *,
@@ -74,6 +79,7 @@ def sync_vehicle(
     remote_key: str | None = None,
     expect: Expectations | None = None,
     keep: int | None = None,
+    patience_s: float | None = None,
 ) -> str:
     """Send the current generation of `cache` to `target` and return what to tell a person about it.
 
@@ -83,6 +89,8 @@ def sync_vehicle(
     expect = expect or signed_by(trusted_keys(None, cache))
     if keep is not None and keep < 1:
         raise Error("--keep: at least the generation that is sent must stay")
+    if patience_s is not None and not 0 < patience_s <= 86400:
+        raise Error("--timeout: more than 0 and at most 86400 seconds")
     with verified(cache, expect) as (verdict, documents):
         if to.host or shell:
             options = {"--keep": str(keep or 1), **({"--public-key": remote_key} if remote_key else {})}
@@ -90,8 +98,12 @@ def sync_vehicle(
                 options["--revoked"] = ",".join(sorted(expect.revoked))
             words = shlex.split(shell) if shell else None
             command = remote_command(to, shell=words, program=program, options=options)
-            return _summary(target, sync_over(command, verdict, documents))
-        given = {"--remote": program != "flightcache", "--remote-key": bool(remote_key)}
+            return _summary(target, sync_over(command, verdict, documents, patience_s=patience_s or PATIENCE_S))
+        given = {
+            "--remote": program != "flightcache",
+            "--remote-key": bool(remote_key),
+            "--timeout": patience_s is not None,
+        }
         _refuse_unused("a directory here", given)
         if _carries_caches(Path(to.path)):
             return _summary(
