@@ -18,10 +18,10 @@ sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, replace_section  # noqa: E402
 from provisioning.delivery import (  # noqa: E402
+    documents_of,
     install_bundle,
     pack,
     parse_destination,
-    read_documents_of,
     remote_command,
     sync_over,
     trusting,
@@ -52,7 +52,7 @@ def main(tiles: int) -> None:
         rows.append((f"sync of {more} changed tiles", *timed(lambda: sent(cache, root / "vehicle", key, expect))))
         rows.append(("sync again", *timed(lambda: sent(cache, root / "vehicle", key, expect))))
         with verify(cache, expect) as verdict:
-            documents = read_documents_of(cache, verdict)
+            documents = documents_of(verdict)
             index = verdict.require().descriptor_index.bytes
             rows += [
                 (f"bundle {name}", *timed(lambda name=name: pack(verdict, documents, root / name)))
@@ -77,7 +77,7 @@ def sent(cache: Path, vehicle: Path, key: Path, expect):
         parse_destination(str(vehicle)), shell=("sh", "-c"), program=program, options={"--public-key": str(key)}
     )
     with verify(cache, expect) as verdict:
-        return sync_over(command, verdict, read_documents_of(cache, verdict))
+        return sync_over(command, verdict, documents_of(verdict))
 
 
 def timed(action):

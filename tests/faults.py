@@ -110,7 +110,7 @@ class Tap:
         real = self.real[name]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            what = self._subject(name, args)
+            what = self._subject(name, args, kwargs)
             if what is None or self.busy or os.getpid() != self.owner:
                 result = real(*args, **kwargs)
             else:
@@ -125,13 +125,17 @@ class Tap:
 
         return call
 
-    def _subject(self, name: str, args: tuple[Any, ...]) -> str | None:
+    def _subject(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The path below the root that a call is about, relative to it; None for a call about something else."""
         if name == "close":
             return None
         first = args[1 if name == "symlink" else 0] if args else "."
         if isinstance(first, int):
             return self.fds.get(first)
+        handle = kwargs.get("dir_fd", kwargs.get("src_dir_fd"))
+        if handle is not None:
+            above = self.fds.get(handle)
+            return None if above is None else os.path.normpath(os.path.join(above, os.fsdecode(first)))
         path = os.path.abspath(os.fsdecode(first))
         return os.path.relpath(path, self.root) if path == self.root or path.startswith(self.root + os.sep) else None
 
@@ -159,7 +163,7 @@ class Tap:
 
     def _open_file(self, file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
         """`open` as Python does it, on a raw file whose opening and writes are counted."""
-        path = None if isinstance(file, int) else self._subject("open", (file,))
+        path = None if isinstance(file, int) else self._subject("open", (file,), {})
         opener = kwargs.get("opener")
         if path is None or opener is not None or self.busy or os.getpid() != self.owner:
             return _real_open(file, mode, buffering, *args, **kwargs)

@@ -40,8 +40,9 @@ def recorded(root: Path, ops: list[Op]) -> Iterator[None]:  # noqa: C901 - one t
     """Record into `ops` every change below `root` made through `os`; refuse those that the model does not know."""
     base, fds, real = os.path.realpath(root), {}, {}
 
-    def below(path: Any) -> str | None:
-        path = os.path.abspath(os.fsdecode(path))
+    def below(path: Any, handle: int | None = None) -> str | None:
+        above = "" if handle is None else os.path.join(base, fds.get(handle, "../elsewhere"))
+        path = os.path.abspath(os.path.join(above, os.fsdecode(path)))
         name = os.path.relpath(path, base)
         return None if name.startswith("..") or name == IGNORED else name
 
@@ -54,8 +55,8 @@ def recorded(root: Path, ops: list[Op]) -> Iterator[None]:  # noqa: C901 - one t
 
     @tap("open")
     def _(path, flags, mode=0o777, **kwargs):
-        name = below(path)
-        new = name is not None and flags & os.O_CREAT and not os.path.lexists(path)
+        name = below(path, kwargs.get("dir_fd"))
+        new = name is not None and flags & os.O_CREAT and not os.path.lexists(os.path.join(base, name))
         fd = real["open"](path, flags, mode, **kwargs)
         if name is not None:
             fds[fd] = name
@@ -85,22 +86,23 @@ def recorded(root: Path, ops: list[Op]) -> Iterator[None]:  # noqa: C901 - one t
     @tap("mkdir")
     def _(path, *args, **kwargs):
         real["mkdir"](path, *args, **kwargs)
-        if (name := below(path)) is not None:
+        if (name := below(path, kwargs.get("dir_fd"))) is not None:
             ops.append(Op("mkdir", name))
 
     def of_one(call: str) -> None:
         @tap(call)
         def _(path, *args, **kwargs):
             real[call](path, *args, **kwargs)
-            if (name := below(path)) is not None:
+            if (name := below(path, kwargs.get("dir_fd"))) is not None:
                 ops.append(Op("remove", name))
 
     def of_two(call: str) -> None:
         @tap(call)
         def _(source, dest, *args, **kwargs):
             real[call](source, dest, *args, **kwargs)
-            if (name := below(dest)) is not None:
-                ops.append(Op(call, name, os.fsdecode(source) if call == "symlink" else below(source)))
+            if (name := below(dest, kwargs.get("dir_fd", kwargs.get("dst_dir_fd")))) is not None:
+                old = os.fsdecode(source) if call == "symlink" else below(source, kwargs.get("src_dir_fd"))
+                ops.append(Op(call, name, old))
 
     for call in ("unlink", "rmdir"):
         of_one(call)

@@ -277,7 +277,7 @@ def test_null_in_place_of_an_absent_field(cache: Cache) -> None:
 
 @refused((Code.SCHEMA, MANIFEST))
 def test_future_schema(cache: Cache) -> None:
-    resigned(cache, "flight-cache-manifest/1", "flight-cache-manifest/2")
+    resigned(cache, "flight-cache-manifest/1", "flight-cache-manifest/3")
 
 
 @refused((Code.MALFORMED, MANIFEST))

@@ -20,9 +20,9 @@ from provisioning.delivery import (
     archive_bytes,
     check_bundle,
     compression,
+    documents_of,
     install_bundle,
     pack,
-    read_documents_of,
     trusting,
     verifying,
 )
@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     publish_cache(root / "cache", keys, files={**FILES, "noise.bin": noise(9000, "n")})
     expect = trust_anything_by(keys.public)
     with verify(root / "cache", expect) as verdict:
-        documents = read_documents_of(root / "cache", verdict)
+        documents = documents_of(verdict)
         pack(verdict, documents, root / "good.tar")
         pack(verdict, documents, root / "good.tar.zst")
         size = archive_bytes(documents, verdict.require())
@@ -60,7 +60,7 @@ def test_bundles_of_one_generation_are_byte_identical(made, tmp_path):
     shutil.copytree(root / "cache", tmp_path / "moved", symlinks=True)
     os.utime(tmp_path / "moved/current/corpus.index", (1, 1))
     with verify(tmp_path / "moved", expect) as verdict:
-        documents = read_documents_of(tmp_path / "moved", verdict)
+        documents = documents_of(verdict)
         for name in ("good.tar", "good.tar.zst"):
             pack(verdict, documents, tmp_path / name)
             assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
@@ -285,13 +285,13 @@ def test_a_cache_that_does_not_verify_is_not_bundled(made, tmp_path):
     os.chmod(tmp_path / "bad/generations/000001", 0o755)
     (tmp_path / "bad/generations/000001/corpus.index").unlink()
     with verify(tmp_path / "bad", expect) as verdict, pytest.raises(VerificationError):
-        pack(verdict, read_documents_of(root / "cache", verdict), tmp_path / "b.tar")
+        pack(verdict, documents_of(verdict), tmp_path / "b.tar")
     assert not (tmp_path / "b.tar").exists()
 
 
 def test_a_bundle_that_cannot_be_finished_leaves_nothing(made, tmp_path, monkeypatch):
     root, _, expect, _ = made
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with verify(root / "cache", expect) as verdict, pytest.raises(Error, match="cannot write the bundle"):
-        pack(verdict, read_documents_of(root / "cache", verdict), tmp_path / "b.tar")
+        pack(verdict, documents_of(verdict), tmp_path / "b.tar")
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 from provisioning.base import lock
 from provisioning.base.errors import BuildLockHeldError, DeliveryError, Error, FilesystemError, VerificationError
 from provisioning.cli import main
-from provisioning.delivery import install_bundle, pack, read_documents_of, trusting, verifying
+from provisioning.delivery import documents_of, install_bundle, pack, trusting, verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import ANY, CounterFloor, verify
 from tests import faults
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
     for counter, files in ((1, OLD), (2, NEW)):
         publish_cache(root / "cache", keys, counter=counter, files=files, flight_id=f"F-{counter}")
         with verify(root / "cache", expect) as verdict:
-            pack(verdict, read_documents_of(root / "cache", verdict), root / f"{counter}.tar")
+            pack(verdict, documents_of(verdict), root / f"{counter}.tar")
     return root, keys, expect
 
 
@@ -99,7 +99,7 @@ def test_the_same_counter_with_another_manifest_is_refused(made, tmp_path):
     install(made, 2, tmp_path / "t")
     publish_cache(tmp_path / "other", keys, counter=2, files=OLD)
     with verify(tmp_path / "other", expect) as verdict:
-        pack(verdict, read_documents_of(tmp_path / "other", verdict), tmp_path / "other.tar")
+        pack(verdict, documents_of(verdict), tmp_path / "other.tar")
     with pytest.raises(DeliveryError, match="older or equal"):
         install_bundle(
             tmp_path / "other.tar", tmp_path / "t", trust=trusting(expect, tmp_path / "t"), verify=verifying(expect)

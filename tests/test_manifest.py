@@ -173,14 +173,14 @@ def test_no_more_than_twenty_issues_of_200_characters_are_told() -> None:
 
 
 def test_a_manifest_of_another_schema_is_told_apart() -> None:
-    document = json.loads(to_bytes(manifest_of())) | {"schema": "flight-cache-manifest/2"}
+    document = json.loads(to_bytes(manifest_of())) | {"schema": "flight-cache-manifest/3"}
     with pytest.raises(ManifestError) as caught:
         parse(json.dumps(document).encode())
     assert str(caught.value) == (
         "Manifest.json is not a Manifest of this schema\n"
         "  file:    Manifest.json\n"
         "  key:     schema\n"
-        "  issue 1: schema: flight-cache-manifest/1 expected"
+        "  issue 1: schema: flight-cache-manifest/1 or flight-cache-manifest/2 expected"
     )
 
 

@@ -20,7 +20,7 @@ from provisioning.base.errors import DeliveryError, FilesystemError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
 from provisioning.cli.deliver import sync as sync_command
-from provisioning.delivery import parse_destination, read_documents_of, remote_command, sync_here, sync_over, verifying
+from provisioning.delivery import documents_of, parse_destination, remote_command, sync_here, sync_over, verifying
 from provisioning.delivery.contents import Listed
 from provisioning.delivery.stream import GREETING, read_line, receive_documents, send_needed
 from provisioning.delivery.target import Target
@@ -56,7 +56,7 @@ def over(made, name: str, target: Path, *, shell=("sh", "-c"), key: Path | None 
     options = {"--public-key": str(key or public_key_path(keys.signing.key))}
     command = remote_command(parse_destination(str(target)), shell=shell, program=HERE, options=options)
     with verify(root / name, expect) as verdict:
-        return sync_over(command, verdict, read_documents_of(root / name, verdict))
+        return sync_over(command, verdict, documents_of(verdict))
 
 
 def current(target: Path, expect) -> int:
@@ -147,7 +147,7 @@ def test_a_drive_mounted_here_gets_only_what_it_lacks(made, tmp_path):
     root, _, expect = made
     for name, files in (("old", len(OLD)), ("new", 1)):
         with verify(root / name, expect) as verdict:
-            sent = sync_here(tmp_path, verdict, read_documents_of(root / name, verdict), verify=verifying(expect))
+            sent = sync_here(tmp_path, verdict, documents_of(verdict), verify=verifying(expect))
         assert sent.files == files
     assert current(tmp_path, expect) == 2
 
@@ -161,7 +161,7 @@ def test_a_drive_without_hard_links_gets_copies(made, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     for name in ("old", "new"):
         with verify(root / name, expect) as verdict:
-            sync_here(tmp_path, verdict, read_documents_of(root / name, verdict), verify=verifying(expect))
+            sync_here(tmp_path, verdict, documents_of(verdict), verify=verifying(expect))
     assert current(tmp_path, expect) == 2
 
 

@@ -13,19 +13,52 @@ namespace {
 
 constexpr int kRefused = 22, kUsage = 2;
 
+// What reaches a terminal or a log: a name or an option must not steer the one or break a line of the other.
+std::string printable(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte < 0x7F && c != '\\') {
+      out += c;
+    } else {
+      out += "\\x";
+      out += "0123456789abcdef"[byte >> 4];
+      out += "0123456789abcdef"[byte & 15];
+    }
+  }
+  return out;
+}
+
 int usage(const std::string& what) {
-  std::cerr << "reader: " << what
+  std::cerr << "reader: " << printable(what)
             << "\nusage: reader verify CACHE --public-key PEM... (--flight ID | --no-flight | --any-flight)\n"
                "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
-               "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]...\n"
+               "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
+               "         [--now SECONDS]\n"
                "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
   return kUsage;
 }
 
+std::string slurp(std::istream& file) {
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// A file that is one PEM block and nothing else: what a library would skip could be somebody's second key.
+bool is_one_pem(const std::string& text) {
+  static const std::string kBegin = "-----BEGIN PUBLIC KEY-----", kEnd = "-----END PUBLIC KEY-----", kBlank = " \t\r\n\v\f";
+  const std::size_t first = text.find_first_not_of(kBlank), last = text.find_last_not_of(kBlank);
+  if (first == std::string::npos || text.size() > manifest::kMaxBytes) return false;
+  const std::string block = text.substr(first, last + 1 - first);
+  return block.compare(0, kBegin.size(), kBegin) == 0 && manifest::ends_with(block, kEnd) &&
+         block.find("-----", kBegin.size()) == block.size() - kEnd.size();
+}
+
 std::optional<std::string> raw_key(const std::string& path) {
-  std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) return std::nullopt;
-  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(PEM_read_PUBKEY(file.get(), nullptr, nullptr, nullptr),
+  std::ifstream file(path, std::ios::binary);
+  const std::string text = slurp(file);
+  if (!is_one_pem(text)) return std::nullopt;
+  std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free);
+  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(PEM_read_bio_PUBKEY(memory.get(), nullptr, nullptr, nullptr),
                                                           EVP_PKEY_free);
   std::string raw(32, '\0');
   std::size_t size = raw.size();
@@ -33,6 +66,22 @@ std::optional<std::string> raw_key(const std::string& path) {
       EVP_PKEY_get_raw_public_key(key.get(), reinterpret_cast<unsigned char*>(&raw[0]), &size) != 1)
     return std::nullopt;
   return raw;
+}
+
+// One fingerprint a line, as `flightcache key fingerprint` prints them; # begins a comment.
+std::optional<std::set<std::string>> fingerprint_file(const std::string& path) {
+  std::ifstream file(path);
+  std::set<std::string> found;
+  for (std::string line; std::getline(file, line);) {
+    line.erase(std::min(line.find('#'), line.size()));
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    auto one = verify::read_fingerprints(line);
+    if (!one && line.size() > 66 && line.compare(64, 2, "  ") == 0) one = verify::read_fingerprints(line.substr(0, 64));
+    if (!one) return std::nullopt;
+    found.insert(one->begin(), one->end());
+  }
+  if (file.bad() || !file.eof() || found.empty()) return std::nullopt;
+  return found;
 }
 
 int run_verify(const std::vector<std::string>& words) {
@@ -71,11 +120,14 @@ int run_verify(const std::vector<std::string>& words) {
       if (!manifest::digits(value) || value.size() > 16) return usage("--counter-floor " + value);
       expect.counter_floor = std::stoll(value);
       said.insert("counter");
-    } else if (option == "--fingerprint") {
-      if (!expect.fingerprints) expect.fingerprints.emplace();
-      expect.fingerprints->insert(value);
-    } else if (option == "--revoked") {
-      expect.revoked.insert(value);
+    } else if (option == "--now") {
+      if (!manifest::digits(value) || value.size() > 11) return usage("--now " + value);
+      expect.now_s = std::stoll(value);
+    } else if (option == "--fingerprint" || option == "--revoked" || option == "--revoked-file") {
+      if (option == "--fingerprint" && !expect.fingerprints) expect.fingerprints.emplace();
+      const auto found = option == "--revoked-file" ? fingerprint_file(value) : verify::read_fingerprints(value);
+      if (!found) return usage(option + ": no fingerprint, or one that cannot be read: " + value);
+      (option == "--fingerprint" ? *expect.fingerprints : expect.revoked).insert(found->begin(), found->end());
     } else {
       return usage("unknown option " + option);
     }
@@ -85,7 +137,8 @@ int run_verify(const std::vector<std::string>& words) {
 
   verify::Verifier verifier(words.at(0), expect);
   const auto& reasons = verifier.run();
-  for (const auto& reason : reasons) std::cout << reason.code << '\t' << reason.file << '\t' << reason.detail << '\n';
+  for (const auto& reason : reasons)
+    std::cout << reason.code << '\t' << printable(reason.file) << '\t' << printable(reason.detail) << '\n';
   if (!reasons.empty()) return kRefused;
   std::cout << "PASS\t" << verifier.content().text({"build", "manifest_hash"}) << '\n';
   return 0;
@@ -93,7 +146,7 @@ int run_verify(const std::vector<std::string>& words) {
 
 int run_manifest(const std::string& verb, const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string bytes = slurp(file);
   try {
     const std::string preimage = manifest::Manifest(bytes).preimage();
     std::cout << (verb == "hash" ? manifest::Sha256::of(preimage) + "\n" : preimage);

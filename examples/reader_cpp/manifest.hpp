@@ -20,7 +20,7 @@ namespace manifest {
 using json::Malformed;
 using json::Value;
 
-inline constexpr char kSchema[] = "flight-cache-manifest/1";
+inline constexpr char kSchema1[] = "flight-cache-manifest/1", kSchema2[] = "flight-cache-manifest/2";
 inline constexpr std::size_t kMaxBytes = 1 << 20;
 inline constexpr std::size_t kMaxFiles = 512;
 inline constexpr std::int64_t kMaxWhole = (std::int64_t{1} << 53) - 1;
@@ -147,6 +147,13 @@ inline bool is_date(const std::string& text) {
   if (!digits(year) || !digits(month) || !digits(day)) return false;
   return month >= "01" && month <= "12" && day >= "01" && day <= "31";
 }
+inline bool is_moment(const std::string& text) {
+  if (text.size() != 20 || !is_date(text.substr(0, 10)) || text[10] != 'T' || text[13] != ':' || text[16] != ':' ||
+      text[19] != 'Z')
+    return false;
+  const std::string hour = text.substr(11, 2), minute = text.substr(14, 2), second = text.substr(17, 2);
+  return digits(hour) && digits(minute) && digits(second) && hour <= "23" && minute <= "59" && second <= "59";
+}
 inline bool is_segment(const std::string& segment) {
   const auto plain = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '+';
@@ -188,14 +195,16 @@ inline bool is_zoom(const std::string& text) {
 
 // --- the schema (2.3) ---
 
-inline const Check& shape() {
-  static const Check check = [] {
+inline Check one_of(std::set<std::string> words) {
+  return text_like([words](const std::string& text) { return words.count(text) > 0; });
+}
+inline Check shape_of(int version) {
+  return [version] {
     const Check digest = text_like(is_digest), word = text_like(is_word), name = text_like(is_name),
                 text = text_like(is_text), path = text_like(is_path), decimal = text_like(is_decimal);
     const Check count = whole(0, kMaxWhole), longitude = whole(-1800000000, 1800000000),
                 latitude = whole(-900000000, 900000000), pixels = whole(1, 65536);
-    const Check schema = text_like([](const std::string& s) { return s == kSchema; });
-    const Check verdict = text_like([](const std::string& s) { return s == "pass" || s == "warn" || s == "waived"; });
+    const Check schema = one_of({version == 1 ? kSchema1 : kSchema2}), verdict = one_of({"pass", "warn", "waived"});
     const Check input = record({{"height", pixels}, {"width", pixels}, {"fit", word}});
     const Check engine =
         record({{"path", path}, {"bytes", count}, {"sha256", digest}, {"model", word}, {"role", word},
@@ -205,18 +214,20 @@ inline const Check& shape() {
                                 {"engine", path}, {"key", digest}, {"transform", word}, {"rotations", whole(1, 360)}});
     const Check calibration = record({{"path", path}, {"bytes", count}, {"sha256", digest}, {"purpose", word}});
     const Check other = record({{"path", path}, {"bytes", count}, {"sha256", digest}});
-    const Check origin =
-        record({{"lat_e7", latitude}, {"lon_e7", longitude}, {"alt_mm?", whole(-20000000, 100000000)}});
+    using Shape = std::vector<std::pair<std::string, Check>>;
+    Shape point{{"lat_e7", latitude}, {"lon_e7", longitude}, {"alt_mm?", whole(-20000000, 100000000)}};
+    if (version == 2) point.push_back({"alt_datum?", one_of({"ellipsoid", "amsl"})});
+    Shape flight{{"flight_id?", word}, {"aircraft_id?", word}, {"takeoff_origin?", record(point)}, {"sector_class", word}};
+    if (version == 2) flight.push_back({"not_after?", text_like(is_moment)});
     const Check zoom = record({{"present", count}, {"expected", count}, {"largest_hole_mm", count}});
     const Check gate =
         record({{"measured?", decimal}, {"threshold?", decimal}, {"verdict", verdict}, {"detail", text}});
-    return record(
-        {{"schema", schema},
+    Shape document{
+        {"schema", schema},
          {"build", record({{"manifest_hash", digest},
                            {"counter", whole(1, kMaxWhole)},
                            {"tool", record({{"name", word}, {"version", word}})}})},
-         {"flight", record({{"flight_id?", word}, {"aircraft_id?", word}, {"takeoff_origin?", origin},
-                            {"sector_class", word}})},
+         {"flight", record(flight)},
          {"area", record({{"bbox_e7", record({{"west", longitude}, {"south", latitude}, {"east", longitude},
                                               {"north", latitude}})},
                           {"zoom_levels", list_of(whole(0, 24), 1, 25)}})},
@@ -231,9 +242,24 @@ inline const Check& shape() {
                            {"sources", list_of(name, 0, 64)}, {"skipped", count},
                            {"oldest_capture?", text_like(is_date)}})},
          {"gates", table(word, gate, 64)},
-         {"waivers", list_of(record({{"gate", word}, {"by", text}, {"reason", text}}), 0, 64)}});
+         {"waivers", list_of(record({{"gate", word}, {"by", text}, {"reason", text}}), 0, 64)}};
+    if (version == 2) {
+      const Check focal = whole(1, std::int64_t{1} << 31), offset = whole(-(std::int64_t{1} << 31), std::int64_t{1} << 31);
+      const Check distortion = record({{"model", word}, {"coefficients", list_of(decimal, 0, 32)}});
+      const Check mounting = record({{"yaw_e7", longitude}, {"pitch_e7", latitude}, {"roll_e7", longitude}});
+      document.push_back({"camera?", record({{"width", pixels}, {"height", pixels}, {"focal_x_mpx", focal},
+                                             {"focal_y_mpx", focal}, {"principal_x_mpx", offset},
+                                             {"principal_y_mpx", offset}, {"distortion?", distortion},
+                                             {"mounting?", mounting}})});
+      document.push_back({"accepted", list_of(record({{"what", word}, {"detail", text}}), 0, 64)});
+    }
+    return record(document);
   }();
-  return check;
+}
+
+inline const Check& shape(int version) {
+  static const Check one = shape_of(1), two = shape_of(2);
+  return version == 1 ? one : two;
 }
 
 class Manifest {
@@ -244,10 +270,12 @@ class Manifest {
     root = json::Parser(bytes).document();
     if (root.kind == Value::Object) {
       const auto schema = root.object.find("schema");
-      if (schema == root.object.end() || schema->second.kind != Value::Text || schema->second.text != kSchema)
-        throw UnknownSchema("not schema flight-cache-manifest/1");
+      if (schema == root.object.end() || schema->second.kind != Value::Text ||
+          (schema->second.text != kSchema1 && schema->second.text != kSchema2))
+        throw UnknownSchema("not schema flight-cache-manifest/1 or /2");
+      version = schema->second.text == kSchema1 ? 1 : 2;
     }
-    if (!shape()(root)) throw Malformed("breaks the schema");
+    if (!shape(version)(root)) throw Malformed("breaks the schema");
     gather();
     contradictions();
     std::string canonical;
@@ -315,11 +343,25 @@ class Manifest {
       auto fields = pick(*origin, {"lat_e7", "lon_e7"});
       const auto alt = origin->object.find("alt_mm");
       if (alt != origin->object.end()) fields.push_back(&alt->second);
+      const auto datum = origin->object.find("alt_datum");
+      if (datum != origin->object.end()) fields.push_back(&datum->second);
       add("origin-e7", fields);
+    }
+    if (const Value* until = maybe({"flight"}, "not_after")) add("not-after", {until});
+    if (const Value* camera = maybe({}, "camera")) {
+      add("camera", pick(*camera, {"width", "height", "focal_x_mpx", "focal_y_mpx", "principal_x_mpx", "principal_y_mpx"}));
+      const auto distortion = camera->object.find("distortion"), mounting = camera->object.find("mounting");
+      if (distortion != camera->object.end()) {
+        auto fields = pick(distortion->second, {"model"});
+        for (const Value& coefficient : distortion->second.object.at("coefficients").list) fields.push_back(&coefficient);
+        add("camera-distortion", fields);
+      }
+      if (mounting != camera->object.end())
+        add("camera-mounting-e7", pick(mounting->second, {"yaw_e7", "pitch_e7", "roll_e7"}));
     }
     std::sort(lines.begin(), lines.end());
     if (std::adjacent_find(lines.begin(), lines.end()) != lines.end()) throw Malformed("two equal lines");
-    std::string out = "flight-cache-manifest-hash/1\n";
+    std::string out = "flight-cache-manifest-hash/" + std::to_string(version) + "\n";
     for (const std::string& line : lines) out += line;
     return out;
   }
@@ -341,6 +383,7 @@ class Manifest {
 
  private:
   Value root;
+  int version = 1;
 
   static std::string field(const Value& value) {
     return value.kind == Value::Integer ? std::to_string(value.number) : escape(value.text);
@@ -386,12 +429,21 @@ class Manifest {
     std::set<std::string> sources;
     for (const Value& source : at({"tiles", "sources"}).list)
       if (!sources.insert(source.text).second) throw Malformed("a source is there twice");
-    const auto& waivers = at({"waivers"}).list;
-    const auto order = [](const Value& w) {
-      return std::vector<std::string>{w.object.at("gate").text, w.object.at("by").text, w.object.at("reason").text};
+    in_order(at({"waivers"}).list, {"gate", "by", "reason"});
+    if (version == 2) in_order(at({"accepted"}).list, {"what", "detail"});
+    const Value* origin = maybe({"flight"}, "takeoff_origin");
+    if (version == 2 && origin && origin->object.count("alt_mm") != origin->object.count("alt_datum"))
+      throw Malformed("alt_mm and alt_datum only together");
+  }
+
+  static void in_order(const std::vector<Value>& list, const std::vector<const char*>& keys) {
+    const auto fields = [&keys](const Value& item) {
+      std::vector<std::string> found;
+      for (const char* key : keys) found.push_back(item.object.at(key).text);
+      return found;
     };
-    for (std::size_t i = 1; i < waivers.size(); ++i)
-      if (order(waivers[i - 1]) > order(waivers[i])) throw Malformed("waivers out of order");
+    for (std::size_t i = 1; i < list.size(); ++i)
+      if (fields(list[i - 1]) > fields(list[i])) throw Malformed("a list is out of order");
   }
 };
 

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <optional>
 #include <set>
@@ -38,7 +39,34 @@ struct Expectations {
   std::optional<std::optional<std::string>> flight_id, aircraft_id;  // outer: checked at all; inner: none expected
   std::map<std::string, std::string> host;                           // parts that are checked
   std::optional<std::int64_t> counter_floor;
+  std::optional<std::int64_t> now_s;  // since 1970 UTC; nullopt: the clock of this computer
 };
+
+// The one form of a fingerprint: 64 lower-case digits. Read as the same: capitals, colons and blanks between the digits,
+// `sha256:` before them. nullopt: not a fingerprint, so nobody knows whom it is about.
+inline std::optional<std::string> read_fingerprint(const std::string& text) {
+  const auto blank = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
+  std::string digits;
+  const std::size_t start = std::find_if_not(text.begin(), text.end(), blank) - text.begin();
+  const std::string folded = manifest::lower(text.substr(start));
+  for (const char c : folded.rfind("sha256:", 0) == 0 ? folded.substr(7) : folded)
+    if (c != ':' && !blank(c)) digits += c;
+  if (!manifest::is_digest(digits)) return std::nullopt;
+  return digits;
+}
+
+// One fingerprint, or several with commas between them; nullopt if one of them is none.
+inline std::optional<std::set<std::string>> read_fingerprints(const std::string& text) {
+  std::set<std::string> found;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', at), text.size());
+    const auto one = read_fingerprint(text.substr(at, comma - at));
+    if (!one) return std::nullopt;
+    found.insert(*one);
+    at = comma + 1;
+  }
+  return found;
+}
 
 class Handle {
  public:
@@ -182,23 +210,28 @@ class Verifier {
   void resolve() {
     Handle top(open(cache.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!top.ok()) refuse("cache-unreadable", "", std::strerror(errno));
-    char target[64];
-    const ssize_t size = readlinkat(top.get(), "current", target, sizeof target);
-    if (size < 0 && errno == ENOENT) {
-      struct stat status {};
-      if (fstatat(top.get(), "Manifest.json", &status, AT_SYMLINK_NOFOLLOW) != 0)
-        refuse("cache-unreadable", "", "neither `current` nor Manifest.json is here");
+    struct stat found {};
+    // First: in a generation `current` is an unlisted file, which must not lead to files other than the ones here.
+    if (fstatat(top.get(), "Manifest.json", &found, AT_SYMLINK_NOFOLLOW) == 0) {
       root = std::move(top);
     } else {
-      const std::string text(target, size < 0 ? 0 : static_cast<std::size_t>(size));
-      const std::string number = text.rfind("generations/", 0) == 0 ? text.substr(12) : "";
-      if (!manifest::digits(number) || number.size() > 18) refuse("current-invalid", "current", "not generations/NUMBER");
-      root = open_directory(top.get(), text);
-      if (!root.ok()) refuse("current-invalid", "current", std::strerror(errno));
+      if (errno != ENOENT) refuse("cache-unreadable", "", std::strerror(errno));
+      follow_current(top);
     }
     struct stat status {};
     if (fstat(root.get(), &status) != 0) refuse("cache-unreadable", "", std::strerror(errno));
     device = status.st_dev;
+  }
+
+  void follow_current(const Handle& top) {
+    char target[64];
+    const ssize_t size = readlinkat(top.get(), "current", target, sizeof target);
+    if (size < 0 && errno == ENOENT) refuse("cache-unreadable", "", "neither `current` nor Manifest.json is here");
+    const std::string text(target, size < 0 ? 0 : static_cast<std::size_t>(size));
+    const std::string number = text.rfind("generations/", 0) == 0 ? text.substr(12) : "";
+    if (!manifest::digits(number) || number.size() > 18) refuse("current-invalid", "current", "not generations/NUMBER");
+    root = open_directory(top.get(), text);
+    if (!root.ok()) refuse("current-invalid", "current", std::strerror(errno));
   }
 
   // Component by component, never through a link.
@@ -290,8 +323,19 @@ class Verifier {
                                      [&](const std::string& key) { return verifies(key, signature, data); });
     if (signer == expect.keys.end()) refuse("signature", "Manifest.json.sig", "by no trusted key");
     const std::string who = fingerprint(*signer);
-    if (expect.revoked.count(who)) refuse("key-revoked", "Manifest.json.sig", who);
-    if (expect.fingerprints && !expect.fingerprints->count(who)) refuse("key-not-allowed", "Manifest.json.sig", who);
+    if (among(who, expect.revoked, "key-revoked")) refuse("key-revoked", "Manifest.json.sig", who);
+    if (expect.fingerprints && !among(who, *expect.fingerprints, "key-not-allowed"))
+      refuse("key-not-allowed", "Manifest.json.sig", who);
+  }
+
+  bool among(const std::string& who, const std::set<std::string>& texts, const char* code) {
+    bool found = false;
+    for (const std::string& text : texts) {
+      const auto read = read_fingerprints(text);
+      if (!read) refuse(code, "", "not a fingerprint: " + text);
+      found = found || read->count(who) > 0;
+    }
+    return found;
   }
 
   void check_expectations() {
@@ -304,6 +348,13 @@ class Verifier {
     identity("aircraft", "aircraft_id", expect.aircraft_id);
     for (const auto& [part, wanted] : expect.host)
       if (manifest->text({"host", part.c_str()}) != wanted) add("host", "Manifest.json", part);
+    const std::time_t now_s = static_cast<std::time_t>(expect.now_s.value_or(std::time(nullptr)));
+    std::tm utc{};
+    char now[32];
+    if (!gmtime_r(&now_s, &utc) || std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+      refuse("internal", "", "no time");
+    const auto* until = manifest->maybe({"flight"}, "not_after");
+    if (until && now > until->text) add("expired", "Manifest.json", "not to be flown after " + until->text);
     if (expect.counter_floor && manifest->number({"build", "counter"}) < *expect.counter_floor)
       add("counter", "Manifest.json", "below the floor");
   }
@@ -377,14 +428,20 @@ class Verifier {
     std::sort(queue.begin(), queue.end(), [](const auto* a, const auto* b) { return a->bytes > b->bytes; });
     std::vector<std::string> found(queue.size());
     std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-      std::vector<unsigned char> buffer(kChunk);
-      for (std::size_t i = next++; i < queue.size(); i = next++)
-        found[i] = digest(opened.at(queue[i]->path), buffer);
+    const auto work = [&]() noexcept {  // what a thread does not finish is a reason below, never a crash at take-off
+      try {
+        std::vector<unsigned char> buffer(kChunk);
+        for (std::size_t i = next++; i < queue.size(); i = next++)
+          found[i] = digest(opened.at(queue[i]->path), buffer);
+      } catch (const std::exception&) {
+      }
     };
     std::vector<std::thread> helpers;
-    for (unsigned n = 1; n < std::min<std::size_t>(std::thread::hardware_concurrency(), queue.size()); ++n)
-      helpers.emplace_back(work);
+    try {
+      for (unsigned n = 1; n < std::min<std::size_t>(std::thread::hardware_concurrency(), queue.size()); ++n)
+        helpers.emplace_back(work);
+    } catch (const std::exception&) {  // a limit of threads or memory: fewer of them, at least this one
+    }
     work();
     for (std::thread& helper : helpers) helper.join();
     for (std::size_t i = 0; i < queue.size(); ++i) judge(*queue[i], found[i]);
@@ -406,7 +463,9 @@ class Verifier {
   void judge(const manifest::File& listed, const std::string& found) {
     const Open& file = opened.at(listed.path);
     struct stat status {};
-    if (found == "unreadable" || fstat(file.fd.get(), &status) != 0)
+    if (found.empty())
+      add("internal", listed.path, "was not hashed");
+    else if (found == "unreadable" || fstat(file.fd.get(), &status) != 0)
       add("unreadable", listed.path, "I/O error");
     else if (found != listed.sha256)
       add("digest", listed.path, found);

@@ -17,11 +17,15 @@ def wrapped_e7(lon_e7: int) -> int:
 
 
 class Origin(NamedTuple):
-    """A take-off point: 1e-7 degree as in MAVLink, and millimetres above a datum that is named beside it."""
+    """A take-off point: 1e-7 degree, and millimetres above what `alt_datum` names.
+
+    alt_datum: `ellipsoid` (WGS 84) or `amsl` (mean sea level, EGM96); None where it is not known or there is no height.
+    """
 
     lat_e7: int
     lon_e7: int
     alt_mm: int | None = None
+    alt_datum: str | None = None
 
 
 class BBox(NamedTuple):

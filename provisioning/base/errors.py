@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from provisioning.base.printable import printable, printable_lines
+
 
 class Error(Exception):
     """A mistake or misfortune with a known cause.
 
-    `what` is one sentence; `file` and `key` say where; `facts` are aligned below it; `next_step` says what to do.
+    `what` is one sentence; `file` and `key` say where; `facts` are aligned below it; `next_step` says what to do. Its
+    text cannot steer a terminal, whatever names and answers of others went into it.
     """
 
     exit_code = 10
@@ -25,8 +28,8 @@ class Error(Exception):
         facts: Mapping[str, object] | None = None,
         next_step: str | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
+        self.what = printable_lines(what)
+        super().__init__(self.what)
         self.file = None if file is None else str(file)
         self.key = key
         self.facts = dict(facts or {})
@@ -36,8 +39,9 @@ class Error(Exception):
         return (_revive, (type(self), self.__dict__))
 
     def __str__(self) -> str:
-        rows = {"file": self.file, "key": self.key, **self.facts, "next step": self.next_step}
-        shown = {name: value for name, value in rows.items() if value is not None}
+        where = {name: printable(text) for name, text in (("file", self.file), ("key", self.key)) if text is not None}
+        rows = {**where, **self.facts, "next step": self.next_step}
+        shown = {printable(name): printable_lines(str(value)) for name, value in rows.items() if value is not None}
         width = max(map(len, shown), default=0)
         return "\n".join([self.what, *(f"  {name + ':':<{width + 1}} {value}" for name, value in shown.items())])
 

@@ -10,6 +10,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from provisioning.base.printable import printable
+
 LOGGER = logging.getLogger("c10.provision")
 PREFIX = "c10.provision."
 PROGRESS = "progress"
@@ -19,9 +21,10 @@ Progress = Callable[[int, int], None]
 
 
 def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event of `kind` (without the prefix) with its fields."""
+    """Log one event of `kind` (without the prefix) with its fields; text in them cannot steer a terminal."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": fields})
+        shown = {name: printable(value) if isinstance(value, str) else value for name, value in fields.items()}
+        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": shown})
 
 
 @contextlib.contextmanager

@@ -169,18 +169,6 @@ def discard(path: Path) -> None:
         os.unlink(path)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all below it, read-only ones too; symbolic links are removed, never followed."""
-    os.chmod(path, 0o700)
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                remove_tree(Path(entry.path))
-            else:
-                os.unlink(entry.path)
-    os.rmdir(path)
-
-
 def without_write_permission(path: Path) -> None:
     """Drop the write bits of a file or directory that has any."""
     mode = stat.S_IMODE(os.lstat(path).st_mode)

@@ -114,6 +114,7 @@ def compose(
             tiles=_tiles(request.tiles),
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
+            schema=manifest.SCHEMA_2,
         )
     )
 
@@ -134,8 +135,9 @@ def _flight(request: Request) -> manifest.FlightPart:
     identity = request.flight.flight
     takeoff = identity.takeoff or request.tiles.takeoff
     datum = identity.takeoff_datum if identity.takeoff else request.tiles.home_datum
-    if takeoff and datum != "ellipsoid":  # this schema's altitudes are above the ellipsoid, up to 107 m from the sea's
-        takeoff = takeoff._replace(alt_mm=None)
+    if takeoff is not None:  # a height above what is not named says nothing
+        known = datum if takeoff.alt_mm is not None and datum in ("ellipsoid", "amsl") else None
+        takeoff = takeoff._replace(alt_mm=takeoff.alt_mm if known else None, alt_datum=known)
     return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class)
 
 

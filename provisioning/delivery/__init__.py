@@ -7,7 +7,7 @@ from provisioning.delivery.archive import Member
 from provisioning.delivery.check import Checked, check_bundle
 from provisioning.delivery.contents import Documents, Listed, listed
 from provisioning.delivery.install import deliver, install_bundle, receive
-from provisioning.delivery.pack import Bundle, archive_bytes, bundle_name, pack, read_documents_of
+from provisioning.delivery.pack import Bundle, archive_bytes, bundle_name, documents_of, pack
 from provisioning.delivery.sync import Destination, Sent, parse_destination, remote_command, sync_here, sync_over
 from provisioning.delivery.target import Outcome
 from provisioning.delivery.trust import trusting, verifying
@@ -25,11 +25,11 @@ __all__ = [
     "bundle_name",
     "check_bundle",
     "deliver",
+    "documents_of",
     "install_bundle",
     "listed",
     "pack",
     "parse_destination",
-    "read_documents_of",
     "receive",
     "remote_command",
     "sync_here",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from provisioning.base import directories
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import fsync_dir, require_free_bytes, wrap_os_errors
-from provisioning.base.hashing import Sha256, sha256_file
+from provisioning.base.files import require_free_bytes, wrap_os_errors
+from provisioning.base.hashing import Sha256, sha256_bytes, sha256_fd
 from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
 from provisioning.delivery.compression import compressing
 from provisioning.delivery.contents import MANIFEST_NAMES, Documents, listed, sidecar, sidecar_of
-from provisioning.flight.manifest import Manifest, parse
-from provisioning.flight.publish import CURRENT
+from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 
 
@@ -27,17 +27,11 @@ class Bundle(NamedTuple):
     sha256: Sha256
 
 
-def read_documents_of(cache: Path, verdict: Verdict) -> Documents:
-    """Return the Manifest's three files of the generation that `verdict` is about.
-
-    cache: the cache directory or generation that was verified. DeliveryError if it was rebuilt meanwhile.
-    """
-    generation = cache / CURRENT if os.path.lexists(cache / CURRENT) else cache
-    with wrap_os_errors("read the Manifest", generation):
-        documents = Documents(*((generation / name).read_bytes() for name in MANIFEST_NAMES))
-    if parse(documents.manifest) != verdict.require():
-        raise DeliveryError("the cache was rebuilt meanwhile", file=cache, next_step="run the same command again")
-    return documents
+def documents_of(verdict: Verdict) -> Documents:
+    """Return the Manifest's three files as they were verified; VerificationError if the verdict is no PASS."""
+    verdict.require()
+    assert verdict.signed is not None
+    return Documents(verdict.signed.manifest, sidecar(sha256_bytes(verdict.signed.manifest)), verdict.signed.signature)
 
 
 def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:
@@ -61,20 +55,30 @@ def pack(verdict: Verdict, documents: Documents, output: Path) -> Bundle:
     """
     manifest = verdict.require()
     require_free_bytes(output.parent, archive_bytes(documents, manifest), what="the bundle")
-    part = output.with_name(output.name + ".part")
-    with wrap_os_errors("write the bundle", output):
+    part = output.name + ".part"
+    with wrap_os_errors("write the bundle", output), directories.opened(output.parent) as directory:
         try:
-            with part.open("wb") as file:
+            with _new_file(directory, part) as file:
                 with _stream(output, file) as stream:
                     _write(stream, verdict, documents, manifest)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, output)
+                bundle = Bundle(output, os.fstat(file.fileno()).st_size, sha256_fd(file.fileno()))
+            os.replace(part, output.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(part, dir_fd=directory)
             raise
-        fsync_dir(output.parent)
-        return Bundle(output, output.stat().st_size, sha256_file(output))
+        os.fsync(directory)
+        return bundle
+
+
+def _new_file(directory: int, name: str) -> BinaryIO:
+    """Return a new file; what waits under its name, a link or a FIFO, is removed and never opened."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(name, flags, 0o644, dir_fd=directory), "w+b")
 
 
 @contextmanager

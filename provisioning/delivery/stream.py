@@ -12,8 +12,8 @@ goes on in the middle of a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, NamedTuple, Protocol
 
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import Sha256
@@ -25,6 +25,30 @@ GREETING = b"flightcache-sync/1 "
 LINE_LIMIT = 1 << 20
 
 
+class Writable(Protocol):
+    """What the sender and the receiver need of a file to write to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of `data`."""
+        ...
+
+    def writelines(self, parts: Iterable[bytes], /) -> None:
+        """Write each part."""
+        ...
+
+    def flush(self) -> None:
+        """Keep nothing back."""
+        ...
+
+
+class Lines(Protocol):
+    """Anything with the `readline` of a binary file."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """Return the next line, at most `limit` bytes of it."""
+        ...
+
+
 class Need(NamedTuple):
     """A file the receiver lacks from `offset` on."""
 
@@ -32,7 +56,7 @@ class Need(NamedTuple):
     offset: int
 
 
-def write_line(stream: IO[bytes], value: object) -> int:
+def write_line(stream: Writable, value: object) -> int:
     """Write one JSON line, flush, and return its size."""
     line = json.dumps(value, sort_keys=True).encode() + b"\n"
     stream.write(line)
@@ -40,7 +64,7 @@ def write_line(stream: IO[bytes], value: object) -> int:
     return len(line)
 
 
-def read_line(stream: IO[bytes]) -> dict[str, object]:
+def read_line(stream: Lines) -> dict[str, object]:
     """Return the next JSON line; DeliveryError if the other end went away or talks of something else."""
     line = stream.readline(LINE_LIMIT)
     if not line.endswith(b"\n"):
@@ -57,7 +81,7 @@ def read_line(stream: IO[bytes]) -> dict[str, object]:
     return value
 
 
-def send_documents(stream: IO[bytes], documents: Documents) -> int:
+def send_documents(stream: Writable, documents: Documents) -> int:
     """Send the Manifest's three files; return the bytes sent."""
     stream.write(GREETING)
     sent = len(GREETING) + write_line(stream, {"sizes": [len(data) for data in documents]})
@@ -79,7 +103,7 @@ def receive_documents(stream: IO[bytes]) -> Documents:
 
 
 def send_needed(
-    stream: IO[bytes], reply: dict[str, object], manifest: Manifest, open_file: Callable[[Listed], IO[bytes]]
+    stream: Writable, reply: dict[str, object], manifest: Manifest, open_file: Callable[[Listed], IO[bytes]]
 ) -> int:
     """Send what the receiver's `reply` asks for, which must be files of `manifest`; return the bytes sent."""
     files = {file.sha256: file for file in listed(manifest)}
@@ -104,8 +128,8 @@ def _needs(reply: dict[str, object], files: dict[Sha256, Listed]) -> tuple[Need,
         type(n.sha256) is str and n.sha256 in files and type(n.offset) is int and 0 <= n.offset <= files[n.sha256].bytes
         for n in needs
     )
-    if len(needs) != len(rows) or not known:
-        raise DeliveryError("the receiver asks for files that are not in this generation")
+    if len(needs) != len(rows) or not known or len({need.sha256 for need in needs}) != len(needs):
+        raise DeliveryError("the receiver asks for files that are not in this generation, or for one more than once")
     return needs
 
 

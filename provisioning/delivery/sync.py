@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.files import wrap_os_errors
@@ -17,10 +17,14 @@ from provisioning.delivery.check import Trust, check_bundle
 from provisioning.delivery.contents import Documents, Listed
 from provisioning.delivery.install import deliver
 from provisioning.delivery.pack import Bundle, pack
+from provisioning.delivery.pipes import PATIENCE_S, Pipes, SilentError
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.target import Outcome, Target, Verify
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
+
+END_S = 30
+"""Longest time for a command to end after its pipe was closed, second."""
 
 SSH = ("ssh", "-o", "ServerAliveInterval=15", "--")
 
@@ -61,39 +65,44 @@ def remote_command(
     return (*(shell if shell is not None else (*SSH, to.host)), line)
 
 
-def sync_over(command: Sequence[str], verdict: Verdict, documents: Documents) -> Sent:
+def sync_over(
+    command: Sequence[str], verdict: Verdict, documents: Documents, *, patience_s: float = PATIENCE_S
+) -> Sent:
     """Send the verified generation through `command`, whose standard streams are the receiver's.
 
-    DeliveryError: the command failed or was cut (run it again, it goes on); or, with the receiver's words, refused.
+    DeliveryError: the command failed, was cut, or for `patience_s` seconds took and said nothing (run it again, it goes
+    on); or, with the receiver's words, refused.
     """
     manifest = verdict.require()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        pipes = Pipes(process.stdin, process.stdout, patience_s=patience_s)
         try:
-            return _converse(process.stdin, process.stdout, verdict, documents, manifest)
+            return _converse(pipes, verdict, documents, manifest)
+        except SilentError:
+            process.kill()
+            raise
         except (BrokenPipeError, DeliveryError) as error:
-            raise _last_words(process, command, error) from error
+            raise _last_words(process, pipes, command, error) from error
         finally:
             with suppress(OSError):
                 process.stdin.close()
 
 
-def _converse(
-    outgoing: IO[bytes], incoming: IO[bytes], verdict: Verdict, documents: Documents, manifest: Manifest
-) -> Sent:
-    sent = send_documents(outgoing, documents)
-    reply = _answer(incoming)
-    sent += send_needed(outgoing, reply, manifest, lambda file: verdict.open(file.path))
-    done = _answer(incoming).get("done")
+def _converse(pipes: Pipes, verdict: Verdict, documents: Documents, manifest: Manifest) -> Sent:
+    sent = send_documents(pipes, documents)
+    reply = _answer(pipes)
+    sent += send_needed(pipes, reply, manifest, lambda file: verdict.open(file.path))
+    done = _answer(pipes).get("done")
     if not isinstance(done, dict) or done.get("counter") != manifest.build.counter:
         raise DeliveryError("the receiver did not confirm the generation", facts={"said": done})
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
     return Sent(manifest.build.counter, len(reply["need"]), sent, whole)  # type: ignore[arg-type]
 
 
-def _answer(incoming: IO[bytes]) -> dict[str, object]:
-    reply = read_line(incoming)
+def _answer(pipes: Pipes) -> dict[str, object]:
+    reply = read_line(pipes)
     if "error" in reply:
         raise _RefusedError(str(reply["error"]))
     return reply
@@ -103,15 +112,16 @@ class _RefusedError(DeliveryError):
     """The receiver's own error."""
 
 
-def _last_words(process: subprocess.Popen[bytes], command: Sequence[str], error: Exception) -> Error:
+def _last_words(process: subprocess.Popen[bytes], pipes: Pipes, command: Sequence[str], error: Exception) -> Error:
     """Return the error to show: the receiver's own if it had time to tell one."""
     assert process.stdin is not None
-    assert process.stdout is not None
     if not isinstance(error, _RefusedError):
         with suppress(OSError):
             process.stdin.close()
         try:
-            _answer(process.stdout)
+            _answer(pipes)
+        except SilentError:
+            process.kill()
         except DeliveryError as last:
             error = last
     if isinstance(error, _RefusedError):
@@ -120,9 +130,18 @@ def _last_words(process: subprocess.Popen[bytes], command: Sequence[str], error:
         )
     return DeliveryError(
         "the delivery was cut",
-        facts={"command": shlex.join(command), "exit code": process.wait()},
+        facts={"command": shlex.join(command), "exit code": _ended(process)},
         next_step="see above why the command ended; run the same again: it goes on where it was cut",
     )
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a command whose pipe was closed; one that does not end by itself is ended."""
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Verify, keep: int = 1) -> Sent:

@@ -18,9 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioning.base import directories
 from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import fsync_dir, make_dirs, remove_tree, require_free_bytes, wrap_os_errors, write_all
+from provisioning.base.files import make_dirs, require_free_bytes, wrap_os_errors, write_all
 from provisioning.base.hashing import Sha256, sha256_file
 from provisioning.base.lock import build_lock
 from provisioning.delivery.archive import COPY_BYTES
@@ -31,6 +32,8 @@ from provisioning.flight.verify import Verdict
 
 SPARE_BYTES = 4 << 20
 """Room for sidecars, Manifest and directories beside the files themselves."""
+
+INCOMING = ".build/incoming"
 
 Verify = Callable[[Path], Verdict]
 """Verifies one generation directory against the vehicle's expectations."""
@@ -51,7 +54,7 @@ class Target:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.incoming = root / ".build" / "incoming"
+        self.incoming = root / INCOMING
 
     def holdings(self) -> dict[Sha256, Path]:
         """Return the files here by digest, every digest computed now: arrived objects and published files."""
@@ -72,32 +75,33 @@ class Target:
     def arrived_bytes(self, file: Listed) -> int:
         """Return how much of `file` an earlier delivery left behind."""
         with suppress(FileNotFoundError):
-            size = os.stat(self._part(file)).st_size
-            return size if size < file.bytes else 0
+            status = os.lstat(self._part(file))
+            return status.st_size if stat.S_ISREG(status.st_mode) and status.st_size < file.bytes else 0
         return 0
 
     def require_room(self, files: Iterable[Listed]) -> None:
         """Raise FilesystemError unless what is still to come of `files` fits."""
-        make_dirs(self.incoming)
+        directories.make(self.root, INCOMING)
         needed = sum(file.bytes - self.arrived_bytes(file) for file in files) + SPARE_BYTES
         require_free_bytes(self.incoming, needed, what="the files of the new generation")
 
     def receive(self, file: Listed, pieces: Iterable[bytes], *, offset: int = 0) -> Path:
         """Store `file` durably under its digest; `pieces` begin at `offset`. DeliveryError if it is another file."""
-        part, arrived = self._part(file), self.incoming / file.sha256
-        with wrap_os_errors("receive a file", part):
-            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        part = self._part(file)
+        with wrap_os_errors("receive a file", part), directories.opened(self.root, INCOMING) as incoming:
+            fd = _open_part(incoming, part.name)
             try:
                 found = _append(fd, pieces, offset)
+                os.fchmod(fd, 0o444)
                 os.fsync(fd)
             finally:
                 os.close(fd)
             if found != file.sha256:
-                os.unlink(part)
+                os.unlink(part.name, dir_fd=incoming)
                 raise DeliveryError("a file arrived damaged and was dropped", file=file.path, next_step="send it again")
-            os.rename(part, arrived)
-            fsync_dir(self.incoming)
-        return arrived
+            os.rename(part.name, file.sha256, src_dir_fd=incoming, dst_dir_fd=incoming)
+            os.fsync(incoming)
+        return self.incoming / file.sha256
 
     def _part(self, file: Listed) -> Path:
         return self.incoming / f"{file.sha256}.part"
@@ -119,19 +123,26 @@ class Target:
         path = self.incoming / file.sha256
         if source == path:
             return path
-        make_dirs(self.incoming)
-        try:
-            os.link(source, path)
-        except OSError:
-            with open(source, "rb") as pieces:
-                return self.receive(file, iter(lambda: pieces.read(COPY_BYTES), b""))
-        fsync_dir(self.incoming)
-        return path
+        directories.make(self.root, INCOMING)
+        if self._linked(source, file.sha256):
+            return path
+        with open(source, "rb") as pieces:
+            return self.receive(file, iter(lambda: pieces.read(COPY_BYTES), b""))
+
+    def _linked(self, source: Path, name: str) -> bool:
+        """Link `source` into `incoming`; False where the file system has no room for links, or no links at all."""
+        with directories.opened(self.root, INCOMING) as incoming:
+            try:
+                os.link(source, name, dst_dir_fd=incoming, follow_symlinks=False)
+            except OSError:
+                return False
+            os.fsync(incoming)
+        return True
 
     def forget_arrivals(self) -> None:
         """Remove what deliveries left behind; published generations keep their own links."""
         with suppress(OSError):
-            remove_tree(self.incoming)
+            directories.remove(self.root, INCOMING)
 
 
 @contextmanager
@@ -170,10 +181,10 @@ def refuse_older(root: Path, manifest: Manifest) -> None:
 def set_aside_damaged(root: Path, generation: Path) -> None:
     """Remove a current generation that no longer verifies, `current` first, to make room for the same one unharmed."""
     with wrap_os_errors("remove the damaged generation", generation):
-        os.unlink(root / publish.CURRENT)
-        fsync_dir(root)
-        remove_tree(generation)
-        fsync_dir(generation.parent)
+        directories.remove(root, publish.CURRENT)
+        directories.sync(root, "")
+        directories.remove(root, f"{publish.GENERATIONS}/{generation.name}")
+        directories.sync(root, publish.GENERATIONS)
 
 
 def switch(
@@ -194,6 +205,15 @@ def switch(
 def _reraise(error: OSError) -> None:
     """Let `os.walk` fail where it would skip a directory in silence."""
     raise error
+
+
+def _open_part(incoming: int, name: str) -> int:
+    """Open a file that arrives. A FIFO, or a file with a second name whose bytes are somebody's, is removed first."""
+    with suppress(FileNotFoundError):
+        status = os.stat(name, dir_fd=incoming, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink > 1):
+            os.unlink(name, dir_fd=incoming)
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=incoming)
 
 
 def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:

@@ -56,9 +56,10 @@ def _without_raising(expect: Expectations) -> Expectations:
 
 
 def _reasons(documents: Documents, manifest: Manifest, expect: Expectations, root: Path) -> Iterator[Reason]:
-    if documents.sidecar != sidecar(sha256_bytes(documents.manifest)):
+    sha256 = sha256_bytes(documents.manifest)
+    if documents.sidecar != sidecar(sha256):
         yield Reason(Code.SIDECAR, MANIFEST_NAMES[1], "does not hold the digest of Manifest.json")
-    yield from check_expectations(manifest, expect, root)
+    yield from check_expectations(manifest, sha256, expect, root)
     yield from check_content(manifest)
 
 

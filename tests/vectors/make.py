@@ -10,11 +10,16 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provisioning.flight.manifest import (
+    SCHEMA_2,
+    Accepted,
     BBox,
     CalibrationEntry,
+    Camera,
+    Distortion,
     GateEntry,
     Host,
     Manifest,
+    Mounting,
     Origin,
     Waiver,
     ZoomCount,
@@ -95,7 +100,26 @@ def manifests() -> dict[str, Manifest]:
         },
         waivers=(Waiver("freshness", "B. Owner", "old but the only one"), Waiver("freshness", "A. Pilot", "Überflug")),
     )  # fmt: skip
-    return {"full": m, "bare": with_hash(bare), "large": with_hash(large)}
+    return {"full": m, "bare": with_hash(bare), "large": with_hash(large), **second_schema(m, bare)}
+
+
+def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
+    """Manifests of flight-cache-manifest/2: with everything that it adds, and with none of it."""
+    camera = Camera(
+        4056, 3040, 3_124_117, 3_124_002, 2_028_000, -1, Distortion("opencv-5", ("-0.28", "0.071", "0", "-0.0001", "1")),
+        Mounting(-1_800_000_000, 900_000_000, 1),
+    )  # fmt: skip
+    flight = m.flight._replace(
+        takeoff_origin=Origin(-338400000, 1512500000, 58000, "amsl"), not_after="2027-02-28T23:59:59Z"
+    )
+    accepted = (Accepted("freshness", "tiles of 2019"), Accepted("coverage", "17 of 20 tiles: é"))
+    whole = m._replace(schema=SCHEMA_2, flight=flight, camera=camera, accepted=accepted)
+    plain = camera._replace(distortion=None, mounting=None)
+    return {
+        "second": with_hash(whole),
+        "second-bare": with_hash(bare._replace(schema=SCHEMA_2)),
+        "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
+    }
 
 
 def malformed() -> dict[str, tuple[str, bytes]]:
@@ -165,12 +189,42 @@ def malformed() -> dict[str, tuple[str, bytes]]:
         "verdict fail": change('"verdict": "pass"', '"verdict": "fail"'),
         "figure that is a number": change('"measured": "0.9999"', '"measured": 0.9999'),
     }
+    found |= malformed_second()
     schemas = {
-        "future schema": change("flight-cache-manifest/1", "flight-cache-manifest/2"),
+        "future schema": change("flight-cache-manifest/1", "flight-cache-manifest/3"),
         "no schema": b"{}\n",
         "schema of another kind": change('"flight-cache-manifest/1"', "1"),
     }
     return {**{n: ("malformed", d) for n, d in found.items()}, **{n: ("schema", d) for n, d in schemas.items()}}
+
+
+def malformed_second() -> dict[str, bytes]:
+    text = to_bytes(manifests()["second"]).decode()
+
+    def change(old: str, new: str) -> bytes:
+        assert text.count(old) == 1, old
+        return text.replace(old, new).encode()
+
+    return {
+        "2: keys of 2 in 1": change("flight-cache-manifest/2", "flight-cache-manifest/1"),
+        "2: 2 without accepted": to_bytes(manifest_of()).replace(b"manifest/1", b"manifest/2"),
+        "2: height without datum": change('"alt_datum": "amsl",\n      ', ""),
+        "2: datum without height": change(',\n      "alt_mm": 58000', ""),
+        "2: unknown datum": change('"amsl"', '"msl"'),
+        "2: not_after as a date": change("2027-02-28T23:59:59Z", "2027-02-28"),
+        "2: not_after with an offset": change("23:59:59Z", "23:59:59+01:00"),
+        "2: not_after with hour 24": change("T23:59:59Z", "T24:00:00Z"),
+        "2: not_after with a leap second": change("T23:59:59Z", "T23:59:60Z"),
+        "2: not_after in small letters": change("T23:59:59Z", "t23:59:59z"),
+        "2: focal length 0": change('"focal_x_mpx": 3124117', '"focal_x_mpx": 0'),
+        "2: focal length as text": change('"focal_x_mpx": 3124117', '"focal_x_mpx": "3124.117"'),
+        "2: coefficient as a number": change('"0.071"', "0.071"),
+        "2: coefficient with an exponent": change('"0.071"', '"7.1e-2"'),
+        "2: camera without size": change('"width": 4056', '"wide": 4056'),
+        "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
+        "2: accepted out of order": change('"what": "coverage"', '"what": "zz"'),
+        "2: camera null": text.encode().replace(b'"camera": {', b'"camera": null, "x": {'),
+    }
 
 
 def vector(name: str, vector_of: tuple[str, bytes]) -> dict[str, str]:
@@ -210,6 +264,7 @@ EXPECT = {
     "aircraft_id": "AC-7",
     "host": HOST._asdict(),
     "counter_floor": 7,
+    "now_s": 1800000000,
 }
 
 
@@ -246,6 +301,8 @@ def cases() -> list[dict[str, object]]:
     manifest, signature, own = "Manifest.json", "Manifest.json.sig", "Manifest.json.sha256"
     outside = flight.takeoff_origin._replace(lat_e7=-337999999)  # type: ignore[union-attr]
     weak = bytes([1] + [0] * 31)
+    fingerprint = public(KEY).fingerprint
+    second = manifests()["second"]
 
     def case(name: str, steps: list, reasons: list, **expect: object) -> dict[str, object]:
         return {"name": name, "steps": steps, "expect": expect, "reasons": reasons}
@@ -258,6 +315,15 @@ def cases() -> list[dict[str, object]]:
         case("no key", [], [["signature", signature]], keys=[]),
         case("another key", [], [["signature", signature]], keys=[public(OTHER_KEY).raw.hex()]),
         case("revoked key", [], [["key-revoked", signature]], revoked=[public(KEY).fingerprint]),
+        case("revoked key in capitals", [], [["key-revoked", signature]], revoked=[fingerprint.upper()]),
+        case("revoked key with colons", [], [["key-revoked", signature]], revoked=[":".join(fingerprint[i : i + 2] for i in range(0, 64, 2))]),
+        case("revoked key with a prefix", [], [["key-revoked", signature]], revoked=["SHA256:" + fingerprint]),
+        case("revoked key with blanks", [], [["key-revoked", signature]], revoked=[f" {fingerprint[:32]} {fingerprint[32:]}\n"]),
+        case("revoked key in a list", [], [["key-revoked", signature]], revoked=["0" * 64 + ", " + fingerprint]),
+        case("part of a fingerprint", [], [["key-revoked", ""]], revoked=[fingerprint[:16]]),
+        case("no fingerprint at all", [], [["key-revoked", ""]], revoked=[""]),
+        case("key allowed in capitals", [], [], fingerprints=[fingerprint.upper()]),
+        case("allowed key that is no fingerprint", [], [["key-not-allowed", ""]], fingerprints=["operator.pub.pem"]),
         case("key not allowed", [], [["key-not-allowed", signature]], fingerprints=[public(OTHER_KEY).fingerprint]),
         case("weak key", [["write_hex", at(signature), (weak + bytes(32)).hex()]], [["key-weak", ""]], keys=[weak.hex()]),
         case("weak key beside a good one", [], [["key-weak", ""]], keys=[public(KEY).raw.hex(), bytes(32).hex()]),
@@ -273,9 +339,13 @@ def cases() -> list[dict[str, object]]:
         case("Manifest and signature missing", [["remove", at(manifest)], ["remove", at(signature)]], [["missing", manifest], ["missing", signature]]),
         case("Manifest of a TiB", [["truncate", at(manifest), 1 << 40]], [["size", manifest]]),
         case("signed garbage", [["write_hex", at(p), d.hex()] for p, d in signed(b"garbage").items()], [["malformed", manifest]]),
-        case("signed future schema", [["write_hex", at(p), d.hex()] for p, d in signed(old.replace(b"manifest/1", b"manifest/2")).items()], [["schema", manifest]]),
+        case("signed future schema", [["write_hex", at(p), d.hex()] for p, d in signed(old.replace(b"manifest/1", b"manifest/3")).items()], [["schema", manifest]]),
         case("wrong manifest_hash", resign(m._replace(build=m.build._replace(manifest_hash="f" * 64))), [["manifest-hash", manifest]]),
         case("origin outside", resign(with_hash(m._replace(flight=flight._replace(takeoff_origin=outside)))), [["origin", manifest]]),
+        case("schema 2", resign(second), []),
+        case("schema 2 in its last second", resign(second), [], now_s=1803859199),
+        case("schema 2 a second later", resign(second), [["expired", manifest]], now_s=1803859200),
+        case("schema 2 with the hash of 1", resign(second._replace(build=m.build)), [["manifest-hash", manifest]]),
         case("counter below the floor", [], [["counter", manifest]], counter_floor=8),
         case("another flight", [], [["flight", manifest]], flight_id="F-119"),
         case("flight where none is expected", [], [["flight", manifest]], flight_id=None),
@@ -308,6 +378,13 @@ def cases() -> list[dict[str, object]]:
         case("file for a directory", [["move", at("calibration"), "store"], ["write", at("calibration"), ""]],
              [["unlisted", "calibration"], ["not-a-file", "calibration/camera.yml"], ["missing", "calibration/camera.yml"], ["missing", "calibration/camera.yml.sha256"]]),
         case("no current", [["remove", "current"]], [["cache-unreadable", ""]]),
+        case("current inside the generation", [["symlink", at("current"), "generations/1"]], [["unlisted", "current"]]),
+        case("good set nested in a forged one",
+             [["mkdir", at(d)] for d in ("generations", "generations/1", "generations/1/calibration")]
+             + [["write_hex", at(f"generations/1/{p.removeprefix(GENERATION + '/')}"), d] for p, d in base_files().items()]
+             + [["symlink", at("current"), "generations/1"], ["write_hex", at(ENGINE), engine.hex()]],
+             [["digest", ENGINE], ["unlisted", "current"], ["unlisted", "generations"]]),
+        case("Manifest.json beside current", [["write", manifest, "{}"]], [["missing", signature], ["missing", own]]),
         case("current elsewhere", [["remove", "current"], ["symlink", "current", ".."]], [["current-invalid", "current"]]),
         case("current to nothing", [["remove", "current"], ["symlink", "current", "generations/000008"]], [["current-invalid", "current"]]),
         case("current is a directory", [["remove", "current"], ["move", GENERATION, "current"]], [["current-invalid", "current"]]),

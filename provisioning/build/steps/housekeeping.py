@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from provisioning.base import events
-from provisioning.base.files import make_dirs, remove_tree, wrap_os_errors
+from provisioning.base import directories, events
+from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
 from provisioning.config import Flight
@@ -33,20 +32,14 @@ KEPT = frozenset({"counter"})
 
 def reset(cache: Path, *, tell: Callable[[str], object], dryrun: bool) -> None:
     """Remove everything that was built, `current` first, so that no reader meets a generation half removed."""
-    build = cache / ".build"
-    doomed = [cache / publish.CURRENT, cache / publish.GENERATIONS]
-    with contextlib.suppress(FileNotFoundError):
-        doomed += [build / name for name in sorted(os.listdir(build)) if name not in KEPT]
-    for path in doomed:
-        if not os.path.lexists(path):
+    doomed = [publish.CURRENT, publish.GENERATIONS]
+    doomed += [f".build/{name}" for name in directories.names_in(cache, ".build") if name not in KEPT]
+    for name in doomed:
+        if not os.path.lexists(cache / name):
             continue
-        tell(f"removing {path}")
-        if dryrun:
-            continue
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        else:
-            remove_tree(path)
+        tell(f"removing {cache / name}")
+        if not dryrun:
+            directories.remove(cache, name)
 
 
 def forget_superseded(request: Request) -> None:
@@ -57,13 +50,13 @@ def forget_superseded(request: Request) -> None:
     wanted = {target.key for target in (request.index, *request.extras)}
     store = request.flight.build_dir / "store"
     with wrap_os_errors("tidy the store", store):
-        with contextlib.suppress(FileNotFoundError):
-            remove_tree(request.flight.build_dir / "index")  # earlier versions kept a link to their last index there
+        if (request.flight.build_dir / "index").is_dir():  # earlier versions kept a link to their last index there
+            directories.remove(request.flight.build_dir, "index")
         for key in os.listdir(store):
             large = [store / key / name for name in (INDEX_FILE, IMAGERY_FILE)]
             held = [path for path in large if path.exists()]
             if held and key not in wanted and not any(_is_linked_from_a_generation(path) for path in held):
-                remove_tree(store / key)
+                directories.remove(request.flight.build_dir, f"store/{key}")
 
 
 def _is_linked_from_a_generation(path: Path) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
-from provisioning.base.errors import Error, VerificationError
-from provisioning.flight.signing import load_public_key
+from provisioning.base.errors import Error, SigningError, VerificationError
+from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
 from provisioning.flight.verify import (
     ANY,
     NEXT_STEP,
@@ -33,18 +34,40 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     expectation_arguments(parser, key_required=True)
     parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    form.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
 
 
 def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
     """Declare what a cache is and what is expected of it."""
+    parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
+    trust_arguments(parser, required=key_required)
+    recipient_arguments(parser)
+
+
+def trust_arguments(parser: argparse.ArgumentParser, *, required: bool = False, default: str = "") -> None:
+    """Declare whose signature counts. An option that cannot be read is wrong usage, never one without effect."""
     add = parser.add_argument
-    keys = "trusted key; several while keys rotate"
-    add("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
-    add("--public-key", type=Path, action="append", required=key_required, default=[], metavar="PEM", help=keys)
-    add("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
-    add("--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts")
+    keys = "trusted key; several while keys rotate" + default
+    add("--public-key", type=Path, action="append", required=required, default=[], metavar="PEM", help=keys)
+    allowed = "only keys of these fingerprints count; commas between several"
+    add("--fingerprint", type=_fingerprints, action="append", metavar="HEX", help=allowed)
+    revoked = "fingerprint that no longer counts; commas between several"
+    add("--revoked", type=_fingerprints, action="append", default=[], metavar="HEX", help=revoked)
+    add(
+        "--revoked-file",
+        type=_fingerprint_file,
+        dest="revoked",
+        action="append",
+        metavar="FILE",
+        help="the same from a file: one a line, # begins a comment",
+    )
+
+
+def recipient_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare for whom the cache must be, and how new."""
+    add = parser.add_argument
     for part in ("flight", "aircraft"):
         identity = parser.add_mutually_exclusive_group()
         identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
@@ -54,8 +77,28 @@ def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool
     add("--this-host", action="store_true", help="the engines must be for this machine")
     add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
     floor = parser.add_mutually_exclusive_group()
-    floor.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
+    floor.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
     floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
+
+
+def _fingerprints(text: str) -> frozenset[str]:
+    try:
+        return read_fingerprints(text)
+    except SigningError as error:
+        raise argparse.ArgumentTypeError(f"{error.what} ({error.facts['expected']})") from error
+
+
+def _fingerprint_file(path: str) -> frozenset[str]:
+    try:
+        return read_fingerprint_file(Path(path))
+    except SigningError as error:
+        raise argparse.ArgumentTypeError(": ".join(filter(None, (error.file, error.key, error.what)))) from error
+
+
+def _counter(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise argparse.ArgumentTypeError(f"not a counter: {text[:40]!r}")
+    return int(text)
 
 
 def expectations(args: argparse.Namespace) -> Expectations:
@@ -66,15 +109,17 @@ def expectations(args: argparse.Namespace) -> Expectations:
         floor = CounterFloor(args.counter_floor_file, raise_on_pass=raises)
     elif raises:
         raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
-    return Expectations(
-        keys=tuple(map(load_public_key, args.public_key)),
-        flight_id=args.flight,
-        aircraft_id=args.aircraft,
-        host=_host(args),
-        counter_floor=floor,
-        fingerprints=ANY if args.fingerprint is None else frozenset(args.fingerprint),
-        revoked=frozenset(args.revoked),
-    )
+    trusted = signed_by(tuple(map(load_public_key, args.public_key)), args)
+    return trusted._replace(flight_id=args.flight, aircraft_id=args.aircraft, host=_host(args), counter_floor=floor)
+
+
+def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = None) -> Expectations:
+    """Return the expectations of the ground: a good signature by a key that counts, whoever the cache is for."""
+    expect = Expectations(keys=keys, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
+    if args is None:
+        return expect
+    allowed = ANY if args.fingerprint is None else frozenset().union(*args.fingerprint)
+    return expect._replace(fingerprints=allowed, revoked=frozenset().union(*args.revoked))
 
 
 def _host(args: argparse.Namespace) -> ExpectedHost | Anything:

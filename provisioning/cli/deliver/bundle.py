@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from provisioning.cli.deliver.common import add_keys, user_keys, verified
+from provisioning.cli.deliver.common import add_keys, ground, verified
 from provisioning.delivery.pack import bundle_name, pack
 
 EXAMPLE = """\
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify the cache, write the bundle, print its name, size and SHA-256."""
-    with verified(args.cache, user_keys(args.public_key, args.cache)) as (verdict, documents):
+    with verified(args.cache, ground(args, args.cache)) as (verdict, documents):
         directory = args.output.is_dir()
         output = args.output / bundle_name(verdict.require()) if directory else args.output
         bundle = pack(verdict, documents, output)

@@ -12,24 +12,21 @@ from pathlib import Path
 from provisioning.base.errors import SigningError
 from provisioning.cli.check import verify as verify_command
 from provisioning.delivery.contents import Documents
-from provisioning.delivery.pack import read_documents_of
+from provisioning.delivery.pack import documents_of
 from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
-from provisioning.flight.verify import ANY, Expectations, Verdict, verify
+from provisioning.flight.verify import Expectations, Verdict, verify
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
 
 def add_keys(parser: argparse.ArgumentParser, *, otherwise: str = "") -> None:
-    """Add the option that says whose signature counts. otherwise: where a key comes from if none is named."""
+    """Add the options that say whose signature counts. otherwise: where a key comes from if none is named."""
     otherwise = otherwise or (
         "the key of your own flight.toml in the working directory, or the keys that `flightcache init` made for you"
     )
-    parser.add_argument(
-        "--public-key",
-        metavar="PEM",
-        type=Path,
-        action="append",
-        help=f"trusted key, several while keys rotate; default: the file named by ${KEY_VARIABLE}, or {otherwise}",
+    verify_command.trust_arguments(
+        parser,
+        default=f"; default: the file named by ${KEY_VARIABLE}, or {otherwise}",
     )
 
 
@@ -42,24 +39,9 @@ def add_custom_ops(parser: argparse.ArgumentParser) -> None:
 
 
 def add_expectations(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `flightcache verify` that say for whom the generation must be."""
+    """Add the options of `flightcache verify` that say for whom the generation must be; a floor's file is only read."""
     add_keys(parser, otherwise=OF_THE_CACHE)
-    parser.add_argument("--fingerprint", action="append", metavar="HEX", help="only keys of these fingerprints count")
-    parser.add_argument(
-        "--revoked", action="append", default=[], metavar="HEX", help="fingerprint that no longer counts"
-    )
-    for part in ("flight", "aircraft"):
-        identity = parser.add_mutually_exclusive_group()
-        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
-        identity.add_argument(
-            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a generation of no {part} is expected"
-        )
-    parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected"
-    )
-    parser.add_argument("--counter-floor", type=int, metavar="N", help="least counter accepted")
-    parser.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it; only read")
+    verify_command.recipient_arguments(parser)
     parser.set_defaults(raise_floor=False)
 
 
@@ -94,9 +76,9 @@ def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tup
     raise SigningError("no key to trust", next_step=f"give --public-key PEM, or set {KEY_VARIABLE}")
 
 
-def signed_by(keys: tuple[PublicKey, ...]) -> Expectations:
-    """Return the expectations of the ground: a good signature by one of `keys`, whoever it is for."""
-    return Expectations(keys=keys, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
+def ground(args: argparse.Namespace, cache: Path) -> Expectations:
+    """Return the expectations of the ground for `cache`: a good signature by a key that counts, whoever it is for."""
+    return verify_command.signed_by(user_keys(args.public_key, cache), args)
 
 
 def expectations(args: argparse.Namespace) -> Expectations:
@@ -110,8 +92,8 @@ def expectations(args: argparse.Namespace) -> Expectations:
 
 
 @contextmanager
-def verified(cache: Path, keys: tuple[PublicKey, ...]) -> Iterator[tuple[Verdict, Documents]]:
+def verified(cache: Path, expect: Expectations) -> Iterator[tuple[Verdict, Documents]]:
     """Yield verdict and Manifest files of a cache that passes; VerificationError otherwise."""
-    with verify(cache, signed_by(keys)) as verdict:
+    with verify(cache, expect) as verdict:
         verdict.require()
-        yield verdict, read_documents_of(cache, verdict)
+        yield verdict, documents_of(verdict)

@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Install and say what is now current."""
     if args.keep < 1:
         raise Error("--keep: at least the generation that is installed must stay")
+    if args.stream != (args.bundle == "-"):
+        raise Error("--stream reads from a pipe: BUNDLE is then - and never else", next_step="see --help")
     expect = expectations(args)
     trust, verify = trusting(expect, args.target), verifying(expect)
     if args.stream:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from provisioning.base.artifacts import ArtifactRecord
+from provisioning.base.hashing import Sha256
 from provisioning.base.lock import build_lock
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish
 from provisioning.flight.signing import PublicKey, asker, load_public_key, public_key_of, sign
-from provisioning.flight.verify import ANY, Expectations, verify
+from provisioning.flight.verify import ANY, Expectations, Verdict, verify
 
 EXAMPLE = """\
 examples:
@@ -56,16 +58,25 @@ def roll_back(flight: Flight, *, to: int | None, earlier_keys: tuple[PublicKey, 
     """
     key = public_key_of(flight.signing)
     source = publish.earlier_generation(flight.root, to=to)
-    _require(source, (key, *earlier_keys))
-    staged = publish.rollback(
-        flight.root, to=int(source.name), resign=lambda data: sign(flight.signing, data, password=asker())
-    )
-    _require(staged, (key,))
+    with verify(source, _signed_by(key, *earlier_keys)) as verdict:
+        old = verdict.require()
+        staged = publish.rollback(
+            flight.root,
+            source,
+            manifest=old,
+            records={entry.path: _record(verdict, entry.path, entry.sha256) for entry in old.files},
+            resign=lambda data: sign(flight.signing, data, password=asker()),
+        )
+    with verify(staged, _signed_by(key)) as verdict:
+        verdict.require()
     return source, publish.commit(flight.root, staged, keep=flight.publish.keep_generations)
 
 
-def _require(generation: Path, keys: tuple[PublicKey, ...]) -> None:
-    """Raise VerificationError unless `generation` is whole and signed; whom and where it is for stays as it was."""
-    expect = Expectations(keys, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
-    with verify(generation, expect) as verdict:
-        verdict.require()
+def _signed_by(*keys: PublicKey) -> Expectations:
+    """Whom and where it is for stays as it was; that it is whole and signed is what counts here."""
+    return Expectations(keys, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
+
+
+def _record(verdict: Verdict, path: str, sha256: Sha256) -> ArtifactRecord:
+    status = verdict.status(path)
+    return ArtifactRecord(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})

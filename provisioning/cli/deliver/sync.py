@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from provisioning.base.errors import FilesystemError
+from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import require_local_filesystem
-from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, signed_by, trusted_keys, verified
+from provisioning.cli.check.verify import signed_by
+from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, trusted_keys, verified
 from provisioning.delivery.pack import bundle_name
+from provisioning.delivery.pipes import PATIENCE_S
 from provisioning.delivery.sync import (
     Sent,
     copy_bundle,
@@ -20,6 +23,7 @@ from provisioning.delivery.sync import (
     sync_over,
 )
 from provisioning.delivery.trust import trusting, verifying
+from provisioning.flight.verify import Expectations
 
 EXAMPLE = """\
 examples:
@@ -43,7 +47,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--via", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it")
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
-    parser.add_argument("--keep", type=int, default=1, metavar="N", help="generations kept there (1)")
+    parser.add_argument("--keep", type=int, metavar="N", help="generations kept there (1)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
+    )
     add_keys(parser, otherwise=OF_THE_CACHE)
 
 
@@ -55,37 +62,64 @@ def run(args: argparse.Namespace) -> int:
         program=args.remote,
         shell=args.via,
         remote_key=args.remote_key,
-        keys=args.public_key,
+        expect=signed_by(trusted_keys(args.public_key, args.cache), args),
         keep=args.keep,
+        patience_s=args.timeout,
     )
     print(told)
     return 0
 
 
-def sync_vehicle(
+def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by name)
     target: str,
     cache: Path,
     *,
     program: str = "flightcache",
     shell: str | None = None,
     remote_key: str | None = None,
-    keys: list[Path] | None = None,
-    keep: int = 1,
+    expect: Expectations | None = None,
+    keep: int | None = None,
+    patience_s: float | None = None,
 ) -> str:
-    """Send the current generation of `cache` to `target` and return what to tell a person about it."""
-    to, trusted = parse_destination(target), trusted_keys(keys, cache)
-    with verified(cache, trusted) as (verdict, documents):
+    """Send the current generation of `cache` to `target` and return what to tell a person about it.
+
+    Revoked keys are revoked there, too. An option that has no effect on this kind of target is an Error.
+    """
+    to = parse_destination(target)
+    expect = expect or signed_by(trusted_keys(None, cache))
+    if keep is not None and keep < 1:
+        raise Error("--keep: at least the generation that is sent must stay")
+    if patience_s is not None and not 0 < patience_s <= 86400:
+        raise Error("--timeout: more than 0 and at most 86400 seconds")
+    with verified(cache, expect) as (verdict, documents):
         if to.host or shell:
-            options = {"--keep": str(keep), **({"--public-key": remote_key} if remote_key else {})}
+            options = {"--keep": str(keep or 1), **({"--public-key": remote_key} if remote_key else {})}
+            if expect.revoked:
+                options["--revoked"] = ",".join(sorted(expect.revoked))
             words = shlex.split(shell) if shell else None
             command = remote_command(to, shell=words, program=program, options=options)
-            return _summary(target, sync_over(command, verdict, documents))
+            return _summary(target, sync_over(command, verdict, documents, patience_s=patience_s or PATIENCE_S))
+        given = {
+            "--remote": program != "flightcache",
+            "--remote-key": bool(remote_key),
+            "--timeout": patience_s is not None,
+        }
+        _refuse_unused("a directory here", given)
         if _carries_caches(Path(to.path)):
-            sent = sync_here(Path(to.path), verdict, documents, verify=verifying(signed_by(trusted)), keep=keep)
-            return _summary(target, sent)
+            return _summary(
+                target, sync_here(Path(to.path), verdict, documents, verify=verifying(expect), keep=keep or 1)
+            )
+        _refuse_unused("a medium that carries one bundle", {"--keep": keep is not None})
         output = Path(to.path) / bundle_name(verdict.require())
-        copied = copy_bundle(verdict, documents, output, trust=trusting(signed_by(trusted), Path(to.path)))
+        copied = copy_bundle(verdict, documents, output, trust=trusting(expect, Path(to.path)))
         return f"{output}: {f'{copied.bytes:,} bytes written and read back' if copied else 'is there already'}"
+
+
+def _refuse_unused(kind: str, given: Mapping[str, bool]) -> None:
+    """Raise Error if an option was given that does nothing for this kind of target."""
+    for name, is_given in given.items():
+        if is_given:
+            raise Error(f"{name} has no effect: the target is {kind}", next_step=f"leave {name} out")
 
 
 def _carries_caches(path: Path) -> bool:

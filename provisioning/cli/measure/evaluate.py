@@ -11,7 +11,7 @@ import numpy as np
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_custom_ops, add_keys, user_keys, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
 from provisioning.cli.measure.variants import locators, parse_variant
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Result]:
     within_m, manifests = args.within, []
     for cache in args.cache:
-        with verified(cache, user_keys(args.public_key, cache)) as (verdict, _):
+        with verified(cache, ground(args, cache)) as (verdict, _):
             locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
         manifests.append(manifest)
         within_m = within_m or usual_distance_m(locator, queries)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_custom_ops, add_keys, user_keys, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
     Locator,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Verify the cache, look every photo up, report."""
     if args.k < 1 or (args.rotate is not None and args.rotate < 1):
         raise Error("-k and --rotate: at least 1")
-    with verified(args.cache, user_keys(args.public_key, args.cache)) as (verdict, _):
+    with verified(args.cache, ground(args, args.cache)) as (verdict, _):
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
         found = [_locate(locator, path, args) for path in args.photo]
         if args.contact_sheet:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provisioning.base.files import fsync_dir, make_dirs, remove_tree
+from provisioning.base import directories
+from provisioning.base.files import fsync_dir, make_dirs
 
 UNFINISHED = "tmp-"
 
@@ -28,7 +29,7 @@ def begin(home: Path) -> Path:
     """Return an empty directory for the next generation; what an unfinished compaction left is removed."""
     directory = home / (UNFINISHED + _name(max(_numbers(home), default=0) + 1))
     if directory.is_dir():
-        remove_tree(directory)
+        directories.remove(home, directory.name)
     make_dirs(directory)
     return directory
 
@@ -43,7 +44,7 @@ def finish(home: Path, directory: Path) -> None:
 def prune(home: Path) -> None:
     """Remove all generations but the newest."""
     for number in sorted(_numbers(home))[:-1]:
-        remove_tree(home / _name(number))
+        directories.remove(home, _name(number))
 
 
 def _name(number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from provisioning.base.limits import MAX_FILES
-from provisioning.flight.manifest.types import Manifest
+from provisioning.flight.manifest.types import SCHEMA_1, Manifest
 
 
 def contradictions(m: Manifest) -> list[str]:
@@ -23,6 +23,9 @@ def contradictions(m: Manifest) -> list[str]:
         issues.append("tiles.count: not the sum of per_zoom present")
     if len(set(m.tiles.sources)) != len(m.tiles.sources):
         issues.append("tiles.sources: a source is there twice")
+    origin = m.flight.takeoff_origin
+    if m.schema != SCHEMA_1 and origin is not None and (origin.alt_mm is None) != (origin.alt_datum is None):
+        issues.append("flight.takeoff_origin: alt_mm and alt_datum only together")
     return issues
 
 

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
-from provisioning.flight.manifest.types import Manifest
+from provisioning.flight.manifest.types import Camera, Manifest
 
-HASH_TAG = b"flight-cache-manifest-hash/1\n"
+HASH_TAG = b"flight-cache-manifest-hash/%s\n"
+"""With the number of the schema."""
 
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x25}
 
@@ -54,17 +55,31 @@ def _lines(m: Manifest) -> Iterator[bytes]:
     if flight.takeoff_origin is not None:
         yield line("origin-e7", *(part for part in flight.takeoff_origin if part is not None))
 
+    if flight.not_after is not None:
+        yield line("not-after", flight.not_after)
+    if m.camera is not None:
+        yield from _camera_lines(m.camera)
+
+
+def _camera_lines(camera: Camera) -> Iterator[bytes]:
+    yield line("camera", *camera[:6])
+    if camera.distortion is not None:
+        yield line("camera-distortion", camera.distortion.model, *camera.distortion.coefficients)
+    if camera.mounting is not None:
+        yield line("camera-mounting-e7", *camera.mounting)
+
 
 def manifest_preimage(m: Manifest) -> bytes:
     """Return the bytes whose SHA-256 is `manifest_hash`: the tag line, then byte-sorted lines, none twice.
 
-    Not in it: the counter, the tool, gates, waivers and `other` files. ManifestError names a line that is there twice.
+    Not in it: counter, tool, gates, waivers, what was accepted, `other` files. ManifestError names a line that is
+    there twice.
     """
     lines = sorted(_lines(m))
     for one, next_one in pairwise(lines):
         if one == next_one:
             raise ManifestError("two parts of the Manifest are the same", key=one.decode().strip())
-    return HASH_TAG + b"".join(lines)
+    return HASH_TAG % m.schema.rpartition("/")[2].encode() + b"".join(lines)
 
 
 def manifest_hash(m: Manifest) -> Sha256:

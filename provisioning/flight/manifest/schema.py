@@ -1,4 +1,4 @@
-"""Manifest.json, schema flight-cache-manifest/1: one Manifest is one sequence of bytes, and back."""
+"""Manifest.json, schemas flight-cache-manifest/1 and /2: one Manifest is one sequence of bytes, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.limits import MAX_SOURCES, MAX_WAIVERS
 from provisioning.flight.manifest.checks import (
+    Check,
     Issues,
     array,
     date,
     decimal,
     digest,
+    moment,
     name,
     one_of,
     optional,
@@ -29,10 +31,15 @@ from provisioning.flight.manifest.checks import (
 from provisioning.flight.manifest.consistency import contradictions
 from provisioning.flight.manifest.strict_json import load, malformed
 from provisioning.flight.manifest.types import (
-    SCHEMA,
+    SCHEMA_1,
+    SCHEMA_2,
+    SCHEMAS,
+    Accepted,
     AreaPart,
     Build,
     CalibrationEntry,
+    Camera,
+    Distortion,
     EngineEntry,
     FileEntry,
     FlightPart,
@@ -41,6 +48,8 @@ from provisioning.flight.manifest.types import (
     ImageInput,
     IndexEntry,
     Manifest,
+    Mounting,
+    Schema,
     TilesPart,
     Waiver,
     ZoomCount,
@@ -61,32 +70,29 @@ def _build(manifest_hash: Any, counter: Any, tool: Any) -> Build:
     return Build(manifest_hash, counter, tool.get("name"), tool.get("version"))
 
 
-def _manifest(*, schema: Any, artifacts: Any, **parts: Any) -> Manifest:
-    del schema
+def _manifest(*, artifacts: Any, **parts: Any) -> Manifest:
     return Manifest(**parts, **(artifacts or dict.fromkeys(_ARTIFACTS)))
 
 
 _ARTIFACTS = ("engines", "descriptor_index", "calibration", "other")
-_SHAPE = record(
-    _manifest,
-    schema=one_of(SCHEMA),
-    build=record(_build, manifest_hash=digest, counter=whole(1, MAX_WHOLE), tool=record(dict, name=word, version=word)),
-    flight=record(
-        FlightPart,
-        flight_id=optional(word),
-        aircraft_id=optional(word),
-        takeoff_origin=optional(
-            record(Origin, lat_e7=_LATITUDE, lon_e7=_LONGITUDE, alt_mm=optional(whole(-20_000_000, 100_000_000)))
-        ),
-        sector_class=word,
+_ORIGIN: dict[str, Check] = {
+    "lat_e7": _LATITUDE,
+    "lon_e7": _LONGITUDE,
+    "alt_mm": optional(whole(-20_000_000, 100_000_000)),
+}
+_FLIGHT = {"flight_id": optional(word), "aircraft_id": optional(word), "sector_class": word}
+_MILLIPIXELS = whole(-(1 << 31), 1 << 31)
+_REST: dict[str, Check] = {
+    "build": record(
+        _build, manifest_hash=digest, counter=whole(1, MAX_WHOLE), tool=record(dict, name=word, version=word)
     ),
-    area=record(
+    "area": record(
         AreaPart,
         bbox_e7=record(BBox, west=_LONGITUDE, south=_LATITUDE, east=_LONGITUDE, north=_LATITUDE),
         zoom_levels=array(whole(0, 24), least=1, most=25),
     ),
-    host=record(Host, backend=word, runtime=word, arch=word, device=name, platform=word, precision=word),
-    artifacts=record(
+    "host": record(Host, backend=word, runtime=word, arch=word, device=name, platform=word, precision=word),
+    "artifacts": record(
         dict,
         engines=array(
             record(
@@ -116,7 +122,7 @@ _SHAPE = record(
         calibration=array(record(CalibrationEntry, **_FILE, purpose=word)),
         other=array(record(FileEntry, **_FILE)),
     ),
-    tiles=record(
+    "tiles": record(
         TilesPart,
         coverage_sha256=digest,
         count=_COUNT,
@@ -125,7 +131,7 @@ _SHAPE = record(
         skipped=_COUNT,
         oldest_capture=optional(date),
     ),
-    gates=table(
+    "gates": table(
         word,
         record(
             GateEntry,
@@ -135,8 +141,41 @@ _SHAPE = record(
             detail=text,
         ),
     ),
-    waivers=array(record(Waiver, gate=word, by=text, reason=text), most=MAX_WAIVERS),
-)
+    "waivers": array(record(Waiver, gate=word, by=text, reason=text), most=MAX_WAIVERS),
+}
+_SHAPES: Mapping[Schema, Check] = {
+    SCHEMA_1: record(
+        _manifest,
+        **_REST,
+        schema=one_of(SCHEMA_1),
+        flight=record(FlightPart, **_FLIGHT, takeoff_origin=optional(record(Origin, **_ORIGIN))),
+    ),
+    SCHEMA_2: record(
+        _manifest,
+        **_REST,
+        schema=one_of(SCHEMA_2),
+        flight=record(
+            FlightPart,
+            **_FLIGHT,
+            takeoff_origin=optional(record(Origin, **_ORIGIN, alt_datum=optional(one_of("ellipsoid", "amsl")))),
+            not_after=optional(moment),
+        ),
+        camera=optional(
+            record(
+                Camera,
+                width=_SIZE,
+                height=_SIZE,
+                focal_x_mpx=whole(1, 1 << 31),
+                focal_y_mpx=whole(1, 1 << 31),
+                principal_x_mpx=_MILLIPIXELS,
+                principal_y_mpx=_MILLIPIXELS,
+                distortion=optional(record(Distortion, model=word, coefficients=array(decimal, most=32))),
+                mounting=optional(record(Mounting, yaw_e7=_LONGITUDE, pitch_e7=_LATITUDE, roll_e7=_LONGITUDE)),
+            )
+        ),
+        accepted=array(record(Accepted, what=word, detail=text), most=64),
+    ),
+}
 
 
 def to_bytes(m: Manifest) -> bytes:
@@ -161,6 +200,7 @@ def _ordered(m: Manifest) -> Manifest:
         calibration=tuple(sorted(m.calibration)),
         other=tuple(sorted(m.other)),
         waivers=tuple(sorted(m.waivers)),
+        accepted=tuple(sorted(m.accepted)),
     )
 
 
@@ -169,7 +209,8 @@ def _plain(m: Manifest) -> dict[str, object]:
     build = document["build"]
     build["tool"] = {"name": build.pop("tool_name"), "version": build.pop("tool_version")}
     document["artifacts"] = {key: document.pop(key) for key in _ARTIFACTS}
-    document["schema"] = SCHEMA
+    if m.schema == SCHEMA_1 and not m.accepted:
+        del document["accepted"]  # a key of schema 2
     return document
 
 
@@ -188,9 +229,10 @@ def parse(data: bytes) -> Manifest:
     """
     document = load(data)
     issues: Issues = []
-    if type(document) is dict and document.get("schema") != SCHEMA:
-        raise malformed(f"schema: {SCHEMA} expected", schema=True)
-    manifest: Manifest = _SHAPE(document, "", issues)
+    schema = document.get("schema") if type(document) is dict else SCHEMA_1
+    if schema not in SCHEMAS:
+        raise malformed(f"schema: {' or '.join(SCHEMAS)} expected", schema=True)
+    manifest: Manifest = _SHAPES[schema](document, "", issues)
     if issues:
         raise malformed(*issues)
     issues = list(contradictions(manifest))

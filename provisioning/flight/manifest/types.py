@@ -8,7 +8,11 @@ from typing import Literal, NamedTuple
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.hashing import Sha256
 
-SCHEMA = "flight-cache-manifest/1"
+Schema = Literal["flight-cache-manifest/1", "flight-cache-manifest/2"]
+SCHEMA_1: Schema = "flight-cache-manifest/1"
+SCHEMA_2: Schema = "flight-cache-manifest/2"
+SCHEMAS: tuple[Schema, ...] = (SCHEMA_1, SCHEMA_2)
+"""What a reader accepts; a builder writes the last."""
 
 # NamedTuples instead of dataclasses: importing `dataclasses` alone would cost a quarter of the verifier's start-up.
 
@@ -23,12 +27,16 @@ class Build(NamedTuple):
 
 
 class FlightPart(NamedTuple):
-    """Flight identity: who flies, from where, in which class of sector."""
+    """Flight identity: who flies, from where, in which class of sector, and until when (schema 2).
+
+    not_after: the last second at which the cache may be flown, UTC, as `YYYY-MM-DDTHH:MM:SSZ`.
+    """
 
     flight_id: str | None
     aircraft_id: str | None
     takeoff_origin: Origin | None
     sector_class: str
+    not_after: str | None = None
 
 
 class AreaPart(NamedTuple):
@@ -132,6 +140,52 @@ class GateEntry(NamedTuple):
     detail: str
 
 
+class Distortion(NamedTuple):
+    """How a lens departs from the pinhole: a model by name (`opencv-5`, `kannala-brandt-4`) and its coefficients.
+
+    The coefficients are decimal strings, in the order in which the model is usually written.
+    """
+
+    model: str
+    coefficients: tuple[str, ...]
+
+
+class Mounting(NamedTuple):
+    """Attitude of the camera in the body frame (forward, right, down), 1e-7 degree, applied yaw, pitch, roll.
+
+    Zero: the optical axis points down, the top of the image forward.
+    """
+
+    yaw_e7: int
+    pitch_e7: int
+    roll_e7: int
+
+
+class Camera(NamedTuple):
+    """The camera whose images are looked up (schema 2).
+
+    Sizes in pixels; focal lengths and principal point in 1e-3 pixel.
+    The principal point is counted from the outer corner of the first pixel: the centre of an image of 640 columns is
+    320 000.
+    """
+
+    width: int
+    height: int
+    focal_x_mpx: int
+    focal_y_mpx: int
+    principal_x_mpx: int
+    principal_y_mpx: int
+    distortion: Distortion | None = None
+    mounting: Mounting | None = None
+
+
+class Accepted(NamedTuple):
+    """What a person accepted when the cache was set up, such as gaps in the coverage (schema 2)."""
+
+    what: str
+    detail: str
+
+
 class Waiver(NamedTuple):
     """A gate knowingly passed over."""
 
@@ -154,6 +208,9 @@ class Manifest(NamedTuple):
     tiles: TilesPart
     gates: Mapping[str, GateEntry]
     waivers: tuple[Waiver, ...]
+    camera: Camera | None = None
+    accepted: tuple[Accepted, ...] = ()
+    schema: Schema = SCHEMA_1
 
     @property
     def files(self) -> tuple[EngineEntry | IndexEntry | CalibrationEntry | FileEntry, ...]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-from provisioning.base import events
+from provisioning.base import directories, events
 from provisioning.base.errors import FilesystemError
-from provisioning.base.files import discard, fsync_dir, make_dirs, temporary_beside, wrap_os_errors
-from provisioning.flight.publish.generations import CURRENT, GENERATIONS, dir_name, remember
-from provisioning.flight.publish.recovery import make_read_only, prune
+from provisioning.base.files import temporary_beside, wrap_os_errors
+from provisioning.flight.publish.generations import (
+    CURRENT,
+    GENERATIONS,
+    STAGE,
+    current_number,
+    dir_name,
+    numbers_in,
+    remember,
+)
+from provisioning.flight.publish.recovery import make_read_only, prune, remove_generation
 
 
 def commit(cache: Path, staged: Path, *, keep: int) -> Path:
@@ -20,10 +29,13 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     number = int(staged.name)
     generation = cache / GENERATIONS / staged.name
     with wrap_os_errors("publish a generation", generation):
-        make_dirs(generation.parent)
-        os.rename(staged, generation)
-        make_read_only(generation)
-        fsync_dir(generation.parent)
+        relative = f"{GENERATIONS}/{staged.name}"
+        directories.make(cache, GENERATIONS)
+        if number in numbers_in(cache, GENERATIONS) and number != current_number(cache):
+            remove_generation(cache, number)  # put there by a commit that was cut off before its switch
+        directories.rename(cache, f"{STAGE}/{staged.name}", relative)
+        make_read_only(cache, relative)
+        directories.sync(cache, GENERATIONS)
         _switch(cache, number)
     events.event("published", generation=str(generation), counter=number)
     _tidy(cache, number, keep)
@@ -41,11 +53,13 @@ def _tidy(cache: Path, number: int, keep: int) -> None:
 
 
 def _switch(cache: Path, number: int) -> None:
-    temporary = temporary_beside(cache / CURRENT)
-    try:
-        os.symlink(f"{GENERATIONS}/{dir_name(number)}", temporary)
-        os.rename(temporary, cache / CURRENT)
-    except BaseException:
-        discard(temporary)
-        raise
-    fsync_dir(cache)
+    temporary = temporary_beside(Path(CURRENT)).name
+    with directories.opened(cache) as root:
+        try:
+            os.symlink(f"{GENERATIONS}/{dir_name(number)}", temporary, dir_fd=root)
+            os.rename(temporary, CURRENT, src_dir_fd=root, dst_dir_fd=root)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=root)
+            raise
+        os.fsync(root)

@@ -7,16 +7,20 @@ import os
 import re
 from pathlib import Path
 
+from provisioning.base import directories
 from provisioning.base.errors import FilesystemError
-from provisioning.base.files import make_dirs, write_durably
 
 CURRENT = "current"
 GENERATIONS = "generations"
+BUILD = ".build"
+STAGE = f"{BUILD}/stage"
+COUNTER = f"{BUILD}/counter"
 MANIFEST = "Manifest.json"
 SIDECAR = ".sha256"
 SIGNATURE = ".sig"
 MANIFEST_FILES = (MANIFEST, MANIFEST + SIDECAR, MANIFEST + SIGNATURE)
-_NUMBER = re.compile(r"\d{6,}")
+_NUMBER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,17}")
+"""The one name of each number: `0000001` is nobody's generation 1, and is left alone."""
 
 
 def current_generation(cache: Path) -> Path | None:
@@ -24,14 +28,13 @@ def current_generation(cache: Path) -> Path | None:
     number = current_number(cache)
     if number is None:
         return None
-    path = cache / GENERATIONS / dir_name(number)
-    return path if os.path.isdir(path) else None
+    return cache / GENERATIONS / dir_name(number) if number in numbers_in(cache, GENERATIONS) else None
 
 
 def earlier_generation(cache: Path, *, to: int | None = None) -> Path:
     """Return generation `to`, or the newest kept one that is older than the current; FilesystemError if it is gone."""
     current = current_number(cache) or 0
-    kept = [number for number in numbers_in(cache / GENERATIONS) if number != current]
+    kept = [number for number in numbers_in(cache, GENERATIONS) if number != current]
     wanted = [number for number in kept if (number < current if to is None else number == to)]
     if not wanted:
         raise FilesystemError(
@@ -46,13 +49,13 @@ def earlier_generation(cache: Path, *, to: int | None = None) -> Path:
 
 def next_counter(cache: Path) -> int:
     """Return 1 + the highest counter that was ever published here, as far as anything here remembers it."""
-    numbers = numbers_in(cache / GENERATIONS)
+    numbers = numbers_in(cache, GENERATIONS)
     return 1 + max(remembered(cache), current_number(cache) or 0, *numbers)
 
 
 def stage_dir(cache: Path) -> Path:
     """Return where generations wait for their commit."""
-    return cache / ".build" / "stage"
+    return cache / STAGE
 
 
 def dir_name(number: int) -> str:
@@ -60,17 +63,10 @@ def dir_name(number: int) -> str:
     return f"{number:06d}"
 
 
-def names_in(directory: Path) -> list[str]:
-    """Return the names in `directory`; none if it is not there."""
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-
-
-def numbers_in(directory: Path) -> list[int]:
-    """Return the numbers of the generations in `directory`, ascending."""
-    return sorted(int(name) for name in names_in(directory) if _NUMBER.fullmatch(name))
+def numbers_in(cache: Path, relative: str) -> list[int]:
+    """Return the numbers of the generations in a directory below `cache`, ascending."""
+    names = directories.names_in(cache, relative)
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
 def current_number(cache: Path) -> int | None:
@@ -90,7 +86,10 @@ def current_number(cache: Path) -> int | None:
 def remembered(cache: Path) -> int:
     """Return the highest counter written down outside the generations; 0 if none. What cannot be read is an error."""
     try:
-        with open(cache / ".build" / "counter", "rb") as file:
+        with directories.opened(cache, BUILD) as build:
+            # Without O_NONBLOCK a FIFO would wait for a writer that never comes.
+            fd = os.open("counter", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=build)
+        with open(fd, "rb", buffering=0) as file:
             return int(file.read(20))
     except (FileNotFoundError, ValueError):
         return 0
@@ -99,5 +98,5 @@ def remembered(cache: Path) -> int:
 def remember(cache: Path, number: int) -> None:
     """Write `number` down, durably, if it is the highest so far."""
     if number > remembered(cache):
-        make_dirs(cache / ".build")
-        write_durably(cache / ".build" / "counter", f"{number}\n".encode())
+        directories.make(cache, BUILD)
+        directories.write_durably(cache, COUNTER, f"{number}\n".encode())

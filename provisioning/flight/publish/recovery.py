@@ -1,40 +1,62 @@
-"""Recovery: what a killed build left goes, what `current` needs and what is finished stays. Idempotent."""
+"""Recovery: what a killed build left goes, what `current` needs and what is finished stays. Idempotent.
+
+Everything here works on handles from the cache's root down: see `provisioning.base.directories`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from provisioning.base.files import TEMPORARY, remove_tree, temporary_beside, without_write_permission, wrap_os_errors
+from provisioning.base import directories
+from provisioning.base.files import TEMPORARY, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import (
+    BUILD,
     GENERATIONS,
-    current_generation,
+    STAGE,
     current_number,
     dir_name,
-    names_in,
     numbers_in,
     remember,
     remembered,
-    stage_dir,
 )
 
 
 def recover(cache: Path, *, keep: int) -> None:
     """Remove what a killed build left: temporary files, unfinished stages, generations not switched to or too many.
 
-    Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`.
+    Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`;
+    where `current` names nothing, no generation at all.
+    FilesystemError, before anything is changed, if a link or another file system stands in place of a directory.
     """
     with wrap_os_errors("clean up after an interrupted build", cache):
+        refuse_links(cache)
         _recall_counter(cache)
-        clear(stage_dir(cache))  # a stage belongs to the request of one build: it is published by that or by none
+        clear(cache, STAGE)  # a stage belongs to the request of one build: it is published by that or by none
         _remove_temporaries(cache)
-        published = remembered(cache)
-        for number in numbers_in(cache / GENERATIONS):
+        published, current = remembered(cache), current_number(cache)
+        if current is None or current not in numbers_in(cache, GENERATIONS):
+            return  # `current` is lost: each generation may be the last good one, and the next commit prunes
+        for number in numbers_in(cache, GENERATIONS):
             if number > published:
                 remove_generation(cache, number)
-        if (newest := current_generation(cache)) is not None:
-            make_read_only(newest)
+        make_read_only(cache, f"{GENERATIONS}/{dir_name(current)}")
         prune(cache, keep)
+
+
+def refuse_links(cache: Path) -> None:
+    """Raise FilesystemError if a link stands where the cache has a directory or file of its own, below its root.
+
+    Looked at: `generations` and each generation, `.build` and each name in it, and what waits in `.build/stage`.
+    """
+    for relative in (GENERATIONS, BUILD, STAGE):
+        with contextlib.suppress(FileNotFoundError), directories.opened(cache, relative) as fd:
+            for name in os.listdir(fd):
+                if not TEMPORARY.match(name):
+                    directories.refuse_link(fd, name, shown=cache / relative / name)
 
 
 def _recall_counter(cache: Path) -> None:
@@ -42,78 +64,88 @@ def _recall_counter(cache: Path) -> None:
 
     Only the newest generation can be one that `current` was never switched to: any other was published.
     """
-    published = [current_number(cache) or 0, *numbers_in(cache / GENERATIONS)[:-1]]
+    published = [current_number(cache) or 0, *numbers_in(cache, GENERATIONS)[:-1]]
     remember(cache, max(published))
 
 
 def prune(cache: Path, keep: int) -> None:
     """Remove published generations until `keep` are left, the oldest first, never the current one."""
     current = current_number(cache)
-    others = [number for number in numbers_in(cache / GENERATIONS) if number != current]
+    others = [number for number in numbers_in(cache, GENERATIONS) if number != current]
     for number in others[: max(0, len(others) - (keep - 1))]:
         remove_generation(cache, number)
 
 
 def remove_generation(cache: Path, number: int) -> None:
     """Take a generation out of sight in one step, then remove it."""
-    generation = cache / GENERATIONS / dir_name(number)
-    os.makedirs(stage_dir(cache), exist_ok=True)
-    doomed = temporary_beside(stage_dir(cache) / generation.name)
-    os.chmod(generation, 0o700)
-    os.rename(generation, doomed)
-    remove_tree(doomed)
+    generation = f"{GENERATIONS}/{dir_name(number)}"
+    directories.make(cache, STAGE)
+    doomed = f"{STAGE}/{temporary_beside(Path(dir_name(number))).name}"
+    with directories.opened(cache, generation) as fd:
+        os.fchmod(fd, 0o700)
+    directories.rename(cache, generation, doomed)
+    directories.remove(cache, doomed)
 
 
-def make_read_only(generation: Path) -> None:
-    """Take the write permission from every directory of a generation; its files were born without."""
-    for directory in directories_of(generation):
-        without_write_permission(directory)
+def make_read_only(cache: Path, relative: str) -> None:
+    """Take the write permission from everything in a generation."""
+    for directory in directories_below(cache, relative):
+        with directories.opened(cache, directory) as fd:
+            for name in os.listdir(fd):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_mode & 0o222:
+                    _drop_write(fd, name)
+            if (mode := stat.S_IMODE(os.fstat(fd).st_mode)) & 0o222:
+                os.fchmod(fd, mode & ~0o222)
 
 
-def directories_of(root: Path) -> list[Path]:
-    """Return `root` and every directory below it, the deepest first."""
-    below: list[Path] = []
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                below.extend(directories_of(Path(entry.path)))
-    return [*below, root]
+def _drop_write(directory: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & ~0o222)
+    finally:
+        os.close(fd)
 
 
-def clear(directory: Path) -> None:
-    """Remove everything in `directory`, which may not be there."""
-    for name in names_in(directory):
-        remove(directory / name)
+def directories_below(cache: Path, relative: str) -> Iterator[str]:
+    """Yield every directory below `relative`, then itself: the deepest first."""
+    with directories.opened(cache, relative) as fd:
+        names = sorted(os.listdir(fd))
+        below = [name for name in names if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)]
+    for name in below:
+        yield from directories_below(cache, f"{relative}/{name}")
+    yield relative
+
+
+def clear(cache: Path, relative: str) -> None:
+    """Remove everything in a directory, which may not be there."""
+    for name in directories.names_in(cache, relative):
+        directories.remove(cache, f"{relative}/{name}")
 
 
 def _remove_temporaries(cache: Path) -> None:
     """Remove what unfinished writers left beside `current` and in `.build`."""
-    for name in os.listdir(cache):
+    for name in directories.names_in(cache, ""):
         if TEMPORARY.match(name):
-            remove(cache / name)
-    for name in names_in(cache / ".build"):
-        _remove_below(cache / ".build" / name, shared=name == "descriptors")
+            directories.remove(cache, name)
+    for name in directories.names_in(cache, BUILD):
+        _remove_below(cache, f"{BUILD}/{name}", shared=name == "descriptors")
 
 
-def _remove_below(path: Path, *, shared: bool) -> None:
-    """Remove temporary names at and below `path`; in a store that another cache may use, only those of dead writers."""
-    if TEMPORARY.match(path.name):
-        if not (shared and _writer_lives(path.name)):
-            remove(path)
-    elif os.path.isdir(path) and not os.path.islink(path):
-        for name in names_in(path):
-            _remove_below(path / name, shared=shared)
+def _remove_below(cache: Path, relative: str, *, shared: bool) -> None:
+    """Remove temporary names at and below `relative`; in a store that another cache may use, only of dead writers."""
+    parent, _, name = relative.rpartition("/")
+    if TEMPORARY.match(name):
+        if not (shared and _writer_lives(name)):
+            directories.remove(cache, relative)
+        return
+    with directories.opened(cache, parent) as fd:
+        is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    for below in directories.names_in(cache, relative) if is_directory else ():
+        _remove_below(cache, f"{relative}/{below}", shared=shared)
 
 
 def _writer_lives(temporary: str) -> bool:
     """Tell whether the process that made this temporary name is another one that still runs."""
     found = TEMPORARY.match(temporary)
     return found is not None and int(found["pid"]) != os.getpid() and os.path.exists(f"/proc/{found['pid']}")
-
-
-def remove(path: Path) -> None:
-    """Remove whatever is at `path`; a symbolic link is not followed."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        remove_tree(path)
-    else:
-        os.unlink(path)

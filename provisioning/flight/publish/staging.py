@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from provisioning.base import directories
 from provisioning.base.artifacts import ArtifactRecord
-from provisioning.base.errors import FilesystemError
+from provisioning.base.errors import FilesystemError, SigningError
 from provisioning.base.files import (
-    fsync_dir,
     require_free_bytes,
     temporary_beside,
     wrap_os_errors,
@@ -20,16 +21,16 @@ from provisioning.base.files import (
 from provisioning.base.hashing import CHUNK_BYTES, Sha256, sha256_bytes, sha256_file
 from provisioning.flight import manifest as manifests
 from provisioning.flight.publish.generations import (
+    BUILD,
     GENERATIONS,
     MANIFEST,
     SIDECAR,
     SIGNATURE,
+    STAGE,
     dir_name,
-    earlier_generation,
     next_counter,
-    stage_dir,
 )
-from provisioning.flight.publish.recovery import clear, directories_of
+from provisioning.flight.publish.recovery import clear, directories_below
 
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 
@@ -40,14 +41,14 @@ def stage(
     """Make a complete generation below `.build/stage` and return it; `files` maps its relative names to sources.
 
     Files of `.build` are hard-linked where the file system allows, all others copied. A source that is no longer what
-    its record in `births` (by name) says raises FilesystemError. An older stage is removed.
+    its record in `records` (by name) says raises FilesystemError. An older stage is removed.
     """
     counter = manifests.parse(manifest).build.counter
-    final = stage_dir(cache) / dir_name(counter)
-    temporary = temporary_beside(final)
+    relative = f"{STAGE}/{temporary_beside(Path(dir_name(counter))).name}"
+    temporary, final = cache / relative, cache / STAGE / dir_name(counter)
     with wrap_os_errors("stage a generation", temporary):
-        clear(stage_dir(cache))
-        os.makedirs(temporary)
+        clear(cache, STAGE)
+        directories.make(cache, relative)
         require_free_bytes(temporary, _bytes_to_copy(cache, files), what="the staged generation")
         for name, source in sorted(files.items()):
             sha256 = _place(cache, source, temporary / name, records.get(name))
@@ -55,32 +56,29 @@ def stage(
         write_new(temporary / MANIFEST, manifest, mode=0o444)
         write_new(temporary / (MANIFEST + SIDECAR), _line(sha256_bytes(manifest)), mode=0o444)
         write_new(temporary / (MANIFEST + SIGNATURE), signature, mode=0o444)
-        _fsync_tree(temporary)
-        os.rename(temporary, final)
+        for directory in directories_below(cache, relative):
+            directories.sync(cache, directory)
+        directories.rename(cache, relative, f"{STAGE}/{final.name}")
     return final
 
 
-def rollback(cache: Path, *, resign: Callable[[bytes], bytes], to: int | None = None) -> Path:
-    """Stage the files of the generation before the current one (or of `to`) under a new counter; return the stage.
+def rollback(
+    cache: Path,
+    source: Path,
+    *,
+    manifest: manifests.Manifest,
+    records: Mapping[str, ArtifactRecord],
+    resign: Callable[[bytes], bytes],
+) -> Path:
+    """Stage the files of generation `source` again, under a new counter; return the stage.
 
-    `resign` signs the new Manifest: a vehicle's floor accepts only a higher counter. The caller verifies the generation
-    before and the stage after, then commits. Raises FilesystemError if there is none.
+    manifest, records: what a verdict on `source` handed over, never read again: what is signed is what was verified.
+    `resign` signs the new Manifest: a vehicle's floor accepts only a higher counter. The caller verifies the stage,
+    then commits. Raises FilesystemError.
     """
-    source = earlier_generation(cache, to=to)
-    with wrap_os_errors("read the generation to return to", source):
-        with open(source / MANIFEST, "rb") as file:
-            old = manifests.parse(file.read(manifests.MAX_BYTES))
-        records = {entry.path: _as_listed(source / entry.path, entry.sha256) for entry in old.files}
-    new = manifests.to_bytes(old._replace(build=old.build._replace(counter=next_counter(cache))))
-    files = {name: source / name for name in records}
+    new = manifests.to_bytes(manifest._replace(build=manifest.build._replace(counter=next_counter(cache))))
+    files = {entry.path: source / entry.path for entry in manifest.files}
     return stage(cache, manifest=new, signature=resign(new), files=files, records=records)
-
-
-def _as_listed(path: Path, sha256: Sha256) -> ArtifactRecord:
-    """Return the present stat of `path` with the digest that a Manifest lists; other bytes are refused."""
-    status = os.lstat(path)
-    _require_digest(path, expected=sha256, found=sha256_file(path))
-    return ArtifactRecord(sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})
 
 
 def _line(sha256: Sha256) -> bytes:
@@ -94,7 +92,25 @@ def _bytes_to_copy(cache: Path, files: Mapping[str, Path]) -> int:
 def _is_ours(cache: Path, source: Path) -> bool:
     """Tell whether only this package writes `source`; a file of the user must not share an inode with a generation."""
     real = Path(os.path.realpath(source))
-    return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (".build", GENERATIONS))
+    return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (BUILD, GENERATIONS))
+
+
+_KEY_BYTES = 1 << 16
+_PEM_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
+_DER_KEY = re.compile(rb"0.?.\x02\x01[\x00\x01]0.{1,12}\x06\x03\x2b\x65\x70", re.DOTALL)
+"""PKCS#8 of an Ed25519 key."""
+
+
+def refuse_private_key(path: Path) -> None:
+    """Raise SigningError if a file that is about to be published holds a private key, PEM or DER, of any kind."""
+    with open(path, "rb") as file:
+        data = file.read(_KEY_BYTES)
+    if _PEM_KEY.search(data) or _DER_KEY.match(data):
+        raise SigningError(
+            "a private key would be published with the cache",
+            file=path,
+            next_step="take it out of flight.toml ([[calibration]] lists files that everybody may read)",
+        )
 
 
 def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None) -> Sha256:
@@ -102,6 +118,7 @@ def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None)
     os.makedirs(dest.parent, exist_ok=True)
     if record is not None and _is_ours(cache, source) and record.is_stat_of(source) and _link(source, dest):
         return record.sha256
+    refuse_private_key(source)
     sha256 = _copy(source, dest)
     if record is not None:
         _require_digest(source, expected=record.sha256, found=sha256)
@@ -142,8 +159,3 @@ def _copy(source: Path, dest: Path) -> Sha256:
     finally:
         os.close(reader)
     return sha256_file(dest)
-
-
-def _fsync_tree(root: Path) -> None:
-    for directory in directories_of(root):
-        fsync_dir(directory)

@@ -2,7 +2,14 @@
 
 from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
 from provisioning.flight.signing.private import generate_key, keys_directory
-from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
+from provisioning.flight.signing.public import (
+    SIGNATURE_BYTES,
+    PublicKey,
+    load_public_key,
+    public_key_path,
+    read_fingerprint_file,
+    read_fingerprints,
+)
 from provisioning.flight.signing.signer import public_key_of, sign
 
 __all__ = [
@@ -16,6 +23,8 @@ __all__ = [
     "load_public_key",
     "public_key_of",
     "public_key_path",
+    "read_fingerprint_file",
+    "read_fingerprints",
     "read_password_fd",
     "sign",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from provisioning.base.errors import SigningError
 
 SIGNATURE_BYTES = 64
+MAX_FILE_BYTES = 1 << 20
+_PEM = re.compile(rb"\s*-----BEGIN PUBLIC KEY-----[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*")
 _P = 2**255 - 19
 _SMALL_ORDER_Y = frozenset({
     0,
@@ -50,13 +54,67 @@ class PublicKey(NamedTuple):
         return True
 
 
+def read_fingerprints(text: str) -> frozenset[str]:
+    """Return the fingerprints in `text`, as 64 lower-case digits each: one, or several with commas between them.
+
+    Capitals, colons or spaces between the digits and `sha256:` before them mean the same key. SigningError for anything
+    else: a revocation that nobody can read must not pass for one that names nobody.
+    """
+    return frozenset(_fingerprint(part) for part in text.split(","))
+
+
+def _fingerprint(text: str) -> str:
+    digits = re.sub(r"[:\s]", "", text.strip(" \t\n\r\f\v").lower().removeprefix("sha256:"), flags=re.ASCII)
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise SigningError(
+            f"not a fingerprint: {text[:100]!r}",
+            facts={"expected": "64 hex digits, the SHA-256 of the raw public key"},
+            next_step="flightcache key fingerprint KEY.pub.pem prints it",
+        )
+    return digits
+
+
+def read_fingerprint_file(path: Path) -> frozenset[str]:
+    """Return the fingerprints in a text file: one a line, as `flightcache key fingerprint` prints them.
+
+    Empty lines and what follows a `#` are ignored; a file that names no key is an error, as are more than 1 MiB.
+    SigningError names file and line.
+    """
+    found: set[str] = set()
+    for number, line in enumerate(_lines(path), 1):
+        text = line.partition("#")[0].strip()
+        printed = re.fullmatch(r"([0-9A-Fa-f]{64})  \S.*", text)
+        try:
+            found |= read_fingerprints(printed[1] if printed else text) if text else frozenset()
+        except SigningError as error:
+            error.file, error.key = str(path), f"line {number}"
+            raise
+    if not found:
+        raise SigningError("the file names no key", file=path, next_step="write one fingerprint a line into it")
+    return frozenset(found)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise SigningError(f"larger than {MAX_FILE_BYTES} bytes", file=path)
+        return data.decode().splitlines()
+    except OSError as error:
+        raise SigningError(f"the fingerprints cannot be read: {error.strerror}", file=path) from error
+    except UnicodeDecodeError as error:
+        raise SigningError("not a text file", file=path, next_step="write one fingerprint a line into it") from error
+
+
 def load_public_key(path: Path) -> PublicKey:
     """Return the Ed25519 public key in a PEM file; SigningError for any other content and for weak keys."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(path.read_bytes())
+        key = load_pem_public_key(_one_pem(path))
     except OSError as error:
         raise SigningError(f"the public key cannot be read: {error.strerror}", file=path) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -69,6 +127,16 @@ def load_public_key(path: Path) -> PublicKey:
     if public.is_weak:
         raise SigningError("a weak key: anyone can make signatures that it accepts", file=path)
     return public
+
+
+def _one_pem(path: Path) -> bytes:
+    """Return the bytes of a file that is one PEM block: what a library would skip could be somebody's second key."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES or not _PEM.fullmatch(data):
+        raise ValueError("not one PEM block")
+    return data
 
 
 def public_key_path(private: Path) -> Path:

@@ -14,7 +14,7 @@ from provisioning.flight.verify.expect import (
 )
 from provisioning.flight.verify.reasons import NEXT_STEP, Code, Reason
 from provisioning.flight.verify.steps import verify
-from provisioning.flight.verify.verdict import Verdict
+from provisioning.flight.verify.verdict import Signed, Verdict
 from provisioning.flight.verify.walking import expected_paths, walk
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "KnownFile",
     "KnownGood",
     "Reason",
+    "Signed",
     "Verdict",
     "expected_paths",
     "verify",

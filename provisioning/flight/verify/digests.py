@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -44,9 +45,12 @@ def sha256_all(files: Sequence[OpenFile], *, threads: int | None = None) -> dict
 
     wanted = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
     helpers = min(wanted, len(queue)) - 1 if sum(file.bytes for file in queue) > SERIAL_BYTES else 0
-    running = [Thread(target=work, daemon=True) for _ in range(helpers)]
-    for thread in running:
-        thread.start()
+    running: list[Thread] = []
+    with contextlib.suppress(RuntimeError):  # a limit of threads: fewer of them, at least this one
+        for _ in range(helpers):
+            thread = Thread(target=work, daemon=True)
+            thread.start()
+            running.append(thread)
     work()
     for thread in running:
         thread.join()

@@ -36,8 +36,9 @@ class ExpectedHost(NamedTuple):
 class CounterFloor(NamedTuple):
     """The least counter accepted: one decimal number in a file outside the cache.
 
-    With `raise_on_pass` a PASS raises the number to the counter that passed; nothing else ever writes it. A file that
-    is missing or unreadable refuses the cache: an attacker who can delete it must not gain a rollback.
+    With `raise_on_pass` a PASS raises the number to the counter that passed, and writes into `<path>.manifest` which
+    Manifest that was: another set with the same counter is refused from then on. Nothing else ever writes them. A file
+    that is missing or unreadable refuses the cache: an attacker who can delete it must not gain a rollback.
     """
 
     path: Path
@@ -53,6 +54,8 @@ class Expectations(NamedTuple):
     counter_floor: a number, or the file that keeps it.
     fingerprints: if given, only keys of these fingerprints count.
     revoked: fingerprints of keys that no longer count, whoever trusts them.
+    now_s: seconds since 1970-01-01 UTC, compared with the `not_after` of a Manifest; None: the clock of this computer.
+    Fingerprints may be spelled as `read_fingerprints` reads them; one that it cannot read refuses every cache.
     """
 
     keys: tuple[PublicKey, ...]
@@ -62,6 +65,7 @@ class Expectations(NamedTuple):
     counter_floor: int | CounterFloor | Anything
     fingerprints: frozenset[str] | Anything = ANY
     revoked: frozenset[str] = frozenset()
+    now_s: int | None = None
 
 
 class KnownFile(NamedTuple):

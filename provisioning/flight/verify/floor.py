@@ -1,38 +1,72 @@
-"""The counter floor: the least counter accepted, one number in a file outside the cache."""
+"""The counter floor: the least counter accepted, in a file outside the cache.
+
+Beside it, in `<floor>.manifest`, stands which set raised it: the counter and the SHA-256 of its Manifest.json. Two sets
+with one counter are two people signing, and only the first of them is flown.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from provisioning.flight.verify.expect import ANY, Anything, CounterFloor
 from provisioning.flight.verify.reasons import Code, Refusal
 
+BESIDE = ".manifest"
 _FLOOR = re.compile(rb"(0|[1-9][0-9]{0,15})\n?")
+_PASSED = re.compile(rb"([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?")
 
 
-def read_floor(floor: int | CounterFloor | Anything, cache: str | os.PathLike[str]) -> int:
-    """Return the number of `floor`, 0 for ANY; Refusal if its file is inside the cache, missing or not a number."""
+class Floor(NamedTuple):
+    """The least counter, and the digest of the Manifest that passed with exactly that counter, if it is known."""
+
+    counter: int
+    sha256: str | None = None
+
+
+def read_floor(floor: int | CounterFloor | Anything, cache: str | os.PathLike[str]) -> Floor:
+    """Return what `floor` says, 0 for ANY; Refusal if its file is inside the cache, missing or not a number."""
     if floor is ANY:
-        return 0
+        return Floor(0)
     if not isinstance(floor, CounterFloor):
-        return int(floor)
+        return Floor(int(floor))
     _refuse_inside(floor.path, cache)
     return _read(floor.path)
 
 
-def _read(path: Path) -> int:
+def _read(path: Path) -> Floor:
     try:
-        # Not to wait for a writer if it is a FIFO; what a FIFO or device gives is no number.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:
-            text = file.read(32)
+        found = _FLOOR.fullmatch(_content(path))
     except OSError as error:
         raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}; to begin, write 0 into it on the ground") from error
-    if not _FLOOR.fullmatch(text):
+    if not found:
         raise Refusal(Code.FLOOR, "", f"{path}: does not hold one decimal number")
-    return int(text)
+    counter = int(found[1])
+    return Floor(counter, _passed_with(counter, Path(os.path.realpath(path) + BESIDE)))
+
+
+def _passed_with(counter: int, path: Path) -> str | None:
+    """Return the digest of the Manifest that passed with `counter`; None if nothing is written down for it."""
+    try:
+        found = _PASSED.fullmatch(_content(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}") from error
+    if not found:
+        raise Refusal(Code.FLOOR, "", f"{path}: does not hold a counter and a SHA-256; remove it on the ground")
+    return found[2].decode() if int(found[1]) == counter else None
+
+
+def _content(path: Path) -> bytes:
+    """Return the first bytes of a regular file, nothing of another: a FIFO is not waited for, a device not read."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(fd, "rb", buffering=0) as file:
+        return file.read(128) or b"" if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
 def _refuse_inside(path: Path, cache: str | os.PathLike[str]) -> None:
@@ -44,8 +78,11 @@ def _refuse_inside(path: Path, cache: str | os.PathLike[str]) -> None:
         raise Refusal(Code.FLOOR, "", f"{path}: inside the cache directory; keep it elsewhere")
 
 
-def raise_floor(floor: CounterFloor, counter: int) -> None:
-    """Raise the number in the file to `counter`, durably and never down; Refusal if that cannot be done."""
+def raise_floor(floor: CounterFloor, counter: int, sha256: str) -> None:
+    """Raise the number in the file to `counter`, durably and never down, and write the Manifest's digest beside it.
+
+    Refusal if that cannot be done; with Code.COUNTER if another set with this counter passed in the meantime.
+    """
     import fcntl
 
     parent, name = os.path.split(os.path.realpath(floor.path))  # a link stays one, what it names is replaced
@@ -53,7 +90,13 @@ def raise_floor(floor: CounterFloor, counter: int) -> None:
         directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            if _read(floor.path) < counter:
+            now = _read(floor.path)
+            if counter < now.counter:
+                return  # a newer set passed meanwhile; this one passed before it
+            refuse_below(now, counter, sha256)
+            if now.sha256 is None or now.counter != counter:
+                _replace(directory, name + BESIDE, b"%d %s\n" % (counter, sha256.encode()))
+            if now.counter != counter:
                 _replace(directory, name, b"%d\n" % counter)
         finally:
             os.close(directory)
@@ -61,11 +104,29 @@ def raise_floor(floor: CounterFloor, counter: int) -> None:
         raise Refusal(Code.FLOOR, "", f"{floor.path}: cannot be raised: {error.strerror}") from error
 
 
+def refuse_below(floor: Floor, counter: int, sha256: str) -> None:
+    """Raise Refusal for a counter below the floor, or for another set than the one that passed with this counter."""
+    if counter < floor.counter:
+        raise Refusal(Code.COUNTER, "Manifest.json", f"counter {counter} is below the floor {floor.counter}")
+    if counter == floor.counter and floor.sha256 not in (None, sha256):
+        raise Refusal(
+            Code.COUNTER,
+            "Manifest.json",
+            f"another set with counter {counter} has passed: its Manifest.json is {floor.sha256}",
+        )
+
+
 def _replace(directory: int, name: str, data: bytes) -> None:
+    """Replace a file under the lock. A link under the temporary name is an error; what else waits there is removed.
+
+    It is not opened: a FIFO would hang the verifier, and a second name of a file would empty that file.
+    """
     temporary = f".{name}.tmp"
-    fd = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory
-    )
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISLNK(os.stat(temporary, dir_fd=directory, follow_symlinks=False).st_mode):
+            os.unlink(temporary, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o644, dir_fd=directory)
     try:
         os.write(fd, data)
         os.fsync(fd)

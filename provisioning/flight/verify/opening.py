@@ -23,7 +23,7 @@ _GENERATION = re.compile(r"generations/[0-9]{1,18}", re.ASCII)
 
 
 def open_generation(cache: str | os.PathLike[str]) -> int:
-    """Return a handle on the generation that `cache/current` names, or on `cache` if it is a generation itself.
+    """Return a handle on `cache` if it is a generation itself (it holds a Manifest.json), else on what `current` names.
 
     `current` is read once: whatever happens to it later, the caller stays in one generation.
     """
@@ -38,11 +38,12 @@ def open_generation(cache: str | os.PathLike[str]) -> int:
 
 
 def _follow_current(root: int) -> int:
+    # First: in a generation `current` is an unlisted file, which must not lead to files other than the ones here.
+    if _holds_manifest(root):
+        return os.dup(root)
     try:
         target = os.readlink("current", dir_fd=root)
     except FileNotFoundError:
-        if _exists(root, MANIFEST):
-            return os.dup(root)
         raise Refusal(Code.CACHE_UNREADABLE, "", "neither `current` nor Manifest.json is here") from None
     except OSError as error:
         raise Refusal(Code.CURRENT_INVALID, "current", "not a symbolic link") from error
@@ -54,11 +55,13 @@ def _follow_current(root: int) -> int:
         raise Refusal(Code.CURRENT_INVALID, "current", f"{target}: {error.strerror}") from error
 
 
-def _exists(directory: int, name: str) -> bool:
+def _holds_manifest(directory: int) -> bool:
     try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
+        os.stat(MANIFEST, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise Refusal(Code.CACHE_UNREADABLE, "", f"cannot be searched: {error.strerror}") from error
     return True
 
 

@@ -29,6 +29,7 @@ class Code(str, Enum):
     HOST = "host"
     COUNTER = "counter"
     FLOOR = "floor"
+    EXPIRED = "expired"
     ORIGIN = "origin"
     MANIFEST_HASH = "manifest-hash"
     UNLISTED = "unlisted"
@@ -61,6 +62,7 @@ NEXT_STEP = {
     Code.HOST: "compile for this computer: doit engine, here or for this host",
     Code.COUNTER: "install the newest cache",
     Code.FLOOR: "check the floor file; to begin, write 0 into it",
+    Code.EXPIRED: "build a new cache, or check the clock of this computer",
     Code.ORIGIN: "correct the take-off point or the area in flight.toml and run doit",
     Code.MANIFEST_HASH: "do not fly it: the builder is broken",
     Code.UNLISTED: "remove it; find out who put it there",

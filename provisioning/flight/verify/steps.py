@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 
-from provisioning.base.errors import ManifestError
+from provisioning.base.errors import ManifestError, SigningError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest import MAX_BYTES, Manifest, manifest_hash, parse
-from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey
+from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, read_fingerprints
 from provisioning.flight.verify.digests import OpenFile, sha256_all
 from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, KnownFile, KnownGood
-from provisioning.flight.verify.floor import raise_floor, read_floor
+from provisioning.flight.verify.floor import raise_floor, read_floor, refuse_below
 from provisioning.flight.verify.opening import MANIFEST, SIDECAR, SIGNATURE, open_file, open_generation, read_small
 from provisioning.flight.verify.reasons import Code, Reason, Refusal
-from provisioning.flight.verify.verdict import Verdict, VerifiedFile, close_all
+from provisioning.flight.verify.verdict import Signed, Verdict, VerifiedFile, close_all
 from provisioning.flight.verify.walking import walk_handle
 
 SIDECAR_BYTES = 65
@@ -47,13 +48,16 @@ def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, know
         manifest = _parse(data)  # step 5
     except Refusal as refusal:
         return Verdict((*reasons, refusal.reason))
-    reasons += check_expectations(manifest, expect, cache)  # step 6
+    reasons += check_expectations(manifest, sha256_bytes(data), expect, cache)  # step 6
     reasons += check_content(manifest)  # steps 7 and 8
     reasons += walk_handle(root, manifest)  # step 9
     files: dict[str, VerifiedFile] = {}
     try:
         reasons += open_and_hash(root, manifest, known, files)  # steps 10 and 11
-        verdict = Verdict(_distinct(reasons), manifest=manifest, fingerprint=key.fingerprint, files=files)
+        signed = Signed(data, signature)
+        verdict = Verdict(
+            _distinct(reasons), manifest=manifest, signed=signed, fingerprint=key.fingerprint, files=files
+        )
     except BaseException:
         close_all(files)
         raise
@@ -97,13 +101,22 @@ def authenticate(data: bytes, signature: bytes, expect: Expectations) -> PublicK
     signer = next((key for key in expect.keys if key.verifies(signature, data)), None)
     if signer is None:
         raise Refusal(Code.SIGNATURE, SIGNATURE, f"not a signature of Manifest.json by any of {len(expect.keys)} keys")
-    if signer.fingerprint in expect.revoked:
+    if signer.fingerprint in _fingerprints(expect.revoked, Code.KEY_REVOKED):
         raise Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {signer.fingerprint}")
-    if expect.fingerprints is not ANY and signer.fingerprint not in expect.fingerprints:
+    allowed = expect.fingerprints
+    if allowed is not ANY and signer.fingerprint not in _fingerprints(allowed, Code.KEY_NOT_ALLOWED):
         raise Refusal(
             Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {signer.fingerprint} is not in the list of allowed keys"
         )
     return signer
+
+
+def _fingerprints(texts: Iterable[str], code: Code) -> frozenset[str]:
+    """Return fingerprints in their one form; Refusal if one cannot be read: nobody knows then whom it is about."""
+    try:
+        return frozenset().union(*map(read_fingerprints, texts))
+    except SigningError as error:
+        raise Refusal(code, "", error.what) from error
 
 
 def _parse(data: bytes) -> Manifest:
@@ -114,8 +127,10 @@ def _parse(data: bytes) -> Manifest:
         raise Refusal(code, MANIFEST, "; ".join(map(str, error.facts.values()))) from error
 
 
-def check_expectations(manifest: Manifest, expect: Expectations, cache: str | os.PathLike[str]) -> Iterator[Reason]:
-    """Yield what is not as the caller expects: flight, aircraft, host tuple, counter."""
+def check_expectations(
+    manifest: Manifest, sha256: str, expect: Expectations, cache: str | os.PathLike[str]
+) -> Iterator[Reason]:
+    """Yield what is not as expected: flight, aircraft, host tuple, time, counter; `sha256` is of Manifest.json."""
     flight = manifest.flight
     for code, wanted, found in (
         (Code.FLIGHT, expect.flight_id, flight.flight_id),
@@ -128,13 +143,13 @@ def check_expectations(manifest: Manifest, expect: Expectations, cache: str | os
             here, there = getattr(expect.host, name), getattr(manifest.host, name)
             if here is not ANY and here != there:
                 yield Reason(Code.HOST, MANIFEST, f"{name} is {there}, expected {here}")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expect.now_s))
+    if flight.not_after is not None and now > flight.not_after:
+        yield Reason(Code.EXPIRED, MANIFEST, f"not to be flown after {flight.not_after}; it is {now} here")
     try:
-        floor = read_floor(expect.counter_floor, cache)
+        refuse_below(read_floor(expect.counter_floor, cache), manifest.build.counter, sha256)
     except Refusal as refusal:
         yield refusal.reason
-        return
-    if manifest.build.counter < floor:
-        yield Reason(Code.COUNTER, MANIFEST, f"counter {manifest.build.counter} is below the floor {floor}")
 
 
 def check_content(manifest: Manifest) -> Iterator[Reason]:
@@ -190,9 +205,9 @@ def _raise_floor(verdict: Verdict, expect: Expectations) -> Verdict:
     floor = expect.counter_floor
     if not verdict.passed:
         verdict.close()
-    elif isinstance(floor, CounterFloor) and floor.raise_on_pass:
+    elif isinstance(floor, CounterFloor) and floor.raise_on_pass and verdict.signed is not None:
         try:
-            raise_floor(floor, verdict.require().build.counter)
+            raise_floor(floor, verdict.require().build.counter, sha256_bytes(verdict.signed.manifest))
         except Refusal as refusal:
             verdict.close()
             return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprint=verdict.fingerprint)

@@ -36,10 +36,18 @@ def close_all(files: dict[str, VerifiedFile]) -> None:
         os.close(files.popitem()[1].fd)
 
 
+class Signed(NamedTuple):
+    """The bytes of Manifest.json as they were verified, and the signature that was good for them."""
+
+    manifest: bytes
+    signature: bytes
+
+
 class Verdict:
     """PASS or all reasons. On PASS `read` and `open` give what was verified; close it, or use it in a `with`.
 
-    `manifest` and `fingerprint` (of the key that signed) are there as soon as the signature was good, PASS or not.
+    `manifest`, `signed` and `fingerprint` (of the key) are there as soon as the signature was good, PASS or not. The
+    truth value is `passed`.
     """
 
     def __init__(
@@ -47,11 +55,13 @@ class Verdict:
         reasons: tuple[Reason, ...],
         *,
         manifest: Manifest | None = None,
+        signed: Signed | None = None,
         fingerprint: str | None = None,
         files: dict[str, VerifiedFile] | None = None,
     ) -> None:
         self.reasons = reasons
         self.manifest = manifest
+        self.signed = signed
         self.fingerprint = fingerprint
         self._files = files or {}
 
@@ -59,6 +69,9 @@ class Verdict:
     def passed(self) -> bool:
         """Whether the cache may be flown. False whenever anything at all was not as it must be."""
         return not self.reasons and self.manifest is not None
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     def require(self) -> Manifest:
         """Return the Manifest of a PASS; VerificationError lists all reasons otherwise."""
@@ -92,6 +105,13 @@ class Verdict:
         if not file.is_unchanged():
             raise self._changed(path)
         return io.BufferedReader(_Reader(os.dup(file.fd), file.bytes))
+
+    def status(self, path: str) -> os.stat_result:
+        """Return the stat of a listed file as verified; VerificationError if it may have changed since."""
+        file = self._file(path)
+        if not file.is_unchanged():
+            raise self._changed(path)
+        return os.fstat(file.fd)
 
     def _file(self, path: str) -> VerifiedFile:
         self.require()

@@ -1,0 +1,28 @@
+"""Text for a terminal or a log: names and messages of others must not steer the one or fake a line of the other."""
+
+from __future__ import annotations
+
+import re
+
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8."""
+
+_STEERING_IN_LINES = re.compile(_STEERING.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+
+
+def printable(text: str) -> str:
+    """Return `text` with each character that steers a terminal as its escape in ASCII, a newline too; else as it is."""
+    return _STEERING.sub(_escape, text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` like `printable`, but with its line breaks, behind each of which at least four spaces stand.
+
+    So no line of it can be taken for one of ours, which begin at the left or with two spaces.
+    """
+    first, *more = _STEERING_IN_LINES.sub(_escape, text).split("\n")
+    return "\n".join([first, *(line if line.startswith("    ") else "    " + line for line in more)])
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
