@@ -364,3 +364,11 @@ def test_the_notes_and_the_datum_of_home_are_remembered_with_the_area(tmp_path):
     assert area.notes
     assert type(area).from_json(area.to_json()).notes == area.notes
     assert type(area).from_json(area.to_json()).home_datum == "amsl"
+
+
+def test_numbers_beyond_any_autopilot_are_refused_in_few_words(tmp_path):
+    for params in ((1, 1e300, 0, 0), (1e300, 1, 0, 0), (1, float("inf"), 0, 0)):
+        rows = [row(0, 16, HOME, frame=0), row(1, 16, A), row(2, 177, params=params)]
+        with pytest.raises(AreaError, match="jump") as caught:
+            area_of(tmp_path, wpl(*rows))
+        assert len(caught.value.what) < 150

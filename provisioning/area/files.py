@@ -9,13 +9,15 @@ import io
 import json
 import re
 import struct
-import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, ParseError  # only the type and the error: defusedxml does the reading
 
 from provisioning.base.errors import AreaError
+
+if TYPE_CHECKING:
+    import zipfile
 
 MOST_BYTES = 16 << 20
 MOST_JSON_PARTS = 2_000_000
@@ -136,6 +138,8 @@ def tag(element: Element) -> str:
 
 def members(data: bytes, path: Path) -> dict[str, bytes]:
     """Return the KML, WPML and shapefile members of a ZIP file by name; AreaError if it cannot be read or is a bomb."""
+    import zipfile
+
     end = data.rfind(b"PK\x05\x06")
     if end < 0 or len(data) < end + 22 or struct.unpack_from("<L", data, end + 12)[0] > MOST_ZIP_DIRECTORY_BYTES:
         raise AreaError("the ZIP file is damaged or has too many members", file=path, next_step="export it again")

@@ -155,12 +155,12 @@ class _Flight:
         target = self.mission.labels.get(step.target)
         if target is None:
             raise AreaError(
-                f"{step.where} jumps to item {step.target}, which the mission does not have", file=self.path,
+                f"{step.where} jumps to item {step.target:.20}, which the mission does not have", file=self.path,
                 next_step="correct the jump where the mission was made, then save it again",
             )  # fmt: skip
         if not FOR_EVER <= step.repeats <= MOST_REPEATS:
             raise AreaError(
-                f"{step.where} repeats a jump {step.repeats} times; autopilots keep at most {MOST_REPEATS}",
+                f"{step.where} repeats a jump {step.repeats:.12g} times; autopilots keep at most {MOST_REPEATS}",
                 file=self.path, next_step=f"use {FOR_EVER} for a jump without end",
             )  # fmt: skip
         between = (self.mission.steps[n].kind for n in range(target, at))
