@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.distributions import installed_version
+from provisioning.base.errors import EngineError
 from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 
@@ -98,8 +99,20 @@ def _first_line(path: Path) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.readline(4096)
-    except OSError:
+    except OSError as error:
+        _require_absent(error, path)
         return ""
+
+
+def _require_absent(error: OSError, path: Path) -> None:
+    """Raise EngineError unless a file is not there at all.
+
+    A moment without descriptors or memory must not make this another computer: engines are named and signed for it.
+    """
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        raise EngineError(
+            f"this computer cannot say what it is: {error.strerror}", file=path, next_step="run again; see `ulimit -n`"
+        ) from error
 
 
 def gpu_platform(gpu: Gpu, machine: Machine = THIS_MACHINE) -> str:
@@ -139,8 +152,8 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
                 name, _, value = line.partition(":")
                 if name.strip() in ("flags", "Features"):
                     return set(value.split())
-    except OSError:
-        pass
+    except OSError as error:
+        _require_absent(error, cpuinfo)
     return set()
 
 
