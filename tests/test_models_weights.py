@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import zipfile
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from provisioning.base.errors import BackboneError
+from provisioning.base.hashing import Sha256
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork
-from provisioning.network.backbone import onnx_source, prepare
+from provisioning.network.backbone import OnnxSource, onnx_source, prepare
 from provisioning.network.typing.typed import make_typed
 from tests import models
 from tests.models import DIMENSION, FLOAT
@@ -86,6 +88,30 @@ def test_external_data_that_is_not_as_announced_is_refused(tmp_path, change):
     with pytest.raises(BackboneError, match="external data cannot be read") as caught:
         prepared(tmp_path, path)
     assert caught.value.next_step
+
+
+def test_more_than_one_file_can_hold_is_refused_before_it_is_read(tmp_path):
+    """The weights are a sparse file: nothing of three gigabytes is read, or written."""
+    path = models.with_external_data(models.linear(), tmp_path / "model.onnx")
+    os.truncate(path.with_name("model.onnx.data"), 3 << 30)
+    backbone = Backbone(name="m", onnx=str(path))
+    source = OnnxSource(path, Sha256("0" * 64), (path, path.with_name("model.onnx.data")))
+    with pytest.raises(BackboneError, match="above 2 GiB") as caught:
+        prepare(backbone, source, tmp_path / "network.onnx")
+    assert caught.value.next_step == "export it in fp16"
+
+
+def test_a_link_that_was_copied_as_text_is_named_and_can_be_made_again(tmp_path, monkeypatch):
+    """What git without links, or a plain copy, makes of a Hugging Face cache."""
+    path = hugging_face(tmp_path)
+    target = os.readlink(path)
+    path.unlink()
+    path.write_text(target)
+    with pytest.raises(BackboneError, match="the text of a symbolic link") as caught:
+        prepared(tmp_path, path)
+    monkeypatch.chdir(path.parent)
+    subprocess.run(caught.value.next_step.partition(": ")[2].split(), check=True)
+    np.testing.assert_allclose(prepared(tmp_path, path), EXPECTED, atol=1e-5)
 
 
 def pytorch(path):

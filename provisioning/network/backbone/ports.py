@@ -167,6 +167,6 @@ def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: st
             "the model takes images of any size",
             file=file,
             key="backbone.size",
-            next_step="set size = [height, width], as the tiles are or as the model was trained",
+            next_step="set size = [height, width]",
         )
     return height, width

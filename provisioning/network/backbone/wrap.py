@@ -28,6 +28,7 @@ from provisioning.network.backbone.presets import declared_normalisation, preset
 from provisioning.network.backbone.source import OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.trial import measured_shape, trial
+from provisioning.network.storage import LARGEST_FILE_BYTES
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
@@ -108,6 +109,8 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
 
         return onnx.load_model_from_string(builtin.onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
+    if sum(file.stat().st_size for file in source.files) > LARGEST_FILE_BYTES:
+        raise _too_large(source.name)
     load_weights(model, source.path)
     sort_nodes(model.graph)
     return model
@@ -164,7 +167,11 @@ def _serialised(model: onnx.ModelProto, file: str) -> bytes:
     try:
         data: bytes = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
-        raise BackboneError(
-            "the model is above 2 GiB, more than one ONNX file can hold", file=file, next_step="export it in fp16"
-        ) from error
+        raise _too_large(file) from error
     return data
+
+
+def _too_large(file: str) -> BackboneError:
+    return BackboneError(
+        "the model is above 2 GiB, more than one ONNX file can hold", file=file, next_step="export it in fp16"
+    )

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import EngineError
-from provisioning.network.backbone.stitch import drop_dead_nodes
 from provisioning.network.storage import is_vast, save_model
 from provisioning.network.typing.graph import makers
 
@@ -100,6 +99,8 @@ def _quantised(path: Path, reader: _Reader, scratch: Path, options: Int8Options)
 
 def _read_fp32(graph: Any, kept: frozenset[str]) -> None:
     """Let the nodes named in `kept` read what was made: onnxruntime quantises the outputs of the layers before them."""
+    from provisioning.network.backbone.stitch import drop_dead_nodes
+
     makes = makers(graph)
     for node in graph.node:
         for place, source in enumerate(node.input if node.name in kept else ()):
