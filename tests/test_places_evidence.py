@@ -87,10 +87,9 @@ def test_random_places_come_back_or_are_refused(tmp_path_factory, z, across, dow
     store = written(tmp_path_factory.mktemp("store"), tiles, writer, tms=tms)
     try:
         held = survey(store)
-    except TileError as error:
-        assert error.key, error
+    except TileError:
         rows, last = {at[2] for at in tiles}, (1 << z) - 1
-        assert rows & {last - row for row in rows} or height > 1, "only near the equator may both readings fit"
+        assert rows & {last - row for row in rows}, "only near the equator may both readings fit"
         return
     assert close(held.bbox, bounds(tiles)), (held.source, held.notes)
     asked = flight(store.parent, held.source, bbox=held.bbox, zooms=(z,))

@@ -90,7 +90,7 @@ def test_layouts_whose_rows_may_be_counted_either_way_are_asked_about(tmp_path, 
 def test_a_build_that_finds_no_file_names_the_layout(tmp_path):
     tiles = tiles_at()
     store = write_paths(tmp_path / "sat", tiles, PATHS["SAS.Planet"])
-    with pytest.raises(TileError, match="SAS.Planet") as caught:
+    with pytest.raises(TileError, match=r"SAS\.Planet") as caught:
         scan(flight(tmp_path, store, bbox=bbox_of(tiles)))
     assert caught.value.key == "tiles.source.pattern"
 
