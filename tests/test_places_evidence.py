@@ -42,12 +42,12 @@ def close(found, expected):
     return all(abs(side / 1e7 - wanted) < 1e-5 for side, wanted in zip(found, expected, strict=True))
 
 
-def tilemapresource(box, profile="mercator", srs="EPSG:3857"):
+def tilemapresource(box, profile="mercator", srs="EPSG:3857", zoom=15):
     west, south, east, north = box
     return (
         f'<?xml version="1.0"?><TileMap version="1.0.0"><SRS>{srs}</SRS><BoundingBox minx="{west}" miny="{south}"'
         f' maxx="{east}" maxy="{north}"/><Origin x="{west}" y="{south}"/><TileSets profile="{profile}">'
-        f'<TileSet href="15" units-per-pixel="4.777" order="15"/></TileSets></TileMap>'
+        f'<TileSet href="{zoom}" units-per-pixel="4.777" order="{zoom}"/></TileSets></TileMap>'
     )
 
 
@@ -62,7 +62,7 @@ def written(root, tiles, writer, *, tms):
         return write_mbtiles(root / "a.mbtiles", stored, metadata=[("bounds", ",".join(map(str, box)))])
     store = write_xyz(root / "sat", tiles, tms=tms)
     texts = {
-        "tilemapresource.xml": tilemapresource(box),
+        "tilemapresource.xml": tilemapresource(box, zoom=next(iter(tiles))[0]),
         "metadata.json": json.dumps({"bounds": list(box)}),
         "leaflet.html": f"<script>map.fitBounds([[{south}, {east}], [{north}, {west}]]);</script>",
         "doc.kml": f"<kml><Region><LatLonAltBox><north>{north}</north><south>{south}</south><east>{east}</east>"
@@ -87,10 +87,9 @@ def test_random_places_come_back_or_are_refused(tmp_path_factory, z, across, dow
     store = written(tmp_path_factory.mktemp("store"), tiles, writer, tms=tms)
     try:
         held = survey(store)
-    except TileError as error:
-        assert error.key, error
+    except TileError:
         rows, last = {at[2] for at in tiles}, (1 << z) - 1
-        assert rows & {last - row for row in rows} or height > 1, "only near the equator may both readings fit"
+        assert rows & {last - row for row in rows}, "only near the equator may both readings fit"
         return
     assert close(held.bbox, bounds(tiles)), (held.source, held.notes)
     asked = flight(store.parent, held.source, bbox=held.bbox, zooms=(z,))
