@@ -55,6 +55,15 @@ def read_photo(path: Path) -> Photo:
     return Photo(pixels, gps_position(gps), metadata.angles.yaw_deg, metadata)
 
 
+def read_position(path: Path) -> Origin | None:
+    """Return where the photo at `path` says it was taken, without decoding its pixels; PhotoError if it is no image."""
+    try:
+        with Image.open(path) as image:
+            return gps_position(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
+
+
 def gps_position(gps: dict[int, Any]) -> Origin | None:
     """Return the position in an EXIF GPS block, or None if there is none that makes sense."""
     lat = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -11,13 +12,14 @@ from provisioning.quality.query.camera import Floats
 from provisioning.quality.query.rendering import View, ground_to_pixels
 
 PROBES = 9
-LEAST_SEEN = 0.9
+LEAST_SEEN = 0.85
 """Share of a patch that the photo must show."""
 COARSEST = 2.5
 """Ground pixels of the photo may be this many times as large as where its axis meets the ground: farther is haze."""
 REACH = 4
-STEP = 0.5
-"""Patches lie half a side apart: whatever the tile grid, one is within a quarter of a side of a tile's centre."""
+STEPS = (0.5, 0.375, 0.25)
+"""Shares of a side by which patches lie apart, the first that gives enough of them. At a half, whatever the tile grid,
+one is within a quarter of a side of a tile's centre; closer ones are for photos little wider than a tile."""
 
 
 def seen_share(view: View, east_m: float, north_m: float, side_m: float) -> float:
@@ -55,24 +57,29 @@ def _ground_at(view: View, x: float, y: float) -> tuple[float, float] | None:
 def patch_centres(view: View, *, side_m: float, most: int) -> tuple[tuple[float, float], ...]:
     """Return centres of up to `most` squares of `side_m` that the photo shows, east and north of the camera, metre.
 
-    They lie half a side apart around the middle of the photo, the nearest to it first. Where none is seen well enough,
-    the one at the middle; none at all where the photo shows no ground.
+    They lie on a grid around the middle of the photo, the nearest to it first. Where none is seen well enough, the one
+    at the middle; none at all where the photo shows no ground.
     """
     middle = anchor(view)
     if middle is None:
         return ()
-    places = sorted(
-        ((i * STEP * side_m, j * STEP * side_m) for i in range(-REACH, REACH + 1) for j in range(-REACH, REACH + 1)),
-        key=lambda each: (math.hypot(*each), each),
-    )
-    found = []
-    for east, north in places:
-        centre = middle[0] + east, middle[1] + north
+    found: tuple[tuple[float, float], ...] = ()
+    for step in STEPS:
+        found = max(tuple(islice(_seen_around(view, middle, side_m, step * side_m), most)), found, key=len)
+        if len(found) == most:
+            break
+    return found or (middle,)
+
+
+def _seen_around(
+    view: View, middle: tuple[float, float], side_m: float, step_m: float
+) -> Iterator[tuple[float, float]]:
+    numbers = range(-REACH, REACH + 1)
+    grid = sorted(((i, j) for i in numbers for j in numbers), key=lambda each: (math.hypot(*each), each))
+    for i, j in grid:
+        centre = middle[0] + i * step_m, middle[1] + j * step_m
         if _near_enough(view, centre, middle) and seen_share(view, *centre, side_m) >= LEAST_SEEN:
-            found.append(centre)
-            if len(found) == most:
-                break
-    return tuple(found) or (middle,)
+            yield centre
 
 
 def _near_enough(view: View, centre: tuple[float, float], middle: tuple[float, float]) -> bool:
@@ -83,12 +90,12 @@ def _near_enough(view: View, centre: tuple[float, float], middle: tuple[float, f
 def preferred_sides(view: View, sides_m: Sequence[float], *, most: int) -> tuple[int, ...]:
     """Return the numbers of the tile sides in `sides_m` in the order in which they are worth asking for.
 
-    First the largest of which the photo shows `most` patches, as a large patch is more distinct; then those of which
-    it shows fewer.
+    First the largest of which the photo shows `most` patches half a side apart, as a large patch is more distinct;
+    then those of which it shows fewer. Patches closer together are worth less than smaller ones (docs/camera.md).
     """
-    counts = [
-        sum(seen_share(view, *centre, side) >= LEAST_SEEN for centre in patch_centres(view, side_m=side, most=most))
-        for side in sides_m
-    ]
+    middle = anchor(view)
+    if middle is None:
+        return tuple(range(len(sides_m)))
+    counts = [sum(1 for _ in islice(_seen_around(view, middle, side, STEPS[0] * side), most)) for side in sides_m]
     worth = [(-count, -side if count == most else side) for count, side in zip(counts, sides_m, strict=True)]
     return tuple(sorted(range(len(sides_m)), key=worth.__getitem__))
