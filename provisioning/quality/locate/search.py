@@ -169,7 +169,7 @@ class Locator:
         """
         yaws = headings if headings is not None else (viewing.angles.yaw_deg or 0.0,)
         found = [row for yaw in yaws for row in self._of_view(pixels, viewing.view(yaw), yaw, near, patches)]
-        found.sort(key=lambda row: (-row[0].score, row[0].row))
+        found.sort(key=lambda row: (-row[0].z, row[0].row))
         return tuple(self._as_match(*row, position) for row in found[:k])
 
     def _of_view(
@@ -209,7 +209,7 @@ class Locator:
         own = _origin(zoom, found.x, found.y)
         away = distance_m(own, position) if position else None
         centre = tile_centre(packed.z, packed.x, packed.y)
-        return Match(*packed[:3], self.sources[packed.source], found.score, centre, heading, away, own)
+        return Match(*packed[:3], self.sources[packed.source], found.similarity, centre, heading, away, own)
 
     def _best(self, rows: list[tuple[float, int, float]], k: int, position: Origin | None) -> Iterator[Match]:
         """Yield the first `k` tiles of `rows` (score, id, assumed heading), each tile once."""

@@ -12,7 +12,7 @@ from provisioning.quality.query.camera import Floats
 from provisioning.quality.query.rendering import View, ground_to_pixels
 
 PROBES = 9
-LEAST_SEEN = 0.85
+LEAST_SEEN = 0.9
 """Share of a patch that the photo must show."""
 COARSEST = 2.5
 """Ground pixels of the photo may be this many times as large as where its axis meets the ground: farther is haze."""
