@@ -271,6 +271,9 @@ class Gates:
     self_localisation: Decimal = setting(
         Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1
     )
+    recognition: Decimal = setting(
+        Decimal("0.5"), "recall@1, above chance, of tiles seen as in flight; below it the gate warns", low=0, high=1
+    )
     max_degenerate: Decimal = setting(
         Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1
     )
