@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
-from provisioning.base.events import event
+from provisioning.base.events import warn
 from provisioning.quality.evaluate.subtitles import Frame, frame_number, read_subtitles
 from provisioning.quality.locate.photo import read_position
 from provisioning.quality.query.attitude import Angles
@@ -69,7 +69,7 @@ def _in_folder(folder: Path, frame_step: int) -> tuple[Query, ...]:
             next_step="photos with a GPS position in EXIF, frames with the video's .SRT, or a CSV file,lat,lon",
         )
     if len(queries) < len(files):
-        event("evaluate.left_out", photos=len(files) - len(queries), why="no position in the photo")
+        warn("evaluate.left_out", photos=len(files) - len(queries), why="no position in the photo")
     return queries
 
 
