@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from provisioning.cli.begin.init import create_cache
 from provisioning.cli.measure.variants import parse_variant
 from provisioning.flight.signing import generate_key
 from provisioning.quality.evaluate import Answer, chance, read_queries, score, wilson
-from provisioning.quality.evaluate.run import box_around
+from provisioning.quality.evaluate.run import prior_around
 from provisioning.quality.locate import distance_m
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
@@ -78,16 +79,16 @@ def test_recall_counts_tiles_within_the_distance():
 
 
 @given(st.integers(-800_000_000, 800_000_000), st.integers(-1_800_000_000, 1_800_000_000), st.floats(1, 50_000))
-def test_the_box_around_a_place_holds_its_circle(lat, lon, within_m):
-    place, box = Origin(lat, lon), box_around(Origin(lat, lon), within_m)
-    for number in range(16):
-        turn = math.radians(number * 22.5)
-        dlat = within_m * 0.999 / 111_195 * math.cos(turn)
-        dlon = within_m * 0.999 / 111_195 * math.sin(turn) / math.cos(math.radians(lat / 1e7))
-        wrapped = (round(lon + dlon * 1e7) + 1_800_000_000) % 3_600_000_000 - 1_800_000_000
-        point = Origin(round(lat + dlat * 1e7), wrapped)
-        if distance_m(place, point) <= within_m:
-            assert box.holds(point)
+def test_the_circle_of_a_prior_holds_the_truth(lat, lon, radius_m):
+    prior = prior_around(Origin(lat, lon), radius_m, "a.jpg")
+    assert distance_m(prior.position, Origin(lat, lon)) <= radius_m + 0.02
+    assert prior == prior_around(Origin(lat, lon), radius_m, "a.jpg")
+
+
+def test_the_truth_lies_anywhere_in_the_circle():
+    truth = Origin(470_000_000, 85_000_000)
+    away = [distance_m(prior_around(truth, 1000, str(n)).position, truth) for n in range(400)]
+    assert np.mean(np.array(away) < 500) == pytest.approx(0.25, abs=0.08)  # evenly over the area
 
 
 def write_queries(path, rows, header=("file", "lat", "lon", "yaw")):
@@ -146,7 +147,7 @@ def test_a_setting_to_try_that_is_none_is_refused(text):
 
 def test_settings_to_try_are_read():
     variant = parse_variant("transform=pca-whiten(32), rotations=4,zooms=18+17,rotate=8")
-    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8)
+    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8, None)
 
 
 @pytest.fixture(scope="module")

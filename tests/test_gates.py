@@ -37,7 +37,9 @@ from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.measure import measure
-from provisioning.quality.gates.perturb import PERTURBATIONS, view
+from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, PERTURBATIONS, VIEWS, view
+from provisioning.quality.gates.recognition import across_sources, recognition
+from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject
 from provisioning.sources.image import inspect_tile as judge_image
 
@@ -196,9 +198,9 @@ def test_a_quarter_turn_and_a_magnification_are_about_the_middle():
     assert np.abs(view(wide, scale=2).astype(int) - near).mean() < 2
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
-def test_every_perturbation_changes_the_tile_the_same_way_each_time(name):
-    first, again = (PERTURBATIONS[name](scene(), 2) for _ in range(2))
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_view_changes_the_tile_the_same_way_each_time(name):
+    first, again = (VIEWS[name](scene(), 2) for _ in range(2))
     assert (first == again).all()
     assert first.shape == (SIDE, SIDE, 3)
     assert (first != view(scene())).any()
@@ -270,7 +272,7 @@ def measured(subject, reference=None):
 
 def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
     result = measured(make_subject(tmp_path, landscape(8)))
-    assert {entry.verdict for entry in result.entries.values()} == {"pass"}
+    assert {entry.verdict for name, entry in result.entries.items() if name != "recognition"} == {"pass"}
     assert set(result.tables["self_localisation"]) == {*PERTURBATIONS, "chance"}
     assert Decimal(result.entries["self_localisation"].measured) > Decimal("0.7")
     assert result.entries["index_recall"].measured == "1.000"
@@ -295,6 +297,63 @@ def failed(subject, reference=None):
     with pytest.raises(GateError) as refusal:
         measured(subject, reference)
     return set(refusal.value.facts)
+
+
+@pytest.mark.parametrize(
+    ("known", "free", "word"),
+    [(0.9, 0.8, "recognises"), (0.9, 0.3, "needs a known heading"), (0.3, 0.2, "will not localise")],
+)
+def test_the_word_follows_the_recall_above_chance(tmp_path, known, free, word):
+    subject = make_subject(tmp_path, landscape(8))
+    figure, table = recognition(subject, views_found(subject, known, free))
+    assert figure.detail.startswith(word)
+    assert abs(float(table["flight, heading known"]) - known) < 0.12
+    assert abs(float(table["flight, any heading"]) - free) < 0.12
+
+
+def views_found(subject, known, free):
+    """Return views of which a share found their tile and the others one far away."""
+    truth = subject.rows.ids[subject.sample]
+    far = np.array([geo.pack_id(ZOOM, X + (7 if t.x < X + 4 else 0), Y + (7 if t.y < Y + 4 else 0), 0, 0)
+                    for t in map(geo.unpack_id, truth.tolist())], np.int64)  # fmt: skip
+    share = {**dict.fromkeys(KNOWN_HEADING, known), **dict.fromkeys(ANY_HEADING, free)}
+    rows = [np.where(np.arange(len(truth)) < share.get(name, 1) * len(truth), truth, far) for name in VIEWS]
+    return Views(tuple(VIEWS), np.zeros((len(VIEWS), len(truth), 1), np.float32), np.stack(rows)[:, :, None], truth)
+
+
+def test_what_chance_finds_is_no_recognition(tmp_path):
+    subject = make_subject(tmp_path, landscape(3))
+    views = views_found(subject, 1, 1)
+    rng = np.random.default_rng(0)
+    guessed = dataclasses.replace(views, found=rng.choice(subject.rows.ids, views.found.shape))
+    figure, _ = recognition(subject, guessed)
+    assert float(figure.measured) < 0.3
+    assert figure.detail.startswith("will not localise")
+
+
+def test_a_network_that_cannot_see_turned_tiles_does_not_recognise(tmp_path):
+    figure = measured(make_subject(tmp_path, landscape(8))).entries["recognition"]
+    assert "recognises" not in figure.detail
+
+
+def test_one_source_is_asked_for_by_another(tmp_path):
+    subject = make_subject(tmp_path, landscape(6))
+    ids = subject.rows.ids
+    both = np.sort(np.concatenate([ids, ids | 1 << 6]))
+    vectors = np.repeat(subject.gather(slice(0, 36)), 2, axis=0)
+    build(Index(kind="flat"), both, lambda which: vectors[which], tmp_path / "two")
+    two = dataclasses.replace(
+        subject, rows=dataclasses.replace(subject.rows, ids=both), gather=lambda which: vectors[which],
+        index=load_index((tmp_path / "two").read_bytes()),
+    )  # fmt: skip
+    assert across_sources(two) == (1.0, len(two.sample))
+    moved = vectors.copy()
+    moved[1::2] = np.roll(moved[1::2], 5, axis=0)  # the second source shows another place everywhere
+    build(Index(kind="flat"), both, lambda which: moved[which], tmp_path / "two")
+    wrong = dataclasses.replace(
+        two, gather=lambda which: moved[which], index=load_index((tmp_path / "two").read_bytes())
+    )
+    assert across_sources(wrong)[0] < 0.1
 
 
 def test_an_index_that_mixes_places_up_fails_recall_and_self_localisation(tmp_path):
@@ -368,7 +427,7 @@ def test_measuring_again_costs_no_inference_and_a_new_tile_only_the_views_that_s
     assert again.seen == 0
     more = Thumbnail()
     grown = measured(make_subject(tmp_path, tiles, more, key=key), more)
-    assert 0 < more.seen <= 10 * len(PERTURBATIONS) + 4 * 64 + 16
+    assert 0 < more.seen <= 10 * len(VIEWS) + 4 * 64 + 16
     assert grown.to_json() == measured(make_subject(tmp_path, tiles)).to_json()
 
 

@@ -29,7 +29,8 @@ from provisioning.quality.locate import (
     to_geojson,
     turned_north_up,
 )
-from provisioning.quality.locate.photo import gps_heading_deg, gps_position, xmp_yaw_deg
+from provisioning.quality.locate.photo import gps_heading_deg, gps_position
+from provisioning.quality.query.metadata import xmp_angles
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 from tests.delivery import trust_anything_by
@@ -190,7 +191,7 @@ def test_a_position_that_makes_no_sense_is_none(gps):
     ],
 )  # fmt: skip
 def test_the_yaw_of_common_drones_is_read(xmp, heading):
-    assert xmp_yaw_deg(xmp) == (None if heading is None else pytest.approx(heading))
+    assert xmp_angles(xmp).yaw_deg == (None if heading is None else pytest.approx(heading))
 
 
 def test_xmp_yaw_comes_before_the_image_direction(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.limits import MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
-from provisioning.config.schema import Area, AreaPart, Flight
+from provisioning.config.schema import Area, AreaPart, Camera, Flight
 
 Found = tuple[str, str]
 """(key, problem)."""
@@ -234,6 +234,32 @@ def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], b
                 yield f"{key}.{name}", path, Path.is_file
 
 
+def _camera(flight: Flight) -> Iterator[Found]:
+    yield from check_camera(flight.camera)
+
+
+def check_camera(camera: Camera) -> Iterator[Found]:
+    """Yield every contradiction in [camera], and the file it names if that is not there."""
+    lenses = [name for name in ("focal_px", "focal_mm", "fov_deg", "calibration") if getattr(camera, name) is not None]
+    if len(lenses) > 1:
+        yield "camera", f"needs one of focal_px, focal_mm, fov_deg, calibration; got {', '.join(lenses)}"
+    if camera.calibration is not None and (camera.principal_px or camera.distortion):
+        yield "camera.calibration", "holds principal point and distortion: leave principal_px and distortion out"
+    if (camera.focal_mm is None) != (camera.sensor_width_mm is None):
+        yield "camera.sensor_width_mm", "goes with focal_mm: give both or neither"
+    if (camera.width_px is None) != (camera.height_px is None):
+        yield "camera.height_px", "goes with width_px: give both or neither"
+    if len(camera.principal_px) not in (0, 2):
+        yield "camera.principal_px", "expected [x, y] in pixels"
+    counts = (0, 4) if camera.distortion_model == "fisheye" else (0, 4, 5, 8)
+    if len(camera.distortion) not in counts:
+        yield "camera.distortion", f"expected {' or '.join(map(str, counts[1:]))} coefficients"
+    if not lenses and (camera.principal_px or camera.distortion):
+        yield "camera", "has a principal point or distortion but no focal length"
+    if camera.calibration is not None and not camera.calibration.is_file():
+        yield "camera.calibration", f"no such file: {camera.calibration}"
+
+
 def _signing(flight: Flight) -> Iterator[Found]:
     signing = flight.signing
     if bool(signing.key) == bool(signing.command):
@@ -255,4 +281,4 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _files, _signing)
+_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _files, _camera, _signing)

@@ -271,6 +271,40 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Camera:
+    """[camera]: the camera that looks for the place; what photos say themselves goes before `height_m`, not before the lens."""
+
+    width_px: int | None = setting(None, "width of the photos that the pixel numbers below are for; absent: any", low=1)
+    height_px: int | None = setting(None, "their height", low=1)
+    focal_px: Decimal | None = setting(None, "focal length, pixel; or focal_mm, or fov_deg, or calibration", low=1)
+    focal_mm: Decimal | None = setting(None, "focal length, millimetre; needs sensor_width_mm", low=0.1)
+    sensor_width_mm: Decimal | None = setting(None, "width of the sensor, millimetre", low=0.1)
+    fov_deg: Decimal | None = setting(None, "horizontal field of view, degree", low=1, high=170)
+    principal_px: tuple[Decimal, ...] = setting((), "principal point [x, y], pixel; empty: the middle of the photo")
+    distortion_model: Literal["brown", "fisheye"] = setting(
+        "brown", "brown: k1, k2, p1, p2[, k3[, k4, k5, k6]] as in OpenCV | fisheye: k1 to k4 (Kalibr: equidistant)"
+    )
+    distortion: tuple[Decimal, ...] = setting((), "coefficients of the distortion; empty: none")
+    calibration: Path | None = setting(None, "OpenCV, ROS or Kalibr YAML with all of the above, instead of it")
+    angles_of: Literal["camera", "body"] = setting(
+        "camera", "whose yaw, pitch and roll a list of photos gives: the camera's (a gimbal's) or the airframe's"
+    )
+    mounting_yaw_deg: Decimal = setting(Decimal(0), "camera against the airframe: yaw, degree", low=-360, high=360)
+    mounting_pitch_deg: Decimal = setting(
+        Decimal(-90), "its pitch, degree; -90 looks straight down; also where a photo gives none", low=-180, high=90
+    )
+    mounting_roll_deg: Decimal = setting(Decimal(0), "its roll, degree", low=-180, high=180)
+    height_m: Decimal | None = setting(None, "height above ground where a photo does not give one, metre", low=1)
+    ground_m: Decimal | None = setting(
+        None,
+        "elevation of the ground, metre, on the datum of the photos' absolute altitude; then the height is the "
+        "difference, instead of the height above take-off",
+        low=-500,
+        high=9000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gates:
     """[gates]: measured quality below which nothing is published."""
 
@@ -290,6 +324,9 @@ class Gates:
     index_recall: Decimal = setting(Decimal("0.9"), "least recall@10 of the index against exact search", low=0, high=1)
     self_localisation: Decimal = setting(
         Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1
+    )
+    recognition: Decimal = setting(
+        Decimal("0.5"), "recall@1, above chance, of tiles seen as in flight; below it the gate warns", low=0, high=1
     )
     max_degenerate: Decimal = setting(
         Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1
@@ -366,6 +403,7 @@ class Flight:
     descriptors: Descriptors = Descriptors()
     index: Index = Index()
     calibration: tuple[Calibration, ...] = ()
+    camera: Camera = Camera()
     gates: Gates = Gates()
     sector: dict[str, Sector] = field(default_factory=dict)
     waiver: tuple[Waiver, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +13,31 @@ import numpy as np
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
-from provisioning.cli.measure.variants import locators, parse_variant
+from provisioning.cli.measure.locate import add_view, question_of
+from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
 from provisioning.quality.evaluate import (
     Query,
     Result,
+    Trial,
     as_json,
     as_text,
     ask,
+    find_queries,
     per_query,
-    read_queries,
     to_csv,
     to_svg,
     usual_distance_m,
 )
-from provisioning.quality.locate import Locator
+from provisioning.quality.evaluate.score import RANKS
+from provisioning.quality.locate import Locator, Question
 
 EXAMPLE = """\
 examples:
-  flightcache evaluate queries.csv                                  the cache here; columns file,lat,lon[,yaw]
-  flightcache evaluate queries.csv gist/ megaloc/ --within 50       two caches side by side
+  flightcache evaluate DCIM/100MEDIA --radius 1000              a folder of photos as it comes, position known to 1 km
+  flightcache evaluate queries.csv                              a list: file,lat,lon[,yaw,pitch,roll,height_m,fov_deg]
+  flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
   flightcache evaluate queries.csv . --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
       --try zooms=17+18 --csv answers.csv --plot recall.svg         other settings of this cache, nothing published
 """
@@ -41,17 +46,25 @@ examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    parser.add_argument("queries", type=Path, metavar="QUERIES.csv", help="file, lat, lon and optionally yaw, degree")
+    parser.add_argument(
+        "queries", type=Path, metavar="PHOTOS", help="folder of photos with positions, or a CSV file,lat,lon"
+    )
     parser.add_argument("cache", type=Path, nargs="*", default=[Path()], help="cache directories or generations")
-    parser.add_argument("--within", type=float, metavar="M", help="metre a tile's centre may be off (a tile's side)")
-    parser.add_argument("--rotate", type=int, metavar="N", help="try N headings instead of the yaw in the list")
+    parser.add_argument("--within", type=float, metavar="M", help="metre an answer may be off (a tile's side)")
+    parser.add_argument(
+        "--radius", type=float, metavar="M", help="search only a circle of this radius that holds the truth"
+    )
+    parser.add_argument(
+        "--frame-step", type=int, default=1, metavar="N", help="frames of the video between two images (1)"
+    )
+    add_view(parser)
     parser.add_argument(
         "--try",
         dest="variants",
         action="append",
         default=[],
         metavar="NAME=VALUE[,…]",
-        help="also the first cache with other settings: transform, rotations, kind, zooms (a+b), rotate",
+        help="also the first cache with other settings: transform, rotations, kind, zooms (a+b), rotate, patches",
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
@@ -62,9 +75,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask every setting every query and print one table."""
-    if (args.rotate is not None and args.rotate < 1) or (args.within is not None and args.within <= 0):
-        raise Error("--rotate and --within: greater than zero")
-    queries = read_queries(args.queries)
+    if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
+        raise Error("--within and --radius: metres above zero")
+    if args.frame_step < 1:
+        raise Error("--frame-step: at least 1")
+    queries = find_queries(args.queries, frame_step=args.frame_step)
     results = list(_results(args, queries))
     if args.csv:
         to_csv(per_query(results), args.csv)
@@ -81,15 +96,23 @@ def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Res
             locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
         manifests.append(manifest)
         within_m = within_m or usual_distance_m(locator, queries)
-        size = manifest.descriptor_index.bytes
-        yield _result(_named(cache, manifest), locator, queries, args.rotate, within_m, size)
+        trial = Trial(question_of(args, cache, max(RANKS)), within_m, args.radius)
+        yield _result(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
     if args.variants:
         variants = [parse_variant(text) for text in args.variants]
         with locators(args.cache[0], variants, manifest=manifests[0], custom_ops=args.custom_ops) as built:
             for variant, locator, request in built:
-                rotate = variant.rotate or args.rotate
-                size = request.index.path.stat().st_size
-                yield _result(variant.name, locator, queries, rotate, within_m, size)
+                trial = Trial(_varied(question_of(args, args.cache[0], max(RANKS)), variant), within_m, args.radius)
+                yield _result(variant.name, locator, queries, trial, request.index.path.stat().st_size)
+
+
+def _varied(question: Question, variant: Variant) -> Question:
+    """Return the question as a variant asks it: with a number of headings or of patches of its own."""
+    return replace(
+        question,
+        rotate=variant.rotate or question.rotate,
+        patches=question.patches if variant.patches is None else variant.patches,
+    )
 
 
 def _named(cache: Path, manifest: Manifest) -> str:
@@ -101,9 +124,7 @@ def _named(cache: Path, manifest: Manifest) -> str:
     return " ".join(words)
 
 
-def _result(
-    name: str, locator: Locator, queries: Sequence[Query], rotate: int | None, within_m: float, index_bytes: int
-) -> Result:
-    asked = ask(locator, queries, rotate=rotate, within_m=within_m)
+def _result(name: str, locator: Locator, queries: Sequence[Query], trial: Trial, index_bytes: int) -> Result:
+    asked = ask(locator, queries, trial)
     tiles = len(np.unique(locator.ids >> HEADING_BITS))
-    return Result(name, tiles, index_bytes, locator.index.d, asked, within_m)
+    return Result(name, tiles, index_bytes, locator.index.d, asked, trial.within_m, trial.radius_m)

@@ -7,30 +7,40 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.errors import Error
+from provisioning.base.angles import Origin
+from provisioning.base.errors import Error, PhotoError
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
+from provisioning.config.parse import read_camera
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
+    Answered,
     Locator,
     Match,
     Photo,
+    Prior,
+    Question,
     Row,
+    answer,
     as_json,
     contact_sheet,
-    evenly_turned,
     read_photo,
     to_geojson,
 )
 from provisioning.quality.locate.imagery import imagery_of
+from provisioning.quality.locate.search import PATCHES
+from provisioning.quality.query import Angles
+from provisioning.quality.query.viewing import Known
 
 EXAMPLE = """\
 examples:
-  flightcache locate DJI_0042.JPG                              heading from the photo's XMP or EXIF if it has one
+  flightcache locate DJI_0042.JPG                              camera, height and heading from the photo if it has them
+  flightcache locate *.JPG --near 47.3977,8.5456 --radius 1000 only where the aircraft can be
+  flightcache locate frame.png --height 120 --fov 69 --pitch -45 --heading 275 --heading-sigma 10
   flightcache locate *.JPG --rotate 8 -k 3                     heading unknown: eight are tried
-  flightcache locate crop.png --heading 275                    the photo's top points to 275 degree
   flightcache locate *.JPG --geojson found.geojson --contact-sheet sheet.png
 """
+DEFAULT_RADIUS_M = 1000.0
 
 
 class Located(NamedTuple):
@@ -38,18 +48,28 @@ class Located(NamedTuple):
 
     path: Path
     photo: Photo
-    matches: tuple[Match, ...]
+    answered: Answered
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The places found, the best first."""
+        return self.answered.matches
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    parser.add_argument("photo", type=Path, nargs="+", metavar="IMAGE", help="photo looking straight down")
+    parser.add_argument("photo", type=Path, nargs="+", metavar="IMAGE", help="photo of the ground")
     parser.add_argument("--cache", type=Path, default=Path(), metavar="DIR", help="cache directory, or one generation")
-    parser.add_argument("-k", type=int, default=5, metavar="N", help="tiles named for each photo (5)")
-    heading = parser.add_mutually_exclusive_group()
-    heading.add_argument("--rotate", type=int, metavar="N", help="heading unknown: try N, evenly around")
-    heading.add_argument("--heading", type=float, metavar="DEG", help="where the top points, clockwise from true north")
+    parser.add_argument("-k", type=int, default=5, metavar="N", help="places named for each photo (5)")
+    parser.add_argument(
+        "--near", type=place, metavar="LAT,LON", help="where it is about, degree; --near=-33.9,151.2 in the south"
+    )
+    parser.add_argument("--radius", type=float, metavar="M", help="how far from there it may be, metre (1000)")
+    add_view(parser)
+    parser.add_argument("--height", type=float, metavar="M", help="height above ground, metre, instead of the photo's")
+    parser.add_argument("--pitch", type=float, metavar="DEG", help="camera above the horizon; -90 looks straight down")
+    parser.add_argument("--fov", type=float, metavar="DEG", help="horizontal field of view")
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--geojson", type=Path, metavar="FILE", help="write matches and positions as GeoJSON")
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="write photos beside their candidates")
@@ -57,13 +77,56 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser)
 
 
+def add_view(parser: argparse.ArgumentParser) -> None:
+    """Declare what `locate` and `evaluate` share about headings and rendering."""
+    heading = parser.add_mutually_exclusive_group()
+    heading.add_argument("--rotate", type=int, metavar="N", help="heading unknown: try N, evenly around")
+    heading.add_argument("--heading", type=float, metavar="DEG", help="where the top points, clockwise from true north")
+    parser.add_argument(
+        "--heading-sigma",
+        type=float,
+        default=0.0,
+        metavar="DEG",
+        help="how well the heading is known; 2 sigma are tried",
+    )
+    parser.add_argument(
+        "--patches", type=int, default=PATCHES, metavar="N", help=f"squares of ground asked for; 0: none ({PATCHES})"
+    )
+
+
+def place(text: str) -> Origin:
+    """Read `LAT,LON` in degrees."""
+    try:
+        lat, lon = (float(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected LAT,LON in degrees, got {text!r}") from None
+    if not (abs(lat) <= 90 and abs(lon) <= 180):
+        raise argparse.ArgumentTypeError(f"expected LAT,LON in degrees, got {text!r}")
+    return Origin(round(lat * 1e7), round(lon * 1e7))
+
+
+def question_of(args: argparse.Namespace, cache: Path, k: int) -> Question:
+    """Return how the options ask; Error for a number that makes no sense."""
+    if k < 1 or (args.rotate is not None and args.rotate < 1):
+        raise Error("-k and --rotate: at least 1")
+    if args.patches < 0 or not 0 <= args.heading_sigma <= 180:
+        raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
+    return Question(
+        camera=read_camera(cache),
+        k=k,
+        rotate=args.rotate,
+        heading_deg=None if args.heading is None else args.heading % 360,
+        heading_sigma_deg=args.heading_sigma,
+        patches=args.patches,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Verify the cache, look every photo up, report."""
-    if args.k < 1 or (args.rotate is not None and args.rotate < 1):
-        raise Error("-k and --rotate: at least 1")
+    question, near, known = question_of(args, args.cache, args.k), _prior(args), _known(args)
     with verified(args.cache, ground(args, args.cache)) as (verdict, _):
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
-        found = [_locate(locator, path, args) for path in args.photo]
+        found = [_locate(locator, path, question, near, known) for path in args.photo]
         if args.contact_sheet:
             _draw(args.cache, verdict, found, args.contact_sheet)
     if args.geojson:
@@ -73,19 +136,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _locate(locator: Locator, path: Path, args: argparse.Namespace) -> Located:
+def _prior(args: argparse.Namespace) -> Prior | None:
+    if args.radius is not None and (args.near is None or not 0 < args.radius < float("inf")):
+        raise Error("--radius: metres above zero, together with --near LAT,LON")
+    return None if args.near is None else Prior(args.near, args.radius or DEFAULT_RADIUS_M)
+
+
+def _known(args: argparse.Namespace) -> Known:
+    if args.height is not None and not 2 <= args.height <= 100_000:
+        raise Error("--height: 2 to 100000 metre above ground")
+    if args.fov is not None and not 1 <= args.fov <= 170:
+        raise Error("--fov: 1 to 170 degree")
+    if args.pitch is not None and not -180 <= args.pitch <= 90:
+        raise Error("--pitch: -180 to 90 degree; -90 looks straight down")
+    return Known(Angles(None, args.pitch), args.height, args.fov)
+
+
+def _locate(locator: Locator, path: Path, question: Question, near: Prior | None, known: Known) -> Located:
     photo = read_photo(path)
-    headings = headings_for(photo, rotate=args.rotate, heading=args.heading)
-    return Located(path, photo, locator.locate(photo.pixels, k=args.k, headings=headings, position=photo.position))
-
-
-def headings_for(photo: Photo, *, rotate: int | None, heading: float | None) -> tuple[float, ...]:
-    """Return the headings to try: those asked for, or else the photo's own, or else north."""
-    if rotate is not None:
-        return evenly_turned(rotate)
-    if heading is not None:
-        return (heading % 360,)
-    return (photo.heading_deg or 0.0,)
+    try:
+        return Located(path, photo, answer(locator, photo, question, near=near, position=photo.position, known=known))
+    except PhotoError as error:
+        error.file = error.file or str(path)
+        raise
 
 
 def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path) -> None:
@@ -102,6 +175,7 @@ def _as_json(found: list[Located]) -> str:
                 "heading_deg": item.photo.heading_deg,
                 "position": item.photo.position
                 and {"lat": item.photo.position.lat_e7 / 1e7, "lon": item.photo.position.lon_e7 / 1e7},
+                "compared": compared(item.answered),
                 "matches": [as_json(match) for match in item.matches],
             }
             for item in found
@@ -110,18 +184,31 @@ def _as_json(found: list[Located]) -> str:
     )
 
 
+def compared(answered: Answered) -> str:
+    """Return how a photo was brought to the tiles' form, in words."""
+    seen = answered.viewing
+    if isinstance(seen, str):
+        return f"as it is ({seen})"
+    return f"rendered from {seen.height_m:.0f} m above ground"
+
+
 def _as_text(found: list[Located]) -> str:
     lines = []
     for item in found:
-        known = ", position in the photo" if item.photo.position else ""
+        position = ", position in the photo" if item.photo.position else ""
         turned = f", top points to {item.photo.heading_deg:.0f}°" if item.photo.heading_deg is not None else ""
-        lines.append(f"{item.path}{turned}{known}")
-        for rank, match in enumerate(item.matches, 1):
-            away = "" if match.distance_m is None else f"  {match.distance_m:8,.0f} m away"
-            lat, lon = match.centre.lat_e7 / 1e7, match.centre.lon_e7 / 1e7
-            tile = f"{match.z}/{match.x}/{match.y}"
-            lines.append(
-                f"  {rank:>2}  {tile:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:.3f}"
-                f"  heading {match.heading_deg:3.0f}°{away}"
-            )
+        lines.append(f"{item.path}{turned}{position}, {compared(item.answered)}")
+        if not item.matches:
+            lines.append("      no tile of the cache lies where the photo can have been taken")
+        lines += [_line(rank, match) for rank, match in enumerate(item.matches, 1)]
     return "\n".join(lines)
+
+
+def _line(rank: int, match: Match) -> str:
+    away = "" if match.distance_m is None else f"  {match.distance_m:8,.0f} m away"
+    lat, lon = match.position.lat_e7 / 1e7, match.position.lon_e7 / 1e7
+    tile = f"{match.z}/{match.x}/{match.y}"
+    return (
+        f"  {rank:>2}  {tile:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:.3f}"
+        f"  heading {match.heading_deg:3.0f}°{away}"
+    )

@@ -28,11 +28,11 @@ from provisioning.index.read import load_index
 from provisioning.network.backbone import resolved
 from provisioning.quality.locate import Locator
 
-KEYS = ("transform", "rotations", "kind", "zooms", "rotate")
+KEYS = ("transform", "rotations", "kind", "zooms", "rotate", "patches")
 
 
 class Variant(NamedTuple):
-    """Settings to try. rotate: headings tried for each photo; the others replace keys of flight.toml."""
+    """Settings to try. rotate, patches: how each photo is asked for; the others replace keys of flight.toml."""
 
     name: str
     transform: str | None = None
@@ -40,6 +40,7 @@ class Variant(NamedTuple):
     kind: str | None = None
     zooms: tuple[int, ...] | None = None
     rotate: int | None = None
+    patches: int | None = None
 
 
 def parse_variant(text: str) -> Variant:
@@ -58,9 +59,10 @@ def parse_variant(text: str) -> Variant:
             given.get("kind"),
             tuple(sorted(int(zoom) for zoom in given["zooms"].split("+"))) if "zooms" in given else None,
             int(given["rotate"]) if "rotate" in given else None,
+            int(given["patches"]) if "patches" in given else None,
         )
     except ValueError as error:
-        raise Error(f"--try {text}: whole numbers expected for rotations, zooms, rotate") from error
+        raise Error(f"--try {text}: whole numbers expected for rotations, zooms, rotate, patches") from error
 
 
 def varied(flight: Flight, variant: Variant) -> Flight:

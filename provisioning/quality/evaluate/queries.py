@@ -1,34 +1,92 @@
-"""queries.csv: photos with the place where each was taken."""
+"""Photos with the place where each was taken: a CSV, a folder of photos as it comes, frames beside a subtitle."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.events import warn
+from provisioning.quality.evaluate.subtitles import Frame, frame_number, read_subtitles
+from provisioning.quality.locate.photo import read_position
+from provisioning.quality.query.attitude import Angles
+from provisioning.quality.query.viewing import NOTHING, Known
 
 COLUMNS = ("file", "lat", "lon")
-HEADINGS = ("yaw", "heading")
+OPTIONAL = {
+    "yaw": (("yaw", "heading", "yaw_deg", "heading_deg", "gimbal_yaw"), -360.0, 360.0),
+    "pitch": (("pitch", "pitch_deg", "gimbal_pitch"), -180.0, 180.0),
+    "roll": (("roll", "roll_deg", "gimbal_roll"), -360.0, 360.0),
+    "height": (("height_m", "height", "agl", "agl_m", "rel_alt", "relative_altitude"), 0.0, 100_000.0),
+    "fov": (("fov_deg", "fov", "hfov"), 1.0, 170.0),
+}
+"""What else a list may say of a photo: names of its column, least and largest value; degree and metre."""
 MOST_ISSUES = 20
+PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Query(NamedTuple):
-    """A photo, where it was taken, and where its top points if that is known, degree clockwise from true north."""
+    """A photo, where it was taken, and where its top points if that is known, degree clockwise from true north.
+
+    known: what else the list says of it, before the photo's own metadata.
+    """
 
     name: str
     path: Path
     place: Origin
     heading_deg: float | None
+    known: Known = NOTHING
+
+
+def find_queries(path: Path, *, frame_step: int = 1) -> tuple[Query, ...]:
+    """Return the queries in a CSV, or in a folder: photos with a position of their own, or frames beside a .SRT.
+
+    frame_step: frames of the video from one image to the next. Photos without a position are left out, with an event
+    that counts them. PhotoError where nothing is left or the list cannot be used.
+    """
+    return _in_folder(path, frame_step) if path.is_dir() else read_queries(path)
+
+
+def _in_folder(folder: Path, frame_step: int) -> tuple[Query, ...]:
+    files = sorted(each for each in folder.iterdir() if each.suffix.lower() in PHOTOS)
+    subtitles = sorted(each for each in folder.iterdir() if each.suffix.lower() == ".srt")
+    if len(subtitles) > 1:
+        raise PhotoError(
+            "the folder holds several subtitles", file=folder, next_step="one folder for each video and its frames"
+        )
+    frames = read_subtitles(subtitles[0]) if subtitles else {}
+    found = [_photo(each, frames, frame_step) for each in files]
+    queries = tuple(each for each in found if each is not None)
+    if not queries:
+        raise PhotoError(
+            "no photo in the folder says where it was taken",
+            file=folder,
+            facts={"photos": len(files)},
+            next_step="photos with a GPS position in EXIF, frames with the video's .SRT, or a CSV file,lat,lon",
+        )
+    if len(queries) < len(files):
+        warn("evaluate.left_out", photos=len(files) - len(queries), why="no position in the photo")
+    return queries
+
+
+def _photo(path: Path, frames: Mapping[int, Frame], frame_step: int) -> Query | None:
+    if frames:
+        number = frame_number(path)
+        frame = None if number is None else frames.get((number - 1) * frame_step + 1)
+        return frame and Query(path.name, path, frame.place, frame.known.angles.yaw_deg, frame.known)
+    position = read_position(path)
+    return None if position is None else Query(path.name, path, position, None)
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:
-    """Return the rows of a CSV with the columns file, lat, lon [degree] and optionally yaw [degree].
+    """Return the rows of a CSV with the columns file, lat, lon [degree] and any of OPTIONAL.
 
-    Files are relative to the CSV. PhotoError lists every row that cannot be used, by its line.
+    Files are relative to the CSV. Angles are the camera's, or the airframe's where camera.angles_of says so.
+    PhotoError lists every row that cannot be used, by its line.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -55,7 +113,7 @@ def _refuse(path: Path, issues: list[str]) -> None:
         "the list of queries cannot be used",
         file=path,
         facts={f"issue {number}": issue for number, issue in enumerate(shown, 1)},
-        next_step="columns: file,lat,lon in degrees, and yaw (clockwise from north) where it is known",
+        next_step="columns: file,lat,lon in degrees, and yaw, pitch, roll, height_m, fov_deg where they are known",
     )
 
 
@@ -67,11 +125,23 @@ def _query(row: Mapping[str, str | None], folder: Path) -> Query | str:
         return f"no photo at {name!r}"
     if lat is None or lon is None:
         return f"lat {row['lat']!r}, lon {row['lon']!r}: degrees expected"
-    text = next((row[column] for column in HEADINGS if row.get(column)), None)
-    heading = None if text is None else _number(text, 360)
-    if text is not None and heading is None:
-        return f"yaw {text!r}: degrees expected"
-    return Query(name, folder / name, Origin(round(lat * 1e7), round(lon * 1e7)), heading)
+    values = {name: _optional(row, *rule) for name, rule in OPTIONAL.items()}
+    wrong = next((value for value in values.values() if isinstance(value, str)), None)
+    if wrong is not None:
+        return wrong
+    yaw, pitch, roll, height, fov = (value if isinstance(value, float) else None for value in values.values())
+    known = Known(Angles(yaw, pitch, roll), height, fov)
+    return Query(name, folder / name, Origin(round(lat * 1e7), round(lon * 1e7)), yaw, known)
+
+
+def _optional(row: Mapping[str, str | None], names: Sequence[str], low: float, high: float) -> float | str | None:
+    """Return the value under the first of `names` that the row fills in, None where there is none, or the mistake."""
+    column = next((name for name in names if (row.get(name) or "").strip()), None)
+    if column is None:
+        return None
+    value = _number(row[column], max(abs(low), high))
+    unit = "metre" if high > 360 else "degree"
+    return f"{column} {row[column]!r}: {low:g} to {high:g} {unit} expected" if value is None or value < low else value
 
 
 def _number(text: str | None, most: float) -> float | None:

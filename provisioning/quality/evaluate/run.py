@@ -2,90 +2,86 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from provisioning.base.angles import HALF_TURN_E7, BBox, Origin, wrapped_e7
+from provisioning.base.angles import Origin
+from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
-from provisioning.base.geo import pack_id, tile_at, tile_bounds_e7, tile_centre, tiles_in_bbox, unpack_id
-from provisioning.index.ids import HEADING_BITS, Int64s
+from provisioning.index.ids import HEADING_BITS
 from provisioning.quality.evaluate.queries import Query
-from provisioning.quality.evaluate.score import RANKS, Answer
-from provisioning.quality.locate import Locator, Match, distance_m, evenly_turned, read_photo
-
-METRES_PER_E7 = 0.0111319
-"""Length of 1e-7 degree of latitude, metre."""
+from provisioning.quality.evaluate.score import Answer
+from provisioning.quality.locate import Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
+from provisioning.quality.locate.places import moved
+from provisioning.quality.query import Viewing
 
 
 class Asked(NamedTuple):
-    """A query with the tiles that were named."""
+    """A query with the places that were named, and how its photo was rendered, or why it was not."""
 
     query: Query
     matches: tuple[Match, ...]
     answer: Answer
+    viewing: Viewing | str = "not asked to"
 
 
-class Places:
-    """The tiles of an index, each once, whatever the headings."""
+@dataclass(frozen=True)
+class Trial:
+    """How queries are asked: `question` for each; `radius_m` limits the search to a circle that holds the truth.
 
-    def __init__(self, ids: Int64s, sources: int) -> None:
-        self._places = np.unique(ids >> HEADING_BITS)
-        self._sources = sources
-        first = [int(place) << HEADING_BITS for place in self._places[[0, -1]]]
-        self.zooms = range(unpack_id(first[0]).z, unpack_id(first[1]).z + 1)
+    The circle is not centred on the truth: where the truth lies in it is drawn evenly, from the photo's name.
+    """
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def near(self, place: Origin, within_m: float) -> int:
-        """Return how many tiles have their centre within `within_m` of `place`."""
-        box = box_around(place, within_m)
-        ids = [
-            pack_id(z, x, y, source, 0) >> HEADING_BITS
-            for z in self.zooms
-            for x, y in _addresses(box, z)
-            if distance_m(tile_centre(z, x, y), place) <= within_m
-            for source in range(self._sources)
-        ]
-        at = np.searchsorted(self._places, ids)
-        return int((self._places[np.minimum(at, len(self) - 1)] == ids).sum())
+    question: Question
+    within_m: float
+    radius_m: float | None = None
 
 
-def box_around(place: Origin, within_m: float) -> BBox:
-    """Return a box that holds every point within `within_m` of `place`, short of the poles."""
-    up = math.ceil(within_m / METRES_PER_E7 * 1.01)
-    across = math.ceil(up / max(0.02, math.cos(math.radians(place.lat_e7 / 1e7))))
-    west, east = place.lon_e7 - across, place.lon_e7 + across
-    if across >= HALF_TURN_E7:
-        west, east = -HALF_TURN_E7, HALF_TURN_E7
-    wrapped = [wrapped_e7(lon) if abs(lon) > HALF_TURN_E7 else lon for lon in (west, east)]
-    return BBox(wrapped[0], max(-900_000_000, place.lat_e7 - up), wrapped[1], min(900_000_000, place.lat_e7 + up))
-
-
-def _addresses(box: BBox, z: int) -> Iterable[tuple[int, int]]:
-    ranges = tiles_in_bbox(box, z)
-    return (
-        (x, y)
-        for left, right in ranges.columns
-        for x in range(left, right + 1)
-        for y in range(ranges.rows[0], ranges.rows[1] + 1)
-    )
-
-
-def ask(locator: Locator, queries: Sequence[Query], *, rotate: int | None, within_m: float) -> tuple[Asked, ...]:
-    """Look every query up: under its own heading, or under `rotate` headings; PhotoError for an unreadable photo."""
-    places = Places(locator.ids, len(locator.sources))
+def ask(locator: Locator, queries: Sequence[Query], trial: Trial) -> tuple[Asked, ...]:
+    """Look every query up as `trial` says; PhotoError for an unreadable photo."""
     asked = []
     for number, query in enumerate(queries):
-        headings = evenly_turned(rotate) if rotate else (query.heading_deg or 0.0,)
-        matches = locator.locate(read_photo(query.path).pixels, k=max(RANKS), headings=headings, position=query.place)
-        away = tuple(distance_m(match.centre, query.place) for match in matches)
-        asked.append(Asked(query, matches, Answer(query.name, away, places.near(query.place, within_m), len(places))))
+        asked.append(_asked(locator, query, trial))
         progress("evaluate", number + 1, len(queries), unit="photos")
     return tuple(asked)
+
+
+def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
+    near = None if trial.radius_m is None else prior_around(query.place, trial.radius_m, query.name)
+    try:
+        found = answer(
+            locator, read_photo(query.path), trial.question, near=near, position=query.place, known=query.known
+        )
+    except PhotoError as error:
+        error.file = error.file or str(query.path)
+        raise
+    zoom = found.matches[0].z if found.matches and not isinstance(found.viewing, str) else None
+    right, held = right_tiles(locator.places, query.place, trial.within_m, near=near, zoom=zoom)
+    away = tuple(distance_m(match.position, query.place) for match in found.matches)
+    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing)
+
+
+def right_tiles(
+    places: Places, truth: Origin, within_m: float, *, near: Prior | None = None, zoom: int | None = None
+) -> tuple[int, int]:
+    """Return how many tiles have their centre within `within_m` of `truth`, and of how many that were compared.
+
+    Each tile of a source counts once, whatever the headings at which it is indexed.
+    """
+    rows = places.rows(zoom=zoom, near=near)
+    rows = rows[(places.ids[rows] & ((1 << HEADING_BITS) - 1)) == 0]
+    return int((places.distances_m(truth)[rows] <= within_m).sum()), len(rows)
+
+
+def prior_around(truth: Origin, radius_m: float, name: str) -> Prior:
+    """Return a circle of `radius_m` that holds `truth` at a place drawn evenly, the same for the same name."""
+    digest = hashlib.sha256(name.encode()).digest()
+    far, way = (int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8))
+    away, turn = radius_m * 0.999 * math.sqrt(far), 2 * math.pi * way
+    return Prior(moved(truth, east_m=away * math.sin(turn), north_m=away * math.cos(turn)), radius_m)
 
 
 def usual_distance_m(locator: Locator, queries: Sequence[Query]) -> float:
@@ -94,6 +90,5 @@ def usual_distance_m(locator: Locator, queries: Sequence[Query]) -> float:
     A point in a tile is never farther than 0.71 sides from its centre, so the tile itself and its nearest
     neighbours count.
     """
-    z, place = Places(locator.ids, len(locator.sources)).zooms[-1], queries[0].place
-    box = tile_bounds_e7(z, *tile_at(z, lat_e7=place.lat_e7, lon_e7=place.lon_e7))
-    return float(math.ceil((box.north - box.south) * METRES_PER_E7))
+    places = locator.places
+    return float(math.ceil(places.side_m(places.zooms[-1], queries[0].place.lat_e7 / 1e7)))

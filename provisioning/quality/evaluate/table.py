@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from provisioning.quality.evaluate.run import Asked
 from provisioning.quality.evaluate.score import RANKS, Score, is_hit, score
+
+LOST_M = 100_000.0
+"""A median error beyond this is no error of navigation: most answers lie in another part of the cache."""
 
 
 class Result(NamedTuple):
@@ -18,6 +23,7 @@ class Result(NamedTuple):
     dimension: int
     asked: tuple[Asked, ...]
     within_m: float
+    radius_m: float | None = None
 
     @property
     def score(self) -> Score:
@@ -37,13 +43,22 @@ def as_text(results: Sequence[Result]) -> str:
         for row in rows
     ]
     first = results[0].score
-    lines.append(f"{first.queries} photos; right: a tile whose centre is within {first.within_m:,.0f} m")
+    prior = "" if results[0].radius_m is None else f"; position known to {results[0].radius_m:,.0f} m"
+    lines.append(f"{first.queries} photos; right: a place within {first.within_m:,.0f} m{prior}")
+    lines += [line for result in results for line in _not_rendered(result)]
     lines += [
         f"{result.name}: {1 - result.score.reachable:.0%} of the photos have no such tile in the cache"
         for result in results
         if result.score.reachable < 1
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _not_rendered(result: Result) -> Iterator[str]:
+    """Yield how many photos were compared as they are, and why: without a camera and a height little is found."""
+    reasons = Counter(asked.viewing for asked in result.asked if isinstance(asked.viewing, str))
+    for reason, count in reasons.most_common():
+        yield f"{result.name}: {count} of {len(result.asked)} photos compared as they are ({reason})"
 
 
 def _set(cell: str, width: int, *, left: bool) -> str:
@@ -55,7 +70,14 @@ def _row(result: Result) -> list[str]:
     recalls = [f"{100 * r.share:.1f} [{100 * r.low:.0f}, {100 * r.high:.0f}]" for r in found.recalls]
     size = f"{result.index_bytes / 1e6:.1f} MB"
     chance = f"{100 * found.recalls[0].chance:.1f}"
-    return [result.name, f"{result.tiles:,}", size, *recalls, chance, f"{found.median_error_m:,.0f} m"]
+    return [result.name, f"{result.tiles:,}", size, *recalls, chance, _metres(found.median_error_m)]
+
+
+def _metres(error_m: float) -> str:
+    """Return an error in words: most photos without an answer, or an answer on the wrong continent, have no median."""
+    if not math.isfinite(error_m):
+        return "no answer"
+    return f"{error_m:,.0f} m" if error_m < LOST_M else f"lost (>{LOST_M / 1000:,.0f} km)"
 
 
 def as_json(result: Result) -> dict[str, object]:
@@ -68,8 +90,10 @@ def as_json(result: Result) -> dict[str, object]:
         "dimension": result.dimension,
         "queries": found.queries,
         "within_m": found.within_m,
+        "radius_m": result.radius_m,
+        "rendered": sum(not isinstance(asked.viewing, str) for asked in result.asked),
         "reachable": round(found.reachable, 4),
-        "median_error_m": round(found.median_error_m, 1),
+        "median_error_m": round(found.median_error_m, 1) if math.isfinite(found.median_error_m) else None,
         "recall": {
             str(r.rank): {
                 "share": round(r.share, 4),
@@ -94,6 +118,8 @@ def per_query(results: Sequence[Result]) -> Iterator[dict[str, object]]:
                 "tile": f"{best.z}/{best.x}/{best.y}" if best else "",
                 "source": best.source if best else "",
                 "similarity": round(best.similarity, 4) if best else "",
+                "found_lat": best.position.lat_e7 / 1e7 if best else "",
+                "found_lon": best.position.lon_e7 / 1e7 if best else "",
                 "heading_deg": round(best.heading_deg, 1) if best else "",
                 "error_m": round(asked.answer.distances_m[0], 1) if best else "",
                 **{f"hit@{rank}": int(is_hit(asked.answer, rank, result.within_m)) for rank in RANKS},

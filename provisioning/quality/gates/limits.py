@@ -43,6 +43,12 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
             next_step="use a backbone that stands these perturbations, tiles of a finer zoom, or index.rotations; "
             "see the table in gates.json",
         ),
+        "recognition": Limit(
+            gates.recognition,
+            at_least=True,
+            next_step="take a backbone trained for other views than the tiles' own; see docs/evaluation.md",
+            action="warn",
+        ),
         "degenerate": Limit(
             gates.max_degenerate,
             at_least=False,

@@ -88,3 +88,53 @@ PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
     }
 )
 """`combined`: shift 10 %, 7 degrees, scale 10 %, brightness 20 %, blur 1 px, JPEG 50."""
+
+
+def flown(draw: int, *, any_heading: bool) -> Perturbation:
+    """See the tile as a flight does: the `draw`-th of such views, one of four by the number that picks a direction.
+
+    The middle is anywhere in the tile; the scale is 30 % off at most, as with a wrong height; the camera looks 0 to 60
+    degrees aside, which costs sharpness along one axis; light, contrast, colour and haze are of another day; a shadow
+    lies over a part; blur, noise and compression are a camera's. Turned by up to 5 degrees, or by any angle.
+    """
+
+    def seen(scene: Pixels, number: int) -> Pixels:
+        rng = np.random.default_rng([draw, number & 3, 77])  # the same views whether the heading is known or not
+        half = (scene.shape[0] // 4, scene.shape[1] // 4)
+        wide = np.pad(scene, ((half[0], half[0]), (half[1], half[1]), (0, 0)), mode="symmetric")
+        shift, scale = tuple(rng.uniform(-0.5, 0.5, 2).tolist()), float(rng.uniform(0.77, 1.3))
+        small, turn = float(rng.uniform(-5, 5)), float(rng.uniform(0, 360))
+        middle = view(wide, shift=(shift[0] * 2 / 3, shift[1] * 2 / 3), degrees=turn if any_heading else small,
+                      scale=scale)  # fmt: skip
+        return _photographed(_central(middle, scene.shape[0] // 2, scene.shape[1] // 2), rng)
+
+    return seen
+
+
+def _central(image: Pixels, height: int, width: int) -> Pixels:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _photographed(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return what a tilted camera makes of `image` on another day: less sharp one way, other light, haze, noise."""
+    height, width = image.shape[:2]
+    aside = max(1, round(height * math.cos(math.radians(rng.uniform(0, 60)))))
+    resized = Image.fromarray(image).resize((width, aside), Image.Resampling.BOX)
+    levels = np.asarray(resized.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    levels[: round(height * rng.uniform(0, 0.4))] *= rng.uniform(0.5, 1)
+    mean = levels.mean(axis=(0, 1))
+    levels = (levels - mean) * rng.uniform(0.6, 1.3) + mean * rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, 3)
+    haze = rng.uniform(0, 0.25)
+    noisy = levels * (1 - haze) + 210 * haze + rng.normal(0, 4, levels.shape)
+    return compressed(blurred(np.clip(noisy, 0, 255).astype(np.uint8), rng.uniform(0, 1.2)), 70)
+
+
+DRAWS = 3
+KNOWN_HEADING = tuple(f"flight, heading known, {n}" for n in range(1, DRAWS + 1))
+ANY_HEADING = tuple(f"flight, any heading, {n}" for n in range(1, DRAWS + 1))
+FLIGHT_VIEWS: Mapping[str, Perturbation] = MappingProxyType(
+    {name: flown(n, any_heading=name in ANY_HEADING) for names in (KNOWN_HEADING, ANY_HEADING)
+     for n, name in enumerate(names)}
+)  # fmt: skip
+VIEWS: Mapping[str, Perturbation] = MappingProxyType({**PERTURBATIONS, **FLIGHT_VIEWS})

@@ -20,7 +20,7 @@ from provisioning.index.read import search
 from provisioning.index.space import into_space
 from provisioning.index.stream import blocks
 from provisioning.quality.gates.cached import cached_store
-from provisioning.quality.gates.perturb import PERTURBATIONS
+from provisioning.quality.gates.perturb import PERTURBATIONS, VIEWS
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, decimal
 
@@ -48,7 +48,7 @@ class Views:
 def look(subject: Subject) -> Views:
     """Take every perturbed view of the sample through the network and the index."""
     rows = subject.sample
-    keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in PERTURBATIONS]
+    keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in VIEWS]
     flat = [key for group in keys for key in group]
     described = _described(subject, flat)
     if not np.isfinite(described).all():
@@ -57,9 +57,9 @@ def look(subject: Subject) -> Views:
             next_step="compile it with precision fp32, or keep the overflowing nodes in fp32 with keep_fp32",
         )
     _, ids = search(subject.index, described, NEIGHBOURS)
-    shape = (len(PERTURBATIONS), len(rows))
+    shape = (len(VIEWS), len(rows))
     return Views(
-        tuple(PERTURBATIONS),
+        tuple(VIEWS),
         described.reshape(*shape, -1),
         ids.reshape(*shape, -1),
         subject.rows.ids[rows],
@@ -105,9 +105,7 @@ def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
         if not hasattr(local, "network"):
             local.network = subject.network.clone()
         scene = subject.scene(int(subject.sample[column]))
-        found: Floats = local.network(
-            np.stack([subject.seen(perturb(scene, column)) for perturb in PERTURBATIONS.values()])
-        )
+        found: Floats = local.network(np.stack([subject.seen(perturb(scene, column)) for perturb in VIEWS.values()]))
         return found
 
     threads = subject.flight.descriptors.threads or os.cpu_count() or 1
@@ -117,14 +115,12 @@ def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
 
 def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str, str]]:
     """Return mean recall@1 over perturbations, and the table of recall@1 and recall@5 of each."""
-    place = SOURCE_BITS + HEADING_BITS
-    right = (views.found >> place) == (views.truth >> place)[None, :, None]
+    place, names = SOURCE_BITS + HEADING_BITS, views.names[: len(PERTURBATIONS)]
+    right = (views.found[: len(names)] >> place) == (views.truth >> place)[None, :, None]
     first, five = right[:, :, 0].mean(axis=1), right[:, :, :5].any(axis=2).mean(axis=1)
-    table = {
-        name: f"{decimal(float(a))} / {decimal(float(b))}" for name, a, b in zip(views.names, first, five, strict=True)
-    }
+    table = {name: f"{decimal(float(a))} / {decimal(float(b))}" for name, a, b in zip(names, first, five, strict=True)}
     table["chance"] = f"{decimal(1 / tiles, 6)} / {decimal(min(1.0, 5 / tiles), 6)}"
-    shown = "; ".join(f"{name} {decimal(float(a), 2)}" for name, a in zip(views.names, first, strict=True))
+    shown = "; ".join(f"{name} {decimal(float(a), 2)}" for name, a in zip(names, first, strict=True))
     detail = f"mean recall@1 of {len(views.truth)} tiles seen otherwise (chance {decimal(1 / tiles, 6)}): {shown}"
     return Figure(decimal(float(first.mean())), detail), table
 
@@ -132,7 +128,7 @@ def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str,
 def index_recall(subject: Subject, views: Views) -> Figure:
     """Return recall@10 of the index against exact search in the space that the index compares in."""
     count = len(views.truth)
-    pick = np.arange(count) % len(views.names)
+    pick = np.arange(count) % len(PERTURBATIONS)
     queries = into_space(subject.index, views.queries[pick, np.arange(count)])
     best = np.full((count, 0), 0, np.float32)
     for block in blocks(len(subject.rows.ids), max(queries.shape), BLOCK_BYTES):

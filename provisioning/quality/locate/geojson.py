@@ -1,4 +1,4 @@
-"""Matches as GeoJSON: a point for each tile's centre and each known position, a line between them."""
+"""Matches as GeoJSON: a point for each position found and each known one, a line between them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def _features(name: str, position: Origin | None, matches: tuple[Match, ...]) ->
     if position:
         yield _feature("Point", _place(position), {"photo": name, "kind": "position in the photo"})
     for rank, match in enumerate(matches, 1):
-        said = {"photo": name, "kind": "match", "rank": rank, **as_json(match)}
-        yield _feature("Point", _place(match.centre), said)
+        properties = {"photo": name, "kind": "match", "rank": rank, **as_json(match)}
+        yield _feature("Point", _place(match.position), properties)
     if position and matches:
-        line = [_place(position), _place(matches[0].centre)]
+        line = [_place(position), _place(matches[0].position)]
         yield _feature("LineString", line, {"photo": name, "kind": "error", "distance_m": matches[0].distance_m})
 
 
@@ -43,8 +43,8 @@ def as_json(match: Match) -> dict[str, object]:
         "tile": f"{match.z}/{match.x}/{match.y}",
         "source": match.source,
         "similarity": round(match.similarity, 4),
-        "lat": match.centre.lat_e7 / E7,
-        "lon": match.centre.lon_e7 / E7,
+        "lat": match.position.lat_e7 / E7,
+        "lon": match.position.lon_e7 / E7,
         "heading_deg": round(match.heading_deg, 1),
         "distance_m": None if match.distance_m is None else round(match.distance_m, 1),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.quality.query.metadata import Metadata, read_metadata
 
 MAX_PIXELS = 250_000_000
 """Largest photo read: aerial cameras reach 150 megapixels."""
@@ -20,16 +20,17 @@ MAX_PIXELS = 250_000_000
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """The only parsers that a photo may reach: others start programs (EPS: Ghostscript) or read other files."""
 
-_YAW = (b"drone-dji:GimbalYawDegree", b"Camera:Yaw", b"drone-dji:FlightYawDegree", b"drone-parrot:CameraYawDegree")
-"""XMP names of the camera's yaw, clockwise from true north, degree; the camera's own before the airframe's."""
-
 
 class Photo(NamedTuple):
-    """A photo: uint8 [H, W, 3] RGB, upright as displayed; where it was taken and which way its top points, if known."""
+    """A photo: uint8 [H, W, 3] RGB, upright as displayed; where it was taken and which way its top points, if known.
+
+    metadata: what EXIF and XMP say of the camera, its attitude and height.
+    """
 
     pixels: np.ndarray[Any, Any]
     position: Origin | None
     heading_deg: float | None
+    metadata: Metadata = Metadata()
 
 
 def read_photo(path: Path) -> Photo:
@@ -52,8 +53,20 @@ def read_photo(path: Path) -> Photo:
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
-    yaw = xmp_yaw_deg(xmp if isinstance(xmp, bytes) else str(xmp).encode())
-    return Photo(pixels, gps_position(gps), yaw if yaw is not None else gps_heading_deg(gps))
+    packet = xmp if isinstance(xmp, bytes) else str(xmp).encode()
+    metadata = read_metadata(exif, packet, pixels.shape[1], pixels.shape[0])
+    if metadata.angles.yaw_deg is None:
+        metadata = metadata._replace(angles=metadata.angles._replace(yaw_deg=gps_heading_deg(gps)))
+    return Photo(pixels, gps_position(gps), metadata.angles.yaw_deg, metadata)
+
+
+def read_position(path: Path) -> Origin | None:
+    """Return where the photo at `path` says it was taken, without decoding its pixels; PhotoError if it is no image."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return gps_position(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
 
 
 def gps_position(gps: dict[int, Any]) -> Origin | None:
@@ -85,15 +98,6 @@ def gps_heading_deg(gps: dict[int, Any]) -> float | None:
         return None
     true = gps.get(ExifTags.GPS.GPSImgDirectionRef, "T") == "T"
     return heading % 360 if true and math.isfinite(heading) else None
-
-
-def xmp_yaw_deg(xmp: bytes) -> float | None:
-    """Return the camera's yaw written by the common drone cameras into XMP, degree from true north, or None."""
-    for name in _YAW:
-        found = re.search(re.escape(name) + rb"\s*(?:=\s*[\"']|>)\s*([+-]?\d{1,3}(?:\.\d+)?)", xmp)
-        if found:
-            return float(found[1]) % 360
-    return None
 
 
 def turned_north_up(pixels: np.ndarray[Any, Any], heading_deg: float) -> np.ndarray[Any, Any]:

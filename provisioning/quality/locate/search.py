@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +17,29 @@ from provisioning.config import Engine
 from provisioning.engines import Network, select
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.flight.verify import Verdict
-from provisioning.index.ids import HEADING_BITS, Int64s
+from provisioning.index.among import ids_of, scores_among
+from provisioning.index.ids import HEADING_BITS, Floats, Int64s
 from provisioning.index.read import load_index, search
 from provisioning.network.backbone import fit
+from provisioning.quality.locate.fusion import Candidate, fused
 from provisioning.quality.locate.photo import turned_north_up
+from provisioning.quality.locate.places import EQUATOR_M, Places, Prior, distances_m, moved
+from provisioning.quality.query.patches import patch_centres, preferred_sides
+from provisioning.quality.query.rendering import Pixels, View, render_patch
+from provisioning.quality.query.viewing import Viewing
 
-EARTH_RADIUS_M = 6_371_008.8
-"""Mean radius; a great circle on it is within 0.6 % of the ellipsoid's geodesic."""
+PATCHES = 9
+"""Squares of ground asked for from one photo: three by three, half a side apart, where the photo is wide enough."""
+MOST_CANDIDATES = 50
 
 
 class Match(NamedTuple):
     """A tile that looks like the image: its address, the centre's coordinates, and how sure.
 
-    similarity: inner product after the index's transform, 1 at most. heading_deg: where the image's top points if the
-    match is right. distance_m: to the position that the caller gave.
+    similarity: inner product after the index's transform, 1 at most; of several patches the mean. heading_deg: where
+    the image's top points if the match is right. position: where the camera was if it is right: above the tile's
+    centre, unless the image was rendered from a camera that looks elsewhere. distance_m: from there to the position
+    that the caller gave.
     """
 
     z: int
@@ -40,6 +50,7 @@ class Match(NamedTuple):
     centre: Origin
     heading_deg: float
     distance_m: float | None
+    position: Origin
 
 
 class Locator:
@@ -64,6 +75,7 @@ class Locator:
         self.sources = sources
         self.rotations = rotations
         self.fit_how = fit_how
+        self._places: Places | None = None
 
     @classmethod
     def from_verdict(cls, verdict: Verdict, *, custom_ops: Path | None = None) -> Locator:
@@ -84,18 +96,25 @@ class Locator:
 
     def clone(self) -> Locator:
         """Return a locator for another thread over the same index."""
-        return Locator(
+        other = Locator(
             self.network.clone(), self.index, sources=self.sources, rotations=self.rotations, fit_how=self.fit_how
         )
+        other._places = self.places
+        return other
 
     @property
     def ids(self) -> Int64s:
         """Every id of the index, int64 [n]: one for each tile, source and heading."""
-        import faiss
+        return self.places.ids
 
-        return np.asarray(faiss.vector_to_array(_with_ids(self.index).id_map), np.int64)
+    @property
+    def places(self) -> Places:
+        """Where the tiles of the index lie."""
+        if self._places is None:
+            self._places = Places(ids_of(self.index))
+        return self._places
 
-    def describe(self, pixels: np.ndarray[Any, Any], headings: Sequence[float]) -> np.ndarray[Any, Any]:
+    def describe(self, pixels: Pixels, headings: Sequence[float]) -> Floats:
         """Return float32 [len(headings), d]: the image turned north-up under each assumed heading, degree.
 
         pixels: uint8 [H, W, 3] RGB, of any size; its central square is taken, as tiles are square.
@@ -105,20 +124,92 @@ class Locator:
 
     def locate(
         self,
-        pixels: np.ndarray[Any, Any],
+        pixels: Pixels,
         *,
         k: int = 5,
         headings: Sequence[float] = (0.0,),
         position: Origin | None = None,
+        near: Prior | None = None,
     ) -> tuple[Match, ...]:
         """Return the `k` tiles most like the image under the best of `headings`, the best first.
 
-        pixels: uint8 [H, W, 3] RGB. headings: where its top may point, degree clockwise from north.
+        pixels: uint8 [H, W, 3] RGB, looking straight down. headings: where its top may point, degree clockwise from
+        north. near: only tiles that touch this circle are compared, all of them.
         """
+        vectors = self.describe(pixels, headings)
         wanted = min(k * self.rotations, self.index.ntotal)
-        scores, ids = search(self.index, self.describe(pixels, headings), wanted)
-        rows = zip(scores.ravel().tolist(), ids.ravel().tolist(), np.repeat(headings, wanted).tolist(), strict=True)
+        scores, ids = search(self.index, vectors, wanted) if near is None else self._near(vectors, near, wanted)
+        rows = zip(
+            scores.ravel().tolist(), ids.ravel().tolist(), np.repeat(headings, ids.shape[1]).tolist(), strict=True
+        )
         return tuple(self._best(sorted(rows, key=lambda row: (-row[0], row[1])), k, position))
+
+    def _near(self, vectors: Floats, near: Prior, wanted: int) -> tuple[Floats, Int64s]:
+        rows = self.places.rows(near=near)
+        scores = scores_among(self.index, vectors, rows, self.ids)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+        return np.take_along_axis(scores, order, axis=1), self.ids[rows[order]]
+
+    def locate_view(
+        self,
+        pixels: Pixels,
+        viewing: Viewing,
+        *,
+        k: int = 5,
+        headings: Sequence[float] | None = None,
+        position: Origin | None = None,
+        near: Prior | None = None,
+        patches: int = PATCHES,
+    ) -> tuple[Match, ...]:
+        """Return the `k` best places for a photo whose camera and height are known, the best first.
+
+        The photo is rendered north-up at the size of the tiles of the zoom level that it shows best, `patches` squares
+        at most, and only that zoom is asked, others only where it has no tiles. headings: yaws to try, degree;
+        default: the photo's own, or north. Nothing is returned where the photo shows no ground.
+        """
+        yaws = headings if headings is not None else (viewing.angles.yaw_deg or 0.0,)
+        found = [row for yaw in yaws for row in self._of_view(pixels, viewing.view(yaw), yaw, near, patches)]
+        found.sort(key=lambda row: (-row[0].z, row[0].row))
+        return tuple(self._as_match(*row, position) for row in found[:k])
+
+    def _of_view(
+        self, pixels: Pixels, view: View, yaw: float, near: Prior | None, patches: int
+    ) -> Iterator[tuple[Candidate, int, float]]:
+        """Yield candidates with their zoom and yaw."""
+        lat = near.position.lat_e7 / E7 if near else self.places.middle_lat_deg
+        zooms = self.places.zooms
+        sides = [self.places.side_m(zoom, lat) for zoom in zooms]
+        covered: Int64s = np.empty(0, np.int64)
+        for number in preferred_sides(view, sides, most=patches):
+            centres = np.array(patch_centres(view, side_m=sides[number], most=patches))
+            if not len(centres):
+                return
+            rows = self.places.rows(zoom=zooms[number], near=near and _seen_from(near, centres))
+            rows = rows[~np.isin(self.places.cells[rows], covered)]
+            covered = np.union1d(covered, self.places.cells[rows])
+            if len(rows):
+                candidates = self._fused(pixels, view, centres, sides[number], rows)
+                near_ones = (each for each in candidates if _within(each, zooms[number], near))
+                yield from ((each, zooms[number], yaw) for each in islice(near_ones, MOST_CANDIDATES))
+
+    def _fused(self, pixels: Pixels, view: View, centres: Floats, side_m: float, rows: Int64s) -> Iterator[Candidate]:
+        vectors = self.network(np.stack([self._rendered(pixels, view, centre, side_m) for centre in centres]))
+        scores = scores_among(self.index, vectors, rows, self.ids)
+        return fused(scores, self.places.x[rows], self.places.y[rows], centres * [1, -1] / side_m, rows)
+
+    def _rendered(self, pixels: Pixels, view: View, centre: Floats, side_m: float) -> Pixels:
+        size = max(self.network.size)
+        east, north = centre.tolist()
+        patch = render_patch(pixels, view, east_m=east, north_m=north, side_m=side_m, size=size)
+        return fit(patch.pixels, self.network.size, self.fit_how)
+
+    def _as_match(self, found: Candidate, zoom: int, yaw: float, position: Origin | None) -> Match:
+        packed = unpack_id(int(self.ids[found.row]))
+        heading = (yaw + 360 * packed.heading / self.rotations) % 360
+        own = _origin(zoom, found.x, found.y)
+        away = distance_m(own, position) if position else None
+        centre = tile_centre(packed.z, packed.x, packed.y)
+        return Match(*packed[:3], self.sources[packed.source], found.similarity, centre, heading, away, own)
 
     def _best(self, rows: list[tuple[float, int, float]], k: int, position: Origin | None) -> Iterator[Match]:
         """Yield the first `k` tiles of `rows` (score, id, assumed heading), each tile once."""
@@ -133,22 +224,36 @@ class Locator:
             source = self.sources[found.source]
             heading = (assumed + 360 * found.heading / self.rotations) % 360
             away = distance_m(centre, position) if position else None
-            yield Match(found.z, found.x, found.y, source, score, centre, heading, away)
+            yield Match(found.z, found.x, found.y, source, score, centre, heading, away, centre)
+
+
+def _seen_from(near: Prior, centres: Floats) -> Prior:
+    """Return the circle that holds what any patch may show of an aircraft in the circle of `near`."""
+    middle = centres.mean(axis=0)
+    spread = float(np.hypot(*(centres - middle).T).max())
+    east, north = middle.tolist()
+    return Prior(moved(near.position, east_m=east, north_m=north), near.radius_m + spread)
+
+
+def _within(found: Candidate, zoom: int, near: Prior | None) -> bool:
+    """Tell whether a position lies in the circle of a prior, a tile's half diagonal granted."""
+    if near is None:
+        return True
+    own = _origin(zoom, found.x, found.y)
+    granted = EQUATOR_M * math.cos(math.radians(own.lat_e7 / E7)) / (1 << zoom) / math.sqrt(2)
+    return distance_m(own, near.position) <= near.radius_m + granted
+
+
+def _origin(zoom: int, x: float, y: float) -> Origin:
+    """Return the point at fractional tile coordinates."""
+    side = 1 << zoom
+    lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))
+    return Origin(round(lat * E7), round(((x / side * 360) % 360 - 180) * E7))
 
 
 def _engine_of(manifest: Manifest) -> EngineEntry:
     """Return the engine whose descriptors are in the index; the Manifest's parser saw to it that there is one."""
     return next(entry for entry in manifest.engines if entry.path == manifest.descriptor_index.engine)
-
-
-def _with_ids(index: Any) -> Any:
-    """Return the part of a FAISS index that keeps ids, through any transform around it."""
-    import faiss
-
-    index = faiss.downcast_index(index)
-    while not hasattr(index, "id_map"):
-        index = faiss.downcast_index(index.index)
-    return index
 
 
 def evenly_turned(count: int) -> tuple[float, ...]:
@@ -158,7 +263,4 @@ def evenly_turned(count: int) -> tuple[float, ...]:
 
 def distance_m(a: Origin, b: Origin) -> float:
     """Return the great-circle distance of two points, metre (haversine formula)."""
-    lat_a, lat_b = math.radians(a.lat_e7 / E7), math.radians(b.lat_e7 / E7)
-    half_lat, half_lon = (lat_b - lat_a) / 2, math.radians((b.lon_e7 - a.lon_e7) / E7) / 2
-    h = math.sin(half_lat) ** 2 + math.cos(lat_a) * math.cos(lat_b) * math.sin(half_lon) ** 2
-    return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(1.0, h)))
+    return float(distances_m(a.lat_e7 / E7, a.lon_e7 / E7, b.lat_e7 / E7, b.lon_e7 / E7))

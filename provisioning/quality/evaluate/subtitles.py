@@ -1,0 +1,81 @@
+"""DJI's subtitles: for each frame of a video, where and how the camera was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioning.base.angles import Origin
+from provisioning.base.errors import PhotoError
+from provisioning.quality.query.attitude import Angles
+from provisioning.quality.query.viewing import Known
+
+NUMBER = r"([+-]?\d+(?:\.\d+)?)"
+GPS = re.compile(rf"GPS\s*\(\s*{NUMBER}\s*,\s*{NUMBER}\s*,\s*{NUMBER}\s*\)")
+"""Older models: longitude, latitude, and the number of satellites or an altitude; the height stands elsewhere."""
+
+
+class Frame(NamedTuple):
+    """Where a frame was taken, and what else its subtitle says."""
+
+    place: Origin
+    known: Known
+
+
+def read_subtitles(path: Path) -> dict[int, Frame]:
+    """Return the frames of the subtitle at `path` by their number, from 1; those without a position are left out.
+
+    Read are `[latitude: …] [longitude: …] [rel_alt: …] [gb_yaw: …]` of newer models and `GPS (lon, lat, …)` of older
+    ones. PhotoError if no frame has a position.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PhotoError(f"the subtitle cannot be read: {error.strerror}", file=path) from error
+    frames = dict(_frames(text))
+    if not frames:
+        raise PhotoError(
+            "the subtitle gives no position",
+            file=path,
+            next_step="record with the aircraft's subtitles on and GPS fixed",
+        )
+    return frames
+
+
+def _frames(text: str) -> Iterator[tuple[int, Frame]]:
+    for number, block in enumerate(re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()), 1):
+        counted = re.search(r"(?:FrameCnt|SrtCnt)\s*:\s*(\d+)", block)
+        place = _place(block)
+        if place is not None:
+            yield int(counted[1]) if counted else number, Frame(place, _known(block))
+
+
+def _place(block: str) -> Origin | None:
+    lat, lon = _value(block, "latitude"), _value(block, "longt?itude")
+    older = GPS.search(block)
+    if lat is None and older:
+        lon, lat = float(older[1]), float(older[2])
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180 or lat == lon == 0:
+        return None
+    return Origin(round(lat * 1e7), round(lon * 1e7))
+
+
+def _known(block: str) -> Known:
+    yaw, pitch, roll = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
+    height = _value(block, "rel_alt")
+    if height is None:
+        height = _value(block, "H", unit=r"\s*m")
+    return Known(Angles(None if yaw is None else yaw % 360, pitch, roll), height)
+
+
+def _value(block: str, name: str, *, unit: str = "") -> float | None:
+    found = re.search(rf"(?<![A-Za-z]){name}\s*:?\s*{NUMBER}{unit}", block)
+    return float(found[1]) if found else None
+
+
+def frame_number(path: Path) -> int | None:
+    """Return the number at the end of an image's name, or None."""
+    found = re.search(r"(\d+)$", path.stem)
+    return int(found[1]) if found else None

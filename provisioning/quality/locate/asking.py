@@ -1,0 +1,92 @@
+"""Asking a cache where one photo was taken, with all that is known of it: what `locate` and `evaluate` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from provisioning.base.angles import Origin
+from provisioning.config.schema import Camera
+from provisioning.quality.locate.photo import Photo
+from provisioning.quality.locate.places import Prior
+from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
+from provisioning.quality.query.patches import anchor
+from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
+
+HEADING_STEP_DEG = 10.0
+"""A photo turned by half of this against the tiles is still found (docs/evaluation.md)."""
+NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airframe need camera.angles_of = "body"'
+
+
+@dataclass(frozen=True)
+class Question:
+    """How photos are asked for. camera: of flight.toml. rotate: number of headings to try instead of the known one.
+
+    heading_deg: instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side
+    is tried. patches: squares of ground rendered from one photo; 0 compares the photo as it is.
+    """
+
+    camera: Camera = field(default_factory=Camera)
+    k: int = 5
+    rotate: int | None = None
+    heading_deg: float | None = None
+    heading_sigma_deg: float = 0.0
+    patches: int = PATCHES
+
+
+class Answered(NamedTuple):
+    """Matches, the best first; how the photo was rendered, or why it was compared as it is."""
+
+    matches: tuple[Match, ...]
+    viewing: Viewing | str
+
+
+def answer(
+    locator: Locator,
+    photo: Photo,
+    question: Question,
+    *,
+    near: Prior | None = None,
+    position: Origin | None = None,
+    known: Known = NOTHING,
+) -> Answered:
+    """Return where `photo` was taken. Rendered where camera and height are known, otherwise as it is.
+
+    near: circle to which the search is limited. position: the true one, to measure distances from. known: what is
+    known of this photo beside its metadata. Raises PhotoError where the photo is not of the declared camera's shape.
+    """
+    seen = _viewing(photo, question, known)
+    own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
+    headings = headings_for(question, own)
+    if isinstance(seen, str):
+        found = locator.locate(photo.pixels, k=question.k, headings=headings, position=position, near=near)
+        return Answered(found, seen)
+    if anchor(seen.view(headings[0])) is None:
+        return Answered((), NO_GROUND)
+    found = locator.locate_view(
+        photo.pixels, seen, k=question.k, headings=headings, position=position, near=near, patches=question.patches
+    )
+    return Answered(found, seen)
+
+
+def _viewing(photo: Photo, question: Question, known: Known) -> Viewing | str:
+    if not question.patches:
+        return "not asked to"
+    height, width = photo.pixels.shape[:2]
+    return viewing(question.camera, photo.metadata, width=width, height=height, known=known)
+
+
+def headings_for(question: Question, own: float | None) -> tuple[float, ...]:
+    """Return the headings to try: those asked for, or else the one known with its uncertainty, or else north."""
+    if question.rotate is not None:
+        return evenly_turned(question.rotate)
+    heading = question.heading_deg if question.heading_deg is not None else own
+    return tuple((each + (heading or 0.0)) % 360 for each in spread(question.heading_sigma_deg))
+
+
+def spread(sigma_deg: float) -> Sequence[float]:
+    """Return angles that cover two standard deviations to each side, no farther apart than HEADING_STEP_DEG."""
+    reach = min(180.0, 2 * sigma_deg)
+    count = 1 + 2 * max(0, -int(-reach // HEADING_STEP_DEG))
+    return [0.0] if count == 1 else [reach * (2 * n / (count - 1) - 1) for n in range(count)]

@@ -1,0 +1,103 @@
+"""The tiles of an index as arrays: where each lies, which lie near a position, which row holds which."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provisioning.base.angles import Origin
+from provisioning.base.geo import E7, MAX_ZOOM
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s
+
+EARTH_RADIUS_M = 6_371_008.8
+"""Mean radius; a great circle on it is within 0.6 % of the ellipsoid's geodesic."""
+EQUATOR_M = 2 * math.pi * EARTH_RADIUS_M
+
+
+class Prior(NamedTuple):
+    """Where the aircraft is known to be: within `radius_m` of `position`."""
+
+    position: Origin
+    radius_m: float
+
+
+class Places:
+    """Every row of an index, decoded once: `z`, `x`, `y` int64 [n]; `lat_deg`, `lon_deg` of its tile's centre."""
+
+    def __init__(self, ids: Int64s) -> None:
+        """Take ids as `provisioning.index.among.ids_of` gives them: ascending."""
+        self.ids = ids
+        self.z, self.x, self.y = decoded(ids >> (SOURCE_BITS + HEADING_BITS))
+        side = (1 << self.z).astype(np.float64)
+        self.lon_deg = (self.x + 0.5) / side * 360 - 180
+        self.lat_deg = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * (self.y + 0.5) / side))))
+
+    @cached_property
+    def zooms(self) -> tuple[int, ...]:
+        """Zoom levels in the index, ascending."""
+        return tuple(np.unique(self.z).tolist())
+
+    @cached_property
+    def cells(self) -> Int64s:
+        """Number of the tile of the coarsest zoom that holds each row's tile: what tells which zooms cover a place."""
+        up = self.z - self.zooms[0]
+        cells: Int64s = (self.x >> up) << 32 | self.y >> up
+        return cells
+
+    def side_m(self, zoom: int, lat_deg: float) -> float:
+        """Return the side of a tile on the ground, metre, at a latitude."""
+        return EQUATOR_M * math.cos(math.radians(lat_deg)) / (1 << zoom)
+
+    @cached_property
+    def middle_lat_deg(self) -> float:
+        """Latitude of the middle tile: where tile sides are taken if no position is known."""
+        return float(np.median(self.lat_deg))
+
+    def rows(self, *, zoom: int | None = None, near: Prior | None = None) -> Int64s:
+        """Return the rows of tiles of a zoom level that touch the circle of a prior, ascending."""
+        wanted = np.ones(len(self.ids), bool) if zoom is None else self.z == zoom
+        if near is not None:
+            away = self.distances_m(near.position)
+            half_diagonal = EQUATOR_M * np.cos(np.radians(self.lat_deg)) / (1 << self.z) / math.sqrt(2)
+            wanted &= away <= near.radius_m + half_diagonal
+        return np.flatnonzero(wanted).astype(np.int64)
+
+    def distances_m(self, place: Origin) -> NDArray[np.float64]:
+        """Return the great-circle distance of every tile's centre from `place`, metre (haversine formula)."""
+        return distances_m(self.lat_deg, self.lon_deg, place.lat_e7 / E7, place.lon_e7 / E7)
+
+
+def distances_m(lat: Any, lon: Any, to_lat: Any, to_lon: Any) -> NDArray[np.float64]:
+    """Return great-circle distances of points in degrees, metre."""
+    a, b = np.radians(lat), np.radians(to_lat)
+    h = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(np.radians(np.subtract(to_lon, lon)) / 2) ** 2
+    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(1.0, h))), np.float64)
+
+
+def moved(place: Origin, *, east_m: float, north_m: float) -> Origin:
+    """Return the point that lies east and north of `place`, on the sphere of `distances_m`; for some kilometres."""
+    lat = place.lat_e7 / E7 + math.degrees(north_m / EARTH_RADIUS_M)
+    lat = max(-90.0, min(90.0, lat))
+    across = max(1e-6, math.cos(math.radians((lat + place.lat_e7 / E7) / 2)))
+    lon = place.lon_e7 / E7 + math.degrees(east_m / EARTH_RADIUS_M / across)
+    return Origin(round(lat * E7), round(((lon + 180) % 360 - 180) * E7))
+
+
+def decoded(tileids: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+    """Return z, x, y of PMTiles ids, int64 [n] each: `tileid_to_zxy` for many at once."""
+    starts = np.array([((1 << 2 * z) - 1) // 3 for z in range(MAX_ZOOM + 2)], np.int64)
+    z = np.searchsorted(starts, tileids, side="right") - 1
+    position, x, y = tileids - starts[z], np.zeros_like(tileids), np.zeros_like(tileids)
+    for bit in range(int(z.max(initial=0))):
+        deep, side = z > bit, np.int64(1 << bit)
+        right, down = 1 & (position >> 1), 1 & (position ^ (position >> 1))
+        flip, swap = (down == 0) & (right == 1), down == 0
+        x1, y1 = np.where(flip, side - 1 - x, x), np.where(flip, side - 1 - y, y)
+        x1, y1 = np.where(swap, y1, x1), np.where(swap, x1, y1)
+        x, y = np.where(deep, x1 | right << bit, x), np.where(deep, y1 | down << bit, y)
+        position = np.where(deep, position >> 2, position)
+    return z.astype(np.int64), x, y
