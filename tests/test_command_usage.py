@@ -21,7 +21,6 @@ from provisioning.cli.check import doctor
 from provisioning.cli.check import verify as verify_command
 from provisioning.cli.look import status as status_command
 from provisioning.cli.look import tiles as tiles_command
-from provisioning.cli.measure.locate import headings_for
 from provisioning.cli.measure.variants import locators, parse_variant
 from provisioning.config import Engine, Signing
 from provisioning.config.parse import parse, read_flight
@@ -29,6 +28,8 @@ from provisioning.config.template import toml
 from provisioning.flight import manifest
 from provisioning.flight.signing import generate_key, load_public_key, sign
 from provisioning.flight.signing.passwords import read_password_fd
+from provisioning.quality.locate import Question
+from provisioning.quality.locate.asking import headings_for
 from provisioning.quality.locate.imagery import imagery_of
 from tests import building
 from tests.caches import HOST, KEY, Cache, manifest_of, publish
@@ -285,10 +286,10 @@ def test_plan_and_why_are_told_as_json(built, capsys):
 
 
 def test_a_heading_is_a_compass_bearing_however_it_was_told():
-    north = SimpleNamespace(heading_deg=None)
-    assert headings_for(north, rotate=None, heading=-90) == (270,)
-    assert headings_for(north, rotate=None, heading=None) == (0.0,)
-    assert headings_for(SimpleNamespace(heading_deg=12.5), rotate=None, heading=None) == (12.5,)
+    asked = Question(camera=None, k=1, rotate=None, heading_deg=None, heading_sigma_deg=0.0, patches=0)
+    assert headings_for(dataclasses.replace(asked, heading_deg=270.0), None) == (270.0,)
+    assert headings_for(asked, None) == (0.0,)
+    assert headings_for(asked, 12.5) == (12.5,)
 
 
 def test_without_tiles_or_an_archive_there_is_no_imagery_to_show(tmp_path):
