@@ -14,7 +14,7 @@ from provisioning.build.contents import _calibration_names
 from provisioning.build.plan import make_plan
 from provisioning.config import Calibration
 from provisioning.flight.manifest.checks import path as manifest_path
-from tests.building import NORTH, WEST, ZOOM, build, edit, new_cache
+from tests.building import NORTH, WEST, ZOOM, build, edit, new_cache, put_tile
 
 SAFE_NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 
@@ -84,3 +84,15 @@ def test_plan_refuses_what_the_build_refuses(tmp_path):
         make_plan(cache)
     with pytest.raises(IndexingError, match="recall"):
         rules.build(cache)
+
+
+def test_two_sources_of_one_place_are_published_and_counted(tmp_path):
+    cache = new_cache(tmp_path)
+    for n in range(16):
+        put_tile(tmp_path / "other", WEST + n % 4, NORTH + n // 4, seed=500 + n)
+    file = cache / "flight.toml"
+    file.write_text(file.read_text() + f'\n[[tiles.source]]\nname = "other"\npath = "{tmp_path}/other"\n')
+    assert rules.build(cache).outcome == "SUCCESS"
+    tiles = json.loads((cache / "current" / "Manifest.json").read_bytes())["tiles"]
+    assert (tiles["count"], sum(zoom["present"] for zoom in tiles["per_zoom"].values())) == (32, 16)
+    assert rules.build(cache).outcome == "IDEMPOTENT_NO_OP"

@@ -425,7 +425,11 @@ class Manifest {
       throw Malformed("the index was made by no listed engine");
     std::int64_t present = 0;
     for (const auto& [zoom, part] : at({"tiles", "per_zoom"}).object) present += part.object.at("present").number;
-    if (present != number({"tiles", "count"})) throw Malformed("tiles.count is not the sum");
+    const std::int64_t tiles = number({"tiles", "count"});
+    if (version == 1 && tiles != present) throw Malformed("tiles.count is not the sum");
+    const auto looks = static_cast<std::int64_t>(at({"tiles", "sources"}).list.size());
+    if (version == 2 && (tiles < present || (present == 0 ? tiles != 0 : (tiles - 1) / present >= looks)))
+      throw Malformed("tiles.count does not fit places and sources");
     std::set<std::string> sources;
     for (const Value& source : at({"tiles", "sources"}).list)
       if (!sources.insert(source.text).second) throw Malformed("a source is there twice");

@@ -118,6 +118,9 @@ def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
     return {
         "second": with_hash(whole),
         "second-bare": with_hash(bare._replace(schema=SCHEMA_2)),
+        "second-two-looks": with_hash(
+            whole._replace(tiles=m.tiles._replace(count=m.tiles.count + 1, sources=(*m.tiles.sources, "other-look")))
+        ),
         "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
     }
 
@@ -199,7 +202,8 @@ def malformed() -> dict[str, tuple[str, bytes]]:
 
 
 def malformed_second() -> dict[str, bytes]:
-    text = to_bytes(manifests()["second"]).decode()
+    m = manifests()["second"]
+    text = to_bytes(m).decode()
 
     def change(old: str, new: str) -> bytes:
         assert text.count(old) == 1, old
@@ -222,6 +226,8 @@ def malformed_second() -> dict[str, bytes]:
         "2: coefficient with an exponent": change('"0.071"', '"7.1e-2"'),
         "2: camera without size": change('"width": 4056', '"wide": 4056'),
         "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
+        "2: more tiles than places and sources allow": change(f'"count": {m.tiles.count}', '"count": 999'),
+        "2: fewer tiles than places": change(f'"count": {m.tiles.count}', '"count": 1'),
         "2: accepted out of order": change('"what": "coverage"', '"what": "zz"'),
         "2: camera null": text.encode().replace(b'"camera": {', b'"camera": null, "x": {'),
     }

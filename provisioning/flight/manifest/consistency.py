@@ -19,14 +19,22 @@ def contradictions(m: Manifest) -> list[str]:
         issues.append("area.zoom_levels: a level is there twice")
     if m.descriptor_index.engine not in {engine.path for engine in m.engines}:
         issues.append("artifacts.descriptor_index.engine: not a listed engine")
-    if sum(zoom.present for zoom in m.tiles.per_zoom.values()) != m.tiles.count:
-        issues.append("tiles.count: not the sum of per_zoom present")
+    issues += _counts(m)
     if len(set(m.tiles.sources)) != len(m.tiles.sources):
         issues.append("tiles.sources: a source is there twice")
     origin = m.flight.takeoff_origin
     if m.schema != SCHEMA_1 and origin is not None and (origin.alt_mm is None) != (origin.alt_datum is None):
         issues.append("flight.takeoff_origin: alt_mm and alt_datum only together")
     return issues
+
+
+def _counts(m: Manifest) -> list[str]:
+    """Return what is wrong with `tiles.count`: from schema 2 a place may have one tile of each source."""
+    places = sum(zoom.present for zoom in m.tiles.per_zoom.values())
+    if m.schema == SCHEMA_1:
+        return [] if m.tiles.count == places else ["tiles.count: not the sum of per_zoom present"]
+    most = places * len(m.tiles.sources)
+    return [] if places <= m.tiles.count <= most else [f"tiles.count: not {places} to {most}, the places by sources"]
 
 
 def _clashes(paths: list[str]) -> list[str]:
