@@ -31,14 +31,14 @@ class BuildReport:
         """Return the text of build-report.json."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
-    def line(self) -> str:
-        """Return the one line a person reads last."""
+    def line(self, place: str = "") -> str:
+        """Return the one line a person reads last; `place` says where the cache is of."""
         counts = (
             f"engines {self.engines_built} built {self.engines_reused} reused, "
             f"descriptors {self.descriptors_generated} generated, {self.elapsed_s:.2f} s"
         )
         named = f" manifest_hash {self.manifest_hash}," if self.manifest_hash else ""
-        return f"{self.outcome}{named} {counts}"
+        return f"{self.outcome}{named} {counts}" + (f", {place}" if place else "")
 
 
 def write_report(build_dir: Path, report: BuildReport) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from provisioning import catalogue, descriptors, index
+from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import preflight
@@ -58,6 +59,8 @@ class Plan:
     """All tasks in the order of a build, and what the work amounts to."""
 
     tasks: tuple[TaskPlan, ...]
+    place: str
+    """Where the area lies, in words."""
     tiles: int
     added: int
     removed: int
@@ -96,6 +99,7 @@ def make_plan(root: Path) -> Plan:
     timed = tuple(_timed(task, missing) for task in tasks if task.will_run)
     return Plan(
         tasks=tasks,
+        place=describe_place(corpus.bbox),
         tiles=corpus.count,
         added=corpus.added,
         removed=corpus.removed,

@@ -44,6 +44,7 @@ class HumanListener(Listener):
         self._work: dict[str, _Work] = {}
         self._shown: dict[str, int] = {}
         self._drawn_at = -1.0
+        self._place = ""
 
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it says something to a person."""
@@ -66,6 +67,8 @@ class HumanListener(Listener):
             self.line(
                 f"{'engine:' + str(fields['model']):<{NAME_WIDTH}} still compiling after {fields['elapsed_s']} s{last}"
             )
+        elif kind == "corpus":
+            self._place = str(fields["place"])
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "index.choice":
@@ -89,7 +92,7 @@ class HumanListener(Listener):
         if report.failure_reason:
             self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
         self.stream.flush()
-        told = report.line()
+        told = report.line(self._place)
         if may_colour(sys.stdout):
             told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
         print(told, flush=True)

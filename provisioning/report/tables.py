@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provisioning.area.place import place_facts
 from provisioning.report import mercator
 from provisioning.report.html import Cell, Markup, code, facts, number, paragraph, section, table
 from provisioning.report.model import ReportModel
@@ -29,7 +30,8 @@ def coverage(model: ReportModel) -> str:
         )
     headings = ("Zoom", "Present", "Expected", "Share", "Widest gap")
     tiles = table("Tiles in the area, by zoom level", headings, rows)
-    return section("coverage", "Coverage", tiles, *(paragraph(note, "soft") for note in model.area_notes))
+    place = facts(list(place_facts(model.manifest.area.bbox_e7).items()))
+    return section("coverage", "Coverage", place, tiles, *(paragraph(note, "soft") for note in model.area_notes))
 
 
 def gates(model: ReportModel) -> str:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors
+from provisioning.area.place import describe_place
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import EmptyCorpusError, GateError
@@ -36,7 +37,7 @@ def survey(flight: Flight) -> None:
     make_dirs(flight.build_dir)
     started = time.monotonic()
     try:
-        catalogue.scan(flight)
+        corpus = catalogue.scan(flight)
     except EmptyCorpusError as error:
         events.error(
             "empty.corpus",
@@ -47,6 +48,7 @@ def survey(flight: Flight) -> None:
             elapsed_s=round(time.monotonic() - started, 3),
         )
         raise
+    events.event("corpus", tiles=corpus.count, place=describe_place(corpus.bbox))
     backbone = flight.descriptor_backbone
     source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
     target = shape_target(flight, backbone, source)

@@ -48,10 +48,10 @@ def task_lines(task: TaskPlan, plan: Plan) -> Iterator[str]:
 def summary(plan: Plan) -> str:
     """Return what the work amounts to, in one line."""
     if not plan.has_work:
-        return f"nothing to do: {plan.tiles} tiles, everything is up to date"
+        return f"nothing to do: {plan.tiles} tiles, {plan.place}, everything is up to date"
     time = "time unknown" if plan.seconds is None else f"about {plan.seconds:.1f} s"
     return (
-        f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), "
+        f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), {plan.place}, "
         f"{plan.descriptors} descriptors to compute, about {plan.bytes_to_write / 1e6:.1f} MB to write, "
         f"up to {plan.memory_bytes / 1e6:.0f} MB of memory, {time}"
     )
