@@ -142,3 +142,14 @@ def new_cache(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / "camera.json").write_bytes(b'{"fx": 1}\n')
     return path
+
+
+def rolled_back(cache: Path, *, to: int | None = None) -> Path:
+    """Stage the files of an earlier generation under the next counter, as `flightcache rollback` does."""
+    source = publish.earlier_generation(cache, to=to)
+    manifest = read_manifest(source)
+    records = {}
+    for entry in manifest.files:
+        status = (source / entry.path).lstat()
+        records[entry.path] = artifacts.ArtifactRecord(entry.sha256, entry.bytes, status.st_mtime_ns, status.st_ino, {})
+    return publish.rollback(cache, source, manifest=manifest, records=records, resign=signature_of)

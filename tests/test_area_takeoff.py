@@ -84,7 +84,7 @@ def test_what_a_mission_leaves_open_is_an_event_of_each_scan(tmp_path, caplog):
         with caplog.at_level("INFO", logger="c10.provision"):
             scan(asked)
         said = [record for record in caplog.records if getattr(record, "kind", "") == "c10.provision.area.open"]
-        assert any(r.levelname == "WARNING" and "outside the mission" in r.fields["note"] for r in said)
+        assert any(r.levelname == "WARNING" and "outside the mission" in r.kv["note"] for r in said)
 
 
 def test_the_home_of_a_plan_is_above_mean_sea_level(tmp_path):

@@ -332,7 +332,7 @@ def test_an_index_has_the_bytes_that_the_choice_announced(tmp_path, kind, transf
 def test_the_log_says_what_was_chosen_and_what_is_expected_of_it(tmp_path, caplog):
     caplog.set_level(logging.INFO, LOGGER.name)
     make(tmp_path / "i", vectors(30), kind="auto")
-    (said,) = (record.fields for record in caplog.records if record.kind.endswith("index.choice"))
+    (said,) = (record.kv for record in caplog.records if record.kind.endswith("index.choice"))
     assert said["kind"] == "flat"
     assert {"recall", "latency_us", "bytes", "build_bytes", "reason"} <= said.keys()
 

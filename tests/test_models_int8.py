@@ -188,7 +188,7 @@ def test_an_old_opset_is_converted_and_said(tmp_path, opset, caplog):
     with caplog.at_level(logging.WARNING, "c10.provision"):
         assert cosine(tmp_path, with_biases(opset=opset)) > 0.99
     (record,) = (r for r in caplog.records if r.kind == "c10.provision.backbone.opset")
-    assert record.fields == {"model": "net", "opset": opset, "converted_to": 13}
+    assert record.kv == {"model": "net", "opset": opset, "converted_to": 13}
 
 
 def test_calibration_methods_give_other_ranges_and_other_keys(tmp_path):

@@ -235,4 +235,4 @@ def test_normalisation_declared_for_a_model_of_bytes_is_warned_of(tmp_path, capl
         caplog.clear()
         with caplog.at_level(logging.WARNING, "c10.provision"):
             prepared(tmp_path, model, **settings)
-        assert [r.fields["unused"] for r in caplog.records if r.kind.endswith("backbone.normalisation")] == said
+        assert [r.kv["unused"] for r in caplog.records if r.kind.endswith("backbone.normalisation")] == said

@@ -45,7 +45,7 @@ SAMPLE = [
         "test_manifest.py -k could_not_be_read",
     ),
     ("flight/publish/staging.py", "and record.is_stat_of(source)", "", "test_publish.py -k changed"),
-    ("flight/publish/committing.py", "make_read_only(generation)", "pass", "test_publish.py -k read_only"),
+    ("flight/publish/committing.py", "make_read_only(cache, relative)", "pass", "test_publish.py -k read_only"),
     ("flight/publish/recovery.py", "(keep - 1)", "keep", "test_publish.py -k kept"),
     (
         "flight/publish/generations.py",
@@ -56,7 +56,7 @@ SAMPLE = [
     ("flight/verify/walking.py", "unlisted < MAX_REPORTED", "unlisted <= MAX_REPORTED", "test_attacks.py -k orphans"),
     ("flight/verify/walking.py", "missing = sorted(expected - seen)", "missing = ()", "test_attacks.py -k missing"),
     ("flight/verify/steps.py", "elif not opened[path].is_unchanged()", "elif False", "test_attacks.py -k rewritten"),
-    ("flight/verify/floor.py", "< counter:", "> counter:", "test_verify.py -k floor"),
+    ("flight/verify/floor.py", "if counter < floor.counter:", "if counter > floor.counter:", "test_verify.py -k floor"),
     ("flight/verify/verdict.py", ".hexdigest() != file.sha256", ".hexdigest() is None", "test_attacks.py -k rewritten"),
 ]
 

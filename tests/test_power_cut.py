@@ -59,7 +59,7 @@ def recordings(tmp_path_factory) -> dict[str, Recording]:
     found = {f"build {n}": record(cache, functools.partial(build, cache, n), n) for n in (1, 2, 3)}
 
     def roll_back() -> Path:
-        staged = publish.rollback(cache, resign=generations.signature_of)
+        staged = generations.rolled_back(cache)
         return publish.commit(cache, staged, keep=2)
 
     found["rollback"] = record(cache, roll_back, 2)

@@ -6,12 +6,10 @@ import errno
 import logging
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from provisioning.base import artifacts, directories, files
-from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import FilesystemError, VerificationError
 from provisioning.base.hashing import sha256_file
 from provisioning.base.lock import build_lock
@@ -29,16 +27,6 @@ def cache(tmp_path):
 
 def numbers(cache) -> list[str]:
     return sorted(path.name for path in (cache / "generations").iterdir())
-
-
-def rolled_back(cache: Path, *, to: int | None = None) -> Path:
-    source = publish.earlier_generation(cache, to=to)
-    manifest = generations.read_manifest(source)
-    records = {}
-    for entry in manifest.files:
-        status = (source / entry.path).lstat()
-        records[entry.path] = ArtifactRecord(entry.sha256, entry.bytes, status.st_mtime_ns, status.st_ino, {})
-    return publish.rollback(cache, source, manifest=manifest, records=records, resign=generations.signature_of)
 
 
 def test_a_build_makes_the_first_generation_current(cache):
@@ -123,7 +111,7 @@ def test_a_return_to_an_earlier_generation_needs_no_room_where_bytes_can_be_shar
     build(cache, 1)
     build(cache, 2)
     monkeypatch.setattr(files, "free_bytes", lambda path: 0)
-    assert faults_in(rolled_back(cache)) == []
+    assert faults_in(generations.rolled_back(cache)) == []
 
 
 def test_a_copy_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypatch):
@@ -136,14 +124,14 @@ def test_a_copy_that_cannot_fit_is_refused_before_it_is_written(cache, monkeypat
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(files, "free_bytes", lambda path: 5)
     with pytest.raises(FilesystemError, match=r"not enough space for a copy of camera\.json"):
-        rolled_back(cache)
+        generations.rolled_back(cache)
 
 
 def test_what_is_staged_takes_the_place_of_an_older_stage(cache):
     build(cache, 1)
     build(cache, 2)
     for _ in range(2):
-        staged = rolled_back(cache)
+        staged = generations.rolled_back(cache)
     assert faults_in(staged) == []
     assert os.listdir(staged.parent) == [staged.name]
 
@@ -303,7 +291,7 @@ def stage_names(cache):
 def test_recovery_removes_a_stage_that_its_build_did_not_publish(cache):
     generation = build(cache, 1)
     build(cache, 2)
-    rolled_back(cache)
+    generations.rolled_back(cache)
     publish.recover(cache, keep=2)
     assert stage_names(cache) == []
     assert generation.exists()
@@ -313,7 +301,7 @@ def test_rollback_publishes_the_previous_files_under_a_higher_counter(cache):
     first = build(cache, 1)
     build(cache, 2)
     old, old_index = generations.read_manifest(first), (first / INDEX).read_bytes()
-    current = publish.commit(cache, rolled_back(cache), keep=3)
+    current = publish.commit(cache, generations.rolled_back(cache), keep=3)
     new = generations.read_manifest(current)
     assert (current / INDEX).read_bytes() == old_index
     assert new.build.counter == 3
@@ -325,7 +313,7 @@ def test_rollback_to_a_chosen_generation(cache):
     for revision in (1, 2, 3):
         build(cache, revision, keep=3)
     wanted = (cache / "generations" / "000001" / INDEX).read_bytes()
-    staged = rolled_back(cache, to=1)
+    staged = generations.rolled_back(cache, to=1)
     assert (staged / INDEX).read_bytes() == wanted
     assert os.path.samefile(staged / INDEX, cache / "generations" / "000001" / INDEX), "its bytes are shared"
 
@@ -338,7 +326,7 @@ def test_rollback_where_nothing_is_current_says_what_is_kept(cache, to, said):
     build(cache, 2)
     (cache / "current").unlink()
     with pytest.raises(FilesystemError) as caught:
-        rolled_back(cache, to=to)
+        generations.rolled_back(cache, to=to)
     assert str(caught.value) == (
         f"{said}\n"
         f"  file:         {cache / 'generations'}\n"
@@ -353,7 +341,7 @@ def test_rollback_where_nothing_is_current_says_what_is_kept(cache, to, said):
 def test_rollback_without_such_a_generation_says_what_is_kept(cache, to):
     build(cache, 1)
     with pytest.raises(FilesystemError) as caught:
-        rolled_back(cache, to=to)
+        generations.rolled_back(cache, to=to)
     assert caught.value.key == "publish.keep_generations"
     assert caught.value.facts == {"current": 1, "kept besides": "none"}
 
@@ -364,7 +352,7 @@ def test_rollback_refuses_files_that_changed(cache):
     (first / ENGINE).chmod(0o644)
     (first / ENGINE).write_bytes(b"another engine")
     with pytest.raises(FilesystemError) as caught:
-        rolled_back(cache)
+        generations.rolled_back(cache)
     expected = generations.read_manifest(first).engines[0].sha256
     assert str(caught.value) == (
         "a file changed after it was made\n"

@@ -116,7 +116,7 @@ def test_the_archive_holds_the_tiles_own_bytes_each_once(tmp_path):
     assert header["clustered"]
     assert header["tile_type"].name == "PNG"
     assert (header["min_zoom"], header["max_zoom"]) == (Z, Z)
-    again = flight(tmp_path / "again", TileSource(path=out, name="sat"), bbox=bbox_of(tiles))
+    again = flight(tmp_path / "again", TileSource(path=out, name="sat"), bbox=bbox_of(tiles), blank="keep")
     assert scan(again).coverage_sha256 == corpus.coverage_sha256
 
 

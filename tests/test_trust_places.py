@@ -175,7 +175,7 @@ def test_no_error_steers_a_terminal_or_fakes_a_line():
 def test_no_event_steers_a_terminal(caplog):
     with caplog.at_level("INFO", logger="c10.provision"):
         events.event("published", generation=HOSTILE, counter=7, other=None)
-    fields = caplog.records[-1].fields
+    fields = caplog.records[-1].kv
     assert fields["generation"].isprintable()
     assert (fields["counter"], fields["other"]) == (7, None)
 

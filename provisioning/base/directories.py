@@ -79,13 +79,17 @@ def names_in(root: Path, relative: str) -> list[str]:
         return []
 
 
-def make(root: Path, relative: str) -> None:
-    """Create a directory and its parents below `root`; each new name is durable before the next is made in it."""
+def make(root: Path, relative: str, *, durable: bool = True) -> None:
+    """Create a directory and its parents below `root`; each new name is durable before the next is made in it.
+
+    durable: False for a directory that nobody looks for after a power cut, such as the stage of a build.
+    """
     parts = _parts(relative)
     for depth, name in enumerate(parts):
         with opened(root, "/".join(parts[:depth])) as fd, contextlib.suppress(FileExistsError):
             os.mkdir(name, dir_fd=fd)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
     with opened(root, relative):
         pass  # every component is a directory of this file system
 

@@ -13,7 +13,7 @@ import numpy as np
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
-from provisioning.cli.measure.locate import add_view, question_of
+from provisioning.cli.measure.locate import add_view, question_of, require_view
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask every setting every query and print one table."""
     if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
         raise Error("--within and --radius: metres above zero")
+    require_view(args, max(RANKS))
     if args.frame_step < 1:
         raise Error("--frame-step: at least 1")
     queries = find_queries(args.queries, frame_step=args.frame_step)

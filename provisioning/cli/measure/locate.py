@@ -105,12 +105,17 @@ def place(text: str) -> Origin:
     return Origin(round(lat * 1e7), round(lon * 1e7))
 
 
-def question_of(args: argparse.Namespace, cache: Path, k: int) -> Question:
-    """Return how the options ask; Error for a number that makes no sense."""
+def require_view(args: argparse.Namespace, k: int) -> None:
+    """Refuse numbers that make no sense. Raises Error."""
     if k < 1 or (args.rotate is not None and args.rotate < 1):
         raise Error("-k and --rotate: at least 1")
     if args.patches < 0 or not 0 <= args.heading_sigma <= 180:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
+
+
+def question_of(args: argparse.Namespace, cache: Path, k: int) -> Question:
+    """Return how the options ask; Error for a number that makes no sense."""
+    require_view(args, k)
     return Question(
         camera=read_camera(cache),
         k=k,

@@ -79,7 +79,7 @@ def prune(cache: Path, keep: int) -> None:
 def remove_generation(cache: Path, number: int) -> None:
     """Take a generation out of sight in one step, then remove it."""
     generation = f"{GENERATIONS}/{dir_name(number)}"
-    directories.make(cache, STAGE)
+    directories.make(cache, STAGE, durable=False)
     doomed = f"{STAGE}/{temporary_beside(Path(dir_name(number))).name}"
     with directories.opened(cache, generation) as fd:
         os.fchmod(fd, 0o700)

@@ -48,7 +48,7 @@ def stage(
     temporary, final = cache / relative, cache / STAGE / dir_name(counter)
     with wrap_os_errors("stage a generation", temporary):
         clear(cache, STAGE)
-        directories.make(cache, relative)
+        directories.make(cache, relative, durable=False)
         require_free_bytes(temporary, _bytes_to_copy(cache, files), what="the staged generation")
         for name, source in sorted(files.items()):
             sha256 = _place(cache, source, temporary / name, records.get(name))
