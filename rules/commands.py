@@ -34,6 +34,7 @@ from provisioning.base.stopping import exit_soon_after
 from provisioning.build import history, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
+from provisioning.console.streams import drop_output
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password
 from rules.info import Info
@@ -134,7 +135,10 @@ class Run(DoitRun):  # type: ignore[misc]
                 rc, report = self.build(cache, params, args)
         finally:
             listener.close()
-        listener.finish(report)
+        try:
+            listener.finish(report)
+        except OSError:  # the reader of a pipe has left, or the disk of a log is full: the build is as it is
+            drop_output()
         return rc
 
     def build(

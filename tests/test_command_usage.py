@@ -361,3 +361,19 @@ def test_imagery_on_board_is_what_was_indexed_and_is_shown(tmp_path):
         main(["locate", photo, "--cache", str(generation), *key, "--contact-sheet", str(tmp_path / "without.png")]) == 0
     )
     assert Image.open(tmp_path / "without.png").tobytes() == Image.open(tmp_path / "with.png").tobytes()
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(tmp_path, unbuffered):
+    cache = building.new_cache(tmp_path)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": str(ROOT)}
+    for words in (["plan"], ["host"], ["--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "provisioning.cli", *words, *([str(cache)] if words == ["plan"] else [])],
+            stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False,
+        )  # fmt: skip
+        os.close(writer)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode in (141, 0)

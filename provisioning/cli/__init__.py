@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error
-from provisioning.console.streams import write_any_character
+from provisioning.console.streams import drop_output, write_any_character
 
 GROUPS = {
     "begin": {
@@ -46,6 +46,9 @@ GROUPS = {
 """Name and summary of each command. `provisioning.cli.<group>.<name>` has its `arguments(parser)` and `run(args)`."""
 
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
+
+READER_LEFT = 141
+"""As a shell reports the end by SIGPIPE."""
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -85,7 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
     begin_with_one_thread()
     write_any_character()
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # `flightcache tiles | head -1`: the reader has what it wanted
+        drop_output()
+        return READER_LEFT
+
+
+def _run(words: Sequence[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     args = _parser(chosen if chosen in COMMANDS else None).parse_args(words)
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
+import os
 import sys
 
 HANDLER = "flightcache.ascii"
@@ -20,6 +22,17 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=HANDLER)
+
+
+def drop_output() -> None:
+    """Let what is still to be written to standard output go nowhere: its reader has left, or its disk is full.
+
+    Without this the interpreter writes it again as it ends, and fails with a traceback and exit code 120.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -28,11 +28,13 @@ from provisioning.network.backbone.presets import declared_normalisation, preset
 from provisioning.network.backbone.source import OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.trial import measured_shape, trial
-from provisioning.network.storage import LARGEST_FILE_BYTES
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
 """From here on weights need not be listed as inputs, which would keep them from being folded."""
+
+LARGEST_FILE_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf message is smaller than 2 GiB; the rest is for nodes and names."""
 
 
 def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import EngineError
-from provisioning.network.storage import is_vast, save_model
 from provisioning.network.typing.graph import makers
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def to_int8(path: Path, output: Path, images: Iterable[NDArray[np.uint8]], optio
         )
     reader = _Reader(path, chain([first], waiting))
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch, _quiet():
-        save_model(_quantised(path, reader, Path(scratch), options or Int8Options()), output)
+        model = _quantised(path, reader, Path(scratch), options or Int8Options())
+        output.write_bytes(model.SerializeToString(deterministic=True))
     return reader.count
 
 
@@ -128,7 +128,6 @@ def _ranges(path: Path, reader: _Reader, scratch: Path, method: str) -> Any:
         list(OPERATORS),
         augmented_model_path=str(scratch / "augmented.onnx"),
         calibrate_method=getattr(CalibrationMethod, methods[method]),
-        use_external_data_format=is_vast(path),
         extra_options={"moving_average": True} if method == "minmax" else {"symmetric": True},
     )
     if method == "minmax":

@@ -13,7 +13,6 @@ from provisioning.base.errors import EngineError
 from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
-from provisioning.network.storage import save_model
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
 from provisioning.network.typing.int8 import OLDEST_OPSET, RANGES, Int8Options, to_int8
@@ -100,7 +99,7 @@ def make_typed(
         else:
             _require_tiles(backbone, model)
             model = _for_int8(backbone, model)
-            save_model(model, prepared)
+            prepared.write_bytes(model.SerializeToString(deterministic=True))
             options = Int8Options(
                 keep_fp32=kept_from_int8(model, backbone.keep_fp32),
                 method=backbone.calibration_method,
