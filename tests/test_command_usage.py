@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -377,3 +378,19 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, unbuffered):
         os.close(writer)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode in (141, 0)
+
+
+def test_a_misspelt_command_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["verifi", "."])
+    assert left.value.code == 2
+    assert "there is no command 'verifi'; did you mean 'verify'?" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert (left.value.code, capsys.readouterr().out) == (
+        0,
+        f"flightcache {importlib.metadata.version('flightcache')}\n",
+    )

@@ -51,6 +51,17 @@ READER_LEFT = 141
 """As a shell reports the end by SIGPIPE."""
 
 
+class _Version(argparse.Action):
+    """`--version`: the distribution is asked only where somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print name and version."""
+        from importlib.metadata import version
+
+        print(f"flightcache {version('flightcache')}")
+        parser.exit()
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """Return the parser; only the chosen command's module is imported and asked for its arguments."""
     parser = argparse.ArgumentParser(
@@ -58,6 +69,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         description="Build, sign, verify and carry the flight cache of an aircraft that navigates by satellite tiles.",
         epilog="example: flightcache init mycache --tiles tiles/ && cd mycache && doit",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
@@ -101,7 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
-    args = _parser(chosen if chosen in COMMANDS else None).parse_args(words)
+    parser = _parser(chosen if chosen in COMMANDS else None)
+    if chosen is not None and chosen not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(chosen, COMMANDS, 1)
+        parser.error(f"there is no command {chosen!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    args = parser.parse_args(words)
     try:
         return int(importlib.import_module(_module(args.command)).run(args))
     except Error as error:
