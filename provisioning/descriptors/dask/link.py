@@ -20,6 +20,7 @@ from itertools import chain
 from typing import IO, Any, NamedTuple
 
 from provisioning.base.errors import DescriptorError, TileError
+from provisioning.base.events import error as log_error
 from provisioning.base.events import warn
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask.frames import Floats, FrameReader, foreign
@@ -182,7 +183,7 @@ class _Exchange:
             if "error" in head:
                 raise _told(head["error"])
             if "refused" in head:
-                warn("descriptor.failure", worker=_text(head.get("worker")), reason=_text(head["refused"]))
+                log_error("descriptor.failure", worker=_text(head.get("worker")), reason=_text(head["refused"]))
             for _ in range(min(_number(head.get("want", 0)), 1 << 16)):
                 task = None if ended else self._next(batches)
                 ended = ended or task is None

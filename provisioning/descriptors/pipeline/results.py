@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from provisioning.base.errors import DescriptorError
-from provisioning.base.events import warn
+from provisioning.base.events import error as log_error
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.descriptors.store.store import DescriptorStore
 
@@ -59,7 +59,7 @@ class Results:
         """Record tiles that have no descriptor, each as an event."""
         for fault in faults:
             tile = fault.unit.tile
-            warn("descriptor.failure", z=tile.z, x=tile.x, y=tile.y, source=tile.source, reason=fault.reason)
+            log_error("descriptor.failure", z=tile.z, x=tile.x, y=tile.y, source=tile.source, reason=fault.reason)
             with self._mutex:
                 self.failed += 1
                 if len(self.faults) < NAMED_FAULTS:

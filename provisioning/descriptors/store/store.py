@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import DescriptorError
-from provisioning.base.events import warn
+from provisioning.base.events import error as log_error
 from provisioning.base.files import make_dirs
 from provisioning.base.hashing import Sha256
 from provisioning.descriptors.store import generations, shards
@@ -223,7 +223,7 @@ class DescriptorStore:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            warn("descriptor.failure", file=str(self._dir / MAP), reason=f"key map made anew: {error}")
+            log_error("descriptor.failure", file=str(self._dir / MAP), reason=f"key map made anew: {error}")
             discard_map(self._dir)
             self._map = KeyMap(self._dir / MAP)
         self._layout = shards.read_layout(self._dir)
@@ -252,7 +252,9 @@ class DescriptorStore:
             self._map.adopt((), end)
         if lost:
             drop_receipts(self._home)
-            warn("descriptor.failure", file=str(self._dir), reason=f"{lost} descriptors were lost with their shard")
+            log_error(
+                "descriptor.failure", file=str(self._dir), reason=f"{lost} descriptors were lost with their shard"
+            )
 
     def _gone(self, done: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges of rows below `done` that no shard holds any more."""
