@@ -199,3 +199,30 @@ def test_a_tile_source_that_is_not_there_is_named_where_tiles_are_needed(root, t
     with pytest.raises(ConfigError) as wrong:
         require_sources(parse(text, root=root))
     assert problem in str(wrong.value.facts[key])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ("[camera]\nfov_deg = 60\nfocal_px = 900\n", "camera", "needs one of"),
+        ("[camera]\ncalibration = 'a.yml'\nprincipal_px = [1, 2]\n", "camera.calibration", "leave principal_px"),
+        ("[camera]\nfocal_mm = 4.5\n", "camera.sensor_width_mm", "give both or neither"),
+        ("[camera]\nfov_deg = 60\nwidth_px = 4000\n", "camera.height_px", "give both or neither"),
+        ("[camera]\nfov_deg = 60\nprincipal_px = [1]\n", "camera.principal_px", "expected [x, y]"),
+        ("[camera]\nfov_deg = 60\ndistortion = [0.1]\n", "camera.distortion", "4 or 5 or 8 coefficients"),
+        (
+            "[camera]\nfov_deg = 60\ndistortion_model = 'fisheye'\ndistortion = [0.1, 0, 0, 0, 0]\n",
+            "camera.distortion",
+            "expected 4 coefficients",
+        ),
+        ("[camera]\ndistortion = [0.1, 0, 0, 0]\n", "camera", "no focal length"),
+        ("[camera]\ncalibration = 'none.yml'\n", "camera.calibration", "no such file"),
+        ("[[waiver]]\ngate = 'freshness'\nby = 'me'\nreason = ' '\n", "waiver[0].reason", "1 to 4096 characters"),
+        ("[[waiver]]\ngate = 'freshness'\nby = 'me'\nreason = 'old'\n" * 65, "waiver", "at most 64"),
+        ("[[calibration]]\npath = 'key.pem'\npurpose = 'imu'\n" * 504, "calibration", "at most 503"),
+    ],
+)
+def test_contradictions_of_camera_waivers_and_calibration_name_their_key(root, text, key, problem):
+    with pytest.raises(ConfigError) as wrong:
+        parse(VALID + text, root=root)
+    assert problem in str(wrong.value.facts[key])

@@ -84,6 +84,7 @@ def test_doctor_advises_nothing_that_an_unverified_manifest_says(tmp_path, capsy
     assert {f["what"] for f in json.loads(said)["findings"]} == {"verdict: signature", "flight", "disk"}
 
 
+@pytest.mark.usefixtures("unmeasured")
 @needs_strace
 @pytest.mark.parametrize("command", ["doctor", "status", "verify"])
 def test_looking_at_a_hostile_cache_runs_writes_and_calls_nothing(tmp_path, command):
