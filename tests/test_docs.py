@@ -152,3 +152,14 @@ def test_commands_marked_as_run_do_run(page, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-5000:]
+
+
+def test_the_table_of_tasks_in_the_design_is_that_of_the_build():
+    from provisioning.build import tasks
+
+    text = Path(tasks.__file__).read_text()
+    design = (ROOT / "DESIGN.md").read_text().split("## Rules")[1].split("`provisioning/build/tasks.py`")[0]
+    told = [name.partition(":")[0] for name in re.findall(r"^\| `([^`]+)` \|", design, re.MULTILINE)]
+    built = re.findall(r'name=f"(\w+):|    yield row\(\n        (?:"(\w+)"|(WALK))', text)
+    names = {first or second or "coverage" for first, second, _ in built}
+    assert set(told) == names
