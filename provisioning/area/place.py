@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from provisioning.area.ellipsoid import box_size_m, zone_km2
-from provisioning.base.angles import BBox
-
-TURN_E7 = 3_600_000_000
+from provisioning.base.angles import TURN_E7, BBox
 
 
 def describe_place(bbox: BBox) -> str:
     """Return centre and size of a box, e.g. "54.1 N 12.4 E, 14 × 9 km": width (east–west) first, WGS 84."""
-    lat_e7, lon_e7 = centre_of(bbox)
+    lat_e7, lon_e7 = bbox.middle[:2]
     width, height = (side / 1000 for side in box_size_m(bbox))
     digits = 1 if max(width, height) < 10_000 else 0
     north, east = ("N" if lat_e7 >= 0 else "S"), ("E" if lon_e7 >= 0 else "W")
@@ -20,9 +18,8 @@ def describe_place(bbox: BBox) -> str:
 
 def place_facts(bbox: BBox) -> dict[str, str]:
     """Return what tells a person where a box lies: place, box and centre in degree (WGS 84), area, hemisphere."""
-    lat_e7, lon_e7 = centre_of(bbox)
+    lat_e7, lon_e7 = bbox.middle[:2]
     west, south, east, north = (f"{side / 1e7:.7f}" for side in bbox)
-    turn = ((bbox.east - bbox.west) % TURN_E7 or TURN_E7) / TURN_E7
     halves = ("northern" if lat_e7 >= 0 else "southern"), ("eastern" if lon_e7 >= 0 else "western")
     across = ", across the equator" if bbox.south < 0 < bbox.north else ""
     across += ", across the antimeridian" if bbox.west > bbox.east else ""
@@ -30,14 +27,8 @@ def place_facts(bbox: BBox) -> dict[str, str]:
         "place": describe_place(bbox),
         "bbox": f"{west}, {south}, {east}, {north} (west, south, east, north)",
         "centre": f"{lat_e7 / 1e7:.5f}, {lon_e7 / 1e7:.5f} (latitude, longitude)",
-        "size": f"{zone_km2(bbox) * turn:,.3f} km², {' and '.join(halves)} hemisphere{across}",
+        "size": f"{zone_km2(bbox) * bbox.width_e7 / TURN_E7:,.3f} km², {' and '.join(halves)} hemisphere{across}",
     }
-
-
-def centre_of(bbox: BBox) -> tuple[int, int]:
-    """Return latitude and longitude of a box's centre, 1e-7 degree; the box may cross the antimeridian."""
-    lon_e7 = bbox.west + ((bbox.east - bbox.west) % TURN_E7 or TURN_E7 * (bbox.east != bbox.west)) // 2
-    return (bbox.south + bbox.north) // 2, (lon_e7 + TURN_E7 // 2) % TURN_E7 - TURN_E7 // 2
 
 
 def _km(length: float) -> str:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from provisioning.base.printable import printable
 
 LOGGER = logging.getLogger("c10.provision")
 PREFIX = "c10.provision."
 PROGRESS = "progress"
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total); cheap to call often."""
 
 
 def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:

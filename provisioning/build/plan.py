@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from provisioning import catalogue, descriptors, index
+from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
 from provisioning.build.history import History, differences, read_history, short
-from provisioning.build.preflight import preflight
+from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import unchecked
 from provisioning.build.request import Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
@@ -163,7 +163,6 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
     if not any(task.task == "corpus" and task.will_run for task in tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
-    asked = request.flight.index
-    choice = index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=shape.dimension)
+    choice = chosen_index(request, shape.dimension)
     text = f"{choice.kind}: {choice.reason}"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -31,7 +31,7 @@ def preflight(request: Request) -> None:
     entries = corpus_gates(request)
     shape = request.descriptor_network.shape
     if shape is not None:
-        choice = _choice(request, shape.dimension)
+        choice = chosen_index(request, shape.dimension)
         _require_manifest(request, contents.Made(_stand_in, _index_of(choice.kind, shape.dimension), entries))
 
 
@@ -52,7 +52,7 @@ def require_room(request: Request) -> None:
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
-    needed += _choice(request, shape.dimension).bytes
+    needed += chosen_index(request, shape.dimension).bytes
     require_free_bytes(flight.build_dir, needed, what="descriptors and index")
 
 
@@ -85,7 +85,8 @@ def _require_manifest(request: Request, made: contents.Made) -> None:
         raise
 
 
-def _choice(request: Request, dimension: int) -> index.Choice:
+def chosen_index(request: Request, dimension: int) -> index.Choice:
+    """Return the kind of index that a build of `request` makes of descriptors of `dimension`. Raises IndexingError."""
     asked = request.flight.index
     return index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=dimension)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from provisioning.area.area import enclosing
 from provisioning.area.cover import count
 from provisioning.area.place import describe_place
-from provisioning.base.angles import BBox
+from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.events import progress
 from provisioning.base.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
@@ -44,7 +44,6 @@ SPARSE = 0.1
 """Share of the box around all of the finest tiles below which far-off groups of tiles are boxes of their own."""
 NEAR_LEVELS = 4
 """Tiles whose ancestors so many levels up touch are one group: gaps of up to 16 tiles."""
-HALF_TURN_E7, TURN_E7 = 1_800_000_000, 3_600_000_000
 
 Columns = dict[int, dict[int, "array[int]"]]
 """Rows by zoom and column."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from provisioning.base import geo
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.angles import HALF_TURN_E7, BBox, Origin
 from provisioning.report.model import Cell, LonLat, TileMap
 from provisioning.report.polygons import polygons_of
 
@@ -71,7 +71,7 @@ def _area_shapes(bbox: BBox, outline: tuple[tuple[LonLat, ...], ...], maps: Sequ
     elif bbox.west <= bbox.east:
         yield _multipolygon([[_rectangle(bbox)]])
     else:  # RFC 7946, 3.1.9: cut at the antimeridian
-        sides = bbox._replace(east=1_800_000_000), bbox._replace(west=-1_800_000_000)
+        sides = bbox._replace(east=HALF_TURN_E7), bbox._replace(west=-HALF_TURN_E7)
         yield _multipolygon([[_rectangle(side)] for side in sides if side.west < side.east])
 
 

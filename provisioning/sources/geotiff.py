@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
 from provisioning.area.cover import Cover
-from provisioning.base.angles import BBox
+from provisioning.base.angles import HALF_TURN_E7, BBox, wrapped_e7
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
@@ -270,9 +270,8 @@ class Sheet:
         if not all(map(math.isfinite, bounds)):
             raise _error(self.path, "its corners are nowhere on Earth")
         west, south, east, north = (round(side * 1e7) for side in bounds)
-        if max(abs(west), abs(east)) > 1_800_000_000:
-            half, turn = 1_800_000_000, 3_600_000_000
-            west, east = (west + half) % turn - half, (east + half) % turn - half
+        if max(abs(west), abs(east)) > HALF_TURN_E7:
+            west, east = wrapped_e7(west), wrapped_e7(east)
         south, north = max(south, -MAX_LATITUDE_E7), min(north, MAX_LATITUDE_E7)
         if south >= north:
             raise _error(self.path, "it lies beyond 85 degrees of latitude, where Web Mercator tiles end")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from provisioning.area.area import enclosing
 from provisioning.area.place import describe_place
-from provisioning.base.angles import BBox
+from provisioning.base.angles import TURN_E7, BBox
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tile_bounds_e7
 from provisioning.config import TileSource
@@ -231,13 +231,13 @@ def _misfit(tiles: Sequence[BBox], said: Statement) -> float:
 def _touches(tile: BBox, box: Box) -> bool:
     """Tell whether a tile overlaps a box by more than a rounding error."""
     west, south, east, north = (side * 1e7 for side in box)
-    tall, wide = (tile.north - tile.south) * TOLERANCE, (tile.east - tile.west) % 3_600_000_000 * TOLERANCE
+    tall, wide = (tile.north - tile.south) * TOLERANCE, (tile.east - tile.west) % TURN_E7 * TOLERANCE
     tall, wide = min(tall, (north - south) / 4), min(wide, abs(east - west) / 4)
     if tile.south + tall > north or tile.north - tall < south:
         return False
-    for turn in (-3_600_000_000, 0, 3_600_000_000):
-        last = east if west <= east else east + 3_600_000_000
-        right = tile.east if tile.west <= tile.east else tile.east + 3_600_000_000
+    for turn in (-TURN_E7, 0, TURN_E7):
+        last = east if west <= east else east + TURN_E7
+        right = tile.east if tile.west <= tile.east else tile.east + TURN_E7
         if tile.west + turn + wide <= last and right + turn - wide >= west:
             return True
     return False

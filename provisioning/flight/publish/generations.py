@@ -53,11 +53,6 @@ def next_counter(cache: Path) -> int:
     return 1 + max(remembered(cache), current_number(cache) or 0, *numbers)
 
 
-def stage_dir(cache: Path) -> Path:
-    """Return where generations wait for their commit."""
-    return cache / STAGE
-
-
 def dir_name(number: int) -> str:
     """Return the directory name of generation `number`."""
     return f"{number:06d}"
