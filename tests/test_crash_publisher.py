@@ -62,7 +62,7 @@ class Scene(NamedTuple):
     params=[
         pytest.param((1, 2, 1), id="first build", marks=pytest.mark.slow),
         pytest.param((3, 1, 1), id="third build, one kept", marks=pytest.mark.slow),
-        pytest.param((3, 1, 3), id="third build, one kept, one point in three"),
+        pytest.param((3, 1, 13), id="third build, one kept, one point in thirteen"),
     ]
 )
 def scene(request, tmp_path) -> Scene:

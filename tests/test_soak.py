@@ -158,7 +158,7 @@ def check(capsys, tmp_path: Path, *, rounds: int, seed: int) -> None:
 
 
 def test_random_edits_and_kills_end_as_a_clean_build(tmp_path, capsys):
-    check(capsys, tmp_path, rounds=8, seed=7)
+    check(capsys, tmp_path, rounds=3, seed=7)
 
 
 @pytest.mark.slow

@@ -136,7 +136,9 @@ def _last_words(process: subprocess.Popen[bytes], pipes: Pipes, command: Sequenc
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code of a command whose pipe was closed; one that does not end by itself is ended."""
+    """Return the exit code of a command whose pipes are closed; one that does not end by itself is ended."""
+    with suppress(OSError):
+        process.stdout.close()  # type: ignore[union-attr]  # one that never stops talking ends by SIGPIPE
     try:
         return process.wait(END_S)
     except subprocess.TimeoutExpired:
