@@ -23,7 +23,7 @@ from provisioning.build.request import read_request
 from provisioning.build.tasks import WALK, task_rows
 from provisioning.flight.publish import CURRENT
 from provisioning.flight.verify import verify
-from tests.building import NORTH, WEST, build, edit, new_cache, put_tile
+from tests.building import NORTH, WEST, build, edit, put_tile
 
 ROOT = Path(__file__).resolve().parents[1]
 DOIT = str(Path(sys.executable).with_name("doit"))
@@ -37,25 +37,12 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A cache that was built once, and its tiles beside it."""
-    parent = tmp_path_factory.mktemp("terms") / "site"
-    parent.mkdir()
-    cache = new_cache(parent)
-    (cache / "sub").mkdir()
-    assert build(cache).outcome == "SUCCESS"
-    return parent
-
-
 @pytest.fixture
-def cache(template, tmp_path):
-    site = tmp_path / "site"
-    subprocess.run(["cp", "-a", template, site], check=True)
-    file = site / "cache" / "flight.toml"
-    file.write_text(file.read_text().replace(str(template), str(site)))
-    assert build(site / "cache").outcome == "IDEMPOTENT_NO_OP"
-    return site / "cache"
+def cache(built_cache):
+    """A published cache where nothing is left to do, with a subfolder."""
+    (built_cache / "sub").mkdir()
+    assert build(built_cache).outcome == "IDEMPOTENT_NO_OP"
+    return built_cache
 
 
 def doit(cache: Path, *words: str, at: str = ".") -> subprocess.CompletedProcess[str]:
