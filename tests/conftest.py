@@ -59,12 +59,12 @@ def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with tiles, key, calibration and a cache that has published F-1; tests work on copies."""
-    from tests.building import build, new_cache
+    """Return a folder with four tiles, key, network, calibration and a cache that has published F-1; tests work on copies."""
+    from tests import building, crashing
 
     site = tmp_path_factory.mktemp("built") / "site"
     site.mkdir()
-    first = build(new_cache(site))
+    first = building.build(crashing.new_world(site))
     assert first.outcome == "SUCCESS", first.failure
     return site
 
