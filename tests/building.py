@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,14 @@ def new_cache(parent: Path, *, side: int = 4) -> Path:
         cache, tiles=parent / "tiles", key=parent / "key.pem", calibration=[parent / "camera.yaml"], flight_id="F-1"
     )
     return cache
+
+
+def copy_site(site: Path, to: Path) -> Path:
+    """Copy a site, as `cp -a` does, and let flight.toml name what lies in the copy; return its cache directory."""
+    subprocess.run(["cp", "-a", site, to], check=True)
+    file = to / "cache" / "flight.toml"
+    file.write_text(file.read_text().replace(str(site), str(to)))
+    return to / "cache"
 
 
 def build(cache: Path, *selected: str) -> Built:

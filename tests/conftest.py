@@ -57,6 +57,26 @@ def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with four tiles, key, network, calibration and a cache that has published F-1; tests work on copies."""
+    from tests import building, crashing
+
+    site = tmp_path_factory.mktemp("built") / "site"
+    site.mkdir()
+    first = building.build(crashing.new_world(site))
+    assert first.outcome == "SUCCESS", first.failure
+    return site
+
+
+@pytest.fixture
+def built_cache(built_site: Path, tmp_path: Path) -> Path:
+    """Return the cache directory of a copy of `built_site`, as `cp -a` makes it."""
+    from tests.building import copy_site
+
+    return copy_site(built_site, tmp_path / "site")
+
+
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the processes that a test starts without coverage, which takes time and memory, imports and writes files."""

@@ -23,7 +23,8 @@ from provisioning.build.request import read_request
 from provisioning.build.tasks import WALK, task_rows
 from provisioning.flight.publish import CURRENT
 from provisioning.flight.verify import verify
-from tests.building import NORTH, WEST, build, edit, new_cache, put_tile
+from tests.building import build, edit
+from tests.crashing import put_tile
 
 ROOT = Path(__file__).resolve().parents[1]
 DOIT = str(Path(sys.executable).with_name("doit"))
@@ -37,25 +38,12 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A cache that was built once, and its tiles beside it."""
-    parent = tmp_path_factory.mktemp("terms") / "site"
-    parent.mkdir()
-    cache = new_cache(parent)
-    (cache / "sub").mkdir()
-    assert build(cache).outcome == "SUCCESS"
-    return parent
-
-
 @pytest.fixture
-def cache(template, tmp_path):
-    site = tmp_path / "site"
-    subprocess.run(["cp", "-a", template, site], check=True)
-    file = site / "cache" / "flight.toml"
-    file.write_text(file.read_text().replace(str(template), str(site)))
-    assert build(site / "cache").outcome == "IDEMPOTENT_NO_OP"
-    return site / "cache"
+def cache(built_cache):
+    """A published cache where nothing is left to do, with a subfolder."""
+    (built_cache / "sub").mkdir()
+    assert build(built_cache).outcome == "IDEMPOTENT_NO_OP"
+    return built_cache
 
 
 def doit(cache: Path, *words: str, at: str = ".") -> subprocess.CompletedProcess[str]:
@@ -72,7 +60,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 def test_however_doit_is_started_a_changed_tile_is_published_under_the_lock(cache, way):
     words, at = WAYS[way]
     assert last_line(doit(cache, *words, at=at)) == "IDEMPOTENT_NO_OP"
-    put_tile(cache.parent / "tiles", WEST, NORTH, seed=77)
+    put_tile(cache.parent / "tiles", 0, 0, seed=77)
     with build_lock(cache):
         held = doit(cache, *words, at=at)
     assert (held.returncode, "another build runs" in held.stderr) == (3, True)
@@ -100,7 +88,7 @@ def test_a_dodo_of_another_project_is_doits_own(tmp_path):
 
 def test_a_command_that_does_not_hold_the_lock_writes_nothing(cache):
     """A plugin that runs doit's own `run` meets the refusal in the first task that is due."""
-    put_tile(cache.parent / "tiles", WEST, NORTH, seed=78)
+    put_tile(cache.parent / "tiles", 0, 0, seed=78)
     code = (
         "import sys; from doit.cmd_base import ModuleTaskLoader; from doit.cmd_run import Run;"
         "from pathlib import Path; from rules.tasks import Tasks, namespace; root = Path(sys.argv[1]);"
@@ -139,21 +127,21 @@ def test_the_manifest_is_a_target_that_can_be_asked_for(cache):
 def test_every_file_that_a_task_is_made_from_is_declared(cache):
     rows = {row.name: row for row in task_rows(read_request(cache))}
     made = {path: row.name for row in rows.values() for path in (*(t.path for t in row.makes), *row.publishes)}
-    assert {made[path] for path in rows["gates"].needs} == {"engine:gist-color", "corpus"}
+    assert {made[path] for path in rows["gates"].needs} == {"engine:net", "corpus"}
     assert {made.get(path, path.name) for path in rows["manifest"].needs} == {
-        "engine:gist-color", "corpus", "gates", "report", "camera.yaml",
+        "engine:net", "corpus", "gates", "report", "camera.yaml",
     }  # fmt: skip
     assert [path.name for path in rows["manifest"].publishes] == [
         "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig",
     ]  # fmt: skip
-    assert rows["engine:gist-color"].facts["host"]["backend"] == "onnxruntime"
-    assert rows["corpus"].facts["tile count"] == 16
+    assert rows["engine:net"].facts["host"]["backend"] == "onnxruntime"
+    assert rows["corpus"].facts["tile count"] == 4
     assert len(rows["descriptors"].needs) == 1  # a million tiles are one digest, never a million file_deps
 
 
 def test_info_is_one_screen_in_the_words_of_why(cache):
     assert doit(cache, DOIT, "info", "gates").returncode == 0
-    put_tile(cache.parent / "tiles", WEST, NORTH, seed=79)
+    put_tile(cache.parent / "tiles", 0, 0, seed=79)
     doit(cache, DOIT, "descriptors")
     shown = doit(cache, DOIT, "info", "corpus")
     why = next(task for task in make_plan(cache).tasks if task.task == "corpus").why

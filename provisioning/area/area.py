@@ -16,6 +16,7 @@ from provisioning.base.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Orig
 from provisioning.base.errors import AreaError
 from provisioning.base.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
+from provisioning.base.jsonfile import from_json
 from provisioning.config import AreaPart, Flight
 
 MISSION_BUFFER_M = 1000.0
@@ -58,7 +59,7 @@ class Area:
     @classmethod
     def from_json(cls, text: str) -> Area:
         """Return the area that `to_json` wrote."""
-        (cover, required), bbox, home, datum, routes, rings, notes = json.loads(text)
+        (cover, required), bbox, home, datum, routes, rings, notes = from_json(text)
         return cls(
             cover=Cover.from_json(cover),
             bbox=BBox(*bbox),

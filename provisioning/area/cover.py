@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
+from provisioning.base.jsonfile import from_json
+
 Range = tuple[int, int]
 """First and last, both included."""
 Rows = tuple[Range, ...]
@@ -78,7 +80,7 @@ class Cover:
     def from_json(cls, text: str) -> Cover:
         """Return the cover that `to_json` wrote."""
         bands: dict[int, tuple[Band, ...]] = {}
-        for z, found in json.loads(text).items():
+        for z, found in from_json(text).items():
             bands[int(z)] = tuple(Band(a, b, tuple((low, high) for low, high in rows)) for a, b, rows in found)
         return cls(bands)
 

@@ -25,6 +25,7 @@ from provisioning.base.files import (
     wrap_os_errors,
 )
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.base.jsonfile import from_json
 
 RECORD_SUFFIX = ".record"
 EARLIER_RECORD_SUFFIX = ".born"
@@ -86,7 +87,7 @@ def read_record(target: Target) -> ArtifactRecord | None:
 def _read_record(path: Path) -> ArtifactRecord | None:
     try:
         with open(path, "rb") as file:
-            record = json.load(file)
+            record = from_json(file.read())
         return ArtifactRecord(**{name: kind(record[name]) for name, kind in _FIELDS.items()})
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import NewType
+
+from provisioning.base.jsonfile import to_json
 
 Sha256 = NewType("Sha256", str)
 """64 lower-case hex digits."""
@@ -62,5 +63,4 @@ def digest_of(facts: Mapping[str, Fact]) -> Sha256:
 
     Floats and sets raise TypeError: their text depends on who prints them.
     """
-    text = json.dumps(plain(facts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return sha256_bytes(text.encode("ascii"))
+    return sha256_bytes(to_json(plain(facts), ascii_only=True))

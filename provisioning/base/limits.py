@@ -8,3 +8,5 @@ MAX_TEXT = 4096
 """Characters of a reason, a name of a person, or a detail of a gate."""
 MAX_SOURCES = 64
 MAX_WAIVERS = 64
+MAX_DECIMALS = 18
+"""Digits behind the point of a figure or a threshold."""

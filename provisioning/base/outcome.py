@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from provisioning.base.files import read_regular, write_durably
+from provisioning.base.jsonfile import from_json, to_json
 
 Outcome = Literal["SUCCESS", "FAILURE", "IDEMPOTENT_NO_OP"]
 FILE = "build-report.json"
@@ -29,7 +29,7 @@ class BuildReport:
 
     def to_json(self) -> str:
         """Return the text of build-report.json."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        return to_json(asdict(self), indent=True, ascii_only=True).decode() + "\n"
 
     def line(self, place: str = "") -> str:
         """Return the one line a person reads last; `place` says where the cache is of."""
@@ -49,7 +49,7 @@ def write_report(build_dir: Path, report: BuildReport) -> None:
 def read_report(build_dir: Path) -> BuildReport | None:
     """Return the last build's report, or None where there is none that can be read."""
     try:
-        report = BuildReport(**json.loads(read_regular(build_dir / FILE, limit=_LIMIT_BYTES)))
+        report = BuildReport(**from_json(read_regular(build_dir / FILE, limit=_LIMIT_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return report if _is_sound(report) else None

@@ -24,5 +24,10 @@ def printable_lines(text: str) -> str:
     return "\n".join([first, *(line if line.startswith("    ") else "    " + line for line in more)])
 
 
+def steers(text: str) -> bool:
+    """Tell whether `text` has a character that steers a terminal; a Manifest holds no such text."""
+    return _STEERING.search(text) is not None
+
+
 def _escape(found: re.Match[str]) -> str:
     return ascii(found[0])[1:-1]

@@ -8,11 +8,11 @@ and hold no clock, no counter and no machine's name: the same Manifest gives the
 from __future__ import annotations
 
 import base64
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from provisioning.base.jsonfile import to_json
 from provisioning.flight.manifest import EngineEntry, Manifest
 
 BOM_FILE = "provenance.cdx.json"
@@ -182,4 +182,4 @@ def envelope(payload: bytes, *, sign: Callable[[bytes], bytes], keyid: str) -> b
 
 
 def _text(value: Json) -> bytes:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+    return to_json(value, indent=True, ascii_only=True) + b"\n"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from provisioning.base.angles import AltDatum, BBox, Origin
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.hashing import Sha256
+from provisioning.base.jsonfile import from_json
 
 
 class Tile(NamedTuple):
@@ -89,7 +90,7 @@ class Corpus:
     @classmethod
     def from_json(cls, text: str) -> Corpus:
         """Return the corpus that `to_json` wrote."""
-        raw = json.loads(text)
+        raw = from_json(text)
         raw["per_zoom"] = {int(z): ZoomCount(*count) for z, count in raw["per_zoom"].items()}
         raw["sources"], raw["zooms"] = tuple(raw["sources"]), tuple(raw["zooms"])
         raw["bbox"] = BBox(*raw["bbox"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import math
 import os
@@ -9,10 +10,13 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
-from provisioning.base.limits import MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
+from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
+from provisioning.base.printable import steers
 from provisioning.config.schema import Area, AreaPart, Camera, Flight
 
 Found = tuple[str, str]
@@ -128,6 +132,8 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
             yield f"{key}.name", "expected printable ASCII without spaces: give the source a name"
         if not DATE_OR_RULE.fullmatch(source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
+        elif not _is_a_day(source.captured):
+            yield f"{key}.captured", f"there is no such day: {source.captured!r}"
         if source.kind in ("auto", "xyz") and not _gives_tiles(source.pattern):
             yield f"{key}.pattern", "must contain {z}, {x} and {y} (or {q}, a quadkey)"
         if source.values and not (len(source.values) == 2 and source.values[0] < source.values[1]):
@@ -135,6 +141,16 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
     yield from _twice("tiles.source.name", "name", (s.name or s.path.name for s in sources))
     if len(flight.tiles.nodata) not in (0, 1, 3):
         yield "tiles.nodata", "expected one grey level, or three for red, green, blue"
+
+
+def _is_a_day(captured: str) -> bool:
+    """Tell whether a capture date, if it is one, is in the calendar."""
+    if not captured[:1].isdigit() or captured.endswith(".csv"):
+        return True
+    try:
+        return bool(dt.date.fromisoformat(captured))
+    except ValueError:
+        return False
 
 
 def _gives_tiles(pattern: str) -> bool:
@@ -152,7 +168,8 @@ def _backbones(flight: Flight) -> Iterator[Found]:
     if len(descriptors) != 1:
         found = ", ".join(descriptors) or "none"
         yield "backbone.role", f"exactly one backbone has the role 'descriptor'; found {found}"
-    yield from _twice("backbone.name", "name", (b.name for b in flight.backbone))
+    # Some file systems know no case: their engines would be one file.
+    yield from _twice("backbone.name", "name, in whatever case,", (b.name.lower() for b in flight.backbone))
     for n, backbone in enumerate(flight.backbone):
         key = f"backbone[{n}]"
         if not MODEL_NAME.fullmatch(backbone.name):
@@ -184,8 +201,9 @@ def _index(flight: Flight) -> Iterator[Found]:
         if waiver.gate not in GATES:
             yield f"waiver[{n}].gate", f"expected one of {', '.join(GATES)}, got {waiver.gate!r}"
         for name in ("by", "reason"):
-            if not 0 < len(" ".join(getattr(waiver, name).split())) <= MAX_TEXT:
-                yield f"waiver[{n}].{name}", f"expected 1 to {MAX_TEXT} characters"
+            line = " ".join(getattr(waiver, name).split())
+            if not 0 < len(line) <= MAX_TEXT or steers(line):
+                yield f"waiver[{n}].{name}", f"expected 1 to {MAX_TEXT} characters, none of which controls a terminal"
     if flight.descriptors.executor == "dask" and not flight.descriptors.scheduler:
         yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
     tls = (flight.descriptors.tls_ca, flight.descriptors.tls_certificate, flight.descriptors.tls_key)
@@ -193,6 +211,18 @@ def _index(flight: Flight) -> Iterator[Found]:
         yield "descriptors.tls_ca", "tls_ca, tls_certificate and tls_key belong together: give all three or none"
     if any(tls) and not flight.descriptors.scheduler.startswith("tls://"):
         yield "descriptors.scheduler", "with TLS the address is tls://host:port"
+
+
+def _thresholds(flight: Flight) -> Iterator[Found]:
+    gates = flight.gates
+    asked = {f"gates.{f.name}": getattr(gates, f.name) for f in fields(gates)}
+    tables = {"area.min_coverage": flight.area.min_coverage, **asked}
+    for table, values in tables.items():
+        each = values.items() if isinstance(values, dict) else [(None, values)]
+        for name, value in each:
+            if isinstance(value, Decimal) and int(value.normalize().as_tuple().exponent) < -MAX_DECIMALS:
+                key = table if name is None else f"{table}.{name}"
+                yield key, f"has more than {MAX_DECIMALS} decimals, which a Manifest cannot hold"
 
 
 def missing_sources(flight: Flight) -> Iterator[Found]:
@@ -281,4 +311,4 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _files, _camera, _signing)
+_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _thresholds, _files, _camera, _signing)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from provisioning.base.artifacts import Target
 from provisioning.base.errors import IndexingError
+from provisioning.base.jsonfile import from_json
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,6 @@ class IndexInfo:
 def read_info(target: Target) -> IndexInfo:
     """Return what `target` says of its index; IndexingError if it cannot be read."""
     try:
-        return IndexInfo(**json.loads(target.path.read_bytes()))
+        return IndexInfo(**from_json(target.path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise IndexingError("what was built is not recorded", file=target.path, next_step="run `doit` again") from error

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from provisioning.base.artifacts import Target, atomic_output
 from provisioning.base.files import wrap_os_errors
+from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone, Flight
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
 
@@ -33,7 +34,7 @@ def known_shape(target: Target) -> Shape | None:
     """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
     with wrap_os_errors("read the shape of a network", target.path):
         try:
-            return Shape(**json.loads(target.path.read_bytes()))
+            return Shape(**from_json(target.path.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 

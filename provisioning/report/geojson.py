@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from provisioning.base import geo
 from provisioning.base.angles import HALF_TURN_E7, BBox, Origin
+from provisioning.base.jsonfile import to_json
 from provisioning.report.model import Cell, LonLat, TileMap
 from provisioning.report.polygons import polygons_of
 
@@ -37,8 +37,7 @@ def coverage_geojson(
         point = [_degrees(takeoff.lon_e7), _degrees(takeoff.lat_e7)]
         height = [] if takeoff.alt_mm is None else [takeoff.alt_mm / 1000]
         features.append(_feature("takeoff", {"type": "Point", "coordinates": point + height}))
-    text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"), sort_keys=True)
-    return text.encode() + b"\n"
+    return to_json({"type": "FeatureCollection", "features": features}, ascii_only=True) + b"\n"
 
 
 def _feature(role: str, geometry: Json, **properties: object) -> Json:

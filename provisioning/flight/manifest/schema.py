@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
 from provisioning.base.angles import BBox, Origin
+from provisioning.base.jsonfile import to_json
 from provisioning.base.limits import MAX_SOURCES, MAX_WAIVERS
 from provisioning.flight.manifest.checks import (
     Check,
@@ -189,7 +189,7 @@ def to_bytes(m: Manifest) -> bytes:
 
 
 def _dump(document: object) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
+    return to_json(document, indent=True) + b"\n"
 
 
 def _ordered(m: Manifest) -> Manifest:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from provisioning.base.files import make_dirs, write_durably
 from provisioning.base.hashing import digest_of
+from provisioning.base.jsonfile import from_json
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure
@@ -33,7 +34,7 @@ def cached(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figur
     path = subject.flight.build_dir / "gates" / f"{subject.key}.json"
     asked = digest_of({"format": FORMAT, "sample": [subject.rows.shas[row].tobytes().hex() for row in subject.sample]})
     try:
-        known = json.loads(path.read_bytes())
+        known = from_json(path.read_bytes())
         return {each: Figure(*figure) for each, figure in known[name][asked].items()}
     except (OSError, ValueError, KeyError, TypeError):
         found = measure()
@@ -44,6 +45,6 @@ def cached(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figur
 
 def _known(path: Path) -> dict[str, object]:
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(from_json(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return {}

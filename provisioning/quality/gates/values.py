@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import GateError
+from provisioning.base.jsonfile import from_json
 from provisioning.flight.manifest import GateEntry
 
 
@@ -46,7 +47,7 @@ def decimal(value: float, digits: int = 3) -> str:
 def read(path: Path) -> GateResult:
     """Return the result at `path`; GateError if it cannot be read."""
     try:
-        raw = json.loads(path.read_bytes())
+        raw = from_json(path.read_bytes())
         return GateResult(
             {name: GateEntry(**entry) for name, entry in raw["entries"].items()},
             raw["tables"],
