@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from provisioning.base import errors
 from provisioning.cli import COMMANDS, command_parser
+from provisioning.config.schema import NO_PATH
 from provisioning.config.template import Section, default_of, keys, sections, toml
 
 FOLDER = Path(__file__).parent / "reference"
-WORDS = {str: "text", int: "whole number", bool: "true or false", Decimal: "number", Path: "path"}
+WORDS = {Any: "any value", str: "text", int: "whole number", bool: "true or false", Decimal: "number", Path: "path"}
 TABLES = {"Origin": "table {lat, lon, alt_m}", "BBox": "[west, south, east, north]"}
 
 
@@ -52,7 +53,7 @@ def _key(field: dataclasses.Field[Any], hint: Any) -> tuple[str, ...]:
 def _default(default: object) -> str:
     if default is dataclasses.MISSING:
         return "**required**"
-    return "none" if default is None else f"`{toml(default)}`"
+    return "none" if default in (None, NO_PATH) else f"`{toml(default)}`"
 
 
 def _kind(hint: Any) -> str:

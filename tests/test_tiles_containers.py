@@ -25,6 +25,7 @@ from provisioning.sources.geotiff import png
 from provisioning.sources.idranges import tiles_of_run
 from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.pmtiles_format import gzip_stored, parse_directory, serialise_directory
+from provisioning.sources.store import TileQuery
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -43,7 +44,7 @@ def test_a_real_archive_reads_as_the_reference_reads_it(shared_data):
     path = shared_data / "containers" / "usgs-mt-whitney-8-15-webp-512.pmtiles"
     expected = reference(path)
     reader = PMTiles(TileSource(path=path))
-    found = {(t.z, t.x, t.y): t.data for t in reader.tiles(EVERYTHING)}
+    found = {(t.z, t.x, t.y): t.data for t in reader.query(TileQuery(EVERYTHING))}
     assert found == expected
     assert all(reader.read(*at) == data for at, data in expected.items())
     assert reader.read(15, 0, 0) is None

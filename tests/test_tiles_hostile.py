@@ -20,6 +20,7 @@ from provisioning.config import TileSource
 from provisioning.sources import tables as mbtiles_module
 from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
+from provisioning.sources.store import TileQuery
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
@@ -380,7 +381,7 @@ def test_a_loop_of_directories_ends(tmp_path):
     path = archive(tmp_path / "a.pmtiles", leaf, leaves=leaf + bytes(200))
     reader = PMTiles(TileSource(path=path))
     with pytest.raises(TileError, match="deep"):
-        list(reader.tiles(EVERYTHING))
+        list(reader.query(TileQuery(EVERYTHING)))
     with pytest.raises(TileError, match="deep"):
         reader.read(0, 0, 0)
     reader.close()
@@ -392,7 +393,7 @@ def test_directories_that_share_a_leaf_do_not_multiply(tmp_path):
     path = archive(tmp_path / "a.pmtiles", root, leaves=leaf)
     reader = PMTiles(TileSource(path=path))
     with pytest.raises(TileError, match="belong to another"):
-        list(reader.tiles(EVERYTHING))
+        list(reader.query(TileQuery(EVERYTHING)))
     reader.close()
 
 
@@ -423,7 +424,7 @@ def test_flipped_bytes_give_an_error_or_the_right_tiles(tmp_path, seed):
     path.write_bytes(data)
     try:
         reader = PMTiles(TileSource(path=path))
-        found = sum(1 for _ in zip(range(10_000), reader.tiles(EVERYTHING), strict=False))
+        found = sum(1 for _ in zip(range(10_000), reader.query(TileQuery(EVERYTHING)), strict=False))
         reader.close()
     except TileError:
         return

@@ -15,6 +15,7 @@ from provisioning.config import TileSource
 from provisioning.sources.geotiff import GeoTIFF
 from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.source import file_stamp, head_of
+from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import kind_of
 from provisioning.sources.xyz import Layout, names_in, read_file
 from tests.test_tiles_containers import dated
@@ -134,7 +135,7 @@ def test_leaves_without_a_tile_of_the_area_are_passed_over(tmp_path):
     root = directory((0, 0, len(leaf), 0), (5, 0, 1, len(leaf)))  # what is no directory lies beyond the area
     reader = pmtiles(tmp_path / "a.pmtiles", root, leaves=leaf + b"?")
     whole_world = Cover({0: (Band(0, 0, ((0, 0),)),)})
-    assert [tile[:3] for tile in reader.tiles(whole_world)] == [(0, 0, 0)]
+    assert [tile[:3] for tile in reader.query(TileQuery(whole_world))] == [(0, 0, 0)]
 
 
 def test_an_archive_that_cannot_be_read_any_more_is_named(tmp_path):
@@ -226,7 +227,7 @@ def test_a_raster_is_cut_in_its_own_columns_only(tmp_path):
     there, z = set(reader.addresses()), reader.native_zoom
     x, y = min(t[1] for t in there), min(t[2] for t in there)
     around = Cover({z: (Band(x - 3, x + 10, ((y - 3, y + 10),)),)})
-    assert {tile[:3] for tile in reader.tiles(around)} == there
+    assert {tile[:3] for tile in reader.query(TileQuery(around))} == there
     reader.close()
 
 

@@ -239,7 +239,7 @@ inline Check shape_of(int version) {
                                {"other", list_of(other, 0, kMaxFiles)}})},
          {"tiles", record({{"coverage_sha256", digest}, {"count", count},
                            {"per_zoom", table(text_like(is_zoom), zoom, 64)},
-                           {"sources", list_of(name, 0, 64)}, {"skipped", count},
+                           {"sources", list_of(name, 0, 256)}, {"skipped", count},
                            {"oldest_capture?", text_like(is_date)}})},
          {"gates", table(word, gate, 64)},
          {"waivers", list_of(record({{"gate", word}, {"by", text}, {"reason", text}}), 0, 64)}};

@@ -10,12 +10,12 @@ import math
 from typing import NamedTuple
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
+from provisioning.base.limits import MAX_SOURCES
 
 E7 = 10_000_000
 MAX_LATITUDE_E7 = 850_511_287
 """Web Mercator ends here: atan(sinh(pi)), rounded towards the equator: inside the outermost row of every zoom."""
 MAX_ZOOM = 24
-MAX_SOURCES = 256
 MAX_HEADINGS = 64
 
 

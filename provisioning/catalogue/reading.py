@@ -18,8 +18,9 @@ from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
 from provisioning.config import Flight
-from provisioning.sources.source import Container, source_name
-from provisioning.sources.stores import kind_of, open_container
+from provisioning.sources.source import source_name
+from provisioning.sources.store import TileStore
+from provisioning.sources.stores import kind_of, open_tiles
 from provisioning.sources.xyz import Layout, read_file
 
 Placed = tuple[int, int, int, str, bytes]
@@ -199,12 +200,12 @@ class TileReader:
 
     def __init__(self, flight: Flight) -> None:
         self._layouts: dict[str, Layout] = {}
-        self._containers: dict[str, Container] = {}
+        self._containers: dict[str, TileStore] = {}
         for source in flight.tiles.source:
             if kind_of(source) == "xyz":
                 self._layouts[source_name(source)] = Layout(source)
             else:
-                self._containers[source_name(source)] = open_container(source, flight.tiles.source)
+                self._containers[source_name(source)] = open_tiles(source, flight.tiles.source)
         self._suffixes = _Suffixes(flight)
 
     def read(self, tile: Tile) -> bytes:

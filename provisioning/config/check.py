@@ -17,7 +17,7 @@ from pathlib import Path
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
-from provisioning.config.schema import Area, AreaPart, Camera, Flight
+from provisioning.config.schema import NO_PATH, Area, AreaPart, Camera, Flight, TileSource
 
 Found = tuple[str, str]
 """(key, problem)."""
@@ -29,6 +29,8 @@ MOST_TILES = 50_000_000
 OTHER_FILES = 8
 """Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
 TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
+PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""An import path, or the name of an entry point."""
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
 BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
 PRESETS = (
@@ -128,8 +130,9 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
         yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
     for n, source in enumerate(sources):
         key = f"tiles.source[{n}]"
-        if not ID_TEXT.fullmatch(source.name or source.path.name):
-            yield f"{key}.name", "expected printable ASCII without spaces: give the source a name"
+        yield from _store(source, key)
+        if source.name and not ID_TEXT.fullmatch(source.name):
+            yield f"{key}.name", "expected 1 to 128 printable ASCII characters without spaces"
         if not DATE_OR_RULE.fullmatch(source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
         elif not _is_a_day(source.captured):
@@ -138,7 +141,9 @@ def _tiles_section(flight: Flight) -> Iterator[Found]:
             yield f"{key}.pattern", "must contain {z}, {x} and {y} (or {q}, a quadkey)"
         if source.values and not (len(source.values) == 2 and source.values[0] < source.values[1]):
             yield f"{key}.values", "expected [low, high], the pixel values that become 0 and 255"
-    yield from _twice("tiles.source.name", "name", (s.name or s.path.name for s in sources))
+    yield from _twice("tiles.source.name", "name", (s.name for s in sources if s.name))
+    unnamed = (f"{s.path} {s.table} {s.pattern}" for s in sources if not s.name and not s.plugin and not s.store)
+    yield from _twice("tiles.source.name", "store, and no name,", unnamed)
     if len(flight.tiles.nodata) not in (0, 1, 3):
         yield "tiles.nodata", "expected one grey level, or three for red, green, blue"
 
@@ -151,6 +156,30 @@ def _is_a_day(captured: str) -> bool:
         return bool(dt.date.fromisoformat(captured))
     except ValueError:
         return False
+
+
+def _store(source: TileSource, key: str) -> Iterator[Found]:
+    """A source is a path, or a plugin: then what says how a file is read has no meaning."""
+    if not source.plugin:
+        if source.path == NO_PATH and source.store is None:
+            yield f"{key}.path", "is missing: a directory or file of tiles (or plugin: a store in Python)"
+        if source.options:
+            yield f"{key}.options", "belong to a plugin"
+        return
+    if not PLUGIN.fullmatch(source.plugin):
+        yield f"{key}.plugin", f"expected package.module:Class or the name of an entry point, got {source.plugin!r}"
+    default = TileSource()
+    for name in ("path", "kind", "pattern", "table", "evidence", "values", "scheme"):
+        if getattr(source, name) != getattr(default, name):
+            yield f"{key}.{name}", "does not apply to a plugin"
+    if source.captured in ("metadata", "mtime"):
+        yield f"{key}.captured", "a plugin gives each tile's date itself: leave it out, or give a date or a CSV file"
+    for name in source.options:
+        if not name.isidentifier() or name == "root":
+            yield (
+                f"{key}.options.{name}",
+                "expected the name of an argument of the store (root is given by flightcache)",
+            )
 
 
 def _gives_tiles(pattern: str) -> bool:
@@ -230,7 +259,7 @@ def missing_sources(flight: Flight) -> Iterator[Found]:
     if not flight.tiles.source:
         yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
     for n, source in enumerate(flight.tiles.source):
-        if not source.path.exists():
+        if source.path != NO_PATH and not source.path.exists():
             yield f"tiles.source[{n}].path", f"no such file: {source.path}"
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
 from provisioning.config.check import check, check_camera, missing_sources
-from provisioning.config.schema import REMOVED, Camera, Flight
+from provisioning.config.naming import with_names
+from provisioning.config.schema import DERIVED, REMOVED, Camera, Flight
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +25,6 @@ else:
 
 FILE = "flight.toml"
 LARGEST_FILE_BYTES = 1 << 20
-DERIVED = ("root", "build_dir")
-"""Fields of `Flight` that are not keys of the file."""
 _INVALID: Any = object()
 
 
@@ -87,7 +86,7 @@ class _Reading:
             return self.mapping(args, raw, key, meta)
         if dataclasses.is_dataclass(hint):
             return self.table(hint, raw, key)  # type: ignore[arg-type]
-        return _SCALARS[hint](self, raw, key, meta)
+        return raw if hint is Any else _SCALARS[hint](self, raw, key, meta)
 
     def items(self, hint: Any, raw: object, key: str, meta: Mapping[str, Any]) -> Any:
         if not isinstance(raw, list):
@@ -216,7 +215,9 @@ def parse(text: str, *, root: Path) -> Flight:
     issues += [found for found in map(Issue._make, check(flight)) if not _follows(found, reading.issues)]
     if issues:
         raise _config_error(file, issues)
-    return flight  # type: ignore[no-any-return]
+    tiles = dataclasses.replace(flight.tiles, source=with_names(flight.tiles.source, root))
+    named: Flight = dataclasses.replace(flight, tiles=tiles)
+    return named
 
 
 def _follows(found: Issue, known: list[Issue]) -> bool:

@@ -14,6 +14,11 @@ from typing import Any, Literal
 
 from provisioning.base.angles import BBox, Origin
 
+NO_PATH = Path()
+"""A path that was not given; one that was is absolute."""
+DERIVED = ("root", "build_dir", "store")
+"""Fields of the values below that are no keys of the file."""
+
 
 def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
     """Declare one key of flight.toml: its default, what it means (with its unit), and its range."""
@@ -106,8 +111,14 @@ class Area:
 class TileSource:
     """[[tiles.source]]: a store of tiles."""
 
-    path: Path = setting(..., "directory of tiles, .mbtiles, .gpkg, .sqlitedb, .pmtiles, GeoTIFF or a folder of sheets")
-    name: str = setting("", "source name in ids and Manifest; empty: the file or directory name")
+    path: Path = setting(
+        NO_PATH, "directory of tiles, .mbtiles, .gpkg, .sqlitedb, .pmtiles, GeoTIFF or a folder of sheets"
+    )
+    plugin: str = setting(
+        "", "instead of path: a store in Python, package.module:Class or an entry point's name (docs/tiles.md)"
+    )
+    options: dict[str, Any] = setting(dict, "plugin: keyword arguments of the store, as its author documents them")
+    name: str = setting("", "source name in ids and Manifest; empty: the file or directory name, made legal")
     kind: Literal["auto", "xyz", "mbtiles", "geopackage", "sqlitedb", "pmtiles", "geotiff"] = setting(
         "auto", "what it is; auto looks at the bytes"
     )
@@ -130,6 +141,10 @@ class TileSource:
     captured: str = setting(
         "", "capture date YYYY-MM-DD of all tiles, or 'metadata', 'mtime', or a CSV file z,x,y,date"
     )
+    root: Path = field(default=NO_PATH, repr=False, compare=False)
+    """Where flight.toml lies, for a plugin."""
+    store: Any = field(default=None, repr=False, compare=False)
+    """An opened store of a program that builds by `rules.build(cache, tiles=…)`; no key of flight.toml."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import math
 import os
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
-from provisioning.area.cover import Cover
 from provisioning.base.angles import HALF_TURN_E7, BBox, wrapped_e7
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement
-from provisioning.sources.source import Stored, file_stamp
+from provisioning.sources.source import file_stamp
+from provisioning.sources.store import StoredTile, TileQuery
 
 if TYPE_CHECKING:
     import numpy as np
@@ -377,8 +378,11 @@ class GeoTIFF:
     sources of the same rank is whole, and belongs to the one named first.
     """
 
+    identity = ""  # what cuts the sheets is in the stamp
+
     def __init__(self, source: TileSource, beside: Sequence[TileSource] = ()) -> None:
         self.path = source.path
+        self._settings = source, beside
         self.sheets: list[Sheet] = []
         self._before: list[Sheet] = []
         self._after: list[Sheet] = []
@@ -419,20 +423,20 @@ class GeoTIFF:
                             seen.add((x, y))
                             yield z, x, y
 
-    def tiles(self, cover: Cover) -> Iterator[Stored]:
-        """Yield the tiles of `cover` that the sheets touch, as PNG; those they leave wholly empty are not there."""
-        for z in cover.zooms:
+    def query(self, query: TileQuery) -> Iterator[StoredTile]:
+        """Yield the tiles of a query that the sheets touch, as PNG; those they leave wholly empty are not there."""
+        for z in query.zooms:
             columns, (top, bottom) = tiles_in_bbox(self._bbox, z)
-            for x, rows in cover.columns(z):
+            for x, rows in query.cover.columns(z):
                 if any(left <= x <= right for left, right in columns):
                     yield from self._column(z, x, [(max(a, top), min(b, bottom)) for a, b in rows])
 
-    def _column(self, z: int, x: int, rows: list[tuple[int, int]]) -> Iterator[Stored]:
+    def _column(self, z: int, x: int, rows: list[tuple[int, int]]) -> Iterator[StoredTile]:
         for low, high in rows:
             for y in range(low, high + 1):
                 data = self.read(z, x, y)
                 if data is not None:
-                    yield Stored(z, x, y, data)
+                    yield StoredTile(z, x, y, data)
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return one tile as PNG, None if the sheets have no pixel in it or another source's tile has them."""
@@ -462,6 +466,10 @@ class GeoTIFF:
         if "TIFFTAG_DATETIME" in tags:
             tags["datetime"] = str(tags["TIFFTAG_DATETIME"]).replace(":", "-")[:10]
         return tags
+
+    def stamp(self) -> str:
+        """Return what tells whether the mosaic has changed."""
+        return stamp(*self._settings, now_ns=time.time_ns())
 
     def close(self) -> None:
         """Close every handle."""

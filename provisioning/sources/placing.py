@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from provisioning.base.errors import TileError
 from provisioning.config import TileSource
+from provisioning.config.schema import NO_PATH
 from provisioning.sources.evidence import evidence_stamp
 from provisioning.sources.layouts import Detected, detect
 from provisioning.sources.placement import check_placed, place, scheme_of
@@ -56,7 +57,7 @@ def _layout_of(source: TileSource) -> Detected | None:
 def check_place(source: TileSource) -> None:
     """Raise TileError if a source does not lie where its own evidence says, or its pattern finds no tile."""
     kind = kind_of(source)
-    if kind == "geotiff":
+    if kind in ("geotiff", "plugin"):
         return
     store = open_store(source)
     try:
@@ -78,6 +79,8 @@ def place_stamp(source: TileSource) -> str:
 
     Of a directory its own times: a zoom level that comes or goes changes them.
     """
+    if source.path == NO_PATH:
+        return ""
     settings = f"{source.path} {source.kind} {source.scheme} {source.pattern} {source.table} {source.evidence}"
     try:
         found = os.stat(source.path)

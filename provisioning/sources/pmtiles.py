@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -31,7 +32,8 @@ from provisioning.sources.pmtiles_format import (
     Header,
     parse_directory,
 )
-from provisioning.sources.source import MOST_TILE_BYTES, Stored, file_stamp, head_of
+from provisioning.sources.source import MOST_TILE_BYTES, file_stamp, head_of
+from provisioning.sources.store import StoredTile, TileQuery
 
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
@@ -51,6 +53,8 @@ def stamp(path: Path, *, now_ns: int) -> str:
 
 class PMTiles:
     """An archive, opened read-only; may be read from several threads."""
+
+    identity = ""
 
     def __init__(self, source: TileSource) -> None:
         self.path = source.path
@@ -173,15 +177,15 @@ class PMTiles:
             for length, offset, first, end in reversed(leaves):
                 stack.append((self._leaf(offset, length, first, end), end, depth + 1))
 
-    def tiles(self, cover: Cover) -> Iterator[Stored]:
-        """Yield the tiles inside `cover`; TileError if a directory is damaged."""
+    def query(self, query: TileQuery) -> Iterator[StoredTile]:
+        """Yield the tiles of a query; TileError if a directory is damaged."""
         with self._translated():
-            for first, run, length, offset in self._entries(cover):
+            for first, run, length, offset in self._entries(query.cover):
                 data: bytes | None = None
-                for n, (z, x, y) in enumerate(tiles_of_run(first, run, cover)):
+                for n, (z, x, y) in enumerate(tiles_of_run(first, run, query.cover)):
                     if n == 0:
                         data = self._data(offset, length)
-                    yield Stored(z, x, y, data)
+                    yield StoredTile(z, x, y, data)
 
     def _data(self, offset: int, length: int) -> bytes | None:
         if length > MOST_TILE_BYTES:
@@ -231,6 +235,10 @@ class PMTiles:
         more = from_metadata("the PMTiles metadata", {k: v for k, v in self.metadata().items() if k in ("crs", "srs")})
         zooms = (h.min_zoom, h.max_zoom)
         return [replace(said, zooms=zooms if zooms != (0, 0) else None), more]
+
+    def stamp(self) -> str:
+        """Return what tells whether the archive has changed."""
+        return stamp(self.path, now_ns=time.time_ns())
 
     def close(self) -> None:
         """Close the file."""

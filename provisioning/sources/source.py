@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
 from provisioning.base.errors import TileError
 from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
+from provisioning.config.naming import default_name
 from provisioning.sources.evidence import Statement
+from provisioning.sources.store import TileStore
 
 RACY_NS = 20_000_000
 """A file written this shortly before it was looked at may change again without changing its times: the clock of file
@@ -23,26 +25,14 @@ EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in r
 """Every tile there is."""
 
 
-class Stored(NamedTuple):
-    """One tile as a container holds it; `data` is None where a row has no bytes."""
+class Container(TileStore, Protocol):
+    """A file that holds many tiles: what it lists comes with its bytes.
 
-    z: int
-    x: int
-    y: int
-    data: bytes | None
-
-
-class Container(Protocol):
-    """A file that holds many tiles."""
-
-    def tiles(self, cover: Cover) -> Iterator[Stored]:
-        """Yield the tiles inside `cover`, each once, in any order; TileError names the file if it is damaged."""
+    `query` raises TileError naming the file if it is damaged.
+    """
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
         """Yield z, x, y of every tile, without reading its bytes."""
-
-    def read(self, z: int, x: int, y: int) -> bytes | None:
-        """Return the bytes of one tile, None if it is not there; may be called from several threads."""
 
     def metadata(self) -> dict[str, object]:
         """Return what the container says of itself."""
@@ -50,13 +40,10 @@ class Container(Protocol):
     def statements(self) -> list[Statement]:
         """Return what the container says of where its tiles are."""
 
-    def close(self) -> None:
-        """Close all files."""
-
 
 def source_name(source: TileSource) -> str:
     """Return the name of a source in ids and Manifest."""
-    return source.name or source.path.name
+    return source.name or default_name(source)
 
 
 def file_stamp(path: str | os.PathLike[str], *, now_ns: int) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import TileError
 from provisioning.config import TileSource
 from provisioning.sources import geotiff, pmtiles, sqlite_file
 from provisioning.sources.source import Container
+from provisioning.sources.store import TileStore
 from provisioning.sources.tables import database_kind, open_table
 from provisioning.sources.xyz import Directory
+
+if TYPE_CHECKING:
+    from provisioning.sources.plugins import PluginStore
 
 MOST_NAMES = 1000
 """Names of a directory that are looked at to tell sheets from tiles."""
@@ -20,6 +26,8 @@ MOST_NAMES = 1000
 
 def kind_of(source: TileSource) -> str:
     """Return the kind of a source, from the configuration or else from the first bytes."""
+    if source.plugin or source.store is not None:
+        return "plugin"
     if source.kind != "auto":
         return source.kind
     try:
@@ -56,14 +64,34 @@ def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG0
     return database_kind(path)
 
 
-def store_stamp(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> str:
-    """Return what tells whether a container has changed, empty while it is too young to be trusted."""
+class Look(NamedTuple):
+    """What decides the bytes of a store beside its settings, and what differs when its content does.
+
+    An empty stamp tells nothing: the store may have changed, or is too young to be trusted.
+    """
+
+    identity: str
+    stamp: str
+
+
+def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> Look:
+    """Return how a container or plugin looks now, without listing a tile. `beside` are all sources of the flight."""
     kind = kind_of(source)
+    if kind == "plugin":
+        with closing(plugin(source)) as store:
+            return Look(store.identity, store.stamp())
     if kind == "geotiff":
-        return geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns)
+        return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
     if kind == "pmtiles":
-        return pmtiles.stamp(source.path, now_ns=now_ns)
-    return sqlite_file.stamp(source.path, now_ns=now_ns)
+        return Look("", pmtiles.stamp(source.path, now_ns=now_ns))
+    return Look("", "" if kind == "xyz" else sqlite_file.stamp(source.path, now_ns=now_ns))
+
+
+def plugin(source: TileSource) -> PluginStore:
+    """Return the store that an integrator wrote. Its module is imported here alone."""
+    from provisioning.sources.plugins import PluginStore
+
+    return PluginStore(source)
 
 
 def open_container(source: TileSource, beside: Sequence[TileSource] = ()) -> Container:
@@ -72,6 +100,14 @@ def open_container(source: TileSource, beside: Sequence[TileSource] = ()) -> Con
     if kind == "geotiff":
         return geotiff.GeoTIFF(source, _rasters(source, beside))
     return pmtiles.PMTiles(source) if kind == "pmtiles" else open_table(source, kind)
+
+
+def open_tiles(source: TileSource, beside: Sequence[TileSource] = ()) -> TileStore:
+    """Open a source of any kind as a tile store."""
+    kind = kind_of(source)
+    if kind == "plugin":
+        return plugin(source)
+    return Directory(source) if kind == "xyz" else open_container(source, beside)
 
 
 def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSource]:

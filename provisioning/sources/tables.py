@@ -20,8 +20,9 @@ from provisioning.base.errors import TileError
 from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement, degrees, from_metadata
-from provisioning.sources.source import MOST_TILE_BYTES, Stored
-from provisioning.sources.sqlite_file import SQLiteFile
+from provisioning.sources.source import MOST_TILE_BYTES
+from provisioning.sources.sqlite_file import SQLiteFile, stamp
+from provisioning.sources.store import StoredTile, TileQuery
 
 PATIENCE_S = 60
 """A query that yields nothing for so long is a hostile view, not a store of tiles."""
@@ -68,6 +69,8 @@ class Columns(NamedTuple):
 class TileTable:
     """A table of tiles, opened read-only, one connection per thread."""
 
+    identity = ""
+
     def __init__(self, source: TileSource, opened: Callable[[TileTable, TileSource], None]) -> None:
         self.path = source.path
         self.file = SQLiteFile(source.path)
@@ -90,14 +93,15 @@ class TileTable:
         """Return what the file says of where its tiles are."""
         return list(self.said)
 
-    def tiles(self, cover: Cover) -> Iterator[Stored]:
-        """Yield the tiles inside `cover`; rows whose numbers are no numbers are not tiles of it."""
+    def query(self, query: TileQuery) -> Iterator[StoredTile]:
+        """Yield the tiles of a query; rows whose numbers are no numbers are not tiles of it."""
+        cover = query.cover
         with self._patience() as last, self.file.translated():
             for level in self.levels:
                 for column, row, data in self._rows(self.file.db, cover, level):
                     z, x, y = level.tile(column, row)
                     if cover.holds(z, x, y):
-                        yield Stored(z, x, y, data)
+                        yield StoredTile(z, x, y, data)
                         last[0] = time.monotonic()
 
     @contextmanager
@@ -163,6 +167,10 @@ class TileTable:
         except sqlite3.Error:
             return {}
         return {_text(name): _text(value) for name, value in rows}
+
+    def stamp(self) -> str:
+        """Return what tells whether the file has changed."""
+        return stamp(self.path, now_ns=time.time_ns())
 
     def close(self) -> None:
         """Close every connection."""

@@ -24,6 +24,7 @@ from provisioning.config import TileSource
 from provisioning.sources.evidence import Statement, beside
 from provisioning.sources.fingerprint import Listing
 from provisioning.sources.source import EVERYTHING, MOST_TILE_BYTES, RACY_NS
+from provisioning.sources.store import StoredTile, TileQuery
 
 PLACEHOLDER = re.compile(
     r"\{(?:(?P<q>q)|(?P<name>[zxy])(?P<add>[+-][0-9]{1,2})?(?:/(?P<div>[1-9][0-9]{0,8}))?(?:%(?P<mod>[1-9][0-9]{0,8}))?"
@@ -188,19 +189,29 @@ class Layout:
 
 
 class Directory:
-    """A directory of tiles as a whole: all addresses, and the bytes of one tile."""
+    """A directory of tiles as a store. A scan of many looks at each file's stat instead, which tells what changed."""
+
+    identity = ""
 
     def __init__(self, source: TileSource) -> None:
         self._layout = Layout(source)
         self._suffixes: set[str] = set()
 
-    def addresses(self) -> Iterator[tuple[int, int, int]]:
-        """Yield z, x, y of every tile, without reading its bytes."""
-        for folder in self._layout.folders(EVERYTHING):
-            tile_of = self._layout.tile_of(folder, EVERYTHING)
+    def stamp(self) -> str:
+        """Return nothing: only each file's stat tells whether it has changed."""
+        return ""
+
+    def query(self, query: TileQuery) -> Iterator[StoredTile]:
+        """Yield the tiles of a query, without their bytes."""
+        for folder in self._layout.folders(query.cover):
+            tile_of = self._layout.tile_of(folder, query.cover)
             for found in filter(None, map(tile_of, names_in(self._layout.root / folder.path))):
                 self._suffixes.add(found[3])
-                yield found[:3]
+                yield StoredTile(*found[:3])
+
+    def addresses(self) -> Iterator[tuple[int, int, int]]:
+        """Yield z, x, y of every tile, without reading its bytes."""
+        return (tile[:3] for tile in self.query(TileQuery(EVERYTHING)))
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile, None if it cannot be read."""

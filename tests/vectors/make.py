@@ -122,7 +122,12 @@ def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
             whole._replace(tiles=m.tiles._replace(count=m.tiles.count + 1, sources=(*m.tiles.sources, "other-look")))
         ),
         "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
+        "second-most-sources": with_hash(with_sources(whole, 256)),
     }
+
+
+def with_sources(m: Manifest, count: int) -> Manifest:
+    return m._replace(tiles=m.tiles._replace(sources=tuple(f"s{n:03}" for n in range(count))))
 
 
 def malformed() -> dict[str, tuple[str, bytes]]:
@@ -228,6 +233,7 @@ def malformed_second() -> dict[str, bytes]:
         "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
         "2: more tiles than places and sources allow": change(f'"count": {m.tiles.count}', '"count": 999'),
         "2: fewer tiles than places": change(f'"count": {m.tiles.count}', '"count": 1'),
+        "2: more than 256 sources": to_bytes(with_sources(m, 256)).replace(b'"s255"', b'"s255",\n      "s256"'),
         "2: accepted out of order": change('"what": "coverage"', '"what": "zz"'),
         "2: camera null": text.encode().replace(b'"camera": {', b'"camera": null, "x": {'),
     }

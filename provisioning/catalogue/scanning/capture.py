@@ -25,8 +25,10 @@ METADATA_FILES = ("metadata.json", "tilejson.json", "tiles.json")
 MOST_METADATA_BYTES = 1 << 20
 
 
-def day_rule(db: sqlite3.Connection, number: int, source: TileSource, root: Path, *, now_ns: int) -> Day:
+def day_rule(db: sqlite3.Connection, number: int, source: TileSource, root: Path, *, now_ns: int) -> Day | None:
     """Return the function that dates a tile of `source`; catalogued tiles are dated anew if what dates them changed.
+
+    None where flight.toml says nothing of it: then a tile has the date that its store lists, if any.
 
     TileError if the metadata hold no date, or a line of the CSV is no tile and date.
     """
@@ -39,7 +41,7 @@ def day_rule(db: sqlite3.Connection, number: int, source: TileSource, root: Path
     if source.captured.endswith(".csv"):
         return lambda z, x, y, _mtime_ns: _listed(db, number, z, x, y)
     (day,) = db.execute("SELECT day FROM source WHERE number = ?", (number,)).fetchone()
-    return lambda _z, _x, _y, _mtime_ns: day
+    return (lambda _z, _x, _y, _mtime_ns: day) if source.captured else None
 
 
 def _listed(db: sqlite3.Connection, number: int, z: int, x: int, y: int) -> int | None:
@@ -54,7 +56,7 @@ def _facts(source: TileSource, root: Path, *, now_ns: int) -> str:
         file = root / source.captured
     elif source.captured == "metadata":
         file = _metadata_file(source)
-    elif source.captured == "mtime" and kind_of(source) != "xyz":
+    elif source.captured == "mtime" and kind_of(source) not in ("xyz", "plugin"):
         file = source.path
     stamp = file_stamp(file, now_ns=now_ns) if file else "-"
     return f"{source.captured} {stamp}" if stamp else ""

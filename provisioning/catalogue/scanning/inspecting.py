@@ -16,7 +16,6 @@ from provisioning.base.batches import batches_of
 from provisioning.base.errors import FilesystemError
 from provisioning.base.events import progress
 from provisioning.sources.image import inspect_tile
-from provisioning.sources.source import Stored
 from provisioning.sources.xyz import read_file
 
 if TYPE_CHECKING:
@@ -53,10 +52,15 @@ class Known(NamedTuple):
     empty_ppm: int
     texture_centi: int
     fault: str | None
+    day: int | None
 
 
 class Candidate(NamedTuple):
-    """A tile that is new or may have changed: where it is, its stat, and what was known of it."""
+    """A tile that is new or may have changed: where it is, its stat, and what was known of it.
+
+    `where` is its file, or what gives the bytes that a store holds; `digest` is the SHA-256 that the store lists, `day`
+    the date.
+    """
 
     z: int
     x: int
@@ -67,7 +71,9 @@ class Candidate(NamedTuple):
     ctime_ns: int
     inode: int
     known: Known | None
-    where: Path | Stored
+    where: Path | Callable[[], bytes | None]
+    digest: bytes | None = None
+    day: int | None = None
 
 
 class Found(NamedTuple):
@@ -86,10 +92,6 @@ class Found(NamedTuple):
         known = self.candidate.known
         inspected = (known.sha256, known.empty_ppm, known.texture_centi, known.fault) if known else ()
         return inspected != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
-
-
-def _size(candidate: Candidate) -> int:
-    return len(candidate.where.data or b"") if isinstance(candidate.where, Stored) else candidate.size
 
 
 class Inspector:
@@ -118,7 +120,7 @@ class Inspector:
         for batch in batches_of(candidates, BATCH):
             self._heard += len(batch)
             progress("tiles", self._heard, 0, unit="tiles")
-            if len(batch) <= SHARE or sum(map(_size, batch)) < SMALL_BYTES * len(batch):
+            if len(batch) <= SHARE or sum(candidate.size for candidate in batch) < SMALL_BYTES * len(batch):
                 yield from map(self._one, batch)
                 continue
             shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
@@ -128,14 +130,16 @@ class Inspector:
         return [self._one(candidate) for candidate in candidates]
 
     def _one(self, candidate: Candidate) -> Found:
-        where = candidate.where
+        where, known = candidate.where, candidate.known
+        if known and known.sha256 and candidate.digest == known.sha256:
+            return Found(candidate, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault)
         try:
-            data = where.data if isinstance(where, Stored) else undisturbed(lambda: read_file(where), candidate)
+            data = undisturbed(lambda: read_file(where), candidate) if isinstance(where, Path) else where()
         except OSError as error:
             return Found(candidate, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
         if data is None:
             return Found(candidate, None, 0, 0, 0, "the row holds no image")
-        digest, known = sha256(data).digest(), candidate.known
+        digest = sha256(data).digest()
         if known and known.sha256 == digest:
             return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
         verdict = undisturbed(
@@ -170,7 +174,7 @@ def _machine_failed(error: OSError | MemoryError, candidate: Candidate) -> Files
     where = candidate.where
     return FilesystemError(
         f"this computer could not look at a tile: {why}",
-        file=None if isinstance(where, Stored) else where,
+        file=where if isinstance(where, Path) else None,
         facts={"tile": f"{candidate.z}/{candidate.x}/{candidate.y}", "tries": len(RETRY_AFTER_S) + 1},
         next_step=MACHINE_STEPS.get(getattr(error, "errno", None) or errno.ENOMEM)
         or "check `dmesg`, the disk and the network it hangs on, then run doit again: nothing was recorded of the tile",

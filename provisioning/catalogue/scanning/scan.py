@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from logging import INFO, WARNING
-from pathlib import Path
 
 from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
@@ -15,7 +14,7 @@ from provisioning.base.events import event
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
-from provisioning.catalogue.scanning.containers import update_container
+from provisioning.catalogue.scanning.containers import StoreUpdate
 from provisioning.catalogue.scanning.directories import DirectoryUpdate
 from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.catalogue.scanning.settings import choice_facts, judge_facts, store_facts
@@ -25,7 +24,8 @@ from provisioning.catalogue.values import Corpus
 from provisioning.config import Flight, TileSource
 from provisioning.sources.placing import check_place, place_stamp
 from provisioning.sources.source import source_name
-from provisioning.sources.stores import kind_of
+from provisioning.sources.store import TileQuery
+from provisioning.sources.stores import Look, kind_of, look_at
 from provisioning.sources.xyz import Layout
 
 REMEMBERED = 64
@@ -118,16 +118,20 @@ def _update_sources(
     now_ns = time.time_ns()
     try:
         _inspect_anew_if_decoder_changed(db, flight)
-        _forget_others(db, flight)
+        looks = {source_name(s): look_at(s, flight.tiles.source, now_ns=now_ns) for s in flight.tiles.source}
+        numbers = _numbers(db, flight, looks)
         for source in flight.tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
-            number = _number(db, source, root=flight.root)
+            name = source_name(source)
+            number = numbers[name]
             _check_place(db, source)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
-            else:
-                update_container(source, cover, inspector, writer, beside=flight.tiles.source, mode=mode, now_ns=now_ns)
+            elif mode == "full" or not writer.is_as_it_was(stamp := looks[name].stamp):
+                query = TileQuery(cover, name, flight.flight.sector_class)
+                update = StoreUpdate(source, query, writer, full=mode == "full")
+                update.run(inspector, beside=flight.tiles.source, stamp=stamp)
     finally:
         inspector.close()
 
@@ -140,32 +144,33 @@ def _check_place(db: sqlite3.Connection, source: TileSource) -> None:
         database.put(db, name, stamp or None)
 
 
-def _forget_others(db: sqlite3.Connection, flight: Flight) -> None:
-    """Drop sources that are configured no longer, or whose name now means another store."""
+def _numbers(db: sqlite3.Connection, flight: Flight, looks: Mapping[str, Look]) -> dict[str, int]:
+    """Return the numbers that sources have in the catalogue (not those in ids), by name.
+
+    Sources that are configured no longer, or whose name now means another store, are dropped with their tiles.
+    """
     wanted = {
-        source_name(source): store_facts(source, kind_of(source), root=flight.root) for source in flight.tiles.source
+        source_name(source): store_facts(
+            source, kind_of(source), root=flight.root, identity=looks[source_name(source)].identity
+        )
+        for source in flight.tiles.source
     }
     for number, name, facts in db.execute("SELECT number, name, facts FROM source").fetchall():
         if wanted.get(name) != facts:
-            with database.transaction(db):
-                database.put(db, "corpus", None)
-                touched = "SELECT DISTINCT z, x FROM tile WHERE source = ?"
-                db.execute(f"UPDATE col SET dirty = 1 WHERE (z, x) IN ({touched})", (number,))  # noqa: S608
-                db.execute("DELETE FROM tile WHERE source = ?", (number,))
-                db.execute("DELETE FROM folder WHERE source = ?", (number,))
-                db.execute("DELETE FROM capture WHERE source = ?", (number,))
-                db.execute("DELETE FROM source WHERE number = ?", (number,))
+            _forget(db, number)
+    db.executemany("INSERT OR IGNORE INTO source(name, facts) VALUES (?, ?)", wanted.items())
+    return {name: number for number, name in _names(db).items()}
 
 
-def _number(db: sqlite3.Connection, source: TileSource, *, root: Path) -> int:
-    """Return the number that a source has in the catalogue (not the one in ids)."""
-    name = source_name(source)
-    row = db.execute("SELECT number FROM source WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        facts = store_facts(source, kind_of(source), root=root)
-        db.execute("INSERT INTO source(name, facts) VALUES (?, ?)", (name, facts))
-        return _number(db, source, root=root)
-    return int(row[0])
+def _forget(db: sqlite3.Connection, number: int) -> None:
+    with database.transaction(db):
+        database.put(db, "corpus", None)
+        touched = "SELECT DISTINCT z, x FROM tile WHERE source = ?"
+        db.execute(f"UPDATE col SET dirty = 1 WHERE (z, x) IN ({touched})", (number,))  # noqa: S608
+        db.execute("DELETE FROM tile WHERE source = ?", (number,))
+        db.execute("DELETE FROM folder WHERE source = ?", (number,))
+        db.execute("DELETE FROM capture WHERE source = ?", (number,))
+        db.execute("DELETE FROM source WHERE number = ?", (number,))
 
 
 def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, early: EarlyDigest) -> Corpus:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from provisioning.area.area import area_facts
@@ -29,14 +31,30 @@ def choice_facts(flight: Flight) -> Sha256:
     ]  # fmt: skip
     return digest_of({
         "area": area_facts(flight), "sources": sources, "max_empty": flight.tiles.max_empty,
-        "judge": judge_facts(flight),
+        "judge": judge_facts(flight), **_asked(flight),
     })  # fmt: skip
 
 
-def store_facts(source: TileSource, kind: str, *, root: Path) -> Sha256:
-    """Return the digest of what makes a source the store that was scanned before; one that moves with `root` is."""
+def _asked(flight: Flight) -> dict[str, str]:
+    """Return what is told to stores in Python beside the area."""
+    is_asked = any(source.plugin or source.store is not None for source in flight.tiles.source)
+    return {"sector_class": flight.flight.sector_class} if is_asked else {}
+
+
+def store_facts(source: TileSource, kind: str, *, root: Path, identity: str = "") -> Sha256:
+    """Return the digest of what makes a source the store that was scanned before; one that moves with `root` is.
+
+    `identity` is what a plugin declares that its bytes depend on.
+    """
+    is_plugin = bool(source.plugin) or source.store is not None
     path = os.path.relpath(source.path, root) if source.path.is_relative_to(root) else source.path
     return digest_of({
         "name": source_name(source), "path": path, "kind": kind, "pattern": source.pattern,
         "scheme": source.scheme, "table": source.table, "values": source.values,
+        **({"plugin": source.plugin, "options": _text(source.options), "identity": identity} if is_plugin else {}),
     })  # fmt: skip
+
+
+def _text(options: Mapping[str, object]) -> str:
+    """Return options of a plugin, any values of TOML, as one text."""
+    return json.dumps(options, sort_keys=True, default=repr)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 
 from provisioning.catalogue import database
-from provisioning.catalogue.scanning.inspecting import Found, Known
+from provisioning.catalogue.scanning.inspecting import Candidate, Found, Known
 
 COMMIT_TILES = 20_000
 """Tiles hashed between two commits: the most that a killed first scan loses."""
 
 Day = Callable[[int, int, int, int], "int | None"]
 """From z, x, y and mtime_ns to the day of capture, counted as `datetime.date.toordinal` does."""
+Address = tuple[int, int, int]
 
-_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET
+_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
   sha256 = excluded.sha256, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
   inode = excluded.inode, suffix = excluded.suffix, day = excluded.day, empty_ppm = excluded.empty_ppm,
   texture_centi = excluded.texture_centi, fault = excluded.fault"""
+_KNOWN = "y, sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault, day"
+SPARSE = 8
+"""Rows of a column are read in one go unless so many times more of them would be read than are asked for."""
 
 
 class Writer:
-    """Writes for one source; its transaction begins with the first write."""
+    """Writes for one source; its transaction begins with the first write. Without `day` the store's own dates hold."""
 
-    def __init__(self, db: sqlite3.Connection, source: int, day: Day) -> None:
+    def __init__(self, db: sqlite3.Connection, source: int, day: Day | None) -> None:
         self.db = db
         self.source = source
         self._day = day
@@ -32,12 +37,40 @@ class Writer:
 
     def known(self, z: int, x: int, y: int) -> Known | None:
         """Return what the catalogue says of one tile."""
-        row = self.db.execute(
-            "SELECT sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault FROM tile"
-            " WHERE z = ? AND x = ? AND y = ? AND source = ?",
-            (z, x, y, self.source),
-        ).fetchone()
-        return None if row is None else Known._make(row)
+        return self._column(z, x, y, y).get(y)
+
+    def known_of(self, tiles: Iterable[Address]) -> dict[Address, Known]:
+        """Return what the catalogue says of many tiles: neighbours in a column cost one query together."""
+        columns: dict[tuple[int, int], list[int]] = {}
+        for z, x, y in tiles:
+            columns.setdefault((z, x), []).append(y)
+        found: dict[Address, Known] = {}
+        for (z, x), ys in columns.items():
+            low, high = min(ys), max(ys)
+            spans = [(low, high)] if high - low < SPARSE * len(ys) else [(y, y) for y in ys]
+            for span in spans:
+                found.update(((z, x, y), known) for y, known in self._column(z, x, *span).items())
+        return found
+
+    def _column(self, z: int, x: int, low: int, high: int) -> dict[int, Known]:
+        rows = self.db.execute(
+            f"SELECT {_KNOWN} FROM tile WHERE z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?",  # noqa: S608
+            (z, x, low, high, self.source),
+        )
+        return {row[0]: Known._make(row[1:]) for row in rows}
+
+    def is_as_it_was(self, stamp: str) -> bool:
+        """Tell whether a store looks as it did when all its tiles were recorded; an empty stamp tells nothing."""
+        (before,) = self.db.execute("SELECT stamp FROM source WHERE number = ?", (self.source,)).fetchone()
+        return bool(stamp) and stamp == before
+
+    def is_dated_anew(self, at: Candidate) -> bool:
+        """Tell whether the date that a store lists is another than the catalogued one, and holds."""
+        return self._day is None and at.known is not None and at.known.day != at.day
+
+    def count(self) -> int:
+        """Return how many tiles of the source are catalogued."""
+        return int(self.db.execute("SELECT count(*) FROM tile WHERE source = ?", (self.source,)).fetchone()[0])
 
     def begin(self) -> None:
         """Begin to write, unless that has begun."""
@@ -47,11 +80,12 @@ class Writer:
     def tile(self, found: Found, *, settled: bool) -> None:
         """Record one tile; the stat of an unsettled one is not trusted next time."""
         at = found.candidate
-        day = self._day(at.z, at.x, at.y, at.mtime_ns)
+        day = self._day(at.z, at.x, at.y, at.mtime_ns) if self._day else at.day
         times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
         row = (at.z, at.x, at.y, self.source, found.sha256, found.bytes, *times, at.inode, at.suffix)
-        self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault))
-        if found.is_changed:
+        state = database.FAULTY if found.fault else database.TAKEN  # as it will probably be: else it is written again
+        self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault, state))
+        if found.is_changed or (at.known and at.known.day != day):
             self._dirty.add((at.z, at.x))
         if len(self._rows) >= COMMIT_TILES:
             self.flush()
@@ -82,6 +116,7 @@ class Writer:
         """Commit; what is kept is true even if the process dies right after."""
         if self._rows or self._dirty:
             self.begin()
+        self._rows.sort(key=itemgetter(0, 1, 2))
         self.db.executemany(_UPSERT, self._rows)
         mark_dirty(self.db, self._dirty)
         self._rows.clear()
