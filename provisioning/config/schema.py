@@ -144,7 +144,8 @@ class Tiles:
         Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1
     )
     blank: Literal["hole", "keep"] = setting(
-        "hole", "black, white and one-colour areas, and a picture repeated in 4 or more places: no imagery | imagery"
+        "hole",
+        "black, white and one-colour areas, and a picture that is (nearly) the same in 4 or more places: no imagery | imagery",
     )
     nodata: tuple[int, ...] = setting((), "grey level or [r, g, b] that means nodata; empty: none", low=0, high=255)
     max_pixels: int = setting(4_194_304, "pixels of one tile image before it is refused as a decompression bomb", low=1)

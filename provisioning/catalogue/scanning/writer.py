@@ -14,10 +14,10 @@ COMMIT_TILES = 20_000
 Day = Callable[[int, int, int, int], "int | None"]
 """From z, x, y and mtime_ns to the day of capture, counted as `datetime.date.toordinal` does."""
 
-_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET
+_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET
   sha256 = excluded.sha256, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
   inode = excluded.inode, suffix = excluded.suffix, day = excluded.day, empty_ppm = excluded.empty_ppm,
-  texture_centi = excluded.texture_centi, fault = excluded.fault"""
+  texture_centi = excluded.texture_centi, fault = excluded.fault, look = excluded.look"""
 
 
 class Writer:
@@ -33,7 +33,7 @@ class Writer:
     def known(self, z: int, x: int, y: int) -> Known | None:
         """Return what the catalogue says of one tile."""
         row = self.db.execute(
-            "SELECT sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault FROM tile"
+            "SELECT sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault, look FROM tile"
             " WHERE z = ? AND x = ? AND y = ? AND source = ?",
             (z, x, y, self.source),
         ).fetchone()
@@ -50,7 +50,7 @@ class Writer:
         day = self._day(at.z, at.x, at.y, at.mtime_ns)
         times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
         row = (at.z, at.x, at.y, self.source, found.sha256, found.bytes, *times, at.inode, at.suffix)
-        self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault))
+        self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault, found.look))
         if found.is_changed:
             self._dirty.add((at.z, at.x))
         if len(self._rows) >= COMMIT_TILES:
