@@ -79,6 +79,9 @@ class Area:
     min_coverage: dict[int, Decimal] = setting(
         dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1
     )
+    accepted_by: str = setting(
+        "", "who accepted that `min_coverage` asks for less than all; `init` writes its own name: write yours"
+    )
     diversions: Literal["points", "legs", "required"] = setting(
         "points", "of rally points and fence return: the points alone | the ways there and home too | and required"
     )
