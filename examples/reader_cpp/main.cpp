@@ -141,6 +141,8 @@ int run_verify(const std::vector<std::string>& words) {
     std::cout << reason.code << '\t' << printable(reason.file) << '\t' << printable(reason.detail) << '\n';
   if (!reasons.empty()) return kRefused;
   std::cout << "PASS\t" << verifier.content().text({"build", "manifest_hash"}) << '\n';
+  for (const auto& [what, detail] : verifier.content().accepted())
+    std::cout << "accepted\t" << printable(what) << '\t' << printable(detail) << '\n';
   return 0;
 }
 

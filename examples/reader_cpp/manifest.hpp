@@ -290,6 +290,14 @@ class Manifest {
   }
   const std::string& text(std::initializer_list<const char*> keys) const { return at(keys).text; }
   std::int64_t number(std::initializer_list<const char*> keys) const { return at(keys).number; }
+  // what a person accepted when the cache was set up, as (what, detail); version 2
+  std::vector<std::pair<std::string, std::string>> accepted() const {
+    std::vector<std::pair<std::string, std::string>> found;
+    if (version == 2)
+      for (const Value& entry : at({"accepted"}).list)
+        found.emplace_back(entry.object.at("what").text, entry.object.at("detail").text);
+    return found;
+  }
   // nullptr where an optional key is absent
   const Value* maybe(std::initializer_list<const char*> keys, const char* last) const {
     const auto& object = at(keys).object;

@@ -21,6 +21,7 @@ from provisioning.flight import manifest, publish
 from provisioning.flight.manifest import Manifest
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
+from provisioning.quality.gates.corpus import accepted_coverage
 
 TOOL = "flightcache"
 MAX_NAME = 120
@@ -98,6 +99,7 @@ def compose(
     of = of or made(request)
     record = of.record
     calibration_names = _calibration_names(request.calibration)
+    accepted = accepted_coverage(request.flight, request.tiles)
     return manifest.with_hash(
         Manifest(
             build=manifest.Build(Sha256(""), counter, TOOL, importlib.metadata.version(TOOL)),
@@ -114,6 +116,7 @@ def compose(
             tiles=_tiles(request.tiles),
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
+            accepted=tuple(manifest.Accepted("coverage", _line(text)) for text in accepted),
             schema=manifest.SCHEMA_2,
         )
     )

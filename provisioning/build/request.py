@@ -188,6 +188,7 @@ def _extras(
         "tool": importlib.metadata.version("flightcache"),
         "gates": gates_target.key,
         "flight": asdict(flight.flight),
+        "accepted_by": flight.area.accepted_by,
         "calibration": {c.path.name: digest for c, digest in calibration},
     }
     yield _target(flight, "report", REPORT_FILE, shown)

@@ -30,6 +30,7 @@ class Current:
     tiles: int
     missing_tiles: int
     oldest_capture: str | None
+    accepted: tuple[str, ...]
     bytes: int
 
 
@@ -97,6 +98,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
             tiles=read.tiles.count,
             missing_tiles=sum(max(0, count.expected - count.present) for count in counts),
             oldest_capture=read.tiles.oldest_capture,
+            accepted=tuple(entry.detail for entry in read.accepted),
             bytes=sum(entry.bytes for entry in read.files),
         ),
         None,

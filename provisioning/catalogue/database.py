@@ -17,7 +17,7 @@ from pathlib import Path
 from provisioning.base.errors import TileError
 from provisioning.base.files import make_dirs, wrap_os_errors
 
-FORMAT = 8
+FORMAT = 9
 FILE = "catalogue.sqlite"
 
 SCHEMA = """
@@ -30,11 +30,11 @@ CREATE TABLE folder(source INTEGER, path TEXT, stamp TEXT, listing BLOB, PRIMARY
 CREATE TABLE tile(
   z INTEGER, x INTEGER, y INTEGER, source INTEGER,
   sha256 BLOB, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, suffix TEXT,
-  day INTEGER, empty_ppm INTEGER, texture_centi INTEGER, fault TEXT, state INTEGER NOT NULL DEFAULT 0,
+  day INTEGER, empty_ppm INTEGER, texture_centi INTEGER, fault TEXT, look BLOB, state INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(z, x, y, source)) WITHOUT ROWID;
 CREATE TABLE col(
   z INTEGER, x INTEGER, place TEXT, dirty INTEGER, count INTEGER, bytes INTEGER, oldest INTEGER, undated INTEGER,
-  faults INTEGER, changed INTEGER, runs BLOB,
+  faults INTEGER, empty INTEGER, partly INTEGER, changed INTEGER, runs BLOB,
   lines BLOB, -- the long one last: what follows it is found by walking through it;
   PRIMARY KEY(z, x)); -- and with row ids: a key that is the row is compared as a whole
 CREATE TABLE taken(z INTEGER, x INTEGER, rows BLOB, PRIMARY KEY(z, x));

@@ -94,6 +94,7 @@ def summed(
     count, size, oldest, undated = db.execute(
         "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
     ).fetchone()
+    no_imagery = _no_imagery(db)
     return Corpus(
         coverage_sha256=coverage_sha256,
         count=count or 0,
@@ -109,13 +110,44 @@ def summed(
         home_datum=area.home_datum,
         required=figures.required_count,
         required_missing=figures.required_missing,
-        hole_notes={z: hole_note(gaps) for z, gaps in figures.per_zoom.items()},
+        hole_notes={z: _note(hole_note(gaps), no_imagery.get(z, "")) for z, gaps in figures.per_zoom.items()},
         **changes._asdict(),
     )
 
 
 def _zoom_count(gaps: ZoomGaps) -> ZoomCount:
     return ZoomCount(gaps.present, gaps.expected, gaps.holes[0][0].size_mm if gaps.holes else 0)
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _no_imagery(db: sqlite3.Connection) -> dict[int, str]:
+    """Return for each zoom level, in words, what stands in the stores and shows nothing, wholly or in part."""
+    repeated = {bytes.fromhex(digest) for digest in (database.get(db, "repeated") or "").split()}
+    same: dict[int, list[str]] = {}
+    blank: dict[int, list[str]] = {}
+    rows = db.execute(
+        "SELECT t.z, t.x, t.y, t.sha256 FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
+        " WHERE c.empty > 0 AND t.state = ?",
+        (database.EMPTY,),
+    )
+    for z, x, y, digest in rows:
+        (same if digest in repeated else blank).setdefault(z, []).append(f"{z}/{x}/{y}")
+    partly = dict(db.execute("SELECT z, sum(partly) FROM col GROUP BY z HAVING sum(partly) > 0"))
+    return {
+        z: _note(
+            _such("hold a picture that repeats (no imagery?)", same.get(z, [])),
+            _such("are blank", blank.get(z, [])),
+            f"{partly[z]} of those there are partly blank" if z in partly else "",
+        )
+        for z in same.keys() | blank.keys() | partly.keys()
+    }
+
+
+def _such(what: str, tiles: list[str]) -> str:
+    return f"{len(tiles)} {what}, such as {tiles[0]}" if tiles else ""
 
 
 def _skipped(db: sqlite3.Connection) -> list[Skipped]:

@@ -24,12 +24,13 @@ from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.events import progress
 from provisioning.base.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
 from provisioning.catalogue.gaps import Hole, holes
-from provisioning.catalogue.scanning.columns import packed_runs, unpacked_runs
+from provisioning.catalogue.scanning.columns import PARTLY_PPM, packed_runs, unpacked_runs
 from provisioning.catalogue.scanning.repeats import REPEATS
 from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Tiles, TileSource
 from provisioning.sources.geotiff import with_values
 from provisioning.sources.image import inspect_tile, may_be_transparent
+from provisioning.sources.likeness import LOOK_BYTES, alike
 from provisioning.sources.placing import placed
 from provisioning.sources.source import EVERYTHING, Container
 from provisioning.sources.stores import kind_of, open_store
@@ -110,10 +111,12 @@ def _addressed(store: Container | Directory) -> Columns:
 
 
 class _Look(NamedTuple):
-    """What looking at one tile gave: whether it is imagery as far as it alone tells, and its picture's digest."""
+    """What looking at one tile gave: whether it is imagery as far as it alone tells, its picture's digest, its look."""
 
     is_imagery: bool
     picture: bytes
+    look: bytes | None
+    empty_ppm: int
 
 
 def _imagery(store: Container | Directory, columns: Columns) -> tuple[Columns, tuple[str, ...]]:
@@ -128,7 +131,7 @@ def _imagery(store: Container | Directory, columns: Columns) -> tuple[Columns, t
         for look in pool.map(lambda at: _look(store.read(*at)), places):
             looks.append(look)
             progress("tiles looked at", len(looks), len(places), unit="tiles")
-    often = {picture for picture, n in Counter(look.picture for look in looks).items() if n >= REPEATS and picture}
+    often = _repeated(looks)
     if often and all(look.picture in often for look in looks if look.is_imagery):
         kept = {z: {x: array("I", ys) for x, ys in found.items()} for z, found in columns.items()}
         return kept, (f"EVERY TILE IS ONE OF {len(often)} PICTURES THAT REPEAT. IS THIS IMAGERY?",)
@@ -141,9 +144,15 @@ def _imagery(store: Container | Directory, columns: Columns) -> tuple[Columns, t
 
 def _left_out(looks: Sequence[_Look], often: set[bytes]) -> Iterator[str]:
     empty = sum(not look.is_imagery for look in looks)
+    partly = sum(look.is_imagery and look.empty_ppm > PARTLY_PPM for look in looks)
     repeated = sum(look.is_imagery and look.picture in often for look in looks)
     if empty:
         yield f"{empty:,} of {len(looks):,} tiles are empty, of one colour, or mostly black or white: taken as missing"
+    if partly:
+        yield (
+            f"{partly:,} OF {len(looks):,} TILES ARE PARTLY BLANK (SEAMS, BORDERS) AND ARE KEPT. IS THAT ENOUGH?"
+            " (tiles.max_empty says how much is too much)"
+        )
     if repeated:
         yield (
             f"{repeated:,} of {len(looks):,} tiles are one of {len(often)} repeated pictures (no imagery?):"
@@ -154,10 +163,22 @@ def _left_out(looks: Sequence[_Look], often: set[bytes]) -> Iterator[str]:
 def _look(data: bytes | None) -> _Look:
     limits = Tiles()
     if data is None:
-        return _Look(is_imagery=False, picture=b"")
+        return _Look(is_imagery=False, picture=b"", look=None, empty_ppm=0)
     found = inspect_tile(data, max_pixels=limits.max_pixels, nodata=())
     full = found.empty_ppm <= limits.max_empty * 1_000_000
-    return _Look(is_imagery=full, picture=blake2b(data, digest_size=16).digest() if found.fault is None else b"")
+    picture = blake2b(data, digest_size=16).digest() if found.fault is None else b""
+    return _Look(is_imagery=full, picture=picture, look=found.look, empty_ppm=found.empty_ppm)
+
+
+def _repeated(looks: Sequence[_Look]) -> set[bytes]:
+    """Return the digests of pictures that stand, to the last byte or nearly so, in `REPEATS` places or more."""
+    import numpy as np
+
+    often = {picture for picture, n in Counter(look.picture for look in looks).items() if n >= REPEATS and picture}
+    seen = [(look.picture, look.look) for look in looks if look.look]
+    table = np.frombuffer(b"".join(look for _, look in seen), np.uint8).reshape(-1, LOOK_BYTES)
+    groups = alike(table, np.arange(len(seen)), least=REPEATS)
+    return often | {seen[i][0] for group in groups for i in group}
 
 
 def _box(z: int, columns: Mapping[int, Iterable[int]]) -> tuple[BBox, tuple[str, ...]]:

@@ -57,7 +57,8 @@ class Corpus:
 
     `count` counts tiles of all sources, `per_zoom[z].present` addresses that have at least one. `sources` is sorted:
     a source's position is its number in index ids. `added`, `removed` and `changed` compare with the scan before.
-    `required` counts the tiles without which nothing is flown, `hole_notes` tells of each zoom's largest hole.
+    `required` counts the tiles without which nothing is flown, `hole_notes` tells of each zoom's
+    largest hole and of what shows nothing.
     `takeoff` is the configured point or else the mission's `home`, `area_sha256` the digest of all that decides the
     area.
     """

@@ -84,6 +84,9 @@ class Area:
     min_coverage: dict[int, Decimal] = setting(
         dict, "least share of expected tiles per zoom, 0–1; default 1 for the finest zoom, 0 for others", low=0, high=1
     )
+    accepted_by: str = setting(
+        "", "who accepted that `min_coverage` asks for less than all; `init` writes its own name: write yours"
+    )
     diversions: Literal["points", "legs", "required"] = setting(
         "points", "of rally points and fence return: the points alone | the ways there and home too | and required"
     )
@@ -159,7 +162,8 @@ class Tiles:
         Decimal("0.5"), "a tile with more than this share of transparent or nodata pixels is no tile", low=0, high=1
     )
     blank: Literal["hole", "keep"] = setting(
-        "hole", "black, white and one-colour areas, and a picture repeated in 4 or more places: no imagery | imagery"
+        "hole",
+        "black, white and one-colour areas, and a picture that is (nearly) the same in 4 or more places: no imagery | imagery",
     )
     nodata: tuple[int, ...] = setting((), "grey level or [r, g, b] that means nodata; empty: none", low=0, high=255)
     max_pixels: int = setting(4_194_304, "pixels of one tile image before it is refused as a decompression bomb", low=1)

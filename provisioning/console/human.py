@@ -68,7 +68,7 @@ class HumanListener(Listener):
                 f"{'engine:' + str(fields['model']):<{NAME_WIDTH}} still compiling after {fields['elapsed_s']} s{last}"
             )
         elif kind == "corpus":
-            self._place = str(fields["place"])
+            self._place = ", ".join(filter(None, (str(fields["place"]), str(fields.get("accepted", "")))))
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "index.choice":

@@ -45,6 +45,7 @@ def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield f"calibration {calibration.purpose} {calibration.path}", calibration.sha256[:12]
     yield "sources", _listed(tiles.sources)
     yield "waivers", _listed(f"{waiver.gate} by {waiver.by}" for waiver in manifest.waivers)
+    yield "accepted", _listed(entry.detail for entry in manifest.accepted)
     for name, gate in sorted(manifest.gates.items()):
         yield f"gate {name}", f"{gate.measured or ABSENT} ({gate.verdict})"
 

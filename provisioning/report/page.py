@@ -79,6 +79,8 @@ def _verdicts(model: ReportModel) -> Iterator[str]:
     yield f'<li class="warn">! {missing} tiles missing</li>' if missing else '<li class="pass">✓ no gaps</li>'
     if model.skipped:
         yield f'<li class="warn">! {len(model.skipped)} skipped</li>'
+    for entry in model.manifest.accepted:
+        yield f'<li class="warn">! {escape(entry.detail)}</li>'
 
 
 def _facts(model: ReportModel) -> Iterator[tuple[str, str]]:

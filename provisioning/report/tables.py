@@ -31,7 +31,10 @@ def coverage(model: ReportModel) -> str:
     headings = ("Zoom", "Present", "Expected", "Share", "Widest gap")
     tiles = table("Tiles in the area, by zoom level", headings, rows)
     place = facts(list(place_facts(model.manifest.area.bbox_e7).items()))
-    return section("coverage", "Coverage", place, tiles, *(paragraph(note, "soft") for note in model.area_notes))
+    accepted = [paragraph(entry.detail) for entry in model.manifest.accepted]
+    return section(
+        "coverage", "Coverage", place, tiles, *accepted, *(paragraph(note, "soft") for note in model.area_notes)
+    )
 
 
 def gates(model: ReportModel) -> str:

@@ -9,6 +9,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base.errors import TileError
+from provisioning.sources.likeness import look_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,10 @@ ONE_COLOUR = 6
 """Levels by which the pixels of a tile of one colour may differ."""
 BLOCK, BLACK, WHITE = 8, 8, 247
 """Pixels of a block's side; a block of which no pixel is brighter, or none darker, shows nothing."""
+FLAT, FLAT_SHARE = 2, 0.125
+"""Levels by which a block of one flat colour may vary, and the least share of a tile on either side of a seam."""
+DETAILED = 0.1
+"""Share of blocks by which imagery may be plain, and what lies beyond a seam may not."""
 PILLOW_FORMATS = ("PNG", "WEBP", "JPEG", "AVIF")
 """The only parsers that hostile bytes may reach."""
 
@@ -33,11 +38,13 @@ class Inspection(NamedTuple):
 
     empty_ppm       share of transparent or nodata pixels, in millionths
     texture_centi   standard deviation of the grey levels (0 to 255) of the others, in hundredths
+    look            what tells whether two images show the same picture (`likeness.py`)
     """
 
     empty_ppm: int
     texture_centi: int
     fault: str | None
+    look: bytes | None = None
 
 
 def image_format(data: bytes) -> str:
@@ -97,7 +104,8 @@ def inspect_tile(data: bytes, *, max_pixels: int, nodata: tuple[int, ...], blank
     empty = _empty_ppm(pixels, opaque, nodata)
     if blank:
         empty = max(empty, _blank_ppm(pixels, opaque))
-    return Inspection(empty, _texture_centi(pixels, opaque), None)
+    look = look_of(pixels if opaque is None else _filled(pixels, opaque)) if blank else None
+    return Inspection(empty, _texture_centi(pixels, opaque), None, look)
 
 
 def may_be_transparent(data: bytes) -> bool:
@@ -119,7 +127,7 @@ def _empty_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None, nodata: tuple[i
 
 
 def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
-    """Return the share of transparent pixels and of blocks that are black or white; all, if the rest is one colour.
+    """Return the share of transparent pixels and of blocks black, white or beyond a seam; all, if the rest is plain.
 
     Lossy compression leaves a few levels of noise, and ringing only in the blocks along the border of the imagery.
     """
@@ -135,7 +143,44 @@ def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     blank = (blocks.max(axis=(1, 3)) <= BLACK) | (blocks.min(axis=(1, 3)) >= WHITE)
     if opaque is not None:
         blank |= ~opaque[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).any(axis=(1, 3))
+    blank |= _beyond_a_seam(pixels[:height, :width])
     return int(1_000_000 * np.count_nonzero(blank) // blank.size)
+
+
+def _beyond_a_seam(pixels: Pixels) -> NDArray[np.bool_]:
+    """Return which blocks lie beyond the end of the imagery and have one colour, whichever; none if there is no end.
+
+    The imagery is then a rectangle in a corner or along a side, with detail throughout. A drawing on a background of
+    one colour is neither.
+    """
+    import numpy as np
+
+    flat = _one_flat_colour(pixels)
+    rows, columns = (np.flatnonzero(flat.mean(axis=axis) <= 1 - DETAILED) for axis in (1, 0))
+    none = np.zeros_like(flat)
+    if not len(rows) or len(rows) * len(columns) > (1 - FLAT_SHARE) * flat.size:
+        return none
+    at_a_side = [ends[0] == 0 or ends[-1] == side - 1 for ends, side in zip((rows, columns), flat.shape, strict=True)]
+    seen = flat[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    is_seam = all(at_a_side) and seen.size >= FLAT_SHARE * flat.size and seen.mean() <= DETAILED
+    return flat if is_seam else none
+
+
+def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
+    """Return which blocks have no detail and the one colour that most of such blocks have; none if these are few."""
+    import numpy as np
+
+    blocks = pixels.reshape(pixels.shape[0] // BLOCK, BLOCK, pixels.shape[1] // BLOCK, BLOCK, 3).swapaxes(1, 2)
+    first = blocks[:, :, 0, 0].astype(np.int16)
+    corners = blocks[:, :, [0, 3, 7, 7], [7, 4, 0, 7]]
+    flat: NDArray[np.bool_] = (np.abs(corners - first[:, :, None]) <= FLAT).all(axis=(2, 3))
+    if np.count_nonzero(flat) < FLAT_SHARE * flat.size:
+        return np.zeros_like(flat)
+    flat[flat] = (np.abs(blocks[flat] - first[flat][:, None, None]) <= FLAT).all(axis=(1, 2, 3))
+    colours, counts = np.unique(first[flat], axis=0, return_counts=True)
+    if len(counts):
+        flat &= (np.abs(first - colours[counts.argmax()]) <= FLAT).all(axis=2)
+    return flat
 
 
 def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:

@@ -22,6 +22,7 @@ from provisioning.config import Flight
 from provisioning.config.parse import require_sources
 from provisioning.network.backbone import onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
+from provisioning.quality.gates.corpus import accepted_coverage
 
 if TYPE_CHECKING:
     from provisioning.descriptors.store.store import DescriptorStore
@@ -48,7 +49,12 @@ def survey(flight: Flight) -> None:
             elapsed_s=round(time.monotonic() - started, 3),
         )
         raise
-    events.event("corpus", tiles=corpus.count, place=describe_place(corpus.bbox))
+    events.event(
+        "corpus",
+        tiles=corpus.count,
+        place=describe_place(corpus.bbox),
+        accepted="; ".join(accepted_coverage(flight, corpus)),
+    )
     backbone = flight.descriptor_backbone
     source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
     target = shape_target(flight, backbone, source)

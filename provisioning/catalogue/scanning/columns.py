@@ -16,6 +16,8 @@ from provisioning.catalogue.database import EMPTY, FAULTY, SHADOWED, TAKEN, UNUS
 from provisioning.flight.manifest.formula import field
 
 TAKEN_ROW = Struct("<IIII32s")
+PARTLY_PPM = 100_000
+"""Share of a tile, in millionths, above which it is partly blank: said where it is kept."""
 TAKEN_FIELDS = [("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("sha256", "V32")]
 """A tile of the corpus in its column, as it is packed, and the same as NumPy reads it."""
 
@@ -90,10 +92,11 @@ def _refresh_column(
     lines = b"".join(sorted(f"{z} {x} {t.y} {fields[t.source]} {(t.sha256 or b'').hex()}\n".encode() for t in taken))
     days = [t.day for t in taken if t.day is not None]
     db.execute(
-        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             z, x, f"{z} {x} ", len(taken), sum(t.bytes for t in taken), min(days, default=None), len(taken) - len(days),
-            states.count(FAULTY), changed if lines == old else state, packed_runs(t.y for t in taken), lines,
+            states.count(FAULTY), states.count(EMPTY), sum(t.empty_ppm > PARTLY_PPM for t in taken),
+            changed if lines == old else state, packed_runs(t.y for t in taken), lines,
         ),
     )  # fmt: skip
     packed = b"".join(TAKEN_ROW.pack(t.y, t.source, t.bytes, t.texture_centi, t.sha256 or b"") for t in taken)

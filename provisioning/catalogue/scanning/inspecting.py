@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 Result = TypeVar("Result")
+Digest = bytes
+"""A name for the type where a field is called `bytes`."""
 OF_THE_FILE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 )
@@ -53,6 +55,7 @@ class Known(NamedTuple):
     texture_centi: int
     fault: str | None
     day: int | None
+    look: bytes | None = None
 
 
 class Candidate(NamedTuple):
@@ -80,11 +83,12 @@ class Found(NamedTuple):
     """What reading a suspect gave; `sha256` is None if it could not be read."""
 
     candidate: Candidate
-    sha256: bytes | None
+    sha256: Digest | None
     bytes: int
     empty_ppm: int
     texture_centi: int
     fault: str | None
+    look: Digest | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -141,7 +145,7 @@ class Inspector:
             return Found(candidate, None, 0, 0, 0, "the row holds no image")
         digest = sha256(data).digest()
         if known and known.sha256 == digest:
-            return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault)
+            return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault, known.look)
         verdict = undisturbed(
             lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank), candidate
         )

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from provisioning.base.events import warn
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
+from provisioning.sources.likeness import LOOK_BYTES, alike
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 REPEATS = 4
-"""Places from which on a picture, the same to the last byte, is no imagery."""
-LARGE_SHARE = 100
-"""If fewer than one in so many columns changed, only these are counted: counting all tiles takes a second a million."""
+"""Places from which on a picture, to the last byte or nearly so, is no imagery."""
+LARGE_TILES, LARGE_SHARE = 200_000, 100
+"""In so large a corpus a change of fewer than one in so many columns is compared with known pictures and itself only:
+all tiles take seconds a million."""
 
 _COUNTED = """SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only}
   GROUP BY sha256 HAVING count(*) >= ? AND count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
+_LOOKS = "SELECT z, x, y, look FROM tile t WHERE look NOT NULL {only}"
 _ONLY_DIRTY = "AND EXISTS (SELECT 1 FROM col c WHERE c.z = t.z AND c.x = t.x AND c.dirty)"
+_AT = "SELECT sha256 FROM tile WHERE z = ? AND x = ? AND y = ? AND look = ?"
+_CHUNK = 50_000
+
+
+def find_repeated(db: sqlite3.Connection) -> frozenset[bytes]:
+    """Return the SHA-256 of each picture that stands in `REPEATS` places or more; their columns become dirty.
+
+    Pictures that look alike (compressed again, with another date in them) are one picture. None if all tiles are
+    such pictures: that is said, not decided.
+    """
+    before = frozenset(bytes.fromhex(digest) for digest in (database.get(db, "repeated") or "").split())
+    dirty, columns, tiles = db.execute("SELECT count(*) FILTER (WHERE dirty), count(*), sum(count) FROM col").fetchone()
+    if not dirty:
+        return before
+    few = (tiles or 0) > LARGE_TILES and dirty * LARGE_SHARE < columns
+    only = _ONLY_DIRTY if few else ""
+    found = frozenset(digest for (digest,) in db.execute(_COUNTED.format(only=only), (REPEATS, REPEATS)))
+    now = found | _alike(db, only, known=before if few else ()) | (before if few else frozenset())
+    if now and not _has_others(db, now):
+        warn("tiles.repeated", pictures=len(now), note="every tile is one of these pictures: kept. Is this imagery?")
+        now = frozenset()
+    if now != before:
+        changed = [(digest,) for digest in now ^ before]
+        mark_dirty(db, _columns_of(db, changed))
+        database.put(db, "repeated", " ".join(sorted(digest.hex() for digest in now)))
+    return now
 
 
 def _has_others(db: sqlite3.Connection, repeated: frozenset[bytes]) -> bool:
@@ -24,24 +59,36 @@ def _has_others(db: sqlite3.Connection, repeated: frozenset[bytes]) -> bool:
     return any(digest not in repeated for (digest,) in digests)
 
 
-def find_repeated(db: sqlite3.Connection) -> frozenset[bytes]:
-    """Return the SHA-256 of each picture that stands in `REPEATS` places or more; their columns become dirty.
+def _columns_of(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> set[tuple[int, int]]:
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS asked(sha256 BLOB PRIMARY KEY) WITHOUT ROWID")
+    db.execute("DELETE FROM asked")
+    db.executemany("INSERT INTO asked VALUES (?)", digests)
+    return set(db.execute("SELECT DISTINCT z, x FROM tile WHERE sha256 IN (SELECT sha256 FROM asked)"))
 
-    None if all tiles are such pictures: that is said, not decided.
-    """
-    before = frozenset(bytes.fromhex(digest) for digest in (database.get(db, "repeated") or "").split())
-    dirty, total = db.execute("SELECT count(*) FILTER (WHERE dirty), count(*) FROM col").fetchone()
-    if not dirty:
-        return before
-    few = dirty * LARGE_SHARE < total
-    only = _ONLY_DIRTY if few else ""
-    found = frozenset(digest for (digest,) in db.execute(_COUNTED.format(only=only), (REPEATS, REPEATS)))
-    now = found | before if few else found
-    if now and not _has_others(db, now):
-        warn("tiles.repeated", pictures=len(now), note="every tile is one of these pictures: kept. Is this imagery?")
-        now = frozenset()
-    if now != before:
-        for digest in now ^ before:
-            mark_dirty(db, set(db.execute("SELECT DISTINCT z, x FROM tile WHERE sha256 = ?", (digest,))))
-        database.put(db, "repeated", " ".join(sorted(digest.hex() for digest in now)))
-    return now
+
+def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> frozenset[bytes]:
+    """Return the SHA-256 of pictures that look like others in `REPEATS` places, or like one `known` to be repeated."""
+    import numpy as np
+
+    places, looks = _looks(db, only)
+    for n, digest in enumerate(known):
+        row = db.execute("SELECT look FROM tile WHERE sha256 = ? AND look NOT NULL LIMIT 1", (digest,)).fetchone()
+        if row:
+            places = np.vstack([places, [(-1, n, y) for y in range(REPEATS)]])
+            looks = np.vstack([looks, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
+    number = (places[:, 0] << 50) | (places[:, 1] << 25) | places[:, 2]
+    members = (i for group in alike(looks, number, least=REPEATS) for i in group)
+    rows = ((*places[i].tolist(), looks[i].tobytes()) for i in members)
+    return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
+
+
+def _looks(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return z, x, y, int64 [n, 3], and looks, uint8 [n, LOOK_BYTES]."""
+    import numpy as np
+
+    rows = db.execute(_LOOKS.format(only=only))
+    places, looks = [np.empty((0, 3), np.int64)], [np.empty((0, LOOK_BYTES), np.uint8)]
+    while chunk := rows.fetchmany(_CHUNK):
+        places.append(np.array([row[:3] for row in chunk], np.int64))
+        looks.append(np.frombuffer(b"".join(row[3] for row in chunk), np.uint8).reshape(-1, LOOK_BYTES))
+    return np.concatenate(places), np.concatenate(looks)

@@ -199,7 +199,7 @@ def _area(held: Survey | None, *, mission: Path | None, drawing: Path | None) ->
     coverage = {str(z): _share(count.present, count.expected) for z, count in sorted(held.per_zoom.items())}
     asked = {zoom: share for zoom, share in coverage.items() if share < 1}
     area: dict[str, Any] = {"bbox": _degrees(held.bbox), "zooms": sorted(held.per_zoom)}
-    return {**area, "min_coverage": asked} if asked else area
+    return {**area, "min_coverage": asked, "accepted_by": "init"} if asked else area
 
 
 def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
@@ -235,8 +235,8 @@ def _with_questions(text: str, held: Survey | None, shape: Mapping[str, Any]) ->
     asked = [f"# {question}" for question in questions(held, shape)]
     if not asked:
         return text
-    told = "# accepted by init; remove the line below to have the build refuse what is incomplete"
-    return text.replace("\nmin_coverage = ", "\n" + "\n".join([*asked, told]) + "\nmin_coverage = ", 1)
+    answer = "# accepted by init; remove the line below to have the build refuse what is incomplete"
+    return text.replace("\nmin_coverage = ", "\n" + "\n".join([*asked, answer]) + "\nmin_coverage = ", 1)
 
 
 def _share(present: int, expected: int) -> Decimal:

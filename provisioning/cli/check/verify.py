@@ -181,6 +181,7 @@ def as_json(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
         "flight_id": manifest and manifest.flight.flight_id,
         "aircraft_id": manifest and manifest.flight.aircraft_id,
         "host": manifest and manifest.host._asdict(),
+        "accepted": [entry._asdict() for entry in manifest.accepted] if manifest else [],
         "files": [{"path": path, "bytes": size, "sha256": sha256} for path, size, sha256 in _files(verdict)],
         "elapsed_s": round(elapsed_s, 3),
     }
@@ -201,6 +202,7 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
             f"PASS {cache}: {flight}, counter {manifest.build.counter}, {len(manifest.files)} files, "
             f"{size_mb:.1f} MB in {elapsed_s:.2f} s, manifest_hash {manifest.build.manifest_hash[:16]}"
         )
+        lines += [entry.detail for entry in manifest.accepted]
     else:
         lines.append(f"REFUSED {cache}: {len(verdict.reasons)} reason{'s' if len(verdict.reasons) != 1 else ''}")
         for reason in verdict.reasons:

@@ -62,7 +62,7 @@ def _current(status: Status, now: float) -> dict[str, str]:
         "flight": flight or "any",
         "counter": str(current.counter),
         "hash": current.manifest_hash,
-        "tiles": f"{current.tiles}{gaps}{age}",
+        "tiles": "; ".join([f"{current.tiles}{gaps}{age}", *current.accepted]),
         "size": size(current.bytes),
     }
 

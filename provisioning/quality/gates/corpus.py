@@ -29,6 +29,17 @@ def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping
     return {**figures, "freshness": _freshness(flight, corpus, today)}
 
 
+def accepted_coverage(flight: Flight, corpus: Corpus) -> tuple[str, ...]:
+    """Return, for each zoom level that is not whole and need not be, who accepted that: `accepted by init: …`."""
+    by = " ".join(flight.area.accepted_by.split()) or "flight.toml"
+    counts = {zoom: corpus.per_zoom[zoom] for zoom in sorted(flight.area.min_coverage) if zoom in corpus.per_zoom}
+    return tuple(
+        f"accepted by {by}: at zoom {zoom} {count.present} of {count.expected} tiles are there"
+        for zoom, count in counts.items()
+        if count.present < count.expected
+    )
+
+
 def _required(corpus: Corpus) -> Figure:
     gone = corpus.required_missing
     share = (Decimal(corpus.required - len(gone)) / corpus.required).quantize(Decimal("0.0001"), ROUND_DOWN)

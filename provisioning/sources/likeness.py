@@ -1,0 +1,168 @@
+"""How a picture looks in 32 bytes, and which of many pictures are the same one, compressed again or slightly changed.
+
+A look is what of an image survives compression and a few other letters of text: its mean colour, its contrast and the
+coarse frequencies of its brightness. Brightness that only rises evenly over the image is left out: calm water and
+snow have no look, and are never taken for one picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from math import pi
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+CELLS = 8
+"""Cells a side over which brightness is averaged."""
+COEFFICIENTS = 28
+LOOK_BYTES = 4 + COEFFICIENTS
+LEAST_CONTRAST = 0.4
+"""Levels (0 to 255), root mean square over the cells, below which an image has no look."""
+COSINE = 0.95
+COLOUR, CONTRAST = 5, 1.25
+"""Levels by which the mean colours of one picture may differ, and the factor for its contrast."""
+BANDS, BAND_BITS = 4, 14
+"""Sorted orders in which like looks are sought, and hyperplanes of each: one misses a third of the pairs at 0.995."""
+NEIGHBOURS = 3
+CHUNK = 50_000
+
+
+def look_of(pixels: NDArray[np.uint8]) -> bytes | None:
+    """Return the look of an image, uint8 [H, W, 3]; None if it is too smooth or too small to have one."""
+    import numpy as np
+
+    step = 2 if min(pixels.shape[:2]) >= 128 else 1
+    seen = pixels[::step, ::step]
+    if min(seen.shape[:2]) < CELLS:
+        return None
+    down, across = _means(seen.shape[0]), _means(seen.shape[1])
+    bands = [down @ seen[..., band].astype(np.float32) @ across.T for band in range(3)]
+    waves: Floats = (_waves() @ _without_slope(sum(bands) / 3) @ _waves().T).ravel()[_order()]
+    norm = float(np.sqrt((waves * waves).sum()))
+    if norm < LEAST_CONTRAST * CELLS:
+        return None
+    colour = np.array([band.mean() for band in bands]).round().astype(np.uint8)
+    contrast = min(255, round(norm / CELLS * 4))
+    scaled: NDArray[np.int8] = (waves / norm * 127).round().astype(np.int8)
+    return bytes([*colour.tolist(), contrast]) + bytes(scaled.view(np.uint8).tolist())
+
+
+@cache
+def _means(side: int) -> Floats:
+    """Return the matrix that averages `side` values to `CELLS`, each of the same share of them."""
+    import numpy as np
+
+    edges = np.arange(CELLS + 1) * side / CELLS
+    ends = np.minimum(np.arange(side)[None] + 1, edges[1:, None])
+    shares = np.clip(ends - np.maximum(np.arange(side)[None], edges[:-1, None]), 0, 1) * CELLS / side
+    means: Floats = shares.astype(np.float32)
+    return means
+
+
+def _without_slope(cells: Floats) -> Floats:
+    """Return the brightness of `cells`, float32 [CELLS, CELLS], without its even rise along either side."""
+    import numpy as np
+
+    line = np.arange(CELLS, dtype=np.float32) - (CELLS - 1) / 2
+    line /= np.sqrt((line * line).sum())
+    down, across = line @ cells.mean(axis=1), line @ cells.mean(axis=0)
+    flat: Floats = cells - down * line[:, None] - across * line[None]
+    return flat
+
+
+@cache
+def _waves() -> Floats:
+    """Return the orthonormal cosine transform of `CELLS` values (DCT-II)."""
+    import numpy as np
+
+    k, n = np.arange(CELLS)[:, None], np.arange(CELLS)[None]
+    waves = np.cos(pi * k * (2 * n + 1) / (2 * CELLS)) * np.sqrt(np.where(k == 0, 1, 2) / CELLS)
+    return waves.astype(np.float32)
+
+
+@cache
+def _order() -> NDArray[np.int64]:
+    """Return where the coarsest frequencies stand: the mean and the even rise along either side left out."""
+    import numpy as np
+
+    places = sorted((i + j, i, j) for i in range(CELLS) for j in range(CELLS) if i + j > 1)
+    return np.array([i * CELLS + j for _, i, j in places[:COEFFICIENTS]])
+
+
+def alike(looks: NDArray[np.uint8], places: NDArray[np.int64], *, least: int) -> list[list[int]]:
+    """Return groups of positions in `looks` that show one picture in at least `least` different `places`.
+
+    `looks` is uint8 [n, LOOK_BYTES], `places` int64 [n].
+
+    Pairs are found among neighbours in several sorted orders, not among all pairs: a million looks take seconds.
+    """
+    import numpy as np
+
+    waves = np.ascontiguousarray(looks[:, 4:]).view(np.int8)
+    group = _Groups()
+    for order in _orders(waves):
+        for shift in range(1, NEIGHBOURS + 1):
+            left, right = order[:-shift], order[shift:]
+            same = _is_same(looks, waves, left, right)
+            for a, b in zip(left[same].tolist(), right[same].tolist(), strict=True):
+                group.join(a, b)
+    return [found for found in group.all() if len(set(places[found].tolist())) >= least]
+
+
+def _orders(waves: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
+    """Yield sorted orders of looks: by the sides of hyperplanes they lie on, and along a line within those."""
+    import numpy as np
+
+    random = np.random.default_rng(17)
+    powers = 1 << np.arange(BAND_BITS)
+    for _ in range(BANDS):
+        planes = random.standard_normal((COEFFICIENTS, BAND_BITS + 1)).astype(np.float32)
+        keys, along = np.empty(len(waves), np.int64), np.empty(len(waves), np.float32)
+        for at in range(0, len(waves), CHUNK):
+            sides = waves[at : at + CHUNK].astype(np.float32) @ planes
+            keys[at : at + CHUNK] = (sides[:, :-1] > 0) @ powers
+            along[at : at + CHUNK] = sides[:, -1]
+        yield np.lexsort((along, keys))
+
+
+def _is_same(
+    looks: NDArray[np.uint8], waves: NDArray[np.int8], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the positions of the pairs that show one picture."""
+    import numpy as np
+
+    dots = np.einsum("ij,ij->i", waves[left], waves[right], dtype=np.int32, casting="unsafe")
+    near = np.flatnonzero(dots >= COSINE * 127 * 127)
+    a, b = (looks[side[near], :4].astype(np.int16) for side in (left, right))
+    colour = np.abs(a[:, :3] - b[:, :3]).max(axis=1, initial=0) <= COLOUR
+    contrast = np.maximum(a[:, 3], b[:, 3]) <= CONTRAST * np.minimum(a[:, 3], b[:, 3]) + 1
+    same: NDArray[np.int64] = near[colour & contrast]
+    return same
+
+
+class _Groups:
+    """Disjoint sets of positions."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def _root(self, i: int) -> int:
+        while (above := self._parent.setdefault(i, i)) != i:
+            self._parent[i] = self._parent[above]
+            i = above
+        return i
+
+    def join(self, a: int, b: int) -> None:
+        self._parent[self._root(a)] = self._root(b)
+
+    def all(self) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        for i in sorted(self._parent):
+            found.setdefault(self._root(i), []).append(i)
+        return list(found.values())
