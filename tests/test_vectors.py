@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base.errors import ManifestError
+from provisioning.base.errors import ManifestError, TrustError
 from provisioning.flight.manifest import (
     coverage_lines,
     coverage_sha256,
@@ -24,6 +24,8 @@ from provisioning.flight.manifest import (
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
 from provisioning.flight.manifest.formula import field
 from provisioning.flight.signing import PublicKey, load_public_key
+from provisioning.flight.trust import Trust, check_chain
+from provisioning.flight.trust import parse as parse_trust
 from provisioning.flight.verify import ANY, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
@@ -44,13 +46,14 @@ def data_of(vector: dict[str, str]) -> bytes:
 MANIFESTS = sorted(path.stem for path in (VECTORS / "manifests").glob("*.json"))
 MALFORMED = {vector["name"]: vector for vector in load("malformed.json")}
 CACHES = load("caches.json")
+TRUSTS = {vector["name"]: vector for vector in load("trust.json")}
 CASES = {case["name"]: case for case in CACHES["cases"]}
 
 
 def test_the_committed_vectors_are_what_the_script_makes() -> None:
     made = dict(make.files())
     assert {name: (VECTORS / name).read_bytes() for name in made} == made
-    ours = {"README.md", "__init__.py", "make.py", "camera.json"}  # checked by test_camera_vectors.py
+    ours = {"README.md", "__init__.py", "make.py", "trusts.py", "camera.json"}  # checked by test_camera_vectors.py
     on_disk = {str(p.relative_to(VECTORS)) for p in VECTORS.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert on_disk - ours == set(made)
 
@@ -97,6 +100,7 @@ def expectations(expect: dict) -> Expectations:
         fingerprints=ANY if given["fingerprints"] is ANY else frozenset(given["fingerprints"]),
         revoked=frozenset(given["revoked"]),
         now_s=given["now_s"],
+        trust=read(given["trust"].encode()).newest if given["trust"] else None,
     )
 
 
@@ -129,6 +133,23 @@ def test_coverage_digests() -> None:
         rows = [tuple(row) for row in vector["rows"]]
         assert (COVERAGE_TAG + b"".join(coverage_lines(rows))).decode() == vector["preimage"]
         assert coverage_sha256(rows) == vector["sha256"]
+
+
+@pytest.mark.parametrize("name", TRUSTS)
+def test_trust_file(name: str) -> None:
+    assert said_of(TRUSTS[name]["text"].encode()) == TRUSTS[name]["says"]
+
+
+def read(data: bytes) -> Trust:
+    return check_chain(parse_trust(data))
+
+
+def said_of(data: bytes) -> str:
+    """What our reader says of a trust file: its newest version, or why it is refused."""
+    try:
+        return str(read(data).newest.version)
+    except TrustError as error:
+        return "malformed" if "not a trust file" in error.what else "unsigned"
 
 
 def test_weak_keys() -> None:
@@ -202,6 +223,21 @@ def test_reader_takes_no_file_of_the_json_test_suite(reader: Path, shared_data: 
     assert set(judged(reader, files)) == {"malformed", "schema"}
 
 
+def test_reader_says_the_same_of_trust_files(reader: Path, tmp_path: Path) -> None:
+    """The published ones, and each with a byte changed."""
+    rng, data = random.Random(2), [vector["text"].encode() for vector in TRUSTS.values()]
+    mutants = [bytearray(rng.choice(data[:10])) for _ in range(400)]
+    for mutant in mutants:
+        mutant[rng.randrange(len(mutant))] ^= 1 << rng.randrange(7)
+    files = []
+    for number, content in enumerate([*data, *mutants]):
+        files.append(tmp_path / str(number))
+        files[-1].write_bytes(content)
+    said = [line.split("\t")[0] for line in ask(reader, "trust", *files)[1].splitlines()]
+    assert said == [said_of(file.read_bytes()) for file in files]
+    assert set(said) >= {"1", "3", "unsigned", "malformed"}
+
+
 def test_reader_recomputes_coverage(reader: Path) -> None:
     for vector in load("coverage.json"):
         rows = "".join("\t".join(map(str, row)) + "\n" for row in vector["rows"])
@@ -221,7 +257,10 @@ def options(expect: dict, directory: Path) -> list[str]:
     words += [word for name, value in expect["host"].items() for word in ("--host", f"{name}={value}")] or [
         "--any-host"
     ]
-    words += ["--now", str(expect["now_s"])]
+    words += ["--no-clock"] if expect["now_s"] == "any" else ["--now", str(expect["now_s"])]
+    if expect["trust"]:
+        (directory / "trust.json").write_text(expect["trust"])
+        words += ["--trust", str(directory / "trust.json")]
     floor = expect["counter_floor"]
     words += ["--any-counter"] if floor == "any" else ["--counter-floor", str(floor)]
     words += [] if expect["fingerprints"] == "any" else ["--fingerprint", *expect["fingerprints"]]

@@ -31,10 +31,10 @@ std::string printable(const std::string& text) {
 
 int usage(const std::string& what) {
   std::cerr << "reader: " << printable(what)
-            << "\nusage: reader verify CACHE --public-key PEM... (--flight ID | --no-flight | --any-flight)\n"
+            << "\nusage: reader verify CACHE (--public-key PEM... | --trust FILE) (--flight ID | --no-flight | --any-flight)\n"
                "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
                "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
-               "         [--now SECONDS]\n"
+               "         [--now SECONDS | --no-clock]\n       reader trust FILE...\n"
                "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
   return kUsage;
 }
@@ -98,12 +98,23 @@ int run_verify(const std::vector<std::string>& words) {
       said.insert(option.substr(5));
       continue;
     }
+    if (option == "--no-clock") {
+      expect.no_clock = true;
+      continue;
+    }
     if (++i == words.size()) return usage(option + " needs a value");
     const std::string& value = words[i];
     if (option == "--public-key") {
       const auto key = raw_key(value);
       if (!key) return usage(value + " is not an Ed25519 public key");
       expect.keys.push_back(*key);
+    } else if (option == "--trust") {
+      std::ifstream file(value, std::ios::binary);
+      try {
+        expect.trust = trust::read(slurp(file));
+      } catch (const std::runtime_error& error) {
+        return usage(value + " is no trust file: " + error.what());
+      }
     } else if (option == "--flight") {
       expect.flight_id.emplace(value);
       said.insert("flight");
@@ -161,6 +172,19 @@ int run_manifest(const std::string& verb, const std::string& path) {
   return kRefused;
 }
 
+int run_trust(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  try {
+    std::cout << trust::read(slurp(file)).version << '\n';
+    return 0;
+  } catch (const trust::Unsigned& error) {
+    std::cout << "unsigned\t" << error.what() << '\n';
+  } catch (const json::Malformed& error) {
+    std::cout << "malformed\t" << error.what() << '\n';
+  }
+  return kRefused;
+}
+
 int run_coverage() {
   std::vector<std::vector<std::string>> rows;
   for (std::string line; std::getline(std::cin, line);) {
@@ -182,6 +206,11 @@ int main(int argc, char** argv) {
   if (words.size() >= 2 && (words[0] == "hash" || words[0] == "preimage")) {
     int code = 0;
     for (std::size_t i = 1; i < words.size(); ++i) code = std::max(code, run_manifest(words[0], words[i]));
+    return code;
+  }
+  if (words.size() >= 2 && words[0] == "trust") {
+    int code = 0;
+    for (std::size_t i = 1; i < words.size(); ++i) code = std::max(code, run_trust(words[i]));
     return code;
   }
   if (words.size() == 1 && words[0] == "coverage") return run_coverage();

@@ -20,11 +20,17 @@
 #include <utility>
 #include <vector>
 
+#include "keys.hpp"
 #include "manifest.hpp"
+#include "trust.hpp"
 
 namespace verify {
 
 using manifest::Manifest;
+using keys::fingerprint;
+using keys::is_weak;
+using keys::read_fingerprints;
+using keys::verifies;
 using manifest::Sha256;
 
 struct Reason {
@@ -33,40 +39,16 @@ struct Reason {
 
 // std::nullopt: not checked, which the caller has to write.
 struct Expectations {
-  std::vector<std::string> keys;  // raw, 32 bytes
+  std::vector<std::string> keys;       // raw, 32 bytes; none beside a trust file
+  std::optional<trust::Version> trust;  // the newest version of an installed trust file
   std::optional<std::set<std::string>> fingerprints;
   std::set<std::string> revoked;
   std::optional<std::optional<std::string>> flight_id, aircraft_id;  // outer: checked at all; inner: none expected
   std::map<std::string, std::string> host;                           // parts that are checked
   std::optional<std::int64_t> counter_floor;
   std::optional<std::int64_t> now_s;  // since 1970 UTC; nullopt: the clock of this computer
+  bool no_clock = false;              // it has none: nothing expires
 };
-
-// The one form of a fingerprint: 64 lower-case digits. Read as the same: capitals, colons and blanks between the digits,
-// `sha256:` before them. nullopt: not a fingerprint, so nobody knows whom it is about.
-inline std::optional<std::string> read_fingerprint(const std::string& text) {
-  const auto blank = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
-  std::string digits;
-  const std::size_t start = std::find_if_not(text.begin(), text.end(), blank) - text.begin();
-  const std::string folded = manifest::lower(text.substr(start));
-  for (const char c : folded.rfind("sha256:", 0) == 0 ? folded.substr(7) : folded)
-    if (c != ':' && !blank(c)) digits += c;
-  if (!manifest::is_digest(digits)) return std::nullopt;
-  return digits;
-}
-
-// One fingerprint, or several with commas between them; nullopt if one of them is none.
-inline std::optional<std::set<std::string>> read_fingerprints(const std::string& text) {
-  std::set<std::string> found;
-  for (std::size_t at = 0; at <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', at), text.size());
-    const auto one = read_fingerprint(text.substr(at, comma - at));
-    if (!one) return std::nullopt;
-    found.insert(*one);
-    at = comma + 1;
-  }
-  return found;
-}
 
 class Handle {
  public:
@@ -91,34 +73,6 @@ struct Open {
   std::int64_t size = 0;
   struct timespec changed {};
 };
-
-inline std::string fingerprint(const std::string& key) { return Sha256::of(key); }
-
-// Small order, or y not below 2^255 - 19 (section 6). Little-endian, without the sign bit.
-inline bool is_weak(std::string key) {
-  if (key.size() != 32) return true;
-  key[31] = static_cast<char>(key[31] & 0x7F);
-  static const char* const kSmall[] = {
-      "0000000000000000000000000000000000000000000000000000000000000000",
-      "0100000000000000000000000000000000000000000000000000000000000000",
-      "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-      "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-      "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"};
-  const std::string hex = Sha256::to_hex(reinterpret_cast<const unsigned char*>(key.data()), key.size());
-  if (std::find(std::begin(kSmall), std::end(kSmall), hex) != std::end(kSmall)) return true;
-  const std::string rest = hex.substr(2, 60);
-  return static_cast<unsigned char>(key[0]) >= 0xED && rest == std::string(60, 'f') && hex.substr(62) == "7f";
-}
-
-inline bool verifies(const std::string& key, const std::string& signature, const std::string& data) {
-  const auto* raw = reinterpret_cast<const unsigned char*>(key.data());
-  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> pkey(
-      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, raw, key.size()), EVP_PKEY_free);
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  return pkey && context && EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, pkey.get()) == 1 &&
-         EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
-                          reinterpret_cast<const unsigned char*>(data.data()), data.size()) == 1;
-}
 
 class Verifier {
  public:
@@ -316,16 +270,72 @@ class Verifier {
 
   // --- steps 4 and 6 ---
 
+  // Further signatures, one behind the other; empty if there is no such file.
+  std::string read_more() {
+    struct stat status {};
+    if (fstatat(root.get(), "Manifest.json.sigs", &status, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) return "";
+    const auto more = read_small("Manifest.json.sigs", 16 * 64);
+    if (!more) throw Refusal{};
+    if (more->empty() || more->size() % 64) refuse("size", "Manifest.json.sigs", "not a multiple of 64 bytes");
+    return *more;
+  }
+
   void authenticate(const std::string& data, const std::string& signature) {
-    for (const std::string& key : expect.keys)
+    const std::string signatures = signature + read_more();
+    const std::vector<std::string> trusted = trusted_keys();
+    for (const std::string& key : trusted)
       if (is_weak(key)) refuse("key-weak", "", fingerprint(key));
-    const auto signer = std::find_if(expect.keys.begin(), expect.keys.end(),
-                                     [&](const std::string& key) { return verifies(key, signature, data); });
-    if (signer == expect.keys.end()) refuse("signature", "Manifest.json.sig", "by no trusted key");
-    const std::string who = fingerprint(*signer);
-    if (among(who, expect.revoked, "key-revoked")) refuse("key-revoked", "Manifest.json.sig", who);
-    if (expect.fingerprints && !among(who, *expect.fingerprints, "key-not-allowed"))
-      refuse("key-not-allowed", "Manifest.json.sig", who);
+    std::vector<std::string> signers;  // each once, in the order of the signatures
+    for (std::size_t at = 0; at < signatures.size(); at += 64)
+      for (const std::string& key : trusted)
+        if (std::find(signers.begin(), signers.end(), key) == signers.end() && verifies(key, signatures.substr(at, 64), data))
+          signers.push_back(key);
+    if (signers.empty()) refuse("signature", "Manifest.json.sig", "by no trusted key");
+    std::vector<Reason> against;
+    std::size_t counted = 0;
+    for (const std::string& key : signers) {
+      const char* code = refused(key);
+      if (code == nullptr)
+        ++counted;
+      else
+        against.push_back({code, "Manifest.json.sig", fingerprint(key)});
+    }
+    if (counted == 0) refuse(against[0].code, against[0].file, against[0].detail);
+    if (counted < static_cast<std::size_t>(expect.trust ? expect.trust->signing_threshold : 1))
+      refuse("threshold", "Manifest.json.sig", "signed by too few keys");
+  }
+
+  std::vector<std::string> trusted_keys() {
+    if (!expect.trust) return expect.keys;
+    if (!expect.keys.empty()) refuse("trust", "", "keys are given beside the trust file that names them");
+    if (!expect.no_clock && !expect.trust->not_after.empty() && now() > expect.trust->not_after)
+      refuse("trust", "", "the trust file ends at " + expect.trust->not_after);
+    std::vector<std::string> raw;
+    for (const trust::Key& key : expect.trust->keys)
+      if (key.role == "signing") raw.push_back(key.raw);
+    return raw;
+  }
+
+  // Why a key that signed does not count; nullptr if it does.
+  const char* refused(const std::string& key) {
+    const std::string who = fingerprint(key);
+    std::set<std::string> revoked = expect.revoked;
+    if (expect.trust) revoked.insert(expect.trust->revoked.begin(), expect.trust->revoked.end());
+    if (among(who, revoked, "key-revoked")) return "key-revoked";
+    if (expect.fingerprints && !among(who, *expect.fingerprints, "key-not-allowed")) return "key-not-allowed";
+    if (expect.trust && !expect.no_clock)
+      for (const trust::Key& each : expect.trust->keys)
+        if (each.raw == key && !each.not_after.empty() && now() > each.not_after) return "key-expired";
+    return nullptr;
+  }
+
+  std::string now() {
+    const std::time_t now_s = static_cast<std::time_t>(expect.now_s.value_or(std::time(nullptr)));
+    std::tm utc{};
+    char text[32];
+    if (!gmtime_r(&now_s, &utc) || std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+      refuse("internal", "", "no time");
+    return text;
   }
 
   bool among(const std::string& who, const std::set<std::string>& texts, const char* code) {
@@ -348,13 +358,9 @@ class Verifier {
     identity("aircraft", "aircraft_id", expect.aircraft_id);
     for (const auto& [part, wanted] : expect.host)
       if (manifest->text({"host", part.c_str()}) != wanted) add("host", "Manifest.json", part);
-    const std::time_t now_s = static_cast<std::time_t>(expect.now_s.value_or(std::time(nullptr)));
-    std::tm utc{};
-    char now[32];
-    if (!gmtime_r(&now_s, &utc) || std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
-      refuse("internal", "", "no time");
     const auto* until = manifest->maybe({"flight"}, "not_after");
-    if (until && now > until->text) add("expired", "Manifest.json", "not to be flown after " + until->text);
+    if (until && !expect.no_clock && now() > until->text)
+      add("expired", "Manifest.json", "not to be flown after " + until->text);
     if (expect.counter_floor && manifest->number({"build", "counter"}) < *expect.counter_floor)
       add("counter", "Manifest.json", "below the floor");
   }
@@ -392,7 +398,7 @@ class Verifier {
       struct stat status {};
       if (fstatat(handle.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
       if (directories.count(path) && S_ISDIR(status.st_mode)) continue;
-      if (expected.count(path)) {
+      if (expected.count(path) || path == "Manifest.json.sigs") {
         seen.insert(path);
         is_plain(status, path);
       } else if (directories.count(path) && S_ISLNK(status.st_mode)) {

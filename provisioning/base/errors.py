@@ -164,3 +164,9 @@ class PhotoError(Error):
     """A photo, or a list of photos with their positions, cannot be read."""
 
     exit_code = 28
+
+
+class TrustError(Error):
+    """A trust file cannot be read, or must not take the place of the one that is installed."""
+
+    exit_code = 29

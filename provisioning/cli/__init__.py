@@ -38,6 +38,10 @@ GROUPS = {
     "deliver": {
         "bundle": "write the current generation as one file",
         "install": "make a bundle the current generation of this vehicle",
+        "trust": "say who may sign caches: make, sign, show, install the trust file",
+        "cosign": "add the signature of a further key to the current generation",
+        "fallback": "return this vehicle to the generation before, where the current one does not verify or run",
+        "info": "say what a bundle holds, without installing it",
         "sync": "send the current generation to a vehicle or a drive, only what it lacks",
         "rollback": "publish an earlier set of files again, signed anew",
         "fleet": "build and send the caches of several vehicles from one request",
@@ -120,6 +124,7 @@ def _run(words: Sequence[str]) -> int:
         near = difflib.get_close_matches(chosen, COMMANDS, 1)
         parser.error(f"there is no command {chosen!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     args = parser.parse_args(words)
+    args.words = words
     try:
         return int(importlib.import_module(_module(args.command)).run(args))
     except Error as error:

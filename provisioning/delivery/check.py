@@ -20,6 +20,8 @@ from provisioning.delivery.compression import decompressing
 from provisioning.delivery.contents import (
     MANIFEST_LIMITS,
     MANIFEST_NAMES,
+    OPTIONAL_LIMITS,
+    OPTIONAL_NAMES,
     Documents,
     Listed,
     listed,
@@ -46,7 +48,8 @@ def check_bundle(path: Path, trust: Trust) -> Checked:
     DeliveryError: not a bundle, damaged, truncated, or holding anything but the listed files. VerificationError: not
     trusted, from `trust`.
     """
-    with wrap_os_errors("read the bundle", path), _named(path), decompressing(path) as stream:
+    with wrap_os_errors("read the bundle", path), _named(path), decompressing(path) as raw:
+        stream = Ahead(raw)
         documents = read_documents(stream)
         manifest = trust(documents)
         for _, pieces in read_files(stream, manifest):
@@ -66,22 +69,49 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def read_documents(stream: Readable) -> Documents:
-    """Return the Manifest's three files, which open every bundle, within their size limits."""
-    parts = []
-    for name, limit in zip(MANIFEST_NAMES, MANIFEST_LIMITS, strict=True):
-        member = _next(stream, seen=set())
-        if member.name != name:
-            raise DeliveryError(f"this is not a bundle: it holds another file where {name} must be", file=member.name)
-        if member.bytes > limit:
-            raise DeliveryError(f"the bundle's {name} is larger than {limit} bytes", facts={"bytes": member.bytes})
-        parts.append(b"".join(read_body(stream, member)))
+class Ahead:
+    """A stream that a header can be given back to."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._ahead = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Return what was given back first, then what follows."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._stream.read(size)
+
+    def peek(self) -> bytes:
+        """Return the next header without taking it."""
+        self._ahead = read_exactly(self, BLOCK_BYTES, what="a header")
+        return self._ahead
+
+
+def read_documents(stream: Ahead) -> Documents:
+    """Return the Manifest's files, which open every bundle, within their size limits."""
+    parts = [_document(stream, *each) for each in zip(MANIFEST_NAMES, MANIFEST_LIMITS, strict=True)]
+    for name, limit in zip(OPTIONAL_NAMES, OPTIONAL_LIMITS, strict=True):
+        here = stream.peek().rstrip(b"\0") and parse_header(stream.peek()).name == name
+        parts.append(_document(stream, name, limit) if here else b"")
+        if here and not parts[-1]:
+            raise DeliveryError("the bundle holds an empty file where none is written", file=name)
     return Documents(*parts)
+
+
+def _document(stream: Readable, name: str, limit: int) -> bytes:
+    member = _next(stream, seen=set())
+    if member.name != name:
+        raise DeliveryError(f"this is not a bundle: it holds another file where {name} must be", file=member.name)
+    if member.bytes > limit:
+        raise DeliveryError(f"the bundle's {name} is larger than {limit} bytes", facts={"bytes": member.bytes})
+    return b"".join(read_body(stream, member))
 
 
 def read_files(stream: Readable, manifest: Manifest) -> Iterator[tuple[Listed, Iterator[bytes]]]:
     """Yield each listed file with its pieces; a file's digest is judged when its last piece has been taken."""
-    seen = set(MANIFEST_NAMES)
+    seen = {*MANIFEST_NAMES, *OPTIONAL_NAMES}
     for file in listed(manifest):
         _expect(stream, Member(file.path, file.bytes), seen)
         yield file, _judged(stream, file)

@@ -1,7 +1,8 @@
-"""What a generation consists of, in the order in which it travels: the Manifest's three files first, then its list."""
+"""What a generation consists of, in the order in which it travels: the Manifest's files first, then its list."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from provisioning.base.hashing import Sha256
@@ -13,13 +14,25 @@ MANIFEST_NAMES = ("Manifest.json", "Manifest.json.sha256", "Manifest.json.sig")
 MANIFEST_LIMITS = (1 << 20, SIDECAR_BYTES, 64)
 """Largest sizes accepted, in the order of MANIFEST_NAMES."""
 
+OPTIONAL_NAMES = ("Manifest.json.sigs", "Manifest.json.trust")
+OPTIONAL_LIMITS = (16 * 64, 1 << 20)
+"""What may follow them: signatures of further keys, and a trust file, which is no part of the generation."""
+
 
 class Documents(NamedTuple):
-    """The three files that are the Manifest, as bytes, in the order of MANIFEST_NAMES."""
+    """The files that are the Manifest, as bytes, in the order of MANIFEST_NAMES and OPTIONAL_NAMES; b"" for none."""
 
     manifest: bytes
     sidecar: bytes
     signature: bytes
+    more: bytes = b""
+    trust: bytes = b""
+
+    def members(self) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of each one that is there."""
+        for name, data in zip(MANIFEST_NAMES + OPTIONAL_NAMES, self, strict=True):
+            if data or name in MANIFEST_NAMES:
+                yield name, data
 
 
 class Listed(NamedTuple):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from provisioning.base.errors import Error
+from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import wrap_os_errors
-from provisioning.base.hashing import Sha256
-from provisioning.delivery.check import Trust, check_bundle, read_documents, read_files
+from provisioning.base.hashing import Sha256, sha256_bytes
+from provisioning.delivery.check import Ahead, Trust, check_bundle, read_documents, read_files
 from provisioning.delivery.compression import decompressing
 from provisioning.delivery.contents import Documents, Listed, listed
 from provisioning.delivery.stream import Need, read_needed, receive_documents, write_line
@@ -24,22 +25,33 @@ from provisioning.delivery.target import (
     set_aside_damaged,
     switch,
 )
+from provisioning.flight import publish
 from provisioning.flight.manifest import Manifest
+from provisioning.flight.verify import CounterFloor
+from provisioning.flight.verify.floor import permit_fallback, raise_floor
+from provisioning.flight.verify.reasons import Refusal
+
+KEEP = 2
+"""Generations kept on a vehicle: the one before the newest is what it can fall back to."""
 
 Fetch = Callable[[Target, tuple[Listed, ...]], None]
 """Brings files that the target lacks, each by `Target.receive`."""
 
 
-def install_bundle(bundle: Path, root: Path, *, trust: Trust, verify: Verify, keep: int = 1) -> Outcome:
-    """Install the bundle into the cache directory `root`: judged whole first, then written, verified, switched.
+def install_bundle(
+    bundle: Path, root: Path, *, trust: Trust, verify: Verify, keep: int = 1, floor: CounterFloor | None = None
+) -> Outcome:
+    """Install the bundle into the cache directory `root`: checked whole first, then written, verified, switched.
 
+    floor: says what is older, and is raised after the switch; without one the counters installed here say it.
     Raises DeliveryError, VerificationError, BuildLockHeldError, FilesystemError; `current` then names what it named.
     """
     checked = check_bundle(bundle, trust)
 
     def fetch(target: Target, files: tuple[Listed, ...]) -> None:
         wanted = {file.path for file in files}
-        with decompressing(bundle) as stream:
+        with decompressing(bundle) as raw:
+            stream = Ahead(raw)
             read_documents(stream)
             for file, pieces in read_files(stream, checked.manifest):
                 if file.path in wanted:
@@ -48,21 +60,30 @@ def install_bundle(bundle: Path, root: Path, *, trust: Trust, verify: Verify, ke
                     for _ in pieces:
                         pass
 
-    return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep)
+    return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep, floor=floor)
 
 
 def deliver(
-    root: Path, documents: Documents, manifest: Manifest, *, fetch: Fetch, verify: Verify, keep: int
+    root: Path,
+    documents: Documents,
+    manifest: Manifest,
+    *,
+    fetch: Fetch,
+    verify: Verify,
+    keep: int,
+    floor: CounterFloor | None = None,
 ) -> Outcome:
     """Make this generation the current one of `root`; `fetch` brings what is not there yet."""
+    _require_writable(floor)
     with wrap_os_errors("install the generation", root), opened(root, keep=keep) as target:
-        same = installed(root, documents)
+        same = installed(root, documents, floor)
         if same is not None:
             with verify(same) as verdict:
                 if verdict.passed:
                     target.forget_arrivals()
+                    _accept(floor, documents, manifest)
                     return _outcome(same, manifest, ())
-        else:
+        elif floor is None:
             refuse_older(root, manifest)
         held = target.holdings()
         missing = _missing(manifest, held)
@@ -74,8 +95,40 @@ def deliver(
                 file.sha256: target.own(file, held[file.sha256]) for file in listed(manifest) if file.sha256 in held
             }
             set_aside_damaged(root, same)
+        current = publish.current_number(root)
+        if floor is not None and current is not None:
+            publish.forget_above(root, current)  # left by a fallback; pruning keeps the newest, which must be good
         generation = switch(target, documents, manifest, held, verify=verify, keep=keep)
+        _accept(floor, documents, manifest)
+        if floor is not None:
+            publish.forget_above(root, manifest.build.counter)
         return _outcome(generation, manifest, missing)
+
+
+def _require_writable(floor: CounterFloor | None) -> None:
+    """Raise FilesystemError, before anything is switched, if the floor could not be raised afterwards."""
+    if floor is not None and not os.access(floor.path.parent, os.W_OK | os.X_OK):
+        raise FilesystemError(
+            "the counter floor cannot be raised here",
+            file=floor.path,
+            next_step="make that directory as root for this user, or name another one: FLIGHTCACHE_VEHICLE=DIR",
+        )
+
+
+def _accept(floor: CounterFloor | None, documents: Documents, manifest: Manifest) -> None:
+    """Raise the floor to the generation that is current now, and end a fallback from it."""
+    if floor is None:
+        return
+    try:
+        raise_floor(floor, manifest.build.counter, sha256_bytes(documents.manifest))
+        permit_fallback(floor, None)
+    except Refusal as refusal:
+        raise FilesystemError(
+            "the generation is installed, but the counter floor was not raised",
+            file=floor.path,
+            facts={"reason": refusal.reason.detail},
+            next_step="correct that, then install the same again: an older generation would still be accepted",
+        ) from refusal
 
 
 def _missing(manifest: Manifest, held: Mapping[Sha256, Path]) -> tuple[Listed, ...]:
@@ -88,12 +141,20 @@ def _outcome(generation: Path, manifest: Manifest, received: Iterable[Listed]) -
     return Outcome(generation, manifest.build.counter, manifest.build.manifest_hash, len(sizes), sum(sizes))
 
 
-def receive(
-    source: IO[bytes], answers: IO[bytes], root: Path, *, trust: Trust, verify: Verify, keep: int = 1
+def receive(  # noqa: PLR0913  (all but three by name)
+    source: IO[bytes],
+    answers: IO[bytes],
+    root: Path,
+    *,
+    trust: Trust,
+    verify: Verify,
+    keep: int = 1,
+    floor: CounterFloor | None = None,
+    finish: Callable[[Outcome], dict[str, object]] = lambda _: {},
 ) -> Outcome:
     """Be the receiving end of `flightcache sync`: files come on `source`, requests go to `answers`.
 
-    An error is told to the sender, then raised.
+    An error is told to the sender, then raised. finish: called after the switch; what it returns is sent too.
     """
     try:
         documents = receive_documents(source)
@@ -108,12 +169,13 @@ def receive(
             for file, need in zip(files, needs, strict=True):
                 target.receive(file, read_needed(source, file, offset=need.offset), offset=need.offset)
 
-        outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep)
+        outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, floor=floor)
         if not asked:
             write_line(answers, {"need": []})
+        more = finish(outcome)
     except Error as error:
         with suppress(OSError):  # the sender may be gone
             write_line(answers, {"error": str(error), "exit_code": error.exit_code})
         raise
-    write_line(answers, {"done": {**outcome._asdict(), "generation": outcome.generation.name}})
+    write_line(answers, {"done": {**outcome._asdict(), "generation": outcome.generation.name}, **more})
     return outcome

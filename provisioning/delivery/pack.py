@@ -14,7 +14,7 @@ from provisioning.base.files import require_free_bytes, wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes, sha256_fd
 from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
 from provisioning.delivery.compression import compressing
-from provisioning.delivery.contents import MANIFEST_NAMES, Documents, listed, sidecar, sidecar_of
+from provisioning.delivery.contents import Documents, listed, sidecar, sidecar_of
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 
@@ -27,11 +27,15 @@ class Bundle(NamedTuple):
     sha256: Sha256
 
 
-def documents_of(verdict: Verdict) -> Documents:
-    """Return the Manifest's three files as they were verified; VerificationError if the verdict is no PASS."""
+def documents_of(verdict: Verdict, *, trust: bytes = b"") -> Documents:
+    """Return the Manifest's files as they were verified; VerificationError if the verdict is no PASS.
+
+    trust: a trust file that travels with them.
+    """
     verdict.require()
     assert verdict.signed is not None
-    return Documents(verdict.signed.manifest, sidecar(sha256_bytes(verdict.signed.manifest)), verdict.signed.signature)
+    manifest, signature, more = verdict.signed
+    return Documents(manifest, sidecar(sha256_bytes(manifest)), signature, more, trust)
 
 
 def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:
@@ -43,7 +47,7 @@ def bundle_name(manifest: Manifest, *, compressed: bool = True) -> str:
 
 def archive_bytes(documents: Documents, manifest: Manifest) -> int:
     """Return the size of the archive before compression."""
-    sizes = [*map(len, documents)]
+    sizes = [len(data) for _, data in documents.members()]
     sizes += [size for file in listed(manifest) for size in (file.bytes, sidecar_of(file).bytes)]
     return sum(BLOCK_BYTES + size + padding(size) for size in sizes) + len(END)
 
@@ -91,7 +95,7 @@ def _stream(output: Path, file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _write(stream: BinaryIO, verdict: Verdict, documents: Documents, manifest: Manifest) -> None:
-    for name, data in zip(MANIFEST_NAMES, documents, strict=True):
+    for name, data in documents.members():
         _member(stream, Member(name, len(data)), data)
     for file in listed(manifest):
         with verdict.open(file.path) as source:

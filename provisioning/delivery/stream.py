@@ -1,6 +1,6 @@
 r"""The two ends of `flightcache sync` and what they say to each other over one pipe.
 
-    sender    flightcache-sync/1 {"sizes": [manifest, sidecar, signature]}\n  and the three files
+    sender    flightcache-sync/1 {"sizes": [manifest, sidecar, signature, more?, trust?]}\n  and these files
     receiver  {"need": [[sha256, offset], …]}\n                              after signature and expectations
     sender    for each, in that order: the bytes of that file from offset on
     receiver  {"done": {…}}\n  or at any time  {"error": text, "exit_code": n}\n
@@ -18,7 +18,7 @@ from typing import IO, NamedTuple, Protocol
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import Sha256
 from provisioning.delivery.archive import COPY_BYTES, Readable
-from provisioning.delivery.contents import MANIFEST_LIMITS, Documents, Listed, listed
+from provisioning.delivery.contents import MANIFEST_LIMITS, OPTIONAL_LIMITS, Documents, Listed, listed
 from provisioning.flight.manifest import Manifest
 
 GREETING = b"flightcache-sync/1 "
@@ -82,22 +82,26 @@ def read_line(stream: Lines) -> dict[str, object]:
 
 
 def send_documents(stream: Writable, documents: Documents) -> int:
-    """Send the Manifest's three files; return the bytes sent."""
+    """Send the Manifest's files; return the bytes sent."""
     stream.write(GREETING)
-    sent = len(GREETING) + write_line(stream, {"sizes": [len(data) for data in documents]})
+    sizes = [len(data) for data in documents]
+    while len(sizes) > len(MANIFEST_LIMITS) and not sizes[-1]:
+        sizes.pop()  # so that a receiver that knows only three understands
+    sent = len(GREETING) + write_line(stream, {"sizes": sizes})
     stream.writelines(documents)
     stream.flush()
     return sent + sum(map(len, documents))
 
 
 def receive_documents(stream: IO[bytes]) -> Documents:
-    """Return the three files that the sender opens with."""
+    """Return the files that the sender opens with."""
     if _take(stream, len(GREETING)) != GREETING:
         raise DeliveryError("the other end does not speak flightcache-sync/1")
     sizes = read_line(stream).get("sizes")
-    if not (isinstance(sizes, list) and len(sizes) == len(MANIFEST_LIMITS)):
+    limits = MANIFEST_LIMITS + OPTIONAL_LIMITS
+    if not (isinstance(sizes, list) and len(MANIFEST_LIMITS) <= len(sizes) <= len(limits)):
         raise DeliveryError("the sender gave no sizes")
-    if not all(type(size) is int and 0 <= size <= top for size, top in zip(sizes, MANIFEST_LIMITS, strict=True)):
+    if not all(type(size) is int and 0 <= size <= top for size, top in zip(sizes, limits, strict=False)):
         raise DeliveryError("the sender's Manifest or signature is too large", facts={"bytes": sizes})
     return Documents(*(_take(stream, size) for size in sizes))
 

@@ -21,14 +21,15 @@ from typing import NamedTuple
 from provisioning.base import directories
 from provisioning.base.artifacts import ArtifactRecord
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import make_dirs, require_free_bytes, wrap_os_errors, write_all
-from provisioning.base.hashing import Sha256, sha256_file
+from provisioning.base.files import make_dirs, read_regular, require_free_bytes, wrap_os_errors, write_all
+from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
 from provisioning.base.lock import build_lock
 from provisioning.delivery.archive import COPY_BYTES
 from provisioning.delivery.contents import MANIFEST_NAMES, Documents, Listed, listed
 from provisioning.flight import publish
-from provisioning.flight.manifest import Manifest
-from provisioning.flight.verify import Verdict
+from provisioning.flight.manifest import MAX_BYTES, Manifest
+from provisioning.flight.verify import CounterFloor, Verdict
+from provisioning.flight.verify.floor import accepted_by
 
 SPARE_BYTES = 4 << 20
 """Room for sidecars, Manifest and directories beside the files themselves."""
@@ -115,7 +116,12 @@ class Target:
             }
             records = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
         return publish.stage(
-            self.root, manifest=documents.manifest, signature=documents.signature, files=sources, records=records
+            self.root,
+            manifest=documents.manifest,
+            signature=documents.signature,
+            more=documents.more,
+            files=sources,
+            records=records,
         )
 
     def own(self, file: Listed, source: Path) -> Path:
@@ -154,15 +160,18 @@ def opened(root: Path, *, keep: int) -> Iterator[Target]:
         yield Target(root)
 
 
-def installed(root: Path, documents: Documents) -> Path | None:
-    """Return the current generation if its Manifest is this very one."""
+def installed(root: Path, documents: Documents, floor: CounterFloor | None = None) -> Path | None:
+    """Return the current generation if its Manifest is this very one, or was by what the floor remembers."""
     generation = publish.current_generation(root)
     if generation is None:
         return None
     try:
-        same = all((generation / n).read_bytes() == d for n, d in zip(MANIFEST_NAMES, documents, strict=True))
+        same = read_regular(generation / MANIFEST_NAMES[0], limit=MAX_BYTES) == documents.manifest
     except OSError:
-        return None
+        same = False
+    if not same and floor is not None:
+        known = accepted_by(floor)
+        same = known is not None and known == (int(generation.name), sha256_bytes(documents.manifest))
     return generation if same else None
 
 

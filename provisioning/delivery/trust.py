@@ -1,51 +1,77 @@
-"""Judging a Manifest that arrived, before any of the files it lists: the verifier's own steps 3 to 8, on bytes."""
+"""Whether a Manifest that arrived is accepted, before any file that it lists: the verifier's steps 3 to 8, on bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from provisioning.base import events
 from provisioning.base.errors import ManifestError, VerificationError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.delivery.check import Trust
 from provisioning.delivery.contents import MANIFEST_NAMES, Documents, sidecar
 from provisioning.delivery.target import Verify
+from provisioning.flight import trust as trusts
 from provisioning.flight.manifest import Manifest, parse
-from provisioning.flight.verify import Code, CounterFloor, Expectations, Reason, Verdict, verify
+from provisioning.flight.vehicle import Vehicle
+from provisioning.flight.verify import Code, CounterFloor, Expectations, Reason, Signed, Verdict, verify
 from provisioning.flight.verify.reasons import Refusal
 from provisioning.flight.verify.steps import authenticate, check_content, check_expectations
 
 
-def trusting(expect: Expectations, root: Path) -> Trust:
-    """Return the judge of Manifests meant for the cache directory `root`."""
-    quiet = _without_raising(expect)
+class Recipient:
+    """Who accepts generations for the cache directory `root`.
 
-    def trust(documents: Documents) -> Manifest:
+    vehicle: has an installed trust file that `expect` was made from; a newer one that arrives takes its place first,
+    whatever becomes of the generation that came with it: only root keys can sign one.
+    """
+
+    def __init__(self, expect: Expectations, root: Path, *, vehicle: Vehicle | None = None) -> None:
+        self._expect = _without_raising(expect)
+        self._root = root
+        self._vehicle = vehicle
+
+    def trust(self, documents: Documents) -> Manifest:
+        """Return the Manifest that arrived; VerificationError, TrustError if it, or the trust file, is refused."""
+        self._update(documents.trust)
         try:
-            authenticate(documents.manifest, documents.signature, quiet)
+            authenticate(Signed(documents.manifest, documents.signature, documents.more), self._expect)
             manifest = parse(documents.manifest)
         except Refusal as refusal:
             raise _refused((refusal.reason,)) from refusal
         except ManifestError as error:
             raise _refused((Reason(Code.MALFORMED, MANIFEST_NAMES[0], str(error)),)) from error
-        if reasons := tuple(_reasons(documents, manifest, quiet, root)):
+        if reasons := tuple(_reasons(documents, manifest, self._expect, self._root)):
             raise _refused(reasons)
         return manifest
 
-    return trust
+    def verify(self, generation: Path) -> Verdict:
+        """Verify a staged or installed generation.
+
+        The counter floor is not raised: until `current` is switched the old generation must still be good enough.
+        """
+        return verify(generation, self._expect)
+
+    def _update(self, carried: bytes) -> None:
+        if not carried or self._vehicle is None or self._expect.trust is None:
+            return
+        offered, before = trusts.parse(carried, file="Manifest.json.trust"), self._expect.trust
+        if offered.newest.version < before.version:
+            return  # the generation left the ground before the trust file here was signed
+        now = self._vehicle.install_trust(offered).newest
+        self._expect = self._expect._replace(trust=now)
+        if now != before:
+            events.event("trust.updated", file=str(self._vehicle.trust_file), version=now.version)
+
+
+def trusting(expect: Expectations, root: Path) -> Trust:
+    """Return what accepts Manifests meant for the cache directory `root`."""
+    return Recipient(expect, root).trust
 
 
 def verifying(expect: Expectations) -> Verify:
-    """Return the verifier of staged and installed generations.
-
-    It never raises the counter floor: until `current` is switched the old generation must still be good enough.
-    """
-    quiet = _without_raising(expect)
-
-    def check(generation: Path) -> Verdict:
-        return verify(generation, quiet)
-
-    return check
+    """Return the verifier of staged and installed generations; it never raises the counter floor."""
+    return Recipient(expect, Path()).verify
 
 
 def _without_raising(expect: Expectations) -> Expectations:
@@ -67,5 +93,5 @@ def _refused(reasons: tuple[Reason, ...]) -> VerificationError:
     return VerificationError(
         "the generation that arrived is refused",
         facts={f"reason {number}": str(reason) for number, reason in enumerate(reasons, 1)},
-        next_step="nothing was changed here; ask where it was built for a generation meant for this vehicle",
+        next_step="no generation was changed here; ask where it was built for one meant for this vehicle",
     )

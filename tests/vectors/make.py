@@ -33,6 +33,7 @@ from provisioning.flight.manifest import (
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
 from provisioning.flight.manifest.formula import field
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, manifest_of, public, sha
+from tests.vectors import trusts
 
 HERE = Path(__file__).parent
 GENERATION = "generations/000007"
@@ -58,6 +59,7 @@ def files() -> Iterator[tuple[str, bytes]]:
         "weak_keys.json",
         as_json([(y | top << 255).to_bytes(32, "little").hex() for y in WEAK for top in (0, 1)] + ["00" * 31, ""]),
     )
+    yield "trust.json", as_json(trusts.files())
     yield "caches.json", as_json({"files": base_files(), "expect": EXPECT, "cases": cases()})
 
 
@@ -277,6 +279,7 @@ EXPECT = {
     "host": HOST._asdict(),
     "counter_floor": 7,
     "now_s": 1800000000,
+    "trust": None,
 }
 
 
@@ -300,6 +303,41 @@ def at(path: str) -> str:
 
 def resign(manifest: Manifest, *, key: object = KEY) -> list[list[object]]:
     return [["write_hex", at(path), data.hex()] for path, data in signed(to_bytes(manifest), key=key).items()]
+
+
+def trusted(old: bytes) -> list[dict[str, object]]:
+    """Caches judged by a trust file in place of keys, with further signatures beside the first."""
+    a, b, sig, sigs = trusts.A, trusts.B, "Manifest.json.sig", "Manifest.json.sigs"
+    two, stranger = trusts.one(a, b, must=(1, 2)), trusts.ROOTS[1]
+    end = "2027-01-15T08:00:00Z"  # the time of EXPECT
+
+    def case(name: str, trust: str, reasons: list, *more: object, **expect: object) -> dict[str, object]:
+        signatures = b"".join(key.sign(old) for key in more)  # type: ignore[attr-defined]
+        steps = [["write_hex", at(sigs), signatures.hex()]] if more else []
+        return {"name": name, "steps": steps, "expect": {"keys": [], "trust": trust, **expect}, "reasons": reasons}
+
+    return [
+        case("trust: one of two", trusts.one(a, b), []),
+        case("trust: another key", trusts.one(b), [["signature", sig]]),
+        case("trust: two must sign, one did", two, [["threshold", sig]]),
+        case("trust: two signed", two, [], OTHER_KEY),
+        case("trust: two signed, and a stranger", two, [], stranger, OTHER_KEY),
+        case("trust: one key signed twice", two, [["threshold", sig]], KEY, KEY),
+        case("trust: a stranger signed too", two, [["threshold", sig]], stranger),
+        case("trust: the second is revoked by the caller", two, [["threshold", sig]], OTHER_KEY, revoked=[public(OTHER_KEY).fingerprint]),
+        case("trust: the second is not allowed", two, [["threshold", sig]], OTHER_KEY, fingerprints=[public(KEY).fingerprint]),
+        case("trust: in its last second", trusts.one(a, not_after=end), []),
+        case("trust: a second later", trusts.one(a, not_after=end), [["trust", ""]], now_s=1800000001),
+        case("trust: key in its last second", trusts.one(a._replace(not_after=end)), []),
+        case("trust: key a second later", trusts.one(a._replace(not_after=end)), [["key-expired", sig]], now_s=1800000001),
+        case("trust: no clock", trusts.one(a._replace(not_after=end), not_after=end), [], now_s="any"),
+        case("trust: keys beside it", trusts.one(a), [["trust", ""]], keys=[public(KEY).raw.hex()]),
+        {"name": "further signatures of 63 bytes", "steps": [["write_hex", at(sigs), "00" * 63]], "expect": {}, "reasons": [["size", sigs]]},
+        {"name": "further signatures, none", "steps": [["write", at(sigs), ""]], "expect": {}, "reasons": [["size", sigs]]},
+        {"name": "further signatures, 17", "steps": [["write_hex", at(sigs), "00" * 1088]], "expect": {}, "reasons": [["size", sigs]]},
+        {"name": "further signatures by nobody", "steps": [["write_hex", at(sigs), "00" * 64]], "expect": {}, "reasons": []},
+        {"name": "further signatures as a link", "steps": [["symlink", at(sigs), sig]], "expect": {}, "reasons": [["symlink", sigs]]},
+    ]  # fmt: skip
 
 
 def cases() -> list[dict[str, object]]:
@@ -339,6 +377,7 @@ def cases() -> list[dict[str, object]]:
         case("key not allowed", [], [["key-not-allowed", signature]], fingerprints=[public(OTHER_KEY).fingerprint]),
         case("weak key", [["write_hex", at(signature), (weak + bytes(32)).hex()]], [["key-weak", ""]], keys=[weak.hex()]),
         case("weak key beside a good one", [], [["key-weak", ""]], keys=[public(KEY).raw.hex(), bytes(32).hex()]),
+        *trusted(old),
         case("signature missing", [["remove", at(signature)]], [["missing", signature]]),
         case("signature of 63 bytes", [["write_hex", at(signature), KEY.sign(old)[:63].hex()]], [["size", signature]]),
         case("signature of 65 bytes", [["write_hex", at(signature), KEY.sign(old).hex() + "0a"]], [["size", signature]]),

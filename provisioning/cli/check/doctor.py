@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments: those of `verify`, of which the key may be missing here."""
     parser.epilog = EXAMPLE
-    expectation_arguments(parser, key_required=False)
+    expectation_arguments(parser)
     machine = "look at this computer instead: Python, packages, CPU, GPU, memory, the folder of caches, clock"
     parser.add_argument("--self", dest="self_test", action="store_true", help=machine)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         from provisioning.cli.check.self_test import report
 
         return report(args.cache, as_json=args.json)
-    findings = examine(args.cache, expectations(args))
+    findings = examine(args.cache, expectations(args, args.cache))
     if args.json:
         print(json.dumps({"cache": str(args.cache), "findings": [finding._asdict() for finding in findings]}, indent=2))
     else:
@@ -92,15 +92,15 @@ def claimed(cache: Path) -> Manifest | None:
 
 
 def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
-    if not expect.keys:
+    if not expect.keys and expect.trust is None:
         yield Finding("key", "bad", "no key was given, so nothing is verified", "give --public-key operator.pub.pem")
     elif verdict.fingerprint:
-        yield Finding("key", "ok", f"signed by {verdict.fingerprint}")
+        yield Finding("key", "ok", f"signed by {', '.join(verdict.fingerprints)}")
     if verdict.passed:
         left = unchecked(expect)
         asked = f"; not checked: {', '.join(left)}" if left else ", and as expected"
         yield Finding("verdict", "ok", f"PASS: complete, intact, signed{asked}")
-    for reason in verdict.reasons if expect.keys else ():
+    for reason in verdict.reasons if expect.keys or expect.trust else ():
         where = f"{reason.file}: " if reason.file else ""
         yield Finding(f"verdict: {reason.code}", "bad", f"{where}{reason.detail}", NEXT_STEP[reason.code])
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import calendar
 import json
 import re
+import shlex
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
+from provisioning.flight.trust import read_trust
+from provisioning.flight.vehicle import Vehicle, find_vehicle, installed_trust
 from provisioning.flight.verify import (
     ANY,
     NEXT_STEP,
@@ -23,34 +29,40 @@ from provisioning.flight.verify import (
 
 EXAMPLE = """\
 examples:
-  flightcache verify . --public-key ~/keys/operator.pub.pem
+  flightcache verify . --public-key ~/keys/operator.pub.pem --ground
+  flightcache verify /var/lib/flightcache --flight F-118 --aircraft AC-7 --this-host
   flightcache verify /media/cache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \\
-      --this-host --counter-floor-file /var/lib/flightcache/floor --raise-floor
+      --this-host --counter-floor-file /var/lib/floor --raise-floor
+
+Flight, aircraft, host and counter are each named, or left out by name (--any-flight, --ground). Where `install` made
+CACHE.vehicle, the trust file and the counter floor in it count, and a PASS raises the floor.
 """
+PARTS = ("flight", "aircraft", "host", "counter")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    expectation_arguments(parser, key_required=True)
+    expectation_arguments(parser)
     parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
 
 
-def expectation_arguments(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
+def expectation_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what a cache is and what is expected of it."""
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
-    trust_arguments(parser, required=key_required)
+    trust_arguments(parser)
     recipient_arguments(parser)
 
 
-def trust_arguments(parser: argparse.ArgumentParser, *, required: bool = False, default: str = "") -> None:
+def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> None:
     """Declare whose signature counts. An option that cannot be read is wrong usage, never one without effect."""
     add = parser.add_argument
     keys = "trusted key; several while keys rotate" + default
-    add("--public-key", type=Path, action="append", required=required, default=[], metavar="PEM", help=keys)
+    add("--public-key", type=Path, action="append", default=[], metavar="PEM", help=keys)
+    add("--trust", type=Path, metavar="FILE", help="trust file, in place of keys; default: the vehicle's, if installed")
     allowed = "only keys of these fingerprints count; commas between several"
     add("--fingerprint", type=_fingerprints, action="append", metavar="HEX", help=allowed)
     revoked = "fingerprint that no longer counts; commas between several"
@@ -74,11 +86,21 @@ def recipient_arguments(parser: argparse.ArgumentParser) -> None:
         identity.add_argument(
             f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
         )
+        identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
     add("--this-host", action="store_true", help="the engines must be for this machine")
+    add("--any-host", action="store_true", help="the host tuple is not checked")
     add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
     floor = parser.add_mutually_exclusive_group()
     floor.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
     floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
+    floor.add_argument("--any-counter", action="store_true", help="no counter floor is kept or checked")
+    ground = "of flight, aircraft, host and counter what is not named is not checked"
+    add("--ground", action="store_true", help=ground)
+    clock = parser.add_mutually_exclusive_group()
+    clock.add_argument(
+        "--at", type=_moment, metavar="TIME", help="UTC time to compare dates with: 2026-05-01T06:00:00Z"
+    )
+    clock.add_argument("--no-clock", action="store_true", help="this computer has no clock: nothing expires")
 
 
 def _fingerprints(text: str) -> frozenset[str]:
@@ -95,22 +117,68 @@ def _fingerprint_file(path: str) -> frozenset[str]:
         raise argparse.ArgumentTypeError(": ".join(filter(None, (error.file, error.key, error.what)))) from error
 
 
+def _moment(text: str) -> int:
+    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"):
+        try:
+            return calendar.timegm(time.strptime(text, form))
+        except ValueError:  # noqa: PERF203  (two forms)
+            continue
+    raise argparse.ArgumentTypeError(f"not a time in UTC: {text[:40]!r} (2026-05-01T06:00:00Z expected)")
+
+
 def _counter(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", text):
         raise argparse.ArgumentTypeError(f"not a counter: {text[:40]!r}")
     return int(text)
 
 
-def expectations(args: argparse.Namespace) -> Expectations:
-    """Return what the command line asks for; what it leaves out is ANY, and the result says so."""
-    floor: int | CounterFloor | Anything = ANY if args.counter_floor is None else args.counter_floor
-    raises = getattr(args, "raise_floor", False)  # doctor changes nothing
+def expectations(
+    args: argparse.Namespace, cache: Path, keys: Callable[[], tuple[PublicKey, ...]] = tuple
+) -> Expectations:
+    """Return what the command line asks for; what it leaves out is ANY, and the result says so.
+
+    keys: finds the trusted keys where the command line names none and no trust file is installed on this vehicle.
+    """
+    vehicle = None if args.any_counter and (args.public_key or args.trust) else find_vehicle(cache)
+    trusted = trusted_by(args, vehicle, keys)
+    now_s = ANY if args.no_clock else args.at
+    return trusted._replace(
+        flight_id=args.flight,
+        aircraft_id=args.aircraft,
+        host=_host(args),
+        counter_floor=_floor(args, vehicle),
+        now_s=now_s,
+    )
+
+
+def _floor(args: argparse.Namespace, vehicle: Vehicle | None) -> int | CounterFloor | Anything:
+    """Return the floor that is named, or that of this vehicle, which a PASS raises."""
+    raises = getattr(args, "raise_floor", False)  # doctor and install change nothing by verifying
     if args.counter_floor_file is not None:
-        floor = CounterFloor(args.counter_floor_file, raise_on_pass=raises)
-    elif raises:
+        return CounterFloor(args.counter_floor_file, raise_on_pass=raises)
+    if raises:
         raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
-    trusted = signed_by(tuple(map(load_public_key, args.public_key)), args)
-    return trusted._replace(flight_id=args.flight, aircraft_id=args.aircraft, host=_host(args), counter_floor=floor)
+    if args.counter_floor is not None:
+        return int(args.counter_floor)
+    return ANY if args.any_counter or vehicle is None else vehicle.floor
+
+
+def trusted_by(
+    args: argparse.Namespace, vehicle: Vehicle | None, keys: Callable[[], tuple[PublicKey, ...]]
+) -> Expectations:
+    """Return whose signature counts: a trust file or keys that are named, else the vehicle's trust file, else `keys`.
+
+    Keys that are named do not bring back what the vehicle's trust file revokes.
+    """
+    if args.trust is not None and args.public_key:
+        raise Error("--trust and --public-key both say who may sign", next_step="leave one of them out")
+    if args.trust is not None:
+        return signed_by((), args)._replace(trust=read_trust(args.trust).newest)
+    installed = installed_trust(vehicle)
+    if not args.public_key:
+        return signed_by((), args)._replace(trust=installed.newest) if installed else signed_by(keys(), args)
+    named = signed_by(tuple(map(load_public_key, args.public_key)), args)
+    return named._replace(revoked=named.revoked.union(installed.newest.revoked)) if installed else named
 
 
 def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = None) -> Expectations:
@@ -124,6 +192,8 @@ def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = Non
 
 def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
     parts: dict[str, str | Anything] = dict.fromkeys(ExpectedHost._fields, ANY)
+    if args.any_host and (args.this_host or args.host):
+        raise Error("--any-host takes back what --this-host and --host ask for", next_step="leave one of them out")
     if args.this_host:
         parts |= this_host()
     for pair in args.host:
@@ -150,13 +220,19 @@ def unchecked(expect: Expectations) -> list[str]:
         "aircraft": expect.aircraft_id,
         "host": expect.host,
         "counter": expect.counter_floor,
+        "time": expect.now_s,
     }
     return [name for name, value in parts.items() if value is ANY]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify and report; exit code 0 for PASS, that of VerificationError for a refusal."""
-    expect = expectations(args)
+    """Verify and report; exit code 0 for PASS, that of VerificationError for a refusal, 2 for what nobody said."""
+    from provisioning.cli.deliver.common import user_keys
+
+    expect = expectations(args, args.cache, lambda: user_keys(None, args.cache))
+    if unsaid := [part for part in unchecked(expect) if not (args.ground or getattr(args, f"any_{part}", True))]:
+        print(_usage(args, unsaid), file=sys.stderr)
+        return 2
     start = time.perf_counter()
     with verify(args.cache, expect) as verdict:
         elapsed_s = time.perf_counter() - start
@@ -165,6 +241,23 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(as_text(verdict, args.cache, expect, elapsed_s, verbose=args.verbose))
     return 0 if verdict.passed else VerificationError.exit_code
+
+
+def _usage(args: argparse.Namespace, unsaid: list[str]) -> str:
+    """Return what to type for expectations that are neither named nor left out by name."""
+    named = {
+        "flight": "--flight ID",
+        "aircraft": "--aircraft ID",
+        "host": "--this-host",
+        "counter": "--counter-floor N",
+    }
+    typed = shlex.join(["flightcache", *args.words])
+    return (
+        f"flightcache verify: not said what is expected of {', '.join(unsaid)}; nothing was verified\n"
+        f"  on the aircraft: {' '.join([typed, *(named[part] for part in unsaid)])}\n"
+        f"  on the ground:   {typed} --ground\n"
+        f"  one by one:      {' '.join(f'--any-{part}' for part in unsaid)}"
+    )
 
 
 def as_json(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: float) -> dict[str, object]:
@@ -176,6 +269,7 @@ def as_json(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
         "reasons": [{"code": str(code), "file": file, "detail": detail} for code, file, detail in verdict.reasons],
         "unchecked": unchecked(expect),
         "key": verdict.fingerprint,
+        "keys": list(verdict.fingerprints),
         "manifest_hash": manifest and manifest.build.manifest_hash,
         "counter": manifest and manifest.build.counter,
         "flight_id": manifest and manifest.flight.flight_id,

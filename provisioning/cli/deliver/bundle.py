@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from provisioning.cli.deliver.common import add_keys, ground, verified
+from provisioning.base.errors import DeliveryError
+from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
+from provisioning.delivery.media import require_mounted
 from provisioning.delivery.pack import bundle_name, pack
 
 EXAMPLE = """\
@@ -24,11 +26,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser)
 
 
+def checked_output(path: Path) -> Path:
+    """Return where a bundle may be written; DeliveryError for a directory that is not there, or a stick not mounted."""
+    if path.is_dir():
+        require_mounted(path)
+        return path
+    if not path.name.endswith((".tar", ".tar.zst", ".zst")):
+        raise DeliveryError(
+            "neither a directory that is there, nor the name of a bundle (.tar.zst or .tar)",
+            file=path,
+            next_step="mount the medium, or make the directory, then run this again",
+        )
+    if not path.absolute().parent.is_dir():
+        raise DeliveryError("there is no such directory", file=path.parent, next_step="mount the medium, or make it")
+    require_mounted(path.absolute().parent)
+    return path
+
+
 def run(args: argparse.Namespace) -> int:
     """Verify the cache, write the bundle, print its name, size and SHA-256."""
-    with verified(args.cache, ground(args, args.cache)) as (verdict, documents):
-        directory = args.output.is_dir()
-        output = args.output / bundle_name(verdict.require()) if directory else args.output
+    output = checked_output(args.output)
+    trust = carried_trust(args, args.cache)
+    with verified(args.cache, ground(args, args.cache), trust=trust) as (verdict, documents):
+        output = output / bundle_name(verdict.require()) if output.is_dir() else output
         bundle = pack(verdict, documents, output)
     print(f"{bundle.path}: {bundle.bytes:,} bytes, SHA-256 {bundle.sha256}")
     return 0

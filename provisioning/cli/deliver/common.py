@@ -14,6 +14,8 @@ from provisioning.cli.check import verify as verify_command
 from provisioning.delivery.contents import Documents
 from provisioning.delivery.pack import documents_of
 from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
+from provisioning.flight.trust import read_trust, to_bytes
+from provisioning.flight.vehicle import Vehicle, vehicle_of
 from provisioning.flight.verify import Expectations, Verdict, verify
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
@@ -39,7 +41,7 @@ def add_custom_ops(parser: argparse.ArgumentParser) -> None:
 
 
 def add_expectations(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `flightcache verify` that say for whom the generation must be; a floor's file is only read."""
+    """Add the options of `flightcache verify` that say for whom the generation must be; a named floor is only read."""
     add_keys(parser, otherwise=OF_THE_CACHE)
     verify_command.recipient_arguments(parser)
     parser.set_defaults(raise_floor=False)
@@ -78,22 +80,33 @@ def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tup
 
 def ground(args: argparse.Namespace, cache: Path) -> Expectations:
     """Return the expectations of the ground for `cache`: a good signature by a key that counts, whoever it is for."""
-    return verify_command.signed_by(user_keys(args.public_key, cache), args)
+    return verify_command.trusted_by(args, None, lambda: user_keys(None, cache))
 
 
-def expectations(args: argparse.Namespace) -> Expectations:
-    """Return what the command line asks for; what it leaves out is not checked, and stderr says so."""
-    keys = trusted_keys(args.public_key)
-    args.public_key = []
-    expect = verify_command.expectations(args)._replace(keys=keys)
+def expectations(args: argparse.Namespace, target: Path) -> tuple[Expectations, Vehicle | None]:
+    """Return what the command line asks for, and the vehicle whose floor is kept; stderr says what is not checked.
+
+    The vehicle's directory is made where there is none: the counter floor is kept unless the user says otherwise.
+    """
+    vehicle = None
+    if not (args.any_counter or args.counter_floor is not None or args.counter_floor_file is not None):
+        vehicle = vehicle_of(target)
+        vehicle.make()
+    expect = verify_command.expectations(args, target, lambda: trusted_keys(None))
     if left := verify_command.unchecked(expect):
         print(f"not checked: {', '.join(left)}", file=sys.stderr)
-    return expect
+    return expect, vehicle
+
+
+def carried_trust(args: argparse.Namespace, cache: Path) -> bytes:
+    """Return the trust file that a generation takes along: the one named, or trust.json in the user's own cache."""
+    file = args.trust or cache / "trust.json"
+    return to_bytes(read_trust(file)) if args.trust or file.is_file() else b""
 
 
 @contextmanager
-def verified(cache: Path, expect: Expectations) -> Iterator[tuple[Verdict, Documents]]:
-    """Yield verdict and Manifest files of a cache that passes; VerificationError otherwise."""
+def verified(cache: Path, expect: Expectations, *, trust: bytes = b"") -> Iterator[tuple[Verdict, Documents]]:
+    """Yield verdict and Manifest files, with a trust file to take along, of a cache that passes."""
     with verify(cache, expect) as verdict:
         verdict.require()
-        yield verdict, documents_of(verdict)
+        yield verdict, documents_of(verdict, trust=trust)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from provisioning.base.errors import Error
 from provisioning.cli.deliver.common import add_expectations, expectations
-from provisioning.delivery.install import install_bundle, receive
-from provisioning.delivery.trust import trusting, verifying
+from provisioning.delivery.install import KEEP, install_bundle, receive
+from provisioning.delivery.media import require_place
+from provisioning.delivery.trust import Recipient
 
 EXAMPLE = """\
 examples:
@@ -26,7 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("bundle", metavar="BUNDLE", help="file that `flightcache bundle` wrote")
     parser.add_argument("target", metavar="TARGET", type=Path, help="cache directory on this vehicle; made if absent")
-    parser.add_argument("--keep", type=int, default=1, metavar="N", help="generations kept, the new one included (1)")
+    parser.add_argument(
+        "--keep", type=int, default=KEEP, metavar="N", help=f"generations kept, the new one included ({KEEP})"
+    )
     parser.add_argument(
         "--stream", action="store_true", help="be the receiving end of `flightcache sync` (BUNDLE is -)"
     )
@@ -39,12 +42,22 @@ def run(args: argparse.Namespace) -> int:
         raise Error("--keep: at least the generation that is installed must stay")
     if args.stream != (args.bundle == "-"):
         raise Error("--stream reads from a pipe: BUNDLE is then - and never else", next_step="see --help")
-    expect = expectations(args)
-    trust, verify = trusting(expect, args.target), verifying(expect)
+    require_place(args.target)
+    expect, vehicle = expectations(args, args.target)
+    to = Recipient(expect, args.target, vehicle=vehicle)
+    floor = vehicle.floor if vehicle else None
     if args.stream:
-        receive(sys.stdin.buffer, sys.stdout.buffer, args.target, trust=trust, verify=verify, keep=args.keep)
+        receive(
+            sys.stdin.buffer,
+            sys.stdout.buffer,
+            args.target,
+            trust=to.trust,
+            verify=to.verify,
+            keep=args.keep,
+            floor=floor,
+        )
         return 0
-    done = install_bundle(Path(args.bundle), args.target, trust=trust, verify=verify, keep=args.keep)
+    done = install_bundle(Path(args.bundle), args.target, trust=to.trust, verify=to.verify, keep=args.keep, floor=floor)
     print(
         f"{done.generation}: counter {done.counter}, manifest_hash {done.manifest_hash[:16]}, "
         f"{done.received_files} files ({done.received_bytes:,} bytes) were not here yet"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import require_local_filesystem
-from provisioning.cli.check.verify import signed_by
-from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, trusted_keys, verified
+from provisioning.cli.check.verify import signed_by, trusted_by
+from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
+from provisioning.delivery.install import KEEP
+from provisioning.delivery.media import require_place
 from provisioning.delivery.pack import bundle_name
 from provisioning.delivery.pipes import PATIENCE_S
 from provisioning.delivery.sync import (
@@ -47,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--via", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it")
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
-    parser.add_argument("--keep", type=int, metavar="N", help="generations kept there (1)")
+    parser.add_argument("--keep", type=int, metavar="N", help=f"generations kept there ({KEEP})")
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
     )
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         program=args.remote,
         shell=args.via,
         remote_key=args.remote_key,
-        expect=signed_by(trusted_keys(args.public_key, args.cache), args),
+        expect=trusted_by(args, None, lambda: trusted_keys(None, args.cache)),
+        trust=carried_trust(args, args.cache),
         keep=args.keep,
         patience_s=args.timeout,
     )
@@ -78,6 +81,7 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
     shell: str | None = None,
     remote_key: str | None = None,
     expect: Expectations | None = None,
+    trust: bytes = b"",
     keep: int | None = None,
     patience_s: float | None = None,
 ) -> str:
@@ -91,9 +95,9 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
         raise Error("--keep: at least the generation that is sent must stay")
     if patience_s is not None and not 0 < patience_s <= 86400:
         raise Error("--timeout: more than 0 and at most 86400 seconds")
-    with verified(cache, expect) as (verdict, documents):
+    with verified(cache, expect, trust=trust) as (verdict, documents):
         if to.host or shell:
-            options = {"--keep": str(keep or 1), **({"--public-key": remote_key} if remote_key else {})}
+            options = {"--keep": str(keep or KEEP), **({"--public-key": remote_key} if remote_key else {})}
             if expect.revoked:
                 options["--revoked"] = ",".join(sorted(expect.revoked))
             words = shlex.split(shell) if shell else None
@@ -105,9 +109,10 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
             "--timeout": patience_s is not None,
         }
         _refuse_unused("a directory here", given)
+        require_place(Path(to.path))
         if _carries_caches(Path(to.path)):
             return _summary(
-                target, sync_here(Path(to.path), verdict, documents, verify=verifying(expect), keep=keep or 1)
+                target, sync_here(Path(to.path), verdict, documents, verify=verifying(expect), keep=keep or KEEP)
             )
         _refuse_unused("a medium that carries one bundle", {"--keep": keep is not None})
         output = Path(to.path) / bundle_name(verdict.require())

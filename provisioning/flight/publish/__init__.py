@@ -14,10 +14,11 @@ from provisioning.flight.publish.generations import (
     SIDECAR,
     SIGNATURE,
     current_generation,
+    current_number,
     earlier_generation,
     next_counter,
 )
-from provisioning.flight.publish.recovery import recover
+from provisioning.flight.publish.recovery import add_signatures, forget_above, recover
 from provisioning.flight.publish.staging import rollback, stage
 
 __all__ = [
@@ -27,9 +28,12 @@ __all__ = [
     "MANIFEST_FILES",
     "SIDECAR",
     "SIGNATURE",
+    "add_signatures",
     "commit",
     "current_generation",
+    "current_number",
     "earlier_generation",
+    "forget_above",
     "next_counter",
     "recover",
     "rollback",

@@ -18,6 +18,7 @@ COUNTER = f"{BUILD}/counter"
 MANIFEST = "Manifest.json"
 SIDECAR = ".sha256"
 SIGNATURE = ".sig"
+MORE_SIGNATURES = "Manifest.json.sigs"
 MANIFEST_FILES = (MANIFEST, MANIFEST + SIDECAR, MANIFEST + SIGNATURE)
 _NUMBER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,17}")
 """The one name of each number: `0000001` is nobody's generation 1, and is left alone."""

@@ -15,7 +15,9 @@ from provisioning.base import directories
 from provisioning.base.files import TEMPORARY, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import (
     BUILD,
+    COUNTER,
     GENERATIONS,
+    MORE_SIGNATURES,
     STAGE,
     current_number,
     dir_name,
@@ -76,6 +78,16 @@ def prune(cache: Path, keep: int) -> None:
         remove_generation(cache, number)
 
 
+def forget_above(cache: Path, number: int) -> None:
+    """Remove the generations above `number`, and remember no higher counter: they did not prove good here."""
+    with wrap_os_errors("remove generations that are not to be flown", cache):
+        for above in numbers_in(cache, GENERATIONS):
+            if above > number:
+                remove_generation(cache, above)
+        if remembered(cache) > number:
+            directories.write_durably(cache, COUNTER, f"{number}\n".encode())
+
+
 def remove_generation(cache: Path, number: int) -> None:
     """Take a generation out of sight in one step, then remove it."""
     generation = f"{GENERATIONS}/{dir_name(number)}"
@@ -97,6 +109,18 @@ def make_read_only(cache: Path, relative: str) -> None:
                     _drop_write(fd, name)
             if (mode := stat.S_IMODE(os.fstat(fd).st_mode)) & 0o222:
                 os.fchmod(fd, mode & ~0o222)
+
+
+def add_signatures(cache: Path, relative: str, signatures: bytes) -> None:
+    """Replace the signatures of further keys in a published generation, in one step; the directory stays read-only."""
+    with directories.opened(cache, relative) as fd:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        os.fchmod(fd, mode | 0o200)
+        try:
+            directories.write_durably(cache, f"{relative}/{MORE_SIGNATURES}", signatures)
+            _drop_write(fd, MORE_SIGNATURES)
+        finally:
+            os.fchmod(fd, mode)
 
 
 def _drop_write(directory: int, name: str) -> None:

@@ -24,6 +24,7 @@ from provisioning.flight.publish.generations import (
     BUILD,
     GENERATIONS,
     MANIFEST,
+    MORE_SIGNATURES,
     SIDECAR,
     SIGNATURE,
     STAGE,
@@ -36,12 +37,19 @@ _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENO
 
 
 def stage(
-    cache: Path, *, manifest: bytes, signature: bytes, files: Mapping[str, Path], records: Mapping[str, ArtifactRecord]
+    cache: Path,
+    *,
+    manifest: bytes,
+    signature: bytes,
+    files: Mapping[str, Path],
+    records: Mapping[str, ArtifactRecord],
+    more: bytes = b"",
 ) -> Path:
     """Make a complete generation below `.build/stage` and return it; `files` maps its relative names to sources.
 
     Files of `.build` are hard-linked where the file system allows, all others copied. A source that is no longer what
-    its record in `records` (by name) says raises FilesystemError. An older stage is removed.
+    its record in `records` (by name) says raises FilesystemError. An older stage is removed. more: signatures of
+    further keys.
     """
     counter = manifests.parse(manifest).build.counter
     relative = f"{STAGE}/{temporary_beside(Path(dir_name(counter))).name}"
@@ -56,6 +64,8 @@ def stage(
         write_new(temporary / MANIFEST, manifest, mode=0o444)
         write_new(temporary / (MANIFEST + SIDECAR), _line(sha256_bytes(manifest)), mode=0o444)
         write_new(temporary / (MANIFEST + SIGNATURE), signature, mode=0o444)
+        if more:
+            write_new(temporary / MORE_SIGNATURES, more, mode=0o444)
         for directory in directories_below(cache, relative):
             directories.sync(cache, directory)
         directories.rename(cache, relative, f"{STAGE}/{final.name}")

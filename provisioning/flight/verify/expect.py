@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal, NamedTuple
 from provisioning.base.hashing import Sha256
 from provisioning.flight.manifest import Host
 from provisioning.flight.signing import PublicKey
+from provisioning.flight.trust import Version
 
 
 class Anything(Enum):
@@ -49,12 +51,14 @@ class Expectations(NamedTuple):
     """What the caller expects.
 
     keys: public keys trusted, at least one; several while keys rotate. They never come from the cache.
+    trust: the newest version of an installed trust file, in place of keys: it names keys, threshold and revoked keys.
     flight_id, aircraft_id: the text expected; None where the Manifest must have none.
     host: the host tuple here.
     counter_floor: a number, or the file that keeps it.
     fingerprints: if given, only keys of these fingerprints count.
     revoked: fingerprints of keys that no longer count, whoever trusts them.
-    now_s: seconds since 1970-01-01 UTC, compared with the `not_after` of a Manifest; None: the clock of this computer.
+    now_s: seconds since 1970-01-01 UTC, compared with every `not_after`; None: the clock of this computer; ANY: it has
+    none, and nothing expires.
     Fingerprints may be spelled as `read_fingerprints` reads them; one that it cannot read refuses every cache.
     """
 
@@ -65,7 +69,15 @@ class Expectations(NamedTuple):
     counter_floor: int | CounterFloor | Anything
     fingerprints: frozenset[str] | Anything = ANY
     revoked: frozenset[str] = frozenset()
-    now_s: int | None = None
+    now_s: int | Anything | None = None
+    trust: Version | None = None
+
+    @property
+    def now(self) -> str | None:
+        """The time to compare with, as `not_after` is written; None if it is not to be compared."""
+        if self.now_s is ANY:
+            return None
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s))
 
 
 class KnownFile(NamedTuple):

@@ -1,7 +1,10 @@
 """The counter floor: the least counter accepted, in a file outside the cache.
 
-Beside it, in `<floor>.manifest`, stands which set raised it: the counter and the SHA-256 of its Manifest.json. Two sets
-with one counter are two people signing, and only the first of them is flown.
+Beside it stand, each as a counter and the SHA-256 of a Manifest.json:
+
+    <floor>.manifest   the set that raised it: of two sets with one counter only the first is flown
+    <floor>.previous   the set that was accepted before that one
+    <floor>.fallback   the one set below the floor that passes, while the floor is the number written before it
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +21,26 @@ from provisioning.flight.verify.expect import ANY, Anything, CounterFloor
 from provisioning.flight.verify.reasons import Code, Refusal
 
 BESIDE = ".manifest"
+PREVIOUS = ".previous"
+FALLBACK = ".fallback"
 _FLOOR = re.compile(rb"(0|[1-9][0-9]{0,15})\n?")
 _PASSED = re.compile(rb"([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?")
+_PERMITTED = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?")
+
+
+class Accepted(NamedTuple):
+    """A set that passed: its counter and the SHA-256 of its Manifest.json."""
+
+    counter: int
+    sha256: str
 
 
 class Floor(NamedTuple):
-    """The least counter, and the digest of the Manifest that passed with exactly that counter, if it is known."""
+    """The least counter; the digest of the Manifest that passed with it, if known; the one set below that may pass."""
 
     counter: int
     sha256: str | None = None
+    fallback: Accepted | None = None
 
 
 def read_floor(floor: int | CounterFloor | Anything, cache: str | os.PathLike[str]) -> Floor:
@@ -46,20 +61,42 @@ def _read(path: Path) -> Floor:
     if not found:
         raise Refusal(Code.FLOOR, "", f"{path}: does not hold one decimal number")
     counter = int(found[1])
-    return Floor(counter, _passed_with(counter, Path(os.path.realpath(path) + BESIDE)))
+    passed = _beside(path, BESIDE, _PASSED)
+    permitted = _beside(path, FALLBACK, _PERMITTED)
+    return Floor(
+        counter,
+        passed[2].decode() if passed and int(passed[1]) == counter else None,
+        Accepted(int(permitted[2]), permitted[3].decode()) if permitted and int(permitted[1]) == counter else None,
+    )
 
 
-def _passed_with(counter: int, path: Path) -> str | None:
-    """Return the digest of the Manifest that passed with `counter`; None if nothing is written down for it."""
+def accepted_by(floor: CounterFloor) -> Accepted | None:
+    """Return the set that raised the floor, None if that is not known or cannot be read."""
     try:
-        found = _PASSED.fullmatch(_content(path))
+        now = _read(floor.path)
+    except Refusal:
+        return None
+    return Accepted(now.counter, now.sha256) if now.sha256 else None
+
+
+def read_previous(floor: CounterFloor) -> Accepted | None:
+    """Return the set that was accepted before the one that raised the floor; Refusal if it cannot be read."""
+    found = _beside(floor.path, PREVIOUS, _PASSED)
+    return Accepted(int(found[1]), found[2].decode()) if found else None
+
+
+def _beside(floor: Path, suffix: str, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+    """Return what a file beside the floor says, None if it is not there; Refusal for anything else."""
+    path = Path(os.path.realpath(floor) + suffix)
+    try:
+        found = form.fullmatch(_content(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}") from error
     if not found:
         raise Refusal(Code.FLOOR, "", f"{path}: does not hold a counter and a SHA-256; remove it on the ground")
-    return found[2].decode() if int(found[1]) == counter else None
+    return found
 
 
 def _content(path: Path) -> bytes:
@@ -83,6 +120,46 @@ def raise_floor(floor: CounterFloor, counter: int, sha256: str) -> None:
 
     Refusal if that cannot be done; with Code.COUNTER if another set with this counter passed in the meantime.
     """
+    with _locked(floor) as (directory, name):
+        now = _read(floor.path)
+        if counter < now.counter:
+            return  # a newer set passed meanwhile, or this one is the fallback
+        refuse_below(now, counter, sha256)
+        before = now.fallback or (Accepted(now.counter, now.sha256) if now.sha256 else None)
+        if now.counter != counter and before:
+            _replace(directory, name + PREVIOUS, b"%d %s\n" % (before.counter, before.sha256.encode()))
+        if now.sha256 is None or now.counter != counter:
+            _replace(directory, name + BESIDE, b"%d %s\n" % (counter, sha256.encode()))
+        if now.counter != counter:
+            _replace(directory, name, b"%d\n" % counter)
+
+
+def permit_fallback(floor: CounterFloor, permitted: Accepted | None) -> None:
+    """Let the set that was accepted before this floor pass below it, until the floor is raised; None takes it back.
+
+    Refusal if `permitted` is not what `<floor>.previous` names, or cannot be written.
+    """
+    with _locked(floor) as (directory, name):
+        if permitted is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name + FALLBACK, dir_fd=directory)
+            os.fsync(directory)
+            return
+        if permitted != read_previous(floor):
+            raise Refusal(Code.FLOOR, "", f"{floor.path}: counter {permitted.counter} is not the set accepted before")
+        line = b"%d %d %s\n" % (_read(floor.path).counter, permitted.counter, permitted.sha256.encode())
+        _replace(directory, name + FALLBACK, line)
+
+
+def set_floor(floor: CounterFloor, counter: int) -> None:
+    """Write the number, up or down: the first, or that of a signed recovery statement. Refusal if it fails."""
+    with _locked(floor) as (directory, name):
+        _replace(directory, name, b"%d\n" % counter)
+
+
+@contextlib.contextmanager
+def _locked(floor: CounterFloor) -> Iterator[tuple[int, str]]:
+    """Hold the lock on the floor's directory; yield a handle on it and the floor's name in it."""
     import fcntl
 
     parent, name = os.path.split(os.path.realpath(floor.path))  # a link stays one, what it names is replaced
@@ -90,14 +167,7 @@ def raise_floor(floor: CounterFloor, counter: int, sha256: str) -> None:
         directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            now = _read(floor.path)
-            if counter < now.counter:
-                return  # a newer set passed meanwhile; this one passed before it
-            refuse_below(now, counter, sha256)
-            if now.sha256 is None or now.counter != counter:
-                _replace(directory, name + BESIDE, b"%d %s\n" % (counter, sha256.encode()))
-            if now.counter != counter:
-                _replace(directory, name, b"%d\n" % counter)
+            yield directory, name
         finally:
             os.close(directory)
     except OSError as error:
@@ -106,7 +176,7 @@ def raise_floor(floor: CounterFloor, counter: int, sha256: str) -> None:
 
 def refuse_below(floor: Floor, counter: int, sha256: str) -> None:
     """Raise Refusal for a counter below the floor, or for another set than the one that passed with this counter."""
-    if counter < floor.counter:
+    if counter < floor.counter and floor.fallback != (counter, sha256):
         raise Refusal(Code.COUNTER, "Manifest.json", f"counter {counter} is below the floor {floor.counter}")
     if counter == floor.counter and floor.sha256 not in (None, sha256):
         raise Refusal(

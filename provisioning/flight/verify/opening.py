@@ -14,6 +14,10 @@ from provisioning.flight.verify.reasons import Code, Refusal
 
 MANIFEST = "Manifest.json"
 SIGNATURE = "Manifest.json.sig"
+MORE_SIGNATURES = "Manifest.json.sigs"
+"""The signatures of further keys, one behind the other; there if a trust file asks for more than one."""
+
+MOST_SIGNATURES = 16
 SIDECAR = ".sha256"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -18,9 +18,12 @@ class Code(str, Enum):
     UNREADABLE = "unreadable"
     SIZE = "size"
     SIDECAR = "sidecar"
+    TRUST = "trust"
     KEY_WEAK = "key-weak"
     KEY_NOT_ALLOWED = "key-not-allowed"
     KEY_REVOKED = "key-revoked"
+    KEY_EXPIRED = "key-expired"
+    THRESHOLD = "threshold"
     SIGNATURE = "signature"
     SCHEMA = "schema"
     MALFORMED = "malformed"
@@ -51,9 +54,12 @@ NEXT_STEP = {
     Code.UNREADABLE: "check owner, mode and medium",
     Code.SIZE: "install again; check the medium",
     Code.SIDECAR: "install again",
+    Code.TRUST: "install a newer trust file, or check the clock of this computer",
     Code.KEY_WEAK: "replace this key; find out where it came from",
     Code.KEY_NOT_ALLOWED: "sign again with an allowed key",
     Code.KEY_REVOKED: "sign again with a current key",
+    Code.KEY_EXPIRED: "sign again with a current key, or check the clock of this computer",
+    Code.THRESHOLD: "let another key sign too: flightcache cosign",
     Code.SIGNATURE: "check which key this vehicle trusts and which one signed",
     Code.SCHEMA: "use builder and verifier of one release",
     Code.MALFORMED: "do not fly it: the signer is broken or hostile",

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from provisioning.base.errors import ManifestError, SigningError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest import MAX_BYTES, Manifest, manifest_hash, parse
 from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, read_fingerprints
+from provisioning.flight.trust import SIGNING
 from provisioning.flight.verify.digests import OpenFile, sha256_all
 from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, KnownFile, KnownGood
 from provisioning.flight.verify.floor import raise_floor, read_floor, refuse_below
-from provisioning.flight.verify.opening import MANIFEST, SIDECAR, SIGNATURE, open_file, open_generation, read_small
+from provisioning.flight.verify.opening import (
+    MANIFEST,
+    MORE_SIGNATURES,
+    MOST_SIGNATURES,
+    SIDECAR,
+    SIGNATURE,
+    open_file,
+    open_generation,
+    read_small,
+)
 from provisioning.flight.verify.reasons import Code, Reason, Refusal
 from provisioning.flight.verify.verdict import Signed, Verdict, VerifiedFile, close_all
 from provisioning.flight.verify.walking import walk_handle
@@ -44,7 +53,8 @@ def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, know
     if data is None or signature is None:
         return Verdict(tuple(reasons))
     try:
-        key = authenticate(data, signature, expect)  # step 4
+        more = read_more(root)
+        keys = authenticate(Signed(data, signature, more), expect)  # step 4
         manifest = _parse(data)  # step 5
     except Refusal as refusal:
         return Verdict((*reasons, refusal.reason))
@@ -54,9 +64,12 @@ def _verify(root: int, cache: str | os.PathLike[str], expect: Expectations, know
     files: dict[str, VerifiedFile] = {}
     try:
         reasons += open_and_hash(root, manifest, known, files)  # steps 10 and 11
-        signed = Signed(data, signature)
         verdict = Verdict(
-            _distinct(reasons), manifest=manifest, signed=signed, fingerprint=key.fingerprint, files=files
+            _distinct(reasons),
+            manifest=manifest,
+            signed=Signed(data, signature, more),
+            fingerprints=tuple(key.fingerprint for key in keys),
+            files=files,
         )
     except BaseException:
         close_all(files)
@@ -93,22 +106,77 @@ def check_sidecar(root: int, path: str, sha256: str) -> Iterator[Reason]:
         yield Reason(Code.SIDECAR, path + SIDECAR, f"does not hold the digest of {path}")
 
 
-def authenticate(data: bytes, signature: bytes, expect: Expectations) -> PublicKey:
-    """Return the trusted key that signed `data`; Refusal if none did, or if that one does not count."""
-    weak = [key for key in expect.keys if key.is_weak]
+def read_more(root: int) -> bytes:
+    """Return the signatures of further keys, nothing if there are none; Refusal for a file of another size."""
+    try:
+        more = read_small(root, MORE_SIGNATURES, most=MOST_SIGNATURES * SIGNATURE_BYTES)
+    except Refusal as refusal:
+        if refusal.reason.code is Code.MISSING:
+            return b""
+        raise
+    if not more or len(more) % SIGNATURE_BYTES:
+        raise Refusal(Code.SIZE, MORE_SIGNATURES, f"{len(more)} bytes: a multiple of {SIGNATURE_BYTES} expected")
+    return more
+
+
+def authenticate(signed: Signed, expect: Expectations) -> tuple[PublicKey, ...]:
+    """Return the trusted keys that signed and count; Refusal if there are too few of them.
+
+    A key counts once, however many of its signatures there are; signatures of unknown keys count nothing.
+    """
+    keys, needed, revoked = _trusted(expect)
+    weak = [key for key in keys if key.is_weak]
     if weak:
         raise Refusal(Code.KEY_WEAK, "", f"the trusted key {weak[0].fingerprint} accepts signatures nobody made")
-    signer = next((key for key in expect.keys if key.verifies(signature, data)), None)
-    if signer is None:
-        raise Refusal(Code.SIGNATURE, SIGNATURE, f"not a signature of Manifest.json by any of {len(expect.keys)} keys")
-    if signer.fingerprint in _fingerprints(expect.revoked, Code.KEY_REVOKED):
-        raise Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {signer.fingerprint}")
+    signatures = [signed.signature]
+    signatures += [signed.more[at : at + SIGNATURE_BYTES] for at in range(0, len(signed.more), SIGNATURE_BYTES)]
+    # In the order of the signatures: the first of Manifest.json.sig is the builder's.
+    signers = dict.fromkeys(key for signature in signatures for key in keys if key.verifies(signature, signed.manifest))
+    if not signers:
+        raise Refusal(Code.SIGNATURE, SIGNATURE, f"not a signature of Manifest.json by any of {len(keys)} keys")
+    counted = _counted(tuple(signers), revoked, expect)
+    if len(counted) < needed:
+        raise Refusal(Code.THRESHOLD, SIGNATURE, f"{needed} trusted keys must sign, {len(counted)} did")
+    return counted
+
+
+def _trusted(expect: Expectations) -> tuple[tuple[PublicKey, ...], int, frozenset[str]]:
+    """Return the keys that may sign, how many must, and the fingerprints that are revoked."""
+    trust = expect.trust
+    if trust is None:
+        return expect.keys, 1, expect.revoked
+    if expect.keys:
+        raise Refusal(Code.TRUST, "", "keys are given beside the trust file that names them")
+    now = expect.now
+    if trust.not_after is not None and now is not None and now > trust.not_after:
+        raise Refusal(Code.TRUST, "", f"the trust file ends at {trust.not_after}; it is {now} here")
+    keys = tuple(key.key for key in trust.keys_of(SIGNING))
+    return keys, trust.thresholds.signing, expect.revoked.union(trust.revoked)
+
+
+def _counted(signers: tuple[PublicKey, ...], revoked: frozenset[str], expect: Expectations) -> tuple[PublicKey, ...]:
+    """Return those of the keys that signed which count; Refusal if none does, with what is wrong with the first."""
+    banned = _fingerprints(revoked, Code.KEY_REVOKED)
     allowed = expect.fingerprints
-    if allowed is not ANY and signer.fingerprint not in _fingerprints(allowed, Code.KEY_NOT_ALLOWED):
-        raise Refusal(
-            Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {signer.fingerprint} is not in the list of allowed keys"
-        )
-    return signer
+    listed = None if allowed is ANY else _fingerprints(allowed, Code.KEY_NOT_ALLOWED)
+    ends = {key.key: key.not_after for key in expect.trust.keys} if expect.trust else {}
+    refusals: list[Refusal] = []
+    counted: list[PublicKey] = []
+    for key in signers:
+        name, end = key.fingerprint, ends.get(key)
+        if name in banned:
+            refusals.append(Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {name}"))
+        elif listed is not None and name not in listed:
+            refusals.append(
+                Refusal(Code.KEY_NOT_ALLOWED, SIGNATURE, f"the key {name} is not in the list of allowed keys")
+            )
+        elif end is not None and expect.now is not None and expect.now > end:
+            refusals.append(Refusal(Code.KEY_EXPIRED, SIGNATURE, f"the key {name} counts until {end}"))
+        else:
+            counted.append(key)
+    if not counted:
+        raise refusals[0]
+    return tuple(counted)
 
 
 def _fingerprints(texts: Iterable[str], code: Code) -> frozenset[str]:
@@ -143,8 +211,8 @@ def check_expectations(
             here, there = getattr(expect.host, name), getattr(manifest.host, name)
             if here is not ANY and here != there:
                 yield Reason(Code.HOST, MANIFEST, f"{name} is {there}, expected {here}")
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expect.now_s))
-    if flight.not_after is not None and now > flight.not_after:
+    now = expect.now
+    if flight.not_after is not None and now is not None and now > flight.not_after:
         yield Reason(Code.EXPIRED, MANIFEST, f"not to be flown after {flight.not_after}; it is {now} here")
     try:
         refuse_below(read_floor(expect.counter_floor, cache), manifest.build.counter, sha256)
@@ -210,5 +278,5 @@ def _raise_floor(verdict: Verdict, expect: Expectations) -> Verdict:
             raise_floor(floor, verdict.require().build.counter, sha256_bytes(verdict.signed.manifest))
         except Refusal as refusal:
             verdict.close()
-            return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprint=verdict.fingerprint)
+            return Verdict((refusal.reason,), manifest=verdict.manifest, fingerprints=verdict.fingerprints)
     return verdict

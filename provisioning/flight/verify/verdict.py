@@ -37,17 +37,18 @@ def close_all(files: dict[str, VerifiedFile]) -> None:
 
 
 class Signed(NamedTuple):
-    """The bytes of Manifest.json as they were verified, and the signature that was good for them."""
+    """Manifest.json as it was verified, its signature, and the signatures of further keys (64 bytes each), if any."""
 
     manifest: bytes
     signature: bytes
+    more: bytes = b""
 
 
 class Verdict:
     """PASS or all reasons. On PASS `read` and `open` give what was verified; close it, or use it in a `with`.
 
-    `manifest`, `signed` and `fingerprint` (of the key) are there as soon as the signature was good, PASS or not. The
-    truth value is `passed`.
+    `manifest`, `signed` and `fingerprints` (of the keys that signed and count) are there as soon as the signatures were
+    good, PASS or not. The truth value is `passed`.
     """
 
     def __init__(
@@ -56,19 +57,24 @@ class Verdict:
         *,
         manifest: Manifest | None = None,
         signed: Signed | None = None,
-        fingerprint: str | None = None,
+        fingerprints: tuple[str, ...] = (),
         files: dict[str, VerifiedFile] | None = None,
     ) -> None:
         self.reasons = reasons
         self.manifest = manifest
         self.signed = signed
-        self.fingerprint = fingerprint
+        self.fingerprints = fingerprints
         self._files = files or {}
 
     @property
     def passed(self) -> bool:
         """Whether the cache may be flown. False whenever anything at all was not as it must be."""
         return not self.reasons and self.manifest is not None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The first of the keys that signed."""
+        return self.fingerprints[0] if self.fingerprints else None
 
     def __bool__(self) -> bool:
         return self.passed

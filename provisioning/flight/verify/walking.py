@@ -10,6 +10,7 @@ from pathlib import Path
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.opening import (
     MANIFEST,
+    MORE_SIGNATURES,
     SIDECAR,
     SIGNATURE,
     open_directory,
@@ -87,7 +88,7 @@ def compare(
     seen: set[str] = set()
     unlisted = 0
     for path, status in found:
-        if path in expected:
+        if path in expected or path == MORE_SIGNATURES:
             seen.add(path)
             reasons.extend(_special(path, status, device=device))
         elif path in directories and stat.S_ISLNK(status.st_mode):

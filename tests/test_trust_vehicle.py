@@ -1,0 +1,267 @@
+"""A vehicle's life: commissioned once, then keys rotate and are revoked, and floors recover, by what is delivered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from provisioning.cli import main
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.vehicle import Vehicle, vehicle_of
+from tests.delivery import Keys, make_keys, publish_cache
+
+
+class World:
+    """A ground with keys and a cache, and a vehicle; every command as a user types it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cache, self.target, self.trust = root / "cache", root / "vehicle", root / "cache/trust.json"
+        self.keys = {name: self.new_key(name) for name in ("root", "root2", "one", "two")}
+        self.cache.mkdir()
+
+    def new_key(self, name: str) -> Keys:
+        (self.root / name).mkdir()
+        return make_keys(self.root / name)
+
+    def private(self, name: str) -> str:
+        return str(self.root / name / "operator.pem")
+
+    def public(self, name: str) -> str:
+        return str(self.root / name / "operator.pub.pem")
+
+    def fingerprint(self, name: str) -> str:
+        return load_public_key(Path(self.public(name))).fingerprint
+
+    def run(self, *words: str | Path, rc: int = 0) -> None:
+        assert main([str(word) for word in words]) == rc
+
+    def begin(self, *more: str) -> None:
+        self.run(
+            "trust", "init", self.trust, "--root", self.public("root"), "--signing", self.public("one"),
+            "--not-after", "never", *more,
+        )  # fmt: skip
+        self.run("trust", "sign", self.trust, "--key", self.private("root"))
+
+    def commission(self) -> None:
+        self.run("trust", "install", self.trust, self.target, "--root-fingerprint", self.fingerprint("root"))
+
+    def build(self, counter: int, by: str = "one", flight: str = "F-1") -> None:
+        publish_cache(self.cache, self.keys[by], counter=counter, flight_id=flight)
+
+    def bundle(self, counter: int, by: str = "one", flight: str = "F-1", name: str = "") -> Path:
+        self.build(counter, by, flight)
+        file = self.root / f"{name or counter}.tar"
+        self.run("bundle", self.cache, "-o", file, "--public-key", self.public(by))
+        return file
+
+    def install(self, bundle: Path, rc: int = 0) -> None:
+        self.run("install", bundle, self.target, rc=rc)
+
+    def verify(self, *more: str, rc: int = 0) -> None:
+        self.run("verify", self.target, "--any-flight", "--any-aircraft", "--any-host", *more, rc=rc)
+
+    @property
+    def vehicle(self) -> Vehicle:
+        return vehicle_of(self.target)
+
+    def current(self) -> str:
+        return Path(os.readlink(self.target / "current")).name
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("FLIGHTCACHE_PUBLIC_KEY", raising=False)
+    monkeypatch.delenv("FLIGHTCACHE_VEHICLE", raising=False)
+    return World(tmp_path)
+
+
+def test_a_vehicle_is_commissioned_once_and_keys_rotate_with_what_is_delivered(world: World, capsys) -> None:
+    world.begin()
+    world.commission()
+    world.install(world.bundle(1))
+    world.verify()
+    by_one = world.bundle(2)
+    world.run("trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"))
+    capsys.readouterr()
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.install(world.bundle(3, by="two"))
+    assert world.vehicle.read_trust().newest.version == 2
+    world.verify()
+    world.install(by_one, rc=22)
+    assert world.current() == "000003"
+    assert "signature" in capsys.readouterr().err
+
+
+def test_an_unsigned_draft_travels_nowhere(world: World, capsys) -> None:
+    world.begin()
+    world.run("trust", "next", world.trust, "--threshold", "1")
+    world.build(1)
+    world.run("bundle", world.cache, "-o", world.root / "b.tar", "--public-key", world.public("one"), rc=29)
+    assert "not signed by enough root keys" in capsys.readouterr().err
+    world.run("trust", "install", world.trust, world.target, rc=29)
+    assert not (world.vehicle.path / "trust.json").exists()
+
+
+def test_a_delivered_trust_file_of_another_root_changes_nothing(world: World) -> None:
+    world.begin()
+    world.commission()
+    before = (world.vehicle.path / "trust.json").read_bytes()
+    world.trust.unlink()
+    world.run(
+        "trust", "init", world.trust, "--root", world.public("root2"), "--signing", world.public("two"), "--not-after",
+        "never",
+    )  # fmt: skip
+    world.run("trust", "sign", world.trust, "--key", world.private("root2"))
+    world.run("trust", "next", world.trust)
+    world.run("trust", "sign", world.trust, "--key", world.private("root2"))
+    world.install(world.bundle(9, by="two"), rc=29)
+    assert (world.vehicle.path / "trust.json").read_bytes() == before
+    assert not os.path.lexists(world.target / "current")
+
+
+def test_two_keys_sign_before_a_vehicle_accepts(world: World, capsys) -> None:
+    world.begin("--signing", world.public("two"), "--threshold", "2")
+    world.commission()
+    world.install(world.bundle(1), rc=22)
+    assert "2 trusted keys must sign, 1 did" in capsys.readouterr().err
+    world.run("cosign", world.cache, "--key", world.private("two"), "--public-key", world.public("one"))
+    world.run("cosign", world.cache, "--key", world.private("two"), "--public-key", world.public("one"), rc=25)
+    again = world.root / "again.tar"
+    world.run("bundle", world.cache, "-o", again, "--public-key", world.public("one"))
+    world.install(again)
+    world.verify()
+    world.run("verify", world.cache, "--trust", world.trust, "--ground")
+    (world.target / "current/..").resolve().chmod(0o755)
+    sigs = (world.target / "current").resolve() / "Manifest.json.sigs"
+    sigs.parent.chmod(0o755)
+    sigs.unlink()
+    world.verify(rc=22)
+
+
+def test_a_trust_file_beside_a_cache_that_nobody_installed_here_is_not_believed(
+    world: World, monkeypatch, capsys
+) -> None:
+    world.begin()
+    world.commission()
+    world.install(world.bundle(1))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(world.root / "other"))
+    world.verify(rc=29)
+    assert "was not installed on this computer" in capsys.readouterr().err
+    world.run("trust", "install", world.trust, world.target)
+    world.verify()
+
+
+def test_a_key_that_is_named_does_not_bring_back_a_revoked_one(world: World) -> None:
+    world.begin()
+    world.run("trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"))
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.commission()
+    world.build(1)
+    bundle = world.root / "b.tar"
+    world.run("bundle", world.cache, "-o", bundle, "--public-key", world.public("one"))
+    world.run("install", bundle, world.target, "--public-key", world.public("one"), rc=22)
+
+
+# --- the floor by default -------------------------------------------------------------------------------------------------
+
+
+def install_by_key(world: World, bundle: Path, rc: int = 0) -> None:
+    world.run("install", bundle, world.target, "--public-key", world.public("one"), rc=rc)
+
+
+def test_the_floor_is_kept_without_an_option(world: World, capsys) -> None:
+    one, two = world.bundle(1), world.bundle(2)
+    install_by_key(world, one)
+    assert (world.vehicle.path / "floor").read_text() == "1\n"
+    shutil.copytree(world.target, world.root / "saved", symlinks=True)
+    install_by_key(world, two)
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+    for step in (world.target, world.root / "saved"):
+        os.system(f"chmod -R u+w {step}")
+    shutil.rmtree(world.target)
+    (world.root / "saved").rename(world.target)  # an older medium in place of the newer one
+    world.verify("--public-key", world.public("one"), rc=22)
+    assert "counter 1 is below the floor 2" in capsys.readouterr().out
+    install_by_key(world, one, rc=22)
+
+
+def test_verify_raises_the_floor_of_a_cache_that_came_without_install(world: World) -> None:
+    install_by_key(world, world.bundle(1))
+    world.build(5)
+    os.system(f"chmod -R u+w {world.target}")
+    shutil.rmtree(world.target)
+    shutil.copytree(world.cache, world.target, symlinks=True)
+    world.verify("--public-key", world.public("one"))
+    assert (world.vehicle.path / "floor").read_text() == "5\n"
+
+
+def test_without_a_floor_only_when_it_is_said(world: World) -> None:
+    bundle = world.bundle(1)
+    world.run("install", bundle, world.target, "--public-key", world.public("one"), "--any-counter")
+    assert not world.vehicle.path.exists()
+
+
+def test_a_lost_floor_is_recovered_by_a_signed_statement_and_by_nothing_else(world: World) -> None:
+    world.begin()
+    world.commission()
+    world.install(world.bundle(3))
+    (world.vehicle.path / "floor").unlink()
+    world.verify(rc=22)
+    world.install(world.bundle(4), rc=22)
+    world.run("trust", "next", world.trust, "--recover", "10", "3")
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.install(world.bundle(5))
+    assert (world.vehicle.path / "floor").read_text() == "5\n"
+    world.verify()
+
+
+def test_the_highest_counter_of_a_stolen_key_is_recovered_from(world: World) -> None:
+    world.begin()
+    world.commission()
+    world.install(world.bundle(3))
+    shutil.copytree(world.cache, world.root / "kept", symlinks=True)
+    world.install(world.bundle(2**53 - 1, name="stolen"))
+    os.system(
+        f"chmod -R u+w {world.cache}/generations && rm -rf {world.cache}/generations {world.cache}/current {world.cache}/.build"
+    )
+    world.install(world.bundle(4), rc=22)
+    world.run(
+        "trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"),
+        "--recover", "1000", "3",
+    )  # fmt: skip
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.install(world.bundle(5, by="two"))
+    assert world.current() == "000005"
+    assert (world.vehicle.path / "floor").read_text() == "5\n"
+    assert os.listdir(world.target / "generations") == ["000005"]
+    world.verify()
+    world.install(world.bundle(6, by="two"))
+
+
+def test_a_directory_that_others_may_write_to_sets_no_floor(world: World, capsys) -> None:
+    install_by_key(world, world.bundle(1))
+    world.vehicle.path.chmod(0o777)
+    world.verify("--public-key", world.public("one"), rc=24)
+    assert "others may write to it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cache", "mounts", "expected"),
+    [
+        ("/var/lib/flightcache", {"/"}, "/var/lib/flightcache.vehicle"),
+        ("/var/lib/flightcache/generations/000007", {"/"}, "/var/lib/flightcache.vehicle"),
+        ("/home/me/cache", {"/", "/home"}, "/home/me/cache.vehicle"),
+        ("/media/me/STICK/a/cache", {"/", "/media/me/STICK"}, "/media/me/STICK.vehicle/a/cache"),
+        ("/mnt", {"/", "/mnt"}, "/mnt.vehicle"),
+    ],
+)
+def test_the_floor_is_never_on_a_medium_that_can_be_swapped(monkeypatch, cache, mounts, expected) -> None:
+    monkeypatch.setattr(os.path, "realpath", str)
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounts)
+    assert str(vehicle_of(Path(cache), {}).path) == expected
+    assert vehicle_of(Path(cache), {"FLIGHTCACHE_VEHICLE": "/v"}).path == Path("/v")
