@@ -32,6 +32,7 @@ def hand_over_password(signing: Signing) -> None:
     _wipe(name, len(password))
     del os.environb[name]
     os.environb[name + b"_FD"] = str(reader).encode()
+    read_password_fd.cache_clear()  # an earlier descriptor may have had this number
 
 
 def forget_password(signing: Signing) -> None:
