@@ -25,7 +25,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console
-from provisioning.base import events
+from provisioning.base import confined, events
 from provisioning.base.errors import Error
 from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
@@ -143,7 +143,12 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)
         try:
-            with _key_apart(cache), exit_soon_after(signal.SIGTERM, signal.SIGINT), stops_in_order():
+            with (
+                _key_apart(cache),
+                confined.apart(cache / ".build"),
+                exit_soon_after(signal.SIGTERM, signal.SIGINT),
+                stops_in_order(),
+            ):
                 rc, report = self.build(cache, params, args)
         finally:
             listener.close()

@@ -25,6 +25,8 @@ _ALL = (1 << 13) - 1
 _EXECUTE, _READ_FILE, _READ_DIR, _REFER = 1 << 0, 1 << 2, 1 << 3, 1 << 13
 _OF_A_FILE = (1 << 0) | (1 << 1) | (1 << 2)
 """The rights that a rule about a file may give: execute, write, read."""
+_TCP = (1 << 0) | (1 << 1)
+"""The rights of the network: to bind and to connect."""
 _GET_VERSION = 1
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys", "/sys",
@@ -40,13 +42,19 @@ def libraries() -> Iterable[Path]:
     return [Path(place) for place in (*_SYSTEM, sys.prefix, sys.base_prefix, *imports)]
 
 
-def confine(readable: Iterable[Path], writable: Iterable[Path] = ()) -> bool:
+def confine(readable: Iterable[Path], writable: Iterable[Path] = (), *, offline: bool = False) -> bool:
     """Let this thread, and what it starts from now on, only read `readable`; False where the kernel has no Landlock.
 
-    Below the directories `writable` it may do everything. Call it before other threads start: it does not reach those.
+    Below the directories `writable` it may do everything; `offline` takes TCP away, which Landlock knows from its
+    fourth version on. Call it before other threads start: it does not reach those.
     """
+    known, writable = version(), tuple(writable)
+    if writable and known < 2:
+        return False  # no file could be moved from one directory to another
+    handled = _ALL | (_REFER if known >= 2 else 0)
     reading = _EXECUTE | _READ_FILE | _READ_DIR
-    return _restrict(_ALL, [*((path, reading) for path in readable), *((path, _ALL) for path in writable)])
+    rules = [*((path, reading) for path in readable), *((path, handled) for path in writable)]
+    return _restrict(handled, rules, network=_TCP if offline and known >= 4 else 0)
 
 
 def hide(file: Path, *, working: Iterable[Path] = ()) -> bool:
@@ -109,10 +117,11 @@ def _syscall() -> Callable[..., int]:
     return call
 
 
-def _restrict(handled: int, rules: Iterable[tuple[Path, int]]) -> bool:
+def _restrict(handled: int, rules: Iterable[tuple[Path, int]], *, network: int = 0) -> bool:
     """Forbid this thread the rights `handled` but where a rule gives them; False where the kernel cannot."""
     call = _syscall()
-    ruleset = call(_CREATE, ctypes.byref(ctypes.c_uint64(handled)), ctypes.c_size_t(8), 0)
+    asked = ctypes.create_string_buffer(struct.pack("=QQ", handled, network), 16)
+    ruleset = call(_CREATE, asked, ctypes.c_size_t(16 if network else 8), 0)
     if ruleset < 0:
         return False
     try:
