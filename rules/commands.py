@@ -25,7 +25,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console
-from provisioning.base import events
+from provisioning.base import confined, events
 from provisioning.base.errors import Error
 from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
@@ -36,7 +36,7 @@ from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output
 from provisioning.flight import publish
-from provisioning.flight.signing import hand_over_password
+from provisioning.flight.signing import hand_over_password, key_apart
 from rules.info import Info
 from rules.plugin import LOG_OPTION, cache_of
 from rules.reporter import Collector
@@ -75,6 +75,18 @@ def _drop_damaged(database: str) -> None:
             return
         except sqlite3.DatabaseError:
             os.unlink(database)
+
+
+@contextlib.contextmanager
+def _key_apart(cache: Path) -> Iterator[None]:
+    """Put the key of `cache` into a process of its own; what is wrong with its flight.toml is for the build to say."""
+    try:
+        flight = read_flight(cache)
+    except Error:
+        yield
+        return
+    with key_apart(flight.signing, working=(flight.root, flight.descriptors.store)):
+        yield
 
 
 class Guarded:
@@ -131,7 +143,12 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         listener = console.listen(params["log"], sys.stderr)
         try:
-            with exit_soon_after(signal.SIGTERM, signal.SIGINT), stops_in_order():
+            with (
+                _key_apart(cache),
+                confined.apart(cache / ".build"),
+                exit_soon_after(signal.SIGTERM, signal.SIGINT),
+                stops_in_order(),
+            ):
                 rc, report = self.build(cache, params, args)
         finally:
             listener.close()

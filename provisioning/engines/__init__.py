@@ -12,7 +12,8 @@ from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.selection import select
 from provisioning.engines.spec import Backend, EngineInfo, EngineSpec, Network, Profile, batch_profile
 from provisioning.engines.tensorrt.trt import TensorRT
-from provisioning.network.typing.typed import RANGE_TILES, Images, check_range, make_typed, range_facts, typed_facts
+from provisioning.network.apart import check_range, make_typed
+from provisioning.network.typing.typed import RANGE_TILES, Images, range_facts, typed_facts
 
 __all__ = [
     "RANGE_TILES",

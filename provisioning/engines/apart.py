@@ -7,15 +7,14 @@ for ever, eats memory or breaks its parser ends it and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning.base import landlock
 from provisioning.base.asking import ask
+from provisioning.base.confined import bare_environment
 from provisioning.base.errors import EngineError
 from provisioning.engines.ort.onnx_network import OnnxNetwork
 
@@ -29,16 +28,7 @@ if TYPE_CHECKING:
 TIME_S = 300
 MEMORY_BYTES = 4 << 30
 """Address space beside ten times the model: interpreter, libraries and the tiles of a small batch."""
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "OPENBLAS_NUM_THREADS", "ORT_DISABLE_TELEMETRY")
-"""Of the environment; whatever else is in it, a password among it, is nothing to a foreign model."""
-_OURS = str(Path(__file__).resolve().parents[2])
 _LARGEST_DESCRIPTOR = 1 << 20
-
-
-def bare_environment() -> dict[str, str]:
-    """Return the environment for a process that reads foreign input: how to find the program, and no secret."""
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join([_OURS, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def describe_apart(model: bytes, images: Images, *, within_s: float = TIME_S) -> Floats:
@@ -70,7 +60,7 @@ def main(memory_bytes: int, time_s: int) -> None:
 
     for kind, limit in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CPU, time_s), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(kind, (limit, limit))
-    landlock.confine(landlock.libraries())
+    landlock.confine(landlock.libraries(), offline=True)
     head = json.loads(sys.stdin.buffer.readline())
     model = sys.stdin.buffer.read(head["model"])
     images = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(head["shape"])

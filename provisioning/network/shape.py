@@ -14,6 +14,7 @@ from provisioning.base.artifacts import Target, atomic_output
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone, Flight
+from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
 
 
@@ -41,6 +42,14 @@ def known_shape(target: Target) -> Shape | None:
 
 def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape:
     """Prepare the network once and keep its shape; BackboneError names the model if it cannot be used as declared."""
+    shape = Shape(*apart.measured(backbone, source))
+    with atomic_output(target) as output:
+        output.write_text(json.dumps(shape._asdict()) + "\n")
+    return shape
+
+
+def measure(backbone: Backbone, source: OnnxSource) -> Shape:
+    """Prepare the network and return its shape; BackboneError as `learn_shape`."""
     import onnx
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,7 +57,4 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
         prepare(backbone, source, prepared)
         graph = onnx.load(str(prepared), load_external_data=False).graph
     takes, gives = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
-    shape = Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)
-    with atomic_output(target) as output:
-        output.write_text(json.dumps(shape._asdict()) + "\n")
-    return shape
+    return Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)

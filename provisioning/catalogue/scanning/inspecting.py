@@ -136,7 +136,8 @@ class Inspector:
     def _one(self, candidate: Candidate) -> Found:
         where, known = candidate.where, candidate.known
         if known and known.sha256 and candidate.digest == known.sha256:
-            return Found(candidate, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault)
+            row = known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look
+            return Found(candidate, *row)
         try:
             data = undisturbed(lambda: read_file(where), candidate) if isinstance(where, Path) else where()
         except OSError as error:

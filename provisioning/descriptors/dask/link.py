@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, Any, NamedTuple
 
+from provisioning.base.confined import bare_environment
 from provisioning.base.errors import DescriptorError, TileError
 from provisioning.base.events import error as log_error
 from provisioning.base.events import warn
@@ -28,7 +29,6 @@ from provisioning.descriptors.dask.remote import Golden, Job, agrees
 from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.engines import Network
-from provisioning.engines.apart import bare_environment
 
 SPOT_CHECKS = 25
 """One row in so many is computed again here, at least two of each task: 4 % of the work of one computer."""

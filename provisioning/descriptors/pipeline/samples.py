@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from provisioning.catalogue import decode, open_reader
 from provisioning.config import Backbone, Flight
 from provisioning.descriptors.pipeline.sampling import chosen_tiles
+from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, resolved
 from provisioning.network.backbone.image import Pixels, fit
-from provisioning.network.backbone.wrap import tile_size
 
 
 def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count: int) -> Iterator[Pixels]:
@@ -17,7 +17,7 @@ def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count:
 
     BackboneError if the model's size is unknown, TileError if a tile cannot be read.
     """
-    size, how = tile_size(backbone, source), resolved(backbone).fit_how
+    size, how = apart.image_size(backbone, source), resolved(backbone).fit_how
     with open_reader(flight) as reader:
         for tile in chosen_tiles(flight, count):
             yield fit(decode(reader.read(tile), max_pixels=flight.tiles.max_pixels), size, how)

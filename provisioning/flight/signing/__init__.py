@@ -1,5 +1,6 @@
 """Ed25519 keys and signatures: public keys, new key pairs, signing by a key file or by an external command."""
 
+from provisioning.flight.signing.apart import key_apart
 from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
 from provisioning.flight.signing.private import generate_key, keys_directory
 from provisioning.flight.signing.public import (
@@ -19,6 +20,7 @@ __all__ = [
     "asker",
     "generate_key",
     "hand_over_password",
+    "key_apart",
     "keys_directory",
     "load_public_key",
     "public_key_of",

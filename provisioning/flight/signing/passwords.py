@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -31,6 +32,19 @@ def hand_over_password(signing: Signing) -> None:
     _wipe(name, len(password))
     del os.environb[name]
     os.environb[name + b"_FD"] = str(reader).encode()
+    read_password_fd.cache_clear()  # an earlier descriptor may have had this number
+
+
+def forget_password(signing: Signing) -> None:
+    """Wipe the password from this process, and close the descriptor that it would be read from."""
+    name = os.fsencode(signing.password_env)
+    if password := os.environb.get(name):
+        _wipe(name, len(password))
+        del os.environb[name]
+    descriptor = os.environ.pop(signing.password_env + "_FD", "")
+    if descriptor.isdecimal():
+        with contextlib.suppress(OSError):
+            os.close(int(descriptor))
 
 
 def _wipe(name: bytes, length: int) -> None:

@@ -14,6 +14,15 @@ from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_
 
 if TYPE_CHECKING:
     from provisioning.config import Signing
+    from provisioning.flight.signing.apart import SigningProcess
+
+_process: SigningProcess | None = None
+
+
+def use_process(process: SigningProcess | None) -> None:
+    """Let `process` sign from now on; None: this process, by itself."""
+    global _process  # noqa: PLW0603  a process gives its key away once; passed along it would reach every step
+    _process = process
 
 
 def public_key_of(signing: Signing) -> PublicKey:
@@ -30,7 +39,9 @@ def public_key_of(signing: Signing) -> PublicKey:
             next_step="set signing.key, or signing.public_key with signing.command",
         )
     beside = public_key_path(signing.key)
-    return load_public_key(beside) if beside.exists() else _derived(signing.key)
+    if beside.exists():
+        return load_public_key(beside)
+    return _derived(signing.key) if _process is None else _process.public_key()
 
 
 def _derived(path: Path) -> PublicKey:
@@ -49,8 +60,11 @@ def sign(signing: Signing, data: bytes, *, password: Callable[[], bytes] | None 
     """Return the 64-byte Ed25519 signature of `data` by the key file or the command of [signing].
 
     An encrypted key's password comes from the environment variable `signing.password_env`, else from `password()`.
+    Where the key is in another process (`key_apart`), that one does all this.
     The signature is checked against `public_key_of(signing)` first; SigningError if anything is wrong.
     """
+    if _process is not None:
+        return _process.sign(data)
     public = public_key_of(signing)
     if signing.command:
         signature = sign_by_command(signing.command, data)

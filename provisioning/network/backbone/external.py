@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from provisioning.base.errors import BackboneError
+from provisioning.network.backbone.source import trees
 
 KINDS = (
     (b"PK\x03\x04", "a ZIP archive, as PyTorch's .pt and .pth files are", "export the model: torch.onnx.export"),
@@ -111,7 +112,7 @@ def inside(path: Path, location: str) -> Path:
             next_step="copy it beside the model under this name",
         )
     real = found.resolve()
-    if not any(real.is_relative_to(root) for root in _trees(path)):
+    if not any(real.is_relative_to(root) for root in trees(path)):
         raise BackboneError(
             "the model's external data is a link that leads out of the model's directory",
             file=found,
@@ -119,15 +120,6 @@ def inside(path: Path, location: str) -> Path:
             next_step="replace the link by a copy of the file",
         )
     return found
-
-
-def _trees(path: Path) -> Iterator[Path]:
-    """Yield the directories in which external data may lie: the model's, that of its file, its Hugging Face cache."""
-    yield path.parent.resolve()
-    yield path.resolve().parent
-    for above in path.absolute().parents:
-        if above.name == "snapshots" and (above.parent / "blobs").is_dir():
-            yield above.parent.resolve()
 
 
 def load_weights(model: onnx.ModelProto, path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,14 +79,24 @@ def _from_memo(path: Path, known: Mapping[str, object] | None) -> OnnxSource | N
 
 def _read(path: Path) -> OnnxSource:
     digest = _digest(path)
+    from provisioning.network import apart
     from provisioning.network.backbone import external
 
-    locations = external.locations(path)
+    locations = apart.locations(path)
     if not locations:
         return OnnxSource(path, digest, (path,))
     data = {name: _digest(external.inside(path, name)) for name in locations}
     together = digest_of({"onnx": digest, "external": data})
     return OnnxSource(path, together, (path, *(external.inside(path, name) for name in locations)))
+
+
+def trees(path: Path) -> Iterator[Path]:
+    """Yield the directories in which external data may lie: the model's, that of its file, its Hugging Face cache."""
+    yield path.parent.resolve()
+    yield path.resolve().parent
+    for above in path.absolute().parents:
+        if above.name == "snapshots" and (above.parent / "blobs").is_dir():
+            yield above.parent.resolve()
 
 
 def _digest(path: Path) -> Sha256:
