@@ -21,6 +21,7 @@ from provisioning.flight import manifest, publish
 from provisioning.flight.manifest import Manifest
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
+from provisioning.quality.query.declaration import declared, to_manifest
 
 TOOL = "flightcache"
 MAX_NAME = 120
@@ -114,6 +115,7 @@ def compose(
             tiles=_tiles(request.tiles),
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
+            camera=to_manifest(declared(request.flight.camera)),
             schema=manifest.SCHEMA_2,
         )
     )
