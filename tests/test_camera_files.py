@@ -10,6 +10,7 @@ import pytest
 from provisioning.base.errors import PhotoError
 from provisioning.config.schema import Camera as Settings
 from provisioning.quality.query.calibration_file import LARGEST_BYTES, read_calibration
+from provisioning.quality.query.declaration import UNDECLARED, declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.viewing import Viewing, viewing
 
@@ -57,14 +58,14 @@ def test_a_lens_may_be_declared_by_sensor_pixels_angle_or_file(tmp_path):
     (tmp_path / "c.yml").write_text(OPENCV.format(width=640, count=4, lens="0, 0, 0, 0"))
     lenses = {
         "sensor": Settings(focal_mm=Decimal(5), sensor_width_mm=Decimal("6.4")),
-        "pixels": Settings(focal_px=Decimal(500)),
+        "pixels": Settings(focal_px=Decimal(500), width_px=640, height_px=480),
         "file": Settings(calibration=tmp_path / "c.yml"),
     }
     for name, settings in lenses.items():
-        seen = viewing(replace(settings, height_m=Decimal(100)), Metadata(), width=640, height=480)
+        seen = viewing(declared(replace(settings, height_m=Decimal(100))), Metadata(), width=640, height=480)
         assert isinstance(seen, Viewing), name
         assert seen.camera.fx == pytest.approx(500), name
-    assert "no height" in viewing(lenses["pixels"], Metadata(), width=640, height=480)
-    assert "no focal length" in viewing(Settings(), Metadata(), width=640, height=480)
+    assert "no height" in viewing(declared(lenses["pixels"]), Metadata(), width=640, height=480)
+    assert "no focal length" in viewing(UNDECLARED, Metadata(), width=640, height=480)
     with pytest.raises(PhotoError):
-        viewing(replace(lenses["file"], height_m=Decimal(100)), Metadata(), width=640, height=640)
+        viewing(declared(replace(lenses["file"], height_m=Decimal(100))), Metadata(), width=640, height=640)

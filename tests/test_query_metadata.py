@@ -13,7 +13,7 @@ from PIL import Image
 
 from provisioning.config.schema import Camera as Settings
 from provisioning.quality.locate import read_photo
-from provisioning.quality.query import Angles, Camera, viewing
+from provisioning.quality.query import Angles, Camera, declared, viewing
 from provisioning.quality.query.metadata import Metadata, read_metadata, xmp_angles
 from provisioning.quality.query.viewing import Known, Viewing
 
@@ -62,7 +62,7 @@ def test_each_maker_s_attitude_is_read_in_its_own_convention(xmp, angles):
 
 def looks_at(xmp):
     """Return the depression of the optical axis, degree."""
-    known = viewing(Settings(height_m=100, fov_deg=60), metadata(xmp), width=400, height=300)
+    known = viewing(declared(Settings(height_m=100, fov_deg=60)), metadata(xmp), width=400, height=300)
     return math.degrees(math.asin(-known.view(known.angles.yaw_deg or 0).rotation[2, 2]))
 
 
@@ -123,7 +123,7 @@ def test_a_jpeg_carries_it_all(tmp_path):
 
 def seen(settings=None, own=None, known=None):
     return viewing(
-        settings or Settings(), own or Metadata(), width=400, height=300, known=known or Known(),
+        declared(settings or Settings()), own or Metadata(), width=400, height=300, known=known or Known(),
     )  # fmt: skip
 
 
@@ -152,11 +152,11 @@ def test_a_declared_lens_goes_before_the_photo_s_own():
 def test_a_lens_is_scaled_to_the_photo_and_refused_for_another_shape():
     from provisioning.base.errors import PhotoError
 
-    declared = Settings(focal_px=1000, principal_px=(799.5, 599.5), width_px=1600, height_px=1200, height_m=50)
-    camera = seen(declared).camera
+    settings = Settings(focal_px=1000, principal_px=(799.5, 599.5), width_px=1600, height_px=1200, height_m=50)
+    camera = seen(settings).camera
     assert (camera.fx, camera.cx, camera.cy) == (250, 199.5, 149.5)
     with pytest.raises(PhotoError, match="shape"):
-        viewing(declared, Metadata(), width=1920, height=1080)
+        viewing(declared(settings), Metadata(), width=1920, height=1080)
 
 
 def test_a_list_s_angles_fill_in_the_photo_s(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.crops import read_mosaic
 from provisioning.base.angles import Origin
@@ -16,6 +17,8 @@ from provisioning.base.geo import pack_id, tileid_to_zxy, zxy_to_tileid
 from provisioning.cli import main
 from provisioning.config.schema import Backbone, Index
 from provisioning.engines.fidelity import reference_network
+from provisioning.flight.signing import load_public_key
+from provisioning.flight.verify import verify
 from provisioning.index.among import ids_of, scores_among
 from provisioning.index.build import build
 from provisioning.index.read import load_index, search
@@ -29,6 +32,7 @@ from provisioning.quality.locate.places import decoded, distances_m, moved
 from provisioning.quality.query import Angles, Camera, Viewing
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
+from tests.delivery import trust_anything_by
 from tests.photographing import dji_jpeg, metres_per_pixel, photograph, place_at, put_landscape
 
 
@@ -95,8 +99,34 @@ def test_patches_that_agree_outvote_one_that_is_surer():
     for patch, (east, south) in enumerate(offsets):
         scores[patch, int((truth[1] + south - 0.5) * 10 + truth[0] + east - 0.5)] = 0.6
     scores[0, 0] = 0.9  # one patch takes another tile for its own
-    best = next(fused(scores, x, y, offsets, np.arange(100)))
+    best = next(fused(scores, x, y, offsets, np.arange(100), others=scores))
     assert (best.x, best.y) == truth
+
+
+def test_an_area_that_is_all_alike_takes_no_photo_of_another():
+    """Six deviations within an even area are less than three of what differs everywhere."""
+    x, y = (each.ravel() for each in np.meshgrid(np.arange(8), np.arange(8)))
+    even = np.random.default_rng(1).normal(0.3, 0.002, (1, 64)).astype(np.float32)
+    even[0, 20] = 0.32
+    varied = np.random.default_rng(2).normal(0.2, 0.1, (1, 64)).astype(np.float32)
+    varied[0, 9] = 0.6
+    others, nowhere = np.concatenate([even, varied], axis=1), np.zeros((1, 2))
+    first, second = (next(fused(each, x, y, nowhere, np.arange(64), others=others)) for each in (even, varied))
+    assert second.z > first.z
+    assert (second.x, second.y) == (1.5, 1.5)
+
+
+def test_areas_at_other_latitudes_have_tiles_of_another_size():
+    """One index of a city at the equator and one at 60 degrees north: a tile there is half as wide."""
+    ids = np.sort(np.array([pack_id(15, 16384 + n, row + m, 0, 0) for row in (16384, 9474) for n in range(3)
+                            for m in range(3)], np.int64))  # fmt: skip
+    places = Places(ids)
+    assert len(places.bands) == 2
+    wide, narrow = (places.side_m(15, places.middle_lat_deg(band)) for band in places.bands)
+    assert wide / narrow == pytest.approx(2, rel=0.01)
+    parts = [places.rows(zoom=15, band=band) for band in places.bands]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(18))
+    assert len(Places(square_of_ids(12)).bands) == 1
 
 
 @pytest.mark.parametrize(("sigma", "reach"), [(0, 0), (3, 6), (10, 20), (200, 180)])
@@ -247,40 +277,27 @@ def test_numbers_that_make_no_sense_are_refused(flight, words, capsys):
     assert main(["locate", str(folder / "DJI_0000.JPG"), "--cache", str(cache), *words]) == 10
 
 
-def test_the_camera_is_declared_in_flight_toml(flight, tmp_path, capsys):
+def test_the_camera_is_the_one_that_was_signed(flight, tmp_path, capsys):
+    """[camera] counts from the build on that signs it; before, and in a cache that somebody edited, it does not."""
     cache, folder = flight
-    text = (cache / "flight.toml").read_text()
+    text, query = (cache / "flight.toml").read_text(), find_queries(folder)[0]
+    Image.open(query.path).save(tmp_path / "bare.png", exif=b"")
+    words = ["locate", str(tmp_path / "bare.png"), "--cache", str(cache), "--json", "--rotate", "36", "--patches", "1"]
     try:
-        (cache / "flight.toml").write_text(text.replace("[camera]\n", "[camera]\nfov_deg = 30\nfocal_px = 9\n"))
-        assert main(["locate", str(folder / "DJI_0000.JPG"), "--cache", str(cache)]) == 11
-        assert "needs one of focal_px" in capsys.readouterr().err
         (cache / "flight.toml").write_text(text.replace("[camera]\n", f"[camera]\nfov_deg = {FOV}\nheight_m = 5000\n"))
-        query = find_queries(folder)[0]
-        from PIL import Image
-
-        Image.open(query.path).save(tmp_path / "bare.png", exif=b"")
-        assert (
-            main(
-                [
-                    "locate",
-                    str(tmp_path / "bare.png"),
-                    "--cache",
-                    str(cache),
-                    "--json",
-                    "--rotate",
-                    "36",
-                    "--patches",
-                    "1",
-                ]
-            )
-            == 0
-        )
+        assert main(words) == 0
+        assert "no focal length" in json.loads(capsys.readouterr().out)[0]["compared"]
+        assert building.build(cache).outcome == "SUCCESS"
+        assert main(words) == 0
         (found,) = json.loads(capsys.readouterr().out)
         assert found["compared"].startswith("rendered from 5000 m")
         best = found["matches"][0]
         assert distance_m(Origin(round(best["lat"] * 1e7), round(best["lon"] * 1e7)), query.place) < 1200
+        with verify(cache, trust_anything_by(load_public_key(cache.parent / "key.pub.pem"))) as verdict:
+            assert verdict.require().camera.fov_e7 == round(FOV * 1e7)
     finally:
         (cache / "flight.toml").write_text(text)
+        building.build(cache)
 
 
 def test_a_camera_that_sees_no_ground_says_so(flight, capsys):

@@ -247,10 +247,13 @@ inline Check shape_of(int version) {
       const Check focal = whole(1, std::int64_t{1} << 31), offset = whole(-(std::int64_t{1} << 31), std::int64_t{1} << 31);
       const Check distortion = record({{"model", word}, {"coefficients", list_of(decimal, 0, 32)}});
       const Check mounting = record({{"yaw_e7", longitude}, {"pitch_e7", latitude}, {"roll_e7", longitude}});
-      document.push_back({"camera?", record({{"width", pixels}, {"height", pixels}, {"focal_x_mpx", focal},
-                                             {"focal_y_mpx", focal}, {"principal_x_mpx", offset},
-                                             {"principal_y_mpx", offset}, {"distortion?", distortion},
-                                             {"mounting?", mounting}})});
+      const Check fov = whole(1, 1799999999), above = whole(1, 100000000), elevation = whole(-20000000, 100000000);
+      document.push_back({"camera?", record({{"width?", pixels}, {"height?", pixels}, {"focal_x_mpx?", focal},
+                                             {"focal_y_mpx?", focal}, {"principal_x_mpx?", offset},
+                                             {"principal_y_mpx?", offset}, {"distortion?", distortion},
+                                             {"mounting?", mounting}, {"fov_e7?", fov},
+                                             {"angles_of?", one_of({"camera", "body"})}, {"height_mm?", above},
+                                             {"ground_mm?", elevation}})});
       document.push_back({"accepted", list_of(record({{"what", word}, {"detail", text}}), 0, 64)});
     }
     return record(document);
@@ -357,7 +360,13 @@ class Manifest {
     }
     if (const Value* until = maybe({"flight"}, "not_after")) add("not-after", {until});
     if (const Value* camera = maybe({}, "camera")) {
-      add("camera", pick(*camera, {"width", "height", "focal_x_mpx", "focal_y_mpx", "principal_x_mpx", "principal_y_mpx"}));
+      if (camera->object.count("width"))
+        add("camera", pick(*camera, {"width", "height", "focal_x_mpx", "focal_y_mpx", "principal_x_mpx", "principal_y_mpx"}));
+      for (const auto& [key, kind] : std::map<const char*, const char*>{{"fov_e7", "camera-fov-e7"},
+                                                                        {"angles_of", "camera-angles-of"},
+                                                                        {"height_mm", "camera-height-mm"},
+                                                                        {"ground_mm", "camera-ground-mm"}})
+        if (camera->object.count(key)) add(kind, {&camera->object.at(key)});
       const auto distortion = camera->object.find("distortion"), mounting = camera->object.find("mounting");
       if (distortion != camera->object.end()) {
         auto fields = pick(distortion->second, {"model"});
@@ -446,7 +455,20 @@ class Manifest {
     const Value* origin = maybe({"flight"}, "takeoff_origin");
     if (version == 2 && origin && origin->object.count("alt_mm") != origin->object.count("alt_datum"))
       throw Malformed("alt_mm and alt_datum only together");
+    if (const Value* camera = maybe({}, "camera")) contradictions_of(camera->object);
   }
+
+  static void contradictions_of(const std::map<std::string, Value>& camera) {
+    std::size_t sizes = 0;
+    for (const char* key : kLens) sizes += camera.count(key);
+    if (sizes != 0 && sizes != std::size(kLens)) throw Malformed("sizes of a camera only together");
+    if (sizes && camera.count("fov_e7")) throw Malformed("focal lengths and a field of view");
+    if (!sizes && !camera.count("fov_e7") && camera.count("distortion")) throw Malformed("a distortion of no lens");
+    if (camera.empty()) throw Malformed("a camera that declares nothing");
+  }
+
+  static constexpr const char* kLens[] = {"width",       "height",          "focal_x_mpx",
+                                          "focal_y_mpx", "principal_x_mpx", "principal_y_mpx"};
 
   static void in_order(const std::vector<Value>& list, const std::vector<const char*>& keys) {
     const auto fields = [&keys](const Value& item) {

@@ -22,6 +22,7 @@ from provisioning.flight.manifest import Manifest
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
 from provisioning.quality.gates.corpus import accepted_coverage
+from provisioning.quality.query.declaration import declared, to_manifest
 
 TOOL = "flightcache"
 MAX_NAME = 120
@@ -117,6 +118,7 @@ def compose(
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
             accepted=tuple(manifest.Accepted("coverage", _line(text)) for text in accepted),
+            camera=to_manifest(declared(request.flight.camera)),
             schema=manifest.SCHEMA_2,
         )
     )

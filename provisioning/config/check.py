@@ -308,6 +308,9 @@ def check_camera(camera: Camera) -> Iterator[Found]:
         yield "camera.sensor_width_mm", "goes with focal_mm: give both or neither"
     if (camera.width_px is None) != (camera.height_px is None):
         yield "camera.height_px", "goes with width_px: give both or neither"
+    for name in ("focal_px", "principal_px"):
+        if getattr(camera, name) and camera.width_px is None:
+            yield f"camera.{name}", "is in pixels of photos of one size: give width_px and height_px"
     if len(camera.principal_px) not in (0, 2):
         yield "camera.principal_px", "expected [x, y] in pixels"
     counts = (0, 4) if camera.distortion_model == "fisheye" else (0, 4, 5, 8)

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
-from provisioning.config.check import check, check_camera, missing_sources
+from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
-from provisioning.config.schema import DERIVED, REMOVED, Camera, Flight
+from provisioning.config.schema import DERIVED, REMOVED, Flight
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -240,26 +240,6 @@ def _config_error(file: Path, issues: list[Issue]) -> ConfigError:
     return ConfigError(
         f"flight.toml has {count}", file=file, facts=facts, next_step="mend each key named, then run again"
     )
-
-
-def read_camera(root: Path) -> Camera:
-    """Return [camera] of `root`/flight.toml, whatever else is wrong there; the defaults where there is no such file.
-
-    A cache that was moved to another computer lacks keys and tiles; the camera is declared all the same.
-    """
-    file = root / FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Camera()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"flight.toml cannot be read: {error}", file=file) from error
-    reading = _Reading(root.absolute())
-    camera = reading.table(Camera, _toml(text, file).get("camera", {}), "camera")
-    issues = reading.issues or [*map(Issue._make, check_camera(camera))]
-    if issues:
-        raise _config_error(file, issues)
-    return camera  # type: ignore[no-any-return]
 
 
 def read_flight(root: Path) -> Flight:

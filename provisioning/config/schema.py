@@ -293,9 +293,11 @@ class Calibration:
 class Camera:
     """[camera]: the camera that looks for the place; what photos say themselves goes before `height_m`, not before the lens."""
 
-    width_px: int | None = setting(None, "width of the photos that the pixel numbers below are for; absent: any", low=1)
+    width_px: int | None = setting(None, "width of the photos that the lens is for, pixel; absent: any", low=1)
     height_px: int | None = setting(None, "their height", low=1)
-    focal_px: Decimal | None = setting(None, "focal length, pixel; or focal_mm, or fov_deg, or calibration", low=1)
+    focal_px: Decimal | None = setting(
+        None, "focal length, pixel; needs width_px and height_px; or focal_mm, or fov_deg, or calibration", low=1
+    )
     focal_mm: Decimal | None = setting(None, "focal length, millimetre; needs sensor_width_mm", low=0.1)
     sensor_width_mm: Decimal | None = setting(None, "width of the sensor, millimetre", low=0.1)
     fov_deg: Decimal | None = setting(None, "horizontal field of view, degree", low=1, high=170)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,9 @@ def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
         ),
         "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
         "second-most-sources": with_hash(with_sources(whole, 256)),
+        "second-field-of-view": with_hash(
+            whole._replace(camera=Camera(fov_e7=695_000_000, angles_of="body", height_mm=120_000, ground_mm=-3_500))
+        ),
     }
 
 
@@ -231,6 +235,11 @@ def malformed_second() -> dict[str, bytes]:
         "2: focal length as text": change('"focal_x_mpx": 3124117', '"focal_x_mpx": "3124.117"'),
         "2: coefficient as a number": change('"0.071"', "0.071"),
         "2: coefficient with an exponent": change('"0.071"', '"7.1e-2"'),
+        "2: camera with half a size": change('"height": 3040,\n    ', ""),
+        "2: lens and field of view": change('"focal_x_mpx"', '"fov_e7": 695000000,\n    "focal_x_mpx"'),
+        "2: camera that declares nothing": re.sub(
+            rb'"camera": \{.*?\n  \}', b'"camera": {}', text.encode(), flags=re.DOTALL
+        ),
         "2: camera without size": change('"width": 4056', '"wide": 4056'),
         "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
         "2: more tiles than places and sources allow": change(f'"count": {m.tiles.count}', '"count": 999'),

@@ -97,13 +97,13 @@ def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Res
             locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
         manifests.append(manifest)
         within_m = within_m or usual_distance_m(locator, queries)
-        trial = Trial(question_of(args, cache, max(RANKS)), within_m, args.radius)
+        trial = Trial(question_of(args, manifest, max(RANKS)), within_m, args.radius)
         yield _result(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
     if args.variants:
         variants = [parse_variant(text) for text in args.variants]
         with locators(args.cache[0], variants, manifest=manifests[0], custom_ops=args.custom_ops) as built:
             for variant, locator, request in built:
-                trial = Trial(_varied(question_of(args, args.cache[0], max(RANKS)), variant), within_m, args.radius)
+                trial = Trial(_varied(question_of(args, manifests[0], max(RANKS)), variant), within_m, args.radius)
                 yield _result(variant.name, locator, queries, trial, request.index.path.stat().st_size)
 
 

@@ -11,7 +11,7 @@ from provisioning.base.angles import Origin
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
-from provisioning.config.parse import read_camera
+from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
     Answered,
@@ -29,7 +29,7 @@ from provisioning.quality.locate import (
 )
 from provisioning.quality.locate.imagery import imagery_of
 from provisioning.quality.locate.search import PATCHES
-from provisioning.quality.query import Angles
+from provisioning.quality.query import Angles, from_manifest
 from provisioning.quality.query.viewing import Known
 
 EXAMPLE = """\
@@ -113,11 +113,10 @@ def require_view(args: argparse.Namespace, k: int) -> None:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
 
 
-def question_of(args: argparse.Namespace, cache: Path, k: int) -> Question:
-    """Return how the options ask; Error for a number that makes no sense."""
-    require_view(args, k)
+def question_of(args: argparse.Namespace, manifest: Manifest, k: int) -> Question:
+    """Return how the options ask a cache, with the camera that its verified Manifest declares."""
     return Question(
-        camera=read_camera(cache),
+        camera=from_manifest(manifest.camera),
         k=k,
         rotate=args.rotate,
         heading_deg=None if args.heading is None else args.heading % 360,
@@ -128,8 +127,10 @@ def question_of(args: argparse.Namespace, cache: Path, k: int) -> Question:
 
 def run(args: argparse.Namespace) -> int:
     """Verify the cache, look every photo up, report."""
-    question, near, known = question_of(args, args.cache, args.k), _prior(args), _known(args)
+    require_view(args, args.k)
+    near, known = _prior(args), _known(args)
     with verified(args.cache, ground(args, args.cache)) as (verdict, _):
+        question = question_of(args, verdict.require(), args.k)
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
         found = [_locate(locator, path, question, near, known) for path in args.photo]
         if args.contact_sheet:

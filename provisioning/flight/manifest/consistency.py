@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from provisioning.base.limits import MAX_FILES
-from provisioning.flight.manifest.types import SCHEMA_1, Manifest
+from provisioning.flight.manifest.types import SCHEMA_1, Camera, Manifest
 
 
 def contradictions(m: Manifest) -> list[str]:
@@ -25,6 +25,25 @@ def contradictions(m: Manifest) -> list[str]:
     origin = m.flight.takeoff_origin
     if m.schema != SCHEMA_1 and origin is not None and (origin.alt_mm is None) != (origin.alt_datum is None):
         issues.append("flight.takeoff_origin: alt_mm and alt_datum only together")
+    return issues + _camera(m.camera)
+
+
+def _camera(camera: Camera | None) -> list[str]:
+    """Return what is wrong with a lens: sizes and focal lengths come together, or a field of view instead of them."""
+    if camera is None:
+        return []
+    absent = [part is None for part in camera[:6]]
+    issues = (
+        ["camera: needs width, height, focal lengths and principal point together"]
+        if any(absent) != all(absent)
+        else []
+    )
+    if not all(absent) and camera.fov_e7 is not None:
+        issues.append("camera.fov_e7: only where there are no focal lengths")
+    if all(absent) and camera.fov_e7 is None and camera.distortion is not None:
+        issues.append("camera.distortion: of no lens")
+    if all(part is None for part in camera):
+        issues.append("camera: declares nothing")
     return issues
 
 

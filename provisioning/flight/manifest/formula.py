@@ -62,7 +62,12 @@ def _lines(m: Manifest) -> Iterator[bytes]:
 
 
 def _camera_lines(camera: Camera) -> Iterator[bytes]:
-    yield line("camera", *camera[:6])
+    if camera.width is not None:
+        yield line("camera", *(part for part in camera[:6] if part is not None))
+    for name, value in (("fov-e7", camera.fov_e7), ("angles-of", camera.angles_of), ("height-mm", camera.height_mm),
+                        ("ground-mm", camera.ground_mm)):  # fmt: skip
+        if value is not None:
+            yield line(f"camera-{name}", value)
     if camera.distortion is not None:
         yield line("camera-distortion", camera.distortion.model, *camera.distortion.coefficients)
     if camera.mounting is not None:

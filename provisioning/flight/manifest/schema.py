@@ -163,12 +163,16 @@ _SHAPES: Mapping[Schema, Check] = {
         camera=optional(
             record(
                 Camera,
-                width=_SIZE,
-                height=_SIZE,
-                focal_x_mpx=whole(1, 1 << 31),
-                focal_y_mpx=whole(1, 1 << 31),
-                principal_x_mpx=_MILLIPIXELS,
-                principal_y_mpx=_MILLIPIXELS,
+                width=optional(_SIZE),
+                height=optional(_SIZE),
+                focal_x_mpx=optional(whole(1, 1 << 31)),
+                focal_y_mpx=optional(whole(1, 1 << 31)),
+                principal_x_mpx=optional(_MILLIPIXELS),
+                principal_y_mpx=optional(_MILLIPIXELS),
+                fov_e7=optional(whole(1, 1_799_999_999)),
+                angles_of=optional(one_of("camera", "body")),
+                height_mm=optional(whole(1, 100_000_000)),
+                ground_mm=optional(whole(-20_000_000, 100_000_000)),
                 distortion=optional(record(Distortion, model=word, coefficients=array(decimal, most=32))),
                 mounting=optional(record(Mounting, yaw_e7=_LONGITUDE, pitch_e7=_LATITUDE, roll_e7=_LONGITUDE)),
             )

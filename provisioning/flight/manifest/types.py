@@ -164,19 +164,25 @@ class Mounting(NamedTuple):
 class Camera(NamedTuple):
     """The camera whose images are looked up (schema 2).
 
-    Sizes in pixels; focal lengths and principal point in 1e-3 pixel.
+    Sizes in pixels; focal lengths and principal point in 1e-3 pixel; all six or none.
     The principal point is counted from the outer corner of the first pixel: the centre of an image of 640 columns is
-    320 000.
+    320 000. fov_e7: instead of the six, for images of any size: horizontal field of view, 1e-7 degree. angles_of:
+    whose angles the aircraft gives, `camera` (the default) or `body`. height_mm: above ground, where nothing measures
+    it. ground_mm: elevation of the ground, on the datum of the aircraft's altitude.
     """
 
-    width: int
-    height: int
-    focal_x_mpx: int
-    focal_y_mpx: int
-    principal_x_mpx: int
-    principal_y_mpx: int
+    width: int | None = None
+    height: int | None = None
+    focal_x_mpx: int | None = None
+    focal_y_mpx: int | None = None
+    principal_x_mpx: int | None = None
+    principal_y_mpx: int | None = None
     distortion: Distortion | None = None
     mounting: Mounting | None = None
+    fov_e7: int | None = None
+    angles_of: str | None = None
+    height_mm: int | None = None
+    ground_mm: int | None = None
 
 
 class Accepted(NamedTuple):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from provisioning.base.angles import Origin
-from provisioning.config.schema import Camera
 from provisioning.quality.locate.photo import Photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
+from provisioning.quality.query.declaration import UNDECLARED, Declared
 from provisioning.quality.query.patches import anchor
 from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
 
@@ -21,13 +21,14 @@ NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airf
 
 @dataclass(frozen=True)
 class Question:
-    """How photos are asked for. camera: of flight.toml. rotate: number of headings to try instead of the known one.
+    """How photos are asked for.
 
-    heading_deg: instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side
-    is tried. patches: squares of ground rendered from one photo; 0 compares the photo as it is.
+    camera: as the Manifest declares it. rotate: number of headings to try instead of the known one. heading_deg:
+    instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side is tried.
+    patches: squares of ground rendered from one photo; 0 compares the photo as it is.
     """
 
-    camera: Camera = field(default_factory=Camera)
+    camera: Declared = UNDECLARED
     k: int = 5
     rotate: int | None = None
     heading_deg: float | None = None

@@ -25,6 +25,19 @@ class Prior(NamedTuple):
     radius_m: float
 
 
+class Band(NamedTuple):
+    """A range of latitudes, rounded to a hundredth of a degree."""
+
+    low_deg: float
+    high_deg: float
+
+
+APART_DEG = 0.5
+"""Least gap between areas; two tiles of the coarsest zoom where these are larger."""
+SAME_SIZE = 0.05
+"""Tiles may differ in size by this share within a band: what a height is wrong by anyway."""
+
+
 class Places:
     """Every row of an index, decoded once: `z`, `x`, `y` int64 [n]; `lat_deg`, `lon_deg` of its tile's centre."""
 
@@ -53,13 +66,35 @@ class Places:
         return EQUATOR_M * math.cos(math.radians(lat_deg)) / (1 << zoom)
 
     @cached_property
-    def middle_lat_deg(self) -> float:
-        """Latitude of the middle tile: where tile sides are taken if no position is known."""
-        return float(np.median(self.lat_deg))
+    def bands(self) -> tuple[Band, ...]:
+        """Bands of latitude within which a zoom level's tiles are of one size on the ground, to SAME_SIZE.
 
-    def rows(self, *, zoom: int | None = None, near: Prior | None = None) -> Int64s:
-        """Return the rows of tiles of a zoom level that touch the circle of a prior, ascending."""
+        An area is split only if it is larger than that; areas apart are apart.
+        """
+        bands: list[Band] = []
+        apart = max(APART_DEG, 720 / (1 << self.zooms[0])) if len(self.ids) else APART_DEG
+        for lat in np.unique(np.round(self.lat_deg, 2)).tolist():
+            low, high = bands[-1] if bands else (math.inf, -math.inf)
+            sizes = sorted(math.cos(math.radians(each)) for each in (low, lat)) if bands else [0.0, 1.0]
+            if lat - high <= apart and sizes[0] >= (1 - SAME_SIZE) * sizes[1]:
+                bands[-1] = Band(low, lat)
+            else:
+                bands.append(Band(lat, lat))
+        return tuple(bands)
+
+    def middle_lat_deg(self, band: Band | None = None) -> float:
+        """Return the latitude of the middle tile: where tile sides are taken if no position is known."""
+        return float(np.median(self.lat_deg if band is None else self.lat_deg[self._in(band)]))
+
+    def _in(self, band: Band) -> NDArray[np.bool_]:
+        rounded = np.round(self.lat_deg, 2)
+        return np.asarray((rounded >= band.low_deg) & (rounded <= band.high_deg))
+
+    def rows(self, *, zoom: int | None = None, near: Prior | None = None, band: Band | None = None) -> Int64s:
+        """Return the rows of tiles of a zoom level and a band that touch the circle of a prior, ascending."""
         wanted = np.ones(len(self.ids), bool) if zoom is None else self.z == zoom
+        if band is not None:
+            wanted &= self._in(band)
         if near is not None:
             away = self.distances_m(near.position)
             half_diagonal = EQUATOR_M * np.cos(np.radians(self.lat_deg)) / (1 << self.z) / math.sqrt(2)

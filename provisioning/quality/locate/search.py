@@ -18,10 +18,10 @@ from provisioning.engines import Network, select
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.index.among import ids_of, scores_among
-from provisioning.index.ids import HEADING_BITS, Floats, Int64s
+from provisioning.index.ids import HEADING_BITS, Floats, Int64s, evenly
 from provisioning.index.read import load_index, search
 from provisioning.network.backbone import fit
-from provisioning.quality.locate.fusion import Candidate, fused
+from provisioning.quality.locate.fusion import BACKGROUND, Candidate, fused
 from provisioning.quality.locate.photo import turned_north_up
 from provisioning.quality.locate.places import EQUATOR_M, Places, Prior, distances_m, moved
 from provisioning.quality.query.patches import patch_centres, preferred_sides
@@ -51,6 +51,15 @@ class Match(NamedTuple):
     heading_deg: float
     distance_m: float | None
     position: Origin
+
+
+class _Part(NamedTuple):
+    """Rows of one zoom level with tiles of `side_m`, and the centres of patches of that size, [p, 2], metre."""
+
+    zoom: int
+    side_m: float
+    centres: Floats
+    rows: Int64s
 
 
 class Locator:
@@ -176,26 +185,35 @@ class Locator:
         self, pixels: Pixels, view: View, yaw: float, near: Prior | None, patches: int
     ) -> Iterator[tuple[Candidate, int, float]]:
         """Yield candidates with their zoom and yaw."""
-        lat = near.position.lat_e7 / E7 if near else self.places.middle_lat_deg
-        zooms = self.places.zooms
-        sides = [self.places.side_m(zoom, lat) for zoom in zooms]
-        covered: Int64s = np.empty(0, np.int64)
-        for number in preferred_sides(view, sides, most=patches):
-            centres = np.array(patch_centres(view, side_m=sides[number], most=patches))
-            if not len(centres):
-                return
-            rows = self.places.rows(zoom=zooms[number], near=near and _seen_from(near, centres))
-            rows = rows[~np.isin(self.places.cells[rows], covered)]
-            covered = np.union1d(covered, self.places.cells[rows])
-            if len(rows):
-                candidates = self._fused(pixels, view, centres, sides[number], rows)
-                near_ones = (each for each in candidates if _within(each, zooms[number], near))
-                yield from ((each, zooms[number], yaw) for each in islice(near_ones, MOST_CANDIDATES))
+        pool = self.places.rows(near=near)
+        pool = pool[evenly(len(pool), BACKGROUND)]
+        for part in self._parts(view, near, patches):
+            vectors = self.network(np.stack([self._rendered(pixels, view, each, part.side_m) for each in part.centres]))
+            places, offsets = self.places, part.centres * [1, -1] / part.side_m
+            scores, others = (scores_among(self.index, vectors, rows, self.ids) for rows in (part.rows, pool))
+            found = fused(scores, places.x[part.rows], places.y[part.rows], offsets, part.rows, others=others)
+            near_ones = (each for each in found if _within(each, part.zoom, near))
+            yield from ((each, part.zoom, yaw) for each in islice(near_ones, MOST_CANDIDATES))
 
-    def _fused(self, pixels: Pixels, view: View, centres: Floats, side_m: float, rows: Int64s) -> Iterator[Candidate]:
-        vectors = self.network(np.stack([self._rendered(pixels, view, centre, side_m) for centre in centres]))
-        scores = scores_among(self.index, vectors, rows, self.ids)
-        return fused(scores, self.places.x[rows], self.places.y[rows], centres * [1, -1] / side_m, rows)
+    def _parts(self, view: View, near: Prior | None, patches: int) -> Iterator[_Part]:
+        """Yield what is asked for together: the rows of one zoom level where tiles are of one size on the ground.
+
+        Of each place only the zoom level that the photo shows best is asked for, of those that have it.
+        """
+        places, zooms = self.places, self.places.zooms
+        for band in [None] if near else places.bands:
+            lat = near.position.lat_e7 / E7 if near else places.middle_lat_deg(band)
+            sides = [places.side_m(zoom, lat) for zoom in zooms]
+            covered: Int64s = np.empty(0, np.int64)
+            for number in preferred_sides(view, sides, most=patches):
+                centres = np.array(patch_centres(view, side_m=sides[number], most=patches))
+                if not len(centres):
+                    return
+                rows = places.rows(zoom=zooms[number], near=near and _seen_from(near, centres), band=band)
+                rows = rows[~np.isin(places.cells[rows], covered)]
+                covered = np.union1d(covered, places.cells[rows])
+                if len(rows):
+                    yield _Part(zooms[number], sides[number], centres, rows)
 
     def _rendered(self, pixels: Pixels, view: View, centre: Floats, side_m: float) -> Pixels:
         size = max(self.network.size)

@@ -9,17 +9,15 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from provisioning.base.errors import PhotoError
-from provisioning.quality.query.camera import Camera
+from provisioning.quality.query.camera import Camera, Model
 
 LARGEST_BYTES = 1 << 20
 BROWN_COUNTS = (0, 4, 5, 8)
 NEXT_STEP = (
     "give a calibration of OpenCV (camera_matrix, distortion_coefficients, image_width), ROS or Kalibr (camchain)"
 )
-Model = Literal["brown", "fisheye"]
 KALIBR_MODELS: Mapping[str, Model] = {"none": "brown", "radtan": "brown", "equidistant": "fisheye"}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Model = Literal["brown", "fisheye"]
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)
 SAMPLES = 4096
 MOST_TANGENT = 20.0
@@ -32,7 +33,7 @@ class Camera:
     fy: float
     cx: float
     cy: float
-    model: Literal["brown", "fisheye"] = "brown"
+    model: Model = "brown"
     distortion: tuple[float, ...] = ()
 
     @classmethod

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
-from provisioning.config.schema import Camera as CameraSettings
-from provisioning.quality.query.attitude import Angles, camera_rotation
-from provisioning.quality.query.calibration_file import read_calibration
+from provisioning.quality.query.attitude import MOUNTED_DOWN, Angles, Three, camera_rotation
 from provisioning.quality.query.camera import Camera, focal_px_of_fov
+from provisioning.quality.query.declaration import Declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.rendering import View
 
@@ -35,7 +33,7 @@ class Viewing(NamedTuple):
     camera: Camera
     angles: Angles
     height_m: float
-    mounting: tuple[float, float, float] = (0, -90, 0)
+    mounting: Three = MOUNTED_DOWN
 
     def view(self, yaw_deg: float) -> View:
         """Return the view under a yaw, degree clockwise from true north."""
@@ -43,33 +41,28 @@ class Viewing(NamedTuple):
 
 
 def viewing(
-    settings: CameraSettings, metadata: Metadata, *, width: int, height: int, known: Known = NOTHING
+    declared: Declared, metadata: Metadata, *, width: int, height: int, known: Known = NOTHING
 ) -> Viewing | str:
     """Return how a photo of width x height pixels looked at the ground, or a phrase that says what is not known.
 
-    The caller's knowledge goes first, then flight.toml for the lens and the photo for attitude and height. Raises
+    The caller's knowledge goes first, then what is declared for the lens and the photo for attitude and height. Raises
     PhotoError where the photo is not of the shape of the camera declared.
     """
-    camera = camera_of(settings, metadata, width=width, height=height, fov_deg=known.fov_deg)
-    height_m = _height_m(settings, metadata, known.height_m)
+    camera = camera_of(declared, metadata, width=width, height=height, fov_deg=known.fov_deg)
+    height_m = _height_m(declared, metadata, known.height_m)
     if camera is None:
-        return "no focal length: declare [camera] in flight.toml"
+        return "no focal length: declare [camera] in flight.toml and build, or give --fov"
     if height_m is None:
-        return "no height above ground: declare camera.height_m or give --height"
+        return "no height above ground: declare camera.height_m and build, or give --height"
     if height_m < LEAST_HEIGHT_M:
         return f"a height above ground of {height_m:.1f} m"
-    mounting = (
-        float(settings.mounting_yaw_deg),
-        float(settings.mounting_pitch_deg),
-        float(settings.mounting_roll_deg),
-    )
-    return Viewing(camera, _angles(settings, metadata.angles, known.angles), height_m, mounting)
+    return Viewing(camera, _angles(declared, metadata.angles, known.angles), height_m, declared.mounting)
 
 
-def _angles(settings: CameraSettings, own: Angles, given: Angles) -> Angles:
+def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
     if all(angle is None for angle in given[:3]):
         return own
-    if given.of == "body" or settings.angles_of == "body":
+    if given.of == "body" or declared.angles_of == "body":
         return given._replace(of="body")
     if own.of == "body":
         return given
@@ -77,41 +70,22 @@ def _angles(settings: CameraSettings, own: Angles, given: Angles) -> Angles:
     return Angles(yaw, pitch, roll)
 
 
-def _height_m(settings: CameraSettings, metadata: Metadata, given: float | None) -> float | None:
+def _height_m(declared: Declared, metadata: Metadata, given: float | None) -> float | None:
     if given is not None:
         return given
-    if settings.ground_m is not None and metadata.altitude_m is not None:
-        return metadata.altitude_m - float(settings.ground_m)
-    if metadata.relative_m is not None:
-        return metadata.relative_m
-    return None if settings.height_m is None else float(settings.height_m)
+    if declared.ground_m is not None and metadata.altitude_m is not None:
+        return metadata.altitude_m - declared.ground_m
+    return declared.height_m if metadata.relative_m is None else metadata.relative_m
 
 
 def camera_of(
-    settings: CameraSettings, metadata: Metadata, *, width: int, height: int, fov_deg: float | None = None
+    declared: Declared, metadata: Metadata, *, width: int, height: int, fov_deg: float | None = None
 ) -> Camera | None:
-    """Return the intrinsics for a photo of width x height pixels; None where neither settings nor photo give them."""
+    """Return the intrinsics for a photo of width x height pixels; None if nothing gives them."""
     if fov_deg is not None:
         return Camera.simple(width, height, focal_px_of_fov(fov_deg, width))
-    if settings.calibration is not None:
-        return _of_shape(read_calibration(settings.calibration), width, height)
-    declared = _declared(settings, settings.width_px or width, settings.height_px or height)
-    return metadata.camera if declared is None else _of_shape(declared, width, height)
-
-
-def _declared(settings: CameraSettings, width: int, height: int) -> Camera | None:
-    if settings.focal_px is not None:
-        focal_px = float(settings.focal_px)
-    elif settings.focal_mm is not None and settings.sensor_width_mm is not None:
-        focal_px = float(settings.focal_mm) / float(settings.sensor_width_mm) * width
-    elif settings.fov_deg is not None:
-        focal_px = focal_px_of_fov(float(settings.fov_deg), width)
-    else:
-        return None
-    camera = Camera.simple(width, height, focal_px)
-    cx, cy = settings.principal_px or (camera.cx, camera.cy)
-    lens = tuple(float(each) for each in settings.distortion)
-    return dataclasses.replace(camera, cx=float(cx), cy=float(cy), model=settings.distortion_model, distortion=lens)
+    lens = declared.for_photo(width, height)
+    return metadata.camera if lens is None else _of_shape(lens, width, height)
 
 
 def _of_shape(camera: Camera, width: int, height: int) -> Camera:
