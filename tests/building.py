@@ -1,4 +1,4 @@
-"""A small real cache for tests: a few dozen tiles with something to see on them, the built-in backbone, a key."""
+"""A small real cache for tests: a few dozen tiles with something to see on them, the built-in GIST, a key."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
 from provisioning.cli.begin.init import create_cache
 from provisioning.flight.signing import generate_key
+from provisioning.network.builtin.known import GIST_COLOR
 from rules import run
 
 ZOOM = 14
@@ -70,7 +71,12 @@ def new_cache(parent: Path, *, side: int = 4) -> Path:
     (parent / "camera.yaml").write_text("focal_px: 812.5\n")
     cache = parent / "cache"
     create_cache(
-        cache, tiles=parent / "tiles", key=parent / "key.pem", calibration=[parent / "camera.yaml"], flight_id="F-1"
+        cache,
+        tiles=parent / "tiles",
+        backbone=Path(GIST_COLOR),  # module fixtures run before conftest's patch
+        key=parent / "key.pem",
+        calibration=[parent / "camera.yaml"],
+        flight_id="F-1",
     )
     return cache
 

@@ -12,8 +12,8 @@ from provisioning.base.hashing import sha256_bytes
 from provisioning.catalogue import decode
 from provisioning.config import Backbone
 from provisioning.network.backbone import fit, onnx_source, prepare
-from provisioning.network.backbone.builtin import onnx_bytes
-from provisioning.network.backbone.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
+from provisioning.network.builtin.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
+from provisioning.network.builtin.making import onnx_bytes
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.network.builtin.known import LIMITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ class Plan:
     index: str
     """Kind of the index to be built and what is expected of it; empty where none is built, or not yet known."""
     seconds: float | None
+    notes: tuple[str, ...] = ()
+    """What the chosen network cannot do."""
 
     @property
     def has_work(self) -> bool:
@@ -107,6 +110,7 @@ def make_plan(root: Path) -> Plan:
         descriptors=missing,
         **_sizes(request, tasks, missing),
         seconds=None if None in timed else round(sum(s for s in timed if s is not None), 2),
+        notes=tuple(LIMITS[b.onnx] for b in flight.backbone if b.role == "descriptor" and b.onnx in LIMITS),
     )
 
 

@@ -15,6 +15,7 @@ from provisioning.catalogue import Tile
 from provisioning.engines.compile import read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
 from provisioning.flight import signing
+from provisioning.network.builtin.known import LIMITS
 from provisioning.report import (
     LonLat,
     Mosaic,
@@ -60,7 +61,8 @@ def line(route: Route) -> tuple[LonLat, ...]:
 
 
 def _notes(request: Request) -> Iterator[str]:
-    """Yield what the compilers told about the layers of their engines."""
+    """Yield what the networks cannot do, and what the compilers told about the layers of their engines."""
+    yield from (LIMITS[b.onnx] for b in request.flight.backbone if b.role == "descriptor" and b.onnx in LIMITS)
     for network in request.networks:
         compiled = read_compiled(network.engine.path)
         if compiled and (note := layers_note(network.name, compiled.facts)):

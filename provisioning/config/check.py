@@ -32,7 +32,8 @@ TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
 PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*")
 """An import path, or the name of an entry point."""
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
-BUILTINS = ("builtin:gist-color", "builtin:gist-gray")
+BUILTIN = "builtin:"
+BUILTINS = ("builtin:efficientnet-lite0", "builtin:gist-color", "builtin:gist-gray")
 PRESETS = (
     *("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad", "cosplace", "boq-resnet50"),
     *("boq-dinov2", "cricavpr", "anyloc", "clip", "dinov2", "dinov3", "dinov3-sat", "siglip"),
@@ -276,12 +277,18 @@ def _files(flight: Flight) -> Iterator[Found]:
             yield f"calibration[{n}].purpose", "expected printable ASCII without spaces"
 
 
+def _builtins(flight: Flight) -> Iterator[Found]:
+    for n, backbone in enumerate(flight.backbone):
+        if backbone.onnx.startswith(BUILTIN) and backbone.onnx not in BUILTINS:
+            yield f"backbone[{n}].onnx", f"expected a file or one of {', '.join(BUILTINS)}, got {backbone.onnx!r}"
+
+
 def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
     for n, source in enumerate(flight.tiles.source):
         if source.captured.endswith(".csv"):
             yield f"tiles.source[{n}].captured", flight.root / source.captured, Path.is_file
     for n, backbone in enumerate(flight.backbone):
-        if backbone.onnx not in BUILTINS:
+        if backbone.onnx not in BUILTINS and not backbone.onnx.startswith(BUILTIN):
             yield f"backbone[{n}].onnx", flight.root / Path(backbone.onnx).expanduser(), Path.is_file
         if backbone.custom_ops:
             yield f"backbone[{n}].custom_ops", backbone.custom_ops, Path.is_file
@@ -343,4 +350,6 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _thresholds, _files, _camera, _signing)
+_RULES = (
+    *(_identity, check_area, _tiles_section, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),
+)

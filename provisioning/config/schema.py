@@ -180,7 +180,11 @@ class Backbone:
     """[[backbone]]: an ONNX model and its preprocessing."""
 
     name: str = setting(..., "model name in engine file names (letters, digits, dash, dot)")
-    onnx: str = setting("builtin:gist-color", "ONNX file, or builtin:gist-color (544-d) or builtin:gist-gray (512-d)")
+    onnx: str = setting(
+        "builtin:gist-color",
+        "ONNX file, or builtin:efficientnet-lite0 (192-d, needs the extra [builtin]), builtin:gist-color (544-d, needs nothing, knows "
+        "places from straight above at a known heading only) or builtin:gist-gray (512-d)",
+    )
     role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
     preset: str = setting(
         "", "preprocessing of a known backbone: imagenet, mixvpr, dinov3-sat, …; docs/backbones.md has them all"

@@ -20,10 +20,11 @@ from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, Flight, FlightIdentity, TileSource
-from provisioning.config.check import check_area
+from provisioning.config.check import BUILTIN, check_area
 from provisioning.config.template import render
 from provisioning.console import listen
 from provisioning.flight import signing
+from provisioning.network.builtin.known import LIMITS, recommended
 from provisioning.sources.placement import scheme_of
 
 DODO = '''\
@@ -55,6 +56,8 @@ class NewCache:
     directory: Path
     key: Path
     public_key: Path
+    onnx: str
+    """The descriptor network as flight.toml names it."""
     key_is_new: bool
     survey: Survey | None
     questions: tuple[str, ...] = ()
@@ -107,6 +110,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         directory=directory,
         key=private,
         public_key=public,
+        onnx=values["backbone"][0]["onnx"],
         key_is_new=key is None,
         survey=held,
         questions=tuple(questions(held, shape)),
@@ -161,7 +165,8 @@ def _values(
         path = path.absolute()
         return os.path.relpath(path, directory) if path.is_relative_to(directory) else str(path)
 
-    model = {"name": _model_name(backbone), "onnx": named(backbone)} if backbone else {"name": "gist-color"}
+    onnx = _network(backbone, named)
+    model = {"name": _model_name(onnx), "onnx": onnx}
     return {
         "flight": {"id": flight} if flight else {},
         "area": {name: named(value) if isinstance(value, Path) else value for name, value in area.items()},
@@ -172,9 +177,17 @@ def _values(
     }
 
 
-def _model_name(onnx: Path) -> str:
+def _network(backbone: Path | None, named: Callable[[Path], str]) -> str:
+    """Return the descriptor network as flight.toml names it: a file, a built-in one, or the best built-in one here."""
+    if backbone is None:
+        return recommended()
+    return str(backbone) if str(backbone).startswith(BUILTIN) else named(backbone)
+
+
+def _model_name(onnx: str) -> str:
     """Return a name that may stand in an engine's file name, where underscores part the fields."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", onnx.stem).strip("-.")[:64] or "backbone"
+    stem = Path(onnx.removeprefix(BUILTIN)).stem
+    return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:64] or "backbone"
 
 
 def _source(held: Survey, named: Callable[[Path], str]) -> dict[str, Any]:
@@ -276,7 +289,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pattern", metavar="PATH", default="{z}/{x}/{y}", help="path of a tile in a directory")
     parser.add_argument("--table", default="", help="the tile table of a GeoPackage that has several")
-    parser.add_argument("--backbone", type=Path, metavar="ONNX", help="descriptor network; default: built-in GIST")
+    parser.add_argument(
+        "--backbone", type=Path, metavar="ONNX", help="descriptor network: a file, or builtin:NAME; default: built in"
+    )
     parser.add_argument("--key", type=Path, metavar="PEM", help="Ed25519 private key; default: a new pair is made")
     parser.epilog = "example: flightcache init survey-7 --tiles ~/tiles/valley.mbtiles && cd survey-7 && doit"
 
@@ -293,6 +308,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{new.directory}: flight.toml, dodo.py and doit.cfg written")
     if new.key_is_new:
         print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
+    print(f"network: {new.onnx}")
+    if limit := LIMITS.get(new.onnx):
+        print(f"note: {limit}")
     if new.survey is None:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:

@@ -6,6 +6,7 @@ default are filled; a key that is set stays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
@@ -57,16 +58,20 @@ PRESETS = {
     "siglip": Preset(size=(224, 224), mean=HALF, std=HALF, resample="bicubic"),
     "netvlad": Preset(size=(), dimensions=(4096, 32768), scale=D(1), mean=MATCONVNET_MEAN, std=()),
 }
-BUILTIN = Preset(size=(128, 128), scale=D(1), mean=(), std=())
-BUILTINS = {"builtin:gist-color": True, "builtin:gist-gray": False}
-"""Name of a built-in backbone: whether it looks at colour."""
+_GIST = Preset(size=(128, 128), scale=D(1), mean=(), std=())
+BUILTINS: Mapping[str, Preset] = {
+    "builtin:efficientnet-lite0": Preset(size=(224, 224), scale=D(1), mean=(D(127),), std=(D(128),)),
+    "builtin:gist-color": _GIST,
+    "builtin:gist-gray": _GIST,
+}
+"""What the built-in backbones expect, by name; docs/backbones.md says what each is good for."""
 
 _DEFAULTS = {f.name: f.default for f in fields(Backbone)}
 
 
 def preset_of(backbone: Backbone) -> Preset | None:
     """Return the preset that `backbone` names, is built in with, or None."""
-    return BUILTIN if backbone.onnx in BUILTINS else PRESETS.get(backbone.preset)
+    return BUILTINS.get(backbone.onnx) or PRESETS.get(backbone.preset)
 
 
 def resolved(backbone: Backbone) -> Backbone:

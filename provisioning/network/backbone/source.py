@@ -123,9 +123,9 @@ def _builtin_digest(name: str, memo: Path | None) -> Sha256:
     known = _remembered(memo).get(name)
     if known and known.get("writers") == writers:
         return Sha256(str(known["sha256"]))
-    from provisioning.network.backbone import builtin
+    from provisioning.network.builtin.making import onnx_bytes
 
-    digest = sha256_bytes(builtin.onnx_bytes(name))
+    digest = sha256_bytes(onnx_bytes(name))
     _remember(memo, name, {"sha256": digest, "writers": writers})
     return digest
 

@@ -107,9 +107,9 @@ def tile_size(backbone: Backbone, source: OnnxSource) -> tuple[int, int]:
 def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
     """Return the model with its external data loaded; BackboneError if that fails."""
     if source.path is None:
-        from provisioning.network.backbone import builtin
+        from provisioning.network.builtin.making import onnx_bytes
 
-        return onnx.load_model_from_string(builtin.onnx_bytes(backbone.onnx))
+        return onnx.load_model_from_string(onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
     if sum(file.stat().st_size for file in source.files) > LARGEST_FILE_BYTES:
         raise _too_large(source.name)

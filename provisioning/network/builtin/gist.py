@@ -9,13 +9,15 @@ Only ordinary operators (Conv, MatMul, AveragePool, Reduce*), so that every engi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log, pi, sqrt
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from provisioning.network.builtin.graph import Graph, model_of
 
 Array = npt.NDArray[np.float64]
 
@@ -27,9 +29,6 @@ CONTRAST_FLOOR = 0.2
 SCALE_FLOOR = 0.05
 COLOUR_FLOOR = 0.2
 BLANK = 0.2
-OPSET = 17
-IR_VERSION = 8
-WEIGHT_STEP = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -86,34 +85,6 @@ def blur_matrix() -> Array:
     matrix = np.zeros((SIDE, SIDE))
     np.add.at(matrix, (np.arange(SIDE)[:, None], mirrored), weights / weights.sum())
     return matrix
-
-
-@dataclass
-class Graph:
-    """Nodes and initialisers in the making; every call returns the name of the value it adds."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[onnx.TensorProto] = field(default_factory=list)
-
-    def add(self, op: str, *inputs: str, **attributes: object) -> str:
-        """Append one node with one output."""
-        name = f"{op}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def real(self, values: npt.ArrayLike) -> str:
-        """Append float32 weights, rounded so that they do not hang on the last bit of the host's exp and FFT."""
-        rounded = np.round(np.asarray(values, np.float64) / WEIGHT_STEP) * WEIGHT_STEP
-        return self._weight(rounded.astype(np.float32))
-
-    def whole(self, *values: int) -> str:
-        """Append an int64 vector."""
-        return self._weight(np.array(values, np.int64))
-
-    def _weight(self, values: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> str:
-        name = f"weight_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
 
 
 def _mean_over(g: Graph, image: str, side: int) -> str:
@@ -180,13 +151,8 @@ def gist(*, colour: bool) -> onnx.ModelProto:
     together = g.add("Add", g.add("Concat", *parts, axis=1), g.real(BLANK / sqrt(dimension)))
     square = g.add("ReduceSum", g.add("Mul", together, together), g.whole(1), keepdims=1)
     g.nodes.append(helper.make_node("Div", [together, g.add("Sqrt", square)], ["gist"], name="gist"))
-    graph = helper.make_graph(
-        g.nodes,
-        "gist",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("gist", TensorProto.FLOAT, ["batch", dimension])],
-        g.weights,
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="flightcache"
+    return model_of(
+        g,
+        helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE]),
+        helper.make_tensor_value_info("gist", TensorProto.FLOAT, ["batch", dimension]),
     )
