@@ -17,12 +17,12 @@ from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
 from provisioning.build.request import NetworkRequest, Request
 from provisioning.config import Calibration
+from provisioning.config.schema import Camera
 from provisioning.flight import manifest, publish
 from provisioning.flight.manifest import Manifest
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
 from provisioning.quality.gates.corpus import accepted_coverage
-from provisioning.quality.query.declaration import declared, to_manifest
 
 TOOL = "flightcache"
 MAX_NAME = 120
@@ -89,6 +89,15 @@ def made(request: Request) -> Made:
     return Made(_record, index.read_info(request.index_info), gates.entries(gates.read(request.gates.path)))
 
 
+def _camera(settings: Camera) -> manifest.Camera | None:
+    """Return [camera] as the Manifest holds it; where nothing is declared, without the geometry of cameras."""
+    if settings == Camera():
+        return None
+    from provisioning.quality.query.declaration import declared, to_manifest
+
+    return to_manifest(declared(settings))
+
+
 def compose(
     request: Request, *, counter: int, extras: Iterable[Target] | None = None, of: Made | None = None
 ) -> Manifest:
@@ -118,7 +127,7 @@ def compose(
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
             accepted=tuple(manifest.Accepted("coverage", _line(text)) for text in accepted),
-            camera=to_manifest(declared(request.flight.camera)),
+            camera=_camera(request.flight.camera),
             schema=manifest.SCHEMA_2,
         )
     )
