@@ -120,7 +120,8 @@ def _tiles(bbox: BBox, zoom: int) -> float:
     return 4.0**zoom * (bbox.width_e7 / TURN_E7) * abs(row(bbox.north) - row(bbox.south))
 
 
-def _tiles_section(flight: Flight) -> Iterator[Found]:
+def check_tiles(flight: Flight) -> Iterator[Found]:
+    """Yield every contradiction in [tiles] and its sources."""
     sources = flight.tiles.source
     if len(sources) > MAX_SOURCES:
         yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
@@ -310,4 +311,4 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (_identity, check_area, _tiles_section, _backbones, _index, _files, _camera, _signing)
+_RULES = (_identity, check_area, check_tiles, _backbones, _index, _files, _camera, _signing)
