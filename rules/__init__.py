@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from provisioning.base.outcome import BuildReport
+    from provisioning.config import Flight
+    from provisioning.sources.store import TileStore
     from rules.commands import Run
 
 __all__ = ["build", "declare"]
@@ -33,6 +35,7 @@ def build(
     *,
     clock: Callable[[], float] = time.monotonic,
     logger: logging.Logger | None = None,
+    tiles: TileStore | Mapping[str, TileStore] | None = None,
 ) -> BuildReport:
     """Build the cache directory `cache` as `doit` there would, and return the report.
 
@@ -44,7 +47,7 @@ def build(
     from provisioning.base import events
 
     with events.forwarded(logger):
-        command, report = run(Path(cache), clock=clock)
+        command, report = run(Path(cache), clock=clock, tiles=tiles)
     if command.collector.failure is not None:
         error = command.collector.failure
         error.report = report
@@ -53,18 +56,30 @@ def build(
 
 
 def run(
-    cache: Path, selected: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    cache: Path,
+    selected: Sequence[str] = (),
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    tiles: TileStore | Mapping[str, TileStore] | None = None,
 ) -> tuple[Run, BuildReport]:
     """Run the tasks `selected` (all if none) of `cache`; return the command, with what it saw, and the report."""
     from doit.cmd_base import ModuleTaskLoader
 
+    from provisioning.build.request import read_request
+    from provisioning.config.parse import read_flight
+    from provisioning.sources.stores import with_stores
     from rules.commands import Run
     from rules.tasks import Tasks, namespace
 
+    def read(path: Path) -> Flight:
+        flight = read_flight(path)
+        return flight if tiles is None else with_stores(flight, tiles)
+
     root = cache.absolute()
-    loader = ModuleTaskLoader(namespace(Tasks(root)))
+    loader = ModuleTaskLoader(namespace(Tasks(root, lambda path: read_request(path, read))))
     loader.root = root
     command = Run(task_loader=loader, config={}, bin_name="doit", cmds={})
+    command.read_flight = read
     params, args = command.cmdparser.parse(list(selected))
     _, report = command.build(root, params, args, clock=clock)
     return command, report

@@ -135,6 +135,7 @@ class Run(DoitRun):  # type: ignore[misc]
     """`doit run`: lock, recover, scan, build; then one line and one file that say how it ended."""
 
     cmd_options = (*DoitRun.cmd_options, LOG_OPTION)
+    read_flight: Callable[[Path], Flight] = staticmethod(read_flight)
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
@@ -164,7 +165,7 @@ class Run(DoitRun):  # type: ignore[misc]
         """Build `cache` under the lock; return doit's exit code and the report, which is also written."""
         self.collector = Collector(clock)
         try:
-            flight = read_flight(cache)
+            flight = self.read_flight(cache)
             hand_over_password(flight.signing)
             with wrap_os_errors("build here"), sole_builder(flight):
                 return self._build_locked(flight, params, args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,12 +93,12 @@ class Request:
         return self.corpus
 
 
-def read_request(root: Path) -> Request:
-    """Return the request of the cache directory `root` as of its last scan; writes nothing.
+def read_request(root: Path, read: Callable[[Path], Flight] = read_flight) -> Request:
+    """Return the request of the cache directory `root`, whose flight is `read`, as of its last scan; writes nothing.
 
     Raises ConfigError, BackboneError, EngineError.
     """
-    flight = read_flight(root)
+    flight = read(root)
     return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 

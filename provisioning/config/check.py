@@ -125,7 +125,8 @@ def _tiles(bbox: BBox, zoom: int) -> float:
     return 4.0**zoom * (bbox.width_e7 / TURN_E7) * abs(row(bbox.north) - row(bbox.south))
 
 
-def _tiles_section(flight: Flight) -> Iterator[Found]:
+def check_tiles(flight: Flight) -> Iterator[Found]:
+    """Yield every contradiction in [tiles] and its sources."""
     sources = flight.tiles.source
     if len(sources) > MAX_SOURCES:
         yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
@@ -351,5 +352,5 @@ def _signing(flight: Flight) -> Iterator[Found]:
 
 
 _RULES = (
-    *(_identity, check_area, _tiles_section, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),
+    *(_identity, check_area, check_tiles, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),
 )

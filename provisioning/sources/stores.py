@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from provisioning.base.errors import TileError
-from provisioning.config import TileSource
+from provisioning.base.errors import ConfigError, TileError
+from provisioning.config import Flight, TileSource
+from provisioning.config.check import check_tiles
 from provisioning.sources import geotiff, pmtiles, sqlite_file
-from provisioning.sources.source import Container
+from provisioning.sources.source import Container, source_name
 from provisioning.sources.store import TileStore
 from provisioning.sources.tables import database_kind, open_table
 from provisioning.sources.xyz import Directory
@@ -117,3 +119,35 @@ def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSourc
 def open_store(source: TileSource) -> Container | Directory:
     """Open a source of any kind to list its tiles and read some."""
     return Directory(source) if kind_of(source) == "xyz" else open_container(source)
+
+
+def with_stores(flight: Flight, stores: TileStore | Mapping[str, TileStore]) -> Flight:
+    """Return `flight` with stores that a program holds in place of sources of flight.toml.
+
+    One store takes the place of the only source, or is one where there is none. Of several, by name, each takes the
+    place of the source of its name, or is added. Name, priority, zooms and capture date of a source are kept.
+    ConfigError if one store is given for several sources, or a name cannot stand in a Manifest.
+    """
+    known = {source_name(source): source for source in flight.tiles.source}
+    if not isinstance(stores, Mapping):
+        if len(known) > 1:
+            raise _refused({"tiles.source": f"one store is given for {', '.join(known)}: give tiles={{name: store}}"})
+        stores = {next(iter(known), "tiles"): stores}
+    held = {name: _held(name, store, known.get(name, TileSource())) for name, store in stores.items()}
+    result = replace(flight, tiles=replace(flight.tiles, source=tuple({**known, **held}.values())))
+    if issues := dict(check_tiles(result)):
+        raise _refused(issues)
+    return result
+
+
+def _refused(issues: Mapping[str, str]) -> ConfigError:
+    return ConfigError("the tile stores that the program gives cannot be used", facts=issues)
+
+
+def _held(name: str, store: TileStore, source: TileSource) -> TileSource:
+    """Return the source `source` with its tiles in `store`; how its file was read has no meaning any more."""
+    captured = "" if source.captured in ("metadata", "mtime") else source.captured
+    return TileSource(
+        name=name, store=store, priority=source.priority, zoom_priority=source.zoom_priority, zooms=source.zooms,
+        captured=captured,
+    )  # fmt: skip

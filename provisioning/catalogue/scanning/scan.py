@@ -128,10 +128,10 @@ def _update_sources(
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
-            elif mode == "full" or not writer.is_as_it_was(stamp := looks[name].stamp):
+            elif mode == "full" or not writer.is_as_it_was(looks[name].stamp):
                 query = TileQuery(cover, name, flight.flight.sector_class)
                 update = StoreUpdate(source, query, writer, full=mode == "full")
-                update.run(inspector, beside=flight.tiles.source, stamp=stamp)
+                update.run(inspector, beside=flight.tiles.source, stamp=looks[name].stamp)
     finally:
         inspector.close()
 
