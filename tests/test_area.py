@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.area.area import enclosing, measure_area
-from provisioning.area.corridor import Near, bands_near, chord_m, pieces_of, space
+from provisioning.area.corridor import chord_m, pieces_of, space
 from provisioning.area.cover import Band, Cover, merged, union
 from provisioning.area.ellipsoid import box_size_m, meridian_m, rows_km2
+from provisioning.area.near import Near, bands_near
 from provisioning.area.shapes import Point, unrolled
 from provisioning.base import geo
 from provisioning.base.angles import BBox, Origin

@@ -23,7 +23,9 @@ MOST_TILES = 50_000_000
 MOST_PIECES = 400_000
 """Kilometres of line that are measured: ten times around the Earth."""
 MOST_MARGINS = 2_000
-FORMAT = 2
+MOST_CROSSED = 10_000_000
+"""Tiles on the edge of polygons, times the edges along a parallel from one: some seconds."""
+FORMAT = 3
 """Counted up when the same parts give other tiles."""
 
 Route = tuple[tuple[int, int], ...]
@@ -204,7 +206,8 @@ def _groups(drawing: Drawing) -> list[Group]:
 
 
 def _near(group: Group, buffer_m: float, z: int, *, geodesic: bool) -> Iterator[tuple[Band, ...]]:
-    from provisioning.area.corridor import Near, bands_near, pieces_of
+    from provisioning.area.corridor import pieces_of
+    from provisioning.area.near import Near, bands_near
 
     metres, lines, polygons = group
     pieces = tuple(piece for line in lines for piece in pieces_of(line, geodesic=geodesic))
@@ -222,15 +225,25 @@ def _check_size(part: AreaPart, drawing: Drawing) -> None:
     length = sum(line for _, line, _ in measured)
     finest = max(part.zooms, default=0)
     widest = [line * 2 * (metres + _buffer_m(part)) + _polygons_m2(shapes) for metres, line, shapes in measured]
-    tiles = sum(widest) / (EQUATOR_M / (1 << finest)) ** 2
-    if length <= MOST_PIECES * 1000 and tiles <= MOST_TILES and len(groups) <= MOST_MARGINS:
+    tile_m = EQUATOR_M / (1 << finest)
+    tiles = sum(widest) / tile_m**2
+    edge = sum(length_m(ring for polygon in shapes for ring in polygon) / tile_m * _crossings(shapes)
+               for _, _, shapes in groups if shapes)  # fmt: skip
+    if length <= MOST_PIECES * 1000 and tiles <= MOST_TILES and len(groups) <= MOST_MARGINS and edge <= MOST_CROSSED:
         return
     raise AreaError(
         "the area is larger than can be measured", file=part.geojson or part.mission,
         facts={"length of its lines": f"{length / 1000:,.0f} km", "tiles, about": f"{tiles:,.0f} at zoom {finest}",
-               "circles of different size": len(groups)},
+               "circles of different size": len(groups), "edges crossed, about": f"{edge:,.0f}"},
         next_step="check its positions, the zoom levels and buffer_m; split or simplify what is right",
     )  # fmt: skip
+
+
+def _crossings(polygons: Iterable[Polygon]) -> float:
+    """Return how many edges of polygons a parallel that meets them crosses, on average."""
+    edges = [(a.lat, b.lat) for polygon in polygons for ring in polygon for a, b in pairwise(ring)]
+    south, north = min(map(min, edges)), max(map(max, edges))
+    return sum(abs(b - a) for a, b in edges) / max(north - south, 1e-12)
 
 
 def _polygons_m2(polygons: Iterable[Polygon]) -> float:
