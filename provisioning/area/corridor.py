@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from provisioning.area.ellipsoid import E2, MEAN_RADIUS, A
 from provisioning.area.shapes import Point, Ring
 
@@ -18,16 +21,15 @@ STRIDE_M = 25_000.0
 """Metres of a shortest path between two positions that are computed exactly."""
 LENGTH_SLACK = 1.01
 """Over the length on the sphere."""
-Vector = tuple[float, float, float]
-Piece = tuple[Vector, Vector]
+
+Floats = NDArray[np.float64]
 
 
-def space(lat_deg: float, lon_deg: float) -> Vector:
-    """Return the Earth-centred coordinates of a point on the ellipsoid, metre."""
-    lat, lon = math.radians(lat_deg), math.radians(lon_deg)
-    n = A / math.sqrt(1 - E2 * math.sin(lat) ** 2)
-    flat = n * math.cos(lat)
-    return flat * math.cos(lon), flat * math.sin(lon), n * (1 - E2) * math.sin(lat)
+def space(lat_deg: float | Floats, lon_deg: float | Floats) -> Floats:
+    """Return the Earth-centred coordinates of points on the ellipsoid, metre, [..., 3]."""
+    lat, lon = np.radians(lat_deg), np.radians(lon_deg)
+    n = A / np.sqrt(1 - E2 * np.sin(lat) ** 2)
+    return np.stack([n * np.cos(lat) * np.cos(lon), n * np.cos(lat) * np.sin(lon), n * (1 - E2) * np.sin(lat)], axis=-1)
 
 
 def chord_m(ground_m: float) -> float:
@@ -37,62 +39,73 @@ def chord_m(ground_m: float) -> float:
 
 def length_m(lines: Iterable[Ring]) -> float:
     """Return the length of lines on the sphere, metre, quickly: within 1 % of that along shortest paths."""
-    total = 0.0
-    for line in lines:
-        for a, b in pairwise(line):
-            up, across = math.sin(math.radians(b.lat - a.lat) / 2), math.sin(math.radians(b.lon - a.lon) / 2)
-            h = up * up + math.cos(math.radians(a.lat)) * math.cos(math.radians(b.lat)) * across * across
-            whole_turns = abs(b.lon - a.lon) // 360  # of a band around the world
-            total += 2 * MEAN_RADIUS * (math.asin(math.sqrt(min(1.0, h))) + math.pi * whole_turns)
-    return total
+    return sum(float(_legs_m(np.array(line, float).reshape(-1, 2)).sum()) for line in lines)
 
 
-def pieces_of(line: Ring, *, geodesic: bool) -> Iterator[Piece]:
-    """Yield the pieces of a line, each at most `PIECE_M` long; a single point is a piece of length 0."""
-    last = space(line[0].lat, line[0].lon)
-    if len(line) == 1:
-        yield last, last
-    for before, after in pairwise(line):
-        for here in _geodesic(before, after) if geodesic else _straight(before, after):
-            yield last, here
-            last = here
+def _legs_m(line: Floats) -> Floats:
+    """Return the length of each leg of a line, [n, 2] longitudes and latitudes, on the sphere."""
+    lon, lat = np.radians(line).T
+    up, across = np.sin(np.diff(lat) / 2), np.sin(np.diff(lon) / 2)
+    h = up * up + np.cos(lat[:-1]) * np.cos(lat[1:]) * across * across
+    whole_turns = np.abs(np.diff(line[:, 0])) // 360  # of a band around the world
+    legs: Floats = 2 * MEAN_RADIUS * (np.arcsin(np.sqrt(np.minimum(1.0, h))) + math.pi * whole_turns)
+    return legs
 
 
-def _geodesic(before: Point, after: Point) -> Iterator[Vector]:
-    """Yield points of the shortest path from the first (left out) to the second position, `PIECE_M` apart or less."""
-    length, end = length_m([(before, after)]) * LENGTH_SLACK, space(after.lat, after.lon)
-    if length < STRIDE_M:
-        yield from _between(space(before.lat, before.lon), end, max(1, math.ceil(length / PIECE_M)))
-        return
-    from geographiclib.geodesic import Geodesic  # Karney's own; only a new area pays for it
+def pieces_of(line: Ring, *, geodesic: bool) -> Floats:
+    """Return the pieces of a line, [n, 2, 3], each at most `PIECE_M` long; a single point is a piece of length 0.
 
-    path = Geodesic.WGS84.InverseLine(before.lat, before.lon, after.lat, after.lon)
-    strides, last = math.ceil(path.s13 / STRIDE_M), space(before.lat, before.lon)
-    for i in range(1, strides + 1):
-        at = path.Position(path.s13 * i / strides)
-        here = end if i == strides else space(at["lat2"], at["lon2"])
-        yield from _between(last, here, math.ceil(path.s13 / strides / PIECE_M))
-        last = here
-
-
-def _between(a: Vector, b: Vector, count: int) -> Iterator[Vector]:
-    """Yield `count` points of the ellipsoid over the chord from `a` (left out) to `b`.
-
-    They lie in a plane through the centre: within 5 cm of the shortest path over `STRIDE_M`.
+    A `geodesic` line is shortest paths; another is straight in longitude and latitude.
     """
-    for i in range(1, count):
-        t = i / count
-        x, y, z = (a[k] + (b[k] - a[k]) * t for k in range(3))
-        scale = A / math.sqrt(x * x + y * y + z * z / (1 - E2))
-        yield x * scale, y * scale, z * scale
-    yield b
+    corners = np.array(line, float)
+    if len(line) == 1:
+        return np.repeat(space(corners[:, 1], corners[:, 0])[:, None], 2, axis=1)
+    places = _geodesic(line, corners) if geodesic else _straight(corners)
+    return np.stack([places[:-1], places[1:]], axis=1)
 
 
-def _straight(before: Point, after: Point) -> Iterator[Vector]:
-    """Yield points of the line that is straight in longitude and latitude, `PIECE_M` apart or less."""
-    (lon, lat), (lon2, lat2) = before, after
-    north = abs(lat2 - lat) * 111_700
-    east = abs(lon2 - lon) * 111_400 * math.cos(math.radians(min(abs(lat), abs(lat2)) if lat * lat2 > 0 else 0))
-    count = max(1, math.ceil(math.hypot(north, east) / PIECE_M))
-    for i in range(1, count + 1):
-        yield space(lat + (lat2 - lat) * i / count, lon + (lon2 - lon) * i / count)
+def _geodesic(line: Ring, corners: Floats) -> Floats:
+    """Return places along shortest paths; between those that are exact, where a plane through the centre cuts.
+
+    That is within 5 cm of the shortest path over `STRIDE_M`.
+    """
+    if (_legs_m(corners) * LENGTH_SLACK > STRIDE_M).any():
+        corners = np.array([*line[:1], *_strides(line)], float)
+    ends = space(corners[:, 1], corners[:, 0])
+    legs, shares = _steps(_legs_m(corners) * LENGTH_SLACK)
+    places = ends[legs] + (ends[legs + 1] - ends[legs]) * shares[:, None]
+    radius = np.sqrt(places[:, 0] ** 2 + places[:, 1] ** 2 + places[:, 2] ** 2 / (1 - E2))
+    return np.concatenate([ends[:1], places * (A / radius)[:, None]])
+
+
+def _strides(line: Ring) -> Iterator[Point]:
+    """Yield the corners of a line but the first, with places along its legs at most `STRIDE_M` apart."""
+    from geographiclib.geodesic import Geodesic  # Karney's own; only a long leg pays for it
+
+    for before, after in pairwise(line):
+        if length_m([(before, after)]) * LENGTH_SLACK > STRIDE_M:
+            path = Geodesic.WGS84.InverseLine(before.lat, before.lon, after.lat, after.lon)
+            count = math.ceil(path.s13 / STRIDE_M)
+            for i in range(1, count):
+                at = path.Position(path.s13 * i / count, Geodesic.LATITUDE | Geodesic.LONGITUDE)
+                yield Point(at["lon2"], at["lat2"])
+        yield after
+
+
+def _straight(corners: Floats) -> Floats:
+    """Return places along lines that are straight in longitude and latitude."""
+    lon, lat = corners.T
+    same_side = lat[:-1] * lat[1:] > 0
+    widest = np.where(same_side, np.minimum(np.abs(lat[:-1]), np.abs(lat[1:])), 0)
+    north, east = np.diff(lat) * 111_700, np.diff(lon) * 111_400 * np.cos(np.radians(widest))
+    legs, shares = _steps(np.hypot(north, east))
+    places = corners[legs] + (corners[legs + 1] - corners[legs]) * shares[:, None]
+    return np.concatenate([space(lat[:1], lon[:1]), space(places[:, 1], places[:, 0])])
+
+
+def _steps(lengths: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Return for each place on legs of `lengths`, `PIECE_M` apart or less, its leg and its share of that, up to 1."""
+    counts = np.maximum(1, np.ceil(lengths / PIECE_M)).astype(np.int64)
+    legs = np.repeat(np.arange(len(counts)), counts)
+    numbers = np.arange(1, len(legs) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
+    return legs, numbers / counts[legs]

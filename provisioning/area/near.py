@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.area.corridor import Piece, chord_m
+from provisioning.area.corridor import chord_m, space
 from provisioning.area.cover import Band, union
-from provisioning.area.ellipsoid import E2, A
 from provisioning.area.shapes import Polygon
 from provisioning.base.errors import AreaError
 
@@ -43,9 +42,9 @@ Flags = NDArray[np.bool_]
 
 
 class Near(NamedTuple):
-    """The tiles within `distance_m` of the pieces, or inside the polygons that they bound."""
+    """The tiles within `distance_m` of the pieces, [n, 2, 3], or inside the polygons that they bound."""
 
-    pieces: tuple[Piece, ...]
+    pieces: Floats
     polygons: tuple[Polygon, ...]
     distance_m: float
 
@@ -119,7 +118,7 @@ class _Search:
     def __init__(self, near: Near, z: int) -> None:
         self.z = z
         self.reach = chord_m(near.distance_m)
-        pieces = np.array(near.pieces, float).reshape(-1, 2, 3)
+        pieces = near.pieces
         self.start, self.along = pieces[:, 0], pieces[:, 1] - pieces[:, 0]
         self.square_m2 = np.einsum("ij,ij->i", self.along, self.along)
         self.block_centre, self.block_radius = _blocks(pieces)
@@ -237,23 +236,16 @@ def _places(z: int, x: Ints, y: Ints) -> _Places:
     """Return where squares of level `z` lie."""
     lon = (x + 0.5) * 360 / (1 << z) - 180
     north, middle, south = (_row_deg(z + 1, 2 * y + n) for n in (0, 1, 2))
-    centre = _space(middle, lon)
+    centre = space(middle, lon)
     corners = [(lat, lon - 180 / (1 << z)) for lat in (north, south)]
     corners += [(north, lon), (south, lon)] if z < 10 else []
-    radius = np.max([_apart(centre, _space(*corner)) for corner in corners], axis=0)
+    radius = np.max([_apart(centre, space(*corner)) for corner in corners], axis=0)
     return _Places(middle, lon, centre, radius * SLACK)
 
 
 def _row_deg(z: int, y: Ints) -> Floats:
     degrees: Floats = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y / (1 << z)))))
     return degrees
-
-
-def _space(lat_deg: Floats, lon_deg: Floats) -> Floats:
-    """Return the Earth-centred coordinates of points on the ellipsoid, metre, [n, 3]."""
-    lat, lon = np.radians(lat_deg), np.radians(lon_deg)
-    n = A / np.sqrt(1 - E2 * np.sin(lat) ** 2)
-    return np.stack([n * np.cos(lat) * np.cos(lon), n * np.cos(lat) * np.sin(lon), n * (1 - E2) * np.sin(lat)], axis=1)
 
 
 def _apart(a: Floats, b: Floats) -> Floats:
