@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.area.area import enclosing, measure_area
-from provisioning.area.corridor import Near, bands_near, chord_m, pieces_of, space
+from provisioning.area.corridor import chord_m, pieces_of, space
 from provisioning.area.cover import Band, Cover, merged, union
 from provisioning.area.ellipsoid import box_size_m, meridian_m, rows_km2
+from provisioning.area.near import Near, bands_near
 from provisioning.area.shapes import Point, unrolled
 from provisioning.base import geo
 from provisioning.base.angles import BBox, Origin
@@ -128,8 +129,8 @@ ROUTES = {
 def test_a_corridor_is_what_a_brute_force_geodesic_finds(name):
     line = unrolled([Point(lon, lat) for lat, lon in ROUTES[name]])
     z, distance_m = (16, 700) if abs(line[0].lat) < 70 else (14, 700)
-    found = tiles_of(bands_near(Near(tuple(pieces_of(line, geodesic=True)), (), distance_m), z))
-    around = tiles_of(bands_near(Near(tuple(pieces_of(line, geodesic=True)), (), distance_m * 2), z))
+    found = tiles_of(bands_near(Near(pieces_of(line, geodesic=True), (), distance_m), z))
+    around = tiles_of(bands_near(Near(pieces_of(line, geodesic=True), (), distance_m * 2), z))
     assert found < around
     edge = sorted(
         t for t in around if len({(t[0] + i, t[1] + j) in found for i in (-1, 0, 1) for j in (-1, 0, 1)}) == 2

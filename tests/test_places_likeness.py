@@ -147,3 +147,14 @@ def test_a_drawing_on_one_colour_is_no_seam(background):
         ImageDraw.Draw(drawn).text(at, "15/17000/11000", (200, 60, 60), ImageFont.load_default(24))
         drawn.paste((60, 200, 60), (40, 200, 180, 240))
         assert inspect_tile(encoded(drawn), max_pixels=1 << 20, nodata=()).empty_ppm == 0
+
+
+def test_scattered_plain_blocks_are_no_seam():
+    pixels = np.asarray(land(3)).copy()
+    for n in range(32):
+        if n % 8:
+            pixels[:, n * 8 : n * 8 + 8] = 128
+    pixels[:64] = np.asarray(land(4))[:64]
+    for turned in (pixels, pixels.swapaxes(0, 1)):
+        found = inspect_tile(encoded(Image.fromarray(turned), 90, "PNG"), max_pixels=1 << 20, nodata=())
+        assert found.empty_ppm < 500_000

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.area.cover import Band, Cover, union
 from provisioning.area.files import bytes_of
@@ -19,12 +20,18 @@ from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.base.jsonfile import from_json
 from provisioning.config import AreaPart, Flight
 
+if TYPE_CHECKING:
+    from provisioning.area.corridor import Floats
+    from provisioning.area.near import Near
+
 MISSION_BUFFER_M = 1000.0
 MOST_TILES = 50_000_000
 MOST_PIECES = 400_000
 """Kilometres of line that are measured: ten times around the Earth."""
 MOST_MARGINS = 2_000
-FORMAT = 2
+MOST_CROSSED = 10_000_000
+"""Tiles on the edge of polygons, times the edges along a parallel from one: some seconds."""
+FORMAT = 3
 """Counted up when the same parts give other tiles."""
 
 Route = tuple[tuple[int, int], ...]
@@ -103,18 +110,21 @@ def _digests(path: Path | None) -> tuple[Sha256, ...] | None:
 
 def measure_area(flight: Flight) -> Area:
     """Return the area of `flight`; AreaError if a file that draws it cannot be understood."""
+    from provisioning.area.near import Near, bands_near  # only a new area pays for NumPy
+
     drawings = [_drawing(part, flight) for part in flight.area.parts]
-    bands: dict[int, list[tuple[Band, ...]]] = {}
-    required: dict[int, list[tuple[Band, ...]]] = {}
     for part, drawing in zip(flight.area.parts, drawings, strict=True):
         if drawing:
             _check_size(part, drawing)
+    shapes = [_shapes(part, drawing) for part, drawing in zip(flight.area.parts, drawings, strict=True)]
+    bands: dict[int, list[tuple[Band, ...]]] = {}
+    required: dict[int, list[tuple[Band, ...]]] = {}
+    for part, drawing, near in zip(flight.area.parts, drawings, shapes, strict=True):
         for z in part.zooms:
-            bands.setdefault(z, []).extend(_bands(part, drawing, z))
+            bands.setdefault(z, []).extend(_bands(part, near, z))
         if drawing and drawing.routes:
-            finest = max(part.zooms)
-            under = (0.0, drawing.routes, ())
-            required.setdefault(finest, []).extend(_near(under, 0.0, finest, geodesic=drawing.geodesic))
+            under = Near(_pieces(drawing.routes, geodesic=drawing.geodesic), (), 0.0)
+            required.setdefault(max(part.zooms), []).append(bands_near(under, max(part.zooms)))
     cover = Cover({z: union(found) for z, found in bands.items()})
     drawn = [drawing for drawing in drawings if drawing]
     home = next((d for d in drawn if d.takeoff), None)
@@ -168,15 +178,28 @@ def _drawing(part: AreaPart, flight: Flight) -> Drawing | None:
     return read_mission(part.mission, takeoff=flight.flight.takeoff, diversions=flight.area.diversions)
 
 
-def _bands(part: AreaPart, drawing: Drawing | None, z: int) -> Iterator[tuple[Band, ...]]:
+def _shapes(part: AreaPart, drawing: Drawing | None) -> tuple[Near, ...]:
+    """Return what is drawn as pieces of lines, those with the same ground around them together."""
+    from provisioning.area.near import Near
+
+    if drawing is None:
+        return ()
+    return tuple(
+        Near(_pieces(lines, geodesic=drawing.geodesic), polygons, metres + _buffer_m(part))
+        for metres, lines, polygons in _groups(drawing)
+        if lines
+    )
+
+
+def _bands(part: AreaPart, shapes: tuple[Near, ...], z: int) -> Iterator[tuple[Band, ...]]:
     """Yield the tiles of one part at one zoom."""
     if part.bbox:
         columns, rows = tiles_in_bbox(part.bbox, z)
         yield tuple(Band(left, right, (rows,)) for left, right in columns)
         return
-    assert drawing is not None
-    groups = _groups(drawing)
-    found = [bands for group in groups for bands in _near(group, _buffer_m(part), z, geodesic=drawing.geodesic)]
+    from provisioning.area.near import bands_near
+
+    found = [bands_near(near, z) for near in shapes]
     if not any(found):
         raise AreaError(
             "the area has no tile", file=part.geojson or part.mission, next_step="draw it below 85 degrees of latitude"
@@ -204,13 +227,12 @@ def _groups(drawing: Drawing) -> list[Group]:
     return [*of_lines, *of_polygons]
 
 
-def _near(group: Group, buffer_m: float, z: int, *, geodesic: bool) -> Iterator[tuple[Band, ...]]:
-    from provisioning.area.corridor import Near, bands_near, pieces_of
+def _pieces(lines: Iterable[Ring], *, geodesic: bool) -> Floats:
+    import numpy as np
 
-    metres, lines, polygons = group
-    pieces = tuple(piece for line in lines for piece in pieces_of(line, geodesic=geodesic))
-    if pieces:
-        yield bands_near(Near(pieces, polygons, metres + buffer_m), z)
+    from provisioning.area.corridor import pieces_of
+
+    return np.concatenate([pieces_of(line, geodesic=geodesic) for line in lines])
 
 
 def _check_size(part: AreaPart, drawing: Drawing) -> None:
@@ -223,15 +245,25 @@ def _check_size(part: AreaPart, drawing: Drawing) -> None:
     length = sum(line for _, line, _ in measured)
     finest = max(part.zooms, default=0)
     widest = [line * 2 * (metres + _buffer_m(part)) + _polygons_m2(shapes) for metres, line, shapes in measured]
-    tiles = sum(widest) / (EQUATOR_M / (1 << finest)) ** 2
-    if length <= MOST_PIECES * 1000 and tiles <= MOST_TILES and len(groups) <= MOST_MARGINS:
+    tile_m = EQUATOR_M / (1 << finest)
+    tiles = sum(widest) / tile_m**2
+    edge = sum(length_m(ring for polygon in shapes for ring in polygon) / tile_m * _crossings(shapes)
+               for _, _, shapes in groups if shapes)  # fmt: skip
+    if length <= MOST_PIECES * 1000 and tiles <= MOST_TILES and len(groups) <= MOST_MARGINS and edge <= MOST_CROSSED:
         return
     raise AreaError(
         "the area is larger than can be measured", file=part.geojson or part.mission,
         facts={"length of its lines": f"{length / 1000:,.0f} km", "tiles, about": f"{tiles:,.0f} at zoom {finest}",
-               "circles of different size": len(groups)},
+               "circles of different size": len(groups), "edges crossed, about": f"{edge:,.0f}"},
         next_step="check its positions, the zoom levels and buffer_m; split or simplify what is right",
     )  # fmt: skip
+
+
+def _crossings(polygons: Iterable[Polygon]) -> float:
+    """Return how many edges of polygons a parallel that meets them crosses, on average."""
+    edges = [(a.lat, b.lat) for polygon in polygons for ring in polygon for a, b in pairwise(ring)]
+    south, north = min(map(min, edges)), max(map(max, edges))
+    return sum(abs(b - a) for a, b in edges) / max(north - south, 1e-12)
 
 
 def _polygons_m2(polygons: Iterable[Polygon]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from provisioning.area.area import Area, area_facts, measure_area, takeoff_tile
 from provisioning.area.cover import count
@@ -17,10 +18,12 @@ from provisioning.catalogue.gaps import (
     missing_columns,
     present_runs,
 )
-from provisioning.catalogue.route import Routes
 from provisioning.catalogue.scanning.columns import unpacked_runs
 from provisioning.catalogue.values import RequiredTile, not_scanned
 from provisioning.config import Flight
+
+if TYPE_CHECKING:
+    from provisioning.catalogue.route import Routes
 
 MOST_HOLES = 100
 """Holes listed for each zoom level, the largest; all are counted."""
@@ -47,6 +50,8 @@ def measure_coverage(flight: Flight) -> CoverageFigures:
 
 def figures_of(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> CoverageFigures:
     """Return what the catalogue's columns have of an area; every dirty column must have been chosen again."""
+    from provisioning.catalogue.route import Routes  # needs NumPy, which a build without changes does not
+
     routes = Routes(area.routes)
     required, gone = required_tiles(db, area, takeoff)
     return CoverageFigures(

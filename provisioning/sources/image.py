@@ -160,7 +160,7 @@ def _beyond_a_seam(pixels: Pixels) -> NDArray[np.bool_]:
     flat = _one_flat_colour(pixels)
     rows, columns = (np.flatnonzero(flat.mean(axis=axis) <= 1 - DETAILED) for axis in (1, 0))
     none = np.zeros_like(flat)
-    if not len(rows) or len(rows) * len(columns) > (1 - FLAT_SHARE) * flat.size:
+    if not len(rows) or not len(columns) or len(rows) * len(columns) > (1 - FLAT_SHARE) * flat.size:
         return none
     at_a_side = [ends[0] == 0 or ends[-1] == side - 1 for ends, side in zip((rows, columns), flat.shape, strict=True)]
     seen = flat[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -6,12 +6,17 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.area.missions.plane import circle, plane_at
 from provisioning.area.missions.steps import FOR_EVER, Mission, Step
 from provisioning.area.shapes import MOST_POINTS, Drawing, Note, Point, Ring, unrolled
 from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_STATES = 100_000
 """Steps times the places they are reached from: a mission of a few hundred jumps has some thousand."""
@@ -35,7 +40,7 @@ def fly_mission(mission: Mission, path: Path, *, takeoff: Origin | None, diversi
     flight = _Flight(mission, path, takeoff)
     legs = flight.legs()
     routes = [*_joined(legs), *flight.rings]
-    away = list(_diversions(mission, flight, legs)) if diversions != "points" else []
+    away = list(_diversions(flight, legs)) if diversions != "points" else []
     if diversions == "required":
         routes += away
     lines = [*routes, *away, *mission.lines, *((place,) for place in (*flight.lonely(legs), *mission.alternates))]
@@ -63,6 +68,7 @@ class _Flight:
         self.mission, self.path = mission, path
         place = Point(takeoff.lon_e7 / 1e7, takeoff.lat_e7 / 1e7) if takeoff else None
         self.homes = _homes(mission.home, place)
+        self.refuges = _Refuges(mission.alternates)
         self.rings: dict[Ring, None] = {}
         self.notes: list[Note] = []
         if len(self.homes) > 1:
@@ -128,7 +134,7 @@ class _Flight:
             self._say(where, "returns to home, which the file does not have: set flight.takeoff", missing=True)
         for place in self._exits(last):
             yield from ((place, home) for home in homes)
-            yield from ((place, rally) for rally in _nearest(place, self.mission.alternates))
+            yield from ((place, rally) for rally in self.refuges.nearest(place))
             yield from ((place, landing) for landing in self.mission.landings)
 
     def _ending(self, last: int) -> Iterator[Leg]:
@@ -215,18 +221,33 @@ def _joined(legs: Iterable[Leg]) -> list[Ring]:
     return [tuple(line) for line in lines]
 
 
-def _diversions(mission: Mission, flight: _Flight, legs: list[Leg]) -> Iterator[Ring]:
+def _diversions(flight: _Flight, legs: list[Leg]) -> Iterator[Ring]:
     """Yield the way from each turning point to the nearest rally point, and to home."""
     for place in dict.fromkeys(place for leg in legs for place in leg):
-        for refuge in (*_nearest(place, mission.alternates), *flight.homes):
+        for refuge in (*flight.refuges.nearest(place), *flight.homes):
             if refuge != place:
                 yield place, refuge
 
 
-def _nearest(place: Point, places: tuple[Point, ...]) -> tuple[Point, ...]:
-    """Return the nearest of some places, none if there is none."""
-    plane = plane_at(place)
-    return tuple(sorted(places, key=lambda other: math.hypot(*plane.xy(other)))[:1])
+class _Refuges:
+    """Places of which the nearest is asked for often: by thousands of turning points, of thousands of rally points."""
+
+    def __init__(self, places: tuple[Point, ...]) -> None:
+        self.places = places
+        self._array: NDArray[np.float64] | None = None
+
+    def nearest(self, place: Point) -> tuple[Point, ...]:
+        """Return the nearest place, none if there is none."""
+        if len(self.places) < 2:
+            return self.places
+        import numpy as np
+
+        if self._array is None:
+            self._array = np.array(self.places, float)
+        plane = plane_at(place)
+        east = ((self._array[:, 0] - place.lon + 180) % 360 - 180) * plane.east_m
+        north = (self._array[:, 1] - place.lat) * plane.north_m
+        return (self.places[int((east * east + north * north).argmin())],)
 
 
 def _spline(way_in: Leg, start: Point, end: Point, after: Point) -> Ring:
