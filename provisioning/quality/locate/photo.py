@@ -63,7 +63,7 @@ def _apart(function: Callable[[Path], Any], path: Path) -> Any:
                          limits=LIMITS)  # fmt: skip
 
 
-def _origin(said: list[int] | None) -> Origin | None:
+def _origin(said: Any) -> Origin | None:
     return None if said is None else Origin(*said)
 
 
