@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error
@@ -106,13 +107,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_any_character()
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            with _apart() if argv is None else contextlib.nullcontext():
+                return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:  # `flightcache tiles | head -1`: the reader has what it wanted
         drop_output()
         return READER_LEFT
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Read photos in another process, where this one is a command's own: a program that calls `main` may not fork."""
+    if not {"locate", "evaluate"}.intersection(sys.argv[1:2]):
+        yield
+        return
+    from provisioning.base import confined
+
+    with confined.apart():
+        yield
 
 
 def _run(words: Sequence[str]) -> int:

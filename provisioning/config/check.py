@@ -351,6 +351,4 @@ def _signing(flight: Flight) -> Iterator[Found]:
         yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
 
 
-_RULES = (
-    *(_identity, check_area, check_tiles, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),
-)
+_RULES = (*(_identity, check_area, check_tiles, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
+from provisioning.base.files import read_regular
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
 from provisioning.config.schema import DERIVED, REMOVED, Flight
@@ -25,6 +26,8 @@ else:
 
 FILE = "flight.toml"
 LARGEST_FILE_BYTES = 1 << 20
+MOST_DIGITS = 18
+"""Of a number, before and after the point: whatever it is used for, it fits into 64 bits."""
 _INVALID: Any = object()
 
 
@@ -109,8 +112,10 @@ class _Reading:
         expected = "a whole number" if whole else "a number"
         if isinstance(raw, bool) or not isinstance(raw, int if whole else (int, Decimal)):
             return self.bad(key, f"expected {expected}, got {_shown(raw)}")
-        if isinstance(raw, Decimal) and not raw.is_finite():
+        if isinstance(raw, Decimal) and not (raw.is_finite() and (not raw or abs(raw.adjusted()) < MOST_DIGITS)):
             return self.bad(key, f"expected {expected}, got {raw}")
+        if isinstance(raw, int) and abs(raw) >= 10**MOST_DIGITS:
+            return self.bad(key, f"expected {expected} of at most {MOST_DIGITS} digits")
         low, high = meta.get("low"), meta.get("high")
         if (low is not None and raw < low) or (high is not None and raw > high):
             limits = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -195,7 +200,7 @@ def _nearest(name: str, known: Any) -> str:
 def _toml(text: str, file: Path) -> dict[str, object]:
     try:
         raw: dict[str, object] = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigError(
             "flight.toml is not valid TOML", file=file, facts={"found": error}, next_step="mend the line named"
         ) from error
@@ -245,21 +250,24 @@ def _config_error(file: Path, issues: list[Issue]) -> ConfigError:
 def read_flight(root: Path) -> Flight:
     """Read and parse `root`/flight.toml.
 
-    Raises ConfigError when it is absent, unreadable, larger than 1 MiB, not UTF-8, or wrong in any key.
+    Raises ConfigError when it is absent, unreadable, no file, larger than 1 MiB, not UTF-8, or wrong in any key.
     """
+    return parse(_read_text(root), root=root.absolute())
+
+
+def _read_text(root: Path) -> str:
     file = root / FILE
     try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_FILE_BYTES + 1)
-    except OSError as error:
+        data = read_regular(file.resolve(), limit=LARGEST_FILE_BYTES)  # it may be a link of the user's own
+    except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"flight.toml cannot be read: {error.strerror}",
+            f"flight.toml cannot be read: {getattr(error, 'strerror', error)}",
             file=file,
             next_step=f"run in a cache directory, or make one with `flightcache init {root}`",
         ) from error
     if len(data) > LARGEST_FILE_BYTES:
         raise ConfigError("flight.toml is larger than 1 MiB", file=file, next_step="check that it is the right file")
     try:
-        return parse(data.decode("utf-8"), root=root.absolute())
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError("flight.toml is not UTF-8", file=file, next_step="save it as UTF-8") from error

@@ -14,13 +14,13 @@ import sys
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from provisioning.base.errors import ConfigError
 from provisioning.base.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.catalogue.database import catalogue_path
+from provisioning.config.parse import read_flight, read_toml
 from provisioning.config.schema import Flight
 from provisioning.config.template import Section, render, sections, toml
 
@@ -71,7 +71,7 @@ def read_fleet(file: Path) -> Fleet:
     """
     try:
         raw = tomllib.loads(read_regular(file.resolve(), limit=LIMIT_BYTES).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
     tables = raw.get("vehicle", [{}])
     tables = tables if isinstance(tables, list) and tables else [{}]
@@ -135,7 +135,8 @@ def derive(
     of a cache directory, by name.
     """
     directory = fleet.directory_of(vehicle)
-    common = tomllib.loads((fleet.cache / FILE).read_text(encoding="utf-8"), parse_float=Decimal)
+    read_flight(fleet.cache)
+    common = read_toml(fleet.cache)
     values = dict(_sections(common, fleet.cache))
     identity = {"id": vehicle.flight, "aircraft": vehicle.aircraft}
     values["flight"] = {**values.get("flight", {}), **{key: value for key, value in identity.items() if value}}

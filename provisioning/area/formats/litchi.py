@@ -15,6 +15,7 @@ from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, fly
 from provisioning.area.shapes import Note, point
+from provisioning.base.errors import AreaError
 
 LATITUDE, LONGITUDE = ("latitude", "lat"), ("longitude", "lon", "lng", "long")
 CURVE = "curvesize(m)"
@@ -32,9 +33,17 @@ def delimiter_of(text: str) -> str | None:
 
 def read_litchi(text: str, delimiter: str, path: Path) -> Mission:
     """Return the mission of a table; AreaError names the row that cannot be understood."""
-    rows = csv.reader((line for line in lines_of(text, path) if line.strip()), delimiter=delimiter)
-    names = [name.strip().lower() for name in next(rows)]
-    at = [next(names.index(name) for name in known if name in names) for known in (LATITUDE, LONGITUDE)]
+    head, *rows = csv.reader((line for line in lines_of(text, path) if line.strip()), delimiter=delimiter)
+    names = [name.strip().lower() for name in head]
+    found = [next((name for name in known if name in names), None) for known in (LATITUDE, LONGITUDE)]
+    at = [names.index(name) for name in found if name is not None]
+    if len(at) != 2:
+        raise AreaError(
+            "the first line does not name one column of latitudes and one of longitudes",
+            file=path,
+            facts={"columns": ", ".join(names)[:200]},
+            next_step="name them latitude and longitude",
+        )
     curve = names.index(CURVE) if CURVE in names else None
     building = MissionBuilder(Reading(path, None))
     curved = 0

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from provisioning.base import confined
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.quality.query.attitude import Angles
+from provisioning.quality.query.camera import Camera
 from provisioning.quality.query.metadata import Metadata, read_metadata
 
 MAX_PIXELS = 250_000_000
 """Largest photo read: aerial cameras reach 150 megapixels."""
+
+LIMITS = confined.Limits(time_s=120.0)
+"""For one photo; the largest take seconds."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """The only parsers that a photo may reach: others start programs (EPS: Ghostscript) or read other files."""
@@ -34,7 +42,40 @@ class Photo(NamedTuple):
 
 
 def read_photo(path: Path) -> Photo:
-    """Return the photo at `path`; PhotoError if it is no image, damaged, or larger than MAX_PIXELS."""
+    """Return the photo at `path`; PhotoError if it is no image, damaged, larger than MAX_PIXELS or over LIMITS."""
+    said, pixels = _apart(_read, path)
+    try:
+        return Photo(pixels, _origin(said["position"]), said["heading_deg"], _metadata(said))
+    except (TypeError, ValueError, LookupError) as error:
+        raise PhotoError("not a photo that can be read", file=path) from error
+
+
+def read_position(path: Path) -> Origin | None:
+    """Return where the photo at `path` says it was taken, without decoding its pixels; PhotoError if it is no image."""
+    return _origin(_apart(_read_position, path))
+
+
+def _apart(function: Callable[[Path], Any], path: Path) -> Any:
+    """Call `function` in a process that can read the photo's directory: one for all photos there."""
+    path = path.absolute()
+    reads = {path.parent, path.resolve().parent}
+    return confined.call(function, path, subject=confined.Subject("the photo", path, PhotoError), reads=reads,
+                         limits=LIMITS)  # fmt: skip
+
+
+def _origin(said: Any) -> Origin | None:
+    return None if said is None else Origin(*said)
+
+
+def _metadata(said: dict[str, Any]) -> Metadata:
+    camera = said["camera"]
+    if camera is not None:
+        camera = Camera(**{**camera, "distortion": tuple(camera["distortion"])})
+    return Metadata(Angles(*said["angles"]), said["relative_m"], said["altitude_m"], camera)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Return what the photo says of itself, as plain data, and its pixels uint8 [H, W, 3]."""
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -57,11 +98,16 @@ def read_photo(path: Path) -> Photo:
     metadata = read_metadata(exif, packet, pixels.shape[1], pixels.shape[0])
     if metadata.angles.yaw_deg is None:
         metadata = metadata._replace(angles=metadata.angles._replace(yaw_deg=gps_heading_deg(gps)))
-    return Photo(pixels, gps_position(gps), metadata.angles.yaw_deg, metadata)
+    camera = None if metadata.camera is None else asdict(metadata.camera)
+    return {
+        **metadata._asdict(),
+        "camera": camera,
+        "position": gps_position(gps),
+        "heading_deg": metadata.angles.yaw_deg,
+    }, pixels
 
 
-def read_position(path: Path) -> Origin | None:
-    """Return where the photo at `path` says it was taken, without decoding its pixels; PhotoError if it is no image."""
+def _read_position(path: Path) -> Origin | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return gps_position(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
