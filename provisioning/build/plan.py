@@ -16,6 +16,7 @@ from urllib.parse import quote
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
+from provisioning.build import contents
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import unchecked
@@ -25,6 +26,7 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.quality import gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Plan:
     index: str
     """Kind of the index to be built and what is expected of it; empty where none is built, or not yet known."""
     seconds: float | None
+    recognition: str = ""
+    """What the published cache can find in flight, in words; empty where none is published."""
 
     @property
     def has_work(self) -> bool:
@@ -107,7 +111,13 @@ def make_plan(root: Path) -> Plan:
         descriptors=missing,
         **_sizes(request, tasks, missing),
         seconds=None if None in timed else round(sum(s for s in timed if s is not None), 2),
+        recognition=_recognition(root),
     )
+
+
+def _recognition(cache: Path) -> str:
+    now = contents.published(cache)
+    return gates.recognition_of(now.manifest.gates) if now else ""
 
 
 def _copy_catalogue(flight: Flight, aside: Flight) -> None:
