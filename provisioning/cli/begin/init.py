@@ -247,12 +247,6 @@ def _degrees(bbox: BBox) -> list[Decimal]:
     return [Decimal(side).scaleb(-7) for side in bbox]
 
 
-BUILT_IN = (
-    "the built-in network GIST finds photos only straight above a tile's middle, with a known heading, in the season of "
-    "the tiles; for a flight name a network that recognises places: --backbone (docs/backbones.md)"
-)
-
-
 def as_text(new: NewCache) -> str:
     """Return what was found, for a person to check: the place, the counts, what was left out, what is asked."""
     held = new.survey
@@ -299,8 +293,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"{new.directory}: flight.toml, dodo.py and doit.cfg written")
     if new.key_is_new:
         print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
-    if args.backbone is None:
-        print(f"note: {BUILT_IN}")
     if new.survey is None:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:
