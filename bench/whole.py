@@ -63,7 +63,7 @@ def made(scratch: Path, name: str, tiles: Path) -> Path:
     if not cache.is_dir():
         create_cache(cache, tiles=tiles, backbone=scratch / "model.onnx", key=scratch / "key.pem", flight_id="F-1")
         building.edit(cache, '# scan = "stat"', 'scan = "dirs"')
-        for gate in ("index_recall", "self_localisation"):
+        for gate in ("index_recall", "recognition"):
             set_key(cache, gate, "0.0")  # tiles of one pixel are no imagery
         set_key(cache, "max_degenerate", "1.0")
         set_key(cache, "store", '"../descriptors"')

@@ -37,8 +37,8 @@ from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.measure import measure
-from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, PERTURBATIONS, VIEWS, view
-from provisioning.quality.gates.recognition import across_sources, recognition
+from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, VIEWS, colours_of, view
+from provisioning.quality.gates.recognition import across_sources, around, recognition
 from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject
 from provisioning.sources.image import inspect_tile as judge_image
@@ -96,7 +96,7 @@ def test_nothing_passes_by_being_forgotten(figures, limits):
 
 
 def make_flight(root, **parts):
-    return Flight(root=root, backbone=(Backbone(name="n"),), **parts)
+    return Flight(root=root, **{"backbone": (Backbone(name="n"),), **parts})
 
 
 def make_corpus(**parts):
@@ -200,10 +200,22 @@ def test_a_quarter_turn_and_a_magnification_are_about_the_middle():
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_every_view_changes_the_tile_the_same_way_each_time(name):
-    first, again = (VIEWS[name](scene(), 2) for _ in range(2))
+    first, again = (VIEWS[name](scene(), 2, None) for _ in range(2))
     assert (first == again).all()
     assert first.shape == (SIDE, SIDE, 3)
     assert (first != view(scene())).any()
+    assert (first != VIEWS[name](scene(), 3, None)).any()
+
+
+def test_a_view_takes_the_colours_of_another_source():
+    """Over many views its mean lies where the other source's does, less haze and light."""
+    night = colours_of(np.random.default_rng(0).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8))
+    own, other = (
+        np.mean([VIEWS[KNOWN_HEADING](scene(), number, colours).mean() for number in range(24)])
+        for colours in (None, night)
+    )
+    assert abs(own - scene().mean()) < 25
+    assert other < own - 40
 
 
 class Thumbnail:
@@ -272,9 +284,9 @@ def measured(subject, reference=None):
 
 def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
     result = measured(make_subject(tmp_path, landscape(8)))
-    assert {entry.verdict for name, entry in result.entries.items() if name != "recognition"} == {"pass"}
-    assert set(result.tables["self_localisation"]) == {*PERTURBATIONS, "chance"}
-    assert Decimal(result.entries["self_localisation"].measured) > Decimal("0.7")
+    told = ("recognition", "recognition.any_heading")  # the network of these tests recognises little
+    assert {entry.verdict for name, entry in result.entries.items() if name not in told} == {"pass"}
+    assert set(result.tables["recognition"]) == {KNOWN_HEADING, ANY_HEADING, "chance"}
     assert result.entries["index_recall"].measured == "1.000"
 
 
@@ -305,35 +317,75 @@ def failed(subject, reference=None):
 )
 def test_the_word_follows_the_recall_above_chance(tmp_path, known, free, word):
     subject = make_subject(tmp_path, landscape(8))
-    figure, table = recognition(subject, views_found(subject, known, free))
-    assert figure.detail.startswith(word)
-    assert abs(float(table["flight, heading known"]) - known) < 0.12
-    assert abs(float(table["flight, any heading"]) - free) < 0.12
+    figures, table = recognition(subject, views_that_find(subject, known, free))
+    assert figures["recognition"].detail.startswith(word)
+    assert abs(float(table[KNOWN_HEADING]) - known) < 0.12
+    assert abs(float(table[ANY_HEADING]) - free) < 0.12
 
 
-def views_found(subject, known, free):
-    """Return views of which a share found their tile and the others one far away."""
-    truth = subject.rows.ids[subject.sample]
-    far = np.array([geo.pack_id(ZOOM, X + (7 if t.x < X + 4 else 0), Y + (7 if t.y < Y + 4 else 0), 0, 0)
-                    for t in map(geo.unpack_id, truth.tolist())], np.int64)  # fmt: skip
-    share = {**dict.fromkeys(KNOWN_HEADING, known), **dict.fromkeys(ANY_HEADING, free)}
-    rows = [np.where(np.arange(len(truth)) < share.get(name, 1) * len(truth), truth, far) for name in VIEWS]
-    return Views(tuple(VIEWS), np.zeros((len(VIEWS), len(truth), 1), np.float32), np.stack(rows)[:, :, None], truth)
+def views_that_find(subject, known, free):
+    """Return views of which a share are like their tile and the others like one far away."""
+    rows = subject.sample
+    tiles = [geo.unpack_id(int(each)) for each in subject.rows.ids[rows]]
+    far = np.searchsorted(subject.rows.ids, [geo.pack_id(ZOOM, X + (7 if t.x < X + 4 else 0), Y + (7 if t.y < Y + 4 else 0),
+                                                         0, 0) for t in tiles])  # fmt: skip
+    seen = [np.where(np.arange(len(rows)) < share * len(rows), rows, far) for share in (known, free)]
+    queries = np.stack([subject.gather(each) for each in seen])
+    return Views(tuple(VIEWS), queries, np.stack(seen)[:, :, None], subject.rows.ids[rows])
 
 
 def test_what_chance_finds_is_no_recognition(tmp_path):
+    """In three by three tiles a guess lies beside the right one as often as not."""
     subject = make_subject(tmp_path, landscape(3))
-    views = views_found(subject, 1, 1)
-    rng = np.random.default_rng(0)
-    guessed = dataclasses.replace(views, found=rng.choice(subject.rows.ids, views.found.shape))
-    figure, _ = recognition(subject, guessed)
-    assert float(figure.measured) < 0.3
-    assert figure.detail.startswith("will not localise")
+    blind = np.random.default_rng(0).standard_normal((2, 9, 256)).astype(np.float32)
+    figures, table = recognition(
+        subject, Views(tuple(VIEWS), blind, np.zeros((2, 9, 1)), subject.rows.ids[subject.sample])
+    )
+    assert float(table["chance"]) > 0.5
+    assert float(figures["recognition"].measured) < 0.3
+    assert figures["recognition"].detail.startswith("will not localise")
 
 
-def test_a_network_that_cannot_see_turned_tiles_does_not_recognise(tmp_path):
-    figure = measured(make_subject(tmp_path, landscape(8))).entries["recognition"]
-    assert "recognises" not in figure.detail
+def test_one_tile_tells_nothing_of_recognition(tmp_path):
+    result = measured(make_subject(tmp_path, landscape(1)))
+    assert result.entries["recognition"].measured is None
+    assert result.entries["recognition"].verdict == "warn"
+
+
+def test_a_network_of_the_user_s_that_will_not_localise_fails_and_the_built_in_one_warns(tmp_path):
+    own = (Backbone(name="own", onnx="own.onnx"),)
+    with pytest.raises(GateError) as refused:
+        measured(make_subject(tmp_path, landscape(8), backbone=own))
+    assert "will not localise" in refused.value.facts["recognition"]
+    waived = (Waiver(gate="recognition", by="A. Pilot", reason="known strip"),)
+    entries = measured(make_subject(tmp_path, landscape(8), backbone=own, waiver=waived)).entries
+    assert entries["recognition"].verdict == "waived"
+    assert measured(make_subject(tmp_path, landscape(8))).entries["recognition"].verdict == "warn"
+
+
+def test_a_heading_that_is_known_asks_for_no_other(tmp_path):
+    limits = [
+        network_limits(make_flight(tmp_path, gates=Gates(heading=heading)), "fp32") for heading in ("any", "known")
+    ]
+    assert [each["recognition.any_heading"].threshold for each in limits] == [Decimal("0.5"), None]
+
+
+def test_the_tiles_around_one_are_those_within_the_prior(tmp_path):
+    """At the edge of the world too, where the first column lies beside the last."""
+    side = 1 << 3
+    everywhere = np.sort(np.array([geo.pack_id(3, x, y, 0, h) for x in range(side) for y in range(side) for h in range(2)],
+                                  np.int64))  # fmt: skip
+    rows, beside = around(everywhere, 3, 0, 3)
+    assert (np.diff(rows) > 0).all()
+    places = {geo.unpack_id(int(each))[1:3] for each in everywhere[rows[beside]]}
+    assert places == {(x, y) for x in (7, 0, 1) for y in (2, 3, 4)}
+    deep = np.sort(
+        np.array([geo.pack_id(14, 9000 + x, 9000 + y, 0, 0) for x in range(40) for y in range(40)], np.int64)
+    )
+    rows, _ = around(deep, 14, 9020, 9020)
+    found = [geo.unpack_id(int(each)) for each in deep[rows]]
+    assert {(t.x - 9020) ** 2 + (t.y - 9020) ** 2 <= 64 for t in found} == {True}
+    assert len(found) == sum(x * x + y * y <= 64 for x in range(-8, 9) for y in range(-8, 9))
 
 
 def test_one_source_is_asked_for_by_another(tmp_path):
@@ -356,12 +408,12 @@ def test_one_source_is_asked_for_by_another(tmp_path):
     assert across_sources(wrong)[0] < 0.1
 
 
-def test_an_index_that_mixes_places_up_fails_recall_and_self_localisation(tmp_path):
+def test_an_index_that_mixes_places_up_fails_recall(tmp_path):
     subject = make_subject(tmp_path, landscape(8))
     swapped = dataclasses.replace(subject, gather=lambda which: subject.gather(np.arange(64)[::-1])[which])
     assert "index_recall" in failed(swapped)
     wrong = dataclasses.replace(subject, index=load_index(shuffled(tmp_path, subject)))
-    assert {"index_recall", "self_localisation"} <= failed(wrong)
+    assert "index_recall" in failed(wrong)
 
 
 def shuffled(root, subject):
@@ -461,4 +513,4 @@ def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
         build(Index(), rows.ids, subject.gather, tmp_path / "index")
         subject = dataclasses.replace(subject, index=load_index((tmp_path / "index").read_bytes()))
         result = measure(subject, lambda: network, precision="fp32", today=TODAY)
-    assert Decimal(result.entries["self_localisation"].measured) >= Decimal("0.9")
+    assert result.entries["recognition"].detail.startswith("will not localise")

@@ -43,9 +43,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(
         cache,
         "[gates]",
-        "[gates]\nself_localisation = 0\nmax_degenerate = 1\nfidelity_agreement = {fp32 = 0, fp16 = 0}\n",
+        "[gates]\nrecognition = 0\nmax_degenerate = 1\nfidelity_agreement = {fp32 = 0, fp16 = 0}\n",
     )
-    for name in ("self_localisation", "max_degenerate", "fidelity_agreement"):
+    for name in ("recognition", "max_degenerate", "fidelity_agreement"):
         edit(cache, f"# {name} = ", f"# was: {name} = ")
     first = build(cache)
     assert first.outcome == "SUCCESS", first.failure

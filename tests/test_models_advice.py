@@ -14,7 +14,7 @@ from tests import models
 from tests.building import Built, build, edit, new_cache
 from tests.models import FLOAT
 
-GATES = "[gates]\nself_localisation = 0\nmax_degenerate = 1\nfidelity_agreement = {int8 = 0, fp32 = 0}\n"
+GATES = "[gates]\nrecognition = 0\nmax_degenerate = 1\nfidelity_agreement = {int8 = 0, fp32 = 0}\n"
 
 
 def cache_for(tmp_path: Path, model: onnx.ModelProto, *lines: str, gates: str = GATES) -> Path:
@@ -96,11 +96,11 @@ def saturating() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("wrong", ["scale = 1", "scale = 16"])
 def test_wrong_preprocessing_is_named_and_the_line_helps(tmp_path, wrong):
-    gates = "[gates]\nself_localisation = 0.1\nmax_degenerate = 0.5\nfidelity_agreement = {fp32 = 0}\n"
+    gates = "[gates]\nrecognition = 0.1\nmax_degenerate = 0.5\nfidelity_agreement = {fp32 = 0}\n"
     cache = cache_for(tmp_path, saturating(), wrong, gates=gates)
     error = build(cache).failure
     assert error is not None
-    assert {"degenerate", "self_localisation"} & set(error.facts)
+    assert {"degenerate", "recognition"} & set(error.facts)
     assert error.facts["likely cause"] == "the preprocessing declared"
     lines = str(error.next_step).removeprefix("set ").partition(", without")[0].split("; ")
     put(cache, *lines)
@@ -108,10 +108,10 @@ def test_wrong_preprocessing_is_named_and_the_line_helps(tmp_path, wrong):
 
 
 def test_right_preprocessing_is_not_blamed(tmp_path):
-    gates = "[gates]\nself_localisation = 1\nfidelity_agreement = {fp32 = 0}\nmax_degenerate = 0.9\n"
+    gates = "[gates]\nrecognition = 1\nfidelity_agreement = {fp32 = 0}\nmax_degenerate = 0.9\n"
     error = build(cache_for(tmp_path, saturating(), gates=gates)).failure
     assert error is not None
-    assert "self_localisation" in error.facts
+    assert "recognition" in error.facts
     assert "the preprocessing is not" in str(error.facts["likely cause"])
 
 

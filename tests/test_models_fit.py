@@ -67,8 +67,8 @@ def test_a_cache_says_how_its_tiles_were_resized(tmp_path):
     cache = new_cache(tmp_path, side=2)
     edit(cache, "# resample = ", "resample = ")
     edit(cache, 'resample = "antialiased"', 'resample = "bicubic"')
-    edit(cache, "[gates]", "[gates]\nself_localisation = 0\nmax_degenerate = 1\n")
-    for name in ("self_localisation", "max_degenerate"):
+    edit(cache, "[gates]", "[gates]\nrecognition = 0\nmax_degenerate = 1\n")
+    for name in ("recognition", "max_degenerate"):
         edit(cache, f"# {name} = ", f"# was: {name} = ")
     done = build(cache)
     assert done.outcome == "SUCCESS", done.failure

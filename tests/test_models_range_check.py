@@ -46,8 +46,8 @@ def cache(tmp_path: Path) -> Path:
     edit(cache, 'name = "gist-color"\n', f'name = "net"\nonnx = "{tmp_path}/net.onnx"\nprecision = "fp16"\n')
     for key in ("onnx", "precision"):
         edit(cache, f"\n# {key} = ", f"\n# was: {key} = ")
-    edit(cache, "[gates]", "[gates]\nself_localisation = 0\nmax_degenerate = 1\nfidelity_agreement = {fp16 = 0}\n")
-    for name in ("self_localisation", "max_degenerate", "fidelity_agreement"):
+    edit(cache, "[gates]", "[gates]\nrecognition = 0\nmax_degenerate = 1\nfidelity_agreement = {fp16 = 0}\n")
+    for name in ("recognition", "max_degenerate", "fidelity_agreement"):
         edit(cache, f"# {name} = ", f"# was: {name} = ")
     return cache
 

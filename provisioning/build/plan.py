@@ -16,6 +16,7 @@ from urllib.parse import quote
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
+from provisioning.build import contents
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import unchecked
@@ -26,6 +27,7 @@ from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.network.builtin.known import LIMITS
+from provisioning.quality import gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class Plan:
     seconds: float | None
     notes: tuple[str, ...] = ()
     """What the chosen network cannot do."""
+    recognition: str = ""
+    """What the published cache can find in flight, in words; empty where none is published."""
 
     @property
     def has_work(self) -> bool:
@@ -111,7 +115,13 @@ def make_plan(root: Path) -> Plan:
         **_sizes(request, tasks, missing),
         seconds=None if None in timed else round(sum(s for s in timed if s is not None), 2),
         notes=tuple(LIMITS[b.onnx] for b in flight.backbone if b.role == "descriptor" and b.onnx in LIMITS),
+        recognition=_recognition(root),
     )
+
+
+def _recognition(cache: Path) -> str:
+    now = contents.published(cache)
+    return gates.recognition_of(now.manifest.gates) if now else ""
 
 
 def _copy_catalogue(flight: Flight, aside: Flight) -> None:

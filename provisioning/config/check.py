@@ -38,7 +38,7 @@ PRESETS = (
     *("", "imagenet", "dinov2-salad", "megaloc", "mixvpr", "eigenplaces", "netvlad", "cosplace", "boq-resnet50"),
     *("boq-dinov2", "cricavpr", "anyloc", "clip", "dinov2", "dinov3", "dinov3-sat", "siglip"),
 )
-GATES = ("coverage", "freshness", "fidelity", "index_recall", "self_localisation", "degenerate", "batch_invariance")
+GATES = ("coverage", "freshness", "fidelity", "index_recall", "recognition", "degenerate", "batch_invariance")
 
 
 def check(flight: Flight) -> Iterator[Found]:

@@ -247,6 +247,11 @@ def _config_error(file: Path, issues: list[Issue]) -> ConfigError:
     )
 
 
+def read_toml(root: Path) -> dict[str, Any]:
+    """Return the tables of `root`/flight.toml, not looked at yet; ConfigError as `read_flight`."""
+    return _toml(_read_text(root), root / FILE)
+
+
 def read_flight(root: Path) -> Flight:
     """Read and parse `root`/flight.toml.
 

@@ -30,6 +30,7 @@ def setting(default: Any, doc: str, *, low: float | None = None, high: float | N
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
+        "gates.self_localisation": "was replaced by gates.recognition, which sees tiles as flights do: delete this line",
         "index.nlist": "was removed with the index kind ivf-sq8: delete this line",
         "index.kind = ivf-sq8": 'the kind ivf-sq8 was removed: write "hrq", or "auto"',
         "index.kind = hnsw-sq8": 'the kind hnsw-sq8 was removed: write "hrq", or "auto"',
@@ -347,11 +348,14 @@ class Gates:
         high=1,
     )
     index_recall: Decimal = setting(Decimal("0.9"), "least recall@10 of the index against exact search", low=0, high=1)
-    self_localisation: Decimal = setting(
-        Decimal("0.5"), "least recall@1 of perturbed corpus tiles, mean over perturbations", low=0, high=1
-    )
     recognition: Decimal = setting(
-        Decimal("0.5"), "recall@1, above chance, of tiles seen as in flight; below it the gate warns", low=0, high=1
+        Decimal("0.5"),
+        "least recall@1, above chance, of tiles seen as in flight with the heading known; the built-in network only warns",
+        low=0,
+        high=1,
+    )
+    heading: Literal["any", "known"] = setting(
+        "any", "any: warn where flights are not found at any heading | known: the aircraft always knows its heading"
     )
     max_degenerate: Decimal = setting(
         Decimal("0.2"), "largest share of low-variance or near-duplicate tiles", low=0, high=1
@@ -370,7 +374,7 @@ class Sector:
 class Waiver:
     """[[waiver]]: a gate knowingly passed over, recorded in the Manifest."""
 
-    gate: str = setting(..., "gate waived: freshness, coverage, fidelity, index_recall, self_localisation, degenerate")
+    gate: str = setting(..., "gate waived: freshness, coverage, fidelity, index_recall, recognition, degenerate")
     by: str = setting(..., "who waives it")
     reason: str = setting(..., "why")
 

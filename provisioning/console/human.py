@@ -44,7 +44,7 @@ class HumanListener(Listener):
         self._work: dict[str, _Work] = {}
         self._shown: dict[str, int] = {}
         self._drawn_at = -1.0
-        self._place = ""
+        self._place = self._recognition = ""
 
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it says something to a person."""
@@ -69,6 +69,8 @@ class HumanListener(Listener):
             )
         elif kind == "corpus":
             self._place = ", ".join(filter(None, (str(fields["place"]), str(fields.get("accepted", "")))))
+        elif kind == "recognition":
+            self._recognition = str(fields["says"])
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "index.choice":
@@ -92,7 +94,10 @@ class HumanListener(Listener):
         if report.failure_reason:
             self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
         self.stream.flush()
-        told = report.line(self._place)
+        word, _, expected = self._recognition.partition(": ")
+        if expected:
+            self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
+        told = report.line(", ".join(filter(None, (self._place, word))))
         if may_colour(sys.stdout):
             told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
         print(told, flush=True)

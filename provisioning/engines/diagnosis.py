@@ -68,7 +68,7 @@ def explain(
     try:
         if any(name.startswith("fidelity") for name in error.facts):
             return _of_precision(error, backbone, source, images, typed, allowed)
-        if set(error.facts) & {"self_localisation", "degenerate", "distinct"}:
+        if set(error.facts) & {"recognition", "degenerate", "distinct"}:
             return _of_preprocessing(error, backbone, source, images[:TILES])
     except Error:  # the gate's own message stands
         return error

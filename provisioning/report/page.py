@@ -75,6 +75,11 @@ def _verdicts(model: ReportModel) -> Iterator[str]:
         yield f'<li class="warn">! {warned} {"warns" if warned == 1 else "warn"}</li>'
     if waived:
         yield f'<li class="waived">↷ {waived} waived</li>'
+    recognition = model.manifest.gates.get("recognition")
+    if recognition:
+        word = recognition.detail.partition(":")[0]
+        style, mark = ("pass", "✓") if word == "recognises" else ("warn", "!")
+        yield f'<li class="{style}">{mark} {escape(word)}</li>'
     missing = sum(max(0, count.expected - count.present) for count in model.manifest.tiles.per_zoom.values())
     yield f'<li class="warn">! {missing} tiles missing</li>' if missing else '<li class="pass">✓ no gaps</li>'
     if model.skipped:

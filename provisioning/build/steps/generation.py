@@ -14,6 +14,7 @@ from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
 from provisioning.flight import manifest, publish, signing
 from provisioning.flight.verify import Code, Reason, verify
+from provisioning.quality import gates
 
 
 def draw_report(request: Request) -> None:
@@ -86,6 +87,10 @@ def walk(request: Request, examined: reasons.Examined) -> None:
     warn), VerificationError for anything else.
     """
     _require_none(examined(), strict=request.flight.coverage.strict, cache=request.cache)
+    now = contents.published(request.cache)
+    said = gates.recognition_of(now.manifest.gates) if now else ""
+    if said:
+        events.event("recognition", says=said)
 
 
 COVERAGE = frozenset({Code.UNLISTED, Code.MISSING, Code.SYMLINK, Code.NOT_A_FILE})

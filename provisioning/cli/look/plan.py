@@ -29,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**asdict(plan), "has_work": plan.has_work}, indent=2))
     else:
         index = [f"  index {plan.index}"] if plan.index else []
-        tasks = [line for task in plan.tasks for line in task_lines(task, plan)]
-        print("\n".join([*tasks, *index, *(f"  note: {note}" for note in plan.notes), summary(plan)]))
+        index += [f"  recognition, as published: {plan.recognition}"] if plan.recognition else []
+        index += [f"  note: {note}" for note in plan.notes]
+        print("\n".join([*(line for task in plan.tasks for line in task_lines(task, plan)), *index, summary(plan)]))
     return WORK_TO_DO if plan.has_work else 0
 
 

@@ -5,6 +5,6 @@
 
 from provisioning.quality.gates.facts import gate_facts
 from provisioning.quality.gates.judging import Limit, judge
-from provisioning.quality.gates.values import Figure, GateResult, entries, read
+from provisioning.quality.gates.values import Figure, GateResult, entries, read, recognition_of
 
-__all__ = ["Figure", "GateResult", "Limit", "entries", "gate_facts", "judge", "read"]
+__all__ = ["Figure", "GateResult", "Limit", "entries", "gate_facts", "judge", "read", "recognition_of"]

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from provisioning.catalogue import Corpus
 from provisioning.config import Flight
+from provisioning.config.check import BUILTINS
 from provisioning.config.schema import Sector
 from provisioning.quality.gates.judging import Limit
 
@@ -17,9 +18,18 @@ BATCH_DIFFERENCE = MappingProxyType({"fp32": Decimal("0.0001"), "fp16": Decimal(
 """Largest difference of one component between a tile alone and in a batch; kernels for other batch sizes may round
 otherwise, a network that looks at its neighbours differs by far more."""
 
+BETTER = (
+    "take a backbone trained to recognise places (flightcache init --backbone), tiles of a finer zoom, or "
+    "index.rotations where the heading is not known; see docs/evaluation.md"
+)
+
 
 def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
-    """Return the limits of what is measured with the network and the index."""
+    """Return the limits of what is measured with the network and the index.
+
+    A network that the user chose must recognise. The built-in one is what a bare machine has: it builds, and it says
+    what it cannot do.
+    """
     gates = flight.gates
     engine = "rebuild the engine (doit clean engine && doit), try precision fp32 or keep_fp32, or report the compiler"
     return {
@@ -37,17 +47,14 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
             at_least=True,
             next_step='take a finer index.kind ("sq8", "sqfp16", "flat") or keep more components in index.transform',
         ),
-        "self_localisation": Limit(
-            gates.self_localisation,
-            at_least=True,
-            next_step="use a backbone that stands these perturbations, tiles of a finer zoom, or index.rotations; "
-            "see the table in gates.json",
-        ),
         "recognition": Limit(
             gates.recognition,
             at_least=True,
-            next_step="take a backbone trained for other views than the tiles' own; see docs/evaluation.md",
-            action="warn",
+            next_step=BETTER,
+            action="warn" if flight.descriptor_backbone.onnx in BUILTINS else "fail",
+        ),
+        "recognition.any_heading": Limit(
+            None if gates.heading == "known" else gates.recognition, at_least=True, next_step=BETTER, action="warn"
         ),
         "degenerate": Limit(
             gates.max_degenerate,

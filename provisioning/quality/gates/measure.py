@@ -16,7 +16,7 @@ from provisioning.quality.gates.degenerate import degenerate, distinct
 from provisioning.quality.gates.judging import judge
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.recognition import recognition
-from provisioning.quality.gates.retrieval import index_recall, look, self_localisation
+from provisioning.quality.gates.retrieval import index_recall, look
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, GateResult, decimal
 
@@ -41,7 +41,6 @@ def measure(
     its target was tried on there, and their least cosine to what its ONNX gives.
     """
     views = look(subject)
-    localised, table = self_localisation(views, tiles=len({*(subject.rows.ids >> 14).tolist()}))
     recognised, flights = recognition(subject, views)
     bad, named = degenerate(subject)
     figures: dict[str, Figure] = {
@@ -49,8 +48,7 @@ def measure(
         **cached(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
         **cached(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
-        "self_localisation": localised,
-        "recognition": recognised,
+        **recognised,
         "degenerate": bad,
         "distinct": distinct(subject),
     }
@@ -62,7 +60,7 @@ def measure(
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
-    return GateResult(entries, {"self_localisation": table, "recognition": flights}, {"degenerate": named})
+    return GateResult(entries, {"recognition": flights}, {"degenerate": named})
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:

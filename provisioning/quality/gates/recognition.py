@@ -1,54 +1,79 @@
 """Will a flight be found? Tiles seen as flights see them, and one source asked for by another, in three words.
 
 `recognises`: at any heading. `needs a known heading`: only with the heading known. `will not localise`: neither. What
-chance finds is taken off first, so that a small corpus or a wide tolerance passes for nothing.
+chance finds is taken off first, so that a small corpus or a wide tolerance passes for nothing. Asked as `locate` asks:
+tiles of one zoom level, within the circle in which the aircraft knows itself to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s
-from provisioning.index.read import search
-from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING
+from provisioning.index.among import scores_among
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
 from provisioning.quality.gates.retrieval import Views
-from provisioning.quality.gates.subject import Subject
+from provisioning.quality.gates.subject import Subject, mixed
 from provisioning.quality.gates.values import Figure, decimal
-from provisioning.quality.locate.places import decoded
+from provisioning.quality.locate.places import EQUATOR_M, decoded, encoded
 
 RECOGNISED = 0.5
 """Share of views, above chance, from which a network is said to recognise."""
+PRIOR_M = 1000.0
+LEAST_REACH = 8
+"""Tiles to each side that are compared at least: within a kilometre a coarse zoom level has too few to mistake."""
 LEAST_PAIRS = 8
-SEARCHED = 64
 PLACE = SOURCE_BITS + HEADING_BITS
+UPRIGHT = (1 << HEADING_BITS) - 1
+Flags = NDArray[np.bool_]
 
 
-def recognition(subject: Subject, views: Views) -> tuple[Figure, Mapping[str, str]]:
-    """Return recall@1 above chance with the heading known, in words, and the table of what was measured.
+class Asked(NamedTuple):
+    """One tile asked for: whether each query found it or a tile beside it, and how likely a guess would."""
 
-    A view is found where the best tile is the one in which its middle lies, or one beside it.
-    """
-    tiles = np.unique(subject.rows.ids >> PLACE)
-    guessed = float(np.mean([_near(tiles, truth).sum() for truth in views.truth >> PLACE]) / len(tiles))
-    known, free = (_above(_found(views, names), guessed) for names in (KNOWN_HEADING, ANY_HEADING))
+    found: Flags
+    guessed: float
+
+
+def recognition(subject: Subject, views: Views) -> tuple[Mapping[str, Figure], Mapping[str, str]]:
+    """Return recall@1 above chance with the heading known, in words, and at any heading; and what was measured."""
+    asked = [_asked(subject, int(truth), views.queries[:, column]) for column, truth in enumerate(views.truth)]
+    guessed = float(np.mean([each.guessed for each in asked]))
+    shares = np.mean([each.found for each in asked], axis=0).tolist()
+    recall = dict(zip(views.names, shares, strict=True))
+    table = {name: decimal(share) for name, share in recall.items()}
+    known, free = (_above(recall[name], guessed) for name in (KNOWN_HEADING, ANY_HEADING))
     across, pairs = across_sources(subject)
-    table = {"flight, heading known": decimal(known), "flight, any heading": decimal(free)}
+    detail = _expected(recall, guessed, len(asked))
     if pairs >= LEAST_PAIRS:
         table["one source asked for by another"] = f"{decimal(across)} of {pairs}"
+        detail += f"; one source or date asked for by another: {across:.0%} of {pairs} tiles"
         known = min(known, across)
-    word = _word(known, min(free, known))
-    detail = (
-        f"{word}: recall@1 above chance of {len(views.truth)} tiles seen as in flight, heading known "
-        f"{table['flight, heading known']}, any heading {table['flight, any heading']} (chance {decimal(guessed)})"
+    free = min(free, known)
+    table["chance"] = decimal(guessed)
+    too_few = guessed > 1 - 1e-9
+    figures = {
+        "recognition": Figure(None if too_few else decimal(known), f"{word(known, free)}: {detail}"),
+        "recognition.any_heading": Figure(None if too_few else decimal(free), "the same at any heading, above chance"),
+    }
+    return figures, table
+
+
+def _expected(recall: Mapping[str, float], guessed: float, count: int) -> str:
+    return (
+        f"expect {recall[KNOWN_HEADING]:.0%} of photos found at once, heading known to {HEADING_ERROR_DEG:.0f}°, "
+        f"{recall[ANY_HEADING]:.0%} at any heading, by chance {guessed:.0%}; for one tile's width of ground seen 0 to "
+        f"{MOST_TILT_DEG:.0f}° aside on another day, position known to {PRIOR_M / 1000:.0f} km; from {count} tiles"
     )
-    if pairs >= LEAST_PAIRS:
-        detail += f"; one source or date asked for by another {decimal(across)} of {pairs}"
-    return Figure(decimal(known) if len(tiles) > 1 else None, detail), table
 
 
-def _word(known: float, free: float) -> str:
+def word(known: float, free: float) -> str:
+    """Return what a network can do, from its recall above chance with the heading known and at any heading."""
     if free >= RECOGNISED:
         return "recognises"
     return "needs a known heading" if known >= RECOGNISED else "will not localise"
@@ -59,34 +84,57 @@ def _above(share: float, guessed: float) -> float:
     return max(0.0, (share - guessed) / (1 - guessed)) if guessed < 1 else 0.0
 
 
-def _found(views: Views, names: Sequence[str]) -> float:
-    which = [views.names.index(name) for name in names]
-    best = views.found[which, :, 0]
-    right = [_near(best[:, column] >> PLACE, truth) for column, truth in enumerate(views.truth >> PLACE)]
-    return float(np.mean(right))
+def _asked(subject: Subject, truth: int, queries: Floats) -> Asked:
+    """Ask for the tile of the id `truth` with `queries`, float32 [q, d], among the tiles around it."""
+    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
+    rows, beside = around(subject.rows.ids, z, x, y)
+    best = scores_among(subject.index, queries, rows, subject.rows.ids).argmax(axis=1)
+    _, first = np.unique(subject.rows.ids[rows] >> PLACE, return_index=True)
+    return Asked(beside[best], float(beside[first].mean()))
 
 
-def _near(tiles: Int64s, truth: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Tell which tile ids are that of `truth` or of a tile beside it at the same zoom; -1 is none."""
-    z, x, y = decoded(np.maximum(np.append(tiles, truth), 0).astype(np.int64))
-    near = (z[:-1] == z[-1]) & (np.abs(x[:-1] - x[-1]) <= 1) & (np.abs(y[:-1] - y[-1]) <= 1)
-    return np.asarray(near & (tiles >= 0))
+def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
+    """Return the rows of tiles of zoom z within the prior of a tile, ascending, and which are of it or beside it."""
+    side = 1 << z
+    lat = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / side)))
+    reach = max(LEAST_REACH, math.ceil(PRIOR_M / (EQUATOR_M * math.cos(lat) / side)))
+    across = np.arange(-min(reach, (side - 1) // 2), min(reach, side // 2) + 1)  # once around the world at most
+    dx, dy = (each.ravel() for each in np.meshgrid(across, np.arange(max(-reach, -y), min(reach, side - 1 - y) + 1)))
+    inside = dx * dx + dy * dy <= reach * reach
+    dx, dy = dx[inside], dy[inside]
+    tiles = encoded(z, (x + dx) % side, y + dy)
+    first, end = np.searchsorted(ids, tiles << PLACE), np.searchsorted(ids, (tiles + 1) << PLACE)
+    order = np.argsort(first, kind="stable")
+    count = (end - first)[order]
+    starts = np.repeat(first[order] - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
+    near = np.repeat((np.maximum(np.abs(dx), np.abs(dy)) <= 1)[order], count)
+    return (starts + np.arange(len(starts))).astype(np.int64), np.asarray(near)
 
 
 def across_sources(subject: Subject) -> tuple[float, int]:
-    """Return how often a tile's best match in another source is the same place, and for how many tiles that is known.
+    """Return how often a tile's best match in other sources is the same place, and for how many tiles that is known.
 
-    Two sources or two dates of one place are the only pictures of different days that can be had before a flight.
+    Two sources or two dates of one place are the only pictures of different days that can be had before a flight. Of
+    all places with several, those are asked for whose hashed ids are the smallest.
     """
     ids = subject.rows.ids
-    upright = ids[(ids & ((1 << HEADING_BITS) - 1)) == 0]
-    places, counts = np.unique(upright >> PLACE, return_counts=True)
-    asked = subject.sample[np.isin(ids[subject.sample] >> PLACE, places[counts > 1])]
+    upright = np.flatnonzero((ids & UPRIGHT) == 0)
+    places = ids[upright] >> PLACE
+    again = np.flatnonzero(places[1:] == places[:-1])
+    several = upright[np.unique(np.concatenate([again, again + 1]))]
+    asked = several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
     if not len(asked):
         return 0.0, 0
-    _, found = search(subject.index, subject.gather(asked), min(SEARCHED, len(ids)))
-    own = ids[asked]
-    other = (found >= 0) & ((found >> HEADING_BITS & 0xFF) != (own >> HEADING_BITS & 0xFF)[:, None])
-    best = np.take_along_axis(found, other.argmax(axis=1)[:, None], axis=1)[:, 0]
-    right = other.any(axis=1) & (best >> PLACE == own >> PLACE)
-    return float(right.mean()), len(asked)
+    vectors = subject.gather(asked)
+    return float(np.mean([_other(subject, int(ids[row]), vectors[n : n + 1]) for n, row in enumerate(asked)])), len(
+        asked
+    )
+
+
+def _other(subject: Subject, truth: int, query: Floats) -> bool:
+    """Tell whether the tile of another source that is most like `query` shows the place of `truth`."""
+    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
+    rows, _ = around(subject.rows.ids, z, x, y)
+    rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
+    best = scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()
+    return bool(subject.rows.ids[rows[best]] >> PLACE == truth >> PLACE)

@@ -1,11 +1,11 @@
-"""Is a place found again: by the index as by exact search, and from perturbed views of tiles."""
+"""Tiles seen as in flight, through the network and the index; and whether the index finds what exact search does."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from provisioning.base.errors import GateError
 from provisioning.base.events import progress
 from provisioning.descriptors.store.store import DescriptorStore
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.index.ids import Floats, Int64s
 from provisioning.index.read import search
 from provisioning.index.space import into_space
 from provisioning.index.stream import blocks
 from provisioning.quality.gates.cached import cached_store
-from provisioning.quality.gates.perturb import PERTURBATIONS, VIEWS
+from provisioning.quality.gates.perturb import VIEWS, Colours, colours_of
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, decimal
 
@@ -29,7 +29,7 @@ TIE = 1e-5
 """Neighbours whose exact scores differ by less are equally good."""
 BLOCK_BYTES = 16 << 20
 MOST_THREADS = 8
-FORMAT = b"flight-cache-query/1"
+FORMAT = b"flight-cache-query/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Views:
 def look(subject: Subject) -> Views:
     """Take every perturbed view of the sample through the network and the index."""
     rows = subject.sample
-    keys = [[_key(subject, int(row), number, name) for number, row in enumerate(rows)] for name in VIEWS]
+    keys = [[_key(subject, int(row), name) for row in rows] for name in VIEWS]
     flat = [key for group in keys for key in group]
     described = _described(subject, flat)
     if not np.isfinite(described).all():
@@ -66,10 +66,10 @@ def look(subject: Subject) -> Views:
     )
 
 
-def _key(subject: Subject, row: int, number: int, name: str) -> bytes:
-    """Return the digest of everything that decides a view: the tiles around, the direction, the perturbation."""
-    digest = hashlib.sha256(FORMAT + name.encode() + bytes([number & 3]))
-    for near in subject.neighbours(row):
+def _key(subject: Subject, row: int, name: str) -> bytes:
+    """Return the digest of everything that decides a view: the tiles around, how it is seen, the colours lent to it."""
+    digest = hashlib.sha256(FORMAT + name.encode() + subject.number(row).to_bytes(8, "big"))
+    for near in (*subject.neighbours(row), subject.lender(row)):
         digest.update(b"\0" * 32 if near is None else subject.rows.shas[near].tobytes())
     return digest.digest()
 
@@ -85,6 +85,7 @@ def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None)
     wanted = set(keys if store is None else store.missing(keys))
     count = len(subject.sample)
     columns = [column for column in range(count) if wanted.intersection(keys[column::count])]
+    columns.sort(key=lambda column: int(subject.sample[column]))  # neighbours after each other share decoded tiles
     found: dict[bytes, Floats] = {}
     for done, (column, vectors) in enumerate(zip(columns, _all_views(subject, columns), strict=True), start=1):
         found.update(zip(keys[column::count], vectors, strict=True))
@@ -104,8 +105,10 @@ def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
     def described(column: int) -> Floats:
         if not hasattr(local, "network"):
             local.network = subject.network.clone()
-        scene = subject.scene(int(subject.sample[column]))
-        found: Floats = local.network(np.stack([subject.seen(perturb(scene, column)) for perturb in VIEWS.values()]))
+        row = int(subject.sample[column])
+        scene, number, colours = subject.scene(row), subject.number(row), _colours(subject, row)
+        images = [subject.seen(perturb(scene, number, colours)) for perturb in VIEWS.values()]
+        found: Floats = local.network(np.stack(images))
         return found
 
     threads = subject.flight.descriptors.threads or os.cpu_count() or 1
@@ -113,31 +116,25 @@ def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
         yield from pool.map(described, columns)
 
 
-def self_localisation(views: Views, *, tiles: int) -> tuple[Figure, Mapping[str, str]]:
-    """Return mean recall@1 over perturbations, and the table of recall@1 and recall@5 of each."""
-    place, names = SOURCE_BITS + HEADING_BITS, views.names[: len(PERTURBATIONS)]
-    right = (views.found[: len(names)] >> place) == (views.truth >> place)[None, :, None]
-    first, five = right[:, :, 0].mean(axis=1), right[:, :, :5].any(axis=2).mean(axis=1)
-    table = {name: f"{decimal(float(a))} / {decimal(float(b))}" for name, a, b in zip(names, first, five, strict=True)}
-    table["chance"] = f"{decimal(1 / tiles, 6)} / {decimal(min(1.0, 5 / tiles), 6)}"
-    shown = "; ".join(f"{name} {decimal(float(a), 2)}" for name, a in zip(names, first, strict=True))
-    detail = f"mean recall@1 of {len(views.truth)} tiles seen otherwise (chance {decimal(1 / tiles, 6)}): {shown}"
-    return Figure(decimal(float(first.mean())), detail), table
+def _colours(subject: Subject, row: int) -> Colours | None:
+    """Return the colours of a tile of another source, None where there is none that can be read."""
+    lender = subject.lender(row)
+    pixels = None if lender is None else subject.pixels_or_none(lender)
+    return None if pixels is None else colours_of(pixels)
 
 
 def index_recall(subject: Subject, views: Views) -> Figure:
     """Return recall@10 of the index against exact search in the space that the index compares in."""
     count = len(views.truth)
-    pick = np.arange(count) % len(PERTURBATIONS)
-    queries = into_space(subject.index, views.queries[pick, np.arange(count)])
+    queries = into_space(subject.index, views.queries[0])
     best = np.full((count, 0), 0, np.float32)
     for block in blocks(len(subject.rows.ids), max(queries.shape), BLOCK_BYTES):
         scores = np.concatenate([best, queries @ into_space(subject.index, subject.gather(block)).T], axis=1)
         best = np.partition(scores, -min(NEIGHBOURS, scores.shape[1]), axis=1)[:, -NEIGHBOURS:]
     best = np.sort(best, axis=1)
-    found = _scores_of(subject, queries, views.found[pick, np.arange(count)])
+    found = _scores_of(subject, queries, views.found[0])
     right = found[:, : best.shape[1]] >= best[:, :1] - TIE
-    detail = f"share of the ten exact neighbours that the index finds, {count} perturbed views"
+    detail = f"share of the ten exact neighbours that the index finds, {count} tiles seen as in flight"
     return Figure(decimal(float(right.mean())), detail)
 
 

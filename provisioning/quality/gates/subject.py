@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile, decode
 from provisioning.config import Flight
 from provisioning.engines import Network
-from provisioning.index.ids import HEADING_BITS, Gather, Int64s, Rows
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows
 from provisioning.network.backbone import fit
 
 Pixels = NDArray[np.uint8]
+REMEMBERED = 64
+"""Decoded tiles kept, 50 MB at 512 pixels."""
 AROUND = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
@@ -60,8 +62,18 @@ class Subject:
         return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
 
     def pixels(self, row: int) -> Pixels:
-        """Return the decoded tile of a row, uint8 [H, W, 3]."""
-        return decode(self.read(self.tile(row)), max_pixels=self.flight.tiles.max_pixels)
+        """Return the decoded tile of a row, uint8 [H, W, 3], which nobody may write to."""
+        return self._decoded(row)
+
+    @cached_property
+    def _decoded(self) -> Callable[[int], Pixels]:
+        """Decoding that remembers the last tiles: a tile is seen from each of its neighbours."""
+
+        @lru_cache(REMEMBERED)
+        def decoded(row: int) -> Pixels:
+            return decode(self.read(self.tile(row)), max_pixels=self.flight.tiles.max_pixels)
+
+        return decoded
 
     def seen(self, image: Pixels) -> Pixels:
         """Return `image` as the network takes it."""
@@ -90,13 +102,34 @@ class Subject:
         canvas = np.pad(middle, ((height, height), (width, width), (0, 0)), mode="symmetric")
         for (dx, dy), near in zip(AROUND, self.neighbours(row), strict=True):
             if near is not None and (dx or dy):
-                beside = self._pixels_or_none(near)
+                beside = self.pixels_or_none(near)
                 if beside is not None and beside.shape == middle.shape:
                     canvas[(dy + 1) * height : (dy + 2) * height, (dx + 1) * width : (dx + 2) * width] = beside
         top, left = height // 2, width // 2
         return np.ascontiguousarray(canvas[top : top + 2 * height, left : left + 2 * width])
 
-    def _pixels_or_none(self, row: int) -> Pixels | None:
+    def number(self, row: int) -> int:
+        """Return the number that decides what the tile of `row` is seen like: its hashed id, whatever the sample."""
+        return int(mixed(self.rows.ids[row : row + 1])[0])
+
+    @cached_property
+    def _sources(self) -> Mapping[int, Int64s]:
+        """Rows (heading 0) by source number, where there are several sources."""
+        numbers = (self.rows.ids >> HEADING_BITS & ((1 << SOURCE_BITS) - 1)).astype(np.uint8)
+        present = np.unique(numbers).tolist()
+        return {each: np.flatnonzero(numbers == each) for each in present} if len(present) > 1 else {}
+
+    def lender(self, row: int) -> int | None:
+        """Return the row of a tile of another source, whose colours a view of `row` gets; None with one source."""
+        own, number = int(self.rows.ids[row] >> HEADING_BITS & ((1 << SOURCE_BITS) - 1)), self.number(row)
+        others = [rows for source, rows in self._sources.items() if source != own]
+        if not others:
+            return None
+        rows = others[number % len(others)]
+        return int(rows[number // len(others) % len(rows)])
+
+    def pixels_or_none(self, row: int) -> Pixels | None:
+        """Return the decoded tile of a row, or None where it is damaged."""
         try:
             return self.pixels(row)
         except TileError:

@@ -44,6 +44,12 @@ def decimal(value: float, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def recognition_of(gates: Mapping[str, GateEntry]) -> str:
+    """Return what the gate `recognition` says a flight may expect, for a person; empty where it was not measured."""
+    entry = gates.get("recognition")
+    return "" if entry is None else entry.detail
+
+
 def read(path: Path) -> GateResult:
     """Return the result at `path`; GateError if it cannot be read."""
     try:
