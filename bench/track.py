@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ STEP_M = 25.0
 
 def ground(tiles: Path) -> np.ndarray:
     """Return the imagery of the square, uint8 [H, W, 3]."""
-    rows = [[np.asarray(Image.open(tiles / f"{ZOOM}/{WEST + x}/{NORTH + y}.jpg").convert("RGB")) for x in range(COLUMNS)]
-            for y in range(ROWS)]  # fmt: skip
+    names = [[tiles / f"{ZOOM}/{WEST + x}/{NORTH + y}.jpg" for x in range(COLUMNS)] for y in range(ROWS)]
+    rows = [[np.asarray(Image.open(name).convert("RGB")) for name in row] for row in names]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
@@ -33,11 +34,11 @@ def way(mpp: float) -> list[tuple[float, float, float]]:
     """Return pixels and headings of a flight up and down the square, a photo each STEP_M."""
     corners = [(1.2, 6.8), (1.2, 1.2), (2.6, 1.2), (2.6, 6.8), (4.0, 6.8), (4.0, 1.2), (4.8, 1.2), (4.8, 6.8)]
     found = []
-    for (x0, y0), (x1, y1) in zip(corners[:-1], corners[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(corners):
         length = math.hypot(x1 - x0, y1 - y0) * 256 * mpp
         yaw = math.degrees(math.atan2(x1 - x0, y0 - y1)) % 360
-        for share in np.arange(0, length, STEP_M) / length:
-            found.append(((x0 + (x1 - x0) * share) * 256, (y0 + (y1 - y0) * share) * 256, yaw))
+        shares = np.arange(0, length, STEP_M) / length
+        found += [((x0 + (x1 - x0) * share) * 256, (y0 + (y1 - y0) * share) * 256, yaw) for share in shares]
     return found
 
 

@@ -20,8 +20,8 @@ MOST_CELLS = 1024
 """Cells along a side of the grid; where these do not suffice the cells are larger."""
 CELLS_OF_A_TILE = 6
 OUTLIERS = 0.7
-"""Probability that none of the places named is the right one. At a half and below, places named at random were taken for
-agreement in one photo of ten; above, a network that is right in three photos of ten is followed as quickly."""
+"""Probability that none of the places named is the right one. At a half and below, places named at random were
+taken for agreement in one photo of ten; above, a network that is right in three photos of ten is followed as quickly."""
 
 
 class Estimate(NamedTuple):
@@ -53,7 +53,7 @@ class Belief:
         half = math.ceil(reach_m / cell)
         axis = np.arange(-half, half + 1) * cell
         inside = (np.hypot(axis[:, None], axis[None, :]) <= max(radius_m, cell)).astype(np.float64)
-        return cls(inside / inside.sum(), axis)
+        return cls(np.asarray(inside / inside.sum(), np.float64), axis)
 
     @property
     def cell_m(self) -> float:
@@ -70,8 +70,8 @@ class Belief:
         """Return the belief after places were named, the likeliest first; each is right to `sigma_m` if it is right.
 
         offsets_m: east and north of the dead-reckoned position. The n-th place weighs 1/n; all together 1 - OUTLIERS.
-        new: share of the photo that the one before did not show. Photos of the same ground are wrong in the same way, so
-        the likelihood is raised to this power.
+        new: share of the photo that the one before did not show. Photos of the same ground are wrong in the same way,
+        so the likelihood is raised to this power.
         """
         if not offsets_m:
             return self
