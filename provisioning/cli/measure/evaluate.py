@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
 from provisioning.cli.measure.locate import add_view, question_of, require_view
+from provisioning.cli.measure.track import add_track, flown, report, require_track, settings_of
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
@@ -33,10 +36,13 @@ from provisioning.quality.evaluate import (
 from provisioning.quality.evaluate.score import RANKS
 from provisioning.quality.locate import Locator, Question
 
+Measured = TypeVar("Measured")
 EXAMPLE = """\
 examples:
   flightcache evaluate DCIM/100MEDIA --radius 1000              a folder of photos as it comes, position known to 1 km
   flightcache evaluate queries.csv                              a list: file,lat,lon[,yaw,pitch,roll,height_m,fov_deg]
+  flightcache evaluate flight/ --track --radius 500 --plot track.svg --geojson track.geojson   a flight, against odometry
+  flightcache evaluate flight/ --track --radius 500 --plot a.svg --geojson a.geojson   as a flight
   flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
   flightcache evaluate queries.csv . --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
       --try zooms=17+18 --csv answers.csv --plot recall.svg         other settings of this cache, nothing published
@@ -68,7 +74,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
-    parser.add_argument("--plot", type=Path, metavar="SVG", help="write share of photos against distance")
+    parser.add_argument(
+        "--plot", type=Path, metavar="SVG", help="write share of photos against distance; of a track its error"
+    )
+    add_track(parser)
     add_custom_ops(parser)
     add_keys(parser)
 
@@ -80,8 +89,12 @@ def run(args: argparse.Namespace) -> int:
     require_view(args, max(RANKS))
     if args.frame_step < 1:
         raise Error("--frame-step: at least 1")
+    require_track(args)
     queries = find_queries(args.queries, frame_step=args.frame_step)
-    results = list(_results(args, queries))
+    if args.track:
+        report(args, list(_results(args, queries, partial(flown, settings_of(args)))))
+        return 0
+    results = list(_results(args, queries, _result))
     if args.csv:
         to_csv(per_query(results), args.csv)
     if args.plot:
@@ -90,7 +103,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Result]:
+def _results(
+    args: argparse.Namespace,
+    queries: Sequence[Query],
+    measured: Callable[[str, Locator, Sequence[Query], Trial, int], Measured],
+) -> Iterator[Measured]:
     within_m, manifests = args.within, []
     for cache in args.cache:
         with verified(cache, ground(args, cache)) as (verdict, _):
@@ -98,13 +115,13 @@ def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Res
         manifests.append(manifest)
         within_m = within_m or usual_distance_m(locator, queries)
         trial = Trial(question_of(args, manifest, max(RANKS)), within_m, args.radius)
-        yield _result(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
+        yield measured(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
     if args.variants:
         variants = [parse_variant(text) for text in args.variants]
         with locators(args.cache[0], variants, manifest=manifests[0], custom_ops=args.custom_ops) as built:
             for variant, locator, request in built:
                 trial = Trial(_varied(question_of(args, manifests[0], max(RANKS)), variant), within_m, args.radius)
-                yield _result(variant.name, locator, queries, trial, request.index.path.stat().st_size)
+                yield measured(variant.name, locator, queries, trial, request.index.path.stat().st_size)
 
 
 def _varied(question: Question, variant: Variant) -> Question:

@@ -23,8 +23,9 @@ OPTIONAL = {
     "roll": (("roll", "roll_deg", "gimbal_roll"), -360.0, 360.0),
     "height": (("height_m", "height", "agl", "agl_m", "rel_alt", "relative_altitude"), 0.0, 100_000.0),
     "fov": (("fov_deg", "fov", "hfov"), 1.0, 170.0),
+    "time": (("time_s", "t_s", "timestamp_s"), 0.0, 1e11),
 }
-"""What else a list may say of a photo: names of its column, least and largest value; degree and metre."""
+"""What else a list may say of a photo: names of its column, least and largest value; degree, metre, second."""
 MOST_ISSUES = 20
 PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
@@ -32,7 +33,7 @@ PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 class Query(NamedTuple):
     """A photo, where it was taken, and where its top points if that is known, degree clockwise from true north.
 
-    known: what else the list says of it, before the photo's own metadata.
+    known: what else the list says of it, before the photo's own metadata. time_s: when, for a track.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Query(NamedTuple):
     place: Origin
     heading_deg: float | None
     known: Known = NOTHING
+    time_s: float | None = None
 
 
 def find_queries(path: Path, *, frame_step: int = 1) -> tuple[Query, ...]:
@@ -77,7 +79,7 @@ def _photo(path: Path, frames: Mapping[int, Frame], frame_step: int) -> Query | 
     if frames:
         number = frame_number(path)
         frame = None if number is None else frames.get((number - 1) * frame_step + 1)
-        return frame and Query(path.name, path, frame.place, frame.known.angles.yaw_deg, frame.known)
+        return frame and Query(path.name, path, frame.place, frame.known.angles.yaw_deg, frame.known, frame.time_s)
     position = read_position(path)
     return None if position is None else Query(path.name, path, position, None)
 
@@ -113,7 +115,7 @@ def _refuse(path: Path, issues: list[str]) -> None:
         "the list of queries cannot be used",
         file=path,
         facts={f"issue {number}": issue for number, issue in enumerate(shown, 1)},
-        next_step="columns: file,lat,lon in degrees, and yaw, pitch, roll, height_m, fov_deg where they are known",
+        next_step="columns: file,lat,lon in degrees; where they are known yaw, pitch, roll, height_m, fov_deg, time_s",
     )
 
 
@@ -129,9 +131,9 @@ def _query(row: Mapping[str, str | None], folder: Path) -> Query | str:
     wrong = next((value for value in values.values() if isinstance(value, str)), None)
     if wrong is not None:
         return wrong
-    yaw, pitch, roll, height, fov = (value if isinstance(value, float) else None for value in values.values())
+    yaw, pitch, roll, height, fov, time_s = (value if isinstance(value, float) else None for value in values.values())
     known = Known(Angles(yaw, pitch, roll), height, fov)
-    return Query(name, folder / name, Origin(round(lat * 1e7), round(lon * 1e7)), yaw, known)
+    return Query(name, folder / name, Origin(round(lat * 1e7), round(lon * 1e7)), yaw, known, time_s)
 
 
 def _optional(row: Mapping[str, str | None], names: Sequence[str], low: float, high: float) -> float | str | None:
@@ -140,7 +142,7 @@ def _optional(row: Mapping[str, str | None], names: Sequence[str], low: float, h
     if column is None:
         return None
     value = _number(row[column], max(abs(low), high))
-    unit = "metre" if high > 360 else "degree"
+    unit = "second" if column.endswith("_s") else "metre" if high > 360 else "degree"
     return f"{column} {row[column]!r}: {low:g} to {high:g} {unit} expected" if value is None or value < low else value
 
 

@@ -18,10 +18,11 @@ GPS = re.compile(rf"GPS\s*\(\s*{NUMBER}\s*,\s*{NUMBER}\s*,\s*{NUMBER}\s*\)")
 
 
 class Frame(NamedTuple):
-    """Where a frame was taken, and what else its subtitle says."""
+    """Where a frame was taken, what else its subtitle says, and when: seconds since the video began."""
 
     place: Origin
     known: Known
+    time_s: float | None = None
 
 
 def read_subtitles(path: Path) -> dict[int, Frame]:
@@ -49,7 +50,16 @@ def _frames(text: str) -> Iterator[tuple[int, Frame]]:
         counted = re.search(r"(?:FrameCnt|SrtCnt)\s*:\s*(\d+)", block)
         place = _place(block)
         if place is not None:
-            yield int(counted[1]) if counted else number, Frame(place, _known(block))
+            yield int(counted[1]) if counted else number, Frame(place, _known(block), _time_s(block))
+
+
+def _time_s(block: str) -> float | None:
+    """Return when the frame begins to be shown: `00:01:02,033 -->`."""
+    found = re.search(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->", block)
+    if found is None:
+        return None
+    hours, minutes, seconds = map(int, found.groups()[:3])
+    return hours * 3600 + minutes * 60 + seconds + int(found[4].ljust(3, "0")) / 1000
 
 
 def _place(block: str) -> Origin | None:
