@@ -56,10 +56,11 @@ SCENES = {
     "sync": ["sync drive cache", "sync drive empty"],
     "tiles": ["tiles cache", "tiles empty"],
     "verify": [
+        "verify cache --public-key key.pub.pem --flight F-1 --ground",
         "verify cache --public-key key.pub.pem --flight F-1",
-        "verify cache --public-key other.pub.pem",
-        "verify tampered --public-key key.pub.pem --flight F-2",
-        "verify nowhere --public-key key.pub.pem",
+        "verify cache --public-key other.pub.pem --ground",
+        "verify tampered --public-key key.pub.pem --flight F-2 --ground",
+        "verify nowhere --public-key key.pub.pem --ground",
     ],
     "why": ["why corpus cache", "why corpus changed", "why nothing cache"],
 }

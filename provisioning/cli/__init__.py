@@ -41,6 +41,7 @@ GROUPS = {
         "trust": "say who may sign caches: make, sign, show, install the trust file",
         "cosign": "add the signature of a further key to the current generation",
         "fallback": "return this vehicle to the generation before, where the current one does not verify or run",
+        "receipt": "print what this vehicle has installed, signed by the vehicle",
         "info": "say what a bundle holds, without installing it",
         "sync": "send the current generation to a vehicle or a drive, only what it lacks",
         "rollback": "publish an earlier set of files again, signed anew",

@@ -16,7 +16,7 @@ from provisioning.delivery.pack import documents_of
 from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
 from provisioning.flight.trust import read_trust, to_bytes
 from provisioning.flight.vehicle import Vehicle, vehicle_of
-from provisioning.flight.verify import Expectations, Verdict, verify
+from provisioning.flight.verify import ANY, Expectations, Verdict, verify
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
@@ -86,13 +86,14 @@ def ground(args: argparse.Namespace, cache: Path) -> Expectations:
 def expectations(args: argparse.Namespace, target: Path) -> tuple[Expectations, Vehicle | None]:
     """Return what the command line asks for, and the vehicle whose floor is kept; stderr says what is not checked.
 
-    The vehicle's directory is made where there is none: the counter floor is kept unless the user says otherwise.
+    The floor of the vehicle is kept unless the user says otherwise; its directory is made with the first one accepted.
     """
     vehicle = None
     if not (args.any_counter or args.counter_floor is not None or args.counter_floor_file is not None):
         vehicle = vehicle_of(target)
-        vehicle.make()
     expect = verify_command.expectations(args, target, lambda: trusted_keys(None))
+    if vehicle is not None and expect.counter_floor is ANY:
+        expect = expect._replace(counter_floor=0)  # the first generation here: its counter begins the floor
     if left := verify_command.unchecked(expect):
         print(f"not checked: {', '.join(left)}", file=sys.stderr)
     return expect, vehicle
