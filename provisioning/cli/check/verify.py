@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
@@ -78,18 +79,11 @@ def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> No
 
 
 def recipient_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare for whom the cache must be, and how new."""
+    """Declare for whom the cache must be, and how new; each may be left out by name."""
     add = parser.add_argument
-    for part in ("flight", "aircraft"):
-        identity = parser.add_mutually_exclusive_group()
-        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
-        identity.add_argument(
-            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
-        )
+    for part, identity in identity_arguments(parser).items():
         identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
-    add("--this-host", action="store_true", help="the engines must be for this machine")
     add("--any-host", action="store_true", help="the host tuple is not checked")
-    add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
     floor = parser.add_mutually_exclusive_group()
     floor.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
     floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
@@ -101,6 +95,21 @@ def recipient_arguments(parser: argparse.ArgumentParser) -> None:
         "--at", type=_moment, metavar="TIME", help="UTC time to compare dates with: 2026-05-01T06:00:00Z"
     )
     clock.add_argument("--no-clock", action="store_true", help="this computer has no clock: nothing expires")
+
+
+def identity_arguments(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Declare for which flight, aircraft and computer the cache must be; return the groups that exclude each other."""
+    groups = {}
+    for part in ("flight", "aircraft"):
+        identity = groups[part] = parser.add_mutually_exclusive_group()
+        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
+        identity.add_argument(
+            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
+        )
+    parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
+    host = "part of the host tuple expected"
+    parser.add_argument("--host", action="append", default=[], metavar="NAME=VALUE", help=host)
+    return groups
 
 
 def _fingerprints(text: str) -> frozenset[str]:
@@ -145,7 +154,7 @@ def expectations(
     return trusted._replace(
         flight_id=args.flight,
         aircraft_id=args.aircraft,
-        host=_host(args),
+        host=expected_host(args, this=args.this_host),
         counter_floor=_floor(args, vehicle),
         now_s=now_s,
     )
@@ -190,11 +199,12 @@ def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = Non
     return expect._replace(fingerprints=allowed, revoked=frozenset().union(*args.revoked))
 
 
-def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
+def expected_host(args: argparse.Namespace, *, this: bool) -> ExpectedHost | Anything:
+    """Return the parts of the host tuple that are expected; with `this`, those of this computer among them."""
     parts: dict[str, str | Anything] = dict.fromkeys(ExpectedHost._fields, ANY)
-    if args.any_host and (args.this_host or args.host):
+    if getattr(args, "any_host", False) and (args.this_host or args.host):
         raise Error("--any-host takes back what --this-host and --host ask for", next_step="leave one of them out")
-    if args.this_host:
+    if this:
         parts |= this_host()
     for pair in args.host:
         name, _, value = pair.partition("=")
