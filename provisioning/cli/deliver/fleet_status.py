@@ -1,4 +1,4 @@
-"""`flightcache fleet status`: each vehicle is asked for a receipt, which it signs now; nothing is believed without one."""
+"""`flightcache fleet status`: each vehicle is asked for a receipt, signed now; without one nothing is believed."""
 
 from __future__ import annotations
 
