@@ -15,6 +15,7 @@ from provisioning.delivery.target import Outcome
 from provisioning.delivery.trust import Recipient
 from provisioning.flight.receipt import read_receipt
 from provisioning.flight.vehicle import Vehicle
+from provisioning.flight.verity import enable_all
 
 EXAMPLE = """\
 examples:
@@ -76,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _receipt(args: argparse.Namespace, done: Outcome, to: Recipient, vehicle: Vehicle | None) -> bytes | None:
-    """Run the self-test and write the receipt, where the vehicle has a key; the generation stays current anyway."""
-    if vehicle is None or not vehicle.key_file.is_file():
-        return None
+    """Enable fs-verity, run the self-test and write the receipt where the vehicle has a key."""
     with to.verify(done.generation) as verdict:
+        verity = enable_all(done.generation / entry.path for entry in verdict.require().files)
+        if verity.startswith("enabled"):
+            print(f"fs-verity {verity}", file=sys.stderr)
+        if vehicle is None or not vehicle.key_file.is_file():
+            return None
         test = "not run: --no-self-test" if args.no_self_test else tested(verdict)
         return write_receipt(vehicle, verdict, test=test)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from provisioning.base.errors import VerificationError
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.reasons import Code, Reason
+from provisioning.flight.verity import measure
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -128,6 +129,13 @@ class Verdict:
             yield fd
         finally:
             os.close(fd)
+
+    def verity_digest(self, path: str) -> str | None:
+        """Return the fs-verity digest of a listed file, None where the file system enforces none.
+
+        A file that is opened by any name and measures the same has the verified bytes, and cannot be changed.
+        """
+        return measure(self._file(path).fd)
 
     def status(self, path: str) -> os.stat_result:
         """Return the stat of a listed file as verified; VerificationError if it may have changed since."""
