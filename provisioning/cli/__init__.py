@@ -52,6 +52,11 @@ GROUPS = {
 
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
+BUILDER_MODULES = frozenset(
+    "PIL defusedxml doit faiss filelock geographiclib numpy onnx onnxruntime orjson simplejpeg threadpoolctl tomli".split()
+)
+"""What the extra [build] brings. The core needs cryptography alone."""
+
 READER_LEFT = 141
 """As a shell reports the end by SIGPIPE."""
 
@@ -116,7 +121,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return READER_LEFT
 
 
+def _without_builder(error: ModuleNotFoundError) -> Error:
+    return Error(
+        "this needs the builder, which is not installed here",
+        facts={"missing": error.name, "here": "verify, install, receipt, fallback, trust, info, doctor"},
+        next_step="pip install 'flightcache[build]'",
+    )
+
+
 def _run(words: Sequence[str]) -> int:
+    try:
+        return _run_command(words)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in BUILDER_MODULES:
+            raise
+        print(f"flightcache: {_without_builder(error)}", file=sys.stderr)
+        return Error.exit_code
+
+
+def _run_command(words: Sequence[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(chosen if chosen in COMMANDS else None)
     if chosen is not None and chosen not in COMMANDS:

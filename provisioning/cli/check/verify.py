@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
 from provisioning.flight.trust import read_trust
@@ -215,10 +216,17 @@ def expected_host(args: argparse.Namespace, *, this: bool) -> ExpectedHost | Any
 
 
 def this_host() -> dict[str, str]:
-    """Return the host tuple of this machine, without the precision, which a machine does not have."""
+    """Return the host tuple of this machine, without the precision, which a machine does not have.
+
+    Where no runtime is installed for Python, its name and version are not known here either: the flight software brings
+    its own. What the hardware says is there in any case.
+    """
     from provisioning.config import Engine
     from provisioning.engines import select
+    from provisioning.engines.host import hardware
 
+    if installed_version("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx") is None:
+        return hardware()
     host = select(Engine()).probe()
     return {name: getattr(host, name) for name in ExpectedHost._fields if name != "precision"}
 
@@ -232,7 +240,12 @@ def unchecked(expect: Expectations) -> list[str]:
         "counter": expect.counter_floor,
         "time": expect.now_s,
     }
-    return [name for name, value in parts.items() if value is ANY]
+    left = [name for name, value in parts.items() if value is ANY]
+    if isinstance(expect.host, ExpectedHost):  # whose precision no machine can tell
+        left += [
+            f"host {name}" for name, value in expect.host._asdict().items() if value is ANY and name != "precision"
+        ]
+    return left
 
 
 def run(args: argparse.Namespace) -> int:
