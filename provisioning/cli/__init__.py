@@ -52,9 +52,10 @@ GROUPS = {
 
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
-BUILDER_MODULES = frozenset(
-    "PIL defusedxml doit faiss filelock geographiclib numpy onnx onnxruntime orjson simplejpeg threadpoolctl tomli".split()
-)
+BUILDER_MODULES = frozenset({
+    "PIL", "defusedxml", "doit", "faiss", "filelock", "geographiclib", "numpy", "onnx", "onnxruntime", "orjson",
+    "simplejpeg", "threadpoolctl", "tomli",
+})  # fmt: skip
 """What the extra [build] brings. The core needs cryptography alone."""
 
 READER_LEFT = 141
