@@ -201,3 +201,38 @@ def test_main_knows_every_command() -> None:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
+
+
+def test_a_drive_of_a_vehicle_keeps_its_floor_and_gets_its_trust_file(world: World, capsys) -> None:
+    """The cache directory of the vehicle, with what it keeps beside it, on a drive mounted on the ground."""
+    world.begin()
+    world.commission()
+    key = ["--public-key", world.public("one")]
+    for counter in (1, 2):
+        world.build(counter)
+        world.run("sync", world.target, world.cache, *key)
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+    world.verify()
+    world.run("trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"))
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.build(3)
+    capsys.readouterr()
+    world.run("sync", world.target, world.cache, *key, rc=22)
+    assert "signature" in capsys.readouterr().err
+    assert world.vehicle.read_trust().newest.version == 2
+    world.build(4, by="two")
+    world.run("sync", world.target, world.cache, "--public-key", world.public("two"))
+    world.verify()
+
+
+def test_status_says_floor_trust_file_and_fallback(world: World, capsys) -> None:
+    world.begin()
+    world.commission()
+    for counter in (1, 2):
+        world.install(world.bundle(counter))
+    (world.vehicle.path / "floor.fallback").write_text(f"2 1 {'0' * 64}\n")
+    capsys.readouterr()
+    world.run("status", world.target)
+    said = capsys.readouterr().out
+    assert "floor       2, fell back to 1" in said
+    assert "trust file  version 1" in said

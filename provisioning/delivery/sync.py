@@ -21,6 +21,7 @@ from provisioning.delivery.pipes import PATIENCE_S, Pipes, SilentError
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.target import Outcome, Target, Verify
 from provisioning.flight.manifest import Manifest
+from provisioning.flight.vehicle import Vehicle
 from provisioning.flight.verify import Verdict
 
 END_S = 30
@@ -153,8 +154,16 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Verify, keep: int = 1) -> Sent:
-    """Deliver the verified generation to a cache directory on a drive mounted here."""
+def sync_here(
+    root: Path,
+    verdict: Verdict,
+    documents: Documents,
+    *,
+    verify: Verify,
+    keep: int = 1,
+    vehicle: Vehicle | None = None,
+) -> Sent:
+    """Deliver the verified generation to a cache directory on a drive mounted here. vehicle: as `install_bundle`."""
     manifest = verdict.require()
 
     def fetch(target: Target, files: tuple[Listed, ...]) -> None:
@@ -162,7 +171,7 @@ def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Ver
             with verdict.open(file.path) as source:
                 target.receive(file, iter(lambda s=source: s.read(COPY_BYTES), b""))  # type: ignore[misc]
 
-    outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep)
+    outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
     sent = outcome.received_bytes + sum(map(len, documents))
     return Sent(manifest.build.counter, outcome.received_files, sent, whole)

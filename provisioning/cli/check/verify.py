@@ -45,18 +45,20 @@ PARTS = ("flight", "aircraft", "host", "counter")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    expectation_arguments(parser)
+    expectation_arguments(parser, by_name=True)
+    ground = "of flight, aircraft, host and counter what is not named is not checked"
+    parser.add_argument("--ground", action="store_true", help=ground)
     parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
 
 
-def expectation_arguments(parser: argparse.ArgumentParser) -> None:
+def expectation_arguments(parser: argparse.ArgumentParser, *, by_name: bool = False) -> None:
     """Declare what a cache is and what is expected of it."""
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
     trust_arguments(parser)
-    recipient_arguments(parser)
+    recipient_arguments(parser, by_name=by_name)
 
 
 def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> None:
@@ -79,18 +81,25 @@ def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> No
     )
 
 
-def recipient_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare for whom the cache must be, and how new; each may be left out by name."""
+def recipient_arguments(parser: argparse.ArgumentParser, *, floor: bool = True, by_name: bool = False) -> None:
+    """Declare for whom the cache must be, how new, and at what time.
+
+    floor: which counter floor counts can be said. by_name: what is not checked is left out by name.
+    """
     add = parser.add_argument
-    for part, identity in identity_arguments(parser).items():
-        identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
-    add("--any-host", action="store_true", help="the host tuple is not checked")
-    floor = parser.add_mutually_exclusive_group()
-    floor.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
-    floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
-    floor.add_argument("--any-counter", action="store_true", help="no counter floor is kept or checked")
-    ground = "of flight, aircraft, host and counter what is not named is not checked"
-    add("--ground", action="store_true", help=ground)
+    groups = identity_arguments(parser)
+    if by_name:
+        for part, identity in groups.items():
+            identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
+        add("--any-host", action="store_true", help="the host tuple is not checked")
+    parser.set_defaults(counter_floor=None, counter_floor_file=None, any_counter=False)
+    if floor:
+        least = parser.add_mutually_exclusive_group()
+        least.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
+        least.add_argument(
+            "--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache"
+        )
+        least.add_argument("--any-counter", action="store_true", help="no counter floor is kept or checked")
     clock = parser.add_mutually_exclusive_group()
     clock.add_argument(
         "--at", type=_moment, metavar="TIME", help="UTC time to compare dates with: 2026-05-01T06:00:00Z"

@@ -43,7 +43,7 @@ def add_custom_ops(parser: argparse.ArgumentParser) -> None:
 def add_expectations(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flightcache verify` that say for whom the generation must be; a named floor is only read."""
     add_keys(parser, otherwise=OF_THE_CACHE)
-    verify_command.recipient_arguments(parser)
+    verify_command.recipient_arguments(parser, by_name=True)
     parser.set_defaults(raise_floor=False)
 
 
@@ -94,7 +94,7 @@ def expectations(args: argparse.Namespace, target: Path) -> tuple[Expectations, 
     expect = verify_command.expectations(args, target, lambda: trusted_keys(None))
     if vehicle is not None and expect.counter_floor is ANY:
         expect = expect._replace(counter_floor=0)  # the first generation here: its counter begins the floor
-    if left := verify_command.unchecked(expect):
+    if left := [part for part in verify_command.unchecked(expect) if not getattr(args, f"any_{part}", False)]:
         print(f"not checked: {', '.join(left)}", file=sys.stderr)
     return expect, vehicle
 

@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory of this vehicle")
     trust_arguments(parser)
-    recipient_arguments(parser)
+    recipient_arguments(parser, floor=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory of this vehicle")
     parser.add_argument("--nonce", type=_nonce, metavar="HEX", help="64 digits that whoever asks has just made up")
     trust_arguments(parser)
-    recipient_arguments(parser)
+    recipient_arguments(parser, floor=False)
 
 
 def _nonce(text: str) -> str:

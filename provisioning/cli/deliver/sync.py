@@ -12,6 +12,7 @@ from provisioning.base.errors import DeliveryError, Error, FilesystemError
 from provisioning.base.files import require_local_filesystem
 from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
+from provisioning.delivery.contents import Documents
 from provisioning.delivery.install import KEEP
 from provisioning.delivery.media import require_place
 from provisioning.delivery.pack import bundle_name
@@ -24,9 +25,10 @@ from provisioning.delivery.sync import (
     sync_here,
     sync_over,
 )
-from provisioning.delivery.trust import trusting, verifying
+from provisioning.delivery.trust import Recipient, trusting
 from provisioning.flight.receipt import read_receipt
-from provisioning.flight.verify import ANY, Expectations, ExpectedHost
+from provisioning.flight.vehicle import vehicle_on_drive
+from provisioning.flight.verify import ANY, Expectations, ExpectedHost, Verdict
 
 EXAMPLE = """\
 examples:
@@ -118,9 +120,7 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
         _refuse_unused("a directory here", given)
         require_place(Path(to.path))
         if _carries_caches(Path(to.path)):
-            return _summary(
-                target, sync_here(Path(to.path), verdict, documents, verify=verifying(expect), keep=keep or KEEP)
-            )
+            return _summary(target, _to_drive(Path(to.path), verdict, documents, expect, keep or KEEP))
         _refuse_unused("a medium that carries one bundle", {"--keep": keep is not None})
         output = Path(to.path) / bundle_name(verdict.require())
         copied = copy_bundle(verdict, documents, output, trust=trusting(expect, Path(to.path)))
@@ -143,6 +143,18 @@ def _asked_there(expect: Expectations, *, this_host: bool, key: str | None) -> I
         yield from ((f"--host={name}={value}", "") for name, value in parts if value is not ANY)
     if this_host:
         yield "--this-host", ""
+
+
+def _to_drive(root: Path, verdict: Verdict, documents: Documents, expect: Expectations, keep: int) -> Sent:
+    """Deliver to a drive mounted here; what the vehicle keeps beside its cache there decides as on the vehicle."""
+    vehicle = vehicle_on_drive(root)
+    if vehicle is not None:
+        trust = vehicle.read_trust()
+        expect = expect._replace(counter_floor=vehicle.floor)
+        expect = expect._replace(keys=(), trust=trust.newest) if trust else expect
+    to = Recipient(expect, root, vehicle=vehicle)
+    to.trust(documents)
+    return sync_here(root, verdict, documents, verify=to.verify, keep=keep, vehicle=vehicle)
 
 
 def _refuse_unused(kind: str, given: Mapping[str, bool]) -> None:
