@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -202,3 +203,61 @@ def test_the_floor_is_never_on_a_medium_that_can_be_swapped(monkeypatch, cache, 
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounts)
     assert str(vehicle_of(Path(cache), {}).path) == expected
     assert vehicle_of(Path(cache), {"FLIGHTCACHE_VEHICLE": "/v"}).path == Path("/v")
+
+
+def test_a_floor_that_is_made_late_begins_with_what_is_installed(world: World) -> None:
+    """A vehicle from before floors were kept: 2 flies, and neither 1 nor another 2 comes in by the new floor."""
+    one, two = world.bundle(1), world.bundle(2)
+    install = ["--public-key", world.public("one")]
+    world.run("install", two, world.target, *install, "--any-counter")
+    install_by_key(world, one, rc=26)
+    assert world.current() == "000002"
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+    install_by_key(world, world.bundle(3))
+    assert (world.vehicle.path / "floor.previous").read_text().startswith("2 ")
+    install_by_key(world, one, rc=22)
+
+
+def test_a_late_floor_does_not_follow_a_generation_that_does_not_verify(world: World) -> None:
+    one, two = world.bundle(1), world.bundle(2)
+    world.run("install", two, world.target, "--public-key", world.public("one"), "--any-counter")
+    generation = world.target / "generations/000002"
+    generation.chmod(0o755)
+    (generation / "corpus.index").unlink()
+    install_by_key(world, one, rc=26)
+    install_by_key(world, two)
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 4))
+def test_whenever_an_install_is_cut_the_old_or_the_new_one_verifies(world: World, monkeypatch, cut: int) -> None:
+    """Cut at every fourth change of names: then the floor lets a whole generation pass, and the rest can be done again."""
+    world.begin()
+    world.commission()
+    world.install(world.bundle(1))
+    two, count = world.bundle(2), 0
+
+    class CutError(BaseException):
+        pass
+
+    def cutting(real):
+        def call(*args, **more):
+            nonlocal count
+            count += 1
+            if count == cut:
+                raise CutError
+            return real(*args, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink", "replace", "link", "symlink", "mkdir", "rmdir"):
+            patched.setattr(os, name, cutting(getattr(os, name)))
+        with contextlib.suppress(CutError):
+            world.install(two)
+    if count >= cut:
+        world.verify()
+    world.install(two)
+    world.verify()
+    assert world.current() == "000002"
+    assert (world.vehicle.path / "floor").read_text() == "2\n"

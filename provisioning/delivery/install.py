@@ -29,7 +29,7 @@ from provisioning.flight import publish
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.vehicle import Vehicle
 from provisioning.flight.verify import CounterFloor
-from provisioning.flight.verify.floor import permit_fallback, raise_floor
+from provisioning.flight.verify.floor import is_new, permit_fallback, raise_floor
 from provisioning.flight.verify.reasons import Refusal
 
 KEEP = 2
@@ -77,6 +77,9 @@ def deliver(
     """Make this generation the current one of `root`; `fetch` brings what is not there yet."""
     floor = _floor_of(vehicle)
     with wrap_os_errors("install the generation", root), opened(root, keep=keep) as target:
+        is_first = floor is not None and is_new(floor)
+        if floor is not None and is_first:
+            _adopt(root, floor, verify)
         same = installed(root, documents, floor)
         if same is not None:
             with verify(same) as verdict:
@@ -84,7 +87,7 @@ def deliver(
                     target.forget_arrivals()
                     _accept(floor, documents, manifest)
                     return _outcome(same, manifest, ())
-        elif floor is None:
+        elif floor is None or is_first:
             refuse_older(root, manifest)
         current = publish.current_number(root)
         if floor is not None and current is not None:
@@ -118,6 +121,20 @@ def _floor_of(vehicle: Vehicle | None) -> CounterFloor | None:
             next_step="give this user the directory, or name another one: FLIGHTCACHE_VEHICLE=DIR",
         )
     return vehicle.floor
+
+
+def _adopt(root: Path, floor: CounterFloor, verify: Verify) -> None:
+    """Let a floor that was made just now begin with the generation that is here already, if that verifies."""
+    current = publish.current_generation(root)
+    if current is None:
+        return
+    with verify(current) as verdict:
+        if verdict.passed and verdict.signed is not None:
+            counter, sha256 = verdict.require().build.counter, sha256_bytes(verdict.signed.manifest)
+            try:
+                raise_floor(floor, counter, sha256)
+            except Refusal as refusal:
+                raise FilesystemError(refusal.reason.detail, file=floor.path) from refusal
 
 
 def _accept(floor: CounterFloor | None, documents: Documents, manifest: Manifest) -> None:
@@ -159,7 +176,7 @@ def receive(  # noqa: PLR0913  (all but three by name)
 ) -> Outcome:
     """Be the receiving end of `flightcache sync`: files come on `source`, requests go to `answers`.
 
-    An error is told to the sender, then raised. finish: called after the switch; what it returns is sent too.
+    An error is sent to the sender, then raised. finish: called after the switch; what it returns is sent too.
     """
     try:
         documents = receive_documents(source)

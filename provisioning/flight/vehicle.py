@@ -79,7 +79,7 @@ class Vehicle(NamedTuple):
     def install_trust(self, offered: Trust) -> Trust:
         """Install or update the trust file by the rules of rotation and return the one that is now in force.
 
-        A recovery statement sets the floor first, so that a cut between the two is mended by doing it again.
+        A recovery statement sets the floor first, so that after a cut between the two doing it again is enough.
         TrustError, and nothing has changed, if `offered` may not take the place of the one here.
         """
         with wrap_os_errors("install the trust file", self.trust_file), self._alone():

@@ -48,14 +48,14 @@ def add_expectations(parser: argparse.ArgumentParser) -> None:
 
 
 def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
-    """Return the keys by which the user judges `cache`; SigningError if none.
+    """Return the keys by which the user verifies `cache`; SigningError if none.
 
     They are given, or in the environment, or that of the flight.toml in the working directory, where that lies neither
     in the cache nor around it (whoever made a cache also wrote the flight.toml in it), or those that `init` made for
     this user.
     """
-    here, judged = Path.cwd(), cache.resolve()
-    apart = here != judged and here not in judged.parents and judged not in here.parents
+    here, root = Path.cwd(), cache.resolve()
+    apart = here != root and here not in root.parents and root not in here.parents
     if paths or os.environ.get(KEY_VARIABLE) or (apart and (here / "flight.toml").is_file()):
         return trusted_keys(paths, here if apart else None)
     return tuple(map(load_public_key, sorted(keys_directory().glob("*.pub.pem")))) or trusted_keys(None)
@@ -64,7 +64,7 @@ def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
 def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tuple[PublicKey, ...]:
     """Return the keys given, or that of the environment, or that of `directory`/flight.toml; SigningError if none.
 
-    directory: a cache directory of the user's own, never one that is to be judged.
+    directory: a cache directory of the user's own, never one that is to be verified.
     """
     if not paths and os.environ.get(KEY_VARIABLE):
         paths = [Path(os.environ[KEY_VARIABLE])]

@@ -22,7 +22,7 @@ examples:
   flightcache install F-118-000007-1f0c2a9be0d4.tar.zst /var/lib/flightcache --public-key operator.pub.pem
   flightcache install cache.tar /var/lib/flightcache --aircraft AC-7 --this-host     key from $FLIGHTCACHE_PUBLIC_KEY
 
-The bundle is read from end to end and judged before anything is written. A cut at any moment leaves the old generation
+The bundle is read from end to end and checked before anything is written. A cut at any moment leaves the old generation
 in place; run the same command again. Needs no Python packages beyond cryptography.
 """
 

@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify here, send, wait for the verdict there, and say how many bytes went over."""
-    told = sync_vehicle(
+    said = sync_vehicle(
         args.target,
         args.cache,
         program=args.remote,
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         keep=args.keep,
         patience_s=args.timeout,
     )
-    print(told)
+    print(said)
     return 0
 
 
