@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+from provisioning.base.errors import Error
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if args.metrics is not None:
         with wrap_os_errors("write the metrics", args.metrics):
             write_durably(args.metrics, metrics(status).encode())
-    print(json.dumps(status.as_json(), indent=2) if args.json else as_text(status, now=time.time()))
+    facts = {**status.as_json(), "vehicle": _vehicle(args.cache)}
+    print(json.dumps(facts, indent=2) if args.json else as_text(status, now=time.time()))
     return 0
 
 
@@ -50,7 +52,11 @@ def as_text(status: Status, *, now: float) -> str:
 
 def _vehicle(cache: Path) -> dict[str, str]:
     """Return what a vehicle keeps beside its cache: counter floor and trust file, nothing where there is none."""
-    vehicle = find_vehicle(cache)
+    try:
+        vehicle = find_vehicle(cache)
+        trust = installed_trust(vehicle)
+    except Error as error:
+        return {"vehicle": error.what}
     if vehicle is None:
         return {}
     try:
@@ -58,7 +64,6 @@ def _vehicle(cache: Path) -> dict[str, str]:
         said = f"{floor.counter}" + (f", fell back to {floor.fallback.counter}" if floor.fallback else "")
     except Refusal as refusal:
         said = refusal.reason.detail
-    trust = installed_trust(vehicle)
     return {"floor": said, **({"trust file": f"version {trust.newest.version}"} if trust else {})}
 
 
