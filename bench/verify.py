@@ -142,6 +142,7 @@ def tools(generation: Path, scratch: Path, args: argparse.Namespace) -> list[Too
         str(generation.parent.parent),
         "--public-key",
         str(pem),
+        "--ground",
     ]
     found = [
         Tool("flightcache verify", verify),

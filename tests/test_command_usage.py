@@ -134,7 +134,9 @@ def test_a_command_that_is_stopped_says_so_and_exits_130(monkeypatch, capsys):
 def test_this_host_is_what_the_runtime_here_is(cache, pem, capsys):
     here = verify_command.this_host()
     assert set(here) == set(HOST._fields) - {"precision"}
-    assert main(["verify", str(cache.root), "--public-key", pem, "--this-host", "--host", "arch=other"]) == 22
+    assert (
+        main(["verify", str(cache.root), "--public-key", pem, "--this-host", "--host", "arch=other", "--ground"]) == 22
+    )
     assert "host" in capsys.readouterr().out
 
 
@@ -359,7 +361,7 @@ def test_imagery_on_board_is_what_was_indexed_and_is_shown(tmp_path):
     assert building.build(cache).outcome == "SUCCESS"
     key = ["--public-key", str(tmp_path / "key.pub.pem")]
     generation = (cache / "current").resolve()
-    assert main(["verify", str(cache), *key]) == 0
+    assert main(["verify", str(cache), *key, "--ground"]) == 0
     assert (generation / "tiles.pmtiles").is_file()
     photo = str(photo_of(cache))
     assert main(["locate", photo, "--cache", str(generation), *key, "--contact-sheet", str(tmp_path / "with.png")]) == 0

@@ -32,6 +32,16 @@ SCENES = {
         "evaluate camera.yaml cache",
     ],
     "fleet": ["fleet FLEET.toml", "fleet nowhere.toml"],
+    "trust": [
+        "trust init trust.json --root other.pub.pem --signing key.pub.pem --not-after 2199-01-01",
+        "trust sign trust.json --key other.pem",
+        "trust show trust.json",
+        "trust install camera.yaml vehicle",
+    ],
+    "cosign": ["cosign empty --key key.pem", "cosign cache --key key.pem --public-key key.pub.pem"],
+    "fallback": ["fallback cache"],
+    "receipt": ["receipt cache"],
+    "info": ["info camera.yaml", "info cache.tar --public-key key.pub.pem"],
     "host": ["host cache", "host --json nowhere"],
     "init": [
         "init new --tiles tiles --key key.pem",
@@ -56,10 +66,11 @@ SCENES = {
     "sync": ["sync drive cache", "sync drive empty"],
     "tiles": ["tiles cache", "tiles empty"],
     "verify": [
+        "verify cache --public-key key.pub.pem --flight F-1 --ground",
         "verify cache --public-key key.pub.pem --flight F-1",
-        "verify cache --public-key other.pub.pem",
-        "verify tampered --public-key key.pub.pem --flight F-2",
-        "verify nowhere --public-key key.pub.pem",
+        "verify cache --public-key other.pub.pem --ground",
+        "verify tampered --public-key key.pub.pem --flight F-2 --ground",
+        "verify nowhere --public-key key.pub.pem --ground",
     ],
     "why": ["why corpus cache", "why corpus changed", "why nothing cache"],
 }

@@ -82,9 +82,9 @@ def test_a_build_and_a_no_op_stay_on_this_machine(alone):
     "words",
     [
         "plan", "why corpus", "status", "tiles", "host", "completion bash", "key fingerprint ../key.pub.pem",
-        "verify . --public-key ../key.pub.pem --this-host", "doctor . --public-key ../key.pub.pem",
+        "verify . --public-key ../key.pub.pem --this-host --ground", "doctor . --public-key ../key.pub.pem",
         "locate PHOTO --public-key ../key.pub.pem", "bench-engine . --seconds 0.01 --batch 1",
-        "bundle . -o ../out --public-key ../key.pub.pem", "keygen ../keys/new.pem",
+        "bundle . -o ../out.tar --public-key ../key.pub.pem", "keygen ../keys/new.pem",
     ],
 )  # fmt: skip
 def test_a_command_stays_on_this_machine(alone, words):

@@ -50,7 +50,7 @@ def garbled(fingerprint: str, key: str) -> list[str]:
 def command(name: str, made, tmp_path: Path) -> list[str]:
     root, key, _ = made
     words = {
-        "verify": [str(root / "cache")],
+        "verify": [str(root / "cache"), "--ground"],
         "doctor": [str(root / "cache")],
         "bundle": [str(root / "cache"), "-o", str(tmp_path / "out.tar")],
         "install": [str(root / "1.tar"), str(tmp_path / "vehicle")],

@@ -2,82 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from provisioning.cli import main
-from provisioning.flight.signing import load_public_key
-from provisioning.flight.vehicle import Vehicle, vehicle_of
-from tests.delivery import Keys, make_keys, publish_cache
-
-
-class World:
-    """A ground with keys and a cache, and a vehicle; every command as a user types it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.cache, self.target, self.trust = root / "cache", root / "vehicle", root / "cache/trust.json"
-        self.keys = {name: self.new_key(name) for name in ("root", "root2", "one", "two")}
-        self.cache.mkdir()
-
-    def new_key(self, name: str) -> Keys:
-        (self.root / name).mkdir()
-        return make_keys(self.root / name)
-
-    def private(self, name: str) -> str:
-        return str(self.root / name / "operator.pem")
-
-    def public(self, name: str) -> str:
-        return str(self.root / name / "operator.pub.pem")
-
-    def fingerprint(self, name: str) -> str:
-        return load_public_key(Path(self.public(name))).fingerprint
-
-    def run(self, *words: str | Path, rc: int = 0) -> None:
-        assert main([str(word) for word in words]) == rc
-
-    def begin(self, *more: str) -> None:
-        self.run(
-            "trust", "init", self.trust, "--root", self.public("root"), "--signing", self.public("one"),
-            "--not-after", "never", *more,
-        )  # fmt: skip
-        self.run("trust", "sign", self.trust, "--key", self.private("root"))
-
-    def commission(self) -> None:
-        self.run("trust", "install", self.trust, self.target, "--root-fingerprint", self.fingerprint("root"))
-
-    def build(self, counter: int, by: str = "one", flight: str = "F-1") -> None:
-        publish_cache(self.cache, self.keys[by], counter=counter, flight_id=flight)
-
-    def bundle(self, counter: int, by: str = "one", flight: str = "F-1", name: str = "") -> Path:
-        self.build(counter, by, flight)
-        file = self.root / f"{name or counter}.tar"
-        self.run("bundle", self.cache, "-o", file, "--public-key", self.public(by))
-        return file
-
-    def install(self, bundle: Path, rc: int = 0) -> None:
-        self.run("install", bundle, self.target, rc=rc)
-
-    def verify(self, *more: str, rc: int = 0) -> None:
-        self.run("verify", self.target, "--any-flight", "--any-aircraft", "--any-host", *more, rc=rc)
-
-    @property
-    def vehicle(self) -> Vehicle:
-        return vehicle_of(self.target)
-
-    def current(self) -> str:
-        return Path(os.readlink(self.target / "current")).name
+from provisioning.flight.vehicle import vehicle_of
+from tests.vehicles import World, new_world
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("FLIGHTCACHE_PUBLIC_KEY", raising=False)
-    monkeypatch.delenv("FLIGHTCACHE_VEHICLE", raising=False)
-    return World(tmp_path)
+    return new_world(tmp_path, monkeypatch)
 
 
 def test_a_vehicle_is_commissioned_once_and_keys_rotate_with_what_is_delivered(world: World, capsys) -> None:
@@ -265,3 +203,61 @@ def test_the_floor_is_never_on_a_medium_that_can_be_swapped(monkeypatch, cache, 
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounts)
     assert str(vehicle_of(Path(cache), {}).path) == expected
     assert vehicle_of(Path(cache), {"FLIGHTCACHE_VEHICLE": "/v"}).path == Path("/v")
+
+
+def test_a_floor_that_is_made_late_begins_with_what_is_installed(world: World) -> None:
+    """A vehicle from before floors were kept: 2 flies, and neither 1 nor another 2 comes in by the new floor."""
+    one, two = world.bundle(1), world.bundle(2)
+    install = ["--public-key", world.public("one")]
+    world.run("install", two, world.target, *install, "--any-counter")
+    install_by_key(world, one, rc=26)
+    assert world.current() == "000002"
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+    install_by_key(world, world.bundle(3))
+    assert (world.vehicle.path / "floor.previous").read_text().startswith("2 ")
+    install_by_key(world, one, rc=22)
+
+
+def test_a_late_floor_does_not_follow_a_generation_that_does_not_verify(world: World) -> None:
+    one, two = world.bundle(1), world.bundle(2)
+    world.run("install", two, world.target, "--public-key", world.public("one"), "--any-counter")
+    generation = world.target / "generations/000002"
+    generation.chmod(0o755)
+    (generation / "corpus.index").unlink()
+    install_by_key(world, one, rc=26)
+    install_by_key(world, two)
+    assert (world.vehicle.path / "floor").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 4))
+def test_whenever_an_install_is_cut_the_old_or_the_new_one_verifies(world: World, monkeypatch, cut: int) -> None:
+    """Cut at every fourth change of names: then the floor lets a whole generation pass, and the rest can be done again."""
+    world.begin()
+    world.commission()
+    world.install(world.bundle(1))
+    two, count = world.bundle(2), 0
+
+    class CutError(BaseException):
+        pass
+
+    def cutting(real):
+        def call(*args, **more):
+            nonlocal count
+            count += 1
+            if count == cut:
+                raise CutError
+            return real(*args, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink", "replace", "link", "symlink", "mkdir", "rmdir"):
+            patched.setattr(os, name, cutting(getattr(os, name)))
+        with contextlib.suppress(CutError):
+            world.install(two)
+    if count >= cut:
+        world.verify()
+    world.install(two)
+    world.verify()
+    assert world.current() == "000002"
+    assert (world.vehicle.path / "floor").read_text() == "2\n"

@@ -92,6 +92,7 @@ def test_looking_at_a_hostile_cache_runs_writes_and_calls_nothing(tmp_path, comm
     cache = hostile(tmp_path / "stick", "venv.__main__.x")
     log = tmp_path / "strace.log"
     words = [command, str(cache.root), *(["--public-key", PEM] if command != "status" else [])]
+    words += ["--ground"] if command == "verify" else []
     program = [sys.executable, "-B", str(FLIGHTCACHE), *words]
     done = subprocess.run(
         ["strace", "-f", "-e", "trace=process,network,file,desc", "-o", str(log), *program],

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.cli import main
-from provisioning.flight.manifest import to_bytes, with_hash
+from provisioning.flight.manifest import SCHEMA_2, to_bytes, with_hash
 from provisioning.flight.signing import PublicKey
 from provisioning.flight.verify import (
     ANY,
@@ -551,16 +551,46 @@ def pem(tmp_path: Path) -> str:
 def test_command_exits_0_on_pass_and_says_what_was_not_checked(
     cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", str(cache.root), "--public-key", pem, "--flight", "F-118"]) == 0
+    assert main(["verify", str(cache.root), "--public-key", pem, "--flight", "F-118", "--ground"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"PASS {cache.root}: F-118, counter 7, 5 files")
     assert "not checked: aircraft, host, counter" in said
 
 
+def test_command_verifies_nothing_until_every_expectation_is_said(
+    cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(cache.root), "--public-key", pem, "--aircraft", "AC-7"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "not said what is expected of flight, host, counter; nothing was verified" in said.err
+    assert f"flightcache verify {cache.root} --public-key {pem} --aircraft AC-7 --ground\n" in said.err
+    left = ["--any-flight", "--any-host", "--any-counter"]
+    assert main(["verify", str(cache.root), "--public-key", pem, "--aircraft", "AC-7", *left]) == 0
+
+
+def test_command_compares_dates_with_the_time_that_is_given(
+    tmp_path: Path, pem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    m = manifest_of()._replace(schema=SCHEMA_2)
+    m = m._replace(flight=m.flight._replace(takeoff_origin=None))
+    cache = publish(
+        tmp_path / "dated", manifest=with_hash(m._replace(flight=m.flight._replace(not_after="2027-03-01T00:00:00Z")))
+    )
+    base = ["verify", str(cache.root), "--public-key", pem, "--ground"]
+    assert main([*base, "--at", "2027-03-01"]) == 0
+    assert main([*base, "--at", "2027-03-01T00:00:01Z"]) == 22
+    capsys.readouterr()
+    assert main([*base, "--no-clock"]) == 0
+    assert "not checked: flight, aircraft, host, counter, time" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*base, "--at", "tomorrow"])
+
+
 def test_command_exits_22_and_says_every_reason(cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]) -> None:
     cache.write("x", b"")
     (cache.generation / "report.html").unlink()
-    assert main(["verify", str(cache.root), "--public-key", pem]) == 22
+    assert main(["verify", str(cache.root), "--public-key", pem, "--ground"]) == 22
     said = capsys.readouterr().out
     assert "REFUSED" in said
     assert "unlisted: x" in said
@@ -569,7 +599,7 @@ def test_command_exits_22_and_says_every_reason(cache: Cache, pem: str, capsys: 
 
 def test_command_as_json_has_stable_keys(cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]) -> None:
     cache.write("x", b"")
-    assert main(["verify", str(cache.root), "--public-key", pem, "--json"]) == 22
+    assert main(["verify", str(cache.root), "--public-key", pem, "--ground", "--json"]) == 22
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == "REFUSED"
     assert told["reasons"] == [{"code": "unlisted", "file": "x", "detail": "not listed in the Manifest"}]
@@ -583,7 +613,7 @@ def test_command_verbose_shows_files_sizes_digests_and_reasons(
     cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache.write("corpus.index", b"INDEX " * 1500)
-    main(["verify", str(cache.root), "--public-key", pem, "-v"])
+    main(["verify", str(cache.root), "--public-key", pem, "--ground", "-v"])
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[:6]}
     assert rows["corpus.index"] == ["9,000", sha(FILES["corpus.index"]), "digest"]
     assert rows[ENGINE] == ["7,000", sha(FILES[ENGINE]), "ok"]
@@ -592,13 +622,13 @@ def test_command_verbose_shows_files_sizes_digests_and_reasons(
 def test_command_can_expect_a_cache_of_no_flight(tmp_path: Path, cache: Cache, pem: str) -> None:
     m = manifest_of()
     bare = with_hash(m._replace(flight=m.flight._replace(flight_id=None)))
-    assert main(["verify", str(cache.root), "--public-key", pem, "--no-flight"]) == 22
+    assert main(["verify", str(cache.root), "--public-key", pem, "--no-flight", "--ground"]) == 22
     free = publish(tmp_path / "free", manifest=bare)
-    assert main(["verify", str(free.root), "--public-key", pem, "--no-flight", "--aircraft", "AC-7"]) == 0
+    assert main(["verify", str(free.root), "--public-key", pem, "--no-flight", "--aircraft", "AC-7", "--ground"]) == 0
 
 
 def test_command_checks_host_counter_and_floor(cache: Cache, pem: str, tmp_path: Path) -> None:
-    base = ["verify", str(cache.root), "--public-key", pem]
+    base = ["verify", str(cache.root), "--public-key", pem, "--ground"]
     assert main([*base, "--host", "arch=x86_64", "--host", "runtime=1.32.0", "--counter-floor", "7"]) == 0
     assert main([*base, "--host", "arch=sm87"]) == 22
     assert main([*base, "--counter-floor", "8"]) == 22
@@ -608,7 +638,7 @@ def test_command_checks_host_counter_and_floor(cache: Cache, pem: str, tmp_path:
 
 
 def test_command_revokes_and_allows_by_fingerprint(cache: Cache, pem: str) -> None:
-    base = ["verify", str(cache.root), "--public-key", pem]
+    base = ["verify", str(cache.root), "--public-key", pem, "--ground"]
     fingerprint = public(KEY).fingerprint
     assert main([*base, "--fingerprint", fingerprint]) == 0
     assert main([*base, "--fingerprint", "0" * 64]) == 22

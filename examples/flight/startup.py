@@ -21,6 +21,7 @@ from provisioning.base.errors import Error
 from provisioning.config import Engine
 from provisioning.engines import select
 from provisioning.flight.signing import load_public_key
+from provisioning.flight.trust import read_trust
 from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
 from provisioning.quality.locate import Locator, as_json, evenly_turned, read_photo
 
@@ -32,6 +33,7 @@ def expectations(args: argparse.Namespace) -> Expectations:
     here = select(Engine()).probe()
     return Expectations(
         keys=tuple(load_public_key(path) for path in args.public_key),
+        trust=read_trust(args.trust).newest if args.trust else None,
         flight_id=args.flight,
         aircraft_id=args.aircraft,
         host=ExpectedHost(*here, precision=ANY),  # an engine is flown only on the host tuple it was compiled for
@@ -64,7 +66,9 @@ def main() -> int:
     """Verify, load, and answer until the frames end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--public-key", type=Path, action="append", required=True)
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--public-key", type=Path, action="append", default=[])
+    who.add_argument("--trust", type=Path, help="the trust file that `flightcache trust install` keeps up to date")
     parser.add_argument("--flight", required=True)
     parser.add_argument("--aircraft", help="leave out only if the cache is for no particular aircraft")
     parser.add_argument(

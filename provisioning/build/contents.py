@@ -152,7 +152,9 @@ def _flight(request: Request) -> manifest.FlightPart:
     if takeoff is not None:  # a height above what is not named says nothing
         known = datum if takeoff.alt_mm is not None and datum in ("ellipsoid", "amsl") else None
         takeoff = takeoff._replace(alt_mm=takeoff.alt_mm if known else None, alt_datum=known)
-    return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class)
+    end = identity.not_after
+    last = f"{end}T23:59:59Z" if end and "T" not in end else end
+    return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class, last)
 
 
 def host(request: Request) -> manifest.Host:

@@ -169,4 +169,5 @@ def _tiles(request: Request) -> dict[str, Fact]:
 
 def _identity(request: Request) -> dict[str, Fact]:
     identity = request.flight.flight
-    return {"flight": identity.id, "aircraft": identity.aircraft}
+    until = {"not after": identity.not_after} if identity.not_after else {}
+    return {"flight": identity.id, "aircraft": identity.aircraft, **until}

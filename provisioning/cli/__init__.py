@@ -42,6 +42,7 @@ GROUPS = {
         "trust": "say who may sign caches: make, sign, show, install the trust file",
         "cosign": "add the signature of a further key to the current generation",
         "fallback": "return this vehicle to the generation before, where the current one does not verify or run",
+        "receipt": "print what this vehicle has installed, signed by the vehicle",
         "info": "say what a bundle holds, without installing it",
         "sync": "send the current generation to a vehicle or a drive, only what it lacks",
         "rollback": "publish an earlier set of files again, signed anew",
@@ -51,6 +52,12 @@ GROUPS = {
 """Name and summary of each command. `provisioning.cli.<group>.<name>` has its `arguments(parser)` and `run(args)`."""
 
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
+
+BUILDER_MODULES = frozenset({
+    "PIL", "defusedxml", "doit", "faiss", "filelock", "geographiclib", "numpy", "onnx", "onnxruntime", "orjson",
+    "simplejpeg", "threadpoolctl", "tomli",
+})  # fmt: skip
+"""What the extra [build] brings. The core needs cryptography alone."""
 
 READER_LEFT = 141
 """As a shell reports the end by SIGPIPE."""
@@ -129,7 +136,25 @@ def _apart() -> Iterator[None]:
         yield
 
 
+def _without_builder(error: ModuleNotFoundError) -> Error:
+    return Error(
+        "this needs the builder, which is not installed here",
+        facts={"missing": error.name, "here": "verify, install, receipt, fallback, trust, info, doctor"},
+        next_step="pip install 'flightcache[build]'",
+    )
+
+
 def _run(words: Sequence[str]) -> int:
+    try:
+        return _run_command(words)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in BUILDER_MODULES:
+            raise
+        print(f"flightcache: {_without_builder(error)}", file=sys.stderr)
+        return Error.exit_code
+
+
+def _run_command(words: Sequence[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(chosen if chosen in COMMANDS else None)
     if chosen is not None and chosen not in COMMANDS:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
@@ -52,10 +53,27 @@ def _identity(flight: Flight) -> Iterator[Found]:
     for name, value in names.items():
         if value is not None and not ID_TEXT.fullmatch(value):
             yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
+    yield from _not_after(flight)
     yield from _sector(flight)
     origin = flight.flight.takeoff
     if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
         yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
+
+
+def _not_after(flight: Flight) -> Iterator[Found]:
+    text = flight.flight.not_after
+    if text is None:
+        return
+    try:
+        time.strptime(text, "%Y-%m-%d" if len(text) == len("2027-03-01") else "%Y-%m-%dT%H:%M:%SZ")
+        sound = re.fullmatch(r"[0-9]{4}-.{5}(T.{8}Z)?", text, re.ASCII) and not text.endswith((":60Z", ":61Z"))
+    except ValueError:
+        sound = None
+    if not sound:
+        yield (
+            "flight.not_after",
+            f"expected a day 2027-03-01 or a second 2027-03-01T06:00:00Z in UTC, got {text[:40]!r}",
+        )
 
 
 def _sector(flight: Flight) -> Iterator[Found]:

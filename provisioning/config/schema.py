@@ -52,6 +52,9 @@ class FlightIdentity:
     takeoff_datum: Literal["ellipsoid", "amsl"] = setting(
         "ellipsoid", "what takeoff.alt_m is above: the WGS 84 ellipsoid, or mean sea level"
     )
+    not_after: str | None = setting(
+        None, "last day (2027-03-01) or second (2027-03-01T06:00:00Z), UTC, on which verifiers accept the cache"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reading a bundle: everything is judged before anything is written.
+"""Reading a bundle: everything is checked before anything is written.
 
 The Manifest's three files come first and are small, so the signature is checked before the list is believed; from then
 on every name, size and digest is known, and what differs by one byte is refused. A bomb cannot grow beyond the signed
@@ -110,11 +110,11 @@ def _document(stream: Readable, name: str, limit: int) -> bytes:
 
 
 def read_files(stream: Readable, manifest: Manifest) -> Iterator[tuple[Listed, Iterator[bytes]]]:
-    """Yield each listed file with its pieces; a file's digest is judged when its last piece has been taken."""
+    """Yield each listed file with its pieces; a file's digest is compared when its last piece has been taken."""
     seen = {*MANIFEST_NAMES, *OPTIONAL_NAMES}
     for file in listed(manifest):
         _expect(stream, Member(file.path, file.bytes), seen)
-        yield file, _judged(stream, file)
+        yield file, _compared(stream, file)
         _expect(stream, sidecar_of(file), seen)
         if b"".join(read_body(stream, sidecar_of(file))) != sidecar(file.sha256):
             raise DeliveryError("a .sha256 in the bundle is not the digest of its file", file=file.path)
@@ -141,7 +141,7 @@ def _expect(stream: Readable, wanted: Member, seen: set[str]) -> None:
     seen.add(member.name)
 
 
-def _judged(stream: Readable, file: Listed) -> Iterator[bytes]:
+def _compared(stream: Readable, file: Listed) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for piece in read_body(stream, Member(file.path, file.bytes)):
         digest.update(piece)

@@ -17,12 +17,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from provisioning.base.errors import ConfigError
+from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.parse import read_flight, read_toml
 from provisioning.config.schema import Flight
 from provisioning.config.template import Section, render, sections, toml
+from provisioning.flight.signing import read_fingerprints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +40,8 @@ class Vehicle:
 
     flight, aircraft: its identity. command: reaches its computer, as words before one command line (`ssh heron-1`);
     empty: its engines are compiled here. program: flightcache there. target: where its cache goes after the build,
-    as `flightcache sync` takes it. remote_key: the key it trusts, a file there.
+    as `flightcache sync` takes it. remote_key: the key it trusts, a file there. receipt_key: its own public key, a file
+    here, by which `flightcache fleet status` knows its receipts.
     """
 
     name: str
@@ -49,15 +51,20 @@ class Vehicle:
     program: str = "flightcache"
     target: str = ""
     remote_key: str = ""
+    receipt_key: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
-    """The cache directory whose flight.toml all share, where the vehicles' own are kept, and the vehicles."""
+    """The cache directory whose flight.toml all share, where the vehicles' own are kept, and the vehicles.
+
+    revoked: fingerprints of keys that count nowhere any more, sent to each vehicle.
+    """
 
     cache: Path
     directory: Path
     vehicles: tuple[Vehicle, ...]
+    revoked: frozenset[str] = frozenset()
 
     def directory_of(self, vehicle: Vehicle) -> Path:
         """Return the cache directory of `vehicle`."""
@@ -65,7 +72,7 @@ class Fleet:
 
 
 def read_fleet(file: Path) -> Fleet:
-    """Read FLEET.toml: `cache` (default: its directory), `directory` (default: vehicles), [[vehicle]] tables.
+    """Read FLEET.toml: `cache` (its directory), `directory` (vehicles), `revoked` (none), [[vehicle]] tables.
 
     ConfigError lists every mistake.
     """
@@ -75,8 +82,10 @@ def read_fleet(file: Path) -> Fleet:
         raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
     tables = raw.get("vehicle", [{}])
     tables = tables if isinstance(tables, list) and tables else [{}]
-    issues = [f"{name}: unknown key" for name in raw.keys() - {"cache", "directory", "vehicle"}]
+    issues = [f"{name}: unknown key" for name in raw.keys() - {"cache", "directory", "revoked", "vehicle"}]
     issues += [f"{key}: text expected" for key in ("cache", "directory") if not _is_text(raw.get(key, "."))]
+    revoked, wrong = _revoked(raw.get("revoked", []))
+    issues += wrong
     for number, table in enumerate(tables, 1):
         issues += [f"vehicle {number}: {issue}" for issue in _issues(table, tables)]
     if issues:
@@ -85,7 +94,24 @@ def read_fleet(file: Path) -> Fleet:
         )
     folder = file.absolute().parent
     cache = folder / raw.get("cache", ".")
-    return Fleet(cache, folder / raw.get("directory", "vehicles"), tuple(Vehicle(**table) for table in tables))
+    vehicles = tuple(_placed(Vehicle(**table), folder) for table in tables)
+    return Fleet(cache, folder / raw.get("directory", "vehicles"), vehicles, revoked)
+
+
+def _placed(vehicle: Vehicle, folder: Path) -> Vehicle:
+    """Return `vehicle` with a receipt_key that does not depend on the working directory."""
+    key = vehicle.receipt_key
+    return dataclasses.replace(vehicle, receipt_key=str(folder / key)) if key else vehicle
+
+
+def _revoked(texts: object) -> tuple[frozenset[str], list[str]]:
+    """Return fingerprints, and what is wrong with those that are none."""
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return frozenset(), ["revoked: a list of fingerprints expected"]
+    try:
+        return frozenset().union(*map(read_fingerprints, texts)), []
+    except SigningError as error:
+        return frozenset(), [f"revoked: {error.what}"]
 
 
 def _issues(table: object, tables: list[object]) -> Iterator[str]:

@@ -27,8 +27,9 @@ from provisioning.delivery.target import (
 )
 from provisioning.flight import publish
 from provisioning.flight.manifest import Manifest
+from provisioning.flight.vehicle import Vehicle
 from provisioning.flight.verify import CounterFloor
-from provisioning.flight.verify.floor import permit_fallback, raise_floor
+from provisioning.flight.verify.floor import is_new, permit_fallback, raise_floor
 from provisioning.flight.verify.reasons import Refusal
 
 KEEP = 2
@@ -39,11 +40,11 @@ Fetch = Callable[[Target, tuple[Listed, ...]], None]
 
 
 def install_bundle(
-    bundle: Path, root: Path, *, trust: Trust, verify: Verify, keep: int = 1, floor: CounterFloor | None = None
+    bundle: Path, root: Path, *, trust: Trust, verify: Verify, keep: int = 1, vehicle: Vehicle | None = None
 ) -> Outcome:
     """Install the bundle into the cache directory `root`: checked whole first, then written, verified, switched.
 
-    floor: says what is older, and is raised after the switch; without one the counters installed here say it.
+    vehicle: its floor says what is older, and is raised after the switch; without one the counters installed here do.
     Raises DeliveryError, VerificationError, BuildLockHeldError, FilesystemError; `current` then names what it named.
     """
     checked = check_bundle(bundle, trust)
@@ -60,7 +61,7 @@ def install_bundle(
                     for _ in pieces:
                         pass
 
-    return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep, floor=floor)
+    return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
 
 
 def deliver(
@@ -71,11 +72,14 @@ def deliver(
     fetch: Fetch,
     verify: Verify,
     keep: int,
-    floor: CounterFloor | None = None,
+    vehicle: Vehicle | None = None,
 ) -> Outcome:
     """Make this generation the current one of `root`; `fetch` brings what is not there yet."""
-    _require_writable(floor)
+    floor = _floor_of(vehicle)
     with wrap_os_errors("install the generation", root), opened(root, keep=keep) as target:
+        is_first = floor is not None and is_new(floor)
+        if floor is not None and is_first:
+            _adopt(root, floor, verify)
         same = installed(root, documents, floor)
         if same is not None:
             with verify(same) as verdict:
@@ -83,8 +87,11 @@ def deliver(
                     target.forget_arrivals()
                     _accept(floor, documents, manifest)
                     return _outcome(same, manifest, ())
-        elif floor is None:
+        elif floor is None or is_first:
             refuse_older(root, manifest)
+        current = publish.current_number(root)
+        if floor is not None and current is not None:
+            publish.forget_above(root, current)  # left by a fallback; pruning keeps the newest, which must be good
         held = target.holdings()
         missing = _missing(manifest, held)
         target.require_room(missing)
@@ -95,9 +102,6 @@ def deliver(
                 file.sha256: target.own(file, held[file.sha256]) for file in listed(manifest) if file.sha256 in held
             }
             set_aside_damaged(root, same)
-        current = publish.current_number(root)
-        if floor is not None and current is not None:
-            publish.forget_above(root, current)  # left by a fallback; pruning keeps the newest, which must be good
         generation = switch(target, documents, manifest, held, verify=verify, keep=keep)
         _accept(floor, documents, manifest)
         if floor is not None:
@@ -105,14 +109,32 @@ def deliver(
         return _outcome(generation, manifest, missing)
 
 
-def _require_writable(floor: CounterFloor | None) -> None:
-    """Raise FilesystemError, before anything is switched, if the floor could not be raised afterwards."""
-    if floor is not None and not os.access(floor.path.parent, os.W_OK | os.X_OK):
+def _floor_of(vehicle: Vehicle | None) -> CounterFloor | None:
+    """Return the vehicle's floor, made if it has no directory; FilesystemError if it could not be raised afterwards."""
+    if vehicle is None:
+        return None
+    vehicle.make()
+    if not os.access(vehicle.path, os.W_OK | os.X_OK):
         raise FilesystemError(
             "the counter floor cannot be raised here",
-            file=floor.path,
-            next_step="make that directory as root for this user, or name another one: FLIGHTCACHE_VEHICLE=DIR",
+            file=vehicle.path,
+            next_step="give this user the directory, or name another one: FLIGHTCACHE_VEHICLE=DIR",
         )
+    return vehicle.floor
+
+
+def _adopt(root: Path, floor: CounterFloor, verify: Verify) -> None:
+    """Let a floor that was made just now begin with the generation that is here already, if that verifies."""
+    current = publish.current_generation(root)
+    if current is None:
+        return
+    with verify(current) as verdict:
+        if verdict.passed and verdict.signed is not None:
+            counter, sha256 = verdict.require().build.counter, sha256_bytes(verdict.signed.manifest)
+            try:
+                raise_floor(floor, counter, sha256)
+            except Refusal as refusal:
+                raise FilesystemError(refusal.reason.detail, file=floor.path) from refusal
 
 
 def _accept(floor: CounterFloor | None, documents: Documents, manifest: Manifest) -> None:
@@ -149,12 +171,12 @@ def receive(  # noqa: PLR0913  (all but three by name)
     trust: Trust,
     verify: Verify,
     keep: int = 1,
-    floor: CounterFloor | None = None,
+    vehicle: Vehicle | None = None,
     finish: Callable[[Outcome], dict[str, object]] = lambda _: {},
 ) -> Outcome:
     """Be the receiving end of `flightcache sync`: files come on `source`, requests go to `answers`.
 
-    An error is told to the sender, then raised. finish: called after the switch; what it returns is sent too.
+    An error is sent to the sender, then raised. finish: called after the switch; what it returns is sent too.
     """
     try:
         documents = receive_documents(source)
@@ -169,7 +191,7 @@ def receive(  # noqa: PLR0913  (all but three by name)
             for file, need in zip(files, needs, strict=True):
                 target.receive(file, read_needed(source, file, offset=need.offset), offset=need.offset)
 
-        outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, floor=floor)
+        outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
         if not asked:
             write_line(answers, {"need": []})
         more = finish(outcome)

@@ -21,6 +21,7 @@ from provisioning.delivery.pipes import PATIENCE_S, Pipes, SilentError
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.target import Outcome, Target, Verify
 from provisioning.flight.manifest import Manifest
+from provisioning.flight.vehicle import Vehicle
 from provisioning.flight.verify import Verdict
 
 END_S = 30
@@ -37,12 +38,16 @@ class Destination(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a sync did: the counter now current there, files and bytes that went over, bytes of the whole generation."""
+    """What a sync did: the counter now current there, files and bytes that went over, bytes of the whole generation.
+
+    receipt: what the vehicle signed about it, unread; None if it has no key of its own.
+    """
 
     counter: int
     files: int
     sent_bytes: int
     generation_bytes: int
+    receipt: bytes | None = None
 
 
 def parse_destination(text: str) -> Destination:
@@ -58,9 +63,12 @@ def parse_destination(text: str) -> Destination:
 def remote_command(
     to: Destination, *, shell: Sequence[str] | None, program: str, options: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return the command that runs the receiver there; what follows `shell` (default: ssh HOST) is one command line."""
+    """Return the command that runs the receiver there; what follows `shell` (default: ssh HOST) is one command line.
+
+    options: with their values, "" for one that has none.
+    """
     words = [*shlex.split(program), "install", "--stream", "-", to.path]
-    words += [word for option, value in options.items() for word in (option, value)]
+    words += [word for option, value in options.items() for word in (option, value) if word]
     line = " ".join(shlex.quote(word) for word in words)
     return (*(shell if shell is not None else (*SSH, to.host)), line)
 
@@ -94,11 +102,13 @@ def _converse(pipes: Pipes, verdict: Verdict, documents: Documents, manifest: Ma
     sent = send_documents(pipes, documents)
     reply = _answer(pipes)
     sent += send_needed(pipes, reply, manifest, lambda file: verdict.open(file.path))
-    done = _answer(pipes).get("done")
+    answer = _answer(pipes)
+    done, receipt = answer.get("done"), answer.get("receipt")
     if not isinstance(done, dict) or done.get("counter") != manifest.build.counter:
         raise DeliveryError("the receiver did not confirm the generation", facts={"said": done})
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
-    return Sent(manifest.build.counter, len(reply["need"]), sent, whole)  # type: ignore[arg-type]
+    said = receipt.encode() if isinstance(receipt, str) else None
+    return Sent(manifest.build.counter, len(reply["need"]), sent, whole, said)  # type: ignore[arg-type]
 
 
 def _answer(pipes: Pipes) -> dict[str, object]:
@@ -146,8 +156,16 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Verify, keep: int = 1) -> Sent:
-    """Deliver the verified generation to a cache directory on a drive mounted here."""
+def sync_here(
+    root: Path,
+    verdict: Verdict,
+    documents: Documents,
+    *,
+    verify: Verify,
+    keep: int = 1,
+    vehicle: Vehicle | None = None,
+) -> Sent:
+    """Deliver the verified generation to a cache directory on a drive mounted here. vehicle: as `install_bundle`."""
     manifest = verdict.require()
 
     def fetch(target: Target, files: tuple[Listed, ...]) -> None:
@@ -155,7 +173,7 @@ def sync_here(root: Path, verdict: Verdict, documents: Documents, *, verify: Ver
             with verdict.open(file.path) as source:
                 target.receive(file, iter(lambda s=source: s.read(COPY_BYTES), b""))  # type: ignore[misc]
 
-    outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep)
+    outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
     sent = outcome.received_bytes + sum(map(len, documents))
     return Sent(manifest.build.counter, outcome.received_files, sent, whole)

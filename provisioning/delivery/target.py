@@ -114,7 +114,7 @@ class Target:
                 file.path: self.own(file, held.get(file.sha256, self.incoming / file.sha256))
                 for file in listed(manifest)
             }
-            records = {file.path: _birth(file, sources[file.path]) for file in listed(manifest)}
+            records = {file.path: _record(file, sources[file.path]) for file in listed(manifest)}
         return publish.stage(
             self.root,
             manifest=documents.manifest,
@@ -239,6 +239,6 @@ def _append(fd: int, pieces: Iterable[bytes], offset: int) -> str:
     return digest.hexdigest()
 
 
-def _birth(file: Listed, path: Path) -> ArtifactRecord:
+def _record(file: Listed, path: Path) -> ArtifactRecord:
     status = os.lstat(path)
     return ArtifactRecord(file.sha256, status.st_size, status.st_mtime_ns, status.st_ino, {})

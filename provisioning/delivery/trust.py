@@ -90,8 +90,14 @@ def _reasons(documents: Documents, manifest: Manifest, expect: Expectations, roo
 
 
 def _refused(reasons: tuple[Reason, ...]) -> VerificationError:
+    older = any(reason.code is Code.COUNTER for reason in reasons)
     return VerificationError(
         "the generation that arrived is refused",
         facts={f"reason {number}": str(reason) for number, reason in enumerate(reasons, 1)},
-        next_step="no generation was changed here; ask where it was built for one meant for this vehicle",
+        next_step=(
+            "an older or equal generation is never installed over a newer one; where it was built, doit and rollback "
+            "give a higher counter"
+            if older
+            else "no generation was changed here; ask where it was built for one meant for this vehicle"
+        ),
     )

@@ -123,6 +123,21 @@ def gpu_platform(gpu: Gpu, machine: Machine = THIS_MACHINE) -> str:
     return f"linux-{driver_version(machine) or f'cuda{major}.{minor}'}"
 
 
+def hardware(machine: Machine = THIS_MACHINE) -> dict[str, str]:
+    """Return arch, device and platform of this computer: of its GPU if one answers, else of its CPU."""
+    gpu = machine.gpu()
+    if gpu is not None:
+        return {"arch": f"sm{gpu.sm}", "device": field(gpu.name), "platform": field(gpu_platform(gpu, machine))}
+    return cpu(machine)
+
+
+def cpu(machine: Machine = THIS_MACHINE) -> dict[str, str]:
+    """Return arch, device and platform of the CPU."""
+    # A machine name keeps its own underscore (x86_64); it is the only field that may.
+    arch = "x86_64" if machine.machine == "x86_64" else field(machine.machine)
+    return {"arch": arch, "device": field(instruction_class(machine)), "platform": "linux"}
+
+
 _X86_CLASSES = (
     ("amx", {"amx_int8", "avx512_vnni"}),
     ("avx512-vnni", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,18 +79,30 @@ class Vehicle(NamedTuple):
     def install_trust(self, offered: Trust) -> Trust:
         """Install or update the trust file by the rules of rotation and return the one that is now in force.
 
-        A recovery statement sets the floor first, so that a cut between the two is mended by doing it again.
+        A recovery statement sets the floor first, so that after a cut between the two doing it again is enough.
         TrustError, and nothing has changed, if `offered` may not take the place of the one here.
         """
-        installed = self.read_trust()
-        result = trusts.update(installed, offered) if installed else trusts.check_chain(offered)
-        newer = result.versions[len(installed.versions) if installed else -1 :]
-        if installed is not None and result.newest == installed.newest:
-            return installed
-        self._recover(newer)
-        with wrap_os_errors("install the trust file", self.trust_file):
+        with wrap_os_errors("install the trust file", self.trust_file), self._alone():
+            installed = self.read_trust()
+            result = trusts.update(installed, offered) if installed else trusts.check_chain(offered)
+            before = installed.newest.version if installed else result.newest.version - 1
+            if installed is not None and result.newest.version == before:
+                return installed
+            self._recover(tuple(each for each in result.versions if each.signed.version > before))
             write_durably(self.trust_file, trusts.to_bytes(result))
-        return result
+            return result
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold a lock, so that of two trust files that arrive at once the older does not end on top."""
+        import fcntl
+
+        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _recover(self, newer: tuple[trusts.SignedVersion, ...]) -> None:
         """Set the floor as signed statements say; one that is lost or damaged may be set only so."""
@@ -117,6 +129,12 @@ def vehicle_of(cache: Path, environment: Mapping[str, str] = os.environ) -> Vehi
         inside = root.relative_to(mount)
         return Vehicle(Path(f"{mount}{SUFFIX}") / inside)
     return Vehicle(Path(f"{root}{SUFFIX}"))
+
+
+def vehicle_on_drive(cache: Path) -> Vehicle | None:
+    """Return the directory beside a cache on a vehicle's own drive that is mounted here; None if there is none."""
+    vehicle = Vehicle(Path(f"{os.path.realpath(cache)}{SUFFIX}"))
+    return vehicle if vehicle.path.is_dir() else None
 
 
 def find_vehicle(cache: Path) -> Vehicle | None:

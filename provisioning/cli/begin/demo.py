@@ -68,7 +68,7 @@ def make_demo(directory: Path) -> NewCache:
 def _verify(new: NewCache) -> int:
     from provisioning.cli import main
 
-    words = ["verify", str(new.directory), "--public-key", str(new.public_key)]
+    words = ["verify", str(new.directory), "--public-key", str(new.public_key), "--ground"]
     print(f"$ flightcache {' '.join(words)}", flush=True)
     return main(words)
 

@@ -45,6 +45,10 @@ SLOW_CLASSES = ("generic", "sse4.1", "avx")
 """Classes of x86 CPUs without AVX2 and FMA: everything runs, at a fraction of the speed."""
 
 
+BUILDER = ("doit", "numpy", "faiss-cpu", "onnxruntime", "onnxruntime-gpu")
+"""Where one of these is, the builder is meant to be: it is what the extra [build] brings."""
+
+
 def requirements() -> list[str] | None:
     """Return what the installed flightcache asks for, or None where it is not installed."""
     try:
@@ -103,6 +107,10 @@ def _packages(here: Surroundings) -> Iterator[Finding]:
     if lines is None:
         yield Finding("packages", "warn", "flightcache runs from source and is not installed", "pip install -e .")
         return
+    if not any(installed_version(name) for name in BUILDER):
+        said = f"cryptography {installed_version('cryptography')}: what verifies and installs; the builder is not here"
+        yield Finding("packages", "ok", said)
+        return
     try:
         wanted = _needed(lines)
     except ImportError:
@@ -118,11 +126,11 @@ def _packages(here: Surroundings) -> Iterator[Finding]:
 
 
 def _needed(lines: list[str]) -> dict[str, str]:
-    """Return the specifier of each distribution that is needed on this Python, without extras."""
+    """Return the specifier of each distribution that is needed on this Python by the core and the extra [build]."""
     from packaging.requirements import Requirement
 
     parsed = (Requirement(line) for line in lines)
-    needed = [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": "build"})]
     return {one.name.lower().replace(".", "-").replace("_", "-"): str(one.specifier) for one in needed}
 
 

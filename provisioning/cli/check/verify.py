@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
 from provisioning.flight.trust import read_trust
@@ -43,18 +45,20 @@ PARTS = ("flight", "aircraft", "host", "counter")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    expectation_arguments(parser)
+    expectation_arguments(parser, by_name=True)
+    ground = "of flight, aircraft, host and counter what is not named is not checked"
+    parser.add_argument("--ground", action="store_true", help=ground)
     parser.add_argument("--raise-floor", action="store_true", help="on PASS raise the number in that file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("-v", "--verbose", action="store_true", help="a table of files, sizes, digests, reasons")
 
 
-def expectation_arguments(parser: argparse.ArgumentParser) -> None:
+def expectation_arguments(parser: argparse.ArgumentParser, *, by_name: bool = False) -> None:
     """Declare what a cache is and what is expected of it."""
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
     trust_arguments(parser)
-    recipient_arguments(parser)
+    recipient_arguments(parser, by_name=by_name)
 
 
 def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> None:
@@ -77,30 +81,45 @@ def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> No
     )
 
 
-def recipient_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare for whom the cache must be, and how new."""
+def recipient_arguments(parser: argparse.ArgumentParser, *, floor: bool = True, by_name: bool = False) -> None:
+    """Declare for whom the cache must be, how new, and at what time.
+
+    floor: which counter floor counts can be said. by_name: what is not checked is left out by name.
+    """
     add = parser.add_argument
-    for part in ("flight", "aircraft"):
-        identity = parser.add_mutually_exclusive_group()
-        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
-        identity.add_argument(
-            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
+    groups = identity_arguments(parser)
+    if by_name:
+        for part, identity in groups.items():
+            identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
+        add("--any-host", action="store_true", help="the host tuple is not checked")
+    parser.set_defaults(counter_floor=None, counter_floor_file=None, any_counter=False)
+    if floor:
+        least = parser.add_mutually_exclusive_group()
+        least.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
+        least.add_argument(
+            "--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache"
         )
-        identity.add_argument(f"--any-{part}", action="store_true", help=f"the {part} is not checked")
-    add("--this-host", action="store_true", help="the engines must be for this machine")
-    add("--any-host", action="store_true", help="the host tuple is not checked")
-    add("--host", action="append", default=[], metavar="NAME=VALUE", help="part of the host tuple expected")
-    floor = parser.add_mutually_exclusive_group()
-    floor.add_argument("--counter-floor", type=_counter, metavar="N", help="least counter accepted")
-    floor.add_argument("--counter-floor-file", type=Path, metavar="FILE", help="file that holds it, outside the cache")
-    floor.add_argument("--any-counter", action="store_true", help="no counter floor is kept or checked")
-    ground = "of flight, aircraft, host and counter what is not named is not checked"
-    add("--ground", action="store_true", help=ground)
+        least.add_argument("--any-counter", action="store_true", help="no counter floor is kept or checked")
     clock = parser.add_mutually_exclusive_group()
     clock.add_argument(
         "--at", type=_moment, metavar="TIME", help="UTC time to compare dates with: 2026-05-01T06:00:00Z"
     )
     clock.add_argument("--no-clock", action="store_true", help="this computer has no clock: nothing expires")
+
+
+def identity_arguments(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Declare for which flight, aircraft and computer the cache must be; return the groups that exclude each other."""
+    groups = {}
+    for part in ("flight", "aircraft"):
+        identity = groups[part] = parser.add_mutually_exclusive_group()
+        identity.add_argument(f"--{part}", metavar="ID", default=ANY, help=f"{part} id expected")
+        identity.add_argument(
+            f"--no-{part}", dest=part, action="store_const", const=None, help=f"a cache of no {part} is expected"
+        )
+    parser.add_argument("--this-host", action="store_true", help="the engines must be for this machine")
+    host = "part of the host tuple expected"
+    parser.add_argument("--host", action="append", default=[], metavar="NAME=VALUE", help=host)
+    return groups
 
 
 def _fingerprints(text: str) -> frozenset[str]:
@@ -145,7 +164,7 @@ def expectations(
     return trusted._replace(
         flight_id=args.flight,
         aircraft_id=args.aircraft,
-        host=_host(args),
+        host=expected_host(args, this=args.this_host),
         counter_floor=_floor(args, vehicle),
         now_s=now_s,
     )
@@ -190,11 +209,12 @@ def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = Non
     return expect._replace(fingerprints=allowed, revoked=frozenset().union(*args.revoked))
 
 
-def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
+def expected_host(args: argparse.Namespace, *, this: bool) -> ExpectedHost | Anything:
+    """Return the parts of the host tuple that are expected; with `this`, those of this computer among them."""
     parts: dict[str, str | Anything] = dict.fromkeys(ExpectedHost._fields, ANY)
-    if args.any_host and (args.this_host or args.host):
+    if getattr(args, "any_host", False) and (args.this_host or args.host):
         raise Error("--any-host takes back what --this-host and --host ask for", next_step="leave one of them out")
-    if args.this_host:
+    if this:
         parts |= this_host()
     for pair in args.host:
         name, _, value = pair.partition("=")
@@ -205,10 +225,17 @@ def _host(args: argparse.Namespace) -> ExpectedHost | Anything:
 
 
 def this_host() -> dict[str, str]:
-    """Return the host tuple of this machine, without the precision, which a machine does not have."""
+    """Return the host tuple of this machine, without the precision, which a machine does not have.
+
+    Where no runtime is installed for Python, its name and version are not known here either: the flight software brings
+    its own. What the hardware says is there in any case.
+    """
     from provisioning.config import Engine
     from provisioning.engines import select
+    from provisioning.engines.host import hardware
 
+    if installed_version("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx") is None:
+        return hardware()
     host = select(Engine()).probe()
     return {name: getattr(host, name) for name in ExpectedHost._fields if name != "precision"}
 
@@ -222,7 +249,12 @@ def unchecked(expect: Expectations) -> list[str]:
         "counter": expect.counter_floor,
         "time": expect.now_s,
     }
-    return [name for name, value in parts.items() if value is ANY]
+    left = [name for name, value in parts.items() if value is ANY]
+    if isinstance(expect.host, ExpectedHost):  # whose precision no machine can tell
+        left += [
+            f"host {name}" for name, value in expect.host._asdict().items() if value is ANY and name != "precision"
+        ]
+    return left
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from provisioning.delivery.pack import documents_of
 from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
 from provisioning.flight.trust import read_trust, to_bytes
 from provisioning.flight.vehicle import Vehicle, vehicle_of
-from provisioning.flight.verify import Expectations, Verdict, verify
+from provisioning.flight.verify import ANY, Expectations, Verdict, verify
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
@@ -43,19 +43,19 @@ def add_custom_ops(parser: argparse.ArgumentParser) -> None:
 def add_expectations(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flightcache verify` that say for whom the generation must be; a named floor is only read."""
     add_keys(parser, otherwise=OF_THE_CACHE)
-    verify_command.recipient_arguments(parser)
+    verify_command.recipient_arguments(parser, by_name=True)
     parser.set_defaults(raise_floor=False)
 
 
 def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
-    """Return the keys by which the user judges `cache`; SigningError if none.
+    """Return the keys by which the user verifies `cache`; SigningError if none.
 
     They are given, or in the environment, or that of the flight.toml in the working directory, where that lies neither
     in the cache nor around it (whoever made a cache also wrote the flight.toml in it), or those that `init` made for
     this user.
     """
-    here, judged = Path.cwd(), cache.resolve()
-    apart = here != judged and here not in judged.parents and judged not in here.parents
+    here, root = Path.cwd(), cache.resolve()
+    apart = here != root and here not in root.parents and root not in here.parents
     if paths or os.environ.get(KEY_VARIABLE) or (apart and (here / "flight.toml").is_file()):
         return trusted_keys(paths, here if apart else None)
     return tuple(map(load_public_key, sorted(keys_directory().glob("*.pub.pem")))) or trusted_keys(None)
@@ -64,7 +64,7 @@ def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
 def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tuple[PublicKey, ...]:
     """Return the keys given, or that of the environment, or that of `directory`/flight.toml; SigningError if none.
 
-    directory: a cache directory of the user's own, never one that is to be judged.
+    directory: a cache directory of the user's own, never one that is to be verified.
     """
     if not paths and os.environ.get(KEY_VARIABLE):
         paths = [Path(os.environ[KEY_VARIABLE])]
@@ -86,14 +86,15 @@ def ground(args: argparse.Namespace, cache: Path) -> Expectations:
 def expectations(args: argparse.Namespace, target: Path) -> tuple[Expectations, Vehicle | None]:
     """Return what the command line asks for, and the vehicle whose floor is kept; stderr says what is not checked.
 
-    The vehicle's directory is made where there is none: the counter floor is kept unless the user says otherwise.
+    The floor of the vehicle is kept unless the user says otherwise; its directory is made with the first one accepted.
     """
     vehicle = None
     if not (args.any_counter or args.counter_floor is not None or args.counter_floor_file is not None):
         vehicle = vehicle_of(target)
-        vehicle.make()
     expect = verify_command.expectations(args, target, lambda: trusted_keys(None))
-    if left := verify_command.unchecked(expect):
+    if vehicle is not None and expect.counter_floor is ANY:
+        expect = expect._replace(counter_floor=0)  # the first generation here: its counter begins the floor
+    if left := [part for part in verify_command.unchecked(expect) if not getattr(args, f"any_{part}", False)]:
         print(f"not checked: {', '.join(left)}", file=sys.stderr)
     return expect, vehicle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import re
 import shlex
@@ -16,15 +17,22 @@ from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
 from provisioning.build import steps
 from provisioning.cli.begin.init import DODO, DOIT_CFG
+from provisioning.cli.check.verify import signed_by
+from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.sync import sync_vehicle
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
 from provisioning.engines.remote import SERVE, serve
+from provisioning.flight.trust import read_trust, to_bytes
 
 EXAMPLE = """\
-example: flightcache fleet FLEET.toml        with, in FLEET.toml beside the common flight.toml:
+examples:
+  flightcache fleet FLEET.toml               build and send
+  flightcache fleet status FLEET.toml        who flies what, signed by each vehicle now
+
+with, in FLEET.toml beside the common flight.toml:
 
   [[vehicle]]
   name = "heron-1"
@@ -32,7 +40,8 @@ example: flightcache fleet FLEET.toml        with, in FLEET.toml beside the comm
   aircraft = "AC-1"
   command = "ssh heron-1"                      its engines are compiled there; left out: here
   target = "heron-1:/var/lib/flightcache"      where the cache goes; left out: it stays here
-  remote_key = "/etc/flightcache/operator.pub.pem"
+  remote_key = "/etc/flightcache/operator.pub.pem"     not needed where a trust file is installed
+  receipt_key = "keys/heron-1.pub.pem"         the vehicle's own key: CACHE.vehicle/key.pub.pem there
 """
 PROBE_TIMEOUT_S = 60
 PROBE_BYTES = 1 << 16
@@ -42,7 +51,8 @@ PROBE_BYTES = 1 << 16
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
-    parser.add_argument("fleet", type=Path, nargs="?", default=Path("FLEET.toml"), help="the fleet (FLEET.toml)")
+    parser.add_argument("fleet", nargs="*", metavar="[status] FILE", help="the fleet (FLEET.toml); status: ask only")
+    parser.add_argument("--json", action="store_true", help="with status: one JSON object on stdout")
     parser.add_argument("--only", action="append", metavar="NAME", help="only this vehicle; again for more")
     parser.add_argument("--compile", action="store_true", help="be the end on a vehicle that compiles an engine")
 
@@ -52,7 +62,18 @@ def run(args: argparse.Namespace) -> int:
     if args.compile:
         serve(sys.stdin.buffer, sys.stdout.buffer)
         return 0
-    fleet = read_fleet(args.fleet)
+    asking = args.fleet[:1] == ["status"]
+    files = args.fleet[asking:]
+    if len(files) > 1:
+        raise Error("one fleet at a time", facts={"given": " ".join(files)})
+    fleet = read_fleet(Path(files[0] if files else "FLEET.toml"))
+    _refuse_unknown(fleet, args.only or [])
+    if asking:
+        from provisioning.cli.deliver.fleet_status import show
+
+        return show(fleet, args.only, as_json=args.json)
+    if args.json:
+        raise Error("--json has no effect without status", next_step="leave --json out")
     flight = read_flight(fleet.cache)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         steps.survey(flight)
@@ -68,6 +89,18 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
+def _refuse_unknown(fleet: Fleet, names: list[str]) -> None:
+    known = [vehicle.name for vehicle in fleet.vehicles]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise Error(
+                f"--only: there is no vehicle {name!r}",
+                facts={"vehicles": ", ".join(known)},
+                next_step=f"did you mean {near[0]!r}?" if near else None,
+            )
+
+
 def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
     """Build one vehicle's generation, send it where it goes, and say what that took."""
     host = probe(vehicle) if vehicle.command else None
@@ -79,8 +112,16 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
         f"{report['descriptors_generated']} descriptors computed, manifest_hash {report['manifest_hash'][:16]}"
     )
     if vehicle.target:
+        trust = fleet.cache / "trust.json"
+        expect = signed_by(trusted_keys(None, directory))
         sent = sync_vehicle(
-            vehicle.target, directory, program=vehicle.program, shell=vehicle.command, remote_key=vehicle.remote_key
+            vehicle.target,
+            directory,
+            program=vehicle.program,
+            shell=vehicle.command,
+            remote_key=vehicle.remote_key,
+            expect=expect._replace(revoked=fleet.revoked),
+            trust=to_bytes(read_trust(trust)) if trust.is_file() else b"",
         )
         said += f"; {sent}"
     return said

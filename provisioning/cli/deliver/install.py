@@ -8,16 +8,21 @@ from pathlib import Path
 
 from provisioning.base.errors import Error
 from provisioning.cli.deliver.common import add_expectations, expectations
+from provisioning.cli.deliver.receipt import tested, write_receipt
 from provisioning.delivery.install import KEEP, install_bundle, receive
 from provisioning.delivery.media import require_place
+from provisioning.delivery.target import Outcome
 from provisioning.delivery.trust import Recipient
+from provisioning.flight.receipt import read_receipt
+from provisioning.flight.vehicle import Vehicle
+from provisioning.flight.verity import enable_all
 
 EXAMPLE = """\
 examples:
   flightcache install F-118-000007-1f0c2a9be0d4.tar.zst /var/lib/flightcache --public-key operator.pub.pem
   flightcache install cache.tar /var/lib/flightcache --aircraft AC-7 --this-host     key from $FLIGHTCACHE_PUBLIC_KEY
 
-The bundle is read from end to end and judged before anything is written. A cut at any moment leaves the old generation
+The bundle is read from end to end and checked before anything is written. A cut at any moment leaves the old generation
 in place; run the same command again. Needs no Python packages beyond cryptography.
 """
 
@@ -33,6 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", action="store_true", help="be the receiving end of `flightcache sync` (BUNDLE is -)"
     )
+    without = "do not run the engine after installing, for the receipt"
+    parser.add_argument("--no-self-test", action="store_true", help=without)
     add_expectations(parser)
 
 
@@ -45,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     require_place(args.target)
     expect, vehicle = expectations(args, args.target)
     to = Recipient(expect, args.target, vehicle=vehicle)
-    floor = vehicle.floor if vehicle else None
     if args.stream:
         receive(
             sys.stdin.buffer,
@@ -54,12 +60,33 @@ def run(args: argparse.Namespace) -> int:
             trust=to.trust,
             verify=to.verify,
             keep=args.keep,
-            floor=floor,
+            vehicle=vehicle,
+            finish=lambda done: _sent(_receipt(args, done, to, vehicle)),
         )
         return 0
-    done = install_bundle(Path(args.bundle), args.target, trust=to.trust, verify=to.verify, keep=args.keep, floor=floor)
+    done = install_bundle(
+        Path(args.bundle), args.target, trust=to.trust, verify=to.verify, keep=args.keep, vehicle=vehicle
+    )
     print(
         f"{done.generation}: counter {done.counter}, manifest_hash {done.manifest_hash[:16]}, "
         f"{done.received_files} files ({done.received_bytes:,} bytes) were not here yet"
     )
+    if receipt := _receipt(args, done, to, vehicle):
+        print(f"self-test {read_receipt(receipt, None).self_test}")
     return 0
+
+
+def _receipt(args: argparse.Namespace, done: Outcome, to: Recipient, vehicle: Vehicle | None) -> bytes | None:
+    """Enable fs-verity, run the self-test and write the receipt where the vehicle has a key."""
+    with to.verify(done.generation) as verdict:
+        verity = enable_all(done.generation / entry.path for entry in verdict.require().files)
+        if verity.startswith("enabled"):
+            print(f"fs-verity {verity}", file=sys.stderr)
+        if vehicle is None or not vehicle.key_file.is_file():
+            return None
+        test = "not run: --no-self-test" if args.no_self_test else tested(verdict)
+        return write_receipt(vehicle, verdict, test=test)
+
+
+def _sent(receipt: bytes | None) -> dict[str, object]:
+    return {"receipt": receipt.decode()} if receipt else {}

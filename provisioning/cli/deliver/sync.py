@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.errors import DeliveryError, Error, FilesystemError
 from provisioning.base.files import require_local_filesystem
-from provisioning.cli.check.verify import signed_by, trusted_by
+from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
+from provisioning.delivery.contents import Documents
 from provisioning.delivery.install import KEEP
 from provisioning.delivery.media import require_place
 from provisioning.delivery.pack import bundle_name
@@ -24,8 +25,10 @@ from provisioning.delivery.sync import (
     sync_here,
     sync_over,
 )
-from provisioning.delivery.trust import trusting, verifying
-from provisioning.flight.verify import Expectations
+from provisioning.delivery.trust import Recipient, trusting
+from provisioning.flight.receipt import read_receipt
+from provisioning.flight.vehicle import vehicle_on_drive
+from provisioning.flight.verify import ANY, Expectations, ExpectedHost, Verdict
 
 EXAMPLE = """\
 examples:
@@ -53,23 +56,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
     )
+    identity_arguments(parser)
     add_keys(parser, otherwise=OF_THE_CACHE)
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify here, send, wait for the verdict there, and say how many bytes went over."""
-    told = sync_vehicle(
+    said = sync_vehicle(
         args.target,
         args.cache,
         program=args.remote,
         shell=args.via,
         remote_key=args.remote_key,
-        expect=trusted_by(args, None, lambda: trusted_keys(None, args.cache)),
+        expect=trusted_by(args, None, lambda: trusted_keys(None, args.cache))._replace(
+            flight_id=args.flight, aircraft_id=args.aircraft, host=expected_host(args, this=False)
+        ),
+        this_host=args.this_host,
         trust=carried_trust(args, args.cache),
         keep=args.keep,
         patience_s=args.timeout,
     )
-    print(told)
+    print(said)
     return 0
 
 
@@ -82,12 +89,14 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
     remote_key: str | None = None,
     expect: Expectations | None = None,
     trust: bytes = b"",
+    this_host: bool = False,
     keep: int | None = None,
     patience_s: float | None = None,
 ) -> str:
     """Send the current generation of `cache` to `target` and return what to tell a person about it.
 
-    Revoked keys are revoked there, too. An option that has no effect on this kind of target is an Error.
+    What `expect` says of revoked keys, flight, aircraft and host is asked for there too. this_host: the engines must be
+    for the computer there. An option that has no effect on this kind of target is an Error.
     """
     to = parse_destination(target)
     expect = expect or signed_by(trusted_keys(None, cache))
@@ -97,9 +106,8 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
         raise Error("--timeout: more than 0 and at most 86400 seconds")
     with verified(cache, expect, trust=trust) as (verdict, documents):
         if to.host or shell:
-            options = {"--keep": str(keep or KEEP), **({"--public-key": remote_key} if remote_key else {})}
-            if expect.revoked:
-                options["--revoked"] = ",".join(sorted(expect.revoked))
+            asked = _asked_there(expect, this_host=this_host, key=remote_key)
+            options = {"--keep": str(keep or KEEP), **dict(asked)}
             words = shlex.split(shell) if shell else None
             command = remote_command(to, shell=words, program=program, options=options)
             return _summary(target, sync_over(command, verdict, documents, patience_s=patience_s or PATIENCE_S))
@@ -107,17 +115,46 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
             "--remote": program != "flightcache",
             "--remote-key": bool(remote_key),
             "--timeout": patience_s is not None,
+            "--this-host": this_host,
         }
         _refuse_unused("a directory here", given)
         require_place(Path(to.path))
         if _carries_caches(Path(to.path)):
-            return _summary(
-                target, sync_here(Path(to.path), verdict, documents, verify=verifying(expect), keep=keep or KEEP)
-            )
+            return _summary(target, _to_drive(Path(to.path), verdict, documents, expect, keep or KEEP))
         _refuse_unused("a medium that carries one bundle", {"--keep": keep is not None})
         output = Path(to.path) / bundle_name(verdict.require())
         copied = copy_bundle(verdict, documents, output, trust=trusting(expect, Path(to.path)))
         return f"{output}: {f'{copied.bytes:,} bytes written and read back' if copied else 'is there already'}"
+
+
+def _asked_there(expect: Expectations, *, this_host: bool, key: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the options by which the other end asks for the same; "" for one without a value."""
+    if key:
+        yield "--public-key", key
+    if expect.revoked:
+        yield "--revoked", ",".join(sorted(expect.revoked))
+    for part, wanted in (("flight", expect.flight_id), ("aircraft", expect.aircraft_id)):
+        if wanted is None:
+            yield f"--no-{part}", ""
+        elif wanted is not ANY:
+            yield f"--{part}", str(wanted)
+    if expect.host is not ANY:
+        parts = zip(ExpectedHost._fields, expect.host, strict=True)
+        yield from ((f"--host={name}={value}", "") for name, value in parts if value is not ANY)
+    if this_host:
+        yield "--this-host", ""
+
+
+def _to_drive(root: Path, verdict: Verdict, documents: Documents, expect: Expectations, keep: int) -> Sent:
+    """Deliver to a drive mounted here; what the vehicle keeps beside its cache there decides as on the vehicle."""
+    vehicle = vehicle_on_drive(root)
+    if vehicle is not None:
+        trust = vehicle.read_trust()
+        expect = expect._replace(counter_floor=vehicle.floor)
+        expect = expect._replace(keys=(), trust=trust.newest) if trust else expect
+    to = Recipient(expect, root, vehicle=vehicle)
+    to.trust(documents)
+    return sync_here(root, verdict, documents, verify=to.verify, keep=keep, vehicle=vehicle)
 
 
 def _refuse_unused(kind: str, given: Mapping[str, bool]) -> None:
@@ -141,5 +178,15 @@ def _summary(target: str, sent: Sent) -> str:
     share = 100 * sent.sent_bytes / sent.generation_bytes if sent.generation_bytes else 0
     return (
         f"{target}: counter {sent.counter} is current; sent {sent.files} files, {sent.sent_bytes:,} bytes "
-        f"({share:.1f} % of the generation)"
+        f"({share:.1f} % of the generation){_said_there(sent.receipt)}"
     )
+
+
+def _said_there(receipt: bytes | None) -> str:
+    """Return the self-test that the vehicle tells of; `flightcache fleet status` has it proven."""
+    if receipt is None:
+        return ""
+    try:
+        return f"; self-test there {read_receipt(receipt, None).self_test}"
+    except DeliveryError as error:
+        return f"; its receipt cannot be read: {error.what}"

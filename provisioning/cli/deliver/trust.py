@@ -220,7 +220,7 @@ def _install(args: argparse.Namespace) -> None:
         generate_key(vehicle.key_file, password=None)
     where = register(vehicle, system=args.system)
     if before is None and not wanted:
-        print("first trust file here: compare the root key's fingerprint with the one that you were told")
+        print("first trust file here: compare the root key's fingerprint with the one that you know from elsewhere")
     print(describe(installed))
     print(f"installed   {vehicle.trust_file}, registered in {where}")
     print(f"receipts    signed by {load_public_key(public_key_path(vehicle.key_file)).fingerprint}")

@@ -7,9 +7,13 @@ import json
 import time
 from pathlib import Path
 
+from provisioning.base.errors import Error
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
+from provisioning.flight.vehicle import find_vehicle, installed_trust
+from provisioning.flight.verify.floor import read_floor
+from provisioning.flight.verify.reasons import Refusal
 
 EXAMPLE = """\
 examples:
@@ -33,16 +37,34 @@ def run(args: argparse.Namespace) -> int:
     if args.metrics is not None:
         with wrap_os_errors("write the metrics", args.metrics):
             write_durably(args.metrics, metrics(status).encode())
-    print(json.dumps(status.as_json(), indent=2) if args.json else as_text(status, now=time.time()))
+    facts = {**status.as_json(), "vehicle": _vehicle(args.cache)}
+    print(json.dumps(facts, indent=2) if args.json else as_text(status, now=time.time()))
     return 0
 
 
 def as_text(status: Status, *, now: float) -> str:
     """Return the status for a person, at the time `now` in seconds since 1970."""
-    rows = {"cache": status.cache, **_current(status, now), **_build(status, now)}
+    rows = {"cache": status.cache, **_current(status, now), **_build(status, now), **_vehicle(Path(status.cache))}
     rows["free space"] = size(status.free_bytes)
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {_visible(value)}" for name, value in rows.items())
+
+
+def _vehicle(cache: Path) -> dict[str, str]:
+    """Return what a vehicle keeps beside its cache: counter floor and trust file, nothing where there is none."""
+    try:
+        vehicle = find_vehicle(cache)
+        trust = installed_trust(vehicle)
+    except Error as error:
+        return {"vehicle": error.what}
+    if vehicle is None:
+        return {}
+    try:
+        floor = read_floor(vehicle.floor, cache)
+        said = f"{floor.counter}" + (f", fell back to {floor.fallback.counter}" if floor.fallback else "")
+    except Refusal as refusal:
+        said = refusal.reason.detail
+    return {"floor": said, **({"trust file": f"version {trust.newest.version}"} if trust else {})}
 
 
 def _visible(text: str) -> str:

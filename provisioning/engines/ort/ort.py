@@ -14,7 +14,7 @@ from pathlib import Path
 from provisioning.base.errors import EngineError
 from provisioning.base.hashing import Fact
 from provisioning.config import Backbone, Engine
-from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, field, instruction_class
+from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, cpu, field
 from provisioning.engines.ort.onnx_info import describe_onnx
 from provisioning.engines.ort.onnx_network import OnnxNetwork
 from provisioning.engines.spec import EngineInfo, EngineSpec, Network
@@ -38,10 +38,7 @@ class OnnxRuntime:
         version = self.machine.installed(*DISTRIBUTIONS)
         if version is None:
             raise EngineError("onnxruntime is not installed", next_step="pip install onnxruntime")
-        arch, device = field(self.machine.machine), field(instruction_class(self.machine))
-        # A machine name keeps its own underscore (x86_64); it is the only field that may.
-        arch = "x86_64" if self.machine.machine == "x86_64" else arch
-        return HostTuple("onnxruntime", field(version), arch, device, "linux")
+        return HostTuple("onnxruntime", field(version), **cpu(self.machine))
 
     def options(self, backbone: Backbone, engine: Engine) -> Mapping[str, Fact]:  # noqa: ARG002
         """Return what decides the bytes besides the typed ONNX and the host: the level alone."""

@@ -5,7 +5,7 @@ rename of `current` → fsync → counter → prune. Whatever is cut off in betw
 All of it happens under the build lock.
 """
 
-from provisioning.flight.publish.committing import commit
+from provisioning.flight.publish.committing import commit, return_to
 from provisioning.flight.publish.generations import (
     CURRENT,
     GENERATIONS,
@@ -15,6 +15,7 @@ from provisioning.flight.publish.generations import (
     SIGNATURE,
     current_generation,
     current_number,
+    dir_name,
     earlier_generation,
     next_counter,
 )
@@ -32,10 +33,12 @@ __all__ = [
     "commit",
     "current_generation",
     "current_number",
+    "dir_name",
     "earlier_generation",
     "forget_above",
     "next_counter",
     "recover",
+    "return_to",
     "rollback",
     "stage",
 ]

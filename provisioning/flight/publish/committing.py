@@ -42,6 +42,18 @@ def commit(cache: Path, staged: Path, *, keep: int) -> Path:
     return generation
 
 
+def return_to(cache: Path, number: int) -> Path:
+    """Make a generation that is kept the current one, durably, and return it; FilesystemError if it is not there.
+
+    The caller has verified it. Nothing is removed and no counter changes: see `flightcache fallback`.
+    """
+    with wrap_os_errors("return to the generation before", cache / GENERATIONS / dir_name(number)):
+        with directories.opened(cache, f"{GENERATIONS}/{dir_name(number)}"):
+            pass
+        _switch(cache, number)
+    return cache / GENERATIONS / dir_name(number)
+
+
 def _tidy(cache: Path, number: int, keep: int) -> None:
     """Write down the counter and remove old generations; the cache is published already, so a failure only warns."""
     try:

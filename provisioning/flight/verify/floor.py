@@ -70,6 +70,14 @@ def _read(path: Path) -> Floor:
     )
 
 
+def is_new(floor: CounterFloor) -> bool:
+    """Tell whether nothing was ever accepted by this floor: it is 0, and no set has raised it."""
+    try:
+        return _read(floor.path).counter == 0 and not os.path.lexists(os.path.realpath(floor.path) + BESIDE)
+    except Refusal:
+        return False
+
+
 def accepted_by(floor: CounterFloor) -> Accepted | None:
     """Return the set that raised the floor, None if that is not known or cannot be read."""
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import VerificationError
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.reasons import Code, Reason
+from provisioning.flight.verity import measure
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -111,6 +114,28 @@ class Verdict:
         if not file.is_unchanged():
             raise self._changed(path)
         return io.BufferedReader(_Reader(os.dup(file.fd), file.bytes))
+
+    @contextlib.contextmanager
+    def descriptor(self, path: str) -> Iterator[int]:
+        """Yield a descriptor of a listed file, for a reader that takes names: /proc/self/fd/N is the verified inode.
+
+        Raises and promises as `open` does.
+        """
+        file = self._file(path)
+        if not file.is_unchanged():
+            raise self._changed(path)
+        fd = os.dup(file.fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def verity_digest(self, path: str) -> str | None:
+        """Return the fs-verity digest of a listed file, None where the file system enforces none.
+
+        A file that is opened by any name and measures the same has the verified bytes, and cannot be changed.
+        """
+        return measure(self._file(path).fd)
 
     def status(self, path: str) -> os.stat_result:
         """Return the stat of a listed file as verified; VerificationError if it may have changed since."""
