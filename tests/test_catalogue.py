@@ -74,7 +74,7 @@ def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monk
     asked = flight(tmp_path, write(tmp_path / "sat.container", tiles), bbox=bbox_of(tiles))
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.catalogue.scanning.containers.open_container", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr("provisioning.catalogue.scanning.containers.open_tiles", lambda _: pytest.fail("opened"))
     assert scan(asked).count == 12
     assert read == []
 

@@ -85,8 +85,8 @@ def required_tiles(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -
 def takeoff_gap(db: sqlite3.Connection, tile: tuple[int, int, int]) -> RequiredTile | None:
     """Return the take-off point's tile, z, x, y, if the corpus does not have it."""
     z, x, y = tile
-    where = (z, x, y, database.TAKEN)
-    if db.execute("SELECT 1 FROM tile WHERE z = ? AND x = ? AND y = ? AND state = ?", where).fetchone():
+    row = db.execute("SELECT runs FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
+    if row and any(low <= y <= high for low, high in unpacked_runs(row[0] or b"")):
         return None
     return RequiredTile(z, x, y, "take-off")
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
+from provisioning.base.lock import is_held_for
 from provisioning.catalogue import database
-from provisioning.catalogue.scanning.columns import TAKEN_FIELDS
+from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, TAKEN_ROW, UNDATED
 from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
@@ -25,9 +26,6 @@ from provisioning.sources.xyz import Layout, read_file
 
 Placed = tuple[int, int, int, str, bytes]
 """z, x, y, source and SHA-256 (32 bytes) of a tile."""
-_PLACED = (
-    "SELECT t.z, t.x, t.y, s.name, t.sha256 FROM tile t CROSS JOIN source s ON s.number = t.source WHERE t.state = ?"
-)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,11 +48,36 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
             raise not_scanned()
         try:
             yield db
-        except sqlite3.DatabaseError as error:
-            path = database.catalogue_path(flight.build_dir)
-            raise TileError(
-                f"the tile catalogue is damaged: {error}", file=path, next_step="run `doit` again"
-            ) from error
+        except (sqlite3.DatabaseError, database.DamagedError) as error:
+            raise _damaged(flight, error) from error
+
+
+def _damaged(flight: Flight, error: Exception) -> TileError:
+    """Return what is said of a damaged catalogue; a builder has what is damaged read again by its next scan."""
+    if isinstance(error, database.DamagedError) and is_held_for(flight.build_dir):
+        with database.opened(flight.build_dir) as db:
+            database.begin_again(db, error.columns)
+    path = database.catalogue_path(flight.build_dir)
+    return TileError(
+        f"the tile catalogue is damaged: {error}",
+        file=path,
+        next_step="run `doit` again: it reads anew what is damaged",
+    )
+
+
+def _columns(db: sqlite3.Connection, since: int = 0) -> Iterator[tuple[int, int, bytes]]:
+    """Yield z, x and the packed tiles of each column of the corpus that changed after state `since`, by z and x.
+
+    DamagedError names a column that is not what was written.
+    """
+    select = (
+        "SELECT t.z, t.x, t.chk, t.rows FROM col c CROSS JOIN taken t ON t.z = c.z AND t.x = c.x"
+        " WHERE c.changed > ? ORDER BY c.z, c.x"
+    )
+    for z, x, check, packed in db.execute(select, (since,)):
+        if database.column_check(z, x, (), packed) != check:
+            raise database.DamagedError([(z, x)])
+        yield z, x, packed
 
 
 def states(flight: Flight) -> list[tuple[int, Sha256]]:
@@ -76,8 +99,10 @@ def iter_placed(flight: Flight, *, since: int = 0) -> Iterator[Placed]:
     As the catalogue lies: nothing need be sorted first.
     """
     with _catalogue(flight) as db:
-        for z, x in db.execute("SELECT z, x FROM col WHERE changed > ? ORDER BY z, x", (since,)):
-            yield from db.execute(f"{_PLACED} AND t.z = ? AND t.x = ?", (database.TAKEN, z, x))
+        names = dict(db.execute("SELECT number, name FROM source"))
+        for z, x, packed in _columns(db, since):
+            for y, source, _, _, _, digest in TAKEN_ROW.iter_unpack(packed):
+                yield z, x, y, names[source], digest
 
 
 def tile_of(placed: Placed) -> Tile:
@@ -88,79 +113,113 @@ def tile_of(placed: Placed) -> Tile:
 
 def iter_tiles(flight: Flight) -> Iterator[Tile]:
     """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
-    with _catalogue(flight) as db:
-        yield from map(tile_of, db.execute(f"{_PLACED} ORDER BY t.z, t.y DESC, t.x, s.name", (database.TAKEN,)))
+    import numpy as np
+
+    table = _table(flight)
+    rows, names = table.rows, table.names
+    order = np.lexsort((table.source, table.x, -rows["y"].astype(np.int64), table.z))
+    for at in order.tolist():
+        digest = Sha256(rows["sha256"][at].tobytes().hex())
+        yield Tile(int(table.z[at]), int(table.x[at]), int(rows["y"][at]), names[table.source[at]], digest)
 
 
 def distinct_digests(flight: Flight, *, since: int = 0) -> Iterator[bytes]:
     """Yield the SHA-256 (32 bytes) of every different tile that `iter_placed` yields."""
+    import numpy as np
+
     with _catalogue(flight) as db:
-        rows = db.execute(
-            "SELECT DISTINCT t.sha256 FROM col c CROSS JOIN tile t ON t.z = c.z AND t.x = c.x"
-            " WHERE c.changed > ? AND t.state = ?",
-            (since, database.TAKEN),
-        )
-        yield from (digest for (digest,) in rows)
+        packed = b"".join(packed for _, _, packed in _columns(db, since))
+    digests = np.unique(np.frombuffer(packed, TAKEN_FIELDS)["sha256"].copy())
+    yield from (digest.tobytes() for digest in digests)
 
 
 def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
     """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
-    with _catalogue(flight) as db:
-        rows = db.execute(
-            "SELECT x, y, min(day) FROM tile WHERE z = ? AND state = ? GROUP BY x, y", (zoom, database.TAKEN)
-        )
-        for x, y, day in rows:
-            yield x, y, None if day is None else date.fromordinal(day).isoformat()
+    table = _table(flight)
+    here = table.z == zoom
+    oldest: dict[tuple[int, int], int] = {}
+    columns = (table.x[here], table.rows["y"][here], table.rows["day"][here])
+    for x, y, day in zip(*(column.tolist() for column in columns), strict=True):
+        known = oldest.get((x, y), UNDATED)
+        oldest[x, y] = min(day, known) if day and known else day or known
+    for (x, y), day in oldest.items():
+        yield x, y, _date(day)
 
 
 def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | None]]:
     """Yield (name, tiles in the corpus, oldest, newest capture date) of every source, by name."""
-    with _catalogue(flight) as db:
-        rows = db.execute(
-            "SELECT s.name, count(t.z), min(t.day), max(t.day) FROM source s"
-            " LEFT JOIN tile t ON t.source = s.number AND t.state = ? GROUP BY s.name ORDER BY s.name",
-            (database.TAKEN,),
-        )
-        for name, count, oldest, newest in rows:
-            dates = [None if day is None else date.fromordinal(day).isoformat() for day in (oldest, newest)]
-            yield name, count, dates[0], dates[1]
+    table = _table(flight)
+    for number, name in enumerate(table.names):
+        days = table.rows["day"][table.source == number]
+        dated = days[days != UNDATED]
+        ends = (int(dated.min()), int(dated.max())) if len(dated) else (UNDATED, UNDATED)
+        yield name, len(days), _date(ends[0]), _date(ends[1])
+
+
+def _date(day: int) -> str | None:
+    return date.fromordinal(day).isoformat() if day != UNDATED else None
 
 
 def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
-    ids, digests, _ = _table(flight, "bytes")
-    return ids, digests
+    import numpy as np
+
+    ids, rows = _by_id(flight)
+    return ids, np.ascontiguousarray(rows["sha256"]).view(np.uint8).reshape(-1, 32)
 
 
 def flat_ids(flight: Flight, below: float) -> NDArray[np.int64]:
     """Return the index ids (heading 0) of tiles whose grey levels have a standard deviation of less than `below`."""
-    ids, _, textures_centi = _table(flight, "texture_centi")
-    return ids[textures_centi < 100 * below]
+    ids, rows = _by_id(flight)
+    return ids[rows["texture_centi"] < 100 * below]
 
 
 def tile_lengths(flight: Flight) -> NDArray[np.int64]:
     """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
-    return _table(flight, "bytes")[2]
+    return _by_id(flight)[1]["bytes"].astype("int64")
 
 
-def _table(flight: Flight, figure: str) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Return ids, digests and a figure of the tiles of the corpus, by id."""
+class _Table(NamedTuple):
+    """The tiles of the corpus as the catalogue lies: by z and x.
+
+    z, x     int64 [n]
+    source   position in `names`, int64 [n]
+    rows     structured as `TAKEN_FIELDS` [n]
+    names    of all sources, sorted
+    """
+
+    z: NDArray[np.int64]
+    x: NDArray[np.int64]
+    source: NDArray[np.int64]
+    rows: NDArray[np.void]
+    names: tuple[str, ...]
+
+
+def _table(flight: Flight) -> _Table:
+    import numpy as np
+
+    with _catalogue(flight) as db:
+        numbers = dict(db.execute("SELECT number, name FROM source"))
+        columns = list(_columns(db))
+    names = sorted(numbers.values())
+    rows = np.frombuffer(b"".join(packed for _, _, packed in columns), TAKEN_FIELDS)
+    counts = [len(packed) // rows.itemsize for _, _, packed in columns]
+    z, x = (np.repeat(np.array([column[n] for column in columns], np.int64), counts) for n in range(2))
+    places = {number: names.index(name) for number, name in numbers.items()}
+    source = np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[rows["source"]]
+    return _Table(z, x, source, rows, tuple(names))
+
+
+def _by_id(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+    """Return the index ids of the tiles of the corpus, int64 [n] ascending, and their rows in that order."""
     import numpy as np
 
     from provisioning.catalogue.packing import pack_ids
 
-    with _catalogue(flight) as db:
-        names = sorted(name for (name,) in db.execute("SELECT name FROM source"))
-        places = {number: names.index(name) for number, name in db.execute("SELECT number, name FROM source")}
-        columns = db.execute("SELECT z, x, rows FROM taken ORDER BY z, x").fetchall()
-    rows = np.frombuffer(b"".join(packed for _, _, packed in columns), TAKEN_FIELDS)
-    counts = [len(packed) // rows.itemsize for _, _, packed in columns]
-    z, x = (np.repeat(np.array([column[n] for column in columns], np.int64), counts) for n in range(2))
-    source = np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[rows["source"]]
-    ids = pack_ids(z, x, rows["y"].astype(np.int64), source)
+    table = _table(flight)
+    ids = pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source)
     order = np.argsort(ids, kind="stable")
-    digests = rows["sha256"][order].view(np.uint8).reshape(-1, 32)
-    return ids[order], digests, rows[figure][order].astype(np.int64)
+    return ids[order], table.rows[order]
 
 
 class _Suffixes:

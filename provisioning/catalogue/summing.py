@@ -42,10 +42,24 @@ def choice_of(db: sqlite3.Connection, flight: Flight, area: Area, names: dict[in
 
 
 def coverage_digest(db: sqlite3.Connection) -> Sha256:
-    """Return the digest of the corpus; every dirty column must have been chosen again."""
-    digest = hashlib.sha256(COVERAGE_TAG)
-    for (lines,) in db.execute("SELECT lines FROM col WHERE count > 0 ORDER BY place"):
-        digest.update(lines)
+    """Return the digest of the corpus; every dirty column must have been chosen again.
+
+    DamagedError names the columns that are not what was written.
+    """
+    digest, damaged = hashlib.sha256(COVERAGE_TAG), []
+    select = (
+        "SELECT c.z, c.x, c.count, c.bytes, c.oldest, c.undated, c.faults, c.empty, c.partly, c.chk,"
+        " c.runs, c.lines, t.chk, t.rows FROM col c LEFT JOIN taken t ON t.z = c.z AND t.x = c.x"
+        " WHERE NOT (c.dirty AND c.lines IS NULL) ORDER BY c.place"
+    )
+    for z, x, *sums, check, runs, lines, taken_check, taken in db.execute(select):
+        whole = database.column_check(z, x, tuple(sums), runs, lines), database.column_check(z, x, (), taken)
+        if whole != (check, taken_check):
+            damaged.append((z, x))
+        elif not damaged:
+            digest.update(lines)
+    if damaged:
+        raise database.DamagedError(damaged)
     return Sha256(digest.hexdigest())
 
 
@@ -74,6 +88,7 @@ class EarlyDigest:
 
     def _find(self) -> Sha256:
         with closing(sqlite3.connect(self._path, timeout=30)) as db:
+            db.text_factory = database.lossy_text
             return coverage_digest(db)
 
     def conclude(self) -> tuple[Changes, Sha256]:

@@ -91,7 +91,10 @@ def _date_again(db: sqlite3.Connection, number: int, source: TileSource, root: P
             new = f"{EPOCH_DAY} + mtime_ns / {DAY_NS}"
         stale = f"source = ?1 AND day IS NOT {new} AND ?2 IS ?2"
         db.execute(f"UPDATE col SET dirty = 1 WHERE (z, x) IN (SELECT z, x FROM tile WHERE {stale})", values)  # noqa: S608
-        if db.execute(f"UPDATE tile SET day = {new} WHERE {stale}", values).rowcount:  # noqa: S608
+        db.create_function("check_of", -1, database.tile_check, deterministic=True)
+        dated = database.CHECKED.replace("day", new)
+        check = f"CASE WHEN chk IS check_of({database.CHECKED}) THEN check_of({dated}) END"  # a damaged row stays one
+        if db.execute(f"UPDATE tile SET day = {new}, chk = {check} WHERE {stale}", values).rowcount:  # noqa: S608
             database.put(db, "corpus", None)
 
 

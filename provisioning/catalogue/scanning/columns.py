@@ -12,14 +12,18 @@ from struct import Struct
 from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range
+from provisioning.catalogue import database
 from provisioning.catalogue.database import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.flight.manifest.formula import field
 
-TAKEN_ROW = Struct("<IIII32s")
 PARTLY_PPM = 100_000
 """Share of a tile, in millionths, above which it is partly blank: said where it is kept."""
-TAKEN_FIELDS = [("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("sha256", "V32")]
-"""A tile of the corpus in its column, as it is packed, and the same as NumPy reads it."""
+TAKEN_ROW = Struct("<IIIIi32s")
+TAKEN_FIELDS = [
+    ("y", "<u4"), ("source", "<u4"), ("bytes", "<u4"), ("texture_centi", "<u4"), ("day", "<i4"), ("sha256", "V32"),
+]  # fmt: skip
+UNDATED = 0
+"""A tile of the corpus in its column, as it is packed, and the same as NumPy reads it; the day is 0 if not known."""
 
 
 class Row(NamedTuple):
@@ -64,11 +68,21 @@ class Changes(NamedTuple):
 
 
 def refresh(db: sqlite3.Connection, choice: Choice) -> Changes:
-    """Choose again in every dirty column and return what that changed; the caller's transaction."""
+    """Choose again in every dirty column and return what that changed; the caller's transaction.
+
+    DamagedError names the columns that have rows that are not what was written.
+    """
     total, state = Changes(0, 0, 0), last_state(db) + 1
     fields = {number: field(name).decode() for number, name in choice.names.items()}
+    damaged = []
     for z, x in db.execute("SELECT z, x FROM col WHERE dirty").fetchall():
-        total = total.plus(_refresh_column(db, choice, fields, z, x, state))
+        changes = _refresh_column(db, choice, fields, z, x, state)
+        if changes is None:
+            damaged.append((z, x))
+        else:
+            total = total.plus(changes)
+    if damaged:
+        raise database.DamagedError(damaged)
     return total
 
 
@@ -79,10 +93,14 @@ def last_state(db: sqlite3.Connection) -> int:
 
 def _refresh_column(
     db: sqlite3.Connection, choice: Choice, fields: Mapping[int, str], z: int, x: int, state: int
-) -> Changes:
+) -> Changes | None:
+    """Choose again in one column; None if one of its rows is not what was written."""
     old, changed = db.execute("SELECT lines, changed FROM col WHERE z = ? AND x = ?", (z, x)).fetchone()
-    columns = "y, source, sha256, bytes, day, empty_ppm, texture_centi, fault, state"
-    rows = [Row._make(r) for r in db.execute(f"SELECT {columns} FROM tile WHERE z = ? AND x = ?", (z, x))]  # noqa: S608
+    select = f"SELECT state, {database.CHECKED}, chk FROM tile WHERE z = ? AND x = ?"  # noqa: S608 - our own names
+    found = db.execute(select, (z, x)).fetchall()
+    if any(database.is_damaged(row[1:]) for row in found):
+        return None
+    rows = [Row._make((*row[3:-1], row[0])) for row in found]
     states = choose(rows, choice, z, x)
     db.executemany(
         "UPDATE tile SET state = ? WHERE z = ? AND x = ? AND y = ? AND source = ?",
@@ -91,17 +109,27 @@ def _refresh_column(
     taken = [row for row, state in zip(rows, states, strict=True) if state == TAKEN]
     lines = b"".join(sorted(f"{z} {x} {t.y} {fields[t.source]} {(t.sha256 or b'').hex()}\n".encode() for t in taken))
     days = [t.day for t in taken if t.day is not None]
+    sums = (
+        len(taken),
+        sum(t.bytes for t in taken),
+        min(days, default=None),
+        len(taken) - len(days),
+        states.count(FAULTY),
+        states.count(EMPTY),
+        sum(t.empty_ppm > PARTLY_PPM for t in taken),
+    )
+    runs = packed_runs(t.y for t in taken)
     db.execute(
-        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            z, x, f"{z} {x} ", len(taken), sum(t.bytes for t in taken), min(days, default=None), len(taken) - len(days),
-            states.count(FAULTY), states.count(EMPTY), sum(t.empty_ppm > PARTLY_PPM for t in taken),
-            changed if lines == old else state, packed_runs(t.y for t in taken), lines,
-        ),
+        "INSERT OR REPLACE INTO col VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (z, x, f"{z} {x} ", *sums, changed if lines == old else state,
+         database.column_check(z, x, sums, runs, lines), runs, lines),
     )  # fmt: skip
-    packed = b"".join(TAKEN_ROW.pack(t.y, t.source, t.bytes, t.texture_centi, t.sha256 or b"") for t in taken)
-    db.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?)", (z, x, packed))
-    return Changes(0, 0, 0) if lines == old else _difference(old or b"", lines)
+    packed = b"".join(
+        TAKEN_ROW.pack(t.y, t.source, t.bytes, t.texture_centi, t.day or UNDATED, t.sha256 or b"") for t in taken
+    )
+    check = database.column_check(z, x, (), packed)
+    db.execute("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?)", (z, x, check, packed))
+    return Changes(0, 0, 0) if lines == old else _difference(old if isinstance(old, bytes) else b"", lines)
 
 
 def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
@@ -137,7 +165,7 @@ def _chosen(ranked: list[tuple[int, int]], rows: list[Row], choice: Choice) -> I
 
 
 def _difference(old: bytes, new: bytes) -> Changes:
-    before, after = ({row[: row.rindex(b" ")]: row for row in lines.splitlines()} for lines in (old, new))
+    before, after = ({row.rpartition(b" ")[0]: row for row in lines.splitlines()} for lines in (old, new))
     both = before.keys() & after.keys()
     return Changes(len(after) - len(both), len(before) - len(both), sum(before[key] != after[key] for key in both))
 

@@ -10,7 +10,7 @@ from logging import INFO, WARNING
 
 from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
-from provisioning.base.events import event
+from provisioning.base.events import event, warn
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
@@ -43,7 +43,7 @@ def scan(flight: Flight) -> Corpus:
     """
     path = database.catalogue_path(flight.build_dir)
     try:
-        return _scan(flight)
+        return _scan_repaired(flight)
     except sqlite3.OperationalError as error:
         raise FilesystemError(
             f"the tile catalogue cannot be written: {error}",
@@ -55,8 +55,27 @@ def scan(flight: Flight) -> Corpus:
         return _scan(flight)
 
 
+def _scan_repaired(flight: Flight) -> Corpus:
+    """Scan; where columns of the catalogue are not what was written, read these again, and scan once more."""
+    try:
+        return _scan(flight)
+    except database.DamagedError as error:
+        with database.opened(flight.build_dir) as db:
+            rows = database.begin_again(db, error.columns)
+        warn("catalogue.damaged", columns=len(error.columns), tiles=rows, note="they are read again")
+    try:
+        return _scan(flight)
+    except database.DamagedError as error:
+        raise FilesystemError(
+            "the tile catalogue does not keep what is written to it",
+            file=database.catalogue_path(flight.build_dir),
+            next_step="check the disk and the memory of this computer (`dmesg`), then run doit again",
+        ) from error
+
+
 def _scan(flight: Flight) -> Corpus:
     with database.opened(flight.build_dir) as db:
+        database.drop_damaged_texts(db)
         fresh = database.get(db, "choice_facts") != choice_facts(flight)
         area = _area(db, flight)
         if fresh:
@@ -97,7 +116,7 @@ def _inspect_anew_if_decoder_changed(db: sqlite3.Connection, flight: Flight) -> 
         return
     with database.transaction(db):
         database.put(db, "corpus", None)
-        db.execute("UPDATE tile SET sha256 = NULL, ctime_ns = 0")
+        db.execute("UPDATE tile SET sha256 = NULL, chk = NULL, ctime_ns = 0")
         db.execute("DELETE FROM folder")
         db.execute("UPDATE source SET stamp = NULL")
         db.execute("UPDATE col SET dirty = 1")

@@ -16,10 +16,10 @@ Day = Callable[[int, int, int, int], "int | None"]
 """From z, x, y and mtime_ns to the day of capture, counted as `datetime.date.toordinal` does."""
 Address = tuple[int, int, int]
 
-_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+_UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
   sha256 = excluded.sha256, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
   inode = excluded.inode, suffix = excluded.suffix, day = excluded.day, empty_ppm = excluded.empty_ppm,
-  texture_centi = excluded.texture_centi, fault = excluded.fault, look = excluded.look"""
+  texture_centi = excluded.texture_centi, fault = excluded.fault, look = excluded.look, chk = excluded.chk"""
 _KNOWN = "y, sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault, day, look"
 SPARSE = 8
 """Rows of a column are read in one go unless so many times more of them would be read than are asked for."""
@@ -82,9 +82,12 @@ class Writer:
         at = found.candidate
         day = self._day(at.z, at.x, at.y, at.mtime_ns) if self._day else at.day
         times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
-        row = (at.z, at.x, at.y, self.source, found.sha256, found.bytes, *times, at.inode, at.suffix)
+        judged = day, found.empty_ppm, found.texture_centi, found.fault
+        place = at.z, at.x, at.y, self.source
         state = database.FAULTY if found.fault else database.TAKEN  # as it will probably be: else it is written again
-        self._rows.append((*row, day, found.empty_ppm, found.texture_centi, found.fault, found.look, state))
+        check = database.tile_check(*place, found.sha256, found.bytes, *judged)
+        row = (*place, found.sha256, found.bytes, *times, at.inode, at.suffix, *judged, found.look, state, check)
+        self._rows.append(row)
         if found.is_changed or (at.known and at.known.day != day):
             self._dirty.add((at.z, at.x))
         if len(self._rows) >= COMMIT_TILES:
