@@ -127,8 +127,8 @@ def _exit_codes() -> str:
         ("2", "wrong usage, or `doit`: a task error"),
     ]
     rows += [("3", "`doit`: the build could not start (its error says why)"), ("130", "stopped by Ctrl-C")]
-    found = {kind.exit_code: kind for kind in _subclasses(errors.Error)}
-    rows += [(str(code), f"`{kind.__name__}`: {(kind.__doc__ or '').splitlines()[0]}") for code, kind in found.items()]
+    kinds = dict.fromkeys(_subclasses(errors.Error))
+    rows += [(str(k.exit_code), f"`{k.__name__}`: {(k.__doc__ or '').splitlines()[0]}") for k in kinds]
     rows.sort(key=lambda row: int(row[0]))
     return "\n".join(["## Exit codes", "", *_table(("code", "meaning"), rows), ""])
 

@@ -31,14 +31,14 @@ from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
 from provisioning.base.stopping import exit_soon_after
-from provisioning.build import history, steps
+from provisioning.build import history, recheck, steps
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
 from rules.info import Info
-from rules.plugin import LOG_OPTION, cache_of
+from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
@@ -134,7 +134,7 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
 class Run(DoitRun):  # type: ignore[misc]
     """`doit run`: lock, recover, scan, build; then one line and one file that say how it ended."""
 
-    cmd_options = (*DoitRun.cmd_options, LOG_OPTION)
+    cmd_options = (*DoitRun.cmd_options, *OPTIONS)
     read_flight: Callable[[Path], Flight] = staticmethod(read_flight)
 
     def execute(self, params: Any, args: list[str]) -> int:
@@ -179,6 +179,8 @@ class Run(DoitRun):  # type: ignore[misc]
         if _asks_for_tiles(args):
             steps.survey(flight)
         make_dirs(flight.build_dir)
+        if params["deep"]:
+            recheck.ask(flight.build_dir)
         params["reporter"], params["dep_file"] = self.collector, database(flight.root)
         selected = [str(flight.root / name) if os.sep in name else name for name in args]
         try:

@@ -25,6 +25,14 @@ LOG_OPTION = {
     "choices": (("human", "lines for a person"), ("json", "one JSON object a line, on standard error")),
     "help": "form of the log of a flight cache",
 }
+DEEP_OPTION = {
+    "name": "deep",
+    "long": "deep",
+    "type": bool,
+    "default": False,
+    "help": "read what is published in full, also where nothing changed (a flight cache; see publish.recheck_days)",
+}
+OPTIONS = (LOG_OPTION, DEEP_OPTION)
 
 
 def cache_of(command: Any, params: Any) -> Path | None:
@@ -57,7 +65,7 @@ class InCache:
 class Run(InCache, DoitRun):  # type: ignore[misc]  # doit has no types
     """`doit run`."""
 
-    cmd_options = (*DoitRun.cmd_options, LOG_OPTION)
+    cmd_options = (*DoitRun.cmd_options, *OPTIONS)
 
 
 class Clean(InCache, DoitClean):  # type: ignore[misc]

@@ -24,7 +24,7 @@ class Collector:
         self._started = clock()
         self.ran: list[str] = []
         self._reused: list[str] = []
-        self._values: dict[str, Any] = {}
+        self._described = 0
         self._began: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self.failure: Error | None = None
@@ -39,7 +39,7 @@ class Collector:
             outcome="FAILURE" if self.failure else "SUCCESS" if self.ran else "IDEMPOTENT_NO_OP",
             engines_built=_count(self.ran, "engine:"),
             engines_reused=_count(self._reused, "engine:") if self.ran or self.failure else 0,
-            descriptors_generated=self._values.get("descriptors_generated", 0),
+            descriptors_generated=self._described,
             manifest_hash=published.manifest_hash if published else None,
             manifest_path=str(published.path / MANIFEST) if published else None,
             failure_reason=str(self.failure) if self.failure else None,
@@ -49,11 +49,8 @@ class Collector:
     def seconds(self) -> dict[str, float]:
         """Return how long each task took that made something; for `descriptors`, one descriptor."""
         took = {task: round(self._took[task], 4) for task in self.ran}
-        described = self._values.get("descriptors_generated", 0)
-        if described:
-            took["descriptors"] = round(self._took["descriptors"] / described, 6)
-        else:
-            took.pop("descriptors", None)
+        if (all_of_them := took.pop("descriptors", None)) is not None and self._described:
+            took["descriptors"] = round(all_of_them / self._described, 6)
         return took
 
     def initialize(self, tasks: Mapping[str, Any], selected_tasks: object) -> None:  # noqa: ARG002 - doit's interface
@@ -78,7 +75,7 @@ class Collector:
         self.is_complete = task.name == WALK
         if task.name not in CHECKS:
             self.ran.append(task.name)
-        self._values.update(task.values)
+        self._described += task.values.get("descriptors_generated", 0)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task has failed: with a known error, or with one nobody foresaw, whose traceback is shown."""

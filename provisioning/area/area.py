@@ -153,8 +153,11 @@ def takeoff_tile(cover: Cover, takeoff: Origin) -> tuple[int, int, int] | None:
 
 
 def check_takeoff(area: Area, takeoff: Origin | None) -> None:
-    """Raise AreaError if the configured take-off point lies outside the area, where no tile could help."""
-    if takeoff is None or takeoff_tile(area.cover, takeoff):
+    """Raise AreaError if the configured take-off point lies outside the area, where no tile could help.
+
+    A point beside the box on a tile that reaches across its edge is outside: so says the verifier.
+    """
+    if takeoff is None or (area.bbox.holds(takeoff) and takeoff_tile(area.cover, takeoff)):
         return
     raise AreaError(
         "the take-off point lies outside the area",

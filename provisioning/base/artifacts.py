@@ -1,4 +1,4 @@
-"""Artefacts addressed by what decides their bytes, each with a record of its birth.
+"""Artefacts addressed by what decides their bytes, each with a record of what was made.
 
 The address says whether a file is the right one, the record whether it is still whole; no database is asked.
 """
@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from provisioning.base import lock
+from provisioning.base.errors import FilesystemError
 from provisioning.base.files import (
     discard,
     fsync_dir,
@@ -24,7 +25,7 @@ from provisioning.base.files import (
     without_write_permission,
     wrap_os_errors,
 )
-from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
+from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes, sha256_file
 from provisioning.base.jsonfile import from_json
 
 RECORD_SUFFIX = ".record"
@@ -97,7 +98,7 @@ _FIELDS = {"sha256": Sha256, "bytes": int, "mtime_ns": int, "inode": int, "facts
 
 
 def is_intact(target: Target) -> bool:
-    """Tell whether the file of `target` is what was born: by its stat, or else by its SHA-256. Never raises.
+    """Tell whether the file of `target` is what was recorded: by its stat, or else by its SHA-256. Never raises.
 
     A file that was copied, moved or touched is read once; its record is then renewed if this process holds the lock.
     """
@@ -108,8 +109,35 @@ def is_intact(target: Target) -> bool:
         if record.is_stat_of(target.path):
             return True
         return _is_same_by_content(target, record)
-    except Exception:  # noqa: BLE001  an answer is owed whatever is on disk: a raising check would end doit
+    except Exception:  # noqa: BLE001  whatever is on disk: a check that raises would end doit
         return False
+
+
+def is_whole(target: Target) -> bool:
+    """Tell whether the bytes of `target`, all of which are read, are those of its record. Never raises."""
+    try:
+        record = read_record(target)
+        return record is not None and sha256_file(target.path) == record.sha256
+    except Exception:  # noqa: BLE001  as in `is_intact`
+        return False
+
+
+def recorded(store: Path) -> Iterator[tuple[Path, Sha256]]:
+    """Yield the path of every file below `store` that has an artifact record, with the digest in it."""
+    for record_path in sorted(store.glob(f"*/*{RECORD_SUFFIX}")):
+        record = _read_record(record_path)
+        if record is not None:
+            yield record_path.with_name(record_path.name.removesuffix(RECORD_SUFFIX)), record.sha256
+
+
+def read_whole(target: Target) -> bytes:
+    """Return the bytes of `target`, which are those of its record; FilesystemError if they are not."""
+    with wrap_os_errors(f"read {target.name}", target.path):
+        data = target.path.read_bytes()
+    record = read_record(target)
+    if record is None or sha256_bytes(data) != record.sha256:
+        raise FilesystemError(f"{target.name} is not as it was made", file=target.path, next_step="run `doit` again")
+    return data
 
 
 def _is_same_by_content(target: Target, record: ArtifactRecord) -> bool:

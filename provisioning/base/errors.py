@@ -96,6 +96,10 @@ class DescriptorError(Error):
     exit_code = 17
 
 
+class DamagedDescriptorsError(DescriptorError):
+    """Rows of the descriptor store are not as they were written; they were dropped, and can be computed again."""
+
+
 class IndexingError(Error):
     """An index cannot be built within its limits, or its bytes are not an index."""
 

@@ -19,7 +19,7 @@ from provisioning.base.hashing import plain
 from provisioning.build import contents
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
-from provisioning.build.reasons import unchecked
+from provisioning.build.reasons import Due
 from provisioning.build.request import Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
@@ -99,7 +99,7 @@ def make_plan(root: Path) -> Plan:
         corpus = catalogue.scan(aside)
         today = dt.datetime.now(dt.timezone.utc).date()
         request = make_request(flight, corpus, today=today, scanned=aside)
-        if unchecked(request):
+        if Due(request).unchecked():
             preflight(request)
         tasks = tuple(_tasks(request, read_history(flight.build_dir)))
         missing = _missing(request, aside) if any(t.task == "descriptors" and t.will_run for t in tasks) else 0

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from provisioning.base.artifacts import Target
 from provisioning.base.hashing import Fact
-from provisioning.build import reasons as due
 from provisioning.build import steps
-from provisioning.build.reasons import Reasons
+from provisioning.build.reasons import Due, Reasons
 from provisioning.build.request import NetworkRequest, Request
 from provisioning.flight import publish
 
@@ -51,10 +50,10 @@ class TaskRow:
 
 def task_rows(request: Request) -> tuple[TaskRow, ...]:
     """Return the tasks of `request` in the order in which they are built."""
-    return tuple(_rows(request, due.examiner(request)))
+    return tuple(_rows(request, Due(request)))
 
 
-def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
+def _rows(request: Request, due: Due) -> Iterator[TaskRow]:
     def row(name: str, summary: str, step: Callable[..., Mapping[str, object] | None], **rest: object) -> TaskRow:
         return TaskRow(**{"name": name, "summary": summary, "step": step, "given": {"request": request}, **rest})  # type: ignore[arg-type]
 
@@ -65,16 +64,16 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         "preflight",
         "Check what the scan already decides: coverage, freshness, kind of index, disk space, the Manifest's limits.",
         steps.check_scan,
-        due=functools.partial(due.unchecked, request),
+        due=due.unchecked,
         facts=_tiles(request),
     )
     for network in request.networks:
-        yield from _network_rows(request, network)
+        yield from _network_rows(request, network, due)
     yield row(
         "descriptors",
         "Describe the tiles that have no descriptor yet.",
         steps.describe,
-        due=functools.partial(due.described, request),
+        due=due.described,
         needs=(describing.engine.path,),
         after=("preflight", f"engine:{describing.name}"),
         facts={**_tiles(request), "keys": request.descriptor_keys},
@@ -83,7 +82,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         "corpus",
         "Build corpus.index over the descriptors.",
         steps.build_index,
-        due=functools.partial(due.indexed, request),
+        due=due.indexed,
         makes=(request.index, request.index_info),
         needs=(describing.engine.path,),
         after=("descriptors",),
@@ -93,7 +92,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         "gates",
         "Measure quality: fidelity, recall, gaps, freshness.",
         steps.measure,
-        due=functools.partial(due.gates, request),
+        due=due.gates,
         makes=(request.gates,),
         needs=(*engines, request.index.path),
         after=("engine", "corpus"),
@@ -103,7 +102,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         "report",
         "Draw report.html and coverage.geojson, and pack what else goes on board.",
         steps.draw_report,
-        due=functools.partial(due.report, request),
+        due=due.report,
         makes=request.extras,
         needs=(request.gates.path,),
         after=("gates",),
@@ -113,7 +112,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         "manifest",
         "Stage a complete generation with its signed Manifest, verify it, switch `current` to it.",
         steps.publish_generation,
-        due=functools.partial(due.published, request, examined),
+        due=due.published,
         publishes=current,
         needs=(
             *engines,
@@ -129,7 +128,7 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
         WALK,
         "Walk and verify the published generation.",
         steps.walk,
-        given={"request": request, "examined": examined},
+        given={"request": request, "due": due},
         due=None,
         needs=current[:1],
         after=("manifest",),
@@ -137,14 +136,14 @@ def _rows(request: Request, examined: due.Examined) -> Iterator[TaskRow]:
     )
 
 
-def _network_rows(request: Request, network: NetworkRequest) -> Iterator[TaskRow]:
+def _network_rows(request: Request, network: NetworkRequest, due: Due) -> Iterator[TaskRow]:
     given = {"request": request, "network": network}
     yield TaskRow(
         name=f"onnx:{network.name}",
         summary="Prepare each backbone: preprocessing into the graph, precision into the types.",
         step=steps.make_onnx,
         given=given,
-        due=functools.partial(due.onnx, request, network),
+        due=functools.partial(due.onnx, network),
         makes=(network.typed,),
         needs=network.source.files,
         facts=network.typed.facts,
@@ -154,7 +153,7 @@ def _network_rows(request: Request, network: NetworkRequest) -> Iterator[TaskRow
         summary="Compile each backbone for this host.",
         step=steps.compile_network,
         given=given,
-        due=functools.partial(due.engine, request, network),
+        due=functools.partial(due.engine, network),
         makes=(network.engine,),
         needs=network.source.files,
         after=(f"onnx:{network.name}",),

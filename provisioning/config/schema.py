@@ -415,6 +415,9 @@ class Publish:
     """[publish]: what is kept and added."""
 
     keep_generations: int = setting(2, "published generations kept, the current one included", low=1, high=100)
+    recheck_days: int = setting(
+        7, "a build with nothing to do reads what is published in full after so many days; 0: never", low=0, high=3650
+    )
     provenance: bool = setting(False, "add a CycloneDX ML-BOM and an in-toto provenance statement")
 
 

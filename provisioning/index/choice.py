@@ -101,6 +101,7 @@ def code_bytes(kind: str, dimension: int) -> int:
 def costs(index: Index, *, vectors: int, dimension: int) -> Mapping[str, Choice]:
     """Return what each kind would cost for `vectors` of `dimension` components (before the transform)."""
     spec = TransformSpec.parse(index.transform)
+    spec.require(vectors)
     stored = spec.output(dimension)
     learning = 0 if spec.name == "none" else 4 * dimension * (min(vectors, SAMPLE_ROWS) + 6 * dimension)
     matrix = 4 * dimension * stored if spec.components else 4 * dimension

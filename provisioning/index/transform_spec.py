@@ -10,6 +10,9 @@ from provisioning.base.errors import IndexingError
 _FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
 
 
+LEAST_VECTORS = 2
+
+
 class TransformSpec(NamedTuple):
     """What is done to a descriptor before it is compared; `components` is 0 where the dimension stays."""
 
@@ -28,6 +31,16 @@ class TransformSpec(NamedTuple):
                 next_step="write none, center, pca(d) or pca-whiten(d), d the dimension to keep",
             )
         return cls(found[1], int(found[2] or 0))
+
+    def require(self, vectors: int) -> None:
+        """Raise IndexingError where too few vectors are there to learn from: less their mean, one alone is zero."""
+        if self.name != "none" and vectors < LEAST_VECTORS:
+            raise IndexingError(
+                f"index.transform = {self.name} is learned from the corpus, which has {vectors} descriptor",
+                file="flight.toml",
+                key="index.transform",
+                next_step='set index.transform = "none", or add tiles to the area',
+            )
 
     def output(self, dimension: int) -> int:
         """Return the dimension after the transform of vectors of `dimension`; IndexingError if it would grow."""

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.artifacts import Target, atomic_output
+from provisioning.base.artifacts import Target, atomic_output, is_whole
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone, Flight
@@ -35,7 +35,7 @@ def known_shape(target: Target) -> Shape | None:
     """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
     with wrap_os_errors("read the shape of a network", target.path):
         try:
-            return Shape(**from_json(target.path.read_bytes()))
+            return Shape(**from_json(target.path.read_bytes())) if is_whole(target) else None
         except (FileNotFoundError, ValueError, TypeError):
             return None
 

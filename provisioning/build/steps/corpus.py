@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base import events
-from provisioning.base.artifacts import atomic_output
-from provisioning.base.errors import EmptyCorpusError, GateError
+from provisioning.base.artifacts import atomic_output, read_whole
+from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs
 from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
-from provisioning.build.steps.networks import check_range, network_here, runnable, verified
+from provisioning.build.steps.networks import check_range, network_here, runnable
 from provisioning.config import Flight
 from provisioning.config.parse import require_sources
 from provisioning.network.backbone import onnx_source, resolved
@@ -83,7 +83,8 @@ def describe(request: Request) -> Mapping[str, object]:
     check_range(request, request.descriptor_network)
     require_room(request)
     target, backend = runnable(request)
-    done = descriptors.describe(request.flight, engine=verified(target), backend=backend, keys=request.descriptor_keys)
+    engine = read_whole(target)
+    done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
     return {"descriptors_generated": done.computed}
 
 
@@ -101,8 +102,33 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
         yield rows_of(ids, shas, rotations=flight.index.rotations), stores
 
 
-def build_index(request: Request) -> None:
+MOST_REPAIRS = 3
+
+
+def _over_descriptors(request: Request, work: Callable[[Request], None]) -> Mapping[str, object]:
+    """Do `work`; tiles whose rows in the descriptor store prove damaged are described again, and it is done anew.
+
+    Returns how many that were. DamagedDescriptorsError where it does not end: then the disk is at fault.
+    """
+    again = 0
+    for _ in range(MOST_REPAIRS):
+        try:
+            work(request)
+        except DamagedDescriptorsError as error:  # noqa: PERF203  a few rounds
+            events.warn("descriptor.damaged", file=error.file, reason=error.what)
+            again += int(str(describe(request)["descriptors_generated"]))
+        else:
+            return {"descriptors_generated": again} if again else {}
+    work(request)
+    return {"descriptors_generated": again}
+
+
+def build_index(request: Request) -> Mapping[str, object]:
     """Write corpus.index over the descriptors of the corpus, and what was built beside it. Raises IndexingError."""
+    return _over_descriptors(request, _build_index)
+
+
+def _build_index(request: Request) -> None:
     from provisioning.index.build import build
 
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
@@ -111,8 +137,12 @@ def build_index(request: Request) -> None:
         output.write_text(info.to_json())
 
 
-def measure(request: Request) -> None:
+def measure(request: Request) -> Mapping[str, object]:
     """Measure every gate and keep the figures. Raises GateError listing all that failed; nothing is published then."""
+    return _over_descriptors(request, _measure)
+
+
+def _measure(request: Request) -> None:
     from provisioning.engines.compile import golden_agreement
     from provisioning.engines.diagnosis import explain
     from provisioning.engines.fidelity import reference_network
@@ -130,7 +160,7 @@ def measure(request: Request) -> None:
             corpus=request.tiles,
             rows=rows,
             gather=rows.gather([store.gather for store in stores]),
-            index=load_index(verified(request.index)),
+            index=load_index(read_whole(request.index)),
             network=network_here(request),
             read=reader.read,
             fit=resolved(described.backbone).fit_how,

@@ -8,7 +8,7 @@ from provisioning import catalogue
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import Error, ManifestCoverageError, VerificationError
-from provisioning.build import contents, reasons
+from provisioning.build import contents, reasons, recheck
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
@@ -63,6 +63,7 @@ def publish_generation(request: Request) -> None:
         events.error("rollback.done", cache_root=str(request.cache), reason=error.what)
         raise
     publish.commit(request.cache, staged, keep=request.flight.publish.keep_generations)
+    recheck.note(request.flight.build_dir)  # the verifier has just read all of it
     try:
         forget_superseded(request)
     except Error as error:
@@ -80,13 +81,15 @@ def _stage(request: Request) -> Path:
     )
 
 
-def walk(request: Request, examined: reasons.Examined) -> None:
+def walk(request: Request, due: reasons.Due) -> None:
     """Walk and verify the current generation.
 
     Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files only
     warn), VerificationError for anything else.
     """
-    _require_none(examined(), strict=request.flight.coverage.strict, cache=request.cache)
+    _require_none(due.examined(), strict=request.flight.coverage.strict, cache=request.cache)
+    if due.is_recheck:
+        recheck.note(request.flight.build_dir)
     now = contents.published(request.cache)
     said = gates.recognition_of(now.manifest.gates) if now else ""
     if said:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
 from provisioning.base import events
-from provisioning.base.artifacts import Target, atomic_output, is_intact, read_record
-from provisioning.base.errors import Error, FilesystemError, TileError
-from provisioning.base.files import wrap_os_errors, write_durably
-from provisioning.base.hashing import sha256_bytes
+from provisioning.base.artifacts import Target, atomic_output, is_intact, read_whole
+from provisioning.base.errors import Error, TileError
+from provisioning.base.files import write_durably
 from provisioning.build.request import NetworkRequest, Request
 
 if TYPE_CHECKING:
@@ -93,16 +92,6 @@ def _golden(request: Request, network: NetworkRequest) -> NDArray[np.uint8] | No
     return np.stack(tiles) if tiles else None
 
 
-def verified(target: Target) -> bytes:
-    """Return the bytes of an artefact, which are those of its artifact record; FilesystemError if they are not."""
-    with wrap_os_errors(f"read {target.name}", target.path):
-        data = target.path.read_bytes()
-    record = read_record(target)
-    if record is None or sha256_bytes(data) != record.sha256:
-        raise FilesystemError(f"{target.name} is not as it was made", file=target.path, next_step="run `doit` again")
-    return data
-
-
 def runnable(request: Request) -> tuple[Target, engines.Backend]:
     """Return what describes tiles here and what runs it; for another computer's engine its typed ONNX stands in."""
     described = request.descriptor_network
@@ -114,5 +103,5 @@ def runnable(request: Request) -> tuple[Target, engines.Backend]:
 def network_here(request: Request) -> engines.Network:
     """Return the network that describes tiles here, at most `engine.batch` at a time."""
     target, backend = runnable(request)
-    network = backend.load(verified(target), custom_ops=request.descriptor_network.backbone.custom_ops)
+    network = backend.load(read_whole(target), custom_ops=request.descriptor_network.backbone.custom_ops)
     return network.limited(request.flight.engine.batch) if isinstance(network, engines.OnnxNetwork) else network

@@ -20,6 +20,7 @@ EXAMPLE = """\
 examples:
   flightcache doctor --self
   flightcache doctor /var/lib/flightcache --public-key operator.pub.pem
+  flightcache doctor --public-key operator.pub.pem --deep
   flightcache doctor /var/lib/flightcache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \\
       --counter-floor-file /var/lib/flightcache-floor
 """
@@ -44,6 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     expectation_arguments(parser)
     machine = "look at this computer instead: Python, packages, CPU, GPU, memory, the folder of caches, clock"
     parser.add_argument("--self", dest="self_test", action="store_true", help=machine)
+    deep = "read the artefacts and descriptors of .build, too: what rotted is made anew by the next build that uses it"
+    parser.add_argument("--deep", action="store_true", help=deep)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         from provisioning.cli.check.self_test import report
 
         return report(args.cache, as_json=args.json)
-    findings = examine(args.cache, expectations(args, args.cache))
+    findings = (*examine(args.cache, expectations(args, args.cache)), *(_deep(args.cache) if args.deep else ()))
     if args.json:
         print(json.dumps({"cache": str(args.cache), "findings": [finding._asdict() for finding in findings]}, indent=2))
     else:
@@ -76,6 +79,23 @@ def examine(cache: Path, expect: Expectations) -> tuple[Finding, ...]:
             *_host(signed, expect),
             *_disk(cache, signed),
         )
+
+
+def _deep(cache: Path) -> Iterator[Finding]:
+    """Read everything that builds may reuse: damage there does not keep this cache from flying."""
+    from provisioning.cli.check.deep import MADE_AGAIN, damaged_artifacts, damaged_rows
+
+    count, damaged = damaged_artifacts(cache / ".build")
+    for name in damaged:
+        yield Finding("artefact", "warn", f"{name} is not as it was made", MADE_AGAIN)
+    if not damaged:
+        yield Finding("artefacts", "ok", f"{count} in .build, all as they were made")
+    for home, bad, total in damaged_rows(cache):
+        if bad:
+            said = f"{bad} of {total} descriptors under {home.name[:8]}… are damaged"
+            yield Finding("descriptors", "warn", said, MADE_AGAIN)
+        else:
+            yield Finding("descriptors", "ok", f"{total} under {home.name[:8]}…, all as they were written")
 
 
 def claimed(cache: Path) -> Manifest | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from provisioning.base.errors import DescriptorError
 from provisioning.base.files import fsync_dir, write_all
+from provisioning.descriptors.store import generations
 
 HEADER_BYTES = 64
 MAGIC = b"fcrows1 "
@@ -92,6 +93,20 @@ def make_records(layout: Layout, shas: Sequence[bytes], vectors: npt.NDArray[np.
 def whole(records: Records) -> npt.NDArray[np.bool_]:
     """Return which records are as they were written."""
     return np.fromiter((_crc(r) == r["crc"] for r in records), bool, len(records))
+
+
+def damaged(home: Path) -> tuple[int, int]:
+    """Return how many rows of the newest generation in `home` are not as they were written, and how many there are."""
+    directory = generations.existing(home)
+    layout = read_layout(directory) if directory else None
+    if directory is None or layout is None:
+        return 0, 0
+    total = row_count(directory, layout)
+    bad = 0
+    for start in range(0, total, layout.rows_per_block):
+        rows = np.arange(start, min(start + layout.rows_per_block, total))
+        bad += int((~whole(read_rows(directory, layout, rows))).sum())
+    return bad, total
 
 
 def _crc(record: np.void) -> int:

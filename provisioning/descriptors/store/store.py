@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from provisioning.base.batches import batches_of
-from provisioning.base.errors import DescriptorError
+from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import error as log_error
 from provisioning.base.files import make_dirs
 from provisioning.base.hashing import Sha256
@@ -130,7 +130,7 @@ class DescriptorStore:
     def gather(self, shas: Sequence[bytes]) -> npt.NDArray[np.float32]:
         """Return the descriptors of `shas`, float32 [n, dimension], in that order.
 
-        DescriptorError: some have none; or their rows are damaged, which forgets those rows and all receipts.
+        DescriptorError: some have none. DamagedDescriptorsError: rows are damaged, and now forgotten with all receipts.
         """
         if self._unflushed:
             self.flush()
@@ -163,7 +163,7 @@ class DescriptorStore:
         """Forget damaged rows, so that the next run computes them anew."""
         self._map.forget(shas)
         drop_receipts(self._home)
-        raise DescriptorError(
+        raise DamagedDescriptorsError(
             f"{len(shas)} descriptors in the store are damaged and were dropped",
             file=self._dir,
             next_step="run doit again: they are computed anew. If it happens twice, check the disk",
