@@ -9,7 +9,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
-ROW = re.compile(r"^\| (.+?) \| (.+?) \| (0\.\d) \| (.*?) ?\| `(test_\w+\.py)::(test_\w+)(?:\[(.+)\])?` \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| (.+?) \| (.+?) \| (0\.\d) \| (.*?) ?\| `(test_\w+\.py)::(test_\w+)(?:\[(.+)\])?` \|$", re.MULTILINE
+)
 
 
 def rows():
