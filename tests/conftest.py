@@ -87,3 +87,9 @@ def built_cache(built_site: Path, tmp_path: Path) -> Path:
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the processes that a test starts without coverage, which takes time and memory, imports and writes files."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_geoid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep heights as files have them, whether or not this computer has a geoid model."""
+    monkeypatch.setattr("provisioning.area.geoid.folders", tuple)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioning.area.ellipsoid import box_size_m, zone_km2
-from provisioning.base.angles import TURN_E7, BBox
+from provisioning.base.angles import TURN_E7, BBox, Origin
 
 
 def describe_place(bbox: BBox) -> str:
@@ -39,3 +39,11 @@ def _km(length: float) -> str:
         if length >= 0.095
         else f"{length:.2g}"
     )
+
+
+def height_in_words(place: Origin) -> str:
+    """Return a place's height with what it is above; empty where it has none."""
+    if place.alt_mm is None:
+        return ""
+    above = {"ellipsoid": " above the WGS 84 ellipsoid", "amsl": " above mean sea level"}
+    return f"{place.alt_mm / 1000:.1f}\u00a0m" + above.get(place.alt_datum or "", ", its datum is not named")

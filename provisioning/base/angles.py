@@ -53,3 +53,10 @@ class BBox(NamedTuple):
         if self.west <= self.east:
             return self.west <= origin.lon_e7 <= self.east
         return origin.lon_e7 >= self.west or origin.lon_e7 <= self.east
+
+
+def overlap(a: BBox, b: BBox) -> bool:
+    """Tell whether two boxes share ground; either may cross the antimeridian."""
+    apart = (b.west - a.west) % TURN_E7
+    across = apart < a.width_e7 or TURN_E7 - apart < b.width_e7
+    return across and a.south < b.north and b.south < a.north

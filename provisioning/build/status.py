@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning.base import lock
+from provisioning.base.angles import Origin
 from provisioning.base.errors import ConfigError, ManifestError
 from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
@@ -31,6 +32,7 @@ class Current:
     missing_tiles: int
     oldest_capture: str | None
     accepted: tuple[str, ...]
+    takeoff: Origin | None
     bytes: int
 
 
@@ -98,6 +100,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
             tiles=read.tiles.count,
             missing_tiles=sum(max(0, count.expected - count.present) for count in counts),
             oldest_capture=read.tiles.oldest_capture,
+            takeoff=read.flight.takeoff_origin,
             accepted=tuple(entry.detail for entry in read.accepted),
             bytes=sum(entry.bytes for entry in read.files),
         ),

@@ -65,10 +65,15 @@ class Survey:
     has_evidence: bool = True
 
     @property
+    def mirrored_bbox(self) -> BBox:
+        """The box, if rows were counted from the other end."""
+        west, south, east, north = self.bbox
+        return BBox(west, -north, east, -south)
+
+    @property
     def mirrored(self) -> str:
         """The place, in words, if rows were counted from the other end."""
-        west, south, east, north = self.bbox
-        return describe_place(BBox(west, -north, east, -south))
+        return describe_place(self.mirrored_bbox)
 
 
 def survey(path: Path | TileSource) -> Survey:

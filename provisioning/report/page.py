@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 
+from provisioning.area.place import height_in_words
 from provisioning.report import tables, verifying
 from provisioning.report.drawing import position
 from provisioning.report.html import facts, number, section
@@ -98,8 +99,11 @@ def _facts(model: ReportModel) -> Iterator[tuple[str, str]]:
     yield "North-west corner", position(LonLat(west, north))
     yield "South-east corner", position(LonLat(east, south))
     if model.takeoff:
-        height = "" if model.takeoff.alt_mm is None else f", {model.takeoff.alt_mm / 1000:.1f}\u00a0m"
-        yield "Take-off", position(LonLat(model.takeoff.lon_e7, model.takeoff.lat_e7)) + height
+        height = height_in_words(model.takeoff)
+        yield (
+            "Take-off",
+            ", ".join(filter(None, (position(LonLat(model.takeoff.lon_e7, model.takeoff.lat_e7)), height))),
+        )
     yield "Compiled for", " · ".join(manifest.host)
 
 

@@ -14,12 +14,13 @@ from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any
 
-from provisioning.area.place import place_facts
-from provisioning.base.angles import BBox
+from provisioning.area.area import measure_area
+from provisioning.area.place import describe_place, place_facts
+from provisioning.base.angles import BBox, overlap
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.catalogue.surveying import Survey, survey
-from provisioning.config import Area, Flight, FlightIdentity, TileSource
+from provisioning.config import Area, AreaPart, Flight, FlightIdentity, TileSource
 from provisioning.config.check import BUILTIN, check_area
 from provisioning.config.template import render
 from provisioning.console import listen
@@ -46,6 +47,8 @@ reset-dep = rules.plugin:ResetDep
 info = rules.plugin:Info
 """
 
+LOOKED_AT_ZOOM = 12
+"""Zoom at which a mission is measured where no tiles say which."""
 FILES = ("flight.toml", "dodo.py", "doit.cfg")
 
 
@@ -60,6 +63,8 @@ class NewCache:
     """The descriptor network as flight.toml names it."""
     key_is_new: bool
     survey: Survey | None
+    asked: BBox | None = None
+    """Where the mission or the drawn area lies."""
     questions: tuple[str, ...] = ()
 
 
@@ -77,8 +82,9 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     """Write flight.toml, dodo.py and doit.cfg into `directory`, which is made where it is not there.
 
     With `tiles` the zoom levels are what the source holds, and so is the area unless a `mission` or `area` file is
-    given. Without `key` a new pair is made outside the directory. Raises ConfigError if one of the files is there
-    already or the result would be refused, FilesystemError, SigningError, TileError.
+    given; of both, the area file is a part of its own. Without `key` a new pair is made outside the directory. Raises
+    ConfigError if one of the files is there already, the result would be refused or the tiles lie elsewhere than what
+    is to be flown, AreaError, FilesystemError, SigningError, TileError.
     """
     found = [name for name in FILES if os.path.lexists(directory / name)]
     if found:
@@ -88,6 +94,9 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     held = survey(tiles) if tiles else None
     shape = _area(held, mission=mission, drawing=area)
     _check_area(shape, directory)
+    asked = _measured(shape, directory) if mission or area else None
+    if held and asked:
+        _check_together(held, asked)
     with wrap_os_errors("make the cache directory", directory):
         make_dirs(directory)
     require_local_filesystem(directory)
@@ -113,6 +122,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         onnx=values["backbone"][0]["onnx"],
         key_is_new=key is None,
         survey=held,
+        asked=asked,
         questions=tuple(questions(held, shape)),
     )
 
@@ -167,9 +177,12 @@ def _values(
 
     onnx = _network(backbone, named)
     model = {"name": _model_name(onnx), "onnx": onnx}
+    drawn = {name: named(value) if isinstance(value, Path) else value for name, value in area.items()}
+    part = {"geojson": drawn.pop("geojson")} if {"mission", "geojson"} <= drawn.keys() else {}
     return {
         "flight": {"id": flight} if flight else {},
-        "area": {name: named(value) if isinstance(value, Path) else value for name, value in area.items()},
+        "area": drawn,
+        "area.part": [part] if part else [],
         "tiles.source": [_source(held, named)] if held else [],
         "backbone": [model],
         "calibration": [{"path": named(path)} for path in calibration],
@@ -217,8 +230,6 @@ def _area(held: Survey | None, *, mission: Path | None, drawing: Path | None) ->
 
 def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
     """Raise ConfigError if flight.toml's own rules would refuse the area."""
-    if {"mission", "geojson"} <= shape.keys():
-        raise ConfigError("give either a mission or an area", next_step="add the other one as an [[area.part]] later")
     for name in ("mission", "geojson"):
         if name in shape and not shape[name].is_file():
             raise ConfigError(f"no such file: {shape[name]}", key=f"area.{name}")
@@ -231,6 +242,27 @@ def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
                 "the tiles cover an area that cannot be built: " + "; ".join(found), file=directory,
                 next_step="give the area that will be flown: --mission FILE or --area FILE",
             )  # fmt: skip
+
+
+def _measured(shape: Mapping[str, Any], directory: Path) -> BBox:
+    """Return the box of what the mission and area files ask for; AreaError if one cannot be understood."""
+    drawn = (AreaPart(**{name: shape[name]}) for name in ("mission", "geojson") if name in shape)
+    zooms = tuple(shape.get("zooms", ())[-1:]) or (LOOKED_AT_ZOOM,)
+    return measure_area(Flight(root=directory, area=Area(part=tuple(drawn), zooms=zooms))).bbox
+
+
+def _check_together(held: Survey, asked: BBox) -> None:
+    """Raise ConfigError if no tile can lie in the area: the rows may count from the other end, or a file is wrong."""
+    if overlap(held.bbox, asked):
+        return
+    other = "xyz" if scheme_of(held.source, held.kind) == "tms" else "tms"
+    step = "give the tiles of this area, or the mission of these tiles"
+    if overlap(held.mirrored_bbox, asked):
+        step = f"the rows may count from the other end: --source-scheme {other}"
+    raise ConfigError(
+        "the tiles lie elsewhere than what is to be flown", file=held.source.path,
+        facts={"tiles": describe_place(held.bbox), "mission or area": describe_place(asked)}, next_step=step,
+    )  # fmt: skip
 
 
 def questions(held: Survey | None, shape: Mapping[str, Any]) -> list[str]:
@@ -269,7 +301,9 @@ def as_text(new: NewCache) -> str:
     rows = [f"  {name + ':':8} {value}" for name, value in place_facts(held.bbox).items()]
     lines = [f"tiles found: {counts}", f"the tiles lie here ({held.kind}, {order}):", *rows]
     lines += [f"note: {note}" for note in held.notes]
-    if held.kind == "xyz" and not held.has_evidence:
+    if new.asked is not None:
+        lines.append(f"the mission or area lies here: {describe_place(new.asked)}")
+    elif held.kind == "xyz" and not held.has_evidence:
         other = "xyz" if held.source.scheme == "tms" else "tms"
         lines.append(f"nothing beside the tiles confirms this; with --source-scheme {other} it is {held.mirrored}")
     lines += new.questions
@@ -283,7 +317,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mission", type=Path, metavar="FILE", help="the mission to be flown: its corridor is the area"
     )
-    parser.add_argument("--area", type=Path, metavar="FILE", help="a drawn area, instead of the box of the tiles")
+    parser.add_argument(
+        "--area",
+        type=Path,
+        metavar="FILE",
+        help="a drawn area, instead of the box of the tiles or besides the mission's corridor",
+    )
     parser.add_argument(
         "--source-scheme", choices=("xyz", "tms"), default="auto", help="rows from the north (xyz) or the south (tms)"
     )

@@ -7,6 +7,8 @@ import json
 import time
 from pathlib import Path
 
+from provisioning.area.place import height_in_words
+from provisioning.base.angles import Origin
 from provisioning.base.errors import Error
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.build.status import Status, read_status
@@ -82,11 +84,17 @@ def _current(status: Status, now: float) -> dict[str, str]:
     return {
         "current": f"{Path(current.generation).name}, published {ago(now - current.published_at)}, not verified here",
         "flight": flight or "any",
+        **({"take-off": _place(current.takeoff)} if current.takeoff else {}),
         "counter": str(current.counter),
         "hash": current.manifest_hash,
         "tiles": "; ".join([f"{current.tiles}{gaps}{age}", *current.accepted]),
         "size": size(current.bytes),
     }
+
+
+def _place(takeoff: Origin) -> str:
+    place = f"{takeoff.lat_e7 / 1e7:.7f}, {takeoff.lon_e7 / 1e7:.7f}"
+    return ", ".join(filter(None, (place, height_in_words(takeoff).replace("\u00a0", " "))))
 
 
 def _build(status: Status, now: float) -> dict[str, str]:
