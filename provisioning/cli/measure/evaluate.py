@@ -12,7 +12,7 @@ import numpy as np
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.cli.measure.locate import add_view, question_of, require_view
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.flight.manifest import Manifest
@@ -38,7 +38,7 @@ examples:
   flightcache evaluate DCIM/100MEDIA --radius 1000              a folder of photos as it comes, position known to 1 km
   flightcache evaluate queries.csv                              a list: file,lat,lon[,yaw,pitch,roll,height_m,fov_deg]
   flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
-  flightcache evaluate queries.csv . --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
+  flightcache evaluate queries.csv . --own --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
       --try zooms=17+18 --csv answers.csv --plot recall.svg         other settings of this cache, nothing published
 """
 
@@ -70,11 +70,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
     parser.add_argument("--plot", type=Path, metavar="SVG", help="write share of photos against distance")
     add_custom_ops(parser)
+    add_own(parser)
     add_keys(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask every setting every query and print one table."""
+    _require_own(args)
     if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
         raise Error("--within and --radius: metres above zero")
     require_view(args, max(RANKS))
@@ -105,6 +107,16 @@ def _results(args: argparse.Namespace, queries: Sequence[Query]) -> Iterator[Res
             for variant, locator, request in built:
                 trial = Trial(_varied(question_of(args, args.cache[0], max(RANKS)), variant), within_m, args.radius)
                 yield _result(variant.name, locator, queries, trial, request.index.path.stat().st_size)
+
+
+def _require_own(args: argparse.Namespace) -> None:
+    """Refuse `--try` for a directory that the user does not call theirs: nobody signed its flight.toml and .build."""
+    if args.variants and not args.own:
+        raise Error(
+            "--try builds from flight.toml, sources and .build of the first directory, which nobody signed",
+            file=args.cache[0],
+            next_step="add --own if that directory is yours",
+        )
 
 
 def _varied(question: Question, variant: Variant) -> Question:
