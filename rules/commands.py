@@ -73,7 +73,7 @@ def _drop_damaged(database: str) -> None:
             db.execute("SELECT * FROM sqlite_master").fetchall()
         except sqlite3.OperationalError:
             return
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # its messages quote what is no text
             os.unlink(database)
 
 

@@ -193,7 +193,7 @@ def test_other_settings_are_compared_and_nothing_is_published(scene, capsys):
     before = sorted(path.name for path in (cache / "generations").iterdir())
     settings = ["transform=center", "transform=pca-whiten(8)", "rotations=2", "kind=sq8", "rotate=2"]
     tries = [word for setting in settings for word in ("--try", setting)]
-    found = evaluated([queries, cache, "--within", "10", *tries], capsys)
+    found = evaluated([queries, cache, "--within", "10", "--own", *tries], capsys)
     assert [row["setting"] for row in found[1:]] == settings
     assert all(row["recall"]["1"]["share"] >= 0.9 for row in found)
     assert found[3]["index_bytes"] > 1.8 * found[0]["index_bytes"]
@@ -203,7 +203,17 @@ def test_other_settings_are_compared_and_nothing_is_published(scene, capsys):
 
 def test_answers_and_plot_are_written(scene, tmp_path, capsys):
     cache, queries = scene
-    words = [queries, cache, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "p.svg", "--try", "transform=center"]
+    words = [
+        queries,
+        cache,
+        "--csv",
+        tmp_path / "a.csv",
+        "--plot",
+        tmp_path / "p.svg",
+        "--own",
+        "--try",
+        "transform=center",
+    ]
     evaluated(words, capsys)
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -278,7 +288,7 @@ def test_perturbed_crops_of_real_tiles_are_found_by_squeezenet(shared_data, tmp_
 def test_photos_of_any_heading_are_found_by_their_yaw_or_by_turning_them(gist, tmp_path, capsys):
     cache, tiles = gist
     make_crops(tiles, 19, tmp_path / "photos", offset=0.15, turned=True, each=1)
-    words = [tmp_path / "photos/queries.csv", cache, "--try", "rotate=1", "--try", "rotate=16"]
+    words = [tmp_path / "photos/queries.csv", cache, "--own", "--try", "rotate=1", "--try", "rotate=16"]
     own, north, sixteen = (row["recall"]["1"]["share"] for row in evaluated(words, capsys))
     assert own >= 0.9
     assert north < 0.5  # the heading matters

@@ -313,7 +313,7 @@ def test_the_command_writes_geojson_and_a_contact_sheet(scene, tmp_path):
         "--rotate",
         "4",
     ]
-    files = ["--geojson", str(tmp_path / "f.geojson"), "--contact-sheet", str(tmp_path / "s.png")]
+    files = ["--geojson", str(tmp_path / "f.geojson"), "--contact-sheet", str(tmp_path / "s.png"), "--own"]
     assert main([*words, *files]) == 0
     features = json.loads((tmp_path / "f.geojson").read_text())["features"]
     assert [f["properties"]["rank"] for f in features] == [1, 2, 3, 1, 2, 3]

@@ -97,7 +97,7 @@ def test_trying_other_settings_stays_on_this_machine(alone):
     cache, run = alone
     photo = next((cache.parent / "tiles").rglob("*.jpg"))
     (cache.parent / "q.csv").write_text(f"file,lat,lon\n{photo},46.9,8.6\n")
-    words = "evaluate ../q.csv . --try rotations=2 --public-key ../key.pub.pem"
+    words = "evaluate ../q.csv . --own --try rotations=2 --public-key ../key.pub.pem"
     run(str(BIN / "flightcache"), *words.split())
 
 

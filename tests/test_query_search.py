@@ -186,7 +186,7 @@ def evaluated(words, capsys):
 
 def test_a_folder_of_dji_photos_is_evaluated_as_it_comes(flight, capsys):
     cache, folder = flight
-    words = [folder, cache, "--within", "700", "--radius", "5000", "--patches", "1", "--try", "patches=0"]
+    words = [folder, cache, "--within", "700", "--radius", "5000", "--patches", "1", "--own", "--try", "patches=0"]
     (found, as_it_is), _ = evaluated(words, capsys)
     assert (found["queries"], found["rendered"], found["radius_m"]) == (7, 7, 5000)
     assert found["recall"]["1"]["share"] >= 0.85

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from provisioning.base.errors import Error, SigningError
 from provisioning.build.status import read_status
@@ -169,9 +170,30 @@ def test_trying_settings_runs_no_engine_that_is_not_signed(tmp_path, monkeypatch
     text |= {"sha256": hashlib.sha256(other).hexdigest(), "bytes": len(other)}
     record.write_text(json.dumps(text))
     (tmp_path / "queries.csv").write_text(f"file,lat,lon\n{next((tmp_path / 'tiles').rglob('*.jpg'))},46.9,8.6\n")
-    words = ["--public-key", str(tmp_path / "key.pub.pem"), "--within", "10", "--try", "transform=center"]
+    words = ["--public-key", str(tmp_path / "key.pub.pem"), "--within", "10", "--own", "--try", "transform=center"]
     assert main(["evaluate", str(tmp_path / "queries.csv"), str(cache), *words]) == Error.exit_code
     assert "none of those that the verified Manifest lists" in capsys.readouterr().err
+
+
+def test_sources_that_an_unsigned_flight_toml_names_are_read_only_where_the_user_calls_it_theirs(
+    tmp_path, monkeypatch, capsys
+):
+    """A good generation in a directory whose flight.toml names a store of somebody else's: nothing there is opened."""
+    cache = building.new_cache(tmp_path, side=2)
+    assert building.build(cache).outcome == "SUCCESS"
+    photo = str(next((tmp_path / "tiles").rglob("*.jpg")))
+    (tmp_path / "queries.csv").write_text(f"file,lat,lon\n{photo},46.9,8.6\n")
+    key = ["--public-key", str(tmp_path / "key.pub.pem")]
+    opened = []
+    for name in ("provisioning.quality.locate.imagery.read_flight", "provisioning.cli.measure.variants.read_flight"):
+        monkeypatch.setattr(name, lambda *_args, **_keys: opened.append(1) or pytest.fail("flight.toml was read"))
+    monkeypatch.chdir(cache)
+    assert main(["locate", photo, "--cache", ".", *key, "--contact-sheet", str(tmp_path / "s.png")]) == 0
+    assert "--own" in capsys.readouterr().err
+    assert Image.open(tmp_path / "s.png").size[0] > 100
+    assert main(["evaluate", str(tmp_path / "queries.csv"), ".", *key, "--try", "transform=center"]) == Error.exit_code
+    assert "--own" in capsys.readouterr().err
+    assert not opened
 
 
 @pytest.mark.parametrize(

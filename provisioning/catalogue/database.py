@@ -97,7 +97,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
             if "locked" in str(error):
                 raise TileError("the tile catalogue is in use", file=path, next_step="run again") from error
             raise
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # its messages quote what is no text
             pass
         db.close()
         forget(path)
@@ -122,7 +122,7 @@ def reading(build_dir: Path) -> Iterator[sqlite3.Connection | None]:
         db.text_factory = lossy_text
         try:
             usable = db.execute("PRAGMA user_version").fetchone()[0] == FORMAT
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # its messages quote what is no text
             usable = False
         yield db if usable else None
 

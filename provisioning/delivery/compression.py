@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from provisioning.base.errors import DeliveryError
 from provisioning.delivery.archive import Readable
@@ -22,6 +22,9 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 LEVEL = 3
 """Weights and descriptors hardly compress: higher levels cost minutes and gain a few per cent (docs/decisions)."""
 WINDOW_LOG = 27
+PIECE = 1 << 17
+MOST_EMPTY_FRAMES = 1000
+"""In a row. We write one frame, others cut a file into many; 13 bytes each, they would keep a reader busy for hours."""
 
 
 def _module() -> ModuleType | None:
@@ -59,12 +62,7 @@ def decompressing(path: Path) -> Iterator[Readable]:
             with _command(path) as stream:
                 yield stream
             return
-        options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
-        try:
-            with zstd.ZstdFile(file, "r", options=options) as stream:
-                yield cast(Readable, stream)
-        except (zstd.ZstdError, EOFError) as error:
-            raise _damaged(path, str(error)) from error
+        yield _Frames(file, zstd, path)
 
 
 @contextmanager
@@ -87,6 +85,51 @@ def _command(path: Path) -> Iterator[Readable]:
             yield _Judged(process, path)
         finally:
             process.kill()
+
+
+class _Frames:
+    """What the frames of a file hold, one after the other; not many of them hold nothing."""
+
+    def __init__(self, file: BinaryIO, zstd: ModuleType, path: Path) -> None:
+        self._file, self._zstd, self._path = file, zstd, path
+        self._frame: Any = None
+        self._rest = b""
+        self._idle = 0
+
+    def read(self, size: int, /) -> bytes:
+        while size:
+            if not self._feed():
+                return b""
+            given = self._decompressed(size)
+            if given:
+                return given
+        return b""
+
+    def _feed(self) -> bool:
+        """See to it that there is a frame with something to unpack; False at the end of the file."""
+        if self._frame is not None and self._frame.eof:
+            self._rest, self._frame = self._frame.unused_data, None
+        if not self._rest and (self._frame is None or self._frame.needs_input):
+            self._rest = self._file.read(PIECE)
+        if self._frame is None and self._rest:
+            self._idle += 1
+            if self._idle > MOST_EMPTY_FRAMES:
+                raise _damaged(self._path, f"{MOST_EMPTY_FRAMES} frames that hold nothing")
+            options = {self._zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+            self._frame = self._zstd.ZstdDecompressor(options=options)
+        elif self._frame is not None and self._frame.needs_input and not self._rest:
+            raise _damaged(self._path, "it ends within a frame")
+        return self._frame is not None
+
+    def _decompressed(self, size: int) -> bytes:
+        try:
+            given: bytes = self._frame.decompress(self._rest, size)
+        except (self._zstd.ZstdError, EOFError) as error:
+            raise _damaged(self._path, str(error)) from error
+        self._rest = b""
+        if given:
+            self._idle = 0
+        return given
 
 
 class _Judged:

@@ -65,6 +65,8 @@ class SQLiteFile:
             if "disk" in str(error) and "malformed" not in str(error):
                 raise FilesystemError(f"a tile source cannot be read: {error}", file=self.path) from error
             raise self.error(str(error)) from error
+        except UnicodeDecodeError as error:  # its message quotes a schema that is no text
+            raise self.error("database disk image is malformed") from error
 
     @property
     def db(self) -> sqlite3.Connection:

@@ -50,7 +50,7 @@ def scan(flight: Flight) -> Corpus:
             file=path,
             next_step="free space, check the disk, run again",
         ) from error
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         database.forget(path)
         return _scan(flight)
 

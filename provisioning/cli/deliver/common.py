@@ -40,6 +40,13 @@ def add_custom_ops(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--custom-ops", type=Path, metavar="LIB", help="custom operators the engine needs, yours")
 
 
+def add_own(parser: argparse.ArgumentParser) -> None:
+    """Add the option by which the user says that what lies unsigned in a cache directory is the user's own."""
+    parser.add_argument(
+        "--own", action="store_true", help="the directory is yours: its flight.toml, sources and .build may be read"
+    )
+
+
 def add_expectations(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flightcache verify` that say for whom the generation must be; a named floor is only read."""
     add_keys(parser, otherwise=OF_THE_CACHE)

@@ -14,7 +14,7 @@ import numpy as np
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.cli.measure.locate import add_view, question_of, require_view
 from provisioning.cli.measure.track import add_track, flown, report, require_track, settings_of
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
@@ -44,7 +44,7 @@ examples:
   flightcache evaluate flight/ --track --radius 500 --plot track.svg --geojson track.geojson   a flight, against odometry
   flightcache evaluate flight/ --track --radius 500 --plot a.svg --geojson a.geojson   as a flight
   flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
-  flightcache evaluate queries.csv . --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
+  flightcache evaluate queries.csv . --own --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
       --try zooms=17+18 --csv answers.csv --plot recall.svg         other settings of this cache, nothing published
 """
 
@@ -79,11 +79,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_track(parser)
     add_custom_ops(parser)
+    add_own(parser)
     add_keys(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask every setting every query and print one table."""
+    _require_own(args)
     if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
         raise Error("--within and --radius: metres above zero")
     require_view(args, max(RANKS))
@@ -122,6 +124,16 @@ def _results(
             for variant, locator, request in built:
                 trial = Trial(_varied(question_of(args, manifests[0], max(RANKS)), variant), within_m, args.radius)
                 yield measured(variant.name, locator, queries, trial, request.index.path.stat().st_size)
+
+
+def _require_own(args: argparse.Namespace) -> None:
+    """Refuse `--try` for a directory that the user does not call theirs: nobody signed its flight.toml and .build."""
+    if args.variants and not args.own:
+        raise Error(
+            "--try builds from flight.toml, sources and .build of the first directory, which nobody signed",
+            file=args.cache[0],
+            next_step="add --own if that directory is yours",
+        )
 
 
 def _varied(question: Question, variant: Variant) -> Question:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.files import write_durably
-from provisioning.cli.deliver.common import add_custom_ops, add_keys, ground, verified
+from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
@@ -27,7 +28,7 @@ from provisioning.quality.locate import (
     read_photo,
     to_geojson,
 )
-from provisioning.quality.locate.imagery import imagery_of
+from provisioning.quality.locate.imagery import has_imagery, imagery_of
 from provisioning.quality.locate.search import PATCHES
 from provisioning.quality.query import Angles, from_manifest
 from provisioning.quality.query.viewing import Known
@@ -73,6 +74,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--geojson", type=Path, metavar="FILE", help="write matches and positions as GeoJSON")
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="write photos beside their candidates")
+    add_own(parser)
     add_custom_ops(parser)
     add_keys(parser)
 
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
         found = [_locate(locator, path, question, near, known) for path in args.photo]
         if args.contact_sheet:
-            _draw(args.cache, verdict, found, args.contact_sheet)
+            _draw(args.cache, verdict, found, args.contact_sheet, own=args.own)
     if args.geojson:
         rows = ((item.path.name, item.photo.position, item.matches) for item in found)
         write_durably(args.geojson, to_geojson(rows))
@@ -167,8 +169,14 @@ def _locate(locator: Locator, path: Path, question: Question, near: Prior | None
         raise
 
 
-def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path) -> None:
-    with imagery_of(cache, verdict, [match for item in found for match in item.matches]) as imagery:
+def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path, *, own: bool) -> None:
+    if not (own or has_imagery(verdict)):
+        print(
+            "the contact sheet is without tiles: none are on board, and flight.toml is not signed;"
+            " --own reads the sources that it names",
+            file=sys.stderr,
+        )
+    with imagery_of(cache, verdict, [match for item in found for match in item.matches], own=own) as imagery:
         rows = [Row(item.path.name, item.photo.pixels, item.matches) for item in found]
         write_durably(output, contact_sheet(rows, imagery))
 

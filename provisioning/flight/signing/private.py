@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from provisioning.flight.signing.public import PublicKey, public_key_path
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+_ONE_PEM = re.compile(rb"\s*-----BEGIN ([A-Z ]*PRIVATE KEY)-----(?:(?!-----).)+-----END \1-----\s*", re.DOTALL)
 
 
 def keys_directory() -> Path:
@@ -88,6 +92,8 @@ def load_private_key(path: Path, password: Callable[[], bytes]) -> Ed25519Privat
 
     data = read_private(path)
     encrypted = b"ENCRYPTED" in data[:64]
+    if not _ONE_PEM.fullmatch(data):  # a library would skip what comes before and behind
+        raise SigningError("not a PEM private key", file=path, facts={"expected": "one PEM block and nothing else"})
     try:
         key = load_pem_private_key(data, password() if encrypted else None)
     except UnsupportedAlgorithm as error:

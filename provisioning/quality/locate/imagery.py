@@ -22,21 +22,27 @@ MAX_PIXELS = 16_777_216
 """Largest tile image shown; no tile of a sane source comes near."""
 
 
+def has_imagery(verdict: Verdict) -> bool:
+    """Tell whether the verified generation has its imagery on board."""
+    return any(entry.path == ON_BOARD for entry in verdict.require().files)
+
+
 @contextmanager
-def imagery_of(cache: Path, verdict: Verdict, wanted: Iterable[Match]) -> Iterator[Imagery]:
+def imagery_of(cache: Path, verdict: Verdict, wanted: Iterable[Match], *, own: bool) -> Iterator[Imagery]:
     """Yield what gives the image of a match of `wanted`, or None where there is none at hand.
 
     cache: the cache directory or generation that `verdict` passed; imagery on board that its Manifest does not list is
-    not opened. For a person's eyes: nothing is decided by these pixels.
+    not opened. own: the user says that the directory is theirs; else its flight.toml, which nobody signed, names no
+    file to open. For a person's eyes: nothing is decided by these pixels.
     """
-    if any(entry.path == ON_BOARD for entry in verdict.require().files):
+    if has_imagery(verdict):
         place = next(path for path in (cache / "current" / ON_BOARD, cache / ON_BOARD) if path.is_file())
         archive = PMTiles(TileSource(path=place))
         try:
             yield lambda match: _decoded(archive.read(match.z, match.x, match.y))
         finally:
             archive.close()
-    elif (cache / "flight.toml").is_file():
+    elif own and (cache / "flight.toml").is_file():
         flight = read_flight(cache)
         places = {_address(match) for match in wanted}
         tiles = {tile[:4]: tile for tile in iter_tiles(flight) if tile[:4] in places}
