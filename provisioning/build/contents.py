@@ -17,11 +17,11 @@ from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
 from provisioning.build.request import NetworkRequest, Request
 from provisioning.config import Calibration
+from provisioning.config.schema import Camera
 from provisioning.flight import manifest, publish
 from provisioning.flight.manifest import Manifest
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
-from provisioning.quality.query.declaration import declared, to_manifest
 
 TOOL = "flightcache"
 MAX_NAME = 120
@@ -115,10 +115,19 @@ def compose(
             tiles=_tiles(request.tiles),
             gates=of.gates,
             waivers=tuple(manifest.Waiver(w.gate, _line(w.by), _line(w.reason)) for w in request.flight.waiver),
-            camera=to_manifest(declared(request.flight.camera)),
+            camera=_camera(request.flight.camera),
             schema=manifest.SCHEMA_2,
         )
     )
+
+
+def _camera(settings: Camera) -> manifest.Camera | None:
+    """Return the camera that is declared, None where there is none: then a build without work needs no numpy."""
+    if settings == Camera():
+        return None
+    from provisioning.quality.query.declaration import declared, to_manifest
+
+    return to_manifest(declared(settings))
 
 
 def _line(text: str) -> str:
