@@ -134,6 +134,15 @@ def compose(
     )
 
 
+def _camera(settings: Camera) -> manifest.Camera | None:
+    """Return the camera that is declared, None where there is none: then a build without work needs no numpy."""
+    if settings == Camera():
+        return None
+    from provisioning.quality.query.declaration import declared, to_manifest
+
+    return to_manifest(declared(settings))
+
+
 def _line(text: str) -> str:
     """Return `text` on one line, as a Manifest holds it."""
     return " ".join(text.split())

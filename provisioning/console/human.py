@@ -95,7 +95,7 @@ class HumanListener(Listener):
             self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
         self.stream.flush()
         word, _, expected = self._recognition.partition(": ")
-        if expected:
+        if expected and report.outcome == "SUCCESS":
             self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
         told = report.line(", ".join(filter(None, (self._place, word))))
         if may_colour(sys.stdout):
