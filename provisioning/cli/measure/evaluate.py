@@ -41,7 +41,6 @@ EXAMPLE = """\
 examples:
   flightcache evaluate DCIM/100MEDIA --radius 1000              a folder of photos as it comes, position known to 1 km
   flightcache evaluate queries.csv                              a list: file,lat,lon[,yaw,pitch,roll,height_m,fov_deg]
-  flightcache evaluate flight/ --track --radius 500 --plot track.svg --geojson track.geojson   a flight, against odometry
   flightcache evaluate flight/ --track --radius 500 --plot a.svg --geojson a.geojson   as a flight
   flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
   flightcache evaluate queries.csv . --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
