@@ -69,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE[,…]",
-        help="also the first cache with other settings: transform, rotations, kind, zooms (a+b), rotate, patches",
+        help="also the first cache with other transform, rotations, kind, zooms (a+b), rotate, patches, mean=running",
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
