@@ -1,6 +1,7 @@
 """A simulated flight over real tiles, nadir and oblique, in other light: photos and a list for `evaluate --track`.
 
-python -m bench.track shared/data/tiles/oam_banepa FOLDER: a folder `nadir` and one `oblique`, each with queries.csv.
+python -m bench.track shared/data/tiles/oam_banepa FOLDER: folders `nadir` and `oblique`, each with queries.csv,
+and `nadir-cast` and `oblique-cast`, all of whose photos have one colour cast, haze and contrast more.
 """
 
 from __future__ import annotations
@@ -42,19 +43,25 @@ def way(mpp: float) -> list[tuple[float, float, float]]:
     return found
 
 
+def _cast(image: np.ndarray) -> np.ndarray:
+    mixed = image.astype(np.float32) / 255 @ np.array([[0.55, 0.2, 0.15], [0.35, 0.6, 0.35], [0.1, 0.2, 0.5]])
+    return (np.clip(mixed**0.6 * 0.75 + 0.2, 0, 1) * 255).astype(np.uint8)
+
+
 def main(tiles: Path, folder: Path) -> None:
     """Write both flights. What the list says of height and angles is wrong by a few per cent and degrees."""
     land, middle = ground(tiles), place_at(ZOOM, WEST + COLUMNS / 2, NORTH + ROWS / 2)
     mpp = metres_per_pixel(ZOOM, middle)
-    for name, pitch in (("nadir", -90.0), ("oblique", -45.0)):
-        rng, out = np.random.default_rng(24), folder / name
+    flights = [(name, pitch, cast) for name, pitch in (("nadir", -90.0), ("oblique", -45.0)) for cast in ("", "-cast")]
+    for name, pitch, cast in flights:
+        rng, out = np.random.default_rng(24), folder / (name + cast)
         out.mkdir(parents=True, exist_ok=True)
         with (out / "queries.csv").open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["file", "lat", "lon", "yaw", "pitch", "height_m", "fov_deg", "time_s"])
             for number, (x, y, yaw) in enumerate(way(mpp)):
                 seen = photograph(land, (x, y), mpp, height=HEIGHT_M, yaw=yaw, pitch=pitch, size=SIZE, fov=FOV_DEG)
-                seen = _photographed(seen, rng)
+                seen = _photographed(_cast(seen) if cast else seen, rng)
                 Image.fromarray(seen).save(out / f"{number:03}.jpg", quality=85)
                 place = place_at(ZOOM, WEST + x / 256, NORTH + y / 256)
                 given = [yaw + rng.normal(0, 3), pitch + rng.normal(0, 2), HEIGHT_M * rng.normal(1, 0.05)]

@@ -41,7 +41,6 @@ EXAMPLE = """\
 examples:
   flightcache evaluate DCIM/100MEDIA --radius 1000              a folder of photos as it comes, position known to 1 km
   flightcache evaluate queries.csv                              a list: file,lat,lon[,yaw,pitch,roll,height_m,fov_deg]
-  flightcache evaluate flight/ --track --radius 500 --plot track.svg --geojson track.geojson   a flight, against odometry
   flightcache evaluate flight/ --track --radius 500 --plot a.svg --geojson a.geojson   as a flight
   flightcache evaluate queries.csv gist/ megaloc/ --within 50   two caches side by side
   flightcache evaluate queries.csv . --own --try transform=center --try "transform=pca-whiten(128)" --try rotations=4 \\
@@ -70,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE[,…]",
-        help="also the first cache with other settings: transform, rotations, kind, zooms (a+b), rotate, patches",
+        help="also the first cache with other transform, rotations, kind, zooms (a+b), rotate, patches, mean=running",
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")

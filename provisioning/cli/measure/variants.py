@@ -27,12 +27,13 @@ from provisioning.flight.manifest import Manifest
 from provisioning.index.read import load_index
 from provisioning.network.backbone import resolved
 from provisioning.quality.locate import Locator
+from provisioning.quality.locate.running import RunningMean, tiles_mean
 
-KEYS = ("transform", "rotations", "kind", "zooms", "rotate", "patches")
+KEYS = ("transform", "rotations", "kind", "zooms", "rotate", "patches", "mean")
 
 
 class Variant(NamedTuple):
-    """Settings to try. rotate, patches: how each photo is asked for; the others replace keys of flight.toml."""
+    """Settings to try. rotate, patches, mean: how each photo is asked for; the others replace keys of flight.toml."""
 
     name: str
     transform: str | None = None
@@ -41,6 +42,8 @@ class Variant(NamedTuple):
     zooms: tuple[int, ...] | None = None
     rotate: int | None = None
     patches: int | None = None
+    mean: str | None = None
+    """`running`: the mean of the photos so far is taken off, instead of the tiles'."""
 
 
 def parse_variant(text: str) -> Variant:
@@ -51,6 +54,8 @@ def parse_variant(text: str) -> Variant:
         if name not in KEYS or not equals or not value or name in given:
             raise Error(f"--try {text}: NAME=VALUE expected, each NAME once", next_step=f"names: {', '.join(KEYS)}")
         given[name] = value
+    if given.get("mean", "running") != "running":
+        raise Error(f"--try {text}: mean = {given['mean']}", next_step="mean=running, of the photos so far")
     try:
         return Variant(
             text,
@@ -60,6 +65,7 @@ def parse_variant(text: str) -> Variant:
             tuple(sorted(int(zoom) for zoom in given["zooms"].split("+"))) if "zooms" in given else None,
             int(given["rotate"]) if "rotate" in given else None,
             int(given["patches"]) if "patches" in given else None,
+            given.get("mean"),
         )
     except ValueError as error:
         raise Error(f"--try {text}: whole numbers expected for rotations, zooms, rotate, patches") from error
@@ -111,10 +117,16 @@ def locators(
     signed = frozenset(entry.sha256 for entry in manifest.engines)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         try:
-            yield ((variant, *_built(varied(flight, variant), signed)) for variant in variants)
+            yield (_asked(variant, *_built(varied(flight, variant), signed)) for variant in variants)
         finally:
             if any(variant.zooms is not None for variant in variants):
                 steps.survey(flight)  # the catalogue goes back to what flight.toml asks for
+
+
+def _asked(variant: Variant, locator: Locator, request: Request) -> tuple[Variant, Locator, Request]:
+    if variant.mean:
+        locator.network = RunningMean(locator.network, tiles_mean(locator.index))
+    return variant, locator, request
 
 
 def _built(flight: Flight, signed: frozenset[Sha256]) -> tuple[Locator, Request]:

@@ -21,7 +21,7 @@ MOST_CELLS = 1024
 CELLS_OF_A_TILE = 6
 OUTLIERS = 0.7
 """Probability that none of the places named is the right one. At a half and below, places named at random were
-taken for agreement in one photo of ten; above, a network that is right in three photos of ten is followed as quickly."""
+taken for agreement in one photo of ten; above, a network right in three photos of ten is followed as quickly."""
 
 
 class Estimate(NamedTuple):
@@ -51,9 +51,9 @@ class Belief:
         """Return the belief of a start known to a circle; the grid reaches `reach_m` and resolves tiles of `side_m`."""
         cell = max(side_m / CELLS_OF_A_TILE, 2 * reach_m / MOST_CELLS)
         half = math.ceil(reach_m / cell)
-        axis = np.arange(-half, half + 1) * cell
+        axis = np.arange(-half, half + 1, dtype=np.float64) * cell
         inside = (np.hypot(axis[:, None], axis[None, :]) <= max(radius_m, cell)).astype(np.float64)
-        return cls(np.asarray(inside / inside.sum(), np.float64), axis)
+        return cls(inside / inside.sum(), axis)
 
     @property
     def cell_m(self) -> float:
