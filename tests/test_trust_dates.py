@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from provisioning.base.errors import ConfigError
+from provisioning.build import contents
 from provisioning.cli import main
 from provisioning.config.parse import parse
 from tests import building
@@ -45,6 +47,20 @@ def test_anything_else_is_named(tmp_path: Path, value: str) -> None:
     assert "flight.not_after" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "signed"),
+    [(None, None), ("2027-03-01", "2027-03-01T23:59:59Z"), ("2027-03-01T06:00:00Z", "2027-03-01T06:00:00Z")],
+)
+def test_a_day_is_signed_as_its_last_second(value: str | None, signed: str | None) -> None:
+    identity = SimpleNamespace(id="F-1", aircraft=None, takeoff=None, takeoff_datum="amsl", sector_class="default")
+    identity.not_after = value
+    request = SimpleNamespace(
+        flight=SimpleNamespace(flight=identity), tiles=SimpleNamespace(takeoff=None, home_datum=None)
+    )
+    assert contents._flight(request).not_after == signed
+
+
+@pytest.mark.slow
 def test_the_day_is_signed_and_changing_it_only_signs_again(tmp_path: Path, capsys) -> None:
     cache = building.new_cache(tmp_path, side=2)
     building.edit(cache, "[flight]\n", '[flight]\nnot_after = "2199-03-01"\n')
@@ -59,6 +75,7 @@ def test_the_day_is_signed_and_changing_it_only_signs_again(tmp_path: Path, caps
     assert main([*words, "--at", "2199-03-02"]) == 0
 
 
+@pytest.mark.slow
 def test_a_day_that_is_over_publishes_nothing(tmp_path: Path) -> None:
     cache = building.new_cache(tmp_path, side=2)
     building.edit(cache, "[flight]\n", '[flight]\nnot_after = "2001-03-01"\n')

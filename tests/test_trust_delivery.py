@@ -141,8 +141,7 @@ def fleet_of(world: World, **more: str) -> Path:
 def test_fleet_status_believes_what_a_vehicle_proves(world: World, capsys) -> None:
     world.begin()
     world.commission()
-    world.build(1)
-    sync(world)
+    world.install(world.bundle(1))
     capsys.readouterr()
     world.run("fleet", "status", fleet_of(world), rc=22)
     assert "unproven" in capsys.readouterr().out
@@ -173,8 +172,7 @@ def test_fleet_status_believes_what_a_vehicle_proves(world: World, capsys) -> No
 def test_fleet_status_says_why_a_vehicle_is_unknown(world: World, capsys, more: dict[str, str], reason: str) -> None:
     world.begin()
     world.commission()
-    world.build(1)
-    sync(world)
+    world.install(world.bundle(1))
     capsys.readouterr()
     world.run("fleet", "status", fleet_of(world, **more), rc=22)
     said = capsys.readouterr().out

@@ -45,6 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: dict[int, str]) -> World:
     """A vehicle that flies 6 and has accepted 7."""
     made = new_world(tmp_path, monkeypatch)
+    made.self_test = True  # answered by `runs`
     made.begin()
     made.commission()
     for counter in (6, 7):

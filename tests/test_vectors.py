@@ -26,7 +26,7 @@ from provisioning.flight.manifest.formula import field
 from provisioning.flight.signing import PublicKey, load_public_key
 from provisioning.flight.trust import Trust, check_chain
 from provisioning.flight.trust import parse as parse_trust
-from provisioning.flight.verify import ANY, Expectations, ExpectedHost, verify
+from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
 from tests.vectors import make
@@ -74,6 +74,7 @@ STEPS: dict[str, Callable[..., object]] = {
 
 def lay_out(root: Path, case: dict) -> dict:
     """Write the cache of `case` into `root` and return what is expected of it."""
+    root.mkdir(exist_ok=True)
     for path, data in CACHES["files"].items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(bytes.fromhex(data))
@@ -86,6 +87,18 @@ def lay_out(root: Path, case: dict) -> dict:
         else:
             STEPS[verb](root / path, *rest)
     return {**CACHES["expect"], **case["expect"]}
+
+
+def lay_out_floor(folder: Path, expect: dict) -> Path | None:
+    """Write the floor's files of a vector and return the floor; None if the vector has none."""
+    folder.mkdir()
+    for name, text in (expect["floor"] or {"before": {}})["before"].items():
+        (folder / name).write_text(text)
+    return folder / "floor" if expect["floor"] else None
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 def expectations(expect: dict) -> Expectations:
@@ -159,11 +172,16 @@ def test_weak_keys() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_cache(tmp_path: Path, name: str) -> None:
-    expect = expectations(lay_out(tmp_path, CASES[name]))
-    with verify(tmp_path, expect) as verdict:
+    given = lay_out(tmp_path / "cache", CASES[name])
+    expect, floor = expectations(given), lay_out_floor(tmp_path / "outside", given)
+    if floor is not None:
+        expect = expect._replace(counter_floor=CounterFloor(floor, raise_on_pass=True))
+    with verify(tmp_path / "cache", expect) as verdict:
         found = sorted([str(reason.code), reason.file] for reason in verdict.reasons)
         assert found == sorted(CASES[name]["reasons"])
         assert verdict.passed == (not found)
+    if floor is not None:
+        assert files_in(floor.parent) == given["floor"]["after"]
 
 
 # --- the reader in C++ -----------------------------------------------------------------------------------------------------
@@ -262,7 +280,9 @@ def options(expect: dict, directory: Path) -> list[str]:
         (directory / "trust.json").write_text(expect["trust"])
         words += ["--trust", str(directory / "trust.json")]
     floor = expect["counter_floor"]
-    words += ["--any-counter"] if floor == "any" else ["--counter-floor", str(floor)]
+    if expect["floor"]:
+        words += ["--floor", str(directory.parent / "outside" / "floor"), "--raise-floor"]
+    words += [] if expect["floor"] else ["--any-counter"] if floor == "any" else ["--counter-floor", str(floor)]
     words += [] if expect["fingerprints"] == "any" else ["--fingerprint", *expect["fingerprints"]]
     return words + [word for fingerprint in expect["revoked"] for word in ("--revoked", fingerprint)]
 
@@ -279,7 +299,11 @@ def test_reader_on_cache(reader: Path, tmp_path: Path, name: str) -> None:
     root, keys = tmp_path / "cache", tmp_path / "keys"
     root.mkdir()
     keys.mkdir()
-    code, said = ask(reader, "verify", root, *options(lay_out(root, CASES[name]), keys))
+    given = lay_out(root, CASES[name])
+    floor = lay_out_floor(tmp_path / "outside", given)
+    code, said = ask(reader, "verify", root, *options(given, keys))
+    if floor is not None:
+        assert files_in(floor.parent) == given["floor"]["after"]
     if not CASES[name]["reasons"]:
         assert (code, said.split("\t")[0]) == (0, "PASS")
     elif CASES[name]["reasons"][0] in (["key-revoked", ""], ["key-not-allowed", ""]):

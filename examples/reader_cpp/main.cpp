@@ -33,7 +33,7 @@ int usage(const std::string& what) {
   std::cerr << "reader: " << printable(what)
             << "\nusage: reader verify CACHE (--public-key PEM... | --trust FILE) (--flight ID | --no-flight | --any-flight)\n"
                "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
-               "         (--counter-floor N | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
+               "         (--counter-floor N | --floor FILE [--raise-floor] | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
                "         [--now SECONDS | --no-clock]\n       reader trust FILE...\n"
                "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
   return kUsage;
@@ -98,6 +98,10 @@ int run_verify(const std::vector<std::string>& words) {
       said.insert(option.substr(5));
       continue;
     }
+    if (option == "--raise-floor") {
+      expect.raise_floor = true;
+      continue;
+    }
     if (option == "--no-clock") {
       expect.no_clock = true;
       continue;
@@ -131,6 +135,9 @@ int run_verify(const std::vector<std::string>& words) {
       if (!manifest::digits(value) || value.size() > 16) return usage("--counter-floor " + value);
       expect.counter_floor = std::stoll(value);
       said.insert("counter");
+    } else if (option == "--floor") {
+      expect.floor_file = value;
+      said.insert("counter");
     } else if (option == "--now") {
       if (!manifest::digits(value) || value.size() > 11) return usage("--now " + value);
       expect.now_s = std::stoll(value);
@@ -143,6 +150,7 @@ int run_verify(const std::vector<std::string>& words) {
       return usage("unknown option " + option);
     }
   }
+  if (expect.raise_floor && !expect.floor_file) return usage("--raise-floor needs --floor FILE");
   for (const char* part : {"flight", "aircraft", "host", "counter"})
     if (!said.count(part)) return usage(std::string("say what is expected of ") + part + ", or --any-" + part);
 

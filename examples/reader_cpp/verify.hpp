@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "floor.hpp"
 #include "keys.hpp"
 #include "manifest.hpp"
 #include "trust.hpp"
@@ -46,6 +47,8 @@ struct Expectations {
   std::optional<std::optional<std::string>> flight_id, aircraft_id;  // outer: checked at all; inner: none expected
   std::map<std::string, std::string> host;                           // parts that are checked
   std::optional<std::int64_t> counter_floor;
+  std::optional<std::string> floor_file;  // in place of a number; raised on PASS if raise_floor
+  bool raise_floor = false;
   std::optional<std::int64_t> now_s;  // since 1970 UTC; nullopt: the clock of this computer
   bool no_clock = false;              // it has none: nothing expires
 };
@@ -150,13 +153,22 @@ class Verifier {
     } catch (const json::Malformed& error) {
       refuse("malformed", "Manifest.json", error.what());
     }
-    check_expectations();                                                             // 6
+    check_expectations(Sha256::of(*data));                                            // 6
     if (!manifest->origin_is_inside()) add("origin", "Manifest.json", "the take-off point is outside the area");  // 7
     if (Sha256::of(manifest->preimage()) != manifest->text({"build", "manifest_hash"}))
       add("manifest-hash", "Manifest.json", "not the recorded one");                  // 8
     walk();                                                                           // 9
     open_files();                                                                     // 10
     hash_files();                                                                     // 11
+    if (reasons.empty() && expect.floor_file && expect.raise_floor) raise(Sha256::of(*data));  // 12
+  }
+
+  void raise(const std::string& sha256) {
+    try {
+      floors::raise_floor(*expect.floor_file, manifest->number({"build", "counter"}), sha256);
+    } catch (const floors::Refused& refused) {
+      add("floor", "", refused.what());
+    }
   }
 
   // --- step 1 ---
@@ -348,7 +360,19 @@ class Verifier {
     return found;
   }
 
-  void check_expectations() {
+  void check_floor(const std::string& sha256) {
+    try {
+      if (floors::is_inside(*expect.floor_file, cache)) throw floors::Refused("the floor is inside the cache directory");
+      const std::string why =
+          floors::against(floors::read_floor(*expect.floor_file), manifest->number({"build", "counter"}), sha256);
+      if (!why.empty()) add("counter", "Manifest.json", why);
+    } catch (const floors::Refused& refused) {
+      add("floor", "", refused.what());
+    }
+  }
+
+  void check_expectations(const std::string& sha256) {
+    if (expect.floor_file) check_floor(sha256);
     const auto identity = [this](const char* code, const char* key, const auto& wanted) {
       if (!wanted) return;
       const auto* found = manifest->maybe({"flight"}, key);

@@ -289,6 +289,7 @@ EXPECT = {
     "counter_floor": 7,
     "now_s": 1800000000,
     "trust": None,
+    "floor": None,
 }
 
 
@@ -349,6 +350,51 @@ def trusted(old: bytes) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
+def floors() -> list[dict[str, object]]:
+    """Caches verified with a floor file, which a PASS raises: the files before, and after."""
+    found = []
+    this, other, before = sha(to_bytes(manifest_of())), "a" * 64, "b" * 64
+
+    def case(name: str, files: dict[str, str], reasons: list, after: dict[str, str] | None = None) -> None:
+        floor = {"before": files, "after": {**files, **(after or {})}}
+        found.append({"name": f"floor: {name}", "steps": [], "expect": {"floor": floor}, "reasons": reasons})
+
+    counter, refused = [["counter", "Manifest.json"]], [["floor", ""]]
+    case("below, nothing known", {"floor": "6\n"}, [], {"floor": "7\n", "floor.manifest": f"7 {this}\n"})
+    case(
+        "below, raised by another set",
+        {"floor": "6", "floor.manifest": f"6 {before}"},
+        [],
+        {"floor": "7\n", "floor.manifest": f"7 {this}\n", "floor.previous": f"6 {before}\n"},
+    )
+    case(
+        "cut while it was raised",
+        {"floor": "6\n", "floor.manifest": f"7 {this}\n", "floor.previous": f"6 {before}\n"},
+        [],
+        {"floor": "7\n"},
+    )
+    case("equal, of this set", {"floor": "7\n", "floor.manifest": f"7 {this}\n"}, [])
+    case("equal, of another set", {"floor": "7\n", "floor.manifest": f"7 {other}\n"}, counter)
+    case("equal, unknown", {"floor": "7\n", "floor.manifest": f"5 {other}\n"}, [], {"floor.manifest": f"7 {this}\n"})
+    case("above", {"floor": "8\n"}, counter)
+    case("above, and this is the fallback", {"floor": "8\n", "floor.fallback": f"8 7 {this}\n"}, [])
+    case("above, another set is the fallback", {"floor": "8\n", "floor.fallback": f"8 7 {other}\n"}, counter)
+    case("above, the fallback is of an older floor", {"floor": "9\n", "floor.fallback": f"8 7 {this}\n"}, counter)
+    case(
+        "raised from a fallback",
+        {"floor": "6\n", "floor.manifest": f"6 {other}\n", "floor.fallback": f"6 5 {before}\n"},
+        [],
+        {"floor": "7\n", "floor.manifest": f"7 {this}\n", "floor.previous": f"5 {before}\n"},
+    )
+    case("missing", {}, refused)
+    for text in ("", "seven", "-1", "07", "7 ", "7\n\n", "9" * 17):
+        case(f"of {text!r}", {"floor": text}, refused)
+    for text in ("", "7", f"7 {this[:-1]}", f"7  {this}", f"07 {this}", f"7 {this.upper()}"):
+        case(f"beside {text[:12]!r}", {"floor": "7\n", "floor.manifest": text}, refused)
+    case("a fallback without its floor", {"floor": "8\n", "floor.fallback": f"7 {this}\n"}, refused)
+    return found
+
+
 def cases() -> list[dict[str, object]]:
     """Every tampered cache: name, steps, what differs in the expectations, exact reasons."""
     m = manifest_of()
@@ -387,6 +433,7 @@ def cases() -> list[dict[str, object]]:
         case("weak key", [["write_hex", at(signature), (weak + bytes(32)).hex()]], [["key-weak", ""]], keys=[weak.hex()]),
         case("weak key beside a good one", [], [["key-weak", ""]], keys=[public(KEY).raw.hex(), bytes(32).hex()]),
         *trusted(old),
+        *floors(),
         case("signature missing", [["remove", at(signature)]], [["missing", signature]]),
         case("signature of 63 bytes", [["write_hex", at(signature), KEY.sign(old)[:63].hex()]], [["size", signature]]),
         case("signature of 65 bytes", [["write_hex", at(signature), KEY.sign(old).hex() + "0a"]], [["size", signature]]),
