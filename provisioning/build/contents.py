@@ -90,15 +90,6 @@ def made(request: Request) -> Made:
     return Made(_record, index.read_info(request.index_info), gates.entries(gates.read(request.gates.path)))
 
 
-def _camera(settings: Camera) -> manifest.Camera | None:
-    """Return [camera] as the Manifest holds it; where nothing is declared, without the geometry of cameras."""
-    if settings == Camera():
-        return None
-    from provisioning.quality.query.declaration import declared, to_manifest
-
-    return to_manifest(declared(settings))
-
-
 def compose(
     request: Request, *, counter: int, extras: Iterable[Target] | None = None, of: Made | None = None
 ) -> Manifest:
