@@ -246,10 +246,10 @@ def test_what_is_of_another_kind_is_named_with_what_was_expected(tmp_path, text,
 
 
 def test_sources_are_as_many_as_a_manifest_lists(tmp_path):
-    tables = "".join(f'[[tiles.source]]\npath = "{n}"\n' for n in range(65))
+    tables = "".join(f'[[tiles.source]]\npath = "{n}"\n' for n in range(257))
     with pytest.raises(ConfigError) as caught:
         parse(tables, root=tmp_path)
-    assert "65 sources, more than 64" in str(caught.value.facts["tiles.source"])
+    assert "257 sources, more than 256" in str(caught.value.facts["tiles.source"])
 
 
 def test_what_toml_cannot_say_is_no_setting():
@@ -303,7 +303,7 @@ def test_a_heading_is_a_compass_bearing_however_it_was_told():
 
 def test_without_tiles_or_an_archive_there_is_no_imagery_to_show(tmp_path):
     verdict = SimpleNamespace(require=lambda: SimpleNamespace(files=()))
-    with imagery_of(tmp_path, verdict, ()) as imagery:
+    with imagery_of(tmp_path, verdict, (), own=False) as imagery:
         assert imagery(None) is None
 
 

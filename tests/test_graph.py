@@ -38,7 +38,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_backbone(parent / "net.onnx", seed=0)
     cache = new_cache(parent)
     edit(cache, 'name = "gist-color"\n', f'name = "net"\nonnx = "{parent}/net.onnx"\nsize = [64, 64]\n')
-    edit(cache, '\nonnx = "builtin', '\n# was: onnx = "builtin')
+    edit(cache, "# onnx = ", "# was: onnx = ")
     edit(cache, "# size = ", "# was: size = ")
     edit(
         cache,

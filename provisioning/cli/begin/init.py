@@ -25,7 +25,7 @@ from provisioning.config.check import BUILTIN, check_area
 from provisioning.config.template import render
 from provisioning.console import listen
 from provisioning.flight import signing
-from provisioning.network.builtin.known import LIMITS, recommended
+from provisioning.network.builtin.known import GIST_COLOR, LIMITS, recommended
 from provisioning.sources.placement import scheme_of
 
 DODO = '''\
@@ -119,7 +119,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         directory=directory,
         key=private,
         public_key=public,
-        onnx=values["backbone"][0]["onnx"],
+        onnx=values["backbone"][0].get("onnx", GIST_COLOR),
         key_is_new=key is None,
         survey=held,
         asked=asked,
@@ -176,7 +176,7 @@ def _values(
         return os.path.relpath(path, directory) if path.is_relative_to(directory) else str(path)
 
     onnx = _network(backbone, named)
-    model = {"name": _model_name(onnx), "onnx": onnx}
+    model = {"name": _model_name(onnx), **({"onnx": onnx} if onnx != GIST_COLOR else {})}
     drawn = {name: named(value) if isinstance(value, Path) else value for name, value in area.items()}
     part = {"geojson": drawn.pop("geojson")} if {"mission", "geojson"} <= drawn.keys() else {}
     return {
