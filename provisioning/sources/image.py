@@ -125,6 +125,8 @@ def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     """
     import numpy as np
 
+    if opaque is None and _is_full_by_sample(pixels):
+        return 0
     seen = pixels.reshape(-1, 3) if opaque is None else pixels[opaque]
     if not len(seen) or int((seen.max(axis=0) - seen.min(axis=0)).max()) <= ONE_COLOUR:
         return 1_000_000
@@ -138,12 +140,27 @@ def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     return int(1_000_000 * np.count_nonzero(blank) // blank.size)
 
 
+def _is_full_by_sample(pixels: Pixels) -> bool:
+    """Tell from one pixel of each block, where it can be told, that no block is black or white nor all one colour.
+
+    Of most imagery it can, in a tenth of the time that looking at every pixel takes.
+    """
+    sample = pixels[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].reshape(-1, 3)
+    if not len(sample):
+        return False
+    varied = int((sample.max(axis=0) - sample.min(axis=0)).max()) > ONE_COLOUR
+    return varied and bool(((sample > BLACK) & (sample < WHITE)).any(axis=1).all())
+
+
 def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     """Return the texture of every second pixel of every second row, in integers: the same on every host."""
-    grey = pixels[::2, ::2].sum(axis=2, dtype="int64")
-    seen = grey if opaque is None else grey[opaque[::2, ::2]]
-    count, total = seen.size, int(seen.sum())
-    return isqrt(10_000 * (count * int((seen * seen).sum()) - total * total)) // (3 * count) if count else 0
+    import numpy as np
+
+    red, green, blue = (pixels[::2, ::2, channel] for channel in range(3))
+    grey = np.add(red, green, dtype=np.float64) + blue
+    seen = grey.ravel() if opaque is None else grey[opaque[::2, ::2]]
+    count, total, squares = seen.size, int(seen.sum()), int(np.square(seen).sum())  # whole numbers below 2**53: exact
+    return isqrt(10_000 * (count * squares - total * total)) // (3 * count) if count else 0
 
 
 def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
