@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
+from provisioning.base.events import warn
 from provisioning.base.hashing import sha256_file
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
+from provisioning.sources.source import source_name
 from provisioning.sources.store import StoredTile, TileQuery, TileStore
-from provisioning.sources.stores import Look, open_tiles
+from provisioning.sources.stores import Look, look_at, open_tiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,11 +90,26 @@ class StoreUpdate:
                         self._writer.tile(found, settled=True)
                         self._is_changed = True
                 self._remove_the_others()
+                if self._has_moved_on(beside, look):
+                    look, content = Look(look.identity, ""), ""
                 if not content and look.head and not self._is_changed:
                     content = _content(self._source, look)
                 self._writer.stamp(look.stamp, content)
             finally:
                 self._writer.flush()
+
+    def _has_moved_on(self, beside: Sequence[TileSource], look: Look) -> bool:
+        """Tell whether the store changed while it was read: said, and looked at again by the next scan.
+
+        What was read may be of two states; bytes that are not those that were hashed are refused when they are used.
+        """
+        if not look.stamp or look_at(self._source, beside, now_ns=time.time_ns()).stamp == look.stamp:
+            return False
+        warn(
+            "tiles.moving", source=source_name(self._source), tiles=len(self._seen),
+            note="the source changed while it was read: run doit again when it is at rest",
+        )  # fmt: skip
+        return True
 
     def _candidates(self, store: TileStore, inspector: Inspector) -> Iterator[Candidate]:
         bytes_of: Callable[[StoredTile], bytes | None] = getattr(store, "bytes_of", partial(_bytes_of, store))
