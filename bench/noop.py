@@ -98,7 +98,7 @@ def flight_of(scratch: Path, source: Path, count: int, scan: str):
     return Flight(
         root=scratch / f"cache-{source.suffix or '.xyz'}-{count}",
         area=Area(bbox=bbox, zooms=(Z,), min_coverage={Z: Decimal(0)}),
-        tiles=Tiles(source=(TileSource(path=source, name="tiles"),), scan=scan),
+        tiles=Tiles(source=(TileSource(path=source, name="tiles"),), scan=scan, blank="keep"),
     )
 
 

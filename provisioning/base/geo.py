@@ -7,6 +7,7 @@ the order of a Hilbert curve (https://github.com/protomaps/PMTiles/blob/main/spe
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
@@ -64,7 +65,17 @@ def tileid_to_zxy(tileid: int) -> tuple[int, int, int]:
     z = ((3 * tileid + 1).bit_length() - 1) // 2 if tileid >= 0 else -1
     if not 0 <= z <= MAX_ZOOM:
         raise ValueError(f"{tileid} is not the id of a tile of zoom 0–{MAX_ZOOM}")
-    position, x, y = tileid - ((1 << 2 * z) - 1) // 3, 0, 0
+    position = tileid - ((1 << 2 * z) - 1) // 3
+    if z <= BLOCK_LEVELS:
+        return z, *_along_curve(z, position)
+    (left, top), (right_x, right_y), (down_x, down_y) = _block(z, position >> 2 * BLOCK_LEVELS)
+    right, down = _inner(position & (1 << 2 * BLOCK_LEVELS) - 1)
+    return z, left + right * right_x + down * down_x, top + right * right_y + down * down_y
+
+
+def _along_curve(z: int, position: int) -> tuple[int, int]:
+    """Return x and y of a position on the Hilbert curve of a zoom level."""
+    x = y = 0
     for bit in range(z):
         right = 1 & (position >> 1)
         down = 1 & (position ^ right)
@@ -73,7 +84,30 @@ def tileid_to_zxy(tileid: int) -> tuple[int, int, int]:
                 x, y = (1 << bit) - 1 - x, (1 << bit) - 1 - y
             x, y = y, x
         x, y, position = x | right << bit, y | down << bit, position >> 2
-    return z, x, y
+    return x, y
+
+
+BLOCK_LEVELS = 4
+"""The last levels of the curve, taken together: neighbours on it share all others."""
+
+
+@lru_cache(1 << 2 * BLOCK_LEVELS)
+def _inner(position: int) -> tuple[int, int]:
+    return _along_curve(BLOCK_LEVELS, position)
+
+
+CORNER = tuple(
+    next(n for n in range(4) if _along_curve(BLOCK_LEVELS, n) == place) for place in ((0, 0), (1, 0), (0, 1))
+)
+"""Positions of the tile in a block's corner, of that right of it and of that below."""
+
+
+@lru_cache(4096)
+def _block(z: int, high: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Return the corner of a block of the curve, and the steps on the map of one step right and one down inside it."""
+    first = high << 2 * BLOCK_LEVELS
+    corner, right, down = (_along_curve(z, first | n) for n in CORNER)
+    return corner, (right[0] - corner[0], right[1] - corner[1]), (down[0] - corner[0], down[1] - corner[1])
 
 
 def pack_id(z: int, x: int, y: int, source: int, heading: int) -> int:

@@ -29,7 +29,7 @@ FILE = "catalogue.sqlite"
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value, chk INTEGER) WITHOUT ROWID;
 CREATE TABLE source(number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, facts TEXT NOT NULL, stamp TEXT,
-  capture TEXT, day INTEGER);
+  content TEXT, capture TEXT, day INTEGER);
 CREATE TABLE capture(source INTEGER, z INTEGER, x INTEGER, y INTEGER, day INTEGER,
   PRIMARY KEY(source, z, x, y)) WITHOUT ROWID;
 CREATE TABLE folder(source INTEGER, path TEXT, stamp TEXT, listing BLOB, PRIMARY KEY(source, path)) WITHOUT ROWID;
@@ -185,7 +185,7 @@ def begin_again(db: sqlite3.Connection, damaged: Sequence[tuple[int, int]]) -> i
                 rows += 1
         for source in sources:
             db.execute("DELETE FROM folder WHERE source = ?", (source,))
-            db.execute("UPDATE source SET stamp = NULL WHERE number = ?", (source,))
+            db.execute("UPDATE source SET stamp = NULL, content = NULL WHERE number = ?", (source,))
     return rows
 
 

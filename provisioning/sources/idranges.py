@@ -33,6 +33,11 @@ def cells_inside(low: int, high: int, cover: Cover) -> Iterator[tuple[int, int, 
 
 def tiles_of_run(first: int, run: int, cover: Cover) -> Iterator[tuple[int, int, int]]:
     """Yield the tiles of `cover` among the ids [first, first + run), in time that depends on the cover, not the run."""
+    if run == 1 and first < LIMIT:
+        z, x, y = tileid_to_zxy(first)
+        if cover.holds(z, x, y):
+            yield z, x, y
+        return
     stack = list(cells_inside(first, first + run, cover))[::-1]
     while stack:
         z, x, y, side = stack.pop()

@@ -135,6 +135,8 @@ def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     """
     import numpy as np
 
+    if opaque is None and _is_full_by_sample(pixels):
+        return 0
     seen = pixels.reshape(-1, 3) if opaque is None else pixels[opaque]
     if not len(seen) or int((seen.max(axis=0) - seen.min(axis=0)).max()) <= ONE_COLOUR:
         return 1_000_000
@@ -185,12 +187,32 @@ def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
     return flat
 
 
+def _is_full_by_sample(pixels: Pixels) -> bool:
+    """Tell from one pixel of each block, where it can be told, that no block is black or white nor any part one colour.
+
+    Of most imagery it can, in a tenth of the time that looking at every pixel takes.
+    """
+    import numpy as np
+
+    grid = pixels[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].astype(np.int16)
+    sample = grid.reshape(-1, 3)
+    if min(grid.shape[:2]) < 2:
+        return False
+    if (np.abs(np.diff(grid, axis=0)) <= FLAT).all(axis=2).mean() > FLAT_SHARE / 2:  # as beyond a seam
+        return False
+    varied = int((sample.max(axis=0) - sample.min(axis=0)).max()) > ONE_COLOUR
+    return varied and bool(((sample > BLACK) & (sample < WHITE)).any(axis=1).all())
+
+
 def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     """Return the texture of every second pixel of every second row, in integers: the same on every host."""
-    grey = pixels[::2, ::2].sum(axis=2, dtype="int64")
-    seen = grey if opaque is None else grey[opaque[::2, ::2]]
-    count, total = seen.size, int(seen.sum())
-    return isqrt(10_000 * (count * int((seen * seen).sum()) - total * total)) // (3 * count) if count else 0
+    import numpy as np
+
+    red, green, blue = (pixels[::2, ::2, channel] for channel in range(3))
+    grey = np.add(red, green, dtype=np.float64) + blue
+    seen = grey.ravel() if opaque is None else grey[opaque[::2, ::2]]
+    count, total, squares = seen.size, int(seen.sum()), int(np.square(seen).sum())  # whole numbers below 2**53: exact
+    return isqrt(10_000 * (count * squares - total * total)) // (3 * count) if count else 0
 
 
 def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:

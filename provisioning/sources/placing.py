@@ -74,10 +74,11 @@ def check_place(source: TileSource) -> None:
     check_placed(source, kind, place(source, kind, addresses, statements), addresses)
 
 
-def place_stamp(source: TileSource) -> str:
-    """Return what tells whether `check_place` must be asked again: settings, evidence files, and the store's own stat.
+def place_stamp(source: TileSource, content: str = "") -> str:
+    """Return what tells whether `check_place` must be asked again: settings, evidence files, and the store's own state.
 
-    Of a directory its own times: a zoom level that comes or goes changes them.
+    That is its `content` where that is known, else its stat. Of a directory its own times: a zoom level that comes or
+    goes changes them.
     """
     if source.path == NO_PATH:
         return ""
@@ -86,5 +87,5 @@ def place_stamp(source: TileSource) -> str:
         found = os.stat(source.path)
     except OSError:
         return ""
-    own = f"{found.st_mtime_ns} {found.st_size} {found.st_ino} {found.st_ctime_ns}"
+    own = content or f"{found.st_mtime_ns} {found.st_size} {found.st_ino} {found.st_ctime_ns}"
     return "\n".join([settings, own, *evidence_stamp(source.path)])

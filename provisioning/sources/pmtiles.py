@@ -51,6 +51,11 @@ def stamp(path: Path, *, now_ns: int) -> str:
     return f"{own} {head_of(path, HEADER.size).hex()}" if own else ""
 
 
+def head(path: Path) -> str:
+    """Return size and header of an archive."""
+    return f"{os.stat(path).st_size} {head_of(path, HEADER.size).hex()}"
+
+
 class PMTiles:
     """An archive, opened read-only; may be read from several threads."""
 
@@ -140,7 +145,7 @@ class PMTiles:
         """Return a directory whose entries lie in [low, high), ascend, do not overlap and stay in their sections."""
         try:
             directory = parse_directory(data)
-        except (IndexError, ValueError, OverflowError) as error:
+        except ValueError as error:
             raise self._error("a directory is damaged") from error
         ends, h = [*directory.ids[1:], high], self.header
         if directory.ids and directory.ids[0] < low:

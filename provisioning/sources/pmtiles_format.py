@@ -8,8 +8,11 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAGIC = b"PMTiles"
 HEADER = struct.Struct("<7sB8Q3Q6B4iB2i")
@@ -59,41 +62,45 @@ class Directory(NamedTuple):
 
 
 def parse_directory(data: bytes) -> Directory:
-    """Return the entries of a serialised directory. IndexError, ValueError or OverflowError if it is damaged."""
+    """Return the entries of a serialised directory. ValueError if it is damaged."""
+    import numpy as np
+
     numbers = _varints(data)
-    count = next(numbers)
-    if count * 4 > len(data):
-        raise ValueError("fewer bytes than entries")
-    ids, first = array("Q"), 0
-    for _ in range(count):
-        delta = next(numbers)
-        if ids and not delta:
-            raise ValueError("a tile id is there twice")
-        first += delta
-        ids.append(first)
-    runs = array("Q", (next(numbers) for _ in range(count)))
-    lengths = array("Q", (next(numbers) for _ in range(count)))
-    offsets = array("Q")
-    for i in range(count):
-        offset = next(numbers)
-        offsets.append(offset - 1 if offset else offsets[i - 1] + lengths[i - 1] if i else -1)
-    return Directory(ids, runs, lengths, offsets)
+    count = int(numbers[0])
+    if len(numbers) < 1 + 4 * count:
+        raise ValueError("fewer numbers than entries")
+    deltas, runs, lengths, given = numbers[1 : 1 + 4 * count].reshape(4, count)
+    if count and (not deltas[1:].all() or max(runs.max(), given.max()) > MOST or lengths.max() > MOST_LENGTH):
+        raise ValueError("a tile id is there twice, or a number is larger than any file")
+    ids = np.cumsum(deltas)
+    if (ids[1:] < ids[:-1]).any():
+        raise ValueError("a tile id is longer than 64 bits")
+    before = np.cumsum(lengths) - lengths  # where an entry without an offset of its own begins: behind the one before
+    last = np.maximum.accumulate(np.where(given > 0, np.arange(count), 0))
+    offsets = given[last] - 1 + before - before[last]
+    if count and not given[0]:
+        raise ValueError("the first entry has no offset")
+    return Directory(*(array("Q", column.astype(np.uint64).tobytes()) for column in (ids, runs, lengths, offsets)))
 
 
-def _varints(data: bytes) -> Iterator[int]:
-    at = 0
-    while True:
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise ValueError("a number is longer than 64 bits")
-        yield value
+MOST, MOST_LENGTH = 1 << 48, 1 << 40
+"""No offset or run, and no length, is larger: the sum of a directory's lengths stays within 64 bits."""
+
+
+def _varints(data: bytes) -> NDArray[np.uint64]:
+    """Return the numbers of a directory, uint64, without one that is cut off. ValueError if one is too long."""
+    import numpy as np
+
+    digits = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(digits < 0x80)
+    if not len(ends):
+        raise ValueError("it holds no number")
+    digits = digits[: ends[-1] + 1]
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    places = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 8:
+        raise ValueError("a number is longer than 63 bits")
+    return np.add.reduceat((digits & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64), starts)
 
 
 def serialise_directory(ids: list[int], runs: list[int], lengths: list[int], offsets: list[int]) -> bytes:

@@ -42,6 +42,13 @@ def stamp(path: Path, *, now_ns: int) -> str:
     return " ".join([*stamps, head_of(real, HEADER_BYTES).hex()]) if all(stamps) else ""
 
 
+def head(path: Path) -> str:
+    """Return size and header of a file, empty where a log beside it has changes; each commit counts in the header."""
+    if any(os.path.exists(f"{os.path.realpath(path)}{suffix}") for suffix in ("-wal", "-journal")):
+        return ""
+    return f"{os.stat(path).st_size} {head_of(path, HEADER_BYTES).hex()}"
+
+
 class SQLiteFile:
     """Read-only connections to one file, one for each thread. TileError if it cannot be read as it is."""
 

@@ -69,11 +69,13 @@ def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG0
 class Look(NamedTuple):
     """What decides the bytes of a store beside its settings, and what differs when its content does.
 
-    An empty stamp tells nothing: the store may have changed, or is too young to be trusted.
+    An empty stamp tells nothing: the store may have changed, or is too young to be trusted. `head` is size and header
+    of a single file: where these are as they were its digest may be, too, though it was touched or copied.
     """
 
     identity: str
     stamp: str
+    head: str = ""
 
 
 def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> Look:
@@ -85,8 +87,10 @@ def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: in
     if kind == "geotiff":
         return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
     if kind == "pmtiles":
-        return Look("", pmtiles.stamp(source.path, now_ns=now_ns))
-    return Look("", "" if kind == "xyz" else sqlite_file.stamp(source.path, now_ns=now_ns))
+        return Look("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
+    if kind == "xyz":
+        return Look("", "")
+    return Look("", sqlite_file.stamp(source.path, now_ns=now_ns), sqlite_file.head(source.path))
 
 
 def plugin(source: TileSource) -> PluginStore:

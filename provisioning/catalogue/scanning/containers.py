@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
+from provisioning.base.events import warn
+from provisioning.base.hashing import sha256_file
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
+from provisioning.sources.source import source_name
 from provisioning.sources.store import StoredTile, TileQuery, TileStore
-from provisioning.sources.stores import open_tiles
+from provisioning.sources.stores import Look, look_at, open_tiles
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BATCH = 256
+BATCH = 512
 """Tiles listed in one go; their bytes are in memory together."""
 BITS = 25
 """Of a column or row in an address that is packed into 64 bits."""
+
+
+class Content(NamedTuple):
+    """What a store holds, as size, header and SHA-256 of its file, and whether all its tiles are recorded."""
+
+    now: str
+    is_known: bool
+
+
+def content_of(source: TileSource, look: Look, writer: Writer, *, is_new: bool) -> Content:
+    """Return a store's content where it costs little to know: that of a file that was only touched, or is new.
+
+    With `is_new` nothing that is remembered counts.
+    """
+    before = writer.content()
+    if writer.is_as_it_was(look.stamp) and not is_new:
+        return Content(before, is_known=False)
+    if not look.head or (before.rpartition(" ")[0] != look.head and writer.count()):
+        return Content("", is_known=False)
+    now = _content(source, look)
+    return Content(now, is_known=now == before and not is_new)
+
+
+def _content(source: TileSource, look: Look) -> str:
+    try:
+        return f"{look.head} {sha256_file(source.path)}"
+    except OSError as error:
+        raise TileError(
+            f"tile source cannot be read: {error.strerror}", file=source.path, next_step="check tiles.source.path"
+        ) from error
 
 
 class StoreUpdate:
@@ -38,38 +73,78 @@ class StoreUpdate:
         self._source, self._query, self._writer, self._full = source, query, writer, full
         self._catalogued = writer.count()
         self._met = 0
+        self._is_changed = False
         self._seen = array("Q")
         self._most = sum(query.cover.expected(z) for z in query.zooms)
 
-    def run(self, inspector: Inspector, *, beside: Sequence[TileSource], stamp: str) -> None:
+    def run(self, inspector: Inspector, beside: Sequence[TileSource], look: Look, content: str) -> None:
         """Record every tile of the query. TileError if the store is damaged or holds a tile twice.
 
-        `beside` are all sources of the flight: rasters fill each other's seams.
+        `beside` are all sources of the flight: rasters fill each other's seams. `content` is the store's, if known; of
+        one in which nothing was found to have changed it is looked for, so that it is known next time.
         """
         with closing(open_tiles(self._source, beside)) as store:
             try:
-                for found in inspector.inspected(self._candidates(store)):
-                    if found.is_changed or self._writer.is_dated_anew(found.candidate):
+                for found in inspector.inspected(self._candidates(store, inspector)):
+                    if found.is_changed or self._is_dated_anew(found.candidate):
                         self._writer.tile(found, settled=True)
+                        self._is_changed = True
                 self._remove_the_others()
-                self._writer.stamp(stamp or None)
+                if self._has_moved_on(beside, look):
+                    look, content = Look(look.identity, ""), ""
+                if not content and look.head and not self._is_changed:
+                    content = _content(self._source, look)
+                self._writer.stamp(look.stamp, content)
             finally:
                 self._writer.flush()
 
-    def _candidates(self, store: TileStore) -> Iterator[Candidate]:
+    def _has_moved_on(self, beside: Sequence[TileSource], look: Look) -> bool:
+        """Tell whether the store changed while it was read: said, and looked at again by the next scan.
+
+        What was read may be of two states; bytes that are not those that were hashed are refused when they are used.
+        """
+        if not look.stamp or look_at(self._source, beside, now_ns=time.time_ns()).stamp == look.stamp:
+            return False
+        warn(
+            "tiles.moving", source=source_name(self._source), tiles=len(self._seen),
+            note="the source changed while it was read: run doit again when it is at rest",
+        )  # fmt: skip
+        return True
+
+    def _candidates(self, store: TileStore, inspector: Inspector) -> Iterator[Candidate]:
         bytes_of: Callable[[StoredTile], bytes | None] = getattr(store, "bytes_of", partial(_bytes_of, store))
         for batch in batches_of(store.query(self._query), BATCH):
-            known = self._writer.known_of(tile[:3] for tile in batch) if self._catalogued else {}
-            self._met += len(known)
-            for tile in batch:
+            self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in batch])
+            changed = self._changed(batch) if self._catalogued else batch
+            inspector.pass_over(len(batch) - len(changed))
+            known = self._writer.known_of(tile[:3] for tile in changed) if self._catalogued else {}
+            for tile in changed:
                 z, x, y, data, _, listed, captured = tile
-                self._seen.append(z << 2 * BITS | x << BITS | y)
                 digest = bytes.fromhex(listed) if listed and not self._full else None
                 day = captured.toordinal() if captured else None
                 size, row = len(data or b""), known.get((z, x, y))
                 yield Candidate(z, x, y, "", size, 0, 0, 0, row, partial(bytes_of, tile), digest, day)
             if len(self._seen) > self._most:
                 self._distinct()
+
+    def _is_dated_anew(self, at: Candidate) -> bool:
+        return self._writer.takes_listed_dates and at.known is not None and at.known.day != at.day
+
+    def _changed(self, batch: list[StoredTile]) -> list[StoredTile]:
+        """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
+        known = self._writer.digests_of(tile[:3] for tile in batch)
+        self._met += len(known)
+        return [tile for tile in batch if not self._is_as_known(tile, *known.get(tile[:3], (None, None)))]
+
+    def _is_as_known(self, tile: StoredTile, digest: bytes | None, day: int | None) -> bool:
+        _, _, _, data, _, listed, captured = tile
+        if digest is None or (self._full and listed):
+            return False
+        if self._writer.takes_listed_dates and day != (captured.toordinal() if captured else None):
+            return False
+        if listed:
+            return bytes.fromhex(listed) == digest
+        return data is not None and sha256(data).digest() == digest
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -97,7 +172,9 @@ class StoreUpdate:
         catalogued = self._writer.db.execute(select, (self._writer.source,)).fetchall()
         are_listed = _are_in(seen, catalogued)
         left = (at for at, is_listed in zip(catalogued, are_listed, strict=True) if not is_listed)
-        self._writer.remove(at for at in left if self._query.holds(*at))
+        gone = [at for at in left if self._query.holds(*at)]
+        self._is_changed |= bool(gone)
+        self._writer.remove(gone)
 
 
 def _bytes_of(store: TileStore, tile: StoredTile) -> bytes | None:

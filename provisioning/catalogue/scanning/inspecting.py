@@ -130,6 +130,11 @@ class Inspector:
             shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
             yield from chain.from_iterable(self._pool.map(self._some, shares))
 
+    def pass_over(self, count: int) -> None:
+        """Count tiles that need not be inspected."""
+        self._heard += count
+        progress("tiles", self._heard, 0, unit="tiles")
+
     def _some(self, candidates: list[Candidate]) -> list[Found]:
         return [self._one(candidate) for candidate in candidates]
 

@@ -14,7 +14,7 @@ from provisioning.base.events import event, warn
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
-from provisioning.catalogue.scanning.containers import StoreUpdate
+from provisioning.catalogue.scanning.containers import StoreUpdate, content_of
 from provisioning.catalogue.scanning.directories import DirectoryUpdate
 from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.catalogue.scanning.settings import choice_facts, judge_facts, store_facts
@@ -104,7 +104,7 @@ def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> No
         database.put(db, "area_facts", area_facts(flight))
         database.put(db, "area", area.to_json())
         db.execute("UPDATE col SET dirty = 1")
-        db.execute("UPDATE source SET stamp = NULL")
+        db.execute("UPDATE source SET stamp = NULL, content = NULL")
 
 
 def _inspect_anew_if_decoder_changed(db: sqlite3.Connection, flight: Flight) -> None:
@@ -118,7 +118,7 @@ def _inspect_anew_if_decoder_changed(db: sqlite3.Connection, flight: Flight) -> 
         database.put(db, "corpus", None)
         db.execute("UPDATE tile SET sha256 = NULL, chk = NULL, ctime_ns = 0")
         db.execute("DELETE FROM folder")
-        db.execute("UPDATE source SET stamp = NULL")
+        db.execute("UPDATE source SET stamp = NULL, content = NULL")
         db.execute("UPDATE col SET dirty = 1")
         database.put(db, "judge", judge_facts(flight))
 
@@ -143,21 +143,27 @@ def _update_sources(
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
             name = source_name(source)
             number = numbers[name]
-            _check_place(db, source)
+            content = content_of(source, looks[name], Writer(db, number, None), is_new=mode == "full")
+            _check_place(db, source, content.now)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
+            elif content.is_known:
+                writer.stamp(looks[name].stamp, content.now)
+                writer.flush()
             elif mode == "full" or not writer.is_as_it_was(looks[name].stamp):
                 query = TileQuery(cover, name, flight.flight.sector_class)
                 update = StoreUpdate(source, query, writer, full=mode == "full")
-                update.run(inspector, beside=flight.tiles.source, stamp=looks[name].stamp)
+                update.run(inspector, flight.tiles.source, looks[name], content.now)
+            if writer.damaged:
+                warn("catalogue.damaged", tiles=writer.damaged, source=name, note="they are read again")
     finally:
         inspector.close()
 
 
-def _check_place(db: sqlite3.Connection, source: TileSource) -> None:
+def _check_place(db: sqlite3.Connection, source: TileSource, content: str) -> None:
     """Raise TileError if a source does not lie where its own evidence says; asked again when either has changed."""
-    name, stamp = f"place {source_name(source)}", place_stamp(source)
+    name, stamp = f"place {source_name(source)}", place_stamp(source, content)
     if not stamp or database.get(db, name) != stamp:
         check_place(source)
         database.put(db, name, stamp or None)

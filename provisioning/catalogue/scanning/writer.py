@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 
 from provisioning.catalogue import database
-from provisioning.catalogue.scanning.inspecting import Candidate, Found, Known
+from provisioning.catalogue.scanning.inspecting import Found, Known
 
 COMMIT_TILES = 20_000
 """Tiles hashed between two commits: the most that a killed first scan loses."""
@@ -20,7 +20,7 @@ _UPSERT = """INSERT INTO tile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
   sha256 = excluded.sha256, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
   inode = excluded.inode, suffix = excluded.suffix, day = excluded.day, empty_ppm = excluded.empty_ppm,
   texture_centi = excluded.texture_centi, fault = excluded.fault, look = excluded.look, chk = excluded.chk"""
-_KNOWN = "y, sha256, mtime_ns, ctime_ns, inode, bytes, suffix, empty_ppm, texture_centi, fault, day, look"
+_KNOWN = f"mtime_ns, ctime_ns, inode, suffix, look, {database.CHECKED}, chk"
 SPARSE = 8
 """Rows of a column are read in one go unless so many times more of them would be read than are asked for."""
 
@@ -32,6 +32,8 @@ class Writer:
         self.db = db
         self.source = source
         self._day = day
+        self.damaged = 0
+        """Rows that were not what was written, and are written again."""
         self._dirty: set[tuple[int, int]] = set()
         self._rows: list[tuple[object, ...]] = []
 
@@ -41,32 +43,49 @@ class Writer:
 
     def known_of(self, tiles: Iterable[Address]) -> dict[Address, Known]:
         """Return what the catalogue says of many tiles: neighbours in a column cost one query together."""
-        columns: dict[tuple[int, int], list[int]] = {}
-        for z, x, y in tiles:
-            columns.setdefault((z, x), []).append(y)
-        found: dict[Address, Known] = {}
-        for (z, x), ys in columns.items():
-            low, high = min(ys), max(ys)
-            spans = [(low, high)] if high - low < SPARSE * len(ys) else [(y, y) for y in ys]
-            for span in spans:
-                found.update(((z, x, y), known) for y, known in self._column(z, x, *span).items())
+        return {
+            (z, x, y): known for z, x, low, high in _spans(tiles) for y, known in self._column(z, x, low, high).items()
+        }
+
+    def digests_of(self, tiles: Iterable[Address]) -> dict[Address, tuple[bytes | None, int | None]]:
+        """Return digest and day of many tiles."""
+        select = "SELECT y, sha256, day FROM tile WHERE z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?"
+        found: dict[Address, tuple[bytes | None, int | None]] = {}
+        for z, x, low, high in _spans(tiles):
+            for y, digest, day in self.db.execute(select, (z, x, low, high, self.source)):
+                found[z, x, y] = digest, day
         return found
 
     def _column(self, z: int, x: int, low: int, high: int) -> dict[int, Known]:
+        """Return what is known of some tiles of a column; of a row that is not what was written nothing is."""
         rows = self.db.execute(
             f"SELECT {_KNOWN} FROM tile WHERE z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?",  # noqa: S608
             (z, x, low, high, self.source),
         )
-        return {row[0]: Known._make(row[1:]) for row in rows}
+        found: dict[int, Known] = {}
+        for mtime_ns, ctime_ns, inode, suffix, look, *checked in rows:
+            if database.is_damaged(checked):
+                self.damaged += 1
+                continue
+            _, _, y, _, digest, size, day, empty_ppm, texture_centi, fault, _ = checked
+            judged = empty_ppm, texture_centi, fault, day, look
+            found[y] = Known(digest, mtime_ns, ctime_ns, inode, size, suffix, *judged)
+        return found
+
+    def content(self) -> str:
+        """Return the remembered content of a store all of whose tiles are recorded, empty if it is not known."""
+        (content,) = self.db.execute("SELECT content FROM source WHERE number = ?", (self.source,)).fetchone()
+        return content or ""
 
     def is_as_it_was(self, stamp: str) -> bool:
         """Tell whether a store looks as it did when all its tiles were recorded; an empty stamp tells nothing."""
         (before,) = self.db.execute("SELECT stamp FROM source WHERE number = ?", (self.source,)).fetchone()
         return bool(stamp) and stamp == before
 
-    def is_dated_anew(self, at: Candidate) -> bool:
-        """Tell whether the date that a store lists is another than the catalogued one, and holds."""
-        return self._day is None and at.known is not None and at.known.day != at.day
+    @property
+    def takes_listed_dates(self) -> bool:
+        """Tell whether the date that a store lists of a tile is the tile's."""
+        return self._day is None
 
     def count(self) -> int:
         """Return how many tiles of the source are catalogued."""
@@ -110,10 +129,11 @@ class Writer:
         self.begin()
         self.db.execute("DELETE FROM folder WHERE source = ? AND path = ?", (self.source, path))
 
-    def stamp(self, stamp: str | None) -> None:
-        """Remember how a container looked, all its tiles being recorded."""
+    def stamp(self, stamp: str, content: str) -> None:
+        """Remember how a store looked, and its content if that is known, all its tiles being recorded."""
         self.begin()
-        self.db.execute("UPDATE source SET stamp = ? WHERE number = ?", (stamp, self.source))
+        values = stamp or None, content or None, self.source
+        self.db.execute("UPDATE source SET stamp = ?, content = ? WHERE number = ?", values)
 
     def flush(self) -> None:
         """Commit; what is kept is true even if the process dies right after."""
@@ -136,3 +156,16 @@ def mark_dirty(db: sqlite3.Connection, columns: set[tuple[int, int]]) -> None:
         "INSERT INTO col(z, x, place, dirty) VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET dirty = 1",
         [(z, x, f"{z} {x} ") for z, x in columns],
     )
+
+
+def _spans(tiles: Iterable[Address]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield z, x, first and last y of queries that give what is known of many tiles."""
+    columns: dict[tuple[int, int], list[int]] = {}
+    for z, x, y in tiles:
+        columns.setdefault((z, x), []).append(y)
+    for (z, x), ys in columns.items():
+        low, high = min(ys), max(ys)
+        if high - low < SPARSE * len(ys):
+            yield z, x, low, high
+        else:
+            yield from ((z, x, y, y) for y in ys)

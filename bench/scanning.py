@@ -1,0 +1,177 @@
+"""Scanning a container of many tiles: the first time, untouched, touched, with one tile changed; against its floor.
+
+    python bench/scanning.py --scratch /tmp/scanning --tiles 100000
+
+The floor reads and hashes the same tiles' bytes with sqlite3 or os.pread and hashlib alone. Processor time of one
+process each (user and system, imports left out), files in the page cache, best of --runs. PNG of one pixel, whose bytes
+cost next to nothing, and JPEG of 256 pixels (a twentieth as many), whose first scan is their decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.noop import X0, Y0, Z, addresses, flight_of, png  # noqa: E402
+from bench.results import machine, replace_section  # noqa: E402
+
+GOALS = {"first scan": 4.0, "one tile changed": 1.5, "touched": 1.5}
+JPEG_SHARE = 20
+
+
+def jpegs() -> Callable[[int], bytes]:
+    """Return a function to tiles of 256 pixels: one of 16 images each, told apart by a comment."""
+    from tests.building import tile_image
+
+    images = [tile_image(seed) for seed in range(16)]
+
+    def tile(n: int) -> bytes:
+        image = images[n % 16]
+        return image[:2] + b"\xff\xfe\x00\x06" + n.to_bytes(4, "big") + image[2:]
+
+    return tile
+
+
+def write_mbtiles(path: Path, tile: Callable[[int], bytes], count: int, changed: int) -> None:
+    """Write the store anew, or change one tile of it where it lies."""
+    top, first = (1 << Z) - 1, not path.exists()
+    with sqlite3.connect(path) as db:
+        if first:
+            db.execute("CREATE TABLE metadata(name TEXT, value TEXT)")
+            db.execute("CREATE TABLE tiles(zoom_level INTEGER, tile_column INTEGER, tile_row INTEGER, tile_data BLOB)")
+            rows = ((Z, x, top - y, tile(n)) for n, x, y in addresses(count))
+            db.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+            db.execute("CREATE UNIQUE INDEX tile_index ON tiles(zoom_level, tile_column, tile_row)")
+        else:
+            where = "WHERE tile_column = ? AND tile_row = ?"
+            db.execute(f"UPDATE tiles SET tile_data = ? {where}", (tile(count + changed), X0, top - Y0))
+    db.close()
+
+
+def write_pmtiles(path: Path, tile: Callable[[int], bytes], count: int, changed: int) -> None:
+    """Write the store with the reference implementation; `changed` makes its first tile another one."""
+    from pmtiles.tile import Compression, TileType, zxy_to_tileid
+    from pmtiles.writer import Writer
+
+    with open(path, "wb") as stream:
+        writer = Writer(stream)
+        for tileid, n in sorted((zxy_to_tileid(Z, x, y), n) for n, x, y in addresses(count)):
+            writer.write_tile(tileid, tile(count + changed if changed and n == 0 else n))
+        corner = {f"{edge}_{angle}_e7": 0 for edge in ("min", "max", "center") for angle in ("lon", "lat")}
+        header = {"tile_type": TileType.UNKNOWN, "tile_compression": Compression.NONE, "min_zoom": Z, "max_zoom": Z}
+        writer.finalize({**header, **corner, "center_zoom": 0}, {})
+
+
+WRITERS = {"mbtiles": write_mbtiles, "pmtiles": write_pmtiles}
+
+
+def read_and_hash(path: Path) -> None:
+    """The floor: every tile's bytes, read and hashed, and nothing else."""
+    if path.suffix == ".mbtiles":
+        for (data,) in sqlite3.connect(path).execute("SELECT tile_data FROM tiles"):
+            hashlib.sha256(data).digest()
+        return
+    from provisioning.config import TileSource
+    from provisioning.sources.pmtiles import PMTiles
+
+    store = PMTiles(TileSource(path=path))
+    fd = os.open(path, os.O_RDONLY)
+    for _, _, length, offset in store._entries(None):  # noqa: SLF001 - where the bytes lie
+        hashlib.sha256(os.pread(fd, length, store.header.data_offset + offset)).digest()
+
+
+def in_this_process(path: Path, count: int, *, floor: bool) -> None:
+    """Do one of both and print the processor time it took."""
+    from provisioning.base.blas import begin_with_one_thread
+
+    begin_with_one_thread()
+    import numpy  # noqa: F401, ICN001 - imports are left out
+    import simplejpeg  # noqa: F401
+    from PIL import Image
+
+    from provisioning.catalogue import scan
+
+    Image.init()
+    flight = flight_of(path.parent, path, count, "stat")
+    flight.build_dir.mkdir(parents=True, exist_ok=True)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    read_and_hash(path) if floor else scan(flight)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    print(json.dumps({"seconds": seconds, "rss_mb": after.ru_maxrss / 1024}))
+
+
+def processor_s(path: Path, count: int, *, floor: bool = False) -> tuple[float, float]:
+    """Return processor time and RSS in MB of a fresh process."""
+    time.sleep(0.05)  # a file must not be too young to be trusted
+    command = [sys.executable, __file__, "--child", str(path), "--tiles", str(count), *(["--floor"] if floor else [])]
+    done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return done["seconds"], done["rss_mb"]
+
+
+def rows(scratch: Path, name: str, kind: str, tile: Callable[[int], bytes], count: int, runs: int) -> Iterator[str]:
+    """Yield the lines of one store, and remove it."""
+    path = scratch / f"{name}.{kind}"
+    write = WRITERS[kind]
+    write(path, tile, count, 0)
+    cache = flight_of(scratch, path, count, "stat").root
+    floors = [processor_s(path, count, floor=True)[0] for _ in range(runs + 1)][1:]
+    found: dict[str, list[tuple[float, float]]] = {"first scan": [], "no-op": [], "touched": [], "one tile changed": []}
+    for n in range(runs):
+        shutil.rmtree(cache, ignore_errors=True)
+        found["first scan"].append(processor_s(path, count))
+        found["no-op"].append(processor_s(path, count))
+        os.utime(path)
+        found["touched"].append(processor_s(path, count))
+        write(path, tile, count, n + 1)
+        found["one tile changed"].append(processor_s(path, count))
+    floor = min(floors)
+    yield f"| {name}, {kind}, {count:,} | read and hash | {1e6 * floor / count:.1f} | 1 | | |"
+    for what, taken in found.items():
+        seconds, rss = min(taken)
+        goal = GOALS.get(what)
+        met = f"{goal} | {'met' if seconds <= goal * floor else 'missed'}" if goal else " | "
+        yield f"| | {what} ({rss:.0f} MB) | {1e6 * seconds / count:.1f} | {seconds / floor:.2f} | {met} |"
+    shutil.rmtree(cache)
+    path.unlink()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--floor", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        in_this_process(args.child, args.tiles, floor=args.floor)
+        return
+    args.scratch.mkdir(parents=True, exist_ok=True)
+    lines = ["| store | what | µs a tile | against the floor | goal | |", "|---|---|---:|---:|---:|---|"]
+    for name, tile, count in (("png", png, args.tiles), ("jpeg", jpegs(), args.tiles // JPEG_SHARE)):
+        for kind in WRITERS:
+            lines += rows(args.scratch, name, kind, tile, count, args.runs)
+            print("\n".join(lines[-5:]), flush=True)
+    text = "\n".join([f"`python bench/scanning.py --tiles {args.tiles}`\n\n{machine()}; processor time\n", *lines])
+    if args.results:
+        replace_section(args.results, "Scanning a container", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What scanning a container again costs: touched, changed, moving, or killed before; and what is never taken for it."""
+
+import os
+import shutil
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from provisioning.catalogue import iter_tiles, open_reader, scan
+from provisioning.catalogue.scanning import containers, inspecting
+from provisioning.catalogue.scanning import writer as writing
+from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+
+TILES = block(8, 8)
+WRITERS = {"mbtiles": write_mbtiles, "pmtiles": write_reference_pmtiles}
+
+
+class Counted:
+    """Counts tiles that are judged, files that are hashed whole, and rows that are written."""
+
+    def __init__(self, monkeypatch):
+        self.judged = self.hashed = self.opened = 0
+        self.rows = []
+        for module, name in ((inspecting, "inspect_tile"), (containers, "sha256_file"), (containers, "open_tiles")):
+            monkeypatch.setattr(module, name, self.counting(name, getattr(module, name)))
+        tile = writing.Writer.tile
+        monkeypatch.setattr(
+            writing.Writer, "tile", lambda w, found, **k: self.rows.append(found.candidate[:3]) or tile(w, found, **k)
+        )
+
+    def counting(self, name, real):
+        def call(*args, **more):
+            field = {"inspect_tile": "judged", "sha256_file": "hashed", "open_tiles": "opened"}[name]
+            setattr(self, field, getattr(self, field) + 1)
+            return real(*args, **more)
+
+        return call
+
+
+@pytest.fixture(params=WRITERS)
+def scanned(tmp_path, request, monkeypatch):
+    """A container that was scanned long after it was written."""
+    path = WRITERS[request.param](tmp_path / f"sat.{request.param}", TILES)
+    age(path)
+    asked = flight(tmp_path, path, bbox=bbox_of(TILES))
+    monkeypatch.setattr("provisioning.sources.source.RACY_NS", -(10**12))
+    scan(asked)
+    return asked, path, request.param
+
+
+def write_again(path, kind, tiles):
+    path.unlink()
+    WRITERS[kind](path, tiles)
+
+
+def test_a_container_that_was_only_touched_is_hashed_and_not_opened(scanned, monkeypatch):
+    asked, path, _ = scanned
+    seen = Counted(monkeypatch)
+    os.utime(path, (1, 1))
+    before = scan(asked)
+    assert (before.added, seen.hashed, seen.opened, seen.judged, seen.rows) == (0, 1, 0, 0, [])
+    scan(asked)
+    assert seen.hashed == 1
+
+
+def test_a_copy_of_the_container_is_the_container(scanned, monkeypatch):
+    asked, path, _ = scanned
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+    seen = Counted(monkeypatch)
+    scan(asked)
+    assert (seen.hashed, seen.opened) == (1, 0)
+
+
+def test_one_changed_tile_is_judged_and_written_and_no_other(scanned, monkeypatch):
+    asked, path, kind = scanned
+    at = (Z, 17_003, 11_004)
+    write_again(path, kind, {**TILES, at: image(999)})
+    seen = Counted(monkeypatch)
+    found = scan(asked)
+    assert (found.changed, seen.judged, seen.rows) == (1, 1, [at])
+    with open_reader(asked) as reader:
+        assert {t[:3]: reader.read(t) for t in iter_tiles(asked)} == {**TILES, at: image(999)}
+
+
+def test_the_same_tiles_in_another_order_or_format_of_the_file_write_nothing(scanned, monkeypatch):
+    asked, path, kind = scanned
+    if kind == "pmtiles":
+        pytest.skip("a PMTiles archive has one order")
+    write_again(path, kind, dict(reversed(TILES.items())))
+    seen = Counted(monkeypatch)
+    assert scan(asked).changed == 0
+    assert (seen.judged, seen.rows) == (0, [])
+
+
+def test_a_tile_that_came_and_one_that_went_are_found(scanned):
+    asked, path, kind = scanned
+    fewer = dict(list(TILES.items())[1:])
+    write_again(path, kind, fewer)
+    assert (scan(asked).removed, scan(asked).count) == (1, 63)
+    write_again(path, kind, TILES)
+    assert (scan(asked).added, scan(asked).count) == (1, 64)
+
+
+def test_a_byte_changed_in_place_is_found_though_header_and_size_are_as_they_were(scanned):
+    asked, path, _ = scanned
+    data = path.read_bytes()
+    old, new = TILES[Z, 17_000, 11_000], image(5)
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new[: len(old)].ljust(len(old), b"\0")))
+    changed = replace(asked, tiles=replace(asked.tiles, on_error="skip"))
+    before = {t[:3]: t.sha256 for t in iter_tiles(asked)}
+    scan(changed)
+    assert {t[:3]: t.sha256 for t in iter_tiles(changed)} != before
+
+
+def test_a_larger_area_lists_a_container_again_whose_digest_is_known(tmp_path, scanned):
+    asked, _, _ = scanned
+    small = {at: data for at, data in TILES.items() if at[1] < 17_004}
+    scan(replace(asked, area=replace(asked.area, bbox=bbox_of(small))))
+    assert scan(asked).count == 64
+
+
+def test_a_source_that_moves_while_it_is_read_is_said_and_the_next_scan_converges(scanned, monkeypatch, caplog):
+    asked, path, kind = scanned
+    at = (Z, 17_003, 11_004)
+    write_again(path, kind, {**TILES, at: image(1)})
+    real = inspecting.inspect_tile
+
+    def moving(data, **more):
+        monkeypatch.setattr(inspecting, "inspect_tile", real)
+        (path.parent / "next").mkdir()
+        WRITERS[kind](path.parent / "next" / path.name, {**TILES, at: image(2)}).replace(path)
+        return real(data, **more)
+
+    monkeypatch.setattr(inspecting, "inspect_tile", moving)
+    scan(asked)
+    said = [record for record in caplog.records if "tiles.moving" in str(record.__dict__)]
+    assert len(said) == 1
+    assert "changed while it was read" in str(said[0].__dict__)
+    scan(asked)
+    with open_reader(asked) as reader:
+        assert {t[:3]: reader.read(t) for t in iter_tiles(asked)} == {**TILES, at: image(2)}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["xyz", *WRITERS])
+def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, monkeypatch):
+    path = write_xyz(tmp_path / "sat", TILES) if kind == "xyz" else WRITERS[kind](tmp_path / f"sat.{kind}", TILES)
+    age(path)
+    asked = flight(tmp_path, path, bbox=bbox_of(TILES))
+    monkeypatch.setattr(writing, "COMMIT_TILES", 10)
+    monkeypatch.setattr("provisioning.catalogue.scanning.directories.RACY_NS", -(10**12))
+    real, judged, reads = inspecting.inspect_tile, [], []
+
+    def killing(data, **more):
+        judged.append(data)
+        if len(judged) > 45:
+            raise Killed
+        return real(data, **more)
+
+    monkeypatch.setattr(inspecting, "inspect_tile", killing)
+    with pytest.raises(Killed):
+        scan(asked)
+    with sqlite3.connect(asked.build_dir / "catalogue.sqlite") as db:
+        (kept,) = db.execute("SELECT count(*) FROM tile").fetchone()
+    db.close()
+    assert kept >= 40
+    judged.clear()
+    read = inspecting.read_file
+    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **more: judged.append(data) or real(data, **more))
+    monkeypatch.setattr(inspecting, "read_file", lambda where: reads.append(where) or read(where))
+    assert scan(asked).count == 64
+    assert len(judged) == 64 - kept
+    if kind == "xyz":
+        assert len(reads) == 64 - kept  # a file's stat tells that it is the one that was judged
