@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib.metadata
 from collections.abc import Iterator, Mapping
@@ -93,12 +94,25 @@ class Request:
         return self.corpus
 
 
+_IN_HAND: dict[Path, Flight] = {}
+
+
+@contextlib.contextmanager
+def in_hand(flight: Flight) -> Iterator[None]:
+    """Let `read_request` take `flight` for its cache: a build works from one state of flight.toml, parsed once."""
+    _IN_HAND[flight.root] = flight
+    try:
+        yield
+    finally:
+        del _IN_HAND[flight.root]
+
+
 def read_request(root: Path) -> Request:
     """Return the request of the cache directory `root` as of its last scan; writes nothing.
 
     Raises ConfigError, BackboneError, EngineError.
     """
-    flight = read_flight(root)
+    flight = _IN_HAND.get(root.absolute()) or read_flight(root)
     return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 
