@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning import catalogue, descriptors, engines, index
 from provisioning.base.artifacts import Target
+from provisioning.base.distributions import own_version
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.build import provenance
 from provisioning.catalogue import Corpus, not_scanned
@@ -199,7 +199,7 @@ def _extras(
     """What is on board beside engines, index and calibration."""
     shown: dict[str, Fact] = {
         "format": REPORT_FORMAT,
-        "tool": importlib.metadata.version("flightcache"),
+        "tool": own_version(),
         "gates": gates_target.key,
         "flight": asdict(flight.flight),
         "calibration": {c.path.name: digest for c, digest in calibration},
