@@ -32,6 +32,7 @@ from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
 from provisioning.base.stopping import exit_soon_after
 from provisioning.build import history, recheck, steps
+from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output
@@ -63,7 +64,8 @@ def sole_builder(flight: Flight) -> Iterator[None]:
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
         _drop_damaged(database(flight.root))
-        yield
+        with in_hand(flight):
+            yield
 
 
 def _drop_damaged(database: str) -> None:

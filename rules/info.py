@@ -40,7 +40,7 @@ def _status(reasons: tuple[str, ...], *, shown: bool) -> Iterator[tuple[str, str
 
 
 def _rows(task: Any) -> Iterator[tuple[str, str]]:
-    yield from _block("made from", sorted(map(_near, task.file_dep)))
+    yield from _block("made from", sorted(map(_near, task.file_dep), key=os.path.basename))
     yield from _block("makes", map(_near, task.targets))
     yield from _block("after", task.task_dep)
     yield from _block("decided by", [f"{name}: {short(value)}" for name, value in _facts(task.meta or {})])

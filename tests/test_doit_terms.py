@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from doit.doit_cmd import DoitMain
 
 import rules
 from provisioning.base.errors import BuildLockHeldError
@@ -20,7 +22,9 @@ from provisioning.base.lock import build_lock
 from provisioning.build.plan import make_plan
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request
+from provisioning.build.steps import survey
 from provisioning.build.tasks import WALK, task_rows
+from provisioning.config.parse import read_flight
 from provisioning.flight.publish import CURRENT
 from provisioning.flight.verify import verify
 from tests.building import build, edit
@@ -56,16 +60,46 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout.strip().splitlines()[-1].split()[0]
 
 
+def doit_here(cache: Path, *words: str, at: str, capsys) -> subprocess.CompletedProcess[str]:
+    """Run `doit` in this process, with the words after the program, from a folder of the cache."""
+    arguments = [word.format(cache=cache) for word in words if word not in (DOIT, sys.executable, "-m", "doit")]
+    sys.modules.pop("dodo", None)  # doit imports it by name
+    before = os.getcwd()
+    os.chdir(cache / at)
+    try:
+        code = DoitMain().run(arguments)
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "process"])
 @pytest.mark.parametrize("way", WAYS)
-def test_however_doit_is_started_a_changed_tile_is_published_under_the_lock(cache, way):
+def test_however_doit_is_started_a_changed_tile_is_published_under_the_lock(cache, way, real, capsys):
+    """Nothing changed, a tile changed while another builds, and then when the lock is free."""
     words, at = WAYS[way]
-    assert last_line(doit(cache, *words, at=at)) == "IDEMPOTENT_NO_OP"
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return doit(cache, *words, at=at) if real else doit_here(cache, *words, at=at, capsys=capsys)
+
+    assert last_line(start()) == "IDEMPOTENT_NO_OP"
     put_tile(cache.parent / "tiles", 0, 0, seed=77)
     with build_lock(cache):
-        held = doit(cache, *words, at=at)
+        held = start()
     assert (held.returncode, "another build runs" in held.stderr) == (3, True)
-    done = doit(cache, *words, at=at)
+    assert os.readlink(cache / CURRENT) == "generations/000001"
+    done = start()
     assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
+    assert os.readlink(cache / CURRENT) == "generations/000002"
+
+
+def test_a_program_that_builds_meets_the_same_lock(cache):
+    """`rules.build`: nothing changed, a tile changed while another builds, and then when the lock is free."""
+    assert rules.build(cache).outcome == "IDEMPOTENT_NO_OP"
+    put_tile(cache.parent / "tiles", 0, 0, seed=76)
+    with build_lock(cache), pytest.raises(BuildLockHeldError):
+        rules.build(cache)
+    assert rules.build(cache).outcome == "SUCCESS"
     assert os.readlink(cache / CURRENT) == "generations/000002"
 
 
@@ -110,7 +144,7 @@ def test_a_lost_doit_database_builds_nothing_again_and_is_filled(cache, how):
     else:
         with sqlite3.connect(database) as db:
             db.execute('UPDATE doit SET task_data = \'{"deps:": ["/gone"], "checker:": "MD5Checker"}\'')
-    assert last_line(doit(cache, DOIT)) == "IDEMPOTENT_NO_OP"
+    assert build(cache).outcome == "IDEMPOTENT_NO_OP"
     with sqlite3.connect(database) as db:
         known = dict(db.execute("SELECT task_id, task_data FROM doit"))
     assert str(cache / "current" / "Manifest.json") in known[WALK]
@@ -151,6 +185,52 @@ def test_info_is_one_screen_in_the_words_of_why(cache):
     assert max(map(len, shown.stdout.splitlines())) < 200
     unknown = doit(cache, DOIT, "info", "corpse")
     assert (unknown.returncode, "there is no task 'corpse'" in unknown.stderr) == (3, True)
+
+
+def in_process(cache: Path, *words: str, capsys: pytest.CaptureFixture[str], monkeypatch) -> tuple[int, str]:
+    """Run `doit` in this process; return its exit code and what it printed, with digests and places masked."""
+    monkeypatch.chdir(cache)
+    monkeypatch.delitem(sys.modules, "dodo", raising=False)  # doit imports it by name
+    code = DoitMain().run(list(words))
+    said = capsys.readouterr().out
+    said = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", said)
+    said = re.sub(r"\b[0-9a-f]{8}…", "<digest>", said)
+    for place in sorted({str(cache.parent), os.path.relpath(cache.parent, cache)}, key=len, reverse=True):
+        said = said.replace(place + "/", "SITE/")
+    return code, said
+
+
+WORDS = {
+    "up-to-date": [("info", "corpus"), ("info", "manifest"), ("info", "engine:net"), ("list", "--deps", "--all")],
+    "stale": [("info", "corpus"), ("info", "descriptors"), ("info", "manifest")],
+}
+HOSTLY = re.compile(r"(decided by|^ +)(\S*(host|arch|device|runtime|platform|decoder|faiss)\S*: ).*", re.MULTILINE)
+
+
+@pytest.mark.parametrize("state", WORDS)
+def test_info_and_deps_are_what_a_doit_user_would_call_right(cache, capsys, monkeypatch, state):
+    """The texts of tests/golden; FLIGHTCACHE_UPDATE_GOLDEN=1 writes them."""
+    if state == "stale":
+        put_tile(cache.parent / "tiles", 0, 0, seed=80)
+        with build_lock(cache):
+            survey(read_flight(cache))
+    said = ""
+    for words in WORDS[state]:
+        code, out = in_process(cache, *words, capsys=capsys, monkeypatch=monkeypatch)
+        out = re.sub(r"net_\S+?\.engine", "net_<host>.engine", HOSTLY.sub(r"\1\2<host>", out))
+        if "--deps" in words:  # doit keeps them in a set
+            out = (
+                "\n\n".join(
+                    "\n".join(sorted(block.splitlines(), key=lambda line: (line.startswith(" "), line)))
+                    for block in out.strip().split("\n\n")
+                )
+                + "\n"
+            )
+        said += f"$ doit {' '.join(words)}\n{out}[exit {code}]\n\n"
+    golden = ROOT / "tests" / "golden" / f"doit-info-{state}.txt"
+    if os.environ.get("FLIGHTCACHE_UPDATE_GOLDEN"):
+        golden.write_text(said)
+    assert said == golden.read_text()
 
 
 def test_status_of_list_agrees_with_plan(cache):

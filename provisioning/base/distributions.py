@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
+
+
+@functools.cache
+def own_version() -> str:
+    """Return the version of this distribution, read once in a process."""
+    return importlib.metadata.version("flightcache")
 
 
 def installed_version(*names: str) -> str | None:

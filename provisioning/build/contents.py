@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import os
 import re
@@ -14,6 +13,7 @@ from provisioning import catalogue, index
 from provisioning.area.geoid import above_ellipsoid
 from provisioning.base.angles import BBox
 from provisioning.base.artifacts import ArtifactRecord, Target, read_record
+from provisioning.base.distributions import own_version
 from provisioning.base.errors import ManifestError
 from provisioning.base.hashing import Sha256
 from provisioning.build.request import NetworkRequest, Request
@@ -104,7 +104,7 @@ def compose(
     accepted = accepted_coverage(request.flight, request.tiles)
     return manifest.with_hash(
         Manifest(
-            build=manifest.Build(Sha256(""), counter, TOOL, importlib.metadata.version(TOOL)),
+            build=manifest.Build(Sha256(""), counter, TOOL, own_version()),
             flight=_flight(request),
             area=manifest.AreaPart(BBox(*request.tiles.bbox), tuple(request.tiles.zooms)),
             host=host(request),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning import catalogue, descriptors, engines, index
 from provisioning.base.artifacts import Target
+from provisioning.base.distributions import own_version
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.build import provenance
 from provisioning.catalogue import Corpus, not_scanned
@@ -93,12 +94,25 @@ class Request:
         return self.corpus
 
 
+_IN_HAND: dict[Path, Flight] = {}
+
+
+@contextlib.contextmanager
+def in_hand(flight: Flight) -> Iterator[None]:
+    """Let `read_request` take `flight` for its cache: a build works from one state of flight.toml, parsed once."""
+    _IN_HAND[flight.root] = flight
+    try:
+        yield
+    finally:
+        del _IN_HAND[flight.root]
+
+
 def read_request(root: Path, read: Callable[[Path], Flight] = read_flight) -> Request:
     """Return the request of the cache directory `root`, whose flight is `read`, as of its last scan; writes nothing.
 
     Raises ConfigError, BackboneError, EngineError.
     """
-    flight = read(root)
+    flight = _IN_HAND.get(root.absolute()) or read(root)
     return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 
@@ -185,7 +199,7 @@ def _extras(
     """What is on board beside engines, index and calibration."""
     shown: dict[str, Fact] = {
         "format": REPORT_FORMAT,
-        "tool": importlib.metadata.version("flightcache"),
+        "tool": own_version(),
         "gates": gates_target.key,
         "flight": asdict(flight.flight),
         "accepted_by": flight.area.accepted_by,

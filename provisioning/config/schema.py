@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from provisioning.base.angles import BBox, Origin
+from provisioning.config.tables import table
 
 NO_PATH = Path()
 """A path that was not given; one that was is absolute."""
@@ -39,7 +40,7 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 """Keys, and values of keys, that earlier versions knew, with what to write in their place."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class FlightIdentity:
     """[flight]: who flies, from where. Changing it only signs again, unless a mission's legs to take-off move."""
 
@@ -57,7 +58,7 @@ class FlightIdentity:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class AreaPart:
     """[[area.part]]: one piece of the area; exactly one of bbox, geojson, mission."""
 
@@ -72,7 +73,7 @@ class AreaPart:
     zooms: tuple[int, ...] = setting((), "zoom levels of this part; empty: those of [area]", low=0, high=24)
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Area:
     """[area]: what must be covered."""
 
@@ -114,7 +115,7 @@ class Area:
         return tuple(sorted({zoom for part in self.parts for zoom in part.zooms}))
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class TileSource:
     """[[tiles.source]]: a store of tiles."""
 
@@ -154,7 +155,7 @@ class TileSource:
     """An opened store of a program that builds by `rules.build(cache, tiles=…)`; no key of flight.toml."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Tiles:
     """[tiles]: where the imagery comes from and how it is judged."""
 
@@ -179,7 +180,7 @@ class Tiles:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Backbone:
     """[[backbone]]: an ONNX model and its preprocessing."""
 
@@ -238,7 +239,7 @@ class Backbone:
         return self.fit if self.resample == "antialiased" else f"{self.fit}-{self.resample}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Engine:
     """[engine]: how backbones are compiled."""
 
@@ -256,7 +257,7 @@ class Engine:
     timing_cache: bool = setting(True, "tensorrt: keep kernel timings between compiles on one host")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Descriptors:
     """[descriptors]: how tiles go through the network and where the results are kept."""
 
@@ -271,7 +272,7 @@ class Descriptors:
     task_tiles: int = setting(250, "dask: tiles per task", low=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Index:
     """[index]: the nearest-neighbour index over the descriptors."""
 
@@ -289,7 +290,7 @@ class Index:
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Calibration:
     """[[calibration]]: a file that flies with the cache unchanged."""
 
@@ -297,7 +298,7 @@ class Calibration:
     purpose: str = setting("camera", "what it calibrates (printable ASCII without spaces)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Camera:
     """[camera]: the camera that looks for the place; what photos say themselves goes before `height_m`, not before the lens."""
 
@@ -333,7 +334,7 @@ class Camera:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Gates:
     """[gates]: measured quality below which nothing is published."""
 
@@ -365,7 +366,7 @@ class Gates:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Sector:
     """[sector.<class>]: how old imagery may be in a sector of this class."""
 
@@ -373,7 +374,7 @@ class Sector:
     action: Literal["fail", "warn"] = setting("fail", "what an older tile, or one without a date, does to the build")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Waiver:
     """[[waiver]]: a gate knowingly passed over, recorded in the Manifest."""
 
@@ -382,21 +383,21 @@ class Waiver:
     reason: str = setting(..., "why")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Coverage:
     """[coverage]: the walk before publishing."""
 
     strict: bool = setting(True, "an unlisted or missing file refuses to publish; false: only warns")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Lock:
     """[lock]: one builder at a time."""
 
     timeout_s: Decimal = setting(Decimal(0), "how long to wait for another build, second; 0: refuse at once", low=0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Signing:
     """[signing]: who signs the Manifest."""
 
@@ -410,7 +411,7 @@ class Signing:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Publish:
     """[publish]: what is kept and added."""
 
@@ -421,7 +422,7 @@ class Publish:
     provenance: bool = setting(False, "add a CycloneDX ML-BOM and an in-toto provenance statement")
 
 
-@dataclass(frozen=True, kw_only=True)
+@table(frozen=True, kw_only=True)
 class Flight:
     """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory.
 

@@ -31,5 +31,7 @@ def read_info(target: Target) -> IndexInfo:
     """Return what `target` says of its index; IndexingError if it cannot be read."""
     try:
         return IndexInfo(**from_json(target.path.read_bytes()))
+    except FileNotFoundError as error:
+        raise IndexingError("the index has not been made yet", file=target.path, next_step="run `doit`") from error
     except (OSError, ValueError, TypeError) as error:
         raise IndexingError("what was built is not recorded", file=target.path, next_step="run `doit` again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -231,6 +232,12 @@ def parse(data: bytes) -> Manifest:
 
     Only the canonical bytes are accepted: `to_bytes(parse(data)) == data`.
     """
+    return _parse(bytes(data))
+
+
+@lru_cache(maxsize=4)
+def _parse(data: bytes) -> Manifest:
+    """Parse bytes once: a build meets those of what is published seven times."""
     document = load(data)
     issues: Issues = []
     schema = document.get("schema") if type(document) is dict else SCHEMA_1
