@@ -14,7 +14,7 @@ from provisioning.area.formats.numbers import degrees, number_in
 from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, fly
-from provisioning.area.shapes import Note, point
+from provisioning.area.shapes import Note, left_out, placed, point
 
 LATITUDE, LONGITUDE = ("latitude", "lat"), ("longitude", "lon", "lng", "long")
 CURVE = "curvesize(m)"
@@ -37,12 +37,18 @@ def read_litchi(text: str, delimiter: str, path: Path) -> Mission:
     at = [next(names.index(name) for name in known if name in names) for known in (LATITUDE, LONGITUDE)]
     curve = names.index(CURVE) if CURVE in names else None
     building = MissionBuilder(Reading(path, None))
-    curved = 0
+    curved, found = 0, []
     for number, row in enumerate(rows, 1):
         where = f"waypoint {number}"
         lat, lon = (degrees(row[n] if n < len(row) else None, path, where) for n in at)
-        building.pattern(fly(where, point(lon, lat, path, where)))
+        found.append((where, point(lon, lat, path, where)))
         curved += curve is not None and curve < len(row) and (number_in(row[curve]) or 0) > 0
+    there = placed([place for _, place in found])
+    building.notes += left_out(len(found) - len(there))
+    known = set(there)
+    for where, place in found:
+        if place in known:
+            building.pattern(fly(where, place))
     if curved:
         building.notes.append(Note("", f"{curved} curved turns are taken as straight legs: the buffer must be wider"))
     return building.build(takeoff=None, datum=None, ends="unknown")
