@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,9 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
-@pytest.fixture(autouse=True)
-def _no_geoid(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _no_geoid() -> Iterator[None]:
     """Keep heights as files have them, whether or not this computer has a geoid model."""
-    monkeypatch.setattr("provisioning.area.geoid.folders", tuple)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("provisioning.area.geoid.folders", tuple)
+        yield

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from provisioning.area import geoid
+from provisioning.area.geoid import folders
 from provisioning.area.place import height_in_words
 from provisioning.base.angles import Origin
 from provisioning.build import contents
@@ -41,10 +42,9 @@ def test_without_a_grid_nothing_is_converted(monkeypatch):
 
 
 def test_the_user_names_the_folder_of_grids(tmp_path, monkeypatch):
-    monkeypatch.undo()
     monkeypatch.setenv("PROJ_DATA", f"relative:{tmp_path / 'proj'}")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    found = geoid.folders()
+    found = folders()
     assert found[0] == tmp_path / "proj"
     assert tmp_path / "data" / "proj" in found
     assert all(folder.is_absolute() for folder in found)
@@ -82,3 +82,9 @@ def test_manifest_has_the_ellipsoid_where_it_can_and_names_the_datum(tmp_path, m
         assert height_in_words(of) == "543.5\u00a0m above the WGS 84 ellipsoid"
     assert flown(PLACE, "ellipsoid") == PLACE._replace(alt_datum="ellipsoid")
     assert height_in_words(PLACE._replace(alt_datum="amsl")) == "500.0\u00a0m above mean sea level"
+
+
+def test_a_model_that_is_installed_later_is_named(tmp_path, monkeypatch):
+    assert geoid.installed() is None
+    monkeypatch.setattr(geoid, "folders", lambda: (write_grid(tmp_path / "proj", 40.0),))
+    assert geoid.installed() == "EGM96"

@@ -1,4 +1,4 @@
-"""Areas and missions that cannot be flown, and tile numbers that are none: each is told by what is wrong with it."""
+"""Areas and missions that cannot be flown, and tile numbers that are none: each error says what is wrong."""
 
 import json
 

@@ -47,6 +47,27 @@ def test_gaps_over_the_antimeridian_are_valid_and_as_large_as_what_is_missing(ce
     assert all(-180 <= x <= 180 for x in (geometry.bounds[0], geometry.bounds[2]))
 
 
+@given(
+    st.sampled_from([(0, 0), (1020, 0), (1019, 1017), (500, 1017)]),
+    st.sets(st.tuples(st.integers(0, 7), st.integers(0, 6)), min_size=1),
+)
+def test_holes_at_the_poles_and_across_the_antimeridian_are_valid(corner, cells):
+    from shapely.geometry import shape
+
+    left, top = corner
+    ordered = sorted(((left + x, top + y) for x, y in cells), key=lambda at: (at[1], at[0]))
+    tiles = TileMap(zoom=LEVEL, level=LEVEL, cells=tuple(Cell(x, y, 0, 1, None) for x, y in ordered))
+    edges = [tile_bounds_e7(LEVEL, x % 1024, y) for x, y in ordered]
+    box = BBox(edges[0].west, min(b.south for b in edges), edges[-1].east, max(b.north for b in edges))
+    for feature in json.loads(coverage_geojson(bbox=box, maps=[tiles]))["features"]:
+        if feature["geometry"] and "Polygon" in feature["geometry"]["type"]:
+            geometry = shape(feature["geometry"])
+            assert geometry.is_valid, feature["properties"]
+            west, south, east, north = geometry.bounds
+            assert -180 <= west <= east <= 180
+            assert -90 <= south <= north <= 90
+
+
 @pytest.mark.parametrize(
     "rings",
     [

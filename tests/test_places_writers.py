@@ -1,7 +1,7 @@
 """Never silently elsewhere: random placements through many writers come back at their place, or are refused.
 
 Writers are GDAL's own drivers, the pmtiles package, and the directory and table forms of mb-util, rio-mbtiles,
-TileMill, MapProxy, TileCache, SAS.Planet, ArcGIS, Bing and OsmAnd. Places are told by mercantile.
+TileMill, MapProxy, TileCache, SAS.Planet, ArcGIS, Bing and OsmAnd. mercantile computes their places.
 """
 
 import io

@@ -329,3 +329,23 @@ def test_what_is_not_read_is_named_with_a_way_out(tmp_path, content, reason):
 @pytest.mark.parametrize("name", ["a.plan", "a.waypoints", "a.kml", "a"])
 def test_the_name_of_a_file_does_not_say_what_it_is(tmp_path, name):
     assert route_of(written(tmp_path, inav(item("WAYPOINT", A), item("WAYPOINT", B), item("RTH")), name)) == LEGS
+
+
+NOWHERE = {
+    "a.csv": "latitude,longitude,altitude(m)\n47.0,7.1,40\n0,0,40\n47.0,7.35,40\n",
+    "a.gpx": '<gpx><rte><rtept lat="47.0" lon="7.1"/><rtept lat="0" lon="0.0"/><rtept lat="47.0" lon="7.35"/></rte></gpx>',
+    "a.kml": "<kml><Placemark><LineString><coordinates>7.1,47 0,0 7.35,47</coordinates></LineString></Placemark></kml>",
+}
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_a_place_at_zero_zero_is_no_place_and_said(tmp_path, name):
+    (tmp_path / name).write_text(NOWHERE[name])
+    drawing = read_mission(tmp_path / name)
+    assert drawing.routes == (((7.1, 47.0), (7.35, 47.0)),)
+    assert any(note.missing and "taken for none" in note.what for note in drawing.notes)
+
+
+def test_a_mission_around_zero_zero_keeps_its_places(tmp_path):
+    (tmp_path / "a.csv").write_text("latitude,longitude\n0,0\n0.01,0.01\n")
+    assert read_mission(tmp_path / "a.csv").routes == (((0.0, 0.0), (0.01, 0.01)),)

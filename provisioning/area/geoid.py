@@ -49,6 +49,11 @@ def above_ellipsoid(place: Origin) -> Converted | None:
     return None
 
 
+def installed() -> str | None:
+    """Return the name of the geoid model on this computer, None without one."""
+    return next((model for model, _ in _grids()), None)
+
+
 def _grids() -> Iterator[tuple[str, Path]]:
     """Yield model and file of each grid that is here; PROJ cannot be given a path with a quotation mark in it."""
     places = folders()

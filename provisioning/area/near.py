@@ -23,7 +23,8 @@ WHOLE_FROM_ZOOM = 4
 """Squares of coarser zooms are always split: the distance to their corners does not bound their extent."""
 PIECES_FROM_ZOOM = 9
 """Above it, squares are compared with blocks of pieces that follow each other."""
-BLOCK_PIECES = 64
+BLOCK_PIECES, MOST_BLOCKS = 64, 1000
+"""Pieces in a block, more where that would give more blocks."""
 BLOCK_SLACK_M = 1.0
 """Over the radius of a block, for rounding."""
 SLACK = 1.02
@@ -121,7 +122,8 @@ class _Search:
         pieces = near.pieces
         self.start, self.along = pieces[:, 0], pieces[:, 1] - pieces[:, 0]
         self.square_m2 = np.einsum("ij,ij->i", self.along, self.along)
-        self.block_centre, self.block_radius = _blocks(pieces)
+        self.block = max(BLOCK_PIECES, -(-len(pieces) // MOST_BLOCKS))
+        self.block_centre, self.block_radius = _blocks(pieces, self.block)
         self.inside = _Inside(near.polygons, self.spend) if near.polygons else None
         self.pairs = 0
 
@@ -164,8 +166,8 @@ class _Search:
 
     def _with_pieces(self, squares: _Squares) -> _Squares:
         """Return squares with the pieces of the blocks that they had."""
-        first = squares.near * BLOCK_PIECES
-        counts = np.minimum(BLOCK_PIECES, len(self.start) - first)
+        first = squares.near * self.block
+        counts = np.minimum(self.block, len(self.start) - first)
         steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         return squares._replace(of=np.repeat(squares.of, counts), near=np.repeat(first, counts) + steps)
 
@@ -253,9 +255,9 @@ def _apart(a: Floats, b: Floats) -> Floats:
     return apart
 
 
-def _blocks(pieces: Floats) -> tuple[Floats, Floats]:
+def _blocks(pieces: Floats, size: int) -> tuple[Floats, Floats]:
     """Return centres and radii of blocks of pieces that follow each other: where a block is far, so are they."""
-    starts = np.arange(0, len(pieces), BLOCK_PIECES)
+    starts = np.arange(0, len(pieces), size)
     sizes = np.diff(np.append(starts, len(pieces)))
     centre = pieces[starts + sizes // 2, 0]
     reach = [_apart(pieces[:, end], np.repeat(centre, sizes, axis=0)) for end in (0, 1)]

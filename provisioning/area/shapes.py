@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ from provisioning.base.errors import AreaError
 MOST_POINTS = 200_000
 MOST_MARGIN_M = 200_000.0
 """No circle, loiter or camera footprint is wider; a larger number is in another unit or a mistake."""
+NULL_ISLAND_DEG = 1.0
+"""Degrees from 0, 0 beyond which no other place of a mission can be reached from there."""
 
 
 class Point(NamedTuple):
@@ -122,3 +125,16 @@ def unrolled(points: list[Point]) -> Ring:
 def closed(points: list[Point]) -> Ring:
     """Return the ring through `points`; the last may repeat the first."""
     return unrolled(points if points[0] == points[-1] else [*points, points[0]])
+
+
+def placed(points: Sequence[Point]) -> list[Point]:
+    """Return points without those at 0, 0 among others that are far from there: what programs write for no position."""
+    there = [place for place in points if (place.lon, place.lat) != (0, 0)]
+    far = any(max(abs(place.lon), abs(place.lat)) > NULL_ISLAND_DEG for place in there)
+    return there if far else list(points)
+
+
+def left_out(count: int) -> list[Note]:
+    """Return what is to be said of places that `placed` left out."""
+    what = f"{count} positions at latitude 0, longitude 0 are taken for none: where they should be is not covered"
+    return [Note("", what, missing=True)] if count else []

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provisioning import catalogue, descriptors, engines, index
+from provisioning.area import geoid
 from provisioning.base.artifacts import Target
 from provisioning.base.distributions import own_version
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
@@ -197,12 +198,14 @@ def _extras(
     flight: Flight, coverage: Sha256 | None, gates_target: Target, calibration: tuple[tuple[Calibration, Sha256], ...]
 ) -> Iterator[Target]:
     """What is on board beside engines, index and calibration."""
+    above_sea = flight.flight.takeoff_datum == "amsl" or any(part.mission for part in flight.area.parts)
     shown: dict[str, Fact] = {
         "format": REPORT_FORMAT,
         "tool": own_version(),
         "gates": gates_target.key,
         "flight": asdict(flight.flight),
         "accepted_by": flight.area.accepted_by,
+        "geoid": geoid.installed() if above_sea else None,
         "calibration": {c.path.name: digest for c, digest in calibration},
     }
     yield _target(flight, "report", REPORT_FILE, shown)

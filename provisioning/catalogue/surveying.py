@@ -91,9 +91,11 @@ def survey(path: Path | TileSource) -> Survey:
         store.close()
     if not kept:
         held = "holds no imagery: every tile is empty" if columns else "holds no tiles"
+        step = "look at them: they are transparent, black, white or of one colour, or fill less than half of a tile"
         raise EmptyCorpusError(
-            f"the source {held}", file=source.path, next_step="add tiles first, as {z}/{x}/{y} files"
-        )
+            f"the source {held}", file=source.path,
+            next_step=step if columns else "add tiles first, as {z}/{x}/{y} files",
+        )  # fmt: skip
     bbox, left_out = _box(max(kept), kept[max(kept)])
     per_zoom = {z: _counted(z, bbox, kept[z]) for z in sorted(kept)}
     return Survey(
@@ -160,7 +162,7 @@ def _left_out(looks: Sequence[_Look], often: set[bytes]) -> Iterator[str]:
         )
     if repeated:
         yield (
-            f"{repeated:,} of {len(looks):,} tiles are one of {len(often)} repeated pictures (no imagery?):"
+            f"{repeated:,} of {len(looks):,} tiles show a picture that repeats, exactly or nearly (no imagery?):"
             ' counted as missing; tiles.blank = "keep" keeps them'
         )
 

@@ -137,18 +137,42 @@ def _blank_ppm(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
 
     if opaque is None and _is_full_by_sample(pixels):
         return 0
-    seen = pixels.reshape(-1, 3) if opaque is None else pixels[opaque]
-    if not len(seen) or int((seen.max(axis=0) - seen.min(axis=0)).max()) <= ONE_COLOUR:
+    if _is_one_colour(pixels, opaque):
         return 1_000_000
     height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
     if min(height, width) < 2 * BLOCK:
         return 0
-    blocks = pixels[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK * 3)
-    blank = (blocks.max(axis=(1, 3)) <= BLACK) | (blocks.min(axis=(1, 3)) >= WHITE)
+    blank = _black_or_white(pixels[:height, :width])
     if opaque is not None:
         blank |= ~opaque[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).any(axis=(1, 3))
     blank |= _beyond_a_seam(pixels[:height, :width])
     return int(1_000_000 * np.count_nonzero(blank) // blank.size)
+
+
+def _is_one_colour(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> bool:
+    few = pixels[::BLOCK, ::BLOCK]  # a range that these have, all have
+    if opaque is None and int((few.max(axis=(0, 1)).astype(int) - few.min(axis=(0, 1))).max()) > ONE_COLOUR:
+        return False
+    seen = pixels.reshape(-1, 3) if opaque is None else pixels[opaque]
+    return not len(seen) or int((seen.max(axis=0) - seen.min(axis=0)).max()) <= ONE_COLOUR
+
+
+def _blocks_of(pixels: Pixels) -> Pixels:
+    """Return pixels as [rows, columns, BLOCK, BLOCK, 3]."""
+    height, width = (side // BLOCK for side in pixels.shape[:2])
+    blocks: Pixels = pixels.reshape(height, BLOCK, width, BLOCK, 3).swapaxes(1, 2)
+    return blocks
+
+
+def _black_or_white(pixels: Pixels) -> NDArray[np.bool_]:
+    """Return which blocks are black or white throughout: those whose first pixel is not are not looked at."""
+    blocks = _blocks_of(pixels)
+    first = blocks[:, :, 0, 0]
+    black, white = first.max(axis=2) <= BLACK, first.min(axis=2) >= WHITE
+    black[black] = blocks[black].max(axis=(1, 2, 3), initial=0) <= BLACK
+    white[white] = blocks[white].min(axis=(1, 2, 3), initial=255) >= WHITE
+    found: NDArray[np.bool_] = black | white
+    return found
 
 
 def _beyond_a_seam(pixels: Pixels) -> NDArray[np.bool_]:
@@ -174,7 +198,7 @@ def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
     """Return which blocks have no detail and the one colour that most of such blocks have; none if these are few."""
     import numpy as np
 
-    blocks = pixels.reshape(pixels.shape[0] // BLOCK, BLOCK, pixels.shape[1] // BLOCK, BLOCK, 3).swapaxes(1, 2)
+    blocks = _blocks_of(pixels)
     first = blocks[:, :, 0, 0].astype(np.int16)
     corners = blocks[:, :, [0, 3, 7, 7], [7, 4, 0, 7]]
     flat: NDArray[np.bool_] = (np.abs(corners - first[:, :, None]) <= FLAT).all(axis=(2, 3))

@@ -89,8 +89,8 @@ class _Case:
             raise self._contradiction(placed)
         if outside[self.now] > MOSTLY:
             raise self._contradiction(placed)
-        told = all(outside[self.now] < outside[reading] for reading in self.others[:1])
-        scheme = self.now.scheme if (told and placed) or self.source.scheme != "auto" else self._stated_scheme()
+        is_nearer = all(outside[self.now] < outside[reading] for reading in self.others[:1])
+        scheme = self.now.scheme if (is_nearer and placed) or self.source.scheme != "auto" else self._stated_scheme()
         return Placement(scheme=scheme, notes=self._notes(outside[self.now], placed))
 
     def _outside(self, reading: Reading, placed: Sequence[Statement]) -> float:

@@ -17,7 +17,7 @@ from provisioning.area.formats.plan import origin
 from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, fly
-from provisioning.area.shapes import Note, Point, point
+from provisioning.area.shapes import Note, Point, left_out, placed, point
 from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
 
@@ -60,15 +60,21 @@ def _home(root: Element, path: Path) -> tuple[Point | None, Origin | None]:
 
 def _mission(folder: Element, root: Element, path: Path, home: Point | None, takeoff: Origin | None) -> Mission:
     building = MissionBuilder(Reading(path, home))
+    found: list[tuple[str, Point]] = []
     for number, placemark in enumerate((e for e in folder.iter() if tag(e) == "Placemark"), 1):
         where = f"waypoint {number}"
         text = _below(placemark, "Point", "coordinates")
         if text is None:
             continue
         lon, lat = (number_in(part) for part in (*text.split(","), "")[:2])
-        building.pattern(fly(where, point(lon, lat, path, where)))
+        found.append((where, point(lon, lat, path, where)))
         if "Curvature" in (_below(placemark, "waypointTurnMode") or ""):
             _say_once(building, "its curves at waypoints are taken as straight legs: the buffer must be wider")
+    there = set(placed([place for _, place in found]))
+    building.notes += left_out(sum(place not in there for _, place in found))
+    for where, place in found:
+        if place in there:
+            building.pattern(fly(where, place))
     first = building.steps[0].entries[0] if building.steps else None
     finish = next(((e.text or "").strip() for e in root.iter() if tag(e) == "finishAction"), "goHome")
     if finish == "gotoFirstWaypoint" and first:

@@ -9,7 +9,19 @@ from typing import Literal
 from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, along, fly
-from provisioning.area.shapes import MOST_POINTS, Drawing, Margin, Note, Point, Polygon, Ring, closed, unrolled
+from provisioning.area.shapes import (
+    MOST_POINTS,
+    Drawing,
+    Margin,
+    Note,
+    Point,
+    Polygon,
+    Ring,
+    closed,
+    left_out,
+    placed,
+    unrolled,
+)
 from provisioning.base.errors import AreaError
 
 
@@ -69,17 +81,19 @@ def as_missions(drawn: Drawn, path: Path, kind: str, *, points: Literal["visits"
 
 def _mission(line: Ring, path: Path, where: str) -> Mission:
     building = MissionBuilder(Reading(path, None))
-    if len(line) > 1:
-        building.pattern(along(where, line))
-    elif line:
-        building.pattern(fly(where, line[0]))
+    there = placed(line)
+    building.notes += left_out(len(line) - len(there))
+    if len(there) > 1:
+        building.pattern(along(where, unrolled(there)))
+    elif there:
+        building.pattern(fly(where, there[0]))
     return building.build(takeoff=None, datum=None, ends="unknown")
 
 
 def _with(mission: Mission, margins: tuple[Margin, ...], notes: list[Note]) -> Mission:
     from dataclasses import replace
 
-    return replace(mission, margins=margins, notes=tuple(notes))
+    return replace(mission, margins=margins, notes=(*mission.notes, *notes))
 
 
 def ring_of(points: list[Point], path: Path, kind: str) -> Ring:

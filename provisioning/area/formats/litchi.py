@@ -14,7 +14,7 @@ from provisioning.area.formats.numbers import degrees, number_in
 from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, fly
-from provisioning.area.shapes import Note, point
+from provisioning.area.shapes import Note, left_out, placed, point
 from provisioning.base.errors import AreaError
 
 LATITUDE, LONGITUDE = ("latitude", "lat"), ("longitude", "lon", "lng", "long")
@@ -35,8 +35,8 @@ def read_litchi(text: str, delimiter: str, path: Path) -> Mission:
     """Return the mission of a table; AreaError names the row that cannot be understood."""
     head, *rows = csv.reader((line for line in lines_of(text, path) if line.strip()), delimiter=delimiter)
     names = [name.strip().lower() for name in head]
-    found = [next((name for name in known if name in names), None) for known in (LATITUDE, LONGITUDE)]
-    at = [names.index(name) for name in found if name is not None]
+    columns = [next((name for name in known if name in names), None) for known in (LATITUDE, LONGITUDE)]
+    at = [names.index(name) for name in columns if name is not None]
     if len(at) != 2:
         raise AreaError(
             "the first line does not name one column of latitudes and one of longitudes",
@@ -46,12 +46,18 @@ def read_litchi(text: str, delimiter: str, path: Path) -> Mission:
         )
     curve = names.index(CURVE) if CURVE in names else None
     building = MissionBuilder(Reading(path, None))
-    curved = 0
+    curved, found = 0, []
     for number, row in enumerate(rows, 1):
         where = f"waypoint {number}"
         lat, lon = (degrees(row[n] if n < len(row) else None, path, where) for n in at)
-        building.pattern(fly(where, point(lon, lat, path, where)))
+        found.append((where, point(lon, lat, path, where)))
         curved += curve is not None and curve < len(row) and (number_in(row[curve]) or 0) > 0
+    there = placed([place for _, place in found])
+    building.notes += left_out(len(found) - len(there))
+    known = set(there)
+    for where, place in found:
+        if place in known:
+            building.pattern(fly(where, place))
     if curved:
         building.notes.append(Note("", f"{curved} curved turns are taken as straight legs: the buffer must be wider"))
     return building.build(takeoff=None, datum=None, ends="unknown")
