@@ -49,7 +49,7 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
             raise not_scanned()
         try:
             yield db
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except sqlite3.DatabaseError as error:
             path = database.catalogue_path(flight.build_dir)
             raise TileError(
                 f"the tile catalogue is damaged: {error}", file=path, next_step="run `doit` again"
