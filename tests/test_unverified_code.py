@@ -16,12 +16,14 @@ from PIL import Image
 
 from provisioning.base.errors import Error, SigningError
 from provisioning.build.status import read_status
-from provisioning.cli import main
+from provisioning.cli import COMMANDS, main
 from provisioning.cli.deliver.common import user_keys
 from provisioning.cli.measure.variants import without_foreign_code
 from provisioning.config.parse import read_flight
+from provisioning.delivery import documents_of, pack
 from provisioning.flight.manifest import with_hash
-from tests import building
+from provisioning.flight.verify import verify
+from tests import building, delivery
 from tests.caches import OTHER_KEY, Cache, manifest_of, publish
 
 PEM = str(Path(__file__).parent / "vectors" / "public.pem")
@@ -109,6 +111,36 @@ def test_looking_at_a_hostile_cache_runs_writes_and_calls_nothing(tmp_path, comm
     assert not [line for line in calls if WRITES.search(line) and "/dev/null" not in line]
     assert not [line for line in calls if CHANGES.search(line)]
     assert not [line for line in calls if "/stick" in line and ".py" in line and "open" in line]
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.usefixtures("unmeasured")
+@needs_strace
+@pytest.mark.skipif("info" not in COMMANDS, reason="this flightcache has no `info`")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_looking_at_a_hostile_bundle_runs_writes_and_calls_nothing(tmp_path, trusted):
+    keys = delivery.make_keys(tmp_path)
+    cache = delivery.publish_cache(tmp_path / "cache", keys)
+    (tmp_path / "stick").mkdir()
+    with verify(cache, delivery.trust_anything_by(keys.public)) as verdict:
+        pack(verdict, documents_of(verdict), tmp_path / "stick" / "b.tar.zst")
+    for name in ("numpy.py", "json.py", "zstd.py", "sitecustomize.py"):
+        (tmp_path / "stick" / name).write_text(f"open({str(tmp_path / 'PWNED')!r}, 'w').close()\n")
+    log = tmp_path / "strace.log"
+    program = [sys.executable, "-B", str(FLIGHTCACHE), "info", "b.tar.zst", *(["--public-key", PEM] if trusted else [])]
+    done = subprocess.run(
+        ["strace", "-f", "-e", "trace=process,network,file,desc", "-o", str(log), *program],
+        cwd=tmp_path / "stick",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode != 0 or not trusted
+    calls = [line for line in log.read_text().splitlines() if " = -1 ENOENT" not in line]
+    assert not [line for line in calls[1:] if FORBIDDEN.search(line)]
+    assert not [line for line in calls if WRITES.search(line) and "/dev/null" not in line]
+    assert not [line for line in calls if CHANGES.search(line)]
     assert not (tmp_path / "PWNED").exists()
 
 

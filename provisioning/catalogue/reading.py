@@ -48,7 +48,7 @@ def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
             raise not_scanned()
         try:
             yield db
-        except (sqlite3.DatabaseError, UnicodeDecodeError, database.DamagedError) as error:
+        except (sqlite3.DatabaseError, database.DamagedError) as error:
             raise _damaged(flight, error) from error
 
 
