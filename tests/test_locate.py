@@ -279,8 +279,10 @@ def test_the_command_names_tile_place_and_similarity(scene, capsys):
     cache, tiles, _ = scene
     assert main(["locate", str(tile(tiles, 1, 2)), "--cache", str(cache), "-k", "2"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert f"{ZOOM}/{WEST + 1}/{NORTH + 2}" in told[1]
-    assert "1.000" in told[1]
+    assert told[1].strip() == "north assumed: the photo has no heading; try --rotate 16"
+    assert told[2].split() == ["rank", "tile", "lat", "lon", "similarity", "stands", "out", "heading"]
+    assert f"{ZOOM}/{WEST + 1}/{NORTH + 2}" in told[3]
+    assert "1.000" in told[3]
 
 
 def test_the_command_uses_the_photo_s_own_heading_and_position(scene, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,7 +178,10 @@ def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path, *, 
             file=sys.stderr,
         )
     with imagery_of(cache, verdict, [match for item in found for match in item.matches], own=own) as imagery:
-        rows = [Row(item.path.name, item.photo.pixels, item.matches) for item in found]
+        notes = ["not confident" if item.answered.doubt else "" for item in found]
+        rows = [
+            Row(each.path.name, each.photo.pixels, each.matches, note) for each, note in zip(found, notes, strict=True)
+        ]
         write_durably(output, contact_sheet(rows, imagery))
 
 
@@ -190,6 +194,9 @@ def _as_json(found: list[Located]) -> str:
                 "position": item.photo.position
                 and {"lat": item.photo.position.lat_e7 / 1e7, "lon": item.photo.position.lon_e7 / 1e7},
                 "compared": compared(item.answered),
+                "confident": item.answered.doubt is None,
+                "doubt": item.answered.doubt,
+                "north_assumed": item.answered.north_assumed,
                 "matches": [as_json(match) for match in item.matches],
             }
             for item in found
@@ -206,23 +213,34 @@ def compared(answered: Answered) -> str:
     return f"rendered from {seen.height_m:.0f} m above ground"
 
 
+HEADER = "rank  tile                       lat          lon  similarity  stands out  heading"
+
+
 def _as_text(found: list[Located]) -> str:
-    lines = []
-    for item in found:
-        position = ", position in the photo" if item.photo.position else ""
-        turned = f", top points to {item.photo.heading_deg:.0f}°" if item.photo.heading_deg is not None else ""
-        lines.append(f"{item.path}{turned}{position}, {compared(item.answered)}")
-        if not item.matches:
-            lines.append("      no tile of the cache lies where the photo can have been taken")
-        lines += [_line(rank, match) for rank, match in enumerate(item.matches, 1)]
-    return "\n".join(lines)
+    return "\n".join(line for item in found for line in _lines(item))
+
+
+def _lines(item: Located) -> Iterator[str]:
+    """Yield what a person reads of one photo: how it was compared, what to make of the answer, the places."""
+    position = ", position in the photo" if item.photo.position else ""
+    turned = f", top points to {item.photo.heading_deg:.0f}°" if item.photo.heading_deg is not None else ""
+    yield f"{item.path}{turned}{position}, {compared(item.answered)}"
+    if not item.matches:
+        yield "      no tile of the cache lies where the photo can have been taken"
+        return
+    if item.answered.north_assumed:
+        yield "      north assumed: the photo has no heading; try --rotate 16"
+    if item.answered.doubt:
+        yield f"      not confident: {item.answered.doubt}"
+    yield HEADER + ("      away" if item.matches[0].distance_m is not None else "")
+    yield from (_line(rank, match) for rank, match in enumerate(item.matches, 1))
 
 
 def _line(rank: int, match: Match) -> str:
-    away = "" if match.distance_m is None else f"  {match.distance_m:8,.0f} m away"
+    away = "" if match.distance_m is None else f"  {match.distance_m:6,.0f} m"
     lat, lon = match.position.lat_e7 / 1e7, match.position.lon_e7 / 1e7
     tile = f"{match.z}/{match.x}/{match.y}"
     return (
-        f"  {rank:>2}  {tile:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:.3f}"
-        f"  heading {match.heading_deg:3.0f}°{away}"
+        f"{rank:>4}  {tile:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:10.3f}  {match.standing:10.1f}"
+        f"  {match.heading_deg:6.0f}°{away}"
     )

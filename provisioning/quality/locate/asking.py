@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from provisioning.base.angles import Origin
+from provisioning.base.geo import E7
+from provisioning.quality.locate.confidence import doubt_of
 from provisioning.quality.locate.photo import Photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
@@ -16,6 +18,8 @@ from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
 
 HEADING_STEP_DEG = 10.0
 """A photo turned by half of this against the tiles is still found (docs/evaluation.md)."""
+COMPARED = 30
+"""Places among which the next one apart from the first is looked for."""
 NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airframe need camera.angles_of = "body"'
 
 
@@ -37,10 +41,16 @@ class Question:
 
 
 class Answered(NamedTuple):
-    """Matches, the best first; how the photo was rendered, or why it was compared as it is."""
+    """Matches, the best first; how the photo was rendered, or why it was compared as it is.
+
+    doubt: why the first match is not to be relied on, None where nothing speaks against it. north_assumed: nothing
+    said where the photo's top points.
+    """
 
     matches: tuple[Match, ...]
     viewing: Viewing | str
+    doubt: str | None = None
+    north_assumed: bool = False
 
 
 def answer(
@@ -60,15 +70,30 @@ def answer(
     seen = _viewing(photo, question, known)
     own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
     headings = headings_for(question, own)
+    assumed = own is None and question.rotate is None and question.heading_deg is None
+    k = max(question.k, COMPARED)
     if isinstance(seen, str):
-        found = locator.locate(photo.pixels, k=question.k, headings=headings, position=position, near=near)
-        return Answered(found, seen)
-    if anchor(seen.view(headings[0])) is None:
+        found = locator.locate(photo.pixels, k=k, headings=headings, position=position, near=near)
+    elif anchor(seen.view(headings[0])) is None:
         return Answered((), NO_GROUND)
-    found = locator.locate_view(
-        photo.pixels, seen, k=question.k, headings=headings, position=position, near=near, patches=question.patches
+    else:
+        found = locator.locate_view(
+            photo.pixels, seen, k=k, headings=headings, position=position, near=near, patches=question.patches
+        )
+    return Answered(found[: question.k], seen, _doubt(locator, found), assumed)
+
+
+def _doubt(locator: Locator, found: tuple[Match, ...]) -> str | None:
+    if not found:
+        return "nothing to compare with"
+    side_m = locator.places.side_m(found[0].z, found[0].centre.lat_e7 / E7)
+    return doubt_of(
+        [each.standing for each in found],
+        [each.position for each in found],
+        side_m=side_m,
+        likeness=found[0].likeness,
+        least=locator.least_likeness,
     )
-    return Answered(found, seen)
 
 
 def _viewing(photo: Photo, question: Question, known: Known) -> Viewing | str:

@@ -43,6 +43,7 @@ def as_json(match: Match) -> dict[str, object]:
         "tile": f"{match.z}/{match.x}/{match.y}",
         "source": match.source,
         "similarity": round(match.similarity, 4),
+        "stands_out": round(match.standing, 2),
         "lat": match.position.lat_e7 / E7,
         "lon": match.position.lon_e7 / E7,
         "heading_deg": round(match.heading_deg, 1),

@@ -21,7 +21,8 @@ from provisioning.index.among import ids_of, scores_among
 from provisioning.index.ids import HEADING_BITS, Floats, Int64s, evenly
 from provisioning.index.read import load_index, search
 from provisioning.network.backbone import fit
-from provisioning.quality.locate.fusion import BACKGROUND, Candidate, fused
+from provisioning.quality.locate.confidence import least_likeness
+from provisioning.quality.locate.fusion import BACKGROUND, LEAST_SPREAD, Candidate, fused
 from provisioning.quality.locate.photo import turned_north_up
 from provisioning.quality.locate.places import EQUATOR_M, Places, Prior, distances_m, moved
 from provisioning.quality.query.patches import patch_centres, preferred_sides
@@ -39,7 +40,8 @@ class Match(NamedTuple):
     similarity: inner product after the index's transform, 1 at most; of several patches the mean. heading_deg: where
     the image's top points if the match is right. position: where the camera was if it is right: above the tile's
     centre, unless the image was rendered from a camera that looks elsewhere. distance_m: from there to the position
-    that the caller gave.
+    that the caller gave. standing: standard deviations by which it stands out from what the image is like everywhere.
+    likeness: similarity of the image to the tile most like it, of several patches the mean.
     """
 
     z: int
@@ -51,6 +53,8 @@ class Match(NamedTuple):
     heading_deg: float
     distance_m: float | None
     position: Origin
+    standing: float = 0.0
+    likeness: float = 0.0
 
 
 class _Part(NamedTuple):
@@ -85,6 +89,7 @@ class Locator:
         self.rotations = rotations
         self.fit_how = fit_how
         self._places: Places | None = None
+        self._least: tuple[float | None] | None = None
 
     @classmethod
     def from_verdict(cls, verdict: Verdict, *, custom_ops: Path | None = None) -> Locator:
@@ -108,7 +113,7 @@ class Locator:
         other = Locator(
             self.network.clone(), self.index, sources=self.sources, rotations=self.rotations, fit_how=self.fit_how
         )
-        other._places = self.places
+        other._places, other._least = self.places, self._least
         return other
 
     @property
@@ -122,6 +127,13 @@ class Locator:
         if self._places is None:
             self._places = Places(ids_of(self.index))
         return self._places
+
+    @property
+    def least_likeness(self) -> float | None:
+        """Similarity below which an image is unlike all tiles, None where that is not known."""
+        if self._least is None:
+            self._least = (least_likeness(self.index, self.places),)
+        return self._least[0]
 
     def describe(self, pixels: Pixels, headings: Sequence[float]) -> Floats:
         """Return float32 [len(headings), d]: the image turned north-up under each assumed heading, degree.
@@ -151,7 +163,23 @@ class Locator:
         rows = zip(
             scores.ravel().tolist(), ids.ravel().tolist(), np.repeat(headings, ids.shape[1]).tolist(), strict=True
         )
-        return tuple(self._best(sorted(rows, key=lambda row: (-row[0], row[1])), k, position))
+        found = tuple(self._best(sorted(rows, key=lambda row: (-row[0], row[1])), k, position))
+        return tuple(self._standing(found, vectors, near))
+
+    def _standing(self, found: tuple[Match, ...], vectors: Floats, near: Prior | None) -> Iterator[Match]:
+        """Yield the matches with how far each stands out from all tiles that the image was compared with."""
+        if not found:
+            return
+        others = scores_among(self.index, vectors, self._pool(near), self.ids)
+        mean, spread = float(others.mean()), max(float(others.std()), LEAST_SPREAD)
+        yield from (
+            each._replace(standing=(each.similarity - mean) / spread, likeness=found[0].similarity) for each in found
+        )
+
+    def _pool(self, near: Prior | None) -> Int64s:
+        """Return rows that stand for everything that is searched."""
+        rows = self.places.rows(near=near)
+        return rows[evenly(len(rows), BACKGROUND)]
 
     def _near(self, vectors: Floats, near: Prior, wanted: int) -> tuple[Floats, Int64s]:
         rows = self.places.rows(near=near)
@@ -183,17 +211,17 @@ class Locator:
 
     def _of_view(
         self, pixels: Pixels, view: View, yaw: float, near: Prior | None, patches: int
-    ) -> Iterator[tuple[Candidate, int, float]]:
-        """Yield candidates with their zoom and yaw."""
-        pool = self.places.rows(near=near)
-        pool = pool[evenly(len(pool), BACKGROUND)]
+    ) -> Iterator[tuple[Candidate, int, float, float]]:
+        """Yield candidates with their zoom and yaw, and how like the tiles the patches are."""
+        pool = self._pool(near)
         for part in self._parts(view, near, patches):
             vectors = self.network(np.stack([self._rendered(pixels, view, each, part.side_m) for each in part.centres]))
             places, offsets = self.places, part.centres * [1, -1] / part.side_m
             scores, others = (scores_among(self.index, vectors, rows, self.ids) for rows in (part.rows, pool))
             found = fused(scores, places.x[part.rows], places.y[part.rows], offsets, part.rows, others=others)
             near_ones = (each for each in found if _within(each, part.zoom, near))
-            yield from ((each, part.zoom, yaw) for each in islice(near_ones, MOST_CANDIDATES))
+            like = float(scores.max(axis=1).mean())
+            yield from ((each, part.zoom, yaw, like) for each in islice(near_ones, MOST_CANDIDATES))
 
     def _parts(self, view: View, near: Prior | None, patches: int) -> Iterator[_Part]:
         """Yield what is asked for together: the rows of one zoom level where tiles are of one size on the ground.
@@ -221,13 +249,14 @@ class Locator:
         patch = render_patch(pixels, view, east_m=east, north_m=north, side_m=side_m, size=size)
         return fit(patch.pixels, self.network.size, self.fit_how)
 
-    def _as_match(self, found: Candidate, zoom: int, yaw: float, position: Origin | None) -> Match:
+    def _as_match(self, found: Candidate, zoom: int, yaw: float, like: float, position: Origin | None) -> Match:
         packed = unpack_id(int(self.ids[found.row]))
         heading = (yaw + 360 * packed.heading / self.rotations) % 360
         own = _origin(zoom, found.x, found.y)
         away = distance_m(own, position) if position else None
         centre = tile_centre(packed.z, packed.x, packed.y)
-        return Match(*packed[:3], self.sources[packed.source], found.similarity, centre, heading, away, own)
+        source = self.sources[packed.source]
+        return Match(*packed[:3], source, found.similarity, centre, heading, away, own, found.z, like)
 
     def _best(self, rows: list[tuple[float, int, float]], k: int, position: Origin | None) -> Iterator[Match]:
         """Yield the first `k` tiles of `rows` (score, id, assumed heading), each tile once."""

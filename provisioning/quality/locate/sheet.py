@@ -22,11 +22,12 @@ Imagery = Callable[[Match], np.ndarray[Any, Any] | None]
 
 
 class Row(NamedTuple):
-    """One photo: its name, its pixels uint8 [H, W, 3], what was found."""
+    """One photo: its name, its pixels uint8 [H, W, 3], what was found; a note on the answer."""
 
     name: str
     pixels: np.ndarray[Any, Any]
     matches: tuple[Match, ...]
+    note: str = ""
 
 
 def contact_sheet(rows: Sequence[Row], imagery: Imagery) -> bytes:
@@ -38,7 +39,14 @@ def contact_sheet(rows: Sequence[Row], imagery: Imagery) -> bytes:
     for line, row in enumerate(rows):
         top = GAP + line * (CELL + LABEL + GAP)
         heading = row.matches[0].heading_deg if row.matches else 0.0
-        _cell(sheet, draw, GAP, top, turned_north_up(row.pixels, heading), [row.name, f"top points to {heading:.0f}°"])
+        _cell(
+            sheet,
+            draw,
+            GAP,
+            top,
+            turned_north_up(row.pixels, heading),
+            [row.name, f"top to {heading:.0f}°{row.note and ', ' + row.note}"],
+        )
         for column, match in enumerate(row.matches, 1):
             _cell(sheet, draw, GAP + column * (CELL + GAP), top, imagery(match), _said(match))
     out = io.BytesIO()
