@@ -73,7 +73,7 @@ def new_cache(parent: Path, *, side: int = 4) -> Path:
     create_cache(
         cache,
         tiles=parent / "tiles",
-        backbone=Path(GIST_COLOR),  # module fixtures run before conftest's patch
+        backbone=Path(GIST_COLOR),
         key=parent / "key.pem",
         calibration=[parent / "camera.yaml"],
         flight_id="F-1",

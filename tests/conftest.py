@@ -37,10 +37,12 @@ def _is_slow_run(config: pytest.Config) -> bool:
     return config.getoption("markexpr") == "slow"
 
 
-@pytest.fixture(autouse=True)
-def _bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _bare_machine() -> Iterator[None]:
     """Let `init` take GIST whether or not the extra [builtin] is installed: it is ten times as fast."""
-    monkeypatch.setattr("provisioning.network.builtin.known.file_of", lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("provisioning.network.builtin.known.file_of", lambda _: None)
+        yield
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

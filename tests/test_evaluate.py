@@ -147,7 +147,7 @@ def test_a_setting_to_try_that_is_none_is_refused(text):
 
 def test_settings_to_try_are_read():
     variant = parse_variant("transform=pca-whiten(32), rotations=4,zooms=18+17,rotate=8")
-    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8, None)
+    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8, None, None)
 
 
 @pytest.fixture(scope="module")

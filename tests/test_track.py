@@ -4,14 +4,18 @@ import importlib
 import json
 import math
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pyproj import Geod
 
+from bench.track import main as write_flights
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.cli import main
+from provisioning.cli.begin.init import create_cache
+from provisioning.flight.signing import generate_key
 from provisioning.quality.evaluate.queries import Query, read_queries
 from provisioning.quality.evaluate.subtitles import read_subtitles
 from provisioning.quality.locate import Match, Question, distance_m
@@ -20,6 +24,7 @@ from provisioning.quality.locate.places import moved
 from provisioning.quality.track import Flown, Settings, Step, figures, fly, simulated, to_geojson, to_svg
 from provisioning.quality.track.belief import OUTLIERS, Belief
 from provisioning.quality.track.odometry import leg_between
+from tests import building
 
 module = importlib.import_module("provisioning.quality.track.fly")
 HOME = Origin(276_000_000, 855_000_000)
@@ -66,21 +71,21 @@ def test_spreading_adds_the_variance_of_the_odometry(sigma):
 def test_the_filter_is_bayes_on_the_grid():
     """Against the formula written out with particles on every cell, three places named."""
     belief = Belief.within(100, reach_m=120, side_m=60)
-    told = belief.told([(30, -20), (-60, 50), (0, 0)], 20)
+    after = belief.updated([(30, -20), (-60, 50), (0, 0)], 20)
     north, east = np.meshgrid(belief.axis_m, belief.axis_m, indexing="ij")
     likelihood = OUTLIERS / (len(belief.axis_m) * 10) ** 2
     for (x, y), weight in zip([(30, -20), (-60, 50), (0, 0)], np.array([6, 3, 2]) / 11, strict=True):
         normal = np.exp(-((east - x) ** 2 + (north - y) ** 2) / 800) / (2 * np.pi * 400)
         likelihood = likelihood + (1 - OUTLIERS) * weight * normal
     expected = belief.mass * likelihood
-    np.testing.assert_allclose(told.mass, expected / expected.sum(), rtol=1e-12)
-    assert told.mass.sum() == pytest.approx(1)
+    np.testing.assert_allclose(after.mass, expected / expected.sum(), rtol=1e-12)
+    assert after.mass.sum() == pytest.approx(1)
 
 
 def test_answers_that_agree_are_believed_and_one_that_does_not_is_outvoted():
     belief = Belief.within(500, reach_m=600, side_m=60)
     for answers in ([(200, 100), (-300, 0)], [(-100, -400)], [(210, 95)], [(190, 110)]):
-        belief = belief.told(answers, 20).spread(5)
+        belief = belief.updated(answers, 20).spread(5)
     found = belief.estimate(100)
     assert math.hypot(found.east_m - 200, found.north_m - 100) < 15
     assert found.sure > 0.8
@@ -88,7 +93,7 @@ def test_answers_that_agree_are_believed_and_one_that_does_not_is_outvoted():
 
 def test_without_answers_the_start_is_all_that_is_known():
     belief = Belief.within(500, reach_m=900, side_m=60)
-    assert belief.told([], 20) is belief
+    assert belief.updated([], 20) is belief
     assert belief.estimate(100).sure == pytest.approx((100 / 500) ** 2, rel=0.1)
 
 
@@ -234,3 +239,29 @@ def test_one_photo_is_no_flight(monkeypatch):
 def test_options_that_cannot_be_are_refused(words, said, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), str(tmp_path), *words]) != 0
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_flight_over_real_tiles_is_followed_by_one_command(shared_data, tmp_path, capsys, monkeypatch):
+    tiles = shared_data / "tiles/oam_banepa"
+    generate_key(tmp_path / "key.pem", password=None)
+    monkeypatch.setenv("FLIGHTCACHE_PUBLIC_KEY", str(tmp_path / "key.pub.pem"))
+    create_cache(tmp_path / "cache", tiles=tiles, key=tmp_path / "key.pem", backbone=Path("builtin:gist-color"))
+    assert building.build(tmp_path / "cache").outcome == "SUCCESS"
+    write_flights(tiles, tmp_path / "flights")
+    capsys.readouterr()
+    files = {name: tmp_path / name for name in ("a.svg", "a.geojson", "a.csv")}
+    words = [tmp_path / "flights/nadir/queries.csv", tmp_path / "cache", "--track", "--radius", 300, "--within", 50]
+    words += ["--json", "--plot", files["a.svg"], "--geojson", files["a.geojson"], "--csv", files["a.csv"]]
+    words += ["--try", "transform=center,mean=running"]
+    assert main(["evaluate", *map(str, words)]) == 0
+    flights = json.loads(capsys.readouterr().out)
+    assert [flight["setting"] for flight in flights] == ["cache flat", "transform=center,mean=running"]
+    for flight in flights:
+        assert flight["photos"] == 75
+        assert flight["share_within"] >= 0.8
+        assert flight["dead_reckoning"]["share_within"] <= 0.3
+        assert flight["first_fix"]["time_s"] < 60
+    assert ET.fromstring(files["a.svg"].read_bytes()).tag.endswith("svg")
+    assert len(json.loads(files["a.geojson"].read_bytes())["features"]) > 150
+    assert len(files["a.csv"].read_text().splitlines()) == 1 + 2 * 75

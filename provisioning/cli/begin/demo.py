@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioning.base.errors import ConfigError
 from provisioning.base.files import make_dirs, wrap_os_errors
-from provisioning.cli.begin.init import NewCache, create_cache
+from provisioning.cli.begin.init import NewCache, create_cache, network_text
 
 CAMERA = {
     "model": "pinhole with radial and tangential distortion",
@@ -62,6 +62,7 @@ def make_demo(directory: Path) -> NewCache:
     count = new.survey and sum(zoom.present for zoom in new.survey.per_zoom.values())
     print(f"{directory}: {count} tiles of synthetic imagery in tiles/, flight.toml, dodo.py")
     print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
+    print(network_text(new))
     return new
 
 

@@ -292,6 +292,12 @@ def _degrees(bbox: BBox) -> list[Decimal]:
     return [Decimal(side).scaleb(-7) for side in bbox]
 
 
+def network_text(new: NewCache) -> str:
+    """Return which network describes the tiles, and what it cannot do."""
+    limit = LIMITS.get(new.onnx)
+    return f"network: {new.onnx}" + (f"\nnote: {limit}" if limit else "")
+
+
 def as_text(new: NewCache) -> str:
     """Return what was found, for a person to check: the place, the counts, what was left out, what is asked."""
     held = new.survey
@@ -347,9 +353,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{new.directory}: flight.toml, dodo.py and doit.cfg written")
     if new.key_is_new:
         print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
-    print(f"network: {new.onnx}")
-    if limit := LIMITS.get(new.onnx):
-        print(f"note: {limit}")
+    print(network_text(new))
     if new.survey is None:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:

@@ -66,7 +66,7 @@ class Belief:
         mass = _along(_along(self.mass, kernel).T, kernel).T
         return Belief(mass / mass.sum(), self.axis_m)
 
-    def told(self, offsets_m: Sequence[tuple[float, float]], sigma_m: float, *, new: float = 1.0) -> Belief:
+    def updated(self, offsets_m: Sequence[tuple[float, float]], sigma_m: float, *, new: float = 1.0) -> Belief:
         """Return the belief after places were named, the likeliest first; each is right to `sigma_m` if it is right.
 
         offsets_m: east and north of the dead-reckoned position. The n-th place weighs 1/n; all together 1 - OUTLIERS.

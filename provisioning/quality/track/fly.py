@@ -110,7 +110,7 @@ def _steps(
         belief = belief.spread(max(LEAST_SIGMA_M, settings.noise * leg.length_m))
         near = Prior(reckoned, _reach_m(settings, flown))
         matches = _matches(locator, query, question, near)
-        belief = _told(locator, belief, reckoned, matches, leg.length_m if number else math.inf)
+        belief = _updated(locator, belief, reckoned, matches, leg.length_m if number else math.inf)
         found = belief.estimate(settings.within_m)
         yield Step(
             query.name,
@@ -139,10 +139,10 @@ def _matches(locator: Locator, query: Query, question: Question, near: Prior) ->
         raise
 
 
-def _told(locator: Locator, belief: Belief, reckoned: Origin, matches: Sequence[Match], leg_m: float) -> Belief:
+def _updated(locator: Locator, belief: Belief, reckoned: Origin, matches: Sequence[Match], leg_m: float) -> Belief:
     """Return the belief after the answers to a photo, taken `leg_m` after the one before."""
     if not matches:
         return belief
     ways = [leg_between(reckoned, match.position) for match in matches]
     side_m = locator.places.side_m(matches[0].z, reckoned.lat_e7 / 1e7)
-    return belief.told([(way.east_m, way.north_m) for way in ways], RIGHT_TO * side_m, new=min(1.0, leg_m / side_m))
+    return belief.updated([(way.east_m, way.north_m) for way in ways], RIGHT_TO * side_m, new=min(1.0, leg_m / side_m))
