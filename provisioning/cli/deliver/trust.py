@@ -40,6 +40,7 @@ from provisioning.flight.trust import (
     parse,
     payload,
     read_trust,
+    signed_by_own_roots,
     to_bytes,
 )
 from provisioning.flight.vehicle import register, vehicle_of
@@ -84,7 +85,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     install.add_argument(
         "cache", type=Path, metavar="CACHE", help="cache directory of the vehicle, which may not be there yet"
     )
-    root = "root key that the file must name; more than one: any of them"
+    root = "root key that must have signed the file; more than one: any of them"
     install.add_argument(
         "--root-fingerprint", type=read_fingerprints, action="append", default=[], metavar="HEX", help=root
     )
@@ -207,11 +208,13 @@ def _show(args: argparse.Namespace) -> None:
 def _install(args: argparse.Namespace) -> None:
     offered = read_trust(args.file)
     vehicle = vehicle_of(args.cache)
-    roots = {key.key.fingerprint for key in offered.versions[0].signed.keys_of(ROOT)}
     wanted = frozenset().union(*args.root_fingerprint)
-    if wanted and not wanted & roots:
+    signed = signed_by_own_roots(offered)
+    if wanted and not wanted & signed:  # that it is named is not enough: whoever made the file may have named it
         raise TrustError(
-            "the trust file is of another root key", file=args.file, facts={"its root keys": ", ".join(sorted(roots))}
+            "the trust file is not signed by that root key",
+            file=args.file,
+            facts={"signed by": ", ".join(sorted(signed))},
         )
     vehicle.make()
     before = vehicle.read_trust()
@@ -234,7 +237,12 @@ def _read(file: Path) -> Trust:
 
 
 def _write(file: Path, trust: Trust) -> None:
-    data = to_bytes(trust)
+    try:
+        data = to_bytes(trust)
+    except TrustError as error:
+        error.what, error.file = "this would be no valid trust file; nothing was written", str(file)
+        error.next_step = "see --root, --signing, --root-threshold and --threshold of flightcache trust next --help"
+        raise
     with wrap_os_errors("write the trust file", file):
         write_durably(file, data)
     print(describe(trust))
