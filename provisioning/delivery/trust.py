@@ -23,8 +23,8 @@ class Recipient:
     """Who accepts generations for the cache directory `root`.
 
     vehicle, installed: where a trust file is installed, and which; a newer one that arrives takes its place first,
-    whatever becomes of the generation that came with it: only root keys can sign one. Where none is installed, none that
-    arrives is: it would be anybody's.
+    whatever becomes of the generation that came with it: only root keys can sign one. Where none is installed, none
+    that arrives is: it would be anybody's.
     """
 
     def __init__(
