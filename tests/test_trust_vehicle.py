@@ -339,3 +339,36 @@ def test_what_arrives_revokes_a_key_that_is_named(world: World) -> None:
     world.run("trust", "sign", world.trust, "--key", world.private("root"))
     world.run("install", world.bundle(1), world.target, "--public-key", world.public("one"), rc=22)
     assert world.vehicle.read_trust().newest.version == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["next", "t.json", "--revoke", "abc"],
+        ["next", "t.json", "--revoke-file", "nowhere"],
+        ["next", "t.json", "--remove", ""],
+        ["next", "t.json", "--not-after", "2027-02-30"],
+        ["next", "t.json", "--signing", "key.pem=tomorrow"],
+        ["next", "t.json", "--recover", "1", "-1"],
+        ["next", "t.json", "--threshold", "many"],
+        ["next", "t.json", "--threshold", "0"],
+        ["next", "t.json", "--root-threshold", "65"],
+        ["install", "t.json", "cache", "--root-fingerprint", "abc"],
+    ],
+)
+def test_words_that_cannot_be_read_are_wrong_usage(world: World, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        world.run("trust", *words)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("words", [["next"], ["sign", "--key", "root/operator.pem"], ["show"], ["install"]])
+@pytest.mark.parametrize("content", [None, b"", b"{}\n", b"\xff", b"[" * 5000])
+def test_a_file_that_is_no_trust_file_is_named(world: World, monkeypatch, capsys, words, content) -> None:
+    monkeypatch.chdir(world.root)
+    if content is not None:
+        Path("t.json").write_bytes(content)
+    after = [str(world.target)] if words == ["install"] else []
+    world.run("trust", words[0], "t.json", *words[1:], *after, rc=29)
+    assert "t.json" in capsys.readouterr().err
+    assert not world.vehicle.path.exists()

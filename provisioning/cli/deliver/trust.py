@@ -13,14 +13,13 @@ from pathlib import Path
 from provisioning.base.errors import SigningError, TrustError
 from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.hashing import Sha256
+from provisioning.cli.check.verify import fingerprint_file, fingerprints
 from provisioning.flight.signing import (
     PublicKey,
     asker,
     generate_key,
     load_public_key,
     public_key_path,
-    read_fingerprint_file,
-    read_fingerprints,
 )
 from provisioning.flight.signing.command import sign_by_command
 from provisioning.flight.signing.private import load_private_key
@@ -67,9 +66,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     following.add_argument("file", type=Path, metavar="FILE")
     _changes(following)
     add = following.add_argument
-    add("--remove", type=read_fingerprints, action="append", default=[], metavar="HEX", help="key to take out")
-    add("--revoke", type=read_fingerprints, action="append", default=[], metavar="HEX", help="take out, and revoke")
-    add("--revoke-file", type=_fingerprint_file, dest="revoke", action="append", metavar="FILE", help="from a file")
+    add("--remove", type=fingerprints, action="append", default=[], metavar="HEX", help="key to take out")
+    add("--revoke", type=fingerprints, action="append", default=[], metavar="HEX", help="take out, and revoke")
+    add("--revoke-file", type=fingerprint_file, dest="revoke", action="append", metavar="FILE", help="from a file")
     recovery = "counter floors that are lost, or above ABOVE, become COUNTER"
     add("--recover", nargs=2, type=_count, metavar=("ABOVE", "COUNTER"), help=recovery)
     sign = verbs.add_parser("sign", help="add a root key's signature to the newest version")
@@ -86,9 +85,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "cache", type=Path, metavar="CACHE", help="cache directory of the vehicle, which may not be there yet"
     )
     root = "root key that must have signed the file; more than one: any of them"
-    install.add_argument(
-        "--root-fingerprint", type=read_fingerprints, action="append", default=[], metavar="HEX", help=root
-    )
+    install.add_argument("--root-fingerprint", type=fingerprints, action="append", default=[], metavar="HEX", help=root)
     install.add_argument("--system", action="store_true", help="for every user of this computer, in /etc/flightcache")
 
 
@@ -97,8 +94,8 @@ def _changes(parser: argparse.ArgumentParser) -> None:
     add("--root", type=Path, action="append", default=[], metavar="PEM", help="public root key; again for more")
     add("--signing", type=_signing, action="append", default=[], metavar="PEM[=DATE]",
         help="public key that signs caches, until the end of a date; again for more")  # fmt: skip
-    add("--root-threshold", type=_count, metavar="N", help="root keys that must sign a trust file (1)")
-    add("--threshold", type=_count, metavar="N", help="signing keys that must sign a cache (1)")
+    add("--root-threshold", type=_few, metavar="N", help="root keys that must sign a trust file (1)")
+    add("--threshold", type=_few, metavar="N", help="signing keys that must sign a cache (1)")
     add("--not-after", type=_end, metavar="DATE|never", help="last day on which a cache is accepted by this version")
 
 
@@ -106,6 +103,12 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", text):
         raise argparse.ArgumentTypeError(f"not a number: {text[:40]!r}")
     return int(text)
+
+
+def _few(text: str) -> int:
+    if not 1 <= (number := _count(text)) <= 64:
+        raise argparse.ArgumentTypeError(f"not 1 to 64: {number}")
+    return number
 
 
 def _end(text: str) -> str:
@@ -121,10 +124,6 @@ def _end(text: str) -> str:
 def _signing(text: str) -> tuple[Path, str | None]:
     path, equals, date = text.rpartition("=")
     return (Path(path), _end(date) or None) if equals else (Path(text), None)
-
-
-def _fingerprint_file(text: str) -> frozenset[str]:
-    return read_fingerprint_file(Path(text))
 
 
 def run(args: argparse.Namespace) -> int:
