@@ -12,6 +12,7 @@ import pytest
 
 from provisioning.base.errors import ConfigError, DeliveryError
 from provisioning.cli import main
+from provisioning.delivery import media
 from provisioning.delivery.fleet import read_fleet
 from provisioning.delivery.media import require_mounted
 from tests.vehicles import World, new_world
@@ -101,6 +102,15 @@ def test_a_stick_that_is_not_mounted_is_refused(monkeypatch, path: str, mounts: 
             require_mounted(Path(path))
     else:
         require_mounted(Path(path))
+
+
+def test_a_place_that_holds_a_cache_is_the_place(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(media, "REMOVABLE", (f"{tmp_path}/",))
+    with pytest.raises(DeliveryError, match="no medium"):
+        media.require_place(tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/current").symlink_to("generations/000001")
+    media.require_place(tmp_path / "cache")
 
 
 # --- sync and the fleet -----------------------------------------------------------------------------------------------------

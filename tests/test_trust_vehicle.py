@@ -263,3 +263,112 @@ def test_whenever_an_install_is_cut_the_old_or_the_new_one_verifies(world: World
     world.verify()
     assert world.current() == "000002"
     assert (world.vehicle.path / "floor").read_text() == "2\n"
+
+
+def test_a_root_key_that_is_only_named_vouches_for_nothing(world: World, capsys) -> None:
+    """Whoever makes a trust file can name anybody's key beside an own one: what counts is who signed."""
+    world.begin("--root", world.public("root2"))
+    world.run("trust", "install", world.trust, world.target, "--root-fingerprint", world.fingerprint("root2"), rc=29)
+    assert "not signed by that root key" in capsys.readouterr().err
+    assert not world.vehicle.path.exists()
+    world.run("trust", "sign", world.trust, "--key", world.private("root2"))
+    world.run("trust", "install", world.trust, world.target, "--root-fingerprint", world.fingerprint("root2"))
+
+
+def test_changes_that_make_no_trust_file_are_refused_and_nothing_is_written(world: World, capsys) -> None:
+    world.begin()
+    before = world.trust.read_bytes()
+    for words in (
+        ["--revoke", world.fingerprint("one")],
+        ["--threshold", "2"],
+        ["--remove", world.fingerprint("root")],
+    ):
+        world.run("trust", "next", world.trust, *words, rc=29)
+        assert "no valid trust file" in capsys.readouterr().err
+    world.run("trust", "next", world.trust, "--remove", "0" * 64, rc=29)
+    world.run("trust", "init", world.trust, rc=29)
+    world.run("trust", "sign", world.trust, "--key", world.private("root2"), rc=29)
+    assert world.trust.read_bytes() == before
+
+
+def test_a_root_key_in_a_token_signs_by_a_command(world: World) -> None:
+    world.begin()
+    world.run("trust", "next", world.trust)
+    sign = f"openssl pkeyutl -sign -rawin -inkey {world.private('root')} -in /dev/stdin"
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    script = world.root / "token.sh"
+    script.write_text(f"#!/bin/sh\ncat > {world.root}/data\n{sign.replace('/dev/stdin', f'{world.root}/data')}\n")
+    script.chmod(0o755)
+    words = ["--by-command", str(script), "--public-key"]
+    world.run("trust", "sign", world.trust, *words, world.public("root2"), rc=25)
+    world.run("trust", "sign", world.trust, *words, world.public("root"))
+    world.commission()
+    assert world.vehicle.read_trust().newest.version == 2
+
+
+def foreign(world: World) -> Path:
+    """A bundle by a stranger's key, with a trust file of the stranger's root that says that this is well."""
+    world.trust.unlink()
+    world.run(
+        "trust", "init", world.trust, "--root", world.public("root2"), "--signing", world.public("two"), "--not-after",
+        "never",
+    )  # fmt: skip
+    world.run("trust", "sign", world.trust, "--key", world.private("root2"))
+    return world.bundle(9, by="two", name="foreign")
+
+
+@pytest.mark.parametrize("trusted_by", ["--trust", "--public-key"])
+def test_no_trust_file_that_arrives_is_the_first_one(world: World, trusted_by: str) -> None:
+    world.begin()
+    mine = shutil.copy(world.trust, world.root / "mine.json")
+    by = {"--trust": str(mine), "--public-key": world.public("one")}[trusted_by]
+    first = world.bundle(1)
+    bundle = foreign(world)
+    world.run("install", bundle, world.target, trusted_by, by, "--no-self-test", rc=22)
+    world.run("install", first, world.target, trusted_by, by, "--no-self-test")
+    world.run("install", bundle, world.target, trusted_by, by, "--no-self-test", rc=22)
+    assert not (world.vehicle.path / "trust.json").exists()
+
+
+def test_what_arrives_revokes_a_key_that_is_named(world: World) -> None:
+    """`sync --remote-key` names a key: the trust file that comes along is installed, and its word counts, all the same."""
+    world.begin()
+    world.commission()
+    world.run("trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"))
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.run("install", world.bundle(1), world.target, "--public-key", world.public("one"), rc=22)
+    assert world.vehicle.read_trust().newest.version == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["next", "t.json", "--revoke", "abc"],
+        ["next", "t.json", "--revoke-file", "nowhere"],
+        ["next", "t.json", "--remove", ""],
+        ["next", "t.json", "--not-after", "2027-02-30"],
+        ["next", "t.json", "--signing", "key.pem=tomorrow"],
+        ["next", "t.json", "--recover", "1", "-1"],
+        ["next", "t.json", "--threshold", "many"],
+        ["next", "t.json", "--threshold", "0"],
+        ["next", "t.json", "--root-threshold", "65"],
+        ["install", "t.json", "cache", "--root-fingerprint", "abc"],
+    ],
+)
+def test_words_that_cannot_be_read_are_wrong_usage(world: World, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        world.run("trust", *words)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("words", [["next"], ["sign", "--key", "root/operator.pem"], ["show"], ["install"]])
+@pytest.mark.parametrize("content", [None, b"", b"{}\n", b"\xff", b"[" * 5000])
+def test_a_file_that_is_no_trust_file_is_named(world: World, monkeypatch, capsys, words, content) -> None:
+    monkeypatch.chdir(world.root)
+    if content is not None:
+        Path("t.json").write_bytes(content)
+    after = [str(world.target)] if words == ["install"] else []
+    world.run("trust", words[0], "t.json", *words[1:], *after, rc=29)
+    assert "t.json" in capsys.readouterr().err
+    assert not world.vehicle.path.exists()

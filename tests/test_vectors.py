@@ -53,7 +53,7 @@ CASES = {case["name"]: case for case in CACHES["cases"]}
 def test_the_committed_vectors_are_what_the_script_makes() -> None:
     made = dict(make.files())
     assert {name: (VECTORS / name).read_bytes() for name in made} == made
-    ours = {"README.md", "__init__.py", "make.py", "trusts.py", "camera.json"}  # checked by test_camera_vectors.py
+    ours = {"README.md", "__init__.py", "make.py", "camera.json"}  # checked by test_camera_vectors.py
     on_disk = {str(p.relative_to(VECTORS)) for p in VECTORS.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert on_disk - ours == set(made)
 

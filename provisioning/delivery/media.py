@@ -29,7 +29,12 @@ def require_mounted(path: Path) -> None:
 
 
 def require_place(target: Path) -> None:
-    """Raise DeliveryError if the directory in which `target` is, or is to be made, is not there or not mounted."""
+    """Raise DeliveryError if the directory in which `target` is, or is to be made, is not there or not mounted.
+
+    Where a cache is already, this is the place.
+    """
+    if os.path.lexists(target / "current"):
+        return
     parent = target.absolute().parent
     if not parent.is_dir():
         raise DeliveryError(

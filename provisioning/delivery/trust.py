@@ -22,14 +22,18 @@ from provisioning.flight.verify.steps import authenticate, check_content, check_
 class Recipient:
     """Who accepts generations for the cache directory `root`.
 
-    vehicle: has an installed trust file that `expect` was made from; a newer one that arrives takes its place first,
-    whatever becomes of the generation that came with it: only root keys can sign one.
+    vehicle, installed: where a trust file is installed, and which; a newer one that arrives takes its place first,
+    whatever becomes of the generation that came with it: only root keys can sign one. Where none is installed, none
+    that arrives is: it would be anybody's.
     """
 
-    def __init__(self, expect: Expectations, root: Path, *, vehicle: Vehicle | None = None) -> None:
+    def __init__(
+        self, expect: Expectations, root: Path, *, vehicle: Vehicle | None = None, installed: trusts.Trust | None = None
+    ) -> None:
         self._expect = _without_raising(expect)
         self._root = root
         self._vehicle = vehicle
+        self._installed = installed
 
     def trust(self, documents: Documents) -> Manifest:
         """Return the Manifest that arrived; VerificationError, TrustError if it, or the trust file, is refused."""
@@ -53,13 +57,15 @@ class Recipient:
         return verify(generation, self._expect)
 
     def _update(self, carried: bytes) -> None:
-        if not carried or self._vehicle is None or self._expect.trust is None:
+        if not carried or self._vehicle is None or self._installed is None:
             return
-        offered, before = trusts.parse(carried, file="Manifest.json.trust"), self._expect.trust
+        offered, before = trusts.parse(carried, file="Manifest.json.trust"), self._installed.newest
         if offered.newest.version < before.version:
             return  # the generation left the ground before the trust file here was signed
         now = self._vehicle.install_trust(offered).newest
-        self._expect = self._expect._replace(trust=now)
+        if self._expect.trust == before:
+            self._expect = self._expect._replace(trust=now)
+        self._expect = self._expect._replace(revoked=self._expect.revoked.union(now.revoked))
         if now != before:
             events.event("trust.updated", file=str(self._vehicle.trust_file), version=now.version)
 

@@ -151,6 +151,8 @@ def register(vehicle: Vehicle, *, system: bool) -> Path:
 
     system: for every user of this computer, in /etc; else for this user.
     """
+    if "\n" in str(vehicle.path):
+        raise TrustError("a path with a line break cannot be written down", file=vehicle.path)
     register_file = SYSTEM_REGISTER if system else keys_directory() / SYSTEM_REGISTER.name
     known = _registered(register_file)
     if str(vehicle.path) not in known:

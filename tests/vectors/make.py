@@ -33,8 +33,8 @@ from provisioning.flight.manifest import (
 )
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
 from provisioning.flight.manifest.formula import field
+from tests import trust_vectors as trusts
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, manifest_of, public, sha
-from tests.vectors import trusts
 
 HERE = Path(__file__).parent
 GENERATION = "generations/000007"

@@ -68,12 +68,12 @@ def trust_arguments(parser: argparse.ArgumentParser, *, default: str = "") -> No
     add("--public-key", type=Path, action="append", default=[], metavar="PEM", help=keys)
     add("--trust", type=Path, metavar="FILE", help="trust file, in place of keys; default: the vehicle's, if installed")
     allowed = "only keys of these fingerprints count; commas between several"
-    add("--fingerprint", type=_fingerprints, action="append", metavar="HEX", help=allowed)
+    add("--fingerprint", type=fingerprints, action="append", metavar="HEX", help=allowed)
     revoked = "fingerprint that no longer counts; commas between several"
-    add("--revoked", type=_fingerprints, action="append", default=[], metavar="HEX", help=revoked)
+    add("--revoked", type=fingerprints, action="append", default=[], metavar="HEX", help=revoked)
     add(
         "--revoked-file",
-        type=_fingerprint_file,
+        type=fingerprint_file,
         dest="revoked",
         action="append",
         metavar="FILE",
@@ -122,14 +122,16 @@ def identity_arguments(parser: argparse.ArgumentParser) -> dict[str, Any]:
     return groups
 
 
-def _fingerprints(text: str) -> frozenset[str]:
+def fingerprints(text: str) -> frozenset[str]:
+    """Return the fingerprints in an argument, for argparse."""
     try:
         return read_fingerprints(text)
     except SigningError as error:
         raise argparse.ArgumentTypeError(f"{error.what} ({error.facts['expected']})") from error
 
 
-def _fingerprint_file(path: str) -> frozenset[str]:
+def fingerprint_file(path: str) -> frozenset[str]:
+    """Return the fingerprints in a file that an argument names, for argparse."""
     try:
         return read_fingerprint_file(Path(path))
     except SigningError as error:

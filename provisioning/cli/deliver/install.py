@@ -14,7 +14,7 @@ from provisioning.delivery.media import require_place
 from provisioning.delivery.target import Outcome
 from provisioning.delivery.trust import Recipient
 from provisioning.flight.receipt import read_receipt
-from provisioning.flight.vehicle import Vehicle
+from provisioning.flight.vehicle import Vehicle, installed_trust
 from provisioning.flight.verity import enable_all
 
 EXAMPLE = """\
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise Error("--stream reads from a pipe: BUNDLE is then - and never else", next_step="see --help")
     require_place(args.target)
     expect, vehicle = expectations(args, args.target)
-    to = Recipient(expect, args.target, vehicle=vehicle)
+    to = Recipient(expect, args.target, vehicle=vehicle, installed=installed_trust(vehicle))
     if args.stream:
         receive(
             sys.stdin.buffer,

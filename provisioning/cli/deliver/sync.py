@@ -148,11 +148,11 @@ def _asked_there(expect: Expectations, *, this_host: bool, key: str | None) -> I
 def _to_drive(root: Path, verdict: Verdict, documents: Documents, expect: Expectations, keep: int) -> Sent:
     """Deliver to a drive mounted here; what the vehicle keeps beside its cache there decides as on the vehicle."""
     vehicle = vehicle_on_drive(root)
+    trust = vehicle.read_trust() if vehicle else None
     if vehicle is not None:
-        trust = vehicle.read_trust()
         expect = expect._replace(counter_floor=vehicle.floor)
         expect = expect._replace(keys=(), trust=trust.newest) if trust else expect
-    to = Recipient(expect, root, vehicle=vehicle)
+    to = Recipient(expect, root, vehicle=vehicle, installed=trust)
     to.trust(documents)
     return sync_here(root, verdict, documents, verify=to.verify, keep=keep, vehicle=vehicle)
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from provisioning.base.errors import SigningError, TrustError
 from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.hashing import Sha256
+from provisioning.cli.check.verify import fingerprint_file, fingerprints
 from provisioning.flight.signing import (
     PublicKey,
     asker,
     generate_key,
     load_public_key,
     public_key_path,
-    read_fingerprint_file,
-    read_fingerprints,
 )
 from provisioning.flight.signing.command import sign_by_command
 from provisioning.flight.signing.private import load_private_key
@@ -40,6 +39,7 @@ from provisioning.flight.trust import (
     parse,
     payload,
     read_trust,
+    signed_by_own_roots,
     to_bytes,
 )
 from provisioning.flight.vehicle import register, vehicle_of
@@ -66,9 +66,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     following.add_argument("file", type=Path, metavar="FILE")
     _changes(following)
     add = following.add_argument
-    add("--remove", type=read_fingerprints, action="append", default=[], metavar="HEX", help="key to take out")
-    add("--revoke", type=read_fingerprints, action="append", default=[], metavar="HEX", help="take out, and revoke")
-    add("--revoke-file", type=_fingerprint_file, dest="revoke", action="append", metavar="FILE", help="from a file")
+    add("--remove", type=fingerprints, action="append", default=[], metavar="HEX", help="key to take out")
+    add("--revoke", type=fingerprints, action="append", default=[], metavar="HEX", help="take out, and revoke")
+    add("--revoke-file", type=fingerprint_file, dest="revoke", action="append", metavar="FILE", help="from a file")
     recovery = "counter floors that are lost, or above ABOVE, become COUNTER"
     add("--recover", nargs=2, type=_count, metavar=("ABOVE", "COUNTER"), help=recovery)
     sign = verbs.add_parser("sign", help="add a root key's signature to the newest version")
@@ -84,10 +84,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     install.add_argument(
         "cache", type=Path, metavar="CACHE", help="cache directory of the vehicle, which may not be there yet"
     )
-    root = "root key that the file must name; more than one: any of them"
-    install.add_argument(
-        "--root-fingerprint", type=read_fingerprints, action="append", default=[], metavar="HEX", help=root
-    )
+    root = "root key that must have signed the file; more than one: any of them"
+    install.add_argument("--root-fingerprint", type=fingerprints, action="append", default=[], metavar="HEX", help=root)
     install.add_argument("--system", action="store_true", help="for every user of this computer, in /etc/flightcache")
 
 
@@ -96,8 +94,8 @@ def _changes(parser: argparse.ArgumentParser) -> None:
     add("--root", type=Path, action="append", default=[], metavar="PEM", help="public root key; again for more")
     add("--signing", type=_signing, action="append", default=[], metavar="PEM[=DATE]",
         help="public key that signs caches, until the end of a date; again for more")  # fmt: skip
-    add("--root-threshold", type=_count, metavar="N", help="root keys that must sign a trust file (1)")
-    add("--threshold", type=_count, metavar="N", help="signing keys that must sign a cache (1)")
+    add("--root-threshold", type=_few, metavar="N", help="root keys that must sign a trust file (1)")
+    add("--threshold", type=_few, metavar="N", help="signing keys that must sign a cache (1)")
     add("--not-after", type=_end, metavar="DATE|never", help="last day on which a cache is accepted by this version")
 
 
@@ -105,6 +103,12 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", text):
         raise argparse.ArgumentTypeError(f"not a number: {text[:40]!r}")
     return int(text)
+
+
+def _few(text: str) -> int:
+    if not 1 <= (number := _count(text)) <= 64:
+        raise argparse.ArgumentTypeError(f"not 1 to 64: {number}")
+    return number
 
 
 def _end(text: str) -> str:
@@ -120,10 +124,6 @@ def _end(text: str) -> str:
 def _signing(text: str) -> tuple[Path, str | None]:
     path, equals, date = text.rpartition("=")
     return (Path(path), _end(date) or None) if equals else (Path(text), None)
-
-
-def _fingerprint_file(text: str) -> frozenset[str]:
-    return read_fingerprint_file(Path(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -207,11 +207,13 @@ def _show(args: argparse.Namespace) -> None:
 def _install(args: argparse.Namespace) -> None:
     offered = read_trust(args.file)
     vehicle = vehicle_of(args.cache)
-    roots = {key.key.fingerprint for key in offered.versions[0].signed.keys_of(ROOT)}
     wanted = frozenset().union(*args.root_fingerprint)
-    if wanted and not wanted & roots:
+    signed = signed_by_own_roots(offered)
+    if wanted and not wanted & signed:  # that it is named is not enough: whoever made the file may have named it
         raise TrustError(
-            "the trust file is of another root key", file=args.file, facts={"its root keys": ", ".join(sorted(roots))}
+            "the trust file is not signed by that root key",
+            file=args.file,
+            facts={"signed by": ", ".join(sorted(signed))},
         )
     vehicle.make()
     before = vehicle.read_trust()
@@ -234,7 +236,12 @@ def _read(file: Path) -> Trust:
 
 
 def _write(file: Path, trust: Trust) -> None:
-    data = to_bytes(trust)
+    try:
+        data = to_bytes(trust)
+    except TrustError as error:
+        error.what, error.file = "this would be no valid trust file; nothing was written", str(file)
+        error.next_step = "see --root, --signing, --root-threshold and --threshold of flightcache trust next --help"
+        raise
     with wrap_os_errors("write the trust file", file):
         write_durably(file, data)
     print(describe(trust))

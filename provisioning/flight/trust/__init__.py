@@ -4,7 +4,14 @@ Imports the standard library and cryptography only: flight software reads it too
 """
 
 from provisioning.flight.trust.document import MAX_BYTES, parse, payload, to_bytes
-from provisioning.flight.trust.rotation import check_chain, missing_signatures, read_trust, recovered, update
+from provisioning.flight.trust.rotation import (
+    check_chain,
+    missing_signatures,
+    read_trust,
+    recovered,
+    signed_by_own_roots,
+    update,
+)
 from provisioning.flight.trust.types import (
     ROOT,
     SIGNING,
@@ -34,6 +41,7 @@ __all__ = [
     "payload",
     "read_trust",
     "recovered",
+    "signed_by_own_roots",
     "to_bytes",
     "update",
 ]

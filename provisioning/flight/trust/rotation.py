@@ -27,6 +27,17 @@ def missing_signatures(signed: SignedVersion, by: Version) -> int:
     return max(0, by.thresholds.root - len(good))
 
 
+def signed_by_own_roots(trust: Trust) -> frozenset[str]:
+    """Return the fingerprints of the keys that signed a version of which they are root keys: who vouches for it."""
+    return frozenset(
+        one.fingerprint
+        for each in trust.versions
+        for one in each.signatures
+        for key in each.signed.keys_of(ROOT)
+        if key.key.fingerprint == one.fingerprint and key.key.verifies(one.signature, payload(each.signed))
+    )
+
+
 def check_chain(trust: Trust) -> Trust:
     """Return `trust` if its first version is signed by itself and every other by the one before and by itself."""
     _require(trust.versions[0], by=trust.versions[0].signed)

@@ -51,6 +51,11 @@ class Version(NamedTuple):
         """Return the keys of one role."""
         return tuple(key for key in self.keys if key.role == role)
 
+    @property
+    def signing_keys(self) -> tuple[TrustedKey, ...]:
+        """The keys that sign Manifests."""
+        return self.keys_of(SIGNING)
+
 
 class Signature(NamedTuple):
     """64 bytes by the key with this fingerprint."""

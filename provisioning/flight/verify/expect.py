@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from provisioning.base.hashing import Sha256
 from provisioning.flight.manifest import Host
 from provisioning.flight.signing import PublicKey
-from provisioning.flight.trust import Version
+
+if TYPE_CHECKING:  # a caller with keys alone starts without it
+    from provisioning.flight.trust import Version
 
 
 class Anything(Enum):

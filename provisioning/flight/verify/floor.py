@@ -184,7 +184,9 @@ def _locked(floor: CounterFloor) -> Iterator[tuple[int, str]]:
 
 def refuse_below(floor: Floor, counter: int, sha256: str) -> None:
     """Raise Refusal for a counter below the floor, or for another set than the one that passed with this counter."""
-    if counter < floor.counter and floor.fallback != (counter, sha256):
+    if counter < floor.counter:
+        if floor.fallback == (counter, sha256):
+            return
         raise Refusal(Code.COUNTER, "Manifest.json", f"counter {counter} is below the floor {floor.counter}")
     if counter == floor.counter and floor.sha256 not in (None, sha256):
         raise Refusal(

@@ -9,7 +9,6 @@ from provisioning.base.errors import ManifestError, SigningError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest import MAX_BYTES, Manifest, manifest_hash, parse
 from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, read_fingerprints
-from provisioning.flight.trust import SIGNING
 from provisioning.flight.verify.digests import OpenFile, sha256_all
 from provisioning.flight.verify.expect import ANY, CounterFloor, Expectations, KnownFile, KnownGood
 from provisioning.flight.verify.floor import raise_floor, read_floor, refuse_below
@@ -150,7 +149,7 @@ def _trusted(expect: Expectations) -> tuple[tuple[PublicKey, ...], int, frozense
     now = expect.now
     if trust.not_after is not None and now is not None and now > trust.not_after:
         raise Refusal(Code.TRUST, "", f"the trust file ends at {trust.not_after}; it is {now} here")
-    keys = tuple(key.key for key in trust.keys_of(SIGNING))
+    keys = tuple(key.key for key in trust.signing_keys)
     return keys, trust.thresholds.signing, expect.revoked.union(trust.revoked)
 
 

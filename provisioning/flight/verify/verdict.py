@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from provisioning.base.errors import VerificationError
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.reasons import Code, Reason
-from provisioning.flight.verity import measure
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -135,6 +134,8 @@ class Verdict:
 
         A file that is opened by any name and measures the same has the verified bytes, and cannot be changed.
         """
+        from provisioning.flight.verity import measure
+
         return measure(self._file(path).fd)
 
     def status(self, path: str) -> os.stat_result:
