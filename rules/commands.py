@@ -153,7 +153,7 @@ class Run(DoitRun):  # type: ignore[misc]
         finally:
             listener.close()
         try:
-            listener.finish(report)
+            listener.finish(report, self.collector.summary())
         except OSError:  # the reader of a pipe has left, or the disk of a log is full: the build is as it is
             drop_output()
         return rc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
 from provisioning.build import contents
 from provisioning.build.tasks import CHECKS, WALK
+from provisioning.flight import summary as summaries
 from provisioning.flight.publish import MANIFEST
 from rules.rule import Failed
 
@@ -31,10 +32,11 @@ class Collector:
         self.ignored: list[str] = []
         self.facts: dict[str, Mapping[str, object]] = {}
         self.is_complete = False
+        self.published: contents.Published | None = None
 
     def report(self, cache: Path | None) -> BuildReport:
         """Return the report of what was seen; `cache` is looked at for what is published now."""
-        published = contents.published(cache) if cache and not self.failure else None
+        self.published = published = contents.published(cache) if cache and not self.failure else None
         return BuildReport(
             outcome="FAILURE" if self.failure else "SUCCESS" if self.ran else "IDEMPOTENT_NO_OP",
             engines_built=_count(self.ran, "engine:"),
@@ -45,6 +47,14 @@ class Collector:
             failure_reason=str(self.failure) if self.failure else None,
             elapsed_s=round(self._clock() - self._started, 3),
         )
+
+    def summary(self) -> Sequence[tuple[str, str]]:
+        """Return what the cache that `report` found is worth; nothing where this build has not verified it."""
+        if self.published is None or not self.is_complete:
+            return ()
+        reasons = self._values.get("reasons", 0)
+        state: summaries.State = "REFUSED" if reasons else "PASS"
+        return summaries.summarise(self.published.manifest, state, reasons=reasons, today=summaries.utc_today()).parts()
 
     def seconds(self) -> dict[str, float]:
         """Return how long each task took that made something; for `descriptors`, one descriptor."""

@@ -12,7 +12,8 @@ from provisioning import console
 from provisioning.base import events
 from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import duration, progress_line
-from provisioning.console.human import CLEAR_LINE, HumanListener, may_colour
+from provisioning.console.human import CLEAR_LINE, HumanListener
+from provisioning.console.style import may_colour
 
 REPORT = BuildReport(outcome="SUCCESS", engines_built=1, manifest_hash="ab" * 32, elapsed_s=1.5)
 
@@ -128,6 +129,13 @@ def test_outcome_is_the_last_line_of_standard_output(capsys):
     assert capsys.readouterr().out == REPORT.line() + "\n"
 
 
+def test_what_the_cache_is_worth_stands_before_the_outcome(capsys):
+    listener = console.listen("human", io.StringIO())
+    listener.close()
+    listener.finish(REPORT, [("PASS", "good"), ("1 gate waived", "warn")])
+    assert capsys.readouterr().out == "PASS, 1 gate waived\n" + REPORT.line() + "\n"
+
+
 def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     stream = io.StringIO()
     listener = console.listen("human", stream)
@@ -199,7 +207,7 @@ def test_json_outcome_has_the_eight_fields_and_the_warnings():
     assert outcome["attributes"]["warnings"] == 1
     assert set(outcome["attributes"]) == {
         "outcome", "engines_built", "engines_reused", "descriptors_generated", "manifest_hash", "manifest_path",
-        "failure_reason", "elapsed_s", "warnings",
+        "failure_reason", "elapsed_s", "warnings", "summary",
     }  # fmt: skip
 
 

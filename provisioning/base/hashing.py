@@ -16,6 +16,14 @@ Sha256 = NewType("Sha256", str)
 
 CHUNK_BYTES = 1 << 20
 
+SHOWN = 16
+"""Digits of a digest that people are shown; JSON has all 64."""
+
+
+def short(digest: str) -> str:
+    """Return the first digits of a digest, for people."""
+    return digest[:SHOWN]
+
 
 def sha256_bytes(data: bytes | bytearray | memoryview) -> Sha256:
     """Return the SHA-256 of `data`."""

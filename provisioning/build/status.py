@@ -15,6 +15,7 @@ from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
 from provisioning.flight import manifest, publish
+from provisioning.flight.summary import Summary, summarise, utc_today
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Current:
     oldest_capture: str | None
     accepted: tuple[str, ...]
     bytes: int
+    summary: Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,10 @@ class Status:
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.current:
+            values["current"]["summary"] = self.current.summary.as_json()
+        return values
 
 
 def read_status(cache: Path) -> Status:
@@ -100,6 +105,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
             oldest_capture=read.tiles.oldest_capture,
             accepted=tuple(entry.detail for entry in read.accepted),
             bytes=sum(entry.bytes for entry in read.files),
+            summary=summarise(read, "NOT VERIFIED", today=utc_today()),
         ),
         None,
     )

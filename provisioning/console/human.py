@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from provisioning.base import events
 from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import NAME_WIDTH, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
+from provisioning.console.style import painted, sentence
 
 REDRAW_EVERY_S = 0.1
 ENDS_A_BUILD = {"empty.corpus", "engine.failure", "manifest.failure", "coverage.orphans", "rollback.done"}
 CLEAR_LINE = "\r\x1b[2K"
-COLOURS = {"SUCCESS": "32", "IDEMPOTENT_NO_OP": "32", "FAILURE": "31", "warning": "33"}
+MARKS = {"SUCCESS": "good", "IDEMPOTENT_NO_OP": "good", "FAILURE": "bad"}
 
 
 class _Work:
@@ -81,8 +81,8 @@ class HumanListener(Listener):
         self.stream.write((CLEAR_LINE if self.live else "") + text + "\n")
         self.stream.flush()
 
-    def finish(self, report: BuildReport) -> None:
-        """Repeat the warnings, tell why the build failed, and end with the outcome on standard output."""
+    def finish(self, report: BuildReport, summary: Sequence[tuple[str, str]] = ()) -> None:
+        """Repeat the warnings, say why the build failed, and end with summary and outcome on standard output."""
         if self.live:
             self.stream.write(CLEAR_LINE)
         for task in list(self._started):
@@ -90,21 +90,21 @@ class HumanListener(Listener):
         if self.warnings:
             self._repeat_warnings()
         if report.failure_reason:
-            self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
+            self.line(f"{painted('bad', 'ERROR:', self.stream)} {report.failure_reason}")
         self.stream.flush()
-        told = report.line(self._place)
-        if may_colour(sys.stdout):
-            told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
-        print(told, flush=True)
+        if summary:
+            print(sentence(summary))
+        outcome = painted(MARKS[report.outcome], report.outcome)
+        print(report.line(self._place).replace(report.outcome, outcome, 1), flush=True)
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1
         if self._shown[kind] <= WARNINGS_SHOWN:
-            self.line(f"{self._coloured('warning', 'warning:')} {text}")
+            self.line(f"{painted('warn', 'warning:', self.stream)} {text}")
 
     def _repeat_warnings(self) -> None:
         count = self.warning_count
-        self.line(self._coloured("warning", f"{count} warning{'s' if count > 1 else ''}:"))
+        self.line(painted("warn", f"{count} warning{'s' if count > 1 else ''}:", self.stream))
         for text, times in self.warnings.items():
             self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
         rest = count - sum(self.warnings.values())
@@ -116,7 +116,7 @@ class HumanListener(Listener):
         work = self._work.pop(task, None)
         rate = work.rate(self._clock()) if work else 0
         told = f", {rate:.0f} a second" if rate >= 1 else ""
-        state = self._coloured("FAILURE", how) if how else ""
+        state = painted("bad", how, self.stream) if how else ""
         self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
@@ -134,19 +134,11 @@ class HumanListener(Listener):
             self.stream.write(CLEAR_LINE + text[: _columns(self.stream) - 1])
             self.stream.flush()
 
-    def _coloured(self, meaning: str, text: str) -> str:
-        return f"\x1b[{COLOURS[meaning]}m{text}\x1b[0m" if may_colour(self.stream) else text
-
 
 def near(path: str) -> str:
     """Return `path` relative to the working directory if it is below."""
     shown = os.path.relpath(path)
     return path if shown.startswith("..") else shown
-
-
-def may_colour(stream: TextIO) -> bool:
-    """Tell whether colour is welcome: a terminal, and NO_COLOR (https://no-color.org) not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _columns(stream: TextIO) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 
+from provisioning.flight.summary import summarise
 from provisioning.report import tables, verifying
 from provisioning.report.drawing import position
 from provisioning.report.html import facts, number, section
@@ -67,18 +68,14 @@ def _contents(model: ReportModel) -> Iterator[tuple[str, str]]:
 
 
 def _verdicts(model: ReportModel) -> Iterator[str]:
-    verdicts = [gate.verdict for gate in model.manifest.gates.values()]
-    passed, warned, waived = (verdicts.count(verdict) for verdict in ("pass", "warn", "waived"))
-    if passed:
-        yield f'<li class="pass">✓ {passed} of {len(verdicts)} gates pass</li>'
-    if warned:
-        yield f'<li class="warn">! {warned} {"warns" if warned == 1 else "warn"}</li>'
-    if waived:
-        yield f'<li class="waived">↷ {waived} waived</li>'
-    missing = sum(max(0, count.expected - count.present) for count in model.manifest.tiles.per_zoom.values())
-    yield f'<li class="warn">! {missing} tiles missing</li>' if missing else '<li class="pass">✓ no gaps</li>'
-    if model.skipped:
-        yield f'<li class="warn">! {len(model.skipped)} skipped</li>'
+    gates = model.manifest.gates.values()
+    if passed := sum(gate.verdict == "pass" for gate in gates):
+        yield f'<li class="pass">✓ {passed} of {len(gates)} gates pass</li>'
+    summary = summarise(model.manifest, "NOT VERIFIED")
+    if not summary.tiles_missing:
+        yield '<li class="pass">✓ no gaps</li>'
+    for text, mark in summary.parts()[2:]:  # without state and counter: a rollback keeps the page
+        yield f'<li class="{"warn" if mark == "warn" else "soft"}">{"! " if mark == "warn" else ""}{escape(text)}</li>'
     for entry in model.manifest.accepted:
         yield f'<li class="warn">! {escape(entry.detail)}</li>'
 

@@ -79,13 +79,15 @@ def _stage(request: Request) -> Path:
     )
 
 
-def walk(request: Request, examined: reasons.Examined) -> None:
-    """Walk and verify the current generation.
+def walk(request: Request, examined: reasons.Examined) -> dict[str, object]:
+    """Walk and verify the current generation; return how many reasons stand against it.
 
     Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files only
     warn), VerificationError for anything else.
     """
-    _require_none(examined(), strict=request.flight.coverage.strict, cache=request.cache)
+    found = examined()
+    _require_none(found, strict=request.flight.coverage.strict, cache=request.cache)
+    return {"reasons": len(found)}
 
 
 COVERAGE = frozenset({Code.UNLISTED, Code.MISSING, Code.SYMLINK, Code.NOT_A_FILE})

@@ -14,14 +14,16 @@ from typing import Any
 from provisioning.base.asking import ask
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
-from provisioning.build import steps
+from provisioning.build import contents, steps
 from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.deliver.sync import sync_vehicle
 from provisioning.config.parse import read_flight
+from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
 from provisioning.engines.remote import SERVE, serve
+from provisioning.flight.summary import summarise, utc_today
 
 EXAMPLE = """\
 example: flightcache fleet FLEET.toml        with, in FLEET.toml beside the common flight.toml:
@@ -78,12 +80,20 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
         f"{report['outcome']}, {report['engines_built']} engines compiled, "
         f"{report['descriptors_generated']} descriptors computed, manifest_hash {report['manifest_hash'][:16]}"
     )
+    said += f"; {built_summary(directory)}"
     if vehicle.target:
         sent = sync_vehicle(
             vehicle.target, directory, program=vehicle.program, shell=vehicle.command, remote_key=vehicle.remote_key
         )
         said += f"; {sent}"
     return said
+
+
+def built_summary(directory: Path) -> str:
+    """Return what the generation that a build has just verified is worth, in one sentence."""
+    built = contents.published(directory)
+    summary = summarise(built.manifest if built else None, "PASS" if built else "NOT VERIFIED", today=utc_today())
+    return sentence(summary.parts())
 
 
 def reach(vehicle: Vehicle, *words: str) -> tuple[str, ...]:

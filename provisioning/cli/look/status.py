@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 from provisioning.base.files import wrap_os_errors, write_durably
+from provisioning.base.hashing import short
+from provisioning.base.printable import printable
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
+from provisioning.console.style import sentence
 
 EXAMPLE = """\
 examples:
@@ -42,12 +45,10 @@ def as_text(status: Status, *, now: float) -> str:
     rows = {"cache": status.cache, **_current(status, now), **_build(status, now)}
     rows["free space"] = size(status.free_bytes)
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {_visible(value)}" for name, value in rows.items())
-
-
-def _visible(text: str) -> str:
-    """Return text of an unverified cache without what moves a terminal's cursor or changes its colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = {name: printable(value) for name, value in rows.items()}
+    if status.current is not None:
+        shown["summary"] = sentence(status.current.summary.parts())
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
 
 
 def _current(status: Status, now: float) -> dict[str, str]:
@@ -61,7 +62,7 @@ def _current(status: Status, now: float) -> dict[str, str]:
         "current": f"{Path(current.generation).name}, published {ago(now - current.published_at)}, not verified here",
         "flight": flight or "any",
         "counter": str(current.counter),
-        "hash": current.manifest_hash,
+        "hash": short(current.manifest_hash),
         "tiles": "; ".join([f"{current.tiles}{gaps}{age}", *current.accepted]),
         "size": size(current.bytes),
     }
