@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import subprocess
 import sys
 
@@ -53,12 +52,6 @@ def test_without_a_terminal_each_task_is_one_line_and_progress_is_silent():
     listener.close()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["engine:gist"]
     assert "\x1b" not in stream.getvalue()
-
-
-def test_without_a_terminal_progress_costs_nothing():
-    listener = console.listen("human", io.StringIO())
-    assert not events.LOGGER.isEnabledFor(logging.DEBUG)
-    listener.close()
 
 
 def test_live_line_shows_share_rate_and_remaining_time_and_leaves_no_trace(clock):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import sys
 import types
@@ -14,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
+from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
 from provisioning.config.schema import DERIVED, REMOVED, Flight
@@ -188,8 +188,7 @@ def _shown(raw: object) -> str:
 
 
 def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return meant(name, known)
 
 
 def _toml(text: str, file: Path) -> dict[str, object]:
@@ -255,7 +254,7 @@ def read_flight(root: Path) -> Flight:
         raise ConfigError(
             f"flight.toml cannot be read: {error.strerror}",
             file=file,
-            next_step=f"run in a cache directory, or make one with `flightcache init {root}`",
+            next_step=f"run in a cache directory, or make one with `{typed('flightcache', 'init', root)}`",
         ) from error
     if len(data) > LARGEST_FILE_BYTES:
         raise ConfigError("flight.toml is larger than 1 MiB", file=file, next_step="check that it is the right file")

@@ -18,6 +18,7 @@ from provisioning.area.place import place_facts
 from provisioning.base.angles import BBox
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
+from provisioning.base.words import typed
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, Flight, FlightIdentity, TileSource
 from provisioning.config.check import BUILTIN, check_area
@@ -315,5 +316,5 @@ def run(args: argparse.Namespace) -> int:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:
         print(as_text(new))
-        print(f"next: cd {new.directory} && doit")
+        print(f"next: {typed('cd', new.directory)} && doit")
     return 0

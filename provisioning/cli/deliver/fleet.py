@@ -14,6 +14,7 @@ from typing import Any
 from provisioning.base.asking import ask
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
+from provisioning.base.words import typed
 from provisioning.build import contents, steps
 from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.deliver.sync import sync_vehicle
@@ -138,6 +139,6 @@ def _build(directory: Path) -> dict[str, Any]:
             "the build failed",
             file=directory,
             facts={"reason": report.get("failure_reason") or done.stderr.strip()[-500:]},
-            next_step=f"cd {directory} && doit",
+            next_step=f"{typed('cd', directory)} && doit",
         )
     return report

@@ -12,6 +12,7 @@ from provisioning.base.hashing import short
 from provisioning.base.printable import printable
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
+from provisioning.console.bar import size
 from provisioning.console.style import sentence
 
 EXAMPLE = """\
@@ -88,12 +89,3 @@ def ago(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for reading: `512 B`, `1.4 MB`, `23 GB`."""
-    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB", "PB"))
-    unit = next(units)
-    while value >= 1000 and unit != "PB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
