@@ -141,6 +141,14 @@ def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     assert capsys.readouterr().out.startswith("FAILURE ")
 
 
+def test_a_failure_without_a_next_step_still_says_what_to_type(capsys):
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    listener.close()
+    listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles"))
+    assert "type `doit` again" in stream.getvalue().splitlines()[-1]
+
+
 def test_a_stopped_build_says_in_which_task_it_was(capsys):
     stream = Terminal()
     listener = console.listen("human", stream)

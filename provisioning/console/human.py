@@ -16,6 +16,7 @@ from provisioning.console.bar import NAME_WIDTH, duration, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
 from provisioning.console.style import painted, sentence
 
+NEXT_STEP = "next step:"
 REDRAW_EVERY_S = 0.1
 BEAT_S = 30.0
 """Longest silence without a terminal, second, while something runs."""
@@ -159,6 +160,8 @@ class HumanListener(Listener):
             self._repeat_warnings()
         if report.failure_reason:
             self.line(f"{painted('bad', 'ERROR:', self.stream)} {report.failure_reason}")
+            if NEXT_STEP not in report.failure_reason:
+                self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
         self.stream.flush()
         if summary:
             print(sentence(summary))

@@ -108,7 +108,9 @@ def probe(vehicle: Vehicle) -> dict[str, str]:
     command = reach(vehicle, "host", "--json")
     try:
         done = ask(command, most_bytes=PROBE_BYTES, within_s=PROBE_TIMEOUT_S)
-        return _host_tuple(json.loads(done.out)["engines are built for"])
+        answer = json.loads(done.out)
+        is_new = isinstance(answer, dict) and "engine_host" in answer
+        return _host_tuple(answer["engine_host" if is_new else "engines are built for"])  # the second: release 0.1
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{vehicle.name} does not say what computer it is",
