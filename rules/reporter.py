@@ -33,6 +33,7 @@ class Collector:
         self.facts: dict[str, Mapping[str, object]] = {}
         self.is_complete = False
         self.published: contents.Published | None = None
+        self._reasons = 0
 
     def report(self, cache: Path | None) -> BuildReport:
         """Return the report of what was seen; `cache` is looked at for what is published now."""
@@ -52,9 +53,11 @@ class Collector:
         """Return what the cache that `report` found is worth; nothing where this build has not verified it."""
         if self.published is None or not self.is_complete:
             return ()
-        reasons = self._values.get("reasons", 0)
-        state: summaries.State = "REFUSED" if reasons else "PASS"
-        return summaries.summarise(self.published.manifest, state, reasons=reasons, today=summaries.utc_today()).parts()
+        state: summaries.State = "REFUSED" if self._reasons else "PASS"
+        summary = summaries.summarise(
+            self.published.manifest, state, reasons=self._reasons, today=summaries.utc_today()
+        )
+        return summary.parts()
 
     def seconds(self) -> dict[str, float]:
         """Return how long each task took that made something; for `descriptors`, one descriptor."""
@@ -89,6 +92,7 @@ class Collector:
         if task.name not in CHECKS:
             self.ran.append(task.name)
         self._values.update(task.values)
+        self._reasons = task.values.get("reasons", self._reasons)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task has failed: with a known error, or with one nobody foresaw, whose traceback is shown."""

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page without scripts, for screen, phone, paper and screen reader."""
+"""report.html: one self-contained page, for screen, phone, paper and screen reader; complete without its one script."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from provisioning.report.drawing import position
 from provisioning.report.html import facts, number, section
 from provisioning.report.mapview import map_section
 from provisioning.report.model import LonLat, ReportModel
+from provisioning.report.moving import SCRIPT_SOURCE, script_and_data
+from provisioning.report.steps import steps
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    f"default-src 'none'; script-src {SCRIPT_SOURCE}; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 def render(model: ReportModel) -> bytes:
@@ -32,6 +37,7 @@ def render(model: ReportModel) -> bytes:
             *sections,
             "</main>",
             _footer(model),
+            script_and_data(model),
             "</body></html>\n",
         ]
     )
@@ -64,7 +70,10 @@ def _contents(model: ReportModel) -> Iterator[tuple[str, str]]:
         yield "skipped", "Skipped tiles"
     if model.manifest.waivers:
         yield "waivers", "Waivers"
-    yield from (("changes", "Changes"), ("files", "Files"), ("verify", "How to verify"))
+    yield "changes", "Changes"
+    if model.steps:
+        yield "steps", "Steps"
+    yield from (("files", "Files"), ("verify", "How to verify"))
 
 
 def _verdicts(model: ReportModel) -> Iterator[str]:
@@ -105,6 +114,7 @@ def _sections(model: ReportModel) -> Iterator[str]:
     yield tables.skipped(model)
     yield tables.waivers(model)
     yield tables.changes(model)
+    yield steps(model)
     yield tables.files(model)
     yield section("verify", "How to verify", verifying.steps(model))
 
