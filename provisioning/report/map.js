@@ -3,6 +3,7 @@
   "use strict";
   const svg = document.getElementById("finest"), frame = svg.closest(".frame"), box = svg.closest(".mapbox");
   const data = JSON.parse(document.getElementById("map-data").textContent);
+  const scale = frame.querySelector(".scale"), scaleText = scale.nextElementSibling;
   const bar = box.querySelector(".map-bar"), said = box.querySelector("output"), level = bar.querySelector("select");
   const home = svg.getAttribute("viewBox").split(" ").map(Number), fingers = new Map();
   const rows = data.maps.map((map) => {
@@ -23,6 +24,11 @@
       view[axis] = Math.min(Math.max(view[axis], home[axis]), most);
     }
     svg.setAttribute("viewBox", view.map((value) => value.toFixed(3)).join(" "));
+    const metres = (data.metres * view[2]) / home[2], power = 10 ** Math.floor(Math.log10(metres / 4));
+    const length = Math.max(...[1, 2, 5].map((step) => step * power).filter((value) => value <= metres / 4));
+    scale.style.width = `${(100 * length) / metres}%`;
+    const shown = length < 1000 ? `${+length.toPrecision(2)} m` : `${+(length / 1000).toPrecision(3)} km`;
+    scaleText.textContent = `${shown} at the middle latitude`;
     svg.style.touchAction = view[2] < home[2] ? "none" : "pan-y";
   };
   const grow = (factor, [x, y]) => {

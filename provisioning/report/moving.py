@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 from itertools import groupby
 
+from provisioning.report import mercator
 from provisioning.report.drawing import Frame, frame_of
 from provisioning.report.html import Markup
 from provisioning.report.model import Cell, ReportModel, TileMap
@@ -75,12 +76,14 @@ def _finest_first(maps: Sequence[TileMap]) -> list[TileMap]:
 def _data(model: ReportModel) -> dict[str, object]:
     """Return the cells of every zoom level as runs [row, column, count, present, expected, date, source]."""
     maps = _finest_first(model.maps)
-    frame = frame_of(maps[0], model.manifest.area.bbox_e7)
+    bbox = model.manifest.area.bbox_e7
+    frame = frame_of(maps[0], bbox)
     dates = sorted({cell.oldest for tiles in maps for cell in tiles.cells if cell.oldest})
     sources = sorted({", ".join(cell.sources) for tiles in maps for cell in tiles.cells})
     tiles_across = max(frame.width, frame.height) * 2 ** (maps[0].zoom - frame.level)
     return {
         "frame": {"level": frame.level, "left": frame.left, "top": frame.top, "scale": frame.scale},
+        "metres": mercator.metres_per_tile((bbox.south + bbox.north) // 2, frame.level) * frame.width,
         "most": max(2, round(tiles_across / 3)),
         "maps": [
             {"zoom": tiles.zoom, "level": tiles.level, "runs": list(_runs(tiles.cells, dates, sources))}

@@ -8,9 +8,9 @@ from html import escape
 from provisioning.report.html import Markup, paragraph, section
 from provisioning.report.model import ReportModel, Step
 
-WIDTH, HEIGHT, ACROSS, DOWN = 150, 34, 178, 48
+WIDTH, HEIGHT, ACROSS, DOWN = 124, 34, 142, 48
 """Size of a box and distance of columns and rows, in drawing units."""
-NAME_LENGTH = 20
+NAME_LENGTH = 17
 
 
 def steps(model: ReportModel) -> str:
