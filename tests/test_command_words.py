@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,13 @@ def test_a_misspelt_task_names_the_nearest(tmp_path, capsys):
     main(["tiles", str(cache), "--scan"])
     assert main(["why", "engine:gist-colour", str(cache)]) == 11
     assert "did you mean 'engine:gist-color'?" in capsys.readouterr().err
+
+
+def test_the_descriptor_store_is_a_key_and_the_store_of_a_program_is_none(tmp_path):
+    cache = building.new_cache(tmp_path)
+    text = (cache / "flight.toml").read_text()
+    shared = text.replace("[descriptors]\n", '[descriptors]\nstore = "/srv/shared"\n')
+    assert parse(shared, root=cache).descriptors.store == Path("/srv/shared")
+    with pytest.raises(Error) as refused:
+        parse(text.replace("[tiles]\n", '[tiles]\nstore = "x"\n'), root=cache)
+    assert "tiles.store" in str(refused.value)

@@ -91,7 +91,9 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     add_everywhere(parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="flightcache"
+    )
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:

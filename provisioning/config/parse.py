@@ -16,7 +16,7 @@ from provisioning.base.errors import ConfigError
 from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
-from provisioning.config.schema import DERIVED, REMOVED, Flight
+from provisioning.config.schema import REMOVED, Flight, is_key
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,7 +50,7 @@ class _Reading:
         """Convert one TOML table into the dataclass `kind`."""
         if not isinstance(raw, Mapping):
             return self.bad(key, f"expected a table, got {_shown(raw)}")
-        fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in DERIVED}
+        fields = {f.name: f for f in dataclasses.fields(kind) if is_key(f)}
         hints = get_type_hints(kind)
         for name in raw.keys() - fields.keys():
             path = _join(key, name)

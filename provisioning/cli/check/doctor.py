@@ -14,7 +14,7 @@ from provisioning.base.errors import Error, ManifestError, VerificationError
 from provisioning.base.files import read_regular
 from provisioning.base.hashing import short
 from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
-from provisioning.console.style import painted
+from provisioning.console.style import painted, sentence
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
 from provisioning.flight.summary import Summary, summarise
 from provisioning.flight.verify import ANY, NEXT_STEP, CounterFloor, Expectations, ExpectedHost, Verdict, verify
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         found = [finding._asdict() for finding in findings]
         print(json.dumps({"cache": str(args.cache), "summary": summary.as_json(), "findings": found}, indent=2))
     else:
-        print(as_text(findings))
+        print(f"{sentence(summary.parts())}\n{as_text(findings)}")
     return VerificationError.exit_code if any(finding.state == "bad" for finding in findings) else 0
 
 
@@ -73,9 +73,9 @@ def examine(cache: Path, expect: Expectations) -> tuple[Summary, tuple[Finding, 
         signed = verdict.manifest  # None unless a trusted key signed it: nothing else of the cache is believed
         summary = summary_of(verdict, expect) if expect.keys or expect.trust else summarise(None, "NOT VERIFIED")
         if signed is None:
-            return summary, (*_verdict(verdict, expect, summary), *_claim(claimed(cache)), *_disk(cache, None))
+            return summary, (*_verdict(verdict, expect), *_claim(claimed(cache)), *_disk(cache, None))
         return summary, (
-            *_verdict(verdict, expect, summary),
+            *_verdict(verdict, expect),
             *_content(signed, summary),
             *_counter(signed, expect),
             *_host(signed, expect),
@@ -96,15 +96,15 @@ def claimed(cache: Path) -> Manifest | None:
     return None
 
 
-def _verdict(verdict: Verdict, expect: Expectations, summary: Summary) -> Iterator[Finding]:
+def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
     if not expect.keys and expect.trust is None:
         yield Finding("key", "bad", "no key was given, so nothing is verified", "give --public-key operator.pub.pem")
     elif verdict.fingerprint:
         yield Finding("key", "ok", f"signed by {', '.join(map(short, verdict.fingerprints))}")
     if verdict.passed:
         left = unchecked(expect)
-        asked = f"; not checked: {', '.join(left)}" if left else "; as expected"
-        yield Finding("verdict", "ok", f"{summary.sentence()}{asked}")
+        asked = f"; not checked: {', '.join(left)}" if left else ", and as expected"
+        yield Finding("verdict", "ok", f"complete, intact, signed{asked}")
     for reason in verdict.reasons if expect.keys or expect.trust else ():
         where = f"{reason.file}: " if reason.file else ""
         yield Finding(f"verdict: {reason.code}", "bad", f"{where}{reason.detail}", NEXT_STEP[reason.code])
