@@ -137,7 +137,18 @@ def test_hashing_tells_how_far_it_is_and_ends_at_the_whole(tmp_path):
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
 
 
+def test_work_that_ends_at_once_does_not_flicker(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_shown(True):
+        events.progress("tiles", 5, 10, unit="tiles")
+        events.progress("tiles", 10, 10, unit="tiles")
+    assert screen.getvalue() == ""
+
+
 def test_results_are_not_mixed_with_the_live_line(monkeypatch):
+    monkeypatch.setattr(progress, "UNSEEN_S", 0)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(sys, "stdout", screen)
@@ -152,6 +163,7 @@ def test_results_are_not_mixed_with_the_live_line(monkeypatch):
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_quiet_shows_none(shown, monkeypatch):
+    monkeypatch.setattr(progress, "UNSEEN_S", 0)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from provisioning.base import events
 from provisioning.base.hashing import on_hashed
 from provisioning.console.human import HumanListener
-from provisioning.console.listener import kind_of
+from provisioning.console.listener import fields_of, kind_of
+
+UNSEEN_S = 0.5
+"""Work that ends sooner shows no line: it would only flicker."""
 
 
 @contextlib.contextmanager
@@ -34,9 +38,16 @@ def progress_shown(shown: bool) -> Iterator[None]:  # noqa: FBT001  (the opposit
 class ProgressListener(HumanListener):
     """Shows progress and nothing else; what a command has to say it prints itself."""
 
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, clock=clock)
+        self._first: dict[str, float] = {}
+
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it is one of progress."""
-        if kind_of(record) == events.PROGRESS:
+        if kind_of(record) != events.PROGRESS:
+            return
+        now = self._clock()
+        if now - self._first.setdefault(str(fields_of(record)["task"]), now) >= UNSEEN_S:
             super().show(record)
 
     @contextlib.contextmanager
