@@ -122,11 +122,11 @@ def test_outcome_is_the_last_line_of_standard_output(capsys):
     assert capsys.readouterr().out == REPORT.line() + "\n"
 
 
-def test_what_the_cache_is_worth_stands_before_the_outcome(capsys):
+def test_what_the_cache_is_worth_ends_the_line_of_the_outcome(capsys):
     listener = console.listen("human", io.StringIO())
     listener.close()
     listener.finish(REPORT, [("PASS", "good"), ("1 gate waived", "warn")])
-    assert capsys.readouterr().out == "PASS, 1 gate waived\n" + REPORT.line() + "\n"
+    assert capsys.readouterr().out == REPORT.line() + "; PASS, 1 gate waived\n"
 
 
 def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):

@@ -163,10 +163,9 @@ class HumanListener(Listener):
             if NEXT_STEP not in report.failure_reason:
                 self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
         self.stream.flush()
-        if summary:
-            print(sentence(summary))
         outcome = painted(MARKS[report.outcome], report.outcome)
-        print(report.line(self._place).replace(report.outcome, outcome, 1), flush=True)
+        worth = f"; {sentence(summary)}" if summary else ""
+        print(report.line(self._place).replace(report.outcome, outcome, 1) + worth, flush=True)
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1
