@@ -79,9 +79,13 @@ def _range(field: dataclasses.Field[Any]) -> str:
 def cli() -> str:
     """Return the reference of every command and of the exit codes."""
     head = (
-        "# Commands\n\nGenerated from the parsers by `python docs/reference.py`. `doit`, `doit clean`, `doit list`, "
-        "`doit info TASK`, `doit -n` and `doit -v` are [doit's own](https://pydoit.org) and keep their meaning; "
-        "`doit --log json` writes one JSON object a line to standard error.\n"
+        "# Commands\n\nGenerated from the parsers by `python docs/reference.py`. Every command takes `-q` (`--quiet`, "
+        "no progress) and `--color auto|always|never`, before or behind its name; `NO_COLOR` is obeyed. The keys of "
+        "`--json` are [documented](json.md).\n\n"
+        "`doit`, `doit clean`, `doit list`, `doit info TASK`, `doit ignore`, `doit reset-dep` and `doit -v` are "
+        "[doit's own](https://pydoit.org) and keep their meaning; `doit forget` needs the names of tasks or `--all`. "
+        "`doit -n` and `doit -r` are refused, because each task uses all cores by itself and `doit --log json` writes "
+        "one JSON object a line to standard error.\n"
     )
     return "\n".join([head, *map(_command, sorted(COMMANDS)), _exit_codes()])
 

@@ -74,8 +74,23 @@ def reports(work: Path, imagery: Path) -> tuple[Path, Path]:
     complete.write_bytes(report.render(report_models.model(imagery)))
     model = report_models.model(imagery, keep=_kept, routes=(report_models.ROUTE,))
     skipped = tuple(report.SkippedTile(16, 34_150 + x, 22_960, "satellite", "truncated JPEG") for x in range(3))
-    gaps.write_bytes(report.render(dataclasses.replace(model, skipped=skipped)))
+    marks = (
+        *(report.TileMark(16, 34_150 + x, 22_960, "left out", "truncated JPEG") for x in range(3)),
+        *(report.TileMark(16, 34_140 + x, 22_955, "degenerate", "no texture") for x in range(4)),
+    )
+    gaps.write_bytes(report.render(dataclasses.replace(model, skipped=skipped, marks=marks, steps=_steps())))
     return complete, gaps
+
+
+def _steps() -> tuple[object, ...]:
+    from provisioning import report
+
+    after = {
+        "preflight": (), "onnx:net": (), "engine:net": ("onnx:net",), "descriptors": ("preflight", "engine:net"),
+        "corpus": ("descriptors",), "gates": ("engine", "corpus"), "report": ("gates",), "manifest": ("report",),
+        "coverage": ("manifest",),
+    }  # fmt: skip
+    return tuple(report.Step(name, names) for name, names in after.items())
 
 
 def _kept(place: tuple[int, int, int]) -> bool:

@@ -106,7 +106,12 @@ class Guarded:
 
 
 class Forget(Guarded, DoitForget):  # type: ignore[misc]  # doit has no types
-    """`doit forget`, under the lock."""
+    """`doit forget TASK …` or `--all`, under the lock."""
+
+    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:  # noqa: FBT001
+        if not (forget_all or self.sel_tasks):  # doit ends with a traceback here
+            raise InvalidCommand("forget what? Name tasks (`doit forget corpus`), or all of them (`doit forget --all`)")
+        super()._execute(forget_sub, forget_disable_default, forget_all)
 
 
 class Ignore(Guarded, DoitIgnore):  # type: ignore[misc]
@@ -144,6 +149,8 @@ class Run(DoitRun):  # type: ignore[misc]
         cache = require_cache(self, params)
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
+        if params["reporter"] != "console":
+            raise InvalidCommand("-r is refused: the words of a build are its own; `doit --log json` is for programs")
         listener = console.listen(params["log"], sys.stderr)
         try:
             with (
@@ -156,7 +163,7 @@ class Run(DoitRun):  # type: ignore[misc]
         finally:
             listener.close()
         try:
-            listener.finish(report)
+            listener.finish(report, self.collector.summary())
         except OSError:  # the reader of a pipe has left, or the disk of a log is full: the build is as it is
             drop_output()
         return rc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
 from provisioning.build import contents
 from provisioning.build.tasks import CHECKS, WALK
+from provisioning.flight import summary as summaries
 from provisioning.flight.publish import MANIFEST
 from rules.rule import Failed
 
@@ -31,10 +32,12 @@ class Collector:
         self.ignored: list[str] = []
         self.facts: dict[str, Mapping[str, object]] = {}
         self.is_complete = False
+        self.published: contents.Published | None = None
+        self._reasons = 0
 
     def report(self, cache: Path | None) -> BuildReport:
         """Return the report of what was seen; `cache` is looked at for what is published now."""
-        published = contents.published(cache) if cache and not self.failure else None
+        self.published = published = contents.published(cache) if cache and not self.failure else None
         return BuildReport(
             outcome="FAILURE" if self.failure else "SUCCESS" if self.ran else "IDEMPOTENT_NO_OP",
             engines_built=_count(self.ran, "engine:"),
@@ -45,6 +48,16 @@ class Collector:
             failure_reason=str(self.failure) if self.failure else None,
             elapsed_s=round(self._clock() - self._started, 3),
         )
+
+    def summary(self) -> Sequence[tuple[str, str]]:
+        """Return what the cache that `report` found is worth; nothing where this build has not verified it."""
+        if self.published is None or not self.is_complete:
+            return ()
+        state: summaries.State = "REFUSED" if self._reasons else "PASS"
+        summary = summaries.summarise(
+            self.published.manifest, state, reasons=self._reasons, today=summaries.utc_today()
+        )
+        return summary.parts()
 
     def seconds(self) -> dict[str, float]:
         """Return how long each task took that made something; for `descriptors`, one descriptor."""
@@ -76,6 +89,7 @@ class Collector:
         if task.name not in CHECKS:
             self.ran.append(task.name)
         self._described += task.values.get("descriptors_generated", 0)
+        self._reasons = task.values.get("reasons", self._reasons)
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """A task has failed: with a known error, or with one nobody foresaw, whose traceback is shown."""

@@ -15,6 +15,7 @@ from provisioning.base.artifacts import Target
 from provisioning.base.errors import BuildLockHeldError, Error
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import plain
+from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow
 
 Task = dict[str, Any]
@@ -108,7 +109,7 @@ def _require_lock(root: Path) -> None:
         raise BuildLockHeldError(
             "this command of doit does not hold the build lock, so nothing is built",
             file=root / lock.FILE,
-            next_step=f"run `doit` or `doit -f {root}/dodo.py`, or call rules.build",
+            next_step=f"run `doit` or `{typed('doit', '-f', root / 'dodo.py')}`, or call rules.build",
         )
 
 

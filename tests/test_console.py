@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import subprocess
 import sys
 
@@ -12,7 +11,8 @@ from provisioning import console
 from provisioning.base import events
 from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import duration, progress_line
-from provisioning.console.human import CLEAR_LINE, HumanListener, may_colour
+from provisioning.console.human import CLEAR_LINE, HumanListener
+from provisioning.console.style import may_colour
 
 REPORT = BuildReport(outcome="SUCCESS", engines_built=1, manifest_hash="ab" * 32, elapsed_s=1.5)
 
@@ -52,12 +52,6 @@ def test_without_a_terminal_each_task_is_one_line_and_progress_is_silent():
     listener.close()
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["engine:gist"]
     assert "\x1b" not in stream.getvalue()
-
-
-def test_without_a_terminal_progress_costs_nothing():
-    listener = console.listen("human", io.StringIO())
-    assert not events.LOGGER.isEnabledFor(logging.DEBUG)
-    listener.close()
 
 
 def test_live_line_shows_share_rate_and_remaining_time_and_leaves_no_trace(clock):
@@ -128,6 +122,13 @@ def test_outcome_is_the_last_line_of_standard_output(capsys):
     assert capsys.readouterr().out == REPORT.line() + "\n"
 
 
+def test_what_the_cache_is_worth_ends_the_line_of_the_outcome(capsys):
+    listener = console.listen("human", io.StringIO())
+    listener.close()
+    listener.finish(REPORT, [("PASS", "good"), ("1 gate waived", "warn")])
+    assert capsys.readouterr().out == REPORT.line() + "; PASS, 1 gate waived\n"
+
+
 def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     stream = io.StringIO()
     listener = console.listen("human", stream)
@@ -138,6 +139,14 @@ def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     assert stream.getvalue().splitlines()[0].startswith("descriptors              failed after")
     assert stream.getvalue().splitlines()[1:] == ["ERROR: no tiles", "  next step: add tiles"]
     assert capsys.readouterr().out.startswith("FAILURE ")
+
+
+def test_a_failure_without_a_next_step_still_says_what_to_type(capsys):
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    listener.close()
+    listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles"))
+    assert "type `doit` again" in stream.getvalue().splitlines()[-1]
 
 
 def test_a_stopped_build_says_in_which_task_it_was(capsys):
@@ -199,7 +208,7 @@ def test_json_outcome_has_the_eight_fields_and_the_warnings():
     assert outcome["attributes"]["warnings"] == 1
     assert set(outcome["attributes"]) == {
         "outcome", "engines_built", "engines_reused", "descriptors_generated", "manifest_hash", "manifest_path",
-        "failure_reason", "elapsed_s", "warnings",
+        "failure_reason", "elapsed_s", "warnings", "summary",
     }  # fmt: skip
 
 

@@ -119,9 +119,9 @@ def test_engines_of_other_computers_are_kept_listed_and_not_published(cache):
     for_rtx(cache, "89")
     build(cache)
     published = {path.name for path in current_generation(cache).glob("*.engine")}
-    listed = describe(read_flight(cache).engine, cache)["engines in .build"]
-    mine = [name for name, told in listed.items() if "this host" in told]
-    others = [name for name, told in listed.items() if "another host" in told]
+    listed = describe(read_flight(cache).engine, cache)["engines"]
+    mine = [engine["name"] for engine in listed if engine["for_this_host"]]
+    others = [engine["name"] for engine in listed if not engine["for_this_host"]]
     assert published == set(mine)
     assert len(others) == 1
     edit(cache, 'backend = "tensorrt_rtx"', 'backend = "onnxruntime"')

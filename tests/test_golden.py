@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 SCENES = {
     "bench-engine": ["bench-engine cache --seconds 0.02 --batch 2", "bench-engine camera.yaml"],
     "bundle": ["bundle cache -o out/cache.tar --public-key key.pub.pem", "bundle cache"],
-    "completion": ["completion fish"],
+    "completion": ["completion fish", "completion fsh"],
     "demo": ["demo cache"],
     "doctor": ["doctor cache --public-key key.pub.pem", "doctor tampered --public-key key.pub.pem", "doctor nowhere"],
     "evaluate": [
@@ -79,6 +79,7 @@ MASKS = (
     (r"\b[0-9a-f]{8}…", "<key>…"),
     (r"(?<=-)[0-9a-f]{12}\b", "<hash>"),
     (r"manifest_hash [0-9a-f]{16}\b", "manifest_hash <hash>"),
+    (r"\b(hash|signed by)( +)[0-9a-f]{16}\b", r"\1\2<hash>"),
     (r"\b\d+(\.\d+)? (ms|s|min|h)\b(?!-)", "N s"),
     (r"\b\d+(\.\d+)? (B|kB|MB|GB|TB|MiB)\b", "N MB"),
     (r"(?<=N s), \d+ a second", ""),  # told of tasks that took more than a second

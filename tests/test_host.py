@@ -10,7 +10,7 @@ import pytest
 
 from provisioning.base.errors import EngineError
 from provisioning.cli import main
-from provisioning.cli.look.host import describe
+from provisioning.cli.look.host import as_text, describe
 from provisioning.config import Engine
 from provisioning.engines import HostTuple, Machine, TensorRT, select
 from provisioning.engines.host import driver_version, gpu_platform, instruction_class, jetpack, l4t_release
@@ -271,11 +271,14 @@ def test_missing_module_names_the_extra_that_brings_it(tmp_path):
 def test_host_command_tells_tuple_and_jetpack(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     this = machine(tmp_path, release=R36, cpuinfo=CORTEX, gpu=ORIN, versions={"onnxruntime": "1.23.2"})
-    told = describe(Engine(), None, this)
-    assert told["engines are built for"]["runtime"] == "1.23.2"
-    assert told["this computer"]["JetPack"] == "6.2"
-    assert told["this computer"]["GPU"] == "Orin, SM 87"
-    assert told["backends"]["tensorrt"].startswith("no: ")
+    found = describe(Engine(), None, this)
+    assert found["engine_host"]["runtime"] == "1.23.2"
+    assert found["computer"]["jetpack"] == "6.2"
+    assert found["computer"]["gpu"] == {"name": "Orin", "sm": "87"}
+    assert found["backends"]["tensorrt"]["usable"] == "no"
+    text = as_text(found)
+    assert "  GPU                 Orin, SM 87\n" in text
+    assert "  tensorrt      no: " in text
 
 
 def test_host_command_runs_here(capsys):
@@ -292,14 +295,15 @@ def test_engines_of_other_hosts_are_listed(tmp_path):
         (tmp_path / ".build/store" / key).mkdir(parents=True)
         (tmp_path / ".build/store" / key / name).write_bytes(b"engine")
     (tmp_path / ".build/store/bb/unnamed.engine").write_bytes(b"?")
-    listed = describe(Engine(), tmp_path, this)["engines in .build"]
-    assert listed == {
-        "m_aarch64_linux_ort1.23.2_fp32.engine": "6 bytes, this host",
-        "m_sm87_l4t36.4.3_trt10.3.0.30_fp16.engine": "6 bytes, another host: kept, not published",
-    }
+    found = describe(Engine(), tmp_path, this)
+    assert found["engines"] == [
+        {"name": "m_aarch64_linux_ort1.23.2_fp32.engine", "bytes": 6, "for_this_host": True},
+        {"name": "m_sm87_l4t36.4.3_trt10.3.0.30_fp16.engine", "bytes": 6, "for_this_host": False},
+    ]
+    assert "6 bytes, another host: kept, not published" in as_text(found)
 
 
 def test_host_command_gives_json_to_programs(capsys):
     assert main(["host", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told["engines are built for"]) == set(HostTuple._fields)
+    assert set(told["engine_host"]) == set(HostTuple._fields)

@@ -131,3 +131,55 @@ def test_terminal_shows_a_bar_while_it_works_and_keeps_only_calm_lines(demo_imag
     ]
     assert 'class="g">SUCCESS</span>' in end
     assert len(again.splitlines()) == 3
+
+
+MOVED = """(() => {
+  const frame = document.querySelector('.frame'), svg = document.getElementById('finest');
+  const press = key => frame.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+  const views = [svg.getAttribute('viewBox').split(' ').map(Number)];
+  for (const key of ['+', '+', 'ArrowRight', '0']) {
+    press(key);
+    views.push(svg.getAttribute('viewBox').split(' ').map(Number));
+  }
+  return [views, document.querySelector('.scale + p').textContent];
+})()"""
+
+
+def test_the_map_zooms_moves_and_returns_by_keyboard(pages):
+    (home, half, quarter, right, again), scale = _asked(pages[1], MOVED, 800)
+    assert half[2] == pytest.approx(home[2] / 2, abs=0.01)
+    assert quarter[2] == pytest.approx(home[2] / 4, abs=0.01)
+    assert right[0] > quarter[0]
+    assert again == pytest.approx(home, abs=0.01)
+    assert scale == "2 km at the middle latitude"
+
+
+POINTED = """(() => {
+  const svg = document.getElementById('finest'), r = svg.getBoundingClientRect();
+  return [[0.5, 0.5], [0.36, 0.36], [0.001, 0.001]].map(([x, y]) => {
+    svg.dispatchEvent(new PointerEvent('pointermove', {clientX: r.left + x * r.width, clientY: r.top + y * r.height}));
+    return document.querySelector('output').textContent;
+  });
+})()"""
+
+
+def test_the_tile_under_the_pointer_is_named(pages):
+    there, gap, outside = _asked(pages[1], POINTED, 800)
+    assert re.fullmatch(r"16/3415\d/2296\d, there, (captured [\d-]+|date unknown)", there)
+    assert re.fullmatch(r"16/\d+/\d+, missing", gap)
+    assert outside.endswith("outside the area")
+
+
+def test_a_layer_can_be_taken_away(pages):
+    shown = _asked(
+        pages[1],
+        "['gaps', 'route'].map(name => { document.getElementById('layer-' + name).checked = false;"
+        " return getComputedStyle(document.querySelector('#finest .layer-' + name)).display })",
+        800,
+    )
+    assert shown == ["none", "none"]
+
+
+def test_the_page_s_own_policy_lets_its_script_run(pages):
+    dom = shots.browse(pages[0], "--virtual-time-budget=2000", "--dump-dom")
+    assert 'role="application"' in dom

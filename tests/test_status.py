@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from provisioning.base.errors import ConfigError
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.status import read_status
-from provisioning.cli import COMMANDS, main
+from provisioning.cli import main
 from provisioning.cli.look import status as status_command
 from provisioning.cli.look.metrics import metrics
 from provisioning.flight.manifest import ZoomCount, to_bytes
@@ -138,35 +136,3 @@ def test_ages_for_reading(seconds, told):
 )
 def test_sizes_for_reading(count, told):
     assert status_command.size(count) == told
-
-
-def _completions(script: Path, words: str) -> list[str]:
-    program = f"source {script}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _flightcache; echo ${{COMPREPLY[@]}}"
-    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout.split()
-
-
-@pytest.fixture(scope="module")
-def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    script = tmp_path_factory.mktemp("completion") / "flightcache.bash"
-    shown = subprocess.run(
-        [sys.executable, "-m", "provisioning.cli", "completion", "bash"], capture_output=True, check=True
-    )
-    script.write_bytes(shown.stdout)
-    return script
-
-
-def test_bash_completes_command_names(bash_script):
-    assert _completions(bash_script, "flightcache st") == ["status"]
-    assert set(_completions(bash_script, "flightcache ''")) == set(COMMANDS)
-
-
-def test_bash_completes_options(bash_script):
-    assert _completions(bash_script, "flightcache status --me") == ["--metrics"]
-
-
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-def test_zsh_script_parses(tmp_path, capsys):
-    main(["completion", "zsh"])
-    script = tmp_path / "_flightcache"
-    script.write_text(capsys.readouterr().out)
-    subprocess.run(["zsh", "-n", str(script)], check=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from provisioning.base.errors import FilesystemError
 from provisioning.base.files import temporary_beside, write_all
+from provisioning.base.words import typed
 
 MAX_DEPTH = 64
 """Deepest tree that is removed; a cache has fewer than ten levels."""
@@ -66,7 +67,7 @@ def refuse_link(parent: int, name: str, *, shown: Path) -> None:
             "a symbolic link stands where the cache has its own files",
             file=shown,
             facts={"it names": os.readlink(name, dir_fd=parent)},
-            next_step=f"find out who put it there, remove the link (rm {shown}), then run this again",
+            next_step=f"find out who put it there, remove the link ({typed('rm', shown)}), then run this again",
         )
 
 

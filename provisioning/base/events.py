@@ -52,6 +52,18 @@ def warn(kind: str, /, **fields: object) -> None:
     event(kind, level=logging.WARNING, **fields)
 
 
+class Bytes:
+    """Progress of work on `total` bytes, counted as they go by."""
+
+    def __init__(self, task: str, total: int) -> None:
+        self._task, self._total, self._done = task, total, 0
+
+    def add(self, count: int) -> None:
+        """Count `count` bytes more."""
+        self._done += count
+        progress(self._task, self._done, self._total, unit="bytes")
+
+
 def progress(task: str, done: int, total: int, *, unit: str = "") -> None:
     """Report progress of long work; free when nobody listens (level DEBUG)."""
     event(PROGRESS, level=logging.DEBUG, task=task, done=done, total=total, unit=unit)

@@ -29,7 +29,7 @@ _NEXT_STEP = {
     errno.EACCES: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
     errno.EPERM: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
     errno.EIO: "the device reported an I/O error: check `dmesg` and the disk before trusting it with a flight",
-    errno.ENOENT: "something removed it while the build ran: put it back and run doit again",
+    errno.ENOENT: "check the path: it is not there, or something removed it a moment ago; then run this again",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
     errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
     errno.ENAMETOOLONG: "use shorter names",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
 from typing import NewType
@@ -15,6 +16,17 @@ Sha256 = NewType("Sha256", str)
 """64 lower-case hex digits."""
 
 CHUNK_BYTES = 1 << 20
+
+on_hashed: ContextVar[Callable[[int, int], None] | None] = ContextVar("on_hashed", default=None)
+"""Called with bytes done and bytes in all while a whole cache is hashed; None: nobody waits for it."""
+
+SHOWN = 16
+"""Digits of a digest that people are shown; JSON has all 64."""
+
+
+def short(digest: str) -> str:
+    """Return the first digits of a digest, for people."""
+    return digest[:SHOWN]
 
 
 def sha256_bytes(data: bytes | bytearray | memoryview) -> Sha256:

@@ -26,7 +26,9 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.network import apart
 from provisioning.network.builtin.known import LIMITS
+from provisioning.network.shape import Shape
 from provisioning.quality import gates
 
 
@@ -170,10 +172,9 @@ def _timed(task: TaskPlan, missing: int) -> float | None:
 
 
 def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[str, Any]:
-    """Return bytes to write, memory and index, as far as they are known before the network was prepared once."""
-    shape = request.descriptor_network.shape
-    if shape is None:
-        return {"bytes_to_write": 0, "memory_bytes": 0, "index": ""}
+    """Return bytes to write, memory and index; before the first build the network is prepared aside to know them."""
+    network = request.descriptor_network
+    shape = network.shape or Shape(*apart.measured(network.backbone, network.source))
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
     if not any(task.task == "corpus" and task.will_run for task in tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}

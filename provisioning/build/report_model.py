@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 
 from provisioning import catalogue, index
 from provisioning.area.area import Area, Route
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tile_at
-from provisioning.build import contents
+from provisioning.build import contents, tasks
 from provisioning.build.request import Request
 from provisioning.catalogue import Tile
 from provisioning.engines.compile import read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
 from provisioning.flight import signing
 from provisioning.network.builtin.known import LIMITS
+from provisioning.quality import gates
 from provisioning.report import (
     LonLat,
     Mosaic,
@@ -23,13 +25,17 @@ from provisioning.report import (
     Run,
     SkippedTile,
     SourceRow,
+    Step,
     TileMap,
+    TileMark,
     changes,
     make_mosaic,
     mosaic_places,
     mosaic_zoom,
     tile_map,
 )
+
+_PLACE = re.compile(r"\d+/\d+/\d+")
 
 
 def report_model(request: Request) -> ReportModel:
@@ -50,6 +56,8 @@ def report_model(request: Request) -> ReportModel:
         skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
         changes=changes(published.manifest if published else None, draft),
         area_notes=tuple(map(str, area.notes)),
+        marks=tuple(_marks(request)),
+        steps=tuple(Step(row.name, row.after) for row in tasks.task_rows(request)),
         notes=tuple(_notes(request)),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
     )
@@ -69,6 +77,21 @@ def _notes(request: Request) -> Iterator[str]:
             yield note
 
 
+def _marks(request: Request) -> Iterator[TileMark]:
+    """Yield the tiles that the gates name, those that the flight needs and no source has, and those left out."""
+    for layer, lines in sorted(gates.read(request.gates.path).lists.items()):
+        for text in lines:
+            place, _, why = text.partition(" ")
+            if _PLACE.fullmatch(place):
+                z, x, y = map(int, place.split("/"))
+                yield TileMark(z, x, y, layer, why)
+    for tile in request.tiles.required_missing:
+        yield TileMark(tile.z, tile.x, tile.y, "required and missing", tile.why)
+    for skipped in request.tiles.skipped:
+        left = SkippedTile(*skipped)
+        yield TileMark(left.z, left.x, left.y, "left out", left.reason)
+
+
 def area_maps(request: Request, area: Area) -> Iterator[TileMap]:
     """Yield what is there of `area` and what is not, by zoom level."""
     for zoom in request.tiles.zooms:
@@ -79,7 +102,13 @@ def area_maps(request: Request, area: Area) -> Iterator[TileMap]:
             for low, high in band.rows
             for y in range(low, high + 1)
         )
-        yield tile_map(zoom, runs, catalogue.dated_places(request.flight, zoom), west_column=west)
+        yield tile_map(
+            zoom,
+            runs,
+            catalogue.dated_places(request.flight, zoom),
+            west_column=west,
+            origins=catalogue.source_places(request.flight, zoom),
+        )
 
 
 def _mosaic(request: Request) -> Mosaic | None:

@@ -27,7 +27,7 @@ INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"
 MAP_FILE = "coverage.geojson"
 IMAGERY_FILE = "tiles.pmtiles"
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
 PROVENANCE_FORMAT = 1
 
 

@@ -16,6 +16,7 @@ from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
 from provisioning.flight import manifest, publish
+from provisioning.flight.summary import Summary, summarise, utc_today
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Current:
     accepted: tuple[str, ...]
     takeoff: Origin | None
     bytes: int
+    summary: Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,10 @@ class Status:
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.current:
+            values["current"]["summary"] = self.current.summary.as_json()
+        return values
 
 
 def read_status(cache: Path) -> Status:
@@ -103,6 +108,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
             takeoff=read.flight.takeoff_origin,
             accepted=tuple(entry.detail for entry in read.accepted),
             bytes=sum(entry.bytes for entry in read.files),
+            summary=summarise(read, "NOT VERIFIED", today=utc_today()),
         ),
         None,
     )

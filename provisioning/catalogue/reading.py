@@ -146,6 +146,15 @@ def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | No
         yield x, y, _date(day)
 
 
+def source_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (x, y, source) of every tile of the corpus at one zoom level."""
+    with _catalogue(flight) as db:
+        yield from db.execute(
+            "SELECT t.x, t.y, s.name FROM tile t JOIN source s ON s.number = t.source WHERE t.z = ? AND t.state = ?",
+            (zoom, database.TAKEN),
+        )
+
+
 def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | None]]:
     """Yield (name, tiles in the corpus, oldest, newest capture date) of every source, by name."""
     table = _table(flight)

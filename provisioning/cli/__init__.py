@@ -10,7 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error
+from provisioning.base.words import meant
+from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
+from provisioning.console.progress import progress_shown
 from provisioning.console.streams import drop_output, write_any_character
+from provisioning.console.style import colouring
 
 GROUPS = {
     "begin": {
@@ -58,6 +62,14 @@ BUILDER_MODULES = frozenset({
     "simplejpeg", "threadpoolctl", "tomli",
 })  # fmt: skip
 """What the extra [build] brings. The core needs cryptography alone."""
+DESCRIPTION = "Build, sign, verify and carry the flight cache of an aircraft that navigates by satellite tiles."
+HEADINGS = {
+    "begin": "To begin",
+    "look": "To look, without changing anything",
+    "check": "To check before a flight",
+    "measure": "To measure",
+    "deliver": "To deliver",
+}
 
 READER_LEFT = 141
 """As a shell reports the end by SIGPIPE."""
@@ -76,17 +88,21 @@ class _Version(argparse.Action):
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """Return the parser; only the chosen command's module is imported and asked for its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="flightcache",
-        description="Build, sign, verify and carry the flight cache of an aircraft that navigates by satellite tiles.",
-        epilog="example: flightcache init mycache --tiles tiles/ && cd mycache && doit",
+        usage="flightcache [-h] [--version] [-q] [--color WHEN] COMMAND ...",
+        description=f"{DESCRIPTION}\n{grouped(GROUPS, HEADINGS)}",
+        epilog="`flightcache COMMAND --help` says more.\n"
+        "example: flightcache init mycache --tiles tiles/ && cd mycache && doit",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_everywhere(parser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="flightcache"
+    )
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:
             importlib.import_module(_module(name)).arguments(command)
     return parser
@@ -94,7 +110,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def command_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of one command alone, for completion and the reference page."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"flightcache {name}",
         description=COMMANDS[name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -155,17 +171,18 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _run_command(words: Sequence[str]) -> int:
+    everywhere, words = take_everywhere(words)
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(chosen if chosen in COMMANDS else None)
     if chosen is not None and chosen not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(chosen, COMMANDS, 1)
-        parser.error(f"there is no command {chosen!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        parser.error(f"there is no command {chosen!r}{meant(chosen, COMMANDS)}")
+    if chosen is not None:
+        refuse_misspelt(command_parser(chosen), words[words.index(chosen) + 1 :])
     args = parser.parse_args(words)
     args.words = words
     try:
-        return int(importlib.import_module(_module(args.command)).run(args))
+        with colouring(everywhere.color), progress_shown(not everywhere.quiet):
+            return int(importlib.import_module(_module(args.command)).run(args))
     except Error as error:
         print(f"flightcache {args.command}: {error}", file=sys.stderr)
         return error.exit_code

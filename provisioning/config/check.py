@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
+from provisioning.base.words import meant, typed
 from provisioning.config.schema import NO_PATH, Area, AreaPart, Camera, Flight, TileSource
 
 Found = tuple[str, str]
@@ -80,11 +80,10 @@ def _sector(flight: Flight) -> Iterator[Found]:
     """A misspelt class would be one without a policy: imagery of any age would pass."""
     name, known = flight.flight.sector_class, sorted({"default", *flight.sector})
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
         yield (
             "flight.sector_class",
-            f"there is no [sector.{name}] that says how old its imagery may be; known: {', '.join(known)}{meant}",
+            f"there is no [sector.{name}] that says how old its imagery may be; known: {', '.join(known)}"
+            + meant(name, known),
         )
 
 
@@ -299,7 +298,8 @@ def _files(flight: Flight) -> Iterator[Found]:
 def _builtins(flight: Flight) -> Iterator[Found]:
     for n, backbone in enumerate(flight.backbone):
         if backbone.onnx.startswith(BUILTIN) and backbone.onnx not in BUILTINS:
-            yield f"backbone[{n}].onnx", f"expected a file or one of {', '.join(BUILTINS)}, got {backbone.onnx!r}"
+            expected = f"expected a file or one of {', '.join(BUILTINS)}, got {backbone.onnx!r}"
+            yield f"backbone[{n}].onnx", expected + meant(backbone.onnx, BUILTINS)
 
 
 def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
@@ -361,12 +361,18 @@ def _signing(flight: Flight) -> Iterator[Found]:
     try:
         mode = os.stat(signing.key).st_mode
     except OSError as error:
-        yield "signing.key", f"{signing.key}: {error.strerror}; make one with `flightcache keygen {signing.key}`"
+        yield (
+            "signing.key",
+            f"{signing.key}: {error.strerror}; make one with `{typed('flightcache', 'keygen', signing.key)}`",
+        )
         return
     if not stat.S_ISREG(mode):
         yield "signing.key", f"{signing.key} is not a regular file"
     elif mode & 0o077:
-        yield "signing.key", f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `chmod 600 {signing.key}`"
+        yield (
+            "signing.key",
+            f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `{typed('chmod', '600', signing.key)}`",
+        )
 
 
 _RULES = (*(_identity, check_area, check_tiles, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),)

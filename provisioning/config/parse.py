@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import sys
 import types
@@ -15,9 +14,10 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
 from provisioning.base.files import read_regular
+from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
-from provisioning.config.schema import DERIVED, REMOVED, Flight
+from provisioning.config.schema import REMOVED, Flight, is_key
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,7 +53,7 @@ class _Reading:
         """Convert one TOML table into the dataclass `kind`."""
         if not isinstance(raw, Mapping):
             return self.bad(key, f"expected a table, got {_shown(raw)}")
-        fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in DERIVED}
+        fields = {f.name: f for f in dataclasses.fields(kind) if is_key(f)}
         hints = get_type_hints(kind)
         for name in raw.keys() - fields.keys():
             path = _join(key, name)
@@ -193,8 +193,7 @@ def _shown(raw: object) -> str:
 
 
 def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return meant(name, known)
 
 
 def _toml(text: str, file: Path) -> dict[str, object]:
@@ -268,7 +267,7 @@ def _read_text(root: Path) -> str:
         raise ConfigError(
             f"flight.toml cannot be read: {getattr(error, 'strerror', error)}",
             file=file,
-            next_step=f"run in a cache directory, or make one with `flightcache init {root}`",
+            next_step=f"run in a cache directory, or make one with `{typed('flightcache', 'init', root)}`",
         ) from error
     if len(data) > LARGEST_FILE_BYTES:
         raise ConfigError("flight.toml is larger than 1 MiB", file=file, next_step="check that it is the right file")

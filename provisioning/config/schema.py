@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
 from decimal import Decimal
@@ -18,7 +19,12 @@ from provisioning.config.tables import table
 NO_PATH = Path()
 """A path that was not given; one that was is absolute."""
 DERIVED = ("root", "build_dir", "store")
-"""Fields of the values below that are no keys of the file."""
+"""Fields of the values below that are no keys of the file, unless they are declared by `setting`."""
+
+
+def is_key(field: dataclasses.Field[Any]) -> bool:
+    """Tell whether a field is a key of flight.toml: `descriptors.store` is one, the store of a program is none."""
+    return field.name not in DERIVED or "doc" in field.metadata
 
 
 def setting(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:

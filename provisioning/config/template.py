@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from provisioning.config.schema import DERIVED, NO_PATH, Flight
+from provisioning.config.schema import NO_PATH, Flight, is_key
 
 Values = Mapping[str, Any]
 """Section name → table of set keys, or list of such tables."""
@@ -52,7 +52,7 @@ def sections(kind: type = Flight, prefix: str = "") -> Iterator[Section]:
 def keys(kind: type) -> Iterator[dataclasses.Field[Any]]:
     """Yield the plain keys of a section, without its nested sections."""
     nested = {section.name for section in sections(kind)}
-    return (f for f in dataclasses.fields(kind) if f.name not in {*DERIVED, *nested})
+    return (f for f in dataclasses.fields(kind) if is_key(f) and f.name not in nested)
 
 
 def toml(value: object) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TextIO
 
 from provisioning.base import events
 from provisioning.base.outcome import BuildReport
-from provisioning.console.bar import NAME_WIDTH, progress_line
+from provisioning.console.bar import NAME_WIDTH, duration, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
+from provisioning.console.style import painted, sentence
 
+NEXT_STEP = "next step:"
 REDRAW_EVERY_S = 0.1
+BEAT_S = 30.0
+"""Longest silence without a terminal, second, while something runs."""
 ENDS_A_BUILD = {"empty.corpus", "engine.failure", "manifest.failure", "coverage.orphans", "rollback.done"}
 CLEAR_LINE = "\r\x1b[2K"
-COLOURS = {"SUCCESS": "32", "IDEMPOTENT_NO_OP": "32", "FAILURE": "31", "warning": "33"}
+MARKS = {"SUCCESS": "good", "IDEMPOTENT_NO_OP": "good", "FAILURE": "bad"}
 
 
 class _Work:
@@ -31,19 +36,31 @@ class _Work:
         return (self.done - self.first) / (now - self.since) if now - self.since >= 1 else 0.0
 
 
+class _Latest(NamedTuple):
+    """The last that was heard of work that goes on."""
+
+    task: str
+    done: int
+    total: int
+    unit: str
+
+
 class HumanListener(Listener):
     """Lines on `stream`; on a terminal also a live line, which leaves no trace."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self.live = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.wanted = logging.DEBUG if self.live else logging.INFO
+        self.wanted = logging.DEBUG
         self._fancy = (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
         self._clock = clock
         self._started: dict[str, float] = {}
         self._work: dict[str, _Work] = {}
         self._shown: dict[str, int] = {}
-        self._drawn_at = -1.0
+        self._drawn_at = self._said_at = -1.0
+        self._latest: _Latest | None = None
+        self._over = threading.Event()
+        self._beating: threading.Thread | None = None
         self._place = self._recognition = ""
 
     def show(self, record: logging.LogRecord) -> None:
@@ -59,6 +76,7 @@ class HumanListener(Listener):
             )
         elif kind == "task.started":
             self._started[str(fields["task"])] = self._clock()
+            self._begin_to_beat()
             self._draw(str(fields["task"]))
         elif kind in ("task.ended", "task.failed"):
             self._task_over(str(fields["task"]), "failed after " if kind == "task.failed" else "")
@@ -80,11 +98,62 @@ class HumanListener(Listener):
 
     def line(self, text: str) -> None:
         """Write a line that stays, in place of the live one."""
+        self._said_at, self._drawn_at = self._clock(), -1.0
         self.stream.write((CLEAR_LINE if self.live else "") + text + "\n")
         self.stream.flush()
 
-    def finish(self, report: BuildReport) -> None:
-        """Repeat the warnings, tell why the build failed, and end with the outcome on standard output."""
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self.live and self._drawn_at >= 0:
+            self._drawn_at = -1.0
+            self.stream.write(CLEAR_LINE)
+            self.stream.flush()
+
+    def beat(self) -> None:
+        """Say what still runs, where no line has been written for BEAT_S: a log must not look like a hung build."""
+        now = self._clock()
+        running = self._running(now)
+        if running and now - self._said_at >= BEAT_S:
+            self.line(f"{running}  (still running)")
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._over.set()
+        self.clear()
+        super().close()
+
+    def _running(self, now: float) -> str:
+        latest = self._latest
+        if latest is not None and (latest.task in self._started or not self._started):
+            rate = 0 if latest.unit == "s" else self._work[latest.task].rate(now)
+            return progress_line(
+                latest.task, done=latest.done, total=latest.total, unit=latest.unit, rate=rate, fancy=False
+            )
+        task, since = next(reversed(self._started.items()), ("", now))
+        return f"{task:<{NAME_WIDTH}} {duration(now - since)}" if task else ""
+
+    def _begin_to_beat(self) -> None:
+        """Start the thread of the heartbeat with the first work: earlier a fork of the signer could inherit it."""
+        if self.live or self._beating is not None:
+            return
+        self._said_at = self._clock()
+        self._beating = threading.Thread(target=self._beat_until_over, daemon=True, name="heartbeat")
+        with contextlib.suppress(RuntimeError):  # a limit of threads: the build goes on in silence
+            self._beating.start()
+
+    def _beat_until_over(self) -> None:
+        while not self._over.wait(BEAT_S / 3):
+            self.acquire()
+            try:
+                if not self._over.is_set():
+                    self.beat()
+            except (OSError, ValueError):  # the reader has left: the build's own lines say so
+                return
+            finally:
+                self.release()
+
+    def finish(self, report: BuildReport, summary: Sequence[tuple[str, str]] = ()) -> None:
+        """Repeat the warnings, say why the build failed, and end with summary and outcome on standard output."""
         if self.live:
             self.stream.write(CLEAR_LINE)
         for task in list(self._started):
@@ -92,24 +161,24 @@ class HumanListener(Listener):
         if self.warnings:
             self._repeat_warnings()
         if report.failure_reason:
-            self.line(f"{self._coloured('FAILURE', 'ERROR:')} {report.failure_reason}")
+            self.line(f"{painted('bad', 'ERROR:', self.stream)} {report.failure_reason}")
+            if NEXT_STEP not in report.failure_reason:
+                self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
         self.stream.flush()
-        word, _, expected = self._recognition.partition(": ")
-        if expected and report.outcome == "SUCCESS":
+        if ": " in self._recognition and report.outcome == "SUCCESS":
             self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
-        told = report.line(", ".join(filter(None, (self._place, word))))
-        if may_colour(sys.stdout):
-            told = told.replace(report.outcome, f"\x1b[{COLOURS[report.outcome]}m{report.outcome}\x1b[0m", 1)
-        print(told, flush=True)
+        outcome = painted(MARKS[report.outcome], report.outcome)
+        worth = f"; {sentence(summary)}" if summary else ""
+        print(report.line(self._place).replace(report.outcome, outcome, 1) + worth, flush=True)
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1
         if self._shown[kind] <= WARNINGS_SHOWN:
-            self.line(f"{self._coloured('warning', 'warning:')} {text}")
+            self.line(f"{painted('warn', 'warning:', self.stream)} {text}")
 
     def _repeat_warnings(self) -> None:
         count = self.warning_count
-        self.line(self._coloured("warning", f"{count} warning{'s' if count > 1 else ''}:"))
+        self.line(painted("warn", f"{count} warning{'s' if count > 1 else ''}:", self.stream))
         for text, times in self.warnings.items():
             self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
         rest = count - sum(self.warnings.values())
@@ -121,16 +190,23 @@ class HumanListener(Listener):
         work = self._work.pop(task, None)
         rate = work.rate(self._clock()) if work else 0
         told = f", {rate:.0f} a second" if rate >= 1 else ""
-        state = self._coloured("FAILURE", how) if how else ""
+        state = painted("bad", how, self.stream) if how else ""
         self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
         now = self._clock()
         work = self._work.setdefault(task, _Work(now, done))
+        if done < work.done:  # the same work again, on other files
+            work = self._work[task] = _Work(now, done)
         work.done = done
-        if now - self._drawn_at >= REDRAW_EVERY_S or done == total:
+        self._latest = _Latest(task, done, total, unit) if done < total or total == 0 or unit == "s" else None
+        self._begin_to_beat()
+        if self.live and (now - self._drawn_at >= REDRAW_EVERY_S or done == total):
             rate = 0 if unit == "s" else work.rate(now)
-            self._draw(progress_line(task, done=done, total=total, unit=unit, rate=rate, fancy=self._fancy))
+            width = _columns(self.stream) - 1
+            self._draw(
+                progress_line(task, done=done, total=total, unit=unit, rate=rate, fancy=self._fancy, width=width)
+            )
 
     def _draw(self, text: str) -> None:
         """Replace the live line; never wider than the terminal, for a wrapped line could not be taken back."""
@@ -139,19 +215,11 @@ class HumanListener(Listener):
             self.stream.write(CLEAR_LINE + text[: _columns(self.stream) - 1])
             self.stream.flush()
 
-    def _coloured(self, meaning: str, text: str) -> str:
-        return f"\x1b[{COLOURS[meaning]}m{text}\x1b[0m" if may_colour(self.stream) else text
-
 
 def near(path: str) -> str:
     """Return `path` relative to the working directory if it is below."""
     shown = os.path.relpath(path)
     return path if shown.startswith("..") else shown
-
-
-def may_colour(stream: TextIO) -> bool:
-    """Tell whether colour is welcome: a terminal, and NO_COLOR (https://no-color.org) not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _columns(stream: TextIO) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from provisioning.base import events
@@ -34,10 +34,11 @@ class JsonListener(Listener):
         name = str(getattr(record, "kind", ""))
         self._write(record.created, record.levelno, name, words(record), fields_of(record))
 
-    def finish(self, report: BuildReport) -> None:
-        """Write the outcome with the fields of the build report and the number of warnings."""
+    def finish(self, report: BuildReport, summary: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the outcome with the fields of the build report, the summary and the number of warnings."""
         level = logging.ERROR if report.outcome == "FAILURE" else logging.INFO
-        fields = {**dataclasses.asdict(report), "warnings": self.warning_count}
+        said = ", ".join(text for text, _ in summary)
+        fields = {**dataclasses.asdict(report), "summary": said or None, "warnings": self.warning_count}
         self._write(time.time(), level, events.PREFIX + "outcome", report.line(), fields)
 
     def _progress_is_due(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from provisioning.base import events
@@ -76,6 +76,9 @@ class Listener(logging.Handler):
         """Show one record."""
         raise NotImplementedError
 
-    def finish(self, report: BuildReport) -> None:
-        """Say how the build ended; may be called after `close`."""
+    def finish(self, report: BuildReport, summary: Sequence[tuple[str, str]] = ()) -> None:
+        """Say how the build ended; may be called after `close`.
+
+        summary: what the published cache is worth, as (text, mark) pairs; empty where nothing was verified.
+        """
         raise NotImplementedError

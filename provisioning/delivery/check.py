@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import DeliveryError
+from provisioning.base.events import Bytes
 from provisioning.base.files import wrap_os_errors
 from provisioning.delivery.archive import BLOCK_BYTES, Member, Readable, parse_header, read_body, read_end, read_exactly
 from provisioning.delivery.compression import decompressing
@@ -112,9 +113,10 @@ def _document(stream: Readable, name: str, limit: int) -> bytes:
 def read_files(stream: Readable, manifest: Manifest) -> Iterator[tuple[Listed, Iterator[bytes]]]:
     """Yield each listed file with its pieces; a file's digest is compared when its last piece has been taken."""
     seen = {*MANIFEST_NAMES, *OPTIONAL_NAMES}
+    count = Bytes("read the bundle", sum(file.bytes for file in listed(manifest)))
     for file in listed(manifest):
         _expect(stream, Member(file.path, file.bytes), seen)
-        yield file, _compared(stream, file)
+        yield file, _compared(stream, file, count)
         _expect(stream, sidecar_of(file), seen)
         if b"".join(read_body(stream, sidecar_of(file))) != sidecar(file.sha256):
             raise DeliveryError("a .sha256 in the bundle is not the digest of its file", file=file.path)
@@ -141,10 +143,11 @@ def _expect(stream: Readable, wanted: Member, seen: set[str]) -> None:
     seen.add(member.name)
 
 
-def _compared(stream: Readable, file: Listed) -> Iterator[bytes]:
+def _compared(stream: Readable, file: Listed, count: Bytes) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for piece in read_body(stream, Member(file.path, file.bytes)):
         digest.update(piece)
+        count.add(len(piece))
         yield piece
     if digest.hexdigest() != file.sha256:
         raise DeliveryError("a file in the bundle is not the one its Manifest lists", file=file.path)

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from provisioning.base import directories
 from provisioning.base.errors import DeliveryError
+from provisioning.base.events import Bytes
 from provisioning.base.files import require_free_bytes, wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes, sha256_fd
 from provisioning.delivery.archive import BLOCK_BYTES, COPY_BYTES, END, Member, header, padding
@@ -97,9 +98,10 @@ def _stream(output: Path, file: BinaryIO) -> Iterator[BinaryIO]:
 def _write(stream: BinaryIO, verdict: Verdict, documents: Documents, manifest: Manifest) -> None:
     for name, data in documents.members():
         _member(stream, Member(name, len(data)), data)
+    count = Bytes("bundle", sum(file.bytes for file in listed(manifest)))
     for file in listed(manifest):
         with verdict.open(file.path) as source:
-            _copy(stream, Member(file.path, file.bytes), source)
+            _copy(stream, Member(file.path, file.bytes), source, count)
         _member(stream, sidecar_of(file), sidecar(file.sha256))
     stream.write(END)
 
@@ -108,7 +110,7 @@ def _member(stream: BinaryIO, member: Member, data: bytes) -> None:
     stream.write(header(member) + data + bytes(padding(member.bytes)))
 
 
-def _copy(stream: BinaryIO, member: Member, source: BinaryIO) -> None:
+def _copy(stream: BinaryIO, member: Member, source: BinaryIO, count: Bytes) -> None:
     stream.write(header(member))
     left = member.bytes
     while left:
@@ -117,4 +119,5 @@ def _copy(stream: BinaryIO, member: Member, source: BinaryIO) -> None:
             raise DeliveryError("a file shrank while it was bundled", file=member.name, next_step="bundle again")
         stream.write(piece)
         left -= len(piece)
+        count.add(len(piece))
     stream.write(bytes(padding(member.bytes)))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple, Protocol
 
 from provisioning.base.errors import DeliveryError
+from provisioning.base.events import Bytes
 from provisioning.base.hashing import Sha256
 from provisioning.delivery.archive import COPY_BYTES, Readable
 from provisioning.delivery.contents import MANIFEST_LIMITS, OPTIONAL_LIMITS, Documents, Listed, listed
@@ -111,14 +112,16 @@ def send_needed(
 ) -> int:
     """Send what the receiver's `reply` asks for, which must be files of `manifest`; return the bytes sent."""
     files = {file.sha256: file for file in listed(manifest)}
-    sent = 0
-    for need in _needs(reply, files):
+    sent, needs = 0, _needs(reply, files)
+    count = Bytes("send", sum(files[need.sha256].bytes - need.offset for need in needs))
+    for need in needs:
         file = files[need.sha256]
         with open_file(file) as source:
             source.seek(need.offset)
             for piece in _pieces(source, file.bytes - need.offset, file):
                 stream.write(piece)
                 sent += len(piece)
+                count.add(len(piece))
     stream.flush()
     return sent
 

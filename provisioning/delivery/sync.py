@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import DeliveryError, Error, VerificationError
+from provisioning.base.events import Bytes
 from provisioning.base.files import wrap_os_errors
 from provisioning.delivery.archive import COPY_BYTES
 from provisioning.delivery.check import Trust, check_bundle
@@ -169,14 +170,21 @@ def sync_here(
     manifest = verdict.require()
 
     def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+        count = Bytes("copy", sum(file.bytes for file in files))
         for file in files:
             with verdict.open(file.path) as source:
-                target.receive(file, iter(lambda s=source: s.read(COPY_BYTES), b""))  # type: ignore[misc]
+                target.receive(file, _counted(iter(lambda s=source: s.read(COPY_BYTES), b""), count))  # type: ignore[misc]
 
     outcome: Outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
     whole = sum(file.bytes for file in manifest.files) + sum(map(len, documents))
     sent = outcome.received_bytes + sum(map(len, documents))
     return Sent(manifest.build.counter, outcome.received_files, sent, whole)
+
+
+def _counted(pieces: Iterator[bytes], count: Bytes) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        count.add(len(piece))
 
 
 def copy_bundle(verdict: Verdict, documents: Documents, output: Path, *, trust: Trust) -> Bundle | None:

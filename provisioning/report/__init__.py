@@ -10,7 +10,9 @@ from provisioning.report.model import (
     ReportModel,
     SkippedTile,
     SourceRow,
+    Step,
     TileMap,
+    TileMark,
 )
 from provisioning.report.mosaic import Thumbnail, make_mosaic, mosaic_places, mosaic_zoom
 from provisioning.report.page import render
@@ -25,8 +27,10 @@ __all__ = [
     "Run",
     "SkippedTile",
     "SourceRow",
+    "Step",
     "Thumbnail",
     "TileMap",
+    "TileMark",
     "changes",
     "coverage_geojson",
     "make_mosaic",

@@ -80,8 +80,8 @@ def date_bins(tiles: TileMap) -> tuple[tuple[str, str], ...]:
     return tuple((dates[first], dates[last - 1]) for first, last in pairwise(edges))
 
 
-def draw_map(model: ReportModel, tiles: TileMap, *, name: str, imagery: bool = True) -> str:
-    """Return the SVG element of one zoom level; `name` makes its ids unique in the page."""
+def draw_map(model: ReportModel, tiles: TileMap, *, name: str, imagery: bool = True, over: str = "") -> str:
+    """Return the SVG element of one zoom level; `name` makes its ids unique in the page, `over` is laid over it."""
     frame = frame_of(tiles, model.manifest.area.bbox_e7)
     width, height = _n(frame.width * frame.scale), _n(frame.height * frame.scale)
     parts = [
@@ -90,9 +90,12 @@ def draw_map(model: ReportModel, tiles: TileMap, *, name: str, imagery: bool = T
         f'</title><desc id="{name}-desc">{escape(describe(model, tiles))}</desc>',
         _hatch(name),
         *_ground(tiles, frame, name, model.mosaic if imagery else None),
-        f'<path class="outline" d="{_outline(model, tiles, frame)}"/>',
+        over,
+        f'<g class="layer-outline"><path class="outline" d="{_outline(model, tiles, frame)}"/></g>',
+        '<g class="layer-route">',
         *_lines(model, frame),
         _takeoff(model, frame),
+        "</g>",
         "</svg>",
     ]
     return "".join(parts)
@@ -106,8 +109,8 @@ def _ground(tiles: TileMap, frame: Frame, name: str, mosaic: Mosaic | None) -> I
     if mosaic is not None:
         yield f'<clipPath id="{name}-clip"><path d="{there}"/></clipPath>' + _imagery(mosaic, frame, name)
     yield from _dates(tiles, frame)
-    yield f'<path class="partial" fill="url(#{name}-partial)" d="{partial}"/>'
-    yield f'<path class="gap-ground" d="{gaps}"/><path class="gap" fill="url(#{name}-gap)" d="{gaps}"/>'
+    yield f'<g class="layer-gaps"><path class="partial" fill="url(#{name}-partial)" d="{partial}"/>'
+    yield f'<path class="gap-ground" d="{gaps}"/><path class="gap" fill="url(#{name}-gap)" d="{gaps}"/></g>'
 
 
 def _lines(model: ReportModel, frame: Frame) -> Iterator[str]:

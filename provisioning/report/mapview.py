@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from provisioning.report import mercator
 from provisioning.report.drawing import date_bins, draw_map, frame_of, takeoff_mark
 from provisioning.report.html import section, text
 from provisioning.report.model import ReportModel, TileMap
+from provisioning.report.moving import bar, layers, toggle
 
 
 def map_section(model: ReportModel) -> str:
@@ -20,9 +23,13 @@ def map_section(model: ReportModel) -> str:
         f'<label for="show-{name}">{label}</label>'
         for place, (name, label) in enumerate(views)
     )
+    over = list(layers(model, finest))
+    boxes, styles = zip(*(toggle(name, label) for name, label in _layer_names(model, finest, over)), strict=True)
+    inputs += f'<span class="layers-begin">Layers</span>{"".join(boxes)}<style>{"".join(styles)}</style>'
+    drawn = "".join(f'<g class="layer-{name}">{drawing}</g>' for name, _, drawing in over)
     figure = (
-        f'<figure><div class="frame" style="--ratio:{frame_ratio(model, finest):.3f}">'
-        f"{draw_map(model, finest, name='finest')}{_scale(model, finest)}</div>"
+        f'<figure>{bar(model)}<div class="frame" style="--ratio:{frame_ratio(model, finest):.3f}">'
+        f"{draw_map(model, finest, name='finest', over=drawn)}{_scale(model, finest)}</div>"
         f"{_keys(model, finest)}<figcaption>{text(_map_caption(finest))}</figcaption></figure>"
     )
     small = "".join(
@@ -32,6 +39,15 @@ def map_section(model: ReportModel) -> str:
     )
     box = f'<div class="mapbox" role="group" aria-label="Map views">{inputs}{figure}</div>'
     return section("map", "Map", box, f'<div class="small-maps">{small}</div>' if small else "")
+
+
+def _layer_names(model: ReportModel, tiles: TileMap, over: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
+    if any(cell.present < cell.expected for cell in tiles.cells):
+        yield "gaps", "gaps"
+    yield "outline", "area"
+    if model.routes or model.takeoff:
+        yield "route", "route"
+    yield from ((name, label) for name, label, _ in over)
 
 
 def frame_ratio(model: ReportModel, tiles: TileMap) -> float:
@@ -67,6 +83,8 @@ def _keys(model: ReportModel, tiles: TileMap) -> str:
         keys.append(_key('<path class="route" d="M2 15 10 6l8 7 8-9"/>', "route"))
     if model.takeoff:
         keys.append(_key(takeoff_mark("translate(14 10) scale(.5)"), "take-off"))
+    if model.marks:
+        keys.append(_key('<path class="mark" d="M3 3h22v14H3z"/>', "tile with a remark"))
     keys.append(_key('<path class="outline" d="M2 3h24v14H2z"/>', "area"))
     for number, (first, last) in enumerate(date_bins(tiles)):
         meaning = first if first == last else f"{first} to {last}"

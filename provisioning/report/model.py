@@ -19,7 +19,8 @@ class LonLat(NamedTuple):
 class Cell(NamedTuple):
     """A square of the map: `x`, `y` are its place at `TileMap.level`; x goes on counting past the antimeridian.
 
-    `present` and `expected` count tiles of `TileMap.zoom`; `oldest` is the oldest known capture, YYYY-MM-DD.
+    `present` and `expected` count tiles of `TileMap.zoom`; `oldest` is the oldest known capture, YYYY-MM-DD; `sources`
+    name where its tiles come from, in alphabetical order.
     """
 
     x: int
@@ -27,6 +28,7 @@ class Cell(NamedTuple):
     present: int
     expected: int
     oldest: str | None
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,23 @@ class SkippedTile(NamedTuple):
     reason: str
 
 
+class TileMark(NamedTuple):
+    """A tile that a person should see on the map: in which layer, and what is said of it."""
+
+    z: int
+    x: int
+    y: int
+    layer: str
+    detail: str = ""
+
+
+class Step(NamedTuple):
+    """A task of the build, and the tasks or groups of tasks that come before it."""
+
+    name: str
+    after: tuple[str, ...]
+
+
 class Change(NamedTuple):
     """One difference to the previous generation."""
 
@@ -98,6 +117,8 @@ class ReportModel:
     changes      against the generation before; None: this is the first
     key_fingerprint  SHA-256 of the raw public key, hex
     area_notes   what the files of the area leave open: legs that are not in it, assumptions
+    marks        tiles of interest: degenerate, not recognised, required and missing, left out
+    steps        the tasks of the build in their order; empty: no picture of them
     notes        sentences about the engines: what their layers are, where the compiler says
     """
 
@@ -112,6 +133,8 @@ class ReportModel:
     changes: tuple[Change, ...] | None = None
     key_fingerprint: str = ""
     area_notes: tuple[str, ...] = ()
+    marks: tuple[TileMark, ...] = ()
+    steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page without scripts, for screen, phone, paper and screen reader."""
+"""report.html: one self-contained page, for screen, phone, paper and screen reader; complete without its one script."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from html import escape
 from importlib.resources import files
 
 from provisioning.area.place import height_in_words
+from provisioning.flight.summary import summarise
 from provisioning.report import tables, verifying
 from provisioning.report.drawing import position
 from provisioning.report.html import facts, number, section
 from provisioning.report.mapview import map_section
 from provisioning.report.model import LonLat, ReportModel
+from provisioning.report.moving import SCRIPT_SOURCE, script_and_data
+from provisioning.report.steps import steps
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    f"default-src 'none'; script-src {SCRIPT_SOURCE}; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 def render(model: ReportModel) -> bytes:
@@ -32,6 +38,7 @@ def render(model: ReportModel) -> bytes:
             *sections,
             "</main>",
             _footer(model),
+            script_and_data(model),
             "</body></html>\n",
         ]
     )
@@ -64,27 +71,21 @@ def _contents(model: ReportModel) -> Iterator[tuple[str, str]]:
         yield "skipped", "Skipped tiles"
     if model.manifest.waivers:
         yield "waivers", "Waivers"
-    yield from (("changes", "Changes"), ("files", "Files"), ("verify", "How to verify"))
+    yield "changes", "Changes"
+    if model.steps:
+        yield "steps", "Steps"
+    yield from (("files", "Files"), ("verify", "How to verify"))
 
 
 def _verdicts(model: ReportModel) -> Iterator[str]:
-    verdicts = [gate.verdict for gate in model.manifest.gates.values()]
-    passed, warned, waived = (verdicts.count(verdict) for verdict in ("pass", "warn", "waived"))
-    if passed:
-        yield f'<li class="pass">✓ {passed} of {len(verdicts)} gates pass</li>'
-    if warned:
-        yield f'<li class="warn">! {warned} {"warns" if warned == 1 else "warn"}</li>'
-    if waived:
-        yield f'<li class="waived">↷ {waived} waived</li>'
-    recognition = model.manifest.gates.get("recognition")
-    if recognition:
-        word = recognition.detail.partition(":")[0]
-        style, mark = ("pass", "✓") if word == "recognises" else ("warn", "!")
-        yield f'<li class="{style}">{mark} {escape(word)}</li>'
-    missing = sum(max(0, count.expected - count.present) for count in model.manifest.tiles.per_zoom.values())
-    yield f'<li class="warn">! {missing} tiles missing</li>' if missing else '<li class="pass">✓ no gaps</li>'
-    if model.skipped:
-        yield f'<li class="warn">! {len(model.skipped)} skipped</li>'
+    gates = model.manifest.gates.values()
+    if passed := sum(gate.verdict == "pass" for gate in gates):
+        yield f'<li class="pass">✓ {passed} of {len(gates)} gates pass</li>'
+    summary = summarise(model.manifest, "NOT VERIFIED")
+    if not summary.tiles_missing:
+        yield '<li class="pass">✓ no gaps</li>'
+    for text, mark in summary.parts()[2:]:  # without state and counter: a rollback keeps the page
+        yield f'<li class="{"warn" if mark == "warn" else "soft"}">{"! " if mark == "warn" else ""}{escape(text)}</li>'
     for entry in model.manifest.accepted:
         yield f'<li class="warn">! {escape(entry.detail)}</li>'
 
@@ -117,6 +118,7 @@ def _sections(model: ReportModel) -> Iterator[str]:
     yield tables.skipped(model)
     yield tables.waivers(model)
     yield tables.changes(model)
+    yield steps(model)
     yield tables.files(model)
     yield section("verify", "How to verify", verifying.steps(model))
 

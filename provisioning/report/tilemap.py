@@ -20,11 +20,17 @@ class Run(NamedTuple):
 
 
 def tile_map(
-    zoom: int, expected: Iterable[Run], present: Iterable[tuple[int, int, str | None]], *, west_column: int = 0
+    zoom: int,
+    expected: Iterable[Run],
+    present: Iterable[tuple[int, int, str | None]],
+    *,
+    west_column: int = 0,
+    origins: Iterable[tuple[int, int, str]] = (),
 ) -> TileMap:
     """Return the map of one zoom level.
 
-    `present` yields (x, y, capture date or None) of each place once. Columns below `west_column`, that of the area's
+    `present` yields (x, y, capture date or None) of each place once, `origins` (x, y, source) of each of its tiles.
+    Columns below `west_column`, that of the area's
     west edge, lie beyond the antimeridian and count on from 2**zoom.
     """
     runs = [piece for run in expected for piece in _unrolled(run, west_column, 1 << zoom)]
@@ -33,7 +39,13 @@ def tile_map(
     for run in runs:
         _count_run(want, run, shift)
     have, oldest = _count_present(((x + (x < west_column) * (1 << zoom), y, date) for x, y, date in present), shift)
-    cells = tuple(Cell(x, y, have.get((y, x), 0), want[y, x], oldest.get((y, x))) for y, x in sorted(want))
+    named: dict[tuple[int, int], set[str]] = {}
+    for x, y, source in origins:
+        named.setdefault((y >> shift, (x + (x < west_column) * (1 << zoom)) >> shift), set()).add(source)
+    cells = tuple(
+        Cell(x, y, have.get((y, x), 0), want[y, x], oldest.get((y, x)), tuple(sorted(named.get((y, x), ()))))
+        for y, x in sorted(want)
+    )
     return TileMap(zoom=zoom, level=zoom - shift, cells=cells)
 
 

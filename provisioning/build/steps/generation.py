@@ -81,19 +81,21 @@ def _stage(request: Request) -> Path:
     )
 
 
-def walk(request: Request, due: reasons.Due) -> None:
-    """Walk and verify the current generation.
+def walk(request: Request, due: reasons.Due) -> dict[str, object]:
+    """Walk and verify the current generation; return how many reasons stand against it.
 
     Raises ManifestCoverageError for unlisted or missing files (with `coverage.strict = false` unlisted files only
     warn), VerificationError for anything else.
     """
-    _require_none(due.examined(), strict=request.flight.coverage.strict, cache=request.cache)
+    found = due.examined()
+    _require_none(found, strict=request.flight.coverage.strict, cache=request.cache)
     if due.is_recheck:
         recheck.note(request.flight.build_dir)
     now = contents.published(request.cache)
-    said = gates.recognition_of(now.manifest.gates) if now else ""
-    if said:
-        events.event("recognition", says=said)
+    says = gates.recognition_of(now.manifest.gates) if now else ""
+    if says:
+        events.event("recognition", says=says)
+    return {"reasons": len(found)}
 
 
 COVERAGE = frozenset({Code.UNLISTED, Code.MISSING, Code.SYMLINK, Code.NOT_A_FILE})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from provisioning.base.errors import ConfigError
 from provisioning.base.files import make_dirs, wrap_os_errors
+from provisioning.base.words import typed
 from provisioning.cli.begin.init import NewCache, create_cache, network_text
 
 CAMERA = {
@@ -41,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make, build and verify the demo; the exit code is that of the first step that fails."""
     new = make_demo(args.directory)
-    print(f"$ cd {new.directory} && doit", flush=True)
+    print(f"$ {typed('cd', new.directory)} && doit", flush=True)
     built = subprocess.run([sys.executable, "-m", "doit"], cwd=new.directory, check=False).returncode
     return built or _verify(new) or _say_what_next(new)
 
@@ -50,7 +51,9 @@ def make_demo(directory: Path) -> NewCache:
     """Write imagery, a calibration file and the files of a new cache below `directory`."""
     if os.path.lexists(directory / "flight.toml"):
         raise ConfigError(
-            "a cache is there already", file=directory, next_step=f"cd {directory} && doit, or name another directory"
+            "a cache is there already",
+            file=directory,
+            next_step=f"{typed('cd', directory)} && doit, or name another directory",
         )
     from provisioning.cli.begin.demo_imagery import write_demo_tiles
 
@@ -77,7 +80,7 @@ def _verify(new: NewCache) -> int:
 def _say_what_next(new: NewCache) -> int:
     print(f"""
 The demo cache is built, signed and verified. What now?
-  cd {new.directory}
+  {typed("cd", new.directory)}
   {_command("doit"):<40} nothing has changed: nothing is done
   {_command("flightcache") + " status":<40} what is current
   look at current/report.html in a browser: what the aircraft will know

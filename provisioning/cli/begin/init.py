@@ -19,6 +19,7 @@ from provisioning.area.place import describe_place, place_facts
 from provisioning.base.angles import BBox, overlap
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
+from provisioning.base.words import typed
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, AreaPart, Flight, FlightIdentity, TileSource
 from provisioning.config.check import BUILTIN, check_area
@@ -358,5 +359,5 @@ def run(args: argparse.Namespace) -> int:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)
     else:
         print(as_text(new))
-        print(f"next: cd {new.directory} && doit")
+        print(f"next: {typed('cd', new.directory)} && doit")
     return 0

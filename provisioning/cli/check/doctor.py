@@ -12,8 +12,11 @@ from typing import Literal, NamedTuple
 
 from provisioning.base.errors import Error, ManifestError, VerificationError
 from provisioning.base.files import read_regular
-from provisioning.cli.check.verify import expectation_arguments, expectations, unchecked
+from provisioning.base.hashing import short
+from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
+from provisioning.console.style import painted, sentence
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
+from provisioning.flight.summary import Summary, summarise
 from provisioning.flight.verify import ANY, NEXT_STEP, CounterFloor, Expectations, ExpectedHost, Verdict, verify
 
 EXAMPLE = """\
@@ -56,25 +59,28 @@ def run(args: argparse.Namespace) -> int:
         from provisioning.cli.check.self_test import report
 
         return report(args.cache, as_json=args.json)
-    findings = (*examine(args.cache, expectations(args, args.cache)), *(_deep(args.cache) if args.deep else ()))
+    summary, findings = examine(args.cache, expectations(args, args.cache))
+    findings = (*findings, *(_deep(args.cache) if args.deep else ()))
     if args.json:
-        print(json.dumps({"cache": str(args.cache), "findings": [finding._asdict() for finding in findings]}, indent=2))
+        found = [finding._asdict() for finding in findings]
+        print(json.dumps({"cache": str(args.cache), "summary": summary.as_json(), "findings": found}, indent=2))
     else:
-        print(as_text(findings))
+        print(f"{sentence(summary.parts())}\n{as_text(findings)}")
     return VerificationError.exit_code if any(finding.state == "bad" for finding in findings) else 0
 
 
-def examine(cache: Path, expect: Expectations) -> tuple[Finding, ...]:
-    """Return every finding; nothing on disk changes, the counter floor included."""
+def examine(cache: Path, expect: Expectations) -> tuple[Summary, tuple[Finding, ...]]:
+    """Return the summary and every finding; nothing on disk changes, the counter floor included."""
     if isinstance(expect.counter_floor, CounterFloor):
         expect = expect._replace(counter_floor=expect.counter_floor._replace(raise_on_pass=False))
     with verify(cache, expect) as verdict:
         signed = verdict.manifest  # None unless a trusted key signed it: nothing else of the cache is believed
+        summary = summary_of(verdict, expect) if expect.keys or expect.trust else summarise(None, "NOT VERIFIED")
         if signed is None:
-            return (*_verdict(verdict, expect), *_claim(claimed(cache)), *_disk(cache, None))
-        return (
+            return summary, (*_verdict(verdict, expect), *_claim(claimed(cache)), *_disk(cache, None))
+        return summary, (
             *_verdict(verdict, expect),
-            *_content(signed),
+            *_content(signed, summary),
             *_counter(signed, expect),
             *_host(signed, expect),
             *_disk(cache, signed),
@@ -115,11 +121,11 @@ def _verdict(verdict: Verdict, expect: Expectations) -> Iterator[Finding]:
     if not expect.keys and expect.trust is None:
         yield Finding("key", "bad", "no key was given, so nothing is verified", "give --public-key operator.pub.pem")
     elif verdict.fingerprint:
-        yield Finding("key", "ok", f"signed by {', '.join(verdict.fingerprints)}")
+        yield Finding("key", "ok", f"signed by {', '.join(map(short, verdict.fingerprints))}")
     if verdict.passed:
         left = unchecked(expect)
         asked = f"; not checked: {', '.join(left)}" if left else ", and as expected"
-        yield Finding("verdict", "ok", f"PASS: complete, intact, signed{asked}")
+        yield Finding("verdict", "ok", f"complete, intact, signed{asked}")
     for reason in verdict.reasons if expect.keys or expect.trust else ():
         where = f"{reason.file}: " if reason.file else ""
         yield Finding(f"verdict: {reason.code}", "bad", f"{where}{reason.detail}", NEXT_STEP[reason.code])
@@ -137,19 +143,21 @@ def _who(manifest: Manifest) -> str:
     return who.encode("ascii", "backslashreplace").decode() if not who.isprintable() else who
 
 
-def _content(manifest: Manifest) -> Iterator[Finding]:
+def _content(manifest: Manifest, summary: Summary) -> Iterator[Finding]:
     yield Finding("flight", "ok", _who(manifest))
     tiles = manifest.tiles
-    gaps = sum(zoom.expected - zoom.present for zoom in tiles.per_zoom.values())
     dated = f", oldest captured {tiles.oldest_capture}" if tiles.oldest_capture else ""
-    yield Finding("tiles", "ok", f"{tiles.count:,} tiles, {max(gaps, 0):,} of the area missing{dated}")
-    passed_over = [f"{name} {gate.verdict}" for name, gate in manifest.gates.items() if gate.verdict != "pass"]
+    yield Finding("tiles", "ok", f"{tiles.count:,} tiles, {summary.tiles_missing:,} of the area missing{dated}")
+    states = (("waived", summary.gates_waived), ("lowered", summary.gates_lowered), ("warns", summary.gates_warned))
+    marked = [f"{name} {state}" for state, names in states for name in names]
     yield Finding(
         "gates",
-        "warn" if passed_over else "ok",
-        ", ".join(passed_over) or f"all {len(manifest.gates)} passed",
-        "read report.html before take-off" if passed_over else "",
+        "warn" if marked else "ok",
+        ", ".join(marked) or f"all {len(manifest.gates)} passed",
+        "read report.html before take-off" if marked else "",
     )
+    for said in details(manifest):
+        yield Finding("accepted", "warn", said)
 
 
 def _counter(manifest: Manifest, expect: Expectations) -> Iterator[Finding]:
@@ -220,7 +228,8 @@ def as_text(findings: tuple[Finding, ...], *, advice: str = "do not fly this cac
     width = max(len(finding.what) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{finding.state:<4} {finding.what:<{width}}  {finding.said}")
+        state = painted({"ok": "good"}.get(finding.state, finding.state), f"{finding.state:<4}")
+        lines.append(f"{state} {finding.what:<{width}}  {finding.said}")
         if finding.todo:
             lines.append(f"     {'':<{width}}  -> {finding.todo}")
     bad = sum(finding.state == "bad" for finding in findings)

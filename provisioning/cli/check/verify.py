@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import calendar
+import datetime as dt
 import json
 import re
 import shlex
@@ -15,7 +16,11 @@ from typing import Any
 
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, SigningError, VerificationError
+from provisioning.base.hashing import short
+from provisioning.console.style import sentence
+from provisioning.flight.manifest import Manifest
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
+from provisioning.flight.summary import Summary, of_verdict, utc_today
 from provisioning.flight.trust import read_trust
 from provisioning.flight.vehicle import Vehicle, find_vehicle, installed_trust
 from provisioning.flight.verify import (
@@ -310,9 +315,24 @@ def as_json(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
         "aircraft_id": manifest and manifest.flight.aircraft_id,
         "host": manifest and manifest.host._asdict(),
         "accepted": [entry._asdict() for entry in manifest.accepted] if manifest else [],
+        "summary": summary_of(verdict, expect).as_json(),
         "files": [{"path": path, "bytes": size, "sha256": sha256} for path, size, sha256 in _files(verdict)],
         "elapsed_s": round(elapsed_s, 3),
     }
+
+
+def summary_of(verdict: Verdict, expect: Expectations) -> Summary:
+    """Return what was verified, with the age of its imagery at the time that `expect` names."""
+    at = expect.now_s
+    if isinstance(at, int):
+        return of_verdict(verdict, today=dt.datetime.fromtimestamp(at, dt.timezone.utc).date())
+    return of_verdict(verdict, today=utc_today() if at is None else None)
+
+
+def details(manifest: Manifest) -> list[str]:
+    """Return what a signature lets pass and a person must know: what was accepted, by whom gates were waived."""
+    waived = [f"{waiver.gate} waived by {waiver.by}: {waiver.reason}" for waiver in manifest.waivers]
+    return [entry.detail for entry in manifest.accepted] + waived
 
 
 def _files(verdict: Verdict) -> list[tuple[str, int, str]]:
@@ -323,16 +343,15 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
     """Return the verdict for a person: one line for PASS, every reason for a refusal, a table with `verbose`."""
     lines = list(_table(verdict)) if verbose else []
     manifest = verdict.manifest
+    lines.append(sentence(summary_of(verdict, expect).parts()))
     if verdict.passed and manifest:
-        flight = manifest.flight.flight_id or "any flight"
         size_mb = sum(entry.bytes for entry in manifest.files) / 1e6
         lines.append(
-            f"PASS {cache}: {flight}, counter {manifest.build.counter}, {len(manifest.files)} files, "
-            f"{size_mb:.1f} MB in {elapsed_s:.2f} s, manifest_hash {manifest.build.manifest_hash[:16]}"
+            f"{cache}: {len(manifest.files)} files, {size_mb:.1f} MB in {elapsed_s:.2f} s, "
+            f"manifest_hash {short(manifest.build.manifest_hash)}"
         )
-        lines += [entry.detail for entry in manifest.accepted]
+        lines += details(manifest)
     else:
-        lines.append(f"REFUSED {cache}: {len(verdict.reasons)} reason{'s' if len(verdict.reasons) != 1 else ''}")
         for reason in verdict.reasons:
             lines += [f"  {reason}", f"    -> {NEXT_STEP[reason.code]}"]
     if left := unchecked(expect):

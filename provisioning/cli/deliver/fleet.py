@@ -15,16 +15,19 @@ from typing import Any
 from provisioning.base.asking import ask
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
-from provisioning.build import steps
+from provisioning.base.words import typed
+from provisioning.build import contents, steps
 from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.sync import sync_vehicle
 from provisioning.config.parse import read_flight
+from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
 from provisioning.engines.remote import SERVE, serve
+from provisioning.flight.summary import summarise, utc_today
 from provisioning.flight.trust import read_trust, to_bytes
 
 EXAMPLE = """\
@@ -111,6 +114,7 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
         f"{report['outcome']}, {report['engines_built']} engines compiled, "
         f"{report['descriptors_generated']} descriptors computed, manifest_hash {report['manifest_hash'][:16]}"
     )
+    said += f"; {built_summary(directory)}"
     if vehicle.target:
         trust = fleet.cache / "trust.json"
         expect = signed_by(trusted_keys(None, directory))
@@ -127,6 +131,13 @@ def _provision(fleet: Fleet, vehicle: Vehicle) -> str:
     return said
 
 
+def built_summary(directory: Path) -> str:
+    """Return what the generation that a build has just verified is worth, in one sentence."""
+    built = contents.published(directory)
+    summary = summarise(built.manifest if built else None, "PASS" if built else "NOT VERIFIED", today=utc_today())
+    return sentence(summary.parts())
+
+
 def reach(vehicle: Vehicle, *words: str) -> tuple[str, ...]:
     """Return the command that runs flightcache with `words` on the vehicle: its words, then one command line."""
     line = " ".join(shlex.quote(word) for word in (*shlex.split(vehicle.program), *words))
@@ -138,7 +149,9 @@ def probe(vehicle: Vehicle) -> dict[str, str]:
     command = reach(vehicle, "host", "--json")
     try:
         done = ask(command, most_bytes=PROBE_BYTES, within_s=PROBE_TIMEOUT_S)
-        return _host_tuple(json.loads(done.out)["engines are built for"])
+        answer = json.loads(done.out)
+        is_new = isinstance(answer, dict) and "engine_host" in answer
+        return _host_tuple(answer["engine_host" if is_new else "engines are built for"])  # the second: release 0.1
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{vehicle.name} does not say what computer it is",
@@ -169,6 +182,6 @@ def _build(directory: Path) -> dict[str, Any]:
             "the build failed",
             file=directory,
             facts={"reason": report.get("failure_reason") or done.stderr.strip()[-500:]},
-            next_step=f"cd {directory} && doit",
+            next_step=f"{typed('cd', directory)} && doit",
         )
     return report

@@ -13,6 +13,7 @@ from pathlib import Path
 from provisioning.base.errors import SigningError, TrustError
 from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.hashing import Sha256
+from provisioning.base.words import typed
 from provisioning.cli.check.verify import fingerprint_file, fingerprints
 from provisioning.flight.signing import (
     PublicKey,
@@ -134,7 +135,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _init(args: argparse.Namespace) -> None:
     if os.path.lexists(args.file):
-        raise TrustError("the file is there already", file=args.file, next_step=f"flightcache trust next {args.file}")
+        raise TrustError(
+            "the file is there already", file=args.file, next_step=typed("flightcache", "trust", "next", args.file)
+        )
     if not args.root or not args.signing or args.not_after is None:
         raise TrustError(
             "a trust file names root keys, signing keys and its end",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from provisioning.base.errors import EngineError
 from provisioning.config import Engine
@@ -28,64 +30,90 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the host tuple, what it was read from, which backends there are, and the engines kept for other hosts."""
     engine = read_flight(args.directory).engine if args.directory else Engine()
-    told = describe(engine, args.directory)
-    if args.json:
-        print(json.dumps(told, indent=2))
-        return 0
-    for title, rows in told.items():
-        print(f"{title}:")
-        width = max((len(name) for name in rows), default=0)
-        for name, value in rows.items():
-            print(f"  {name:<{width}}  {value}")
+    found = describe(engine, args.directory)
+    print(json.dumps(found, indent=2) if args.json else as_text(found))
     return 0
 
 
-def describe(engine: Engine, directory: Path | None, machine: Machine = THIS_MACHINE) -> dict[str, dict[str, str]]:
-    """Return titled rows about `machine`; EngineError where the backend that `engine` asks for cannot be used."""
+def describe(engine: Engine, directory: Path | None, machine: Machine = THIS_MACHINE) -> dict[str, Any]:
+    """Return what is known of `machine`, as the JSON of docs/reference/json.md; keys are stable, null is unknown.
+
+    Raises EngineError where the backend that `engine` asks for cannot be used.
+    """
     host = select(engine, machine).probe()
-    told = {
-        "engines are built for": dict(host._asdict()),
-        "this computer": _computer(machine),
-        "backends": _backends(machine),
+    return {
+        "engine_host": host._asdict(),
+        "computer": _computer(machine),
+        "backends": {name: _backend(name, machine) for name in BACKENDS},
+        "engines": None if directory is None else _stored(directory, host),
     }
-    if directory is not None:
-        told["engines in .build"] = _stored(directory, host)
-    return told
 
 
-def _computer(machine: Machine) -> dict[str, str]:
+def _computer(machine: Machine) -> dict[str, Any]:
     gpu, release = machine.gpu(), l4t_release(machine)
-    rows = {
+    return {
         "machine": machine.machine,
-        "instruction sets": instruction_class(machine),
-        "GPU": f"{gpu.name}, SM {gpu.sm}" if gpu else "none that answers",
-        "NVIDIA driver": driver_version(machine) or "-",
-        "CUDA of the driver": f"{gpu.cuda_driver // 1000}.{gpu.cuda_driver % 1000 // 10}" if gpu else "-",
-        "Linux for Tegra": release or "-",
-        "JetPack": (jetpack(release) or "unknown to this table") if release else "-",
+        "instruction_set": instruction_class(machine),
+        "gpu": {"name": gpu.name, "sm": gpu.sm} if gpu else None,
+        "nvidia_driver": driver_version(machine) or None,
+        "cuda_driver": f"{gpu.cuda_driver // 1000}.{gpu.cuda_driver % 1000 // 10}" if gpu else None,
+        "l4t_release": release or None,
+        "jetpack": (jetpack(release) or None) if release else None,
     }
-    return {name: value for name, value in rows.items() if value != "-"}
 
 
-def _backends(machine: Machine) -> dict[str, str]:
-    return {name: _runtime(name, machine) for name in BACKENDS}
-
-
-def _runtime(backend: str, machine: Machine) -> str:
-    """Return the backend's version, or why it cannot be used."""
+def _backend(backend: str, machine: Machine) -> dict[str, Any]:
+    """Return the backend's version, and whether it compiles here, for other computers only, or why not at all."""
     engine = replace(Engine(), backend=backend)  # type: ignore[arg-type]
     try:
-        return select(engine, machine).probe().runtime
+        return {"usable": "here", "version": select(engine, machine).probe().runtime, "reason": None}
     except EngineError as error:
         if backend == "tensorrt_rtx" and (version := machine.installed(*DISTRIBUTIONS[backend])):
-            return f"{version}, for other computers only: engine.host"
-        return f"no: {error.what}"
+            return {"usable": "for other computers", "version": version, "reason": error.what}
+        return {"usable": "no", "version": None, "reason": error.what}
 
 
-def _stored(directory: Path, host: HostTuple) -> dict[str, str]:
+def _stored(directory: Path, host: HostTuple) -> list[dict[str, Any]]:
     found = stored_engines(directory / ".build" / "store")
-    return {
-        engine.path.name: f"{engine.bytes} bytes, "
-        + ("this host" if engine.is_for(host) else "another host: kept, not published")
-        for engine in found
+    return [{"name": e.path.name, "bytes": e.bytes, "for_this_host": e.is_for(host)} for e in found]
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """Return the same for a person: titled rows."""
+    tables = {
+        "engines are built for": found["engine_host"],
+        "this computer": _computer_rows(found["computer"]),
+        "backends": {name: _backend_row(backend) for name, backend in found["backends"].items()},
     }
+    if found["engines"] is not None:
+        tables["engines in .build"] = {
+            engine["name"]: f"{engine['bytes']} bytes, "
+            + ("this host" if engine["for_this_host"] else "another host: kept, not published")
+            for engine in found["engines"]
+        }
+    return "\n".join(f"{title}:" + _aligned(rows) for title, rows in tables.items())
+
+
+def _aligned(rows: Mapping[str, str]) -> str:
+    width = max(map(len, rows), default=0)
+    return "".join(f"\n  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _computer_rows(computer: Mapping[str, Any]) -> dict[str, str]:
+    gpu, release = computer["gpu"], computer["l4t_release"]
+    rows = {
+        "machine": computer["machine"],
+        "instruction sets": computer["instruction_set"],
+        "GPU": f"{gpu['name']}, SM {gpu['sm']}" if gpu else "none that answers",
+        "NVIDIA driver": computer["nvidia_driver"],
+        "CUDA of the driver": computer["cuda_driver"],
+        "Linux for Tegra": release,
+        "JetPack": (computer["jetpack"] or "unknown to this table") if release else None,
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def _backend_row(backend: Mapping[str, Any]) -> str:
+    if backend["usable"] == "for other computers":
+        return f"{backend['version']}, for other computers only: engine.host"
+    return backend["version"] or f"no: {backend['reason']}"

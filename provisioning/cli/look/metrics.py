@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 from provisioning.build.status import Status
+from provisioning.flight.summary import Summary
 
 HELP = {
     "published": "1 if a generation is published; its labels say which",
@@ -13,6 +14,12 @@ HELP = {
     "published_timestamp_seconds": "when the current generation was published",
     "tiles": "tiles in the corpus",
     "missing_tiles": "tiles that the area expects and no source has",
+    "skipped_tiles": "tiles left out because they could not be read",
+    "waived_gates": "quality gates knowingly passed over",
+    "warned_gates": "quality gates that warn",
+    "lowered_gates": "quality gates held to less than the standard threshold",
+    "accepted": "faults that a person accepted when the cache was set up",
+    "heading_must_be_known": "1 if the index finds a photo only where its heading is known",
     "oldest_capture_timestamp_seconds": "capture date of the oldest imagery",
     "generation_bytes": "size of the files of the current generation",
     "free_bytes": "space left on the file system of the cache",
@@ -42,6 +49,7 @@ def _gauges(status: Status) -> Iterator[tuple[str, dict[str, str], float | int]]
         yield "published_timestamp_seconds", {}, round(current.published_at, 3)
         yield "tiles", {}, current.tiles
         yield "missing_tiles", {}, current.missing_tiles
+        yield from ((name, {}, value) for name, value in _summary(current.summary))
         yield "generation_bytes", {}, current.bytes
         if current.oldest_capture:
             captured = dt.datetime.fromisoformat(current.oldest_capture).replace(tzinfo=dt.timezone.utc)
@@ -52,6 +60,15 @@ def _gauges(status: Status) -> Iterator[tuple[str, dict[str, str], float | int]]
         yield "last_build_success", {}, int(status.last_build.outcome != "FAILURE")
         yield "last_build_timestamp_seconds", {}, round(status.built_at, 3)
         yield "last_build_duration_seconds", {}, status.last_build.elapsed_s
+
+
+def _summary(summary: Summary) -> Iterator[tuple[str, int]]:
+    yield "skipped_tiles", summary.tiles_skipped
+    yield "waived_gates", len(summary.gates_waived)
+    yield "warned_gates", len(summary.gates_warned)
+    yield "lowered_gates", len(summary.gates_lowered)
+    yield "accepted", len(summary.accepted)
+    yield "heading_must_be_known", int(summary.heading_must_be_known)
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from provisioning.build.plan import Plan, TaskPlan, make_plan
+from provisioning.console.bar import size
 
 WORK_TO_DO = 1
 
@@ -51,9 +52,9 @@ def summary(plan: Plan) -> str:
     """Return what the work amounts to, in one line."""
     if not plan.has_work:
         return f"nothing to do: {plan.tiles} tiles, {plan.place}, everything is up to date"
-    time = "time unknown" if plan.seconds is None else f"about {plan.seconds:.1f} s"
+    time = "time known after the first build" if plan.seconds is None else f"about {plan.seconds:.1f} s"
     return (
         f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), {plan.place}, "
-        f"{plan.descriptors} descriptors to compute, about {plan.bytes_to_write / 1e6:.1f} MB to write, "
-        f"up to {plan.memory_bytes / 1e6:.0f} MB of memory, {time}"
+        f"{plan.descriptors} descriptors to compute, about {size(plan.bytes_to_write)} to write, "
+        f"up to {size(plan.memory_bytes)} of memory, {time}"
     )

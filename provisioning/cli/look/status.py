@@ -11,8 +11,12 @@ from provisioning.area.place import height_in_words
 from provisioning.base.angles import Origin
 from provisioning.base.errors import Error
 from provisioning.base.files import wrap_os_errors, write_durably
+from provisioning.base.hashing import short
+from provisioning.base.printable import printable
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
+from provisioning.console.bar import size
+from provisioning.console.style import sentence
 from provisioning.flight.vehicle import find_vehicle, installed_trust
 from provisioning.flight.verify.floor import read_floor
 from provisioning.flight.verify.reasons import Refusal
@@ -49,7 +53,10 @@ def as_text(status: Status, *, now: float) -> str:
     rows = {"cache": status.cache, **_current(status, now), **_build(status, now), **_vehicle(Path(status.cache))}
     rows["free space"] = size(status.free_bytes)
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {_visible(value)}" for name, value in rows.items())
+    shown = {name: printable(value) for name, value in rows.items()}
+    if status.current is not None:
+        shown["summary"] = sentence(status.current.summary.parts())
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
 
 
 def _vehicle(cache: Path) -> dict[str, str]:
@@ -69,11 +76,6 @@ def _vehicle(cache: Path) -> dict[str, str]:
     return {"floor": said, **({"trust file": f"version {trust.newest.version}"} if trust else {})}
 
 
-def _visible(text: str) -> str:
-    """Return text of an unverified cache without what moves a terminal's cursor or changes its colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _current(status: Status, now: float) -> dict[str, str]:
     current = status.current
     if current is None:
@@ -86,7 +88,7 @@ def _current(status: Status, now: float) -> dict[str, str]:
         "flight": flight or "any",
         **({"take-off": _place(current.takeoff)} if current.takeoff else {}),
         "counter": str(current.counter),
-        "hash": current.manifest_hash,
+        "hash": short(current.manifest_hash),
         "tiles": "; ".join([f"{current.tiles}{gaps}{age}", *current.accepted]),
         "size": size(current.bytes),
     }
@@ -117,12 +119,3 @@ def ago(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for reading: `512 B`, `1.4 MB`, `23 GB`."""
-    value, units = float(count), iter(("B", "kB", "MB", "GB", "TB", "PB"))
-    unit = next(units)
-    while value >= 1000 and unit != "PB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"

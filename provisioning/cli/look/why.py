@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from provisioning.base.errors import ConfigError
+from provisioning.base.words import meant
 from provisioning.build.plan import make_plan
 from provisioning.cli.look.plan import WORK_TO_DO, task_lines
 
@@ -26,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     asked = [task for task in plan.tasks if args.task in (task.task, task.task.partition(":")[0])]
     if not asked:
         known = ", ".join(task.task for task in plan.tasks)
-        raise ConfigError(f"there is no task {args.task!r}", next_step=f"name one of {known}")
+        near = meant(args.task, (task.task for task in plan.tasks))
+        raise ConfigError(f"there is no task {args.task!r}{near}", next_step=f"name one of {known}")
     if args.json:
         print(json.dumps([{**asdict(task), "will_run": task.will_run} for task in asked], indent=2))
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
+from provisioning.base.words import typed
 from provisioning.flight.signing.public import PublicKey, public_key_path
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_private(path: Path) -> bytes:
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise SigningError(
-                f"the private key is open to others (mode {mode:04o})", file=path, next_step=f"chmod 600 {path}"
+                f"the private key is open to others (mode {mode:04o})", file=path, next_step=typed("chmod", "600", path)
             )
         return file.read(1 << 16)
 

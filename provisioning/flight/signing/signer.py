@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
+from provisioning.base.words import typed
 from provisioning.flight.signing.command import sign_by_command
 from provisioning.flight.signing.passwords import find_password
 from provisioning.flight.signing.private import load_private_key
@@ -50,7 +51,7 @@ def _derived(path: Path) -> PublicKey:
             "the key is encrypted and its public half is not beside it",
             file=path,
             key="signing.public_key",
-            next_step=f"openssl pkey -in {path} -pubout -out {public_key_path(path)}",
+            next_step=typed("openssl", "pkey", "-in", path, "-pubout", "-out", public_key_path(path)),
         )
 
     return PublicKey(load_private_key(path, locked).public_key().public_bytes_raw())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock, Thread
 from typing import NamedTuple
+
+from provisioning.base.hashing import on_hashed
 
 CHUNK_BYTES = 1 << 20
 """Larger reads gain nothing (measured), and each thread has one such buffer."""
@@ -31,6 +33,7 @@ def sha256_all(files: Sequence[OpenFile], *, threads: int | None = None) -> dict
     Reads at most the size stated: a file that grows meanwhile cannot keep the verifier busy.
     """
     queue = sorted(files, key=lambda file: file.bytes)
+    count = _counter(sum(file.bytes for file in files))
     results: dict[str, str | OSError] = {}
     lock = Lock()
 
@@ -41,7 +44,7 @@ def sha256_all(files: Sequence[OpenFile], *, threads: int | None = None) -> dict
                 if not queue:
                     return
                 file = queue.pop()
-            results[file.path] = _sha256(file, buffer)
+            results[file.path] = _sha256(file, buffer, count)
 
     wanted = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
     helpers = min(wanted, len(queue)) - 1 if sum(file.bytes for file in queue) > SERIAL_BYTES else 0
@@ -57,7 +60,22 @@ def sha256_all(files: Sequence[OpenFile], *, threads: int | None = None) -> dict
     return results
 
 
-def _sha256(file: OpenFile, buffer: memoryview) -> str | OSError:
+def _counter(total: int) -> Callable[[int], None]:
+    """Return what is called with the bytes of each read; several threads may call it."""
+    heard, done, lock = on_hashed.get(), 0, Lock()
+    if heard is None:
+        return lambda _count: None
+
+    def count(more: int) -> None:
+        nonlocal done
+        with lock:
+            done += more
+            heard(done, total)
+
+    return count
+
+
+def _sha256(file: OpenFile, buffer: memoryview, count_bytes: Callable[[int], None]) -> str | OSError:
     digest, offset = hashlib.sha256(), 0
     try:
         while offset < file.bytes:
@@ -66,6 +84,7 @@ def _sha256(file: OpenFile, buffer: memoryview) -> str | OSError:
                 break
             digest.update(buffer[:count])
             offset += count
+            count_bytes(count)
     except OSError as error:
         return error
     return digest.hexdigest()

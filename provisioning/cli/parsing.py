@@ -1,0 +1,75 @@
+"""What all commands share on the command line: grouped help, options for every command, and misspelt words."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+from provisioning.base.words import meant
+from provisioning.console.style import WHEN
+
+OPTION = re.compile(r"(--[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
+CHOICE = re.compile(r"(?P<where>.*)invalid choice: '?(?P<word>.*?)'? \(choose from (?P<known>.*)\)", re.DOTALL)
+NAME_WIDTH = 14
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names what a misspelt word was meant to be."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2; a choice that is none gets the nearest one."""
+        if found := CHOICE.fullmatch(message):
+            known = [name.strip(" '\"") for name in found["known"].split(",")]
+            message = f"{found['where']}there is no {found['word']!r}{meant(found['word'], known)} ({', '.join(known)})"
+        super().error(message)
+
+
+def add_everywhere(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that every command takes, before or behind its name."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors")
+    parser.add_argument("--color", choices=WHEN, default="auto", metavar="WHEN", help=f"colour: {', '.join(WHEN)}")
+
+
+def take_everywhere(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options that every command takes, and the words without them."""
+    end = list(words).index("--") if "--" in words else len(words)
+    parser = Parser(prog="flightcache", add_help=False, allow_abbrev=False)
+    add_everywhere(parser)
+    taken, left = parser.parse_known_args(words[:end])
+    return taken, [*left, *words[end:]]
+
+
+def refuse_misspelt(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Exit with 2 where a word is an option that `parser` does not have; the nearest one is named."""
+    known = sorted({*options(parser)})
+    for word in words:
+        if word == "--":
+            return
+        found = OPTION.fullmatch(word)
+        if found and not any(name.startswith(found[1]) for name in known):
+            parser.error(f"there is no option {found[1]}{meant(found[1], known).replace(chr(39), '')}")
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the long options of a command and of its own subcommands."""
+    for action in parser._actions:  # noqa: SLF001  argparse has no public way to ask
+        yield from (name for name in action.option_strings if name.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for inner in action.choices.values():
+                yield from options(inner)
+
+
+def grouped(groups: Mapping[str, Mapping[str, str]], headings: Mapping[str, str]) -> str:
+    """Return the commands under the headings of their groups, for the help of the whole program."""
+    width = max(40, min(shutil.get_terminal_size().columns - 2, 110))
+    lines = []
+    for group, commands in groups.items():
+        lines += ["", f"{headings[group]}:"]
+        for name, summary in commands.items():
+            first = f"  {name:<{NAME_WIDTH}}"
+            lines += textwrap.wrap(summary, width, initial_indent=first, subsequent_indent=" " * len(first))
+    return "\n".join(lines)

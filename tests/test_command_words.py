@@ -1,0 +1,127 @@
+"""Promises of what the command line makes of misspelt words, of options for every command, and of names with spaces."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioning.base.errors import Error
+from provisioning.base.words import meant, typed
+from provisioning.cli import GROUPS, main
+from provisioning.cli.look import status as status_command
+from provisioning.cli.parsing import take_everywhere
+from provisioning.config.parse import parse
+from provisioning.console.style import may_colour
+from tests import building
+
+
+def refused(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stauts"], "there is no command 'stauts'; did you mean 'status'?"),
+        (["verify", "--pubic-key", "k"], "there is no option --pubic-key; did you mean --public-key?"),
+        (["verify", "--flihgt=F-1"], "there is no option --flihgt; did you mean --flight?"),
+        (["--color", "never", "status", "--jsno"], "there is no option --jsno; did you mean --json?"),
+        (["completion", "zhs"], "there is no 'zhs'; did you mean 'zsh'?"),
+        (["status", "--color", "alwys"], "there is no 'alwys'; did you mean 'always'?"),
+        (["status", "--utterly-else"], "there is no option --utterly-else"),
+        (["status", "a", "b"], "unrecognized arguments: b"),
+    ],
+)
+def test_the_nearest_word_is_named(words, said, capsys):
+    err = refused(words, capsys)
+    assert said in err
+    assert err.startswith("usage: flightcache ")
+
+
+def test_usage_is_that_of_the_command(capsys):
+    assert refused(["verify", "--pubic-key", "k"], capsys).startswith("usage: flightcache verify ")
+
+
+def test_an_abbreviation_that_argparse_takes_is_not_misspelt(tmp_path, capsys):
+    assert main(["status", str(tmp_path), "--js"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "left", "quiet", "color"),
+    [
+        (["-q", "status", "x"], ["status", "x"], True, "auto"),
+        (["status", "x", "--color", "always"], ["status", "x"], False, "always"),
+        (["status", "--color=never", "--", "-q"], ["status", "--", "-q"], False, "never"),
+        (["locate", "--near=-33.9,151.2", "-k", "3"], ["locate", "--near=-33.9,151.2", "-k", "3"], False, "auto"),
+        (["fleet", "--compile"], ["fleet", "--compile"], False, "auto"),
+    ],
+)
+def test_options_for_every_command_stand_anywhere(words, left, quiet, color):
+    taken, rest = take_everywhere(words)
+    assert (rest, taken.quiet, taken.color) == (left, quiet, color)
+
+
+@pytest.mark.parametrize(("when", "coloured"), [("always", True), ("never", False), ("auto", False)])
+def test_color_decides_and_is_forgotten_again(when, coloured, monkeypatch):
+    seen = []
+    monkeypatch.setattr(status_command, "run", lambda _args: seen.append(may_colour(sys.stdout)) or 0)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["--color", when, "status"]) == 0
+    assert seen == [coloured]
+    assert not may_colour(sys.stdout)
+
+
+def test_help_names_every_command_once_under_its_group(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    listed = re.findall(r"^  ([a-z][a-z-]*)  ", out, re.MULTILINE)
+    assert listed == [name for commands in GROUPS.values() for name in commands]
+    assert max(map(len, out.split("\noptions:")[0].splitlines()[1:])) <= 100
+
+
+def test_the_nearest_word_ignores_case_and_is_none_where_nothing_is_near():
+    assert meant("HERON-2", ["heron-1", "kite"]) == "; did you mean 'heron-1'?"
+    assert meant("xyz", ["heron-1", "kite"]) == ""
+
+
+@pytest.mark.parametrize("name", ["my cache", "a'b", "$HOME", "-x y", "plain"])
+def test_what_is_to_be_typed_is_read_back_as_it_was(name):
+    assert shlex.split(typed("cd", name)) == ["cd", name]
+
+
+def test_init_prints_a_line_that_a_shell_can_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    building.new_cache(tmp_path)
+    assert main(["init", "my cache", "--tiles", "tiles", "--key", "key.pem"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    assert shlex.split(line.removeprefix("next: "))[:2] == ["cd", "my cache"]
+
+
+def test_a_misspelt_network_names_the_nearest(tmp_path):
+    with pytest.raises(Error, match="did you mean 'builtin:gist-color'"):
+        parse('[[backbone]]\nname = "x"\nonnx = "builtin:gist-colour"\n', root=tmp_path)
+
+
+def test_a_misspelt_task_names_the_nearest(tmp_path, capsys):
+    cache = building.new_cache(tmp_path)
+    main(["tiles", str(cache), "--scan"])
+    assert main(["why", "engine:gist-colour", str(cache)]) == 11
+    assert "did you mean 'engine:gist-color'?" in capsys.readouterr().err
+
+
+def test_the_descriptor_store_is_a_key_and_the_store_of_a_program_is_none(tmp_path):
+    cache = building.new_cache(tmp_path)
+    text = (cache / "flight.toml").read_text()
+    shared = text.replace("[descriptors]\n", '[descriptors]\nstore = "/srv/shared"\n')
+    assert parse(shared, root=cache).descriptors.store == Path("/srv/shared")
+    with pytest.raises(Error) as refused:
+        parse(text.replace("[tiles]\n", '[tiles]\nstore = "x"\n'), root=cache)
+    assert "tiles.store" in str(refused.value)
