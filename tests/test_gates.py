@@ -14,6 +14,7 @@ from provisioning.base import geo
 from provisioning.base.angles import BBox
 from provisioning.base.errors import GateError
 from provisioning.base.hashing import Sha256, digest_of
+from provisioning.base.lock import build_lock
 from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, open_reader, scan
 from provisioning.config.schema import (
     Area,
@@ -472,15 +473,16 @@ def test_a_tile_more_changes_at_most_one_member_of_the_sample(tmp_path):
 def test_measuring_again_costs_no_inference_and_a_new_tile_only_the_views_that_show_it(tmp_path):
     tiles, key = landscape(9), Sha256("ab" * 32)
     fewer = {place: data for place, data in tiles.items() if place != (X + 4, Y + 4)}
-    first = Thumbnail()
-    result = measured(make_subject(tmp_path, fewer, first, key=key), first)
-    again = Thumbnail()
-    assert measured(make_subject(tmp_path, fewer, again, key=key), again).to_json() == result.to_json()
-    assert again.seen == 0
-    more = Thumbnail()
-    grown = measured(make_subject(tmp_path, tiles, more, key=key), more)
-    assert 0 < more.seen <= 10 * len(VIEWS) + 4 * 64 + 16
-    assert grown.to_json() == measured(make_subject(tmp_path, tiles)).to_json()
+    with build_lock(tmp_path):  # only a build keeps what it measured
+        first = Thumbnail()
+        result = measured(make_subject(tmp_path, fewer, first, key=key), first)
+        again = Thumbnail()
+        assert measured(make_subject(tmp_path, fewer, again, key=key), again).to_json() == result.to_json()
+        assert again.seen == 0
+        more = Thumbnail()
+        grown = measured(make_subject(tmp_path, tiles, more, key=key), more)
+        assert 0 < more.seen <= 10 * len(VIEWS) + 4 * 64 + 16
+        assert grown.to_json() == measured(make_subject(tmp_path, tiles)).to_json()
 
 
 def test_a_corpus_of_one_tile_is_measured_and_not_refused_for_being_small(tmp_path):

@@ -5,17 +5,16 @@ A memo remembers digests by stat, so that a no-op neither reads half a gigabyte 
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from provisioning.base import lock
+from provisioning.base import memo as memos
 from provisioning.base.errors import BackboneError
-from provisioning.base.files import write_durably
-from provisioning.base.hashing import Sha256, digest_of, sha256_bytes, sha256_file
+from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes, sha256_file
 from provisioning.config import Backbone
 from provisioning.network.backbone.presets import BUILTINS
 
@@ -55,10 +54,12 @@ def onnx_source(backbone: Backbone, root: Path, memo: Path | None) -> OnnxSource
     if backbone.onnx in BUILTINS:
         return OnnxSource(None, _builtin_digest(backbone.onnx, memo), ())
     path = Path(model_file(root, backbone))
-    known = _remembered(memo).get(str(path))
-    source = _from_memo(path, known) or _read(path)
-    if known is None or known.get("sha256") != source.sha256 or known.get("stats") != _stats(source.files):
-        _remember(memo, str(path), {"sha256": source.sha256, "stats": _stats(source.files)})
+    known = memos.get(memo, str(path), {}) if memo else None
+    if (source := _from_memo(path, known)) is not None:
+        return source
+    source = _read(path)
+    if memo and (stats := _stats(source.files)) is not None:
+        memos.put(memo, str(path), {}, {"sha256": source.sha256, "stats": stats})
     return source
 
 
@@ -69,12 +70,11 @@ def _stats(files: Sequence[Path]) -> dict[str, list[int]] | None:
         return None
 
 
-def _from_memo(path: Path, known: Mapping[str, object] | None) -> OnnxSource | None:
-    stats = known.get("stats") if known else None
-    if not known or not isinstance(stats, dict) or not stats:
+def _from_memo(path: Path, known: dict[str, Any] | None) -> OnnxSource | None:
+    if not known or not known["stats"]:
         return None
-    files = tuple(Path(name) for name in stats)
-    return OnnxSource(path, Sha256(str(known["sha256"])), files) if _stats(files) == stats else None
+    files = tuple(Path(name) for name in known["stats"])
+    return OnnxSource(path, Sha256(known["sha256"]), files) if _stats(files) == known["stats"] else None
 
 
 def _read(path: Path) -> OnnxSource:
@@ -119,14 +119,14 @@ def _digest(path: Path) -> Sha256:
 
 def _builtin_digest(name: str, memo: Path | None) -> Sha256:
     """Hash the built-in graph, once for each version of what writes it."""
-    writers = {"formula": BUILTIN_FORMULA, "onnx": _version("onnx"), "numpy": _version("numpy")}
-    known = _remembered(memo).get(name)
-    if known and known.get("writers") == writers:
-        return Sha256(str(known["sha256"]))
+    writers: dict[str, Fact] = {"formula": BUILTIN_FORMULA, "onnx": _version("onnx"), "numpy": _version("numpy")}
+    if memo and (known := memos.get(memo, name, writers)):
+        return Sha256(known)
     from provisioning.network.builtin.making import onnx_bytes
 
     digest = sha256_bytes(onnx_bytes(name))
-    _remember(memo, name, {"sha256": digest, "writers": writers})
+    if memo:
+        memos.put(memo, name, writers, digest)
     return digest
 
 
@@ -135,19 +135,3 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _remembered(memo: Path | None) -> dict[str, dict[str, object]]:
-    """Return the memo; a damaged or absent one is empty, which costs a re-hash."""
-    try:
-        found = json.loads(memo.read_bytes()) if memo else {}
-    except (OSError, ValueError):
-        return {}
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-
-
-def _remember(memo: Path | None, name: str, entry: Mapping[str, object]) -> None:
-    if memo is not None and lock.is_held_for(memo):
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        everything = {**_remembered(memo), name: entry}
-        write_durably(memo, json.dumps(everything, sort_keys=True, indent=1).encode())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
-from provisioning.base.files import make_dirs, write_durably
-from provisioning.base.hashing import digest_of
-from provisioning.base.jsonfile import from_json
+from provisioning.base import memo
+from provisioning.base.hashing import Fact
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure
 
-FORMAT = 2
+FORMAT = 3
 
 
 @contextlib.contextmanager
@@ -32,19 +29,11 @@ def cached(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figur
     if subject.key is None:
         return measure()
     path = subject.flight.build_dir / "gates" / f"{subject.key}.json"
-    asked = digest_of({"format": FORMAT, "sample": [subject.rows.shas[row].tobytes().hex() for row in subject.sample]})
-    try:
-        known = from_json(path.read_bytes())
-        return {each: Figure(*figure) for each, figure in known[name][asked].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        found = measure()
-    make_dirs(path.parent)
-    write_durably(path, json.dumps({**_known(path), name: {asked: found}}, sort_keys=True).encode())
+    sample = [subject.rows.shas[row].tobytes().hex() for row in subject.sample]
+    facts: dict[str, Fact] = {"format": FORMAT, "sample": sample}
+    known = memo.get(path, name, facts)
+    if known is not None:
+        return {each: Figure(*figure) for each, figure in known.items()}
+    found = measure()
+    memo.put(path, name, facts, {each: list(figure) for each, figure in found.items()})
     return found
-
-
-def _known(path: Path) -> dict[str, object]:
-    try:
-        return dict(from_json(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return {}
