@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.vehicle import vehicle_of
 from tests.vehicles import World, new_world
 
@@ -372,3 +373,55 @@ def test_a_file_that_is_no_trust_file_is_named(world: World, monkeypatch, capsys
     world.run("trust", words[0], "t.json", *words[1:], *after, rc=29)
     assert "t.json" in capsys.readouterr().err
     assert not world.vehicle.path.exists()
+
+
+def test_a_second_signature_made_elsewhere(world: World, capsys) -> None:
+    """On a computer that never sees the cache: only Manifest.json goes there, and 64 bytes come back."""
+    world.begin("--signing", world.public("two"), "--threshold", "2")
+    world.commission()
+    world.build(1)
+    manifest, signature = world.cache / "current/Manifest.json", world.root / "second.sig"
+    key = load_private_key(Path(world.private("two")), lambda: b"")
+    words = ["cosign", world.cache, "--public-key", world.public("one"), "--signature", signature]
+    for data, by, rc in (
+        (key.sign(b"something else"), ["--by", world.public("two")], 25),
+        (key.sign(manifest.read_bytes())[:63], ["--by", world.public("two")], 25),
+        (key.sign(manifest.read_bytes()), [], 25),
+        (key.sign(manifest.read_bytes()), ["--by", world.public("root")], 25),
+        (key.sign(manifest.read_bytes()), ["--by", world.public("two")], 0),
+    ):
+        signature.write_bytes(data)
+        world.run(*words, *by, rc=rc)
+    assert oct((world.cache / "current/Manifest.json.sigs").stat().st_mode & 0o777) == "0o444"
+    world.run("bundle", world.cache, "-o", world.root / "b.tar", "--trust", world.trust)
+    world.install(world.root / "b.tar")
+    world.verify()
+
+
+def test_a_key_that_ends_is_shown_and_ends(world: World, capsys) -> None:
+    world.run(
+        "trust", "init", world.trust, "--root", world.public("root"), "--signing", f"{world.public('one')}=2027-03-01",
+        "--not-after", "2028-01-01",
+    )  # fmt: skip
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    world.run(
+        "trust", "next", world.trust, "--recover", "9", "3", "--signing", world.public("two"), "--not-after", "never"
+    )
+    world.run("trust", "sign", world.trust, "--key", world.private("root"))
+    capsys.readouterr()
+    world.run("trust", "show", world.trust)
+    said = capsys.readouterr().out
+    for part in (
+        "version 2, no end",
+        "until 2027-03-01T23:59:59Z",
+        "floors lost or above 9 become 3",
+        "signed      complete",
+    ):
+        assert part in said
+    world.build(1)
+    words = ["verify", world.cache, "--trust", world.trust, "--ground"]
+    world.run(*words, "--at", "2027-03-01T23:59:59Z")
+    world.run(*words, "--at", "2027-03-02", rc=22)
+    assert "key-expired" in capsys.readouterr().out
+    world.run(*words, "--no-clock")
+    world.run(*words, "--public-key", world.public("one"), rc=10)
