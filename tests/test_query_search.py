@@ -26,7 +26,7 @@ from provisioning.network.backbone import fit, onnx_source
 from provisioning.quality.evaluate import find_queries
 from provisioning.quality.evaluate.run import right_tiles
 from provisioning.quality.locate import Locator, Places, Prior, distance_m
-from provisioning.quality.locate.asking import spread
+from provisioning.quality.locate.asking import Question, spread, viewings_for
 from provisioning.quality.locate.fusion import fused
 from provisioning.quality.locate.places import decoded, distances_m, moved
 from provisioning.quality.query import Angles, Camera, Viewing
@@ -127,6 +127,15 @@ def test_areas_at_other_latitudes_have_tiles_of_another_size():
     parts = [places.rows(zoom=15, band=band) for band in places.bands]
     assert sorted(np.concatenate(parts).tolist()) == list(range(18))
     assert len(Places(square_of_ids(12)).bands) == 1
+
+
+def test_heights_are_tried_as_far_as_they_are_uncertain():
+    seen = Viewing(Camera.simple(400, 300, 300.0), Angles(), 100.0)
+    assert [each.height_m for each in viewings_for(Question(), seen)] == [100]
+    tried = sorted(each.height_m for each in viewings_for(Question(height_sigma=0.15), seen))
+    assert tried == pytest.approx([70, 85, 100, 115, 130])
+    assert viewings_for(Question(height_sigma=0.4), seen)[0] == seen
+    assert min(each.height_m for each in viewings_for(Question(height_sigma=0.4), seen)) > 0
 
 
 @pytest.mark.parametrize(("sigma", "reach"), [(0, 0), (3, 6), (10, 20), (200, 180)])
@@ -270,7 +279,7 @@ def test_where_no_tile_lies_near_nothing_is_named(flight, capsys):
 @pytest.mark.parametrize(
     "words",
     [["--radius", "9"], ["--near=1,1", "--radius", "-5"], ["--height", "0"], ["--fov", "180"], ["--pitch", "91"],
-     ["--patches", "-1"], ["--heading-sigma", "-1"]],
+     ["--patches", "-1"], ["--height-sigma", "50"], ["--heading-sigma", "-1"]],
 )  # fmt: skip
 def test_numbers_that_make_no_sense_are_refused(flight, words, capsys):
     cache, folder = flight

@@ -93,6 +93,13 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         help="how well the heading is known; 2 sigma are tried",
     )
     parser.add_argument(
+        "--height-sigma",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="how well the height is known; 2 sigma are tried",
+    )
+    parser.add_argument(
         "--patches", type=int, default=PATCHES, metavar="N", help=f"squares of ground asked for; 0: none ({PATCHES})"
     )
 
@@ -114,6 +121,8 @@ def require_view(args: argparse.Namespace, k: int) -> None:
         raise Error("-k and --rotate: at least 1")
     if args.patches < 0 or not 0 <= args.heading_sigma <= 180:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
+    if not 0 <= args.height_sigma <= 40:
+        raise Error("--height-sigma: 0 to 40 per cent")
 
 
 def question_of(args: argparse.Namespace, manifest: Manifest, k: int) -> Question:
@@ -125,6 +134,7 @@ def question_of(args: argparse.Namespace, manifest: Manifest, k: int) -> Questio
         heading_deg=None if args.heading is None else args.heading % 360,
         heading_sigma_deg=args.heading_sigma,
         patches=args.patches,
+        height_sigma=args.height_sigma / 100,
     )
 
 

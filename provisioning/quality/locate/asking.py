@@ -20,6 +20,8 @@ HEADING_STEP_DEG = 10.0
 """A photo turned by half of this against the tiles is still found (docs/evaluation.md)."""
 COMPARED = 30
 """Places among which the next one apart from the first is looked for."""
+HEIGHT_STEP = 0.25
+"""Share of the height by which a photo may be off and is still found (docs/camera.md)."""
 NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airframe need camera.angles_of = "body"'
 
 
@@ -29,7 +31,8 @@ class Question:
 
     camera: as the Manifest declares it. rotate: number of headings to try instead of the known one. heading_deg:
     instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side is tried.
-    patches: squares of ground rendered from one photo; 0 compares the photo as it is.
+    patches: squares of ground rendered from one photo; 0 compares the photo as it is. height_sigma: how well the height
+    is known, a share of it; twice that to each side is tried.
     """
 
     camera: Declared = UNDECLARED
@@ -38,6 +41,7 @@ class Question:
     heading_deg: float | None = None
     heading_sigma_deg: float = 0.0
     patches: int = PATCHES
+    height_sigma: float = 0.0
 
 
 class Answered(NamedTuple):
@@ -78,7 +82,13 @@ def answer(
         return Answered((), NO_GROUND)
     else:
         found = locator.locate_view(
-            photo.pixels, seen, k=k, headings=headings, position=position, near=near, patches=question.patches
+            photo.pixels,
+            *viewings_for(question, seen),
+            k=k,
+            headings=headings,
+            position=position,
+            near=near,
+            patches=question.patches,
         )
     return Answered(found[: question.k], seen, _doubt(locator, found), assumed)
 
@@ -111,8 +121,14 @@ def headings_for(question: Question, own: float | None) -> tuple[float, ...]:
     return tuple((each + (heading or 0.0)) % 360 for each in spread(question.heading_sigma_deg))
 
 
-def spread(sigma_deg: float) -> Sequence[float]:
-    """Return angles that cover two standard deviations to each side, no farther apart than HEADING_STEP_DEG."""
-    reach = min(180.0, 2 * sigma_deg)
-    count = 1 + 2 * max(0, -int(-reach // HEADING_STEP_DEG))
+def viewings_for(question: Question, seen: Viewing) -> Sequence[Viewing]:
+    """Return how the photo may have been taken: as it is known, then from other heights."""
+    shares = [each for each in spread(question.height_sigma, HEIGHT_STEP, most=0.8) if each]
+    return (seen, *(seen._replace(height_m=seen.height_m * (1 + each)) for each in shares))
+
+
+def spread(sigma: float, step: float = HEADING_STEP_DEG, *, most: float = 180.0) -> Sequence[float]:
+    """Return differences that cover two deviations to each side, no farther apart than `step`, up to `most`."""
+    reach = min(most, 2 * sigma)
+    count = 1 + 2 * max(0, -int(-reach // step))
     return [0.0] if count == 1 else [reach * (2 * n / (count - 1) - 1) for n in range(count)]

@@ -191,7 +191,7 @@ class Locator:
         self,
         pixels: Pixels,
         viewing: Viewing,
-        *,
+        *others: Viewing,
         k: int = 5,
         headings: Sequence[float] | None = None,
         position: Origin | None = None,
@@ -202,10 +202,12 @@ class Locator:
 
         The photo is rendered north-up at the size of the tiles of the zoom level that it shows best, `patches` squares
         at most, and only that zoom is asked, others only where it has no tiles. headings: yaws to try, degree;
-        default: the photo's own, or north. Nothing is returned where the photo shows no ground.
+        default: the photo's own, or north. others: what else may be true of its height; each costs as much.
+        Nothing is returned where the photo shows no ground.
         """
         yaws = headings if headings is not None else (viewing.angles.yaw_deg or 0.0,)
-        found = [row for yaw in yaws for row in self._of_view(pixels, viewing.view(yaw), yaw, near, patches)]
+        views = [(yaw, each.view(yaw)) for yaw in yaws for each in (viewing, *others)]
+        found = [row for yaw, view in views for row in self._of_view(pixels, view, yaw, near, patches)]
         found.sort(key=lambda row: (-row[0].z, row[0].row))
         return tuple(self._as_match(*row, position) for row in found[:k])
 
