@@ -79,6 +79,7 @@ MASKS = (
     (r"\b[0-9a-f]{8}…", "<key>…"),
     (r"(?<=-)[0-9a-f]{12}\b", "<hash>"),
     (r"manifest_hash [0-9a-f]{16}\b", "manifest_hash <hash>"),
+    (r"(?m)^steps .*", "steps       <task> N s"),
     (r"\b(hash|signed by)( +)[0-9a-f]{16}\b", r"\1\2<hash>"),
     (r"\b\d+(\.\d+)? (ms|s|min|h)\b(?!-)", "N s"),
     (r"\b\d+(\.\d+)? (B|kB|MB|GB|TB|MiB)\b", "N MB"),

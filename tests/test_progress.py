@@ -1,6 +1,7 @@
 """Promises of what a person sees of long work: never silence for long, never a line too wide, never mixed with results."""
 
 import io
+import logging
 import os
 import pty
 import subprocess
@@ -8,17 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning import console
 from provisioning.base import events
 from provisioning.base.hashing import on_hashed
+from provisioning.cli import main
 from provisioning.console import human, progress
 from provisioning.console.bar import progress_line
 from provisioning.console.human import CLEAR_LINE, HumanListener
 from provisioning.console.progress import ProgressListener, progress_shown
 from provisioning.flight.verify.digests import OpenFile, sha256_all
+from tests.caches import KEY, manifest_of, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -185,7 +189,6 @@ def test_a_command_shows_progress_and_nothing_else_of_the_log():
 
 @pytest.mark.slow
 def test_a_bundle_of_megabytes_on_a_real_terminal(tmp_path):
-    from tests.caches import publish
 
     cache = publish(tmp_path / "cache")
     pid, master = pty.fork()
@@ -208,3 +211,37 @@ def test_a_pipe_gets_no_escape(tmp_path):
         capture_output=True, cwd=tmp_path, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert b"\x1b" not in done.stderr + done.stdout
+
+
+@pytest.fixture
+def heard():
+    """The progress that is reported, by task: the last of each."""
+    last: dict[str, tuple[object, ...]] = {}
+
+    class Hearing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.__dict__["kind"].endswith(".progress"):
+                fields = record.__dict__["kv"]
+                last[fields["task"]] = (fields["done"], fields["total"], fields["unit"])
+
+    handler = Hearing()
+    events.LOGGER.addHandler(handler)
+    yield last
+    events.LOGGER.removeHandler(handler)
+
+
+def test_commands_that_move_a_cache_say_how_far_they_are(heard, tmp_path, monkeypatch, capsys):
+    cache = publish(tmp_path / "cache")
+    pem = tmp_path / "key.pem"
+    pem.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    size = sum(entry.bytes for entry in manifest_of().files)
+    key = ["--public-key", str(pem)]
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", str(cache.root), "-o", "x.tar", *key]) == 0, capsys.readouterr()
+    assert heard["bundle"] == (size, size, "bytes")
+    assert heard["verify"] == (size, size, "bytes")
+    (tmp_path / "drive").mkdir()
+    assert main(["sync", "drive/cache", str(cache.root), *key]) == 0, capsys.readouterr()
+    assert heard["copy"] == (size, size, "bytes")
+    assert main(["install", "x.tar", "there", *key]) == 0, capsys.readouterr()
+    assert heard["read the bundle"] == (size, size, "bytes")

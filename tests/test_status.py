@@ -136,3 +136,19 @@ def test_ages_for_reading(seconds, told):
 )
 def test_sizes_for_reading(count, told):
     assert status_command.size(count) == told
+
+
+def test_the_time_of_each_step_is_told_longest_first(cache, capsys):
+    from provisioning.build.history import remember
+
+    remember(cache / ".build", {}, {"engine:net": 12.5, "corpus": 0.25, "descriptors": 0.004})
+    assert main(["status", str(cache)]) == 0
+    assert "steps       4 ms a descriptor, engine:net 12 s, corpus 0.25 s\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"facts": {}, "seconds": {"x": NaN, "y": -1, "z": Infinity}}', "\xff"]
+)
+def test_an_odd_history_is_no_history(cache, text):
+    (cache / ".build" / "history.json").write_text(text)
+    assert read_status(cache).task_seconds == {}

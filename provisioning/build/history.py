@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provisioning.base.files import write_durably
+from provisioning.base.files import read_regular, write_durably
 
 FILE = "history.json"
+LIMIT_BYTES = 64 << 20
 
 Facts = Mapping[str, object]
 
@@ -25,9 +27,10 @@ class History:
 def read_history(build_dir: Path) -> History:
     """Return what is remembered; nothing where that cannot be read."""
     try:
-        raw = json.loads((build_dir / FILE).read_bytes())
-        return History(dict(raw["facts"]), {task: float(s) for task, s in raw["seconds"].items()})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raw = json.loads(read_regular(build_dir / FILE, limit=LIMIT_BYTES))
+        seconds = {str(task): float(s) for task, s in raw["seconds"].items()}
+        return History(dict(raw["facts"]), {task: s for task, s in seconds.items() if 0 <= s < math.inf})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return History()
 
 

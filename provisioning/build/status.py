@@ -6,6 +6,7 @@ The directory may come from anyone: only regular files of bounded size are read,
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from provisioning.base.errors import ConfigError, ManifestError
 from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
+from provisioning.build.history import read_history
 from provisioning.flight import manifest, publish
 from provisioning.flight.summary import Summary, summarise, utc_today
 
@@ -42,7 +44,8 @@ class Current:
 class Status:
     """The state of one cache directory.
 
-    `builder` is the process that holds the build lock; `built_at` is when the last build ended, seconds since 1970.
+    `builder` is the process that holds the build lock; `built_at` is when the last build ended, seconds since 1970;
+    `task_seconds` is how long each task took when it last ran, for `descriptors` one descriptor.
     """
 
     cache: str
@@ -52,6 +55,7 @@ class Status:
     free_bytes: int
     last_build: BuildReport | None
     built_at: float | None
+    task_seconds: Mapping[str, float]
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values."""
@@ -80,6 +84,7 @@ def read_status(cache: Path) -> Status:
             free_bytes=free_bytes(cache),
             last_build=read_report(cache / ".build"),
             built_at=report.stat().st_mtime if report.exists() else None,
+            task_seconds=read_history(cache / ".build").seconds,
         )
 
 

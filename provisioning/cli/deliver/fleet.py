@@ -9,9 +9,11 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from provisioning.base import events
 from provisioning.base.asking import ask
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
@@ -170,18 +172,32 @@ def _host_tuple(told: dict[str, str]) -> dict[str, str]:
     return told
 
 
+def _doit(directory: Path) -> tuple[int, str]:
+    """Run doit in `directory`, showing every second for how long; return its exit code and standard error."""
+    began = time.monotonic()
+    words = [sys.executable, "-m", "doit"]
+    with subprocess.Popen(words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while True:
+            try:
+                _, err = child.communicate(timeout=1)
+            except subprocess.TimeoutExpired:  # noqa: PERF203  (once a second)
+                events.progress(f"build {directory.name}", round(time.monotonic() - began), 0, unit="s")
+            else:
+                return child.returncode, err
+
+
 def _build(directory: Path) -> dict[str, Any]:
     """Run doit in a vehicle's cache directory and return its report; DeliveryError if it failed."""
-    done = subprocess.run([sys.executable, "-m", "doit"], cwd=directory, capture_output=True, text=True, check=False)
+    code, err = _doit(directory)
     try:
         report: dict[str, Any] = json.loads((directory / ".build/build-report.json").read_bytes())
     except (OSError, ValueError):
         report = {}
-    if done.returncode != 0 or "outcome" not in report:
+    if code != 0 or "outcome" not in report:
         raise DeliveryError(
             "the build failed",
             file=directory,
-            facts={"reason": report.get("failure_reason") or done.stderr.strip()[-500:]},
+            facts={"reason": report.get("failure_reason") or err.strip()[-500:]},
             next_step=f"{typed('cd', directory)} && doit",
         )
     return report

@@ -21,6 +21,8 @@ from provisioning.flight.vehicle import find_vehicle, installed_trust
 from provisioning.flight.verify.floor import read_floor
 from provisioning.flight.verify.reasons import Refusal
 
+MOST_STEPS = 6
+"""Tasks whose time is shown, the longest first; `--json` has all."""
 EXAMPLE = """\
 examples:
   flightcache status
@@ -107,6 +109,10 @@ def _build(status: Status, now: float) -> dict[str, str]:
         return {**rows, "last build": "none"}
     took = f"{status.last_build.elapsed_s:.1f} s"
     rows["last build"] = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {took}"
+    if took_longest := sorted(status.task_seconds.items(), key=lambda item: -item[1]):
+        named = [f"{task} {seconds:.2g} s" for task, seconds in took_longest if task != "descriptors"]
+        each = status.task_seconds.get("descriptors")
+        rows["steps"] = ", ".join([*([f"{each * 1000:.2g} ms a descriptor"] if each else []), *named[:MOST_STEPS]])
     if status.last_build.failure_reason:
         rows["reason"] = status.last_build.failure_reason.partition("\n")[0]
     return rows
