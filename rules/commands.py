@@ -26,7 +26,7 @@ from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from provisioning import console
 from provisioning.base import confined, events
-from provisioning.base.errors import Error
+from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
@@ -35,7 +35,7 @@ from provisioning.build import history, recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.console.streams import drop_output
+from provisioning.console.streams import drop_output, open_missing
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
 from rules.info import Info
@@ -48,6 +48,8 @@ __all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3
+SQLITE_PATH_BYTES = 510
+"""SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
 
 
 def require_cache(command: Any, params: Any) -> Path:
@@ -61,11 +63,25 @@ def require_cache(command: Any, params: Any) -> Path:
 @contextlib.contextmanager
 def sole_builder(flight: Flight) -> Iterator[None]:
     """Hold the lock of the cache; recovery has run. Raises BuildLockHeldError, FilesystemError."""
+    _require_short_paths(flight)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
         _drop_damaged(database(flight.root))
         with in_hand(flight):
             yield
+
+
+def _require_short_paths(flight: Flight) -> None:
+    """Refuse a directory in which SQLite could open none of our databases: it says only that it is "unable to"."""
+    store = os.path.join(flight.root, flight.descriptors.store, "0" * 64, "map.sqlite-journal")
+    longest = max(len(os.fsencode(os.path.realpath(path))) for path in (store, database(flight.root) + "-journal"))
+    if longest > SQLITE_PATH_BYTES:
+        raise FilesystemError(
+            "the path of the cache directory is too long for SQLite",
+            file=flight.root,
+            facts={"longest path below it": f"{longest} bytes", "limit": f"{SQLITE_PATH_BYTES} bytes"},
+            next_step="move the cache directory, or descriptors.store, to a shorter path",
+        )
 
 
 def _drop_damaged(database: str) -> None:
@@ -146,6 +162,7 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
+        open_missing()
         cache = require_cache(self, params)
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")

@@ -134,7 +134,7 @@ def _copy_catalogue(flight: Flight, aside: Flight) -> None:
     frozen = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     try:
         with (
-            closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{frozen}", uri=True)) as source,
+            closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro{frozen}", uri=True)) as source,
             closing(sqlite3.connect(catalogue_path(aside.build_dir))) as copy,
         ):
             source.backup(copy)

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from provisioning.base.blas import begin_with_one_thread
-from provisioning.base.errors import Error
+from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.words import meant
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
-from provisioning.console.streams import drop_output, write_any_character
+from provisioning.console.streams import drop_output, open_missing, output_fails, write_any_character
 from provisioning.console.style import colouring
 
 GROUPS = {
@@ -126,6 +126,7 @@ def _module(command: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
+    open_missing()
     begin_with_one_thread()
     write_any_character()
     try:
@@ -133,11 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             with _apart() if argv is None else contextlib.nullcontext():
                 return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:  # `flightcache tiles | head -1`: the reader has what it wanted
         drop_output()
         return READER_LEFT
+    except OSError as error:
+        if output_fails() is None:
+            raise
+        drop_output()
+        print(f"flightcache: the answer cannot be written: {error.strerror}", file=sys.stderr)
+        return FilesystemError.exit_code
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -65,7 +66,8 @@ class Listener(logging.Handler):
         """Show a record, and keep it if it is a warning."""
         if record.levelno >= logging.WARNING:
             self._count(words(record))
-        self.show(record)
+        with contextlib.suppress(OSError):  # nobody reads, or its disk is full: the build goes on
+            self.show(record)
 
     def _count(self, text: str) -> None:
         self.warning_count += 1

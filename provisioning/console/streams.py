@@ -9,6 +9,8 @@ import os
 import sys
 
 HANDLER = "flightcache.ascii"
+KEEPING_BYTES = "flightcache.bytes"
+"""For the streams of the C locale, which give back the bytes of a file name as they are."""
 _ASCII = {"−": "-", "–": "-", "×": "x", "…": "...", "→": "->", "·": ".", "≥": ">=", "≤": "<=", "°": " deg"}
 """Signs of ours that an encoding may lack. File names and texts of users are written as escapes."""
 
@@ -19,9 +21,38 @@ def write_any_character() -> None:
     A Turkish ISO-8859-9 has no `−`, and no encoding has the surrogates of a file name that is not UTF-8.
     """
     codecs.register_error(HANDLER, _in_ascii)
+    codecs.register_error(KEEPING_BYTES, _in_bytes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=HANDLER)
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "surrogateescape":
+            stream.reconfigure(errors=KEEPING_BYTES)
+
+
+def open_missing() -> None:
+    """Open /dev/null in place of standard streams that are closed (`doit >&-`).
+
+    Else the next file that is opened gets the number of one of them, and what a library prints is written into it.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:  # noqa: PERF203 - three of them
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open as long as the process
+
+
+def output_fails() -> OSError | None:
+    """Return why standard output cannot be written (its disk is full), None where it can."""
+    try:
+        print(flush=True)  # what failed to be written before is not tried again by a flush
+    except OSError as error:
+        return error
+    except ValueError:  # it is closed
+        pass
+    return None
 
 
 def drop_output() -> None:
@@ -40,3 +71,13 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
         raise error
     text = error.object[error.start : error.end]
     return "".join(_ASCII.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in text), error.end
+
+
+def _in_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError):
+        with contextlib.suppress(UnicodeEncodeError):
+            first = error.object[error.start]
+            return first.encode("ascii", "surrogateescape"), error.start + 1
+        one = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+        return _in_ascii(one)
+    raise error

@@ -138,7 +138,7 @@ class SQLiteFile:
 
 
 def _uri(path: str, options: str) -> str:
-    return f"file:{quote(path)}?{options}"
+    return f"file:{quote(os.fsencode(path))}?{options}"
 
 
 def _not_copied(path: Path, error: OSError) -> FilesystemError:

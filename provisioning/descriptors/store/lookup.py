@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
@@ -45,7 +46,7 @@ def _key_map(directory: Path | None) -> sqlite3.Connection:
         path = directory / "map.sqlite"
         frozen = "" if Path(f"{path}-wal").exists() else "&immutable=1"
         with suppress(sqlite3.Error):
-            return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{frozen}", uri=True)
+            return sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro{frozen}", uri=True)
     return sqlite3.connect(":memory:")
 
 

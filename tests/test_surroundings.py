@@ -1,0 +1,123 @@
+"""What surrounds a command is no reason for a traceback: streams, encodings, limits, names of directories.
+
+One row: what is done, and what exit codes are right. No row may show a traceback, and a cache that was fine is fine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import building
+
+BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+STREAMS = {
+    "stdout closed": (">&-", {0}),
+    "stderr closed": ("2>&-", {0}),
+    "both closed": (">&- 2>&-", {0}),
+    "all closed": ("<&- >&- 2>&-", {0}),
+    "stderr full": ("2>/dev/full", {0}),
+    "stdout full": (">/dev/full", {0, 24}),
+    "a reader that leaves": ("| head -c1", {0, 141}),
+}
+ENVIRONMENTS = {
+    "optimised": {"PYTHONOPTIMIZE": "2"},
+    "warnings are errors": {"PYTHONWARNINGS": "error"},
+    "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "no TMPDIR": {"TMPDIR": "/nonexistent"},
+    "no HOME": {"HOME": "/nonexistent", "XDG_CONFIG_HOME": ""},
+    "ASCII by Python": {"PYTHONIOENCODING": "ascii:strict"},
+}
+COMMANDS = {
+    "doit": [str(BIN / "doit")],
+    "status": [str(BIN / "flightcache"), "status"],
+    "plan": [str(BIN / "flightcache"), "plan"],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    made = building.new_cache(tmp_path_factory.mktemp("around"), side=2)
+    assert building.build(made).outcome == "SUCCESS"
+    return made
+
+
+def run(cache, command, *, shell="", environment=None, limit=""):
+    line = f'{limit} set -o pipefail; "$0" "$@" {shell}'
+    return subprocess.run(
+        ["bash", "-c", line, *COMMANDS[command]],
+        cwd=cache,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def generations(cache):
+    return sorted(path.name for path in (cache / "generations").iterdir())
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_streams(cache, command, streams):
+    shell, right = STREAMS[streams]
+    done = run(cache, command, shell=shell)
+    assert done.returncode in right, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    if streams == "stdout full" and command != "doit":
+        assert b"cannot be written" in done.stderr
+    assert generations(cache) == ["000001"]
+
+
+@pytest.mark.parametrize("around", ENVIRONMENTS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_environments(cache, command, around):
+    done = run(cache, command, environment=ENVIRONMENTS[around])
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert done.stdout
+    assert generations(cache) == ["000001"]
+
+
+@pytest.mark.parametrize("megabytes", [64, 100, 150, 250, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_limits_of_memory(cache, command, megabytes):
+    """Done, or said what is missing: never a traceback of ours, a wrong answer, a silent death by a signal."""
+    done = run(cache, command, limit=f"ulimit -v {megabytes << 10};")
+    said = done.stderr.decode("utf-8", "replace")
+    assert done.returncode >= 0
+    assert done.returncode < 128, said
+    assert done.returncode == 0 or said.strip()
+    assert generations(cache) == ["000001"]
+
+
+NAMES = {
+    "not UTF-8": b"caf\xe9",
+    "spaces and quotes": b"a 'b' \"c\" $d",
+    "a newline": b"a\nb",
+    "longer than 400 characters": b"/".join([b"d" * 100] * 5),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_directories(cache, tmp_path, command, name):
+    """A cache that was moved into such a directory, its tiles where they were."""
+    where = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[name]))
+    where.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(cache, where, symlinks=True)
+    done = run(where, command)
+    if name == "longer than 400 characters" and command == "doit":
+        assert done.returncode == 3
+        assert b"too long for SQLite" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert b"Traceback" not in done.stderr
