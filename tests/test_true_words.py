@@ -68,3 +68,14 @@ def test_doit_s_options_do_what_cli_md_says(words, code, said, tmp_path):
     )
     assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sidecars_are_checked_by_sha256sum_as_the_specification_says(tmp_path):
+    text = (ROOT / "docs/manifest.md").read_text()
+    command = next(part for part in text.split("`") if part.startswith("for f in *.sha256"))
+    generation = publish(tmp_path / "cache").generation
+    run = ["bash", "-c", command]
+    assert subprocess.run(run, cwd=generation, capture_output=True, check=False).returncode == 0
+    (generation / "corpus.index").chmod(0o644)
+    (generation / "corpus.index").write_bytes(b"changed")
+    assert subprocess.run(run, cwd=generation, capture_output=True, check=False).returncode != 0

@@ -553,7 +553,8 @@ def test_command_exits_0_on_pass_and_says_what_was_not_checked(
 ) -> None:
     assert main(["verify", str(cache.root), "--public-key", pem, "--flight", "F-118", "--ground"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"PASS {cache.root}: F-118, counter 7, 5 files")
+    assert said.startswith("PASS, counter 7, flight F-118, 1 tile missing, ")
+    assert f"{cache.root}: 5 files" in said
     assert "not checked: aircraft, host, counter" in said
 
 

@@ -352,6 +352,7 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
         )
         lines += details(manifest)
     else:
+        lines.append(f"{cache}:")
         for reason in verdict.reasons:
             lines += [f"  {reason}", f"    -> {NEXT_STEP[reason.code]}"]
     if left := unchecked(expect):
