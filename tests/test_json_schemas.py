@@ -11,7 +11,7 @@ from tests.caches import publish
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/reference/json.md").read_text()
 TYPES = {"text": str, "number": (int, float), "object": dict, "null": type(None), "true": bool, "false": bool}
-OPEN = {"backends", "computer.gpu", "task_seconds"}
+OPEN = {"backends", "computer.gpu", "task_seconds", "vehicle"}
 """Objects whose keys stand in their own line of the page."""
 
 
@@ -29,7 +29,7 @@ def flat(value, prefix=""):
 
 def fits(value, kinds):
     names = kinds.split(" or ")
-    return any(isinstance(value, list) if name.startswith("list") else isinstance(value, TYPES[name]) for name in names)
+    return any(isinstance(value, (list, tuple)) if name.startswith("list") else isinstance(value, TYPES[name]) for name in names)
 
 
 @pytest.fixture

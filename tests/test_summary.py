@@ -28,8 +28,8 @@ def manifest_of(**parts):
 def test_the_sentence_names_waivers_gaps_age_and_heading():
     said = summarise(manifest_of(), "PASS", today=TODAY).sentence()
     assert said == (
-        "PASS, counter 7, flight SURVEY-0417, 1 gate waived, 12 tiles missing, imagery up to 412 days old, "
-        "heading must be known"
+        "PASS, counter 7, flight SURVEY-0417, 1 gate waived, 1 gate warns, 12 tiles missing, "
+        "imagery up to 412 days old, needs a known heading"
     )
 
 

@@ -27,6 +27,7 @@ STANDARD: Mapping[str, str | Mapping[str, str]] = {
     "fidelity.cosine": {"fp32": "0.9999", "fp16": "0.999", "int8": "0.97"},
     "index_recall": "0.9",
     "recognition": "0.5",
+    "recognition.any_heading": "0.5",
 }
 """Threshold of each gate where flight.toml says nothing, by precision where it depends on that. The vehicle has no
 builder to ask, so they stand here too; a test compares them with the builder's."""
