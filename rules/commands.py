@@ -97,7 +97,13 @@ def _drop_damaged(database: str) -> None:
 
 @contextlib.contextmanager
 def _key_apart(cache: Path) -> Iterator[None]:
-    """Put the key of `cache` into a process of its own; what is wrong with its flight.toml is for the build to say."""
+    """Put the key of `cache` into a process of its own; what is wrong with its flight.toml is for the build to say.
+
+    A program that runs doit within itself goes on afterwards: it keeps its key, since giving it up is for ever.
+    """
+    if not is_program():
+        yield
+        return
     try:
         flight = read_flight(cache)
     except Error:
@@ -105,6 +111,12 @@ def _key_apart(cache: Path) -> Iterator[None]:
         return
     with key_apart(flight.signing, working=(flight.root, flight.descriptors.store)):
         yield
+
+
+def is_program() -> bool:
+    """Tell whether this process is doit's: started as `doit`, `python -m doit`, or by a dodo.py."""
+    name = os.path.basename(sys.argv[0])
+    return name.startswith(("doit", "dodo")) or os.path.basename(os.path.dirname(sys.argv[0])) == "doit"
 
 
 class Guarded:
