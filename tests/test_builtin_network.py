@@ -196,7 +196,7 @@ def test_plan_says_what_gist_cannot_do(tmp_path, capsys):
 def test_a_misspelt_built_in_names_those_there_are(tmp_path):
     cache = new_cache(tmp_path, side=2)
     file = cache / "flight.toml"
-    file.write_text(file.read_text().replace("builtin:gist-color", "builtin:efficientnet"))
+    file.write_text(file.read_text().replace('# onnx = "builtin:gist-color"', 'onnx = "builtin:efficientnet"'))
     with pytest.raises(ConfigError, match="builtin:efficientnet-lite0, builtin:gist-color"):
         read_flight(cache)
 
@@ -260,7 +260,7 @@ def test_real_places_are_recognised_at_any_heading_where_gist_finds_few(shared_d
     tiles = mosaic(shared_data, 6, 6)
     ground = np.concatenate(np.concatenate(tiles, axis=1), axis=1)
     places = [(y, x) for y in range(1, 5) for x in range(1, 5)]
-    see = flown(1, any_heading=True)
+    see = flown(any_heading=True)
     scenes = [ground[y * 256 - 128 : y * 256 + 384, x * 256 - 128 : x * 256 + 384] for y, x in places]
     views = [see(np.ascontiguousarray(scene), number) for number, scene in enumerate(scenes)]
     shares = {}

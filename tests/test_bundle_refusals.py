@@ -10,6 +10,7 @@ import shutil
 import pytest
 
 from provisioning.base.errors import DeliveryError, VerificationError
+from provisioning.base.events import Bytes
 from provisioning.delivery import check_bundle, documents_of, pack, sync_over, trusting
 from provisioning.delivery.archive import Member, header, parse_header
 from provisioning.delivery.compression import compressing
@@ -59,7 +60,7 @@ def test_without_a_zstd_module_a_bundle_is_not_compressed_and_says_how_else(monk
 
 def test_a_file_that_shrinks_while_it_is_bundled_is_named():
     with pytest.raises(DeliveryError, match="shrank") as caught:
-        _copy(io.BytesIO(), Member("corpus.index", 10), io.BytesIO(b"short"))
+        _copy(io.BytesIO(), Member("corpus.index", 10), io.BytesIO(b"short"), Bytes("wrote", 10))
     assert caught.value.file == "corpus.index"
 
 

@@ -29,7 +29,10 @@ def flat(value, prefix=""):
 
 def fits(value, kinds):
     names = kinds.split(" or ")
-    return any(isinstance(value, (list, tuple)) if name.startswith("list") else isinstance(value, TYPES[name]) for name in names)
+    return any(
+        isinstance(value, (list, tuple)) if name.startswith("list") else isinstance(value, TYPES[name])
+        for name in names
+    )
 
 
 @pytest.fixture

@@ -66,7 +66,10 @@ def test_report_verify_and_status_say_what_the_manifest_says(tmp_path, capsys):
     (tmp_path / "key.pem").write_bytes(
         caches.KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
-    for command in (["status", str(tmp_path)], ["verify", str(tmp_path), "--public-key", str(tmp_path / "key.pem")]):
+    for command in (
+        ["status", str(tmp_path)],
+        ["verify", str(tmp_path), "--public-key", str(tmp_path / "key.pem"), "--ground"],
+    ):
         assert main(command) == 0
         assert SHORT in capsys.readouterr().out
     assert render(ReportModel(manifest=marked)).decode().count(SHORT) == 2

@@ -451,7 +451,7 @@ def test_the_example_is_built_from_and_nothing_is_done_twice(example):
 
 
 COMMANDS = {
-    "verify": ["verify", "--public-key", "key.pub.pem", "--flight", "F-1", "cache"],
+    "verify": ["verify", "--public-key", "key.pub.pem", "--ground", "cache"],
     "doctor": ["doctor", "--public-key", "key.pub.pem", "--flight", "F-1", "cache"],
     "status": ["status", "cache"],
 }

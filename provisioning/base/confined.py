@@ -42,7 +42,16 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 4 << 30
 """Address space for interpreter and libraries; what the input needs comes on top."""
 TIME_S = 600.0
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "OPENBLAS_NUM_THREADS", "ORT_DISABLE_TELEMETRY")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "OPENBLAS_NUM_THREADS",
+    "ORT_DISABLE_TELEMETRY",
+)
 """Of the environment; whatever else is in it, a password among it, is nothing to foreign input."""
 MOST_ARRAY_BYTES = 1 << 31
 _MOST_TEXT_BYTES = 1 << 20
@@ -320,7 +329,7 @@ def main() -> None:
     if os.getppid() != parent:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    landlock.confine([*landlock.libraries(), *map(Path, reads)], [Path(scratch)], offline=True)
+    landlock.confine([*landlock.libraries(offline=True), *map(Path, reads)], [Path(scratch)], offline=True)
     _log_to(answers)
     with contextlib.suppress(EOFError):
         while True:

@@ -14,7 +14,6 @@ import shutil
 import stat
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,15 +30,19 @@ _GET_VERSION = 1
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys", "/sys",
     "/dev/null", "/dev/urandom", "/dev/random",
-    "/etc/ld.so.cache", "/etc/localtime", "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf",
-    "/etc/gai.conf", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/dask",
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf",
 )  # fmt: skip
+_NETWORK = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/ssl/certs",
+    "/etc/dask",
+)  # fmt: skip
+"""What who talks to others reads."""
 
 
-def libraries() -> Iterable[Path]:
+def libraries(*, offline: bool = False) -> Iterable[Path]:
     """Return where this interpreter and what it imports are; the working directory, which `-m` adds, is none of it."""
     imports = [place for place in sys.path if place and os.path.realpath(place) not in ("/", os.getcwd())]
-    return [Path(place) for place in (*_SYSTEM, sys.prefix, sys.base_prefix, *imports)]
+    return [Path(place) for place in (*_SYSTEM, *(() if offline else _NETWORK), sys.prefix, sys.base_prefix, *imports)]
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path] = (), *, offline: bool = False) -> bool:
@@ -70,6 +73,8 @@ def hide(file: Path, *, working: Iterable[Path] = ()) -> bool:
     hidden = file.resolve()
     if any(_nearest(directory) in hidden.parents for directory in working):
         return False
+    import tempfile
+
     if Path(tempfile.gettempdir()).resolve() in hidden.parents:
         _move_temporary_files()
     beside = (entry.path for above, below in _steps(hidden) for entry in _entries(above) if entry.name != below.name)
@@ -82,6 +87,8 @@ def version() -> int:
 
 
 def _move_temporary_files() -> None:
+    import tempfile
+
     made = tempfile.mkdtemp(prefix="flightcache-")
     atexit.register(_remove_own, made, os.getpid())
     os.environ["TMPDIR"] = tempfile.tempdir = made

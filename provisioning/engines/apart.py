@@ -60,7 +60,7 @@ def main(memory_bytes: int, time_s: int) -> None:
 
     for kind, limit in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CPU, time_s), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(kind, (limit, limit))
-    landlock.confine(landlock.libraries(), offline=True)
+    landlock.confine(landlock.libraries(offline=True), offline=True)
     head = json.loads(sys.stdin.buffer.readline())
     model = sys.stdin.buffer.read(head["model"])
     images = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(head["shape"])
