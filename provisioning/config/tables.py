@@ -18,7 +18,7 @@ else:
         """Return the decorator that makes a class a dataclass with the methods of `_Frozen`."""
 
         def decorate(cls: type) -> type:
-            for name in ("__init__", "__setattr__", "__delattr__", "__eq__", "__hash__", "__repr__"):
+            for name in ("__init__", "__setattr__", "__delattr__", "__eq__", "__hash__", "__repr__", "_compared"):
                 setattr(cls, name, _Frozen.__dict__[name])
             return dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
 
@@ -43,13 +43,17 @@ class _Frozen:
         raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+        return self._compared() == other._compared() if isinstance(other, type(self)) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(tuple(vars(self).values()))
+        return hash(tuple(self._compared()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        shown = (f"{field.name}={vars(self)[field.name]!r}" for field in dataclasses.fields(self) if field.repr)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _compared(self) -> list[Any]:
+        return [vars(self)[field.name] for field in dataclasses.fields(self) if field.compare]  # type: ignore[arg-type]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
