@@ -42,8 +42,11 @@ COMPRESSION_LEVEL = 6
 DRIVERS = {"tif": "GTiff", "jp2": "JP2OpenJPEG", "vrt": "VRT"}
 SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
 LARGEST_VRT_BYTES = 4 << 20
+LARGEST_BLOCK_BYTES = 256 << 20
+"""GDAL decodes whole blocks (strips, or tiles of its own), in memory, and each thread has its own."""
 PERCENTILES = (2, 98)
 """Of the pixel values, proposed as black and white where they have more than 8 bits."""
+ITEM_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "float32": 4, "float64": 8}
 FORMAT = 2
 """Counted up when the same file gives other tiles."""
 OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_VRT_ENABLE_PYTHON": "NO"}
@@ -148,6 +151,13 @@ class Bands(NamedTuple):
     palette: RGBA | None
 
 
+def _block_bytes(file: Any) -> int:
+    """Return how much memory GDAL takes for the largest block of a file; bands that lie interleaved come together."""
+    together = file.count if file.profile.get("interleave") == "pixel" else 1
+    sides = zip(file.block_shapes, file.dtypes, strict=True)
+    return max(int(height * width * ITEM_BYTES.get(dtype, 16) * together) for (height, width), dtype in sides)
+
+
 class Sheet:
     """One raster file; GDAL handles of its own for each thread."""
 
@@ -167,12 +177,13 @@ class Sheet:
         kind = raster_kind(_head(path))
         if not kind:
             raise _error(path, "it is no GeoTIFF, JPEG 2000 or VRT file")
-        if kind == "vrt":
-            _vrt_sources(path)
+        named = _vrt_sources(path) if kind == "vrt" else [path]
         if os.path.exists(f"{path}.msk"):
             raise _error(path, "its mask is in another file (.msk)", "put it inside: gdal_translate FILE whole.tif")
         self._driver = DRIVERS[kind]
         with self.translated():
+            for file in named:
+                self._check_blocks(file)
             self.bands = self._bands(self._file, values)
             self.bbox, self.native_zoom = self._extent()
 
@@ -190,6 +201,19 @@ class Sheet:
             if "memory" in what.lower():
                 raise FilesystemError("not enough memory to read a raster", file=self.path) from error
             raise _error(self.path, what, "make or copy it anew") from error
+
+    def _check_blocks(self, path: Path) -> None:
+        """Raise TileError if a block of a file, or of its overviews, would take too much memory."""
+        driver = DRIVERS[raster_kind(_head(path))]
+        with self._rasterio.open(os.fspath(path), driver=driver) as file:
+            largest = _block_bytes(file)
+            levels = len(file.overviews(1)) if driver == "GTiff" else 0
+        for level in range(levels):
+            with self._rasterio.open(os.fspath(path), driver=driver, OVERVIEW_LEVEL=level) as file:
+                largest = max(largest, _block_bytes(file))
+        if largest > LARGEST_BLOCK_BYTES:
+            what = f"it is stored in blocks of {largest >> 20:,} MiB, more than {LARGEST_BLOCK_BYTES >> 20}"
+            raise _error(path, what, "store it in tiles: gdal_translate -co TILED=YES FILE tiled.tif")
 
     @property
     def _file(self) -> Any:
