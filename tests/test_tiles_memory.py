@@ -7,6 +7,7 @@ import time
 import pytest
 
 from provisioning.base.errors import TileError
+from provisioning.base.geo import tiles_in_bbox
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
 from provisioning.sources import geotiff
@@ -18,13 +19,13 @@ rasterio = pytest.importorskip("rasterio", reason="rasters need the extra geotif
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 
 
-def sparse(path, *, side=32_768, block_side=None, interleave="pixel", dtype="uint8", rows=None):
+def sparse(path, *, side=32_768, block_side=None, interleave="pixel", rows=None, east=0):
     """Write a raster of no pixel, in tiles of `block_side` or strips of `rows`."""
     shape = {"tiled": True, "blockxsize": block_side, "blockysize": block_side} if block_side else {"blockysize": rows}
     with rasterio.open(
-        path, "w", driver="GTiff", width=side, height=side, count=3, dtype=dtype, crs="EPSG:3857", SPARSE_OK="TRUE",
+        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", crs="EPSG:3857", SPARSE_OK="TRUE",
         compress="deflate", interleave=interleave, photometric="rgb",
-        transform=rasterio.transform.from_origin(830_000, 5_950_000, 1, 1), **shape,
+        transform=rasterio.transform.from_origin(830_000 + east, 5_950_000, 1, 1), **shape,
     ):  # fmt: skip
         pass
     return path
@@ -92,3 +93,26 @@ def test_a_source_that_lists_tiles_without_end_is_refused(tmp_path, monkeypatch,
     with pytest.raises(TileError, match="more tiles than can be listed") as caught:
         survey(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_raster_that_claims_tiles_without_end_is_refused_before_they_are_listed(tmp_path):
+    path, began = sparse(tmp_path / "a.tif", side=4_000_000, block_side=8192, interleave="band"), time.process_time()
+    with pytest.raises(TileError, match="more tiles than can be listed"):
+        survey(path)
+    assert time.process_time() - began < 1
+
+
+def test_sheets_that_overlap_list_each_tile_once(tmp_path):
+    (tmp_path / "sheets").mkdir()
+    for n, (side, east) in enumerate(((2000, 0), (1500, 700), (900, 5000))):
+        sparse(tmp_path / "sheets" / f"{n}.tif", side=side, block_side=256, east=east)
+    store = GeoTIFF(TileSource(path=tmp_path / "sheets"))
+    found = list(store.addresses())
+    boxes = [tiles_in_bbox(sheet.bbox, 17) for sheet in store.sheets]
+    ranges = [
+        (range(left, right + 1), range(low, high + 1)) for columns, (low, high) in boxes for left, right in columns
+    ]
+    wanted = {(17, x, y) for columns, rows in ranges for x in columns for y in rows}
+    store.close()
+    assert len(found) == len(set(found))
+    assert set(found) == wanted

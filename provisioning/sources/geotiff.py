@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
+from provisioning.area.cover import Band, count, union
 from provisioning.base.angles import HALF_TURN_E7, BBox, wrapped_e7
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement
-from provisioning.sources.source import file_stamp
+from provisioning.sources.source import check_count, file_stamp
 from provisioning.sources.store import StoredTile, TileQuery
 
 if TYPE_CHECKING:
@@ -436,16 +437,14 @@ class GeoTIFF:
         return []
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the tiles of the native zoom within the sheets' boxes, each once."""
-        z, seen = self.native_zoom, set()
-        for sheet in self.sheets:
-            columns, (top, bottom) = tiles_in_bbox(sheet.bbox, z)
-            for left, right in columns:
-                for x in range(left, right + 1):
-                    for y in range(top, bottom + 1):
-                        if (x, y) not in seen:
-                            seen.add((x, y))
-                            yield z, x, y
+        """Yield the tiles of the native zoom within the sheets' boxes, each once; TileError if they are too many."""
+        z = self.native_zoom
+        bands = union(_bands_of(sheet.bbox, z) for sheet in self.sheets)
+        check_count(sum((band.right - band.left + 1) * count(band.rows) for band in bands), self.path)
+        for band in bands:
+            for x in range(band.left, band.right + 1):
+                for low, high in band.rows:
+                    yield from ((z, x, y) for y in range(low, high + 1))
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query that the sheets touch, as PNG; those they leave wholly empty are not there."""
@@ -499,6 +498,11 @@ class GeoTIFF:
         """Close every handle."""
         for sheet in (*self.sheets, *self._before, *self._after):
             sheet.close()
+
+
+def _bands_of(bbox: BBox, z: int) -> tuple[Band, ...]:
+    columns, rows = tiles_in_bbox(bbox, z)
+    return tuple(Band(left, right, (rows,)) for left, right in columns)
 
 
 def png(rgba: NDArray[np.uint8]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
@@ -50,13 +51,18 @@ class _Listing(Protocol):
 
 def listed(store: _Listing, source: TileSource) -> Iterator[tuple[int, int, int]]:
     """Yield z, x, y of every tile of a store; TileError if they are more than MOST_LISTED."""
-    for count, address in enumerate(store.addresses()):
-        if count == MOST_LISTED:
-            raise TileError(
-                "the source holds, or claims to hold, more tiles than can be listed", file=source.path,
-                facts={"limit": f"{MOST_LISTED:,}"}, next_step="cut the part out of it that the flight needs",
-            )  # fmt: skip
+    for count, address in enumerate(store.addresses(), 1):
+        check_count(count, source.path)
         yield address
+
+
+def check_count(count: int, path: Path) -> None:
+    """Raise TileError if a source holds more tiles than are listed."""
+    if count > MOST_LISTED:
+        raise TileError(
+            "the source holds, or claims to hold, more tiles than can be listed", file=path,
+            facts={"limit": f"{MOST_LISTED:,}"}, next_step="cut the part out of it that the flight needs",
+        )  # fmt: skip
 
 
 def source_name(source: TileSource) -> str:
