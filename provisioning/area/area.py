@@ -173,7 +173,7 @@ def check_takeoff(area: Area, takeoff: Origin | None) -> None:
 def _drawing(part: AreaPart, flight: Flight) -> Drawing | None:
     if part.bbox:
         return None
-    from provisioning.area.reading import read_area, read_mission
+    from provisioning.area.apart import read_area, read_mission
 
     if part.geojson:
         return read_area(part.geojson)

@@ -32,7 +32,7 @@ from provisioning.sources.geotiff import with_values
 from provisioning.sources.image import inspect_tile, may_be_transparent
 from provisioning.sources.likeness import LOOK_BYTES, alike
 from provisioning.sources.placing import placed
-from provisioning.sources.source import EVERYTHING, Container
+from provisioning.sources.source import EVERYTHING, Container, listed
 from provisioning.sources.stores import kind_of, open_store
 from provisioning.sources.xyz import Directory
 
@@ -85,7 +85,7 @@ def survey(path: Path | TileSource) -> Survey:
     store = open_store(source)
     try:
         said = store.statements()
-        columns = _addressed(store)
+        columns = _addressed(store, source)
         kept, more = _imagery(store, columns)
     finally:
         store.close()
@@ -108,9 +108,9 @@ def survey(path: Path | TileSource) -> Survey:
     )
 
 
-def _addressed(store: Container | Directory) -> Columns:
+def _addressed(store: Container | Directory, source: TileSource) -> Columns:
     columns: Columns = {}
-    for n, (z, x, y) in enumerate(store.addresses()):
+    for n, (z, x, y) in enumerate(listed(store, source)):
         columns.setdefault(z, {}).setdefault(x, array("I")).append(y)
         if n % 1000 == 0:
             progress("tiles listed", n, 0, unit="tiles")

@@ -71,6 +71,8 @@ HEADINGS = {
     "deliver": "To deliver",
 }
 
+READERS = frozenset({"evaluate", "fleet", "init", "locate", "plan", "tiles", "why"})
+"""Commands that read photos, missions, area files or models."""
 READER_LEFT = 141
 """As a shell reports the end by SIGPIPE."""
 
@@ -148,8 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _apart() -> Iterator[None]:
-    """Read photos in another process, where this one is a command's own: a program that calls `main` may not fork."""
-    if not {"locate", "evaluate"}.intersection(sys.argv[1:2]):
+    """Read foreign input in another process, where this one is a command's own: a program that calls `main` may not.
+
+    The process starts with the first file to be read. Every word is looked at, since options may stand before a
+    command: a file named like one costs an import.
+    """
+    if READERS.isdisjoint(sys.argv[1:]):
         yield
         return
     from provisioning.base import confined

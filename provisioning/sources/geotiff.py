@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
+from provisioning.area.cover import Band, count, union
 from provisioning.base.angles import HALF_TURN_E7, BBox, wrapped_e7
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement
-from provisioning.sources.source import file_stamp
+from provisioning.sources.source import check_count, file_stamp
 from provisioning.sources.store import StoredTile, TileQuery
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ COMPRESSION_LEVEL = 6
 DRIVERS = {"tif": "GTiff", "jp2": "JP2OpenJPEG", "vrt": "VRT"}
 SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
 LARGEST_VRT_BYTES = 4 << 20
+LARGEST_BLOCK_BYTES = 256 << 20
+"""GDAL decodes whole blocks (strips, or tiles of its own), in memory, and each thread has its own."""
 PERCENTILES = (2, 98)
 """Of the pixel values, proposed as black and white where they have more than 8 bits."""
+ITEM_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "float32": 4, "float64": 8}
 FORMAT = 2
 """Counted up when the same file gives other tiles."""
 OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_VRT_ENABLE_PYTHON": "NO"}
@@ -148,6 +152,13 @@ class Bands(NamedTuple):
     palette: RGBA | None
 
 
+def _block_bytes(file: Any) -> int:
+    """Return how much memory GDAL takes for the largest block of a file; bands that lie interleaved come together."""
+    together = file.count if file.profile.get("interleave") == "pixel" else 1
+    sides = zip(file.block_shapes, file.dtypes, strict=True)
+    return max(int(height * width * ITEM_BYTES.get(dtype, 16) * together) for (height, width), dtype in sides)
+
+
 class Sheet:
     """One raster file; GDAL handles of its own for each thread."""
 
@@ -167,12 +178,13 @@ class Sheet:
         kind = raster_kind(_head(path))
         if not kind:
             raise _error(path, "it is no GeoTIFF, JPEG 2000 or VRT file")
-        if kind == "vrt":
-            _vrt_sources(path)
+        named = _vrt_sources(path) if kind == "vrt" else [path]
         if os.path.exists(f"{path}.msk"):
             raise _error(path, "its mask is in another file (.msk)", "put it inside: gdal_translate FILE whole.tif")
         self._driver = DRIVERS[kind]
         with self.translated():
+            for file in named:
+                self._check_blocks(file)
             self.bands = self._bands(self._file, values)
             self.bbox, self.native_zoom = self._extent()
 
@@ -190,6 +202,19 @@ class Sheet:
             if "memory" in what.lower():
                 raise FilesystemError("not enough memory to read a raster", file=self.path) from error
             raise _error(self.path, what, "make or copy it anew") from error
+
+    def _check_blocks(self, path: Path) -> None:
+        """Raise TileError if a block of a file, or of its overviews, would take too much memory."""
+        driver = DRIVERS[raster_kind(_head(path))]
+        with self._rasterio.open(os.fspath(path), driver=driver) as file:
+            largest = _block_bytes(file)
+            levels = len(file.overviews(1)) if driver == "GTiff" else 0
+        for level in range(levels):
+            with self._rasterio.open(os.fspath(path), driver=driver, OVERVIEW_LEVEL=level) as file:
+                largest = max(largest, _block_bytes(file))
+        if largest > LARGEST_BLOCK_BYTES:
+            what = f"it is stored in blocks of {largest >> 20:,} MiB, more than {LARGEST_BLOCK_BYTES >> 20}"
+            raise _error(path, what, "store it in tiles: gdal_translate -co TILED=YES FILE tiled.tif")
 
     @property
     def _file(self) -> Any:
@@ -412,16 +437,14 @@ class GeoTIFF:
         return []
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the tiles of the native zoom within the sheets' boxes, each once."""
-        z, seen = self.native_zoom, set()
-        for sheet in self.sheets:
-            columns, (top, bottom) = tiles_in_bbox(sheet.bbox, z)
-            for left, right in columns:
-                for x in range(left, right + 1):
-                    for y in range(top, bottom + 1):
-                        if (x, y) not in seen:
-                            seen.add((x, y))
-                            yield z, x, y
+        """Yield the tiles of the native zoom within the sheets' boxes, each once; TileError if they are too many."""
+        z = self.native_zoom
+        bands = union(_bands_of(sheet.bbox, z) for sheet in self.sheets)
+        check_count(sum((band.right - band.left + 1) * count(band.rows) for band in bands), self.path)
+        for band in bands:
+            for x in range(band.left, band.right + 1):
+                for low, high in band.rows:
+                    yield from ((z, x, y) for y in range(low, high + 1))
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query that the sheets touch, as PNG; those they leave wholly empty are not there."""
@@ -475,6 +498,11 @@ class GeoTIFF:
         """Close every handle."""
         for sheet in (*self.sheets, *self._before, *self._after):
             sheet.close()
+
+
+def _bands_of(bbox: BBox, z: int) -> tuple[Band, ...]:
+    columns, rows = tiles_in_bbox(bbox, z)
+    return tuple(Band(left, right, (rows,)) for left, right in columns)
 
 
 def png(rgba: NDArray[np.uint8]) -> bytes:

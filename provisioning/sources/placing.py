@@ -13,6 +13,7 @@ from provisioning.config.schema import NO_PATH
 from provisioning.sources.evidence import evidence_stamp
 from provisioning.sources.layouts import Detected, detect
 from provisioning.sources.placement import check_placed, place, scheme_of
+from provisioning.sources.source import listed
 from provisioning.sources.stores import kind_of, open_store
 
 MOST_COMPARED = 100_000
@@ -32,7 +33,7 @@ def placed(source: TileSource) -> tuple[TileSource, tuple[str, ...]]:
     store = open_store(read)
     try:
         statements = store.statements() if source.evidence == "check" else []
-        addresses = list(store.addresses()) if statements or (found and found.either_way) else []
+        addresses = list(listed(store, read)) if statements or (found and found.either_way) else []
         asked = place(read, kind, addresses, statements)
     finally:
         store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
@@ -20,6 +21,9 @@ times ticks every 4 to 10 ms. Its stat is not remembered."""
 
 MOST_TILE_BYTES = 32 << 20
 """A larger one is not read: no tile image is, and memory is bounded."""
+
+MOST_LISTED = 50_000_000
+"""Tiles of one source that are listed as a whole; a file of some hundred bytes may claim any number."""
 
 EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
 """Every tile there is."""
@@ -39,6 +43,26 @@ class Container(TileStore, Protocol):
 
     def statements(self) -> list[Statement]:
         """Return what the container says of where its tiles are."""
+
+
+class _Listing(Protocol):
+    def addresses(self) -> Iterator[tuple[int, int, int]]: ...
+
+
+def listed(store: _Listing, source: TileSource) -> Iterator[tuple[int, int, int]]:
+    """Yield z, x, y of every tile of a store; TileError if they are more than MOST_LISTED."""
+    for count, address in enumerate(store.addresses(), 1):
+        check_count(count, source.path)
+        yield address
+
+
+def check_count(count: int, path: Path) -> None:
+    """Raise TileError if a source holds more tiles than are listed."""
+    if count > MOST_LISTED:
+        raise TileError(
+            "the source holds, or claims to hold, more tiles than can be listed", file=path,
+            facts={"limit": f"{MOST_LISTED:,}"}, next_step="cut the part out of it that the flight needs",
+        )  # fmt: skip
 
 
 def source_name(source: TileSource) -> str:

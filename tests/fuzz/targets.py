@@ -25,6 +25,7 @@ from provisioning.delivery.fleet import read_fleet
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.trust import trusting, verifying
+from provisioning.flight.trust import Recovery, Trust, read_trust, to_bytes, update
 from provisioning.flight.verify import CounterFloor, verify
 from provisioning.flight.verify.floor import read_floor
 from provisioning.flight.verify.reasons import Refusal
@@ -34,6 +35,7 @@ from provisioning.sources.stores import open_container
 from tests import delivery, tilesets
 from tests.fuzzing import corpus as manifests
 from tests.fuzzing import judge as judge_manifest
+from tests.test_trust_file import FIRST, signed, version
 
 SECONDS = 5.0
 """Longest that one small input may take."""
@@ -117,6 +119,20 @@ def _reply(data: bytes, _folder: Path) -> object:
     with _verdict() as verdict:
         manifest = verdict.require()
         return send_needed(io.BytesIO(), read_line(io.BytesIO(data)), manifest, lambda file: verdict.open(file.path))
+
+
+def _trust_files() -> list[bytes]:
+    """Return one of a rotation, a revocation and a recovery, and one of a threshold."""
+    second = signed(version(2, (1, 2), root=2, revoked=("a" * 64,), not_after="2030-01-01T00:00:00Z"), 0, 1, 2)
+    third = signed(version(3, (1, 2), root=2, recovery=Recovery(9, 4)), 1, 2)
+    return [to_bytes(Trust((FIRST, second, third))), to_bytes(Trust((FIRST,)))]
+
+
+def _read_trust(data: bytes, folder: Path) -> object:
+    """Take it for the trust file of a vehicle, and for one that arrives where the first version is installed."""
+    (folder / "trust.json").write_bytes(data)
+    offered = read_trust(folder / "trust.json")
+    return update(Trust((FIRST,)), offered), offered.newest, to_bytes(offered)
 
 
 def _read_floor(data: bytes, folder: Path) -> object:
@@ -261,6 +277,7 @@ TARGETS = {
     "bundle": Target(_bundles, _in_file("b.tar", _read_bundle)),
     "sync-to-vehicle": Target(_sent, _receive),
     "sync-from-vehicle": Target(_replies, _reply),
+    "trust": Target(_trust_files, _read_trust),
     "floor": Target(lambda: [b"7\n", b"7 " + b"a" * 64], _read_floor),
     "flight.toml": Target(lambda: [FLIGHT], _read_flight),
     "FLEET.toml": Target(lambda: [FLEET], _in_file("FLEET.toml", read_fleet)),
