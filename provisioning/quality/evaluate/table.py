@@ -12,7 +12,7 @@ from provisioning.quality.evaluate.run import Asked
 from provisioning.quality.evaluate.score import RANKS, Recall, Score, is_hit, score
 
 ELSEWHERE = 10
-"""A median error beyond this many times the distance asked for is no error of navigation: half the answers are wrong."""
+"""A median error beyond this many times the distance asked for is no error of navigation: half the answers miss."""
 
 
 class Result(NamedTuple):
