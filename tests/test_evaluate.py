@@ -19,12 +19,14 @@ from bench.crops import make_crops
 from provisioning.base.angles import Origin
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.geo import tile_centre
+from provisioning.build.request import read_request
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
 from provisioning.cli.measure.variants import parse_variant
 from provisioning.flight.signing import generate_key
 from provisioning.quality.evaluate import Answer, chance, read_queries, score, wilson
 from provisioning.quality.evaluate.run import prior_around
+from provisioning.quality.gates.values import read as read_gates
 from provisioning.quality.locate import distance_m
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
@@ -208,6 +210,17 @@ def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, 
     (tmp_path / "far.jpg").write_bytes(building.tile_image(0))
     (found,) = evaluated([write_queries(tmp_path / "q.csv", rows), cache], capsys)
     assert (found["reachable"], found["recall"]["1"]["share"], found["recall"]["1"]["chance"]) == (0, 0, 0)
+
+
+def test_the_map_of_the_report_marks_the_tiles_that_flights_would_not_find(scene):
+    cache, _ = scene
+    missed = read_gates(read_request(cache).gates.path).lists["not recognised"]
+    page = (cache / "current/report.html").read_text()
+    assert missed  # the built-in network does not find all of this noise at any heading
+    for line in missed:
+        place, _, why = line.partition(" ")
+        assert json.dumps([*map(int, place.split("/")), f"not recognised: {why}"], separators=(",", ":")) in page
+    assert 'class="layer-marks-not-recognised"' in page
 
 
 def test_other_settings_are_compared_and_nothing_is_published(scene, capsys):
