@@ -318,7 +318,7 @@ def failed(subject, reference=None):
 )
 def test_the_word_follows_the_recall_above_chance(tmp_path, known, free, word):
     subject = make_subject(tmp_path, landscape(8))
-    figures, table = recognition(subject, views_that_find(subject, known, free))
+    figures, table, _ = recognition(subject, views_that_find(subject, known, free))
     assert figures["recognition"].detail.startswith(word)
     assert abs(float(table[KNOWN_HEADING]) - known) < 0.12
     assert abs(float(table[ANY_HEADING]) - free) < 0.12
@@ -335,11 +335,44 @@ def views_that_find(subject, known, free):
     return Views(tuple(VIEWS), queries, np.stack(seen)[:, :, None], subject.rows.ids[rows])
 
 
+def reasons(lines):
+    """What is said of each tile, by its place."""
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def test_tiles_that_flights_would_not_find_are_listed_with_the_reason(tmp_path):
+    subject = make_subject(tmp_path, landscape(8))
+    order = ["/".join(map(str, subject.tile(int(row))[:3])) for row in subject.sample]
+    half, most = len(order) // 2, len(order) * 3 // 4
+    missed = reasons(recognition(subject, views_that_find(subject, 0.75, 0.5)).missed)
+    turned, lost = "found only with the heading known", "not found, even with the heading known"
+    # the tile that stands for "far away" may lie beside the right one, so a few are found all the same
+    assert set(missed) <= set(order[half:])
+    assert {missed[place] for place in order[half:most] if place in missed} == {turned}
+    assert {missed[place] for place in order[most:] if place in missed} == {lost}
+    assert len(missed) >= len(order) // 3
+
+
+def test_a_flight_that_knows_its_heading_lists_only_what_it_would_not_find(tmp_path):
+    subject = make_subject(tmp_path, landscape(8), gates=Gates(heading="known"))
+    missed = reasons(recognition(subject, views_that_find(subject, 0.75, 0.25)).missed)
+    assert set(missed.values()) == {"not found, even with the heading known"}
+    assert recognition(subject, views_that_find(subject, 1, 0.25)).missed == ()
+
+
+def test_tiles_not_found_are_a_bounded_list(tmp_path, monkeypatch):
+    monkeypatch.setattr("provisioning.quality.gates.degenerate.MOST_LISTED", 5)
+    subject = make_subject(tmp_path, landscape(8))
+    missed = recognition(subject, views_that_find(subject, 0, 0)).missed
+    assert len(missed) == 6
+    assert missed[-1].startswith("and ")
+
+
 def test_what_chance_finds_is_no_recognition(tmp_path):
     """In three by three tiles a guess lies beside the right one as often as not."""
     subject = make_subject(tmp_path, landscape(3))
     blind = np.random.default_rng(0).standard_normal((2, 9, 256)).astype(np.float32)
-    figures, table = recognition(
+    figures, table, _ = recognition(
         subject, Views(tuple(VIEWS), blind, np.zeros((2, 9, 1)), subject.rows.ids[subject.sample])
     )
     assert float(table["chance"]) > 0.5

@@ -117,13 +117,21 @@ def read_request(root: Path, read: Callable[[Path], Flight] = read_flight) -> Re
     return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
 
 
-def make_request(flight: Flight, corpus: Corpus | None, *, today: dt.date, scanned: Flight | None = None) -> Request:
+def make_request(
+    flight: Flight,
+    corpus: Corpus | None,
+    *,
+    today: dt.date,
+    scanned: Flight | None = None,
+    networks: tuple[NetworkRequest, ...] | None = None,
+) -> Request:
     """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old.
 
-    `scanned` is where the catalogue of `corpus` is, if that is not `flight`: `flightcache plan` scans aside.
+    `scanned` is where the catalogue of `corpus` is, if that is not `flight`: `flightcache plan` scans aside. `networks`
+    are taken as they are, calibrated on whatever tiles they were, in place of those that `corpus` would decide.
     """
     backend = engines.select(flight.engine)
-    networks = tuple(_networks(flight, backend, corpus, scanned or flight))
+    networks = networks or tuple(_networks(flight, backend, corpus, scanned or flight))
     coverage = corpus.coverage_sha256 if corpus else None
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))

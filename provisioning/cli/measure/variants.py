@@ -1,7 +1,8 @@
 """Other settings of one cache, built beside it from the same tiles and descriptors: what `evaluate --try` compares.
 
 The settings stand in a flight.toml that nobody signed. So the engine must be one that the verified Manifest lists, a
-library of custom operators comes from the user alone, no other computer is asked, and every index is built here.
+library of custom operators comes from the user alone, no other computer is asked, and every index is built here. All
+variants share that engine, whatever tiles calibrated it; where `.build` lost it, it is taken from the generation.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from provisioning import catalogue
-from provisioning.base.artifacts import is_intact, read_record
+from provisioning.base.artifacts import atomic_output, is_intact, read_record
 from provisioning.base.errors import Error
-from provisioning.base.hashing import Sha256
+from provisioning.base.files import wrap_os_errors
+from provisioning.base.hashing import sha256_bytes
 from provisioning.base.lock import build_lock
 from provisioning.build import steps
-from provisioning.build.request import Request, make_request
+from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.steps.networks import network_here
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.flight.manifest import Manifest
+from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.index.read import load_index
 from provisioning.network.backbone import resolved
 from provisioning.quality.locate import Locator
@@ -114,10 +117,12 @@ def locators(
     manifest: of the verified cache; an engine that it does not list is not run.
     """
     flight = without_foreign_code(read_flight(cache), custom_ops)
-    signed = frozenset(entry.sha256 for entry in manifest.engines)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
+        steps.survey(flight)
+        published = _last_request(flight)
+        _require_signed_engine(published, manifest)
         try:
-            yield (_asked(variant, *_built(varied(flight, variant), signed)) for variant in variants)
+            yield (_asked(variant, *_built(varied(flight, variant), published.networks)) for variant in variants)
         finally:
             if any(variant.zooms is not None for variant in variants):
                 steps.survey(flight)  # the catalogue goes back to what flight.toml asks for
@@ -129,11 +134,15 @@ def _asked(variant: Variant, locator: Locator, request: Request) -> tuple[Varian
     return variant, locator, request
 
 
-def _built(flight: Flight, signed: frozenset[Sha256]) -> tuple[Locator, Request]:
+def _last_request(flight: Flight, networks: tuple[NetworkRequest, ...] | None = None) -> Request:
+    today = dt.datetime.now(dt.timezone.utc).date()
+    return make_request(flight, catalogue.last_corpus(flight), today=today, networks=networks)
+
+
+def _built(flight: Flight, networks: tuple[NetworkRequest, ...]) -> tuple[Locator, Request]:
     steps.survey(flight)
-    request = make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
+    request = _last_request(flight, networks)
     network = request.descriptor_network
-    _require_signed_engine(request, signed)
     steps.describe(request)
     steps.build_index(request)  # even if one lies there: a library reads it, and nobody signed that one
     locator = Locator(
@@ -146,16 +155,47 @@ def _built(flight: Flight, signed: frozenset[Sha256]) -> tuple[Locator, Request]
     return locator, request
 
 
-def _require_signed_engine(request: Request, signed: frozenset[Sha256]) -> None:
-    engine = request.descriptor_network.engine
-    record = read_record(engine) if is_intact(engine) else None
-    if record is None:
+def _require_signed_engine(request: Request, manifest: Manifest) -> None:
+    """Refuse an engine that the verified Manifest does not list for this computer; put back one that `.build` lost."""
+    network = request.descriptor_network
+    if not request.backend.runs_here:
         raise Error(
-            "the cache has no engine for these settings yet", file=request.cache, next_step="run doit there first"
+            "the cache's engine is for another computer, so other settings cannot be tried on this one",
+            file=request.cache,
+            facts={"engine": network.engine.name},
+            next_step="for each setting a cache for this computer (`flightcache init`, `doit`), then "
+            "`flightcache evaluate PHOTOS CACHE CACHE`",
         )
-    if record.sha256 not in signed or not request.backend.runs_here:
+    if not is_intact(network.engine):
+        _put_back(request, network, manifest)
+    record = read_record(network.engine)
+    if record is None or record.sha256 not in {entry.sha256 for entry in manifest.engines}:
         raise Error(
-            "the engine for these settings is none of those that the verified Manifest lists for this computer",
-            file=engine.path,
-            next_step="run doit there first, so that it is published and signed",
+            "the engine in .build is none of those that the verified Manifest lists",
+            file=network.engine.path,
+            next_step=f"cd {quote(str(request.cache))} && doit",
         )
+
+
+def _put_back(request: Request, network: NetworkRequest, manifest: Manifest) -> None:
+    """Write the engine of the published generation, whose signed digest it must have, to its place in `.build`."""
+    entry = next((each for each in manifest.engines if each.key == network.engine.key), None)
+    if entry is None:
+        raise _not_published(request, network, manifest.engines)
+    path = request.cache / "current" / entry.path
+    with wrap_os_errors(f"read {entry.path}", path):
+        data = path.read_bytes()
+    if sha256_bytes(data) != entry.sha256:
+        raise Error("the engine is not the one that was verified", file=path, next_step="flightcache verify")
+    with atomic_output(network.engine) as output:
+        output.write_bytes(data)
+
+
+def _not_published(request: Request, network: NetworkRequest, published: Sequence[EngineEntry]) -> Error:
+    """Return the error for a flight.toml that asks for another engine than the one it was published with."""
+    return Error(
+        "flight.toml asks for another engine than the published one: it, its model or this computer has changed",
+        file=request.cache / "flight.toml",
+        facts={"asked for": network.engine.name, "published": ", ".join(each.path for each in published)},
+        next_step=f"cd {quote(str(request.cache))} && doit",
+    )

@@ -12,6 +12,7 @@ from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
 from provisioning.index.ids import HEADING_BITS
+from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
 from provisioning.quality.locate import Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
@@ -20,12 +21,13 @@ from provisioning.quality.query import Viewing
 
 
 class Asked(NamedTuple):
-    """A query with the places that were named, and how its photo was rendered, or why it was not."""
+    """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions."""
 
     query: Query
     matches: tuple[Match, ...]
     answer: Answer
     viewing: Viewing | str = "not asked to"
+    conditions: Conditions = Conditions()
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,22 @@ def ask(locator: Locator, queries: Sequence[Query], trial: Trial) -> tuple[Asked
 def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
     near = None if trial.radius_m is None else prior_around(query.place, trial.radius_m, query.name)
     try:
-        found = answer(
-            locator, read_photo(query.path), trial.question, near=near, position=query.place, known=query.known
-        )
+        photo = read_photo(query.path)
+        found = answer(locator, photo, trial.question, near=near, position=query.place, known=query.known)
     except PhotoError as error:
         error.file = error.file or str(query.path)
         raise
     zoom = found.matches[0].z if found.matches and not isinstance(found.viewing, str) else None
     right, held = right_tiles(locator.places, query.place, trial.within_m, near=near, zoom=zoom)
     away = tuple(distance_m(match.position, query.place) for match in found.matches)
-    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing)
+    seen = conditions(
+        photo,
+        found.viewing,
+        heading_deg=query.known.angles.yaw_deg if trial.question.heading_deg is None else trial.question.heading_deg,
+        height_m=query.known.height_m,
+        off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
+    )
+    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen)
 
 
 def right_tiles(

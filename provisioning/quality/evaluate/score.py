@@ -33,13 +33,19 @@ class Recall(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One setting judged. reachable: share of queries for which the cache holds a right tile at all."""
+    """The figures of one setting.
+
+    reachable: share of queries for which the cache holds a right tile at all. median_error_m: of the first place named,
+    infinite where half of the queries have no answer. median_found_m: of those whose first place is right; infinite
+    where none is.
+    """
 
     queries: int
     within_m: float
     recalls: tuple[Recall, ...]
     reachable: float
     median_error_m: float
+    median_found_m: float
 
 
 def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -70,16 +76,24 @@ def is_hit(answer: Answer, rank: int, within_m: float) -> bool:
 
 def score(answers: Sequence[Answer], *, within_m: float) -> Score:
     """Return the figures of one setting; `answers` must not be empty."""
-    total = len(answers)
-    recalls = []
-    for rank in RANKS:
-        hits = sum(is_hit(answer, rank, within_m) for answer in answers)
-        guessed = math.fsum(chance(answer.near, answer.tiles, rank) for answer in answers) / total
-        recalls.append(Recall(rank, hits / total, *wilson(hits, total), guessed))
+    errors = [answer.distances_m[0] if answer.distances_m else math.inf for answer in answers]
     return Score(
-        queries=total,
+        queries=len(answers),
         within_m=within_m,
-        recalls=tuple(recalls),
-        reachable=sum(answer.near > 0 for answer in answers) / total,
-        median_error_m=median(answer.distances_m[0] if answer.distances_m else math.inf for answer in answers),
+        recalls=recalls(answers, within_m=within_m),
+        reachable=sum(answer.near > 0 for answer in answers) / len(answers),
+        median_error_m=median(errors),
+        median_found_m=median([error for error in errors if error <= within_m] or [math.inf]),
     )
+
+
+def recalls(answers: Sequence[Answer], *, within_m: float) -> tuple[Recall, ...]:
+    """Return the recall at each of RANKS; `answers` must not be empty."""
+    return tuple(_recall(answers, rank, within_m) for rank in RANKS)
+
+
+def _recall(answers: Sequence[Answer], rank: int, within_m: float) -> Recall:
+    total = len(answers)
+    hits = sum(is_hit(answer, rank, within_m) for answer in answers)
+    guessed = math.fsum(chance(answer.near, answer.tiles, rank) for answer in answers) / total
+    return Recall(rank, hits / total, *wilson(hits, total), guessed)

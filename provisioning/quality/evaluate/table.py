@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from provisioning.quality.evaluate.conditions import Group, broken_down, condition_lines
 from provisioning.quality.evaluate.run import Asked
-from provisioning.quality.evaluate.score import RANKS, Score, is_hit, score
+from provisioning.quality.evaluate.score import RANKS, Recall, Score, is_hit, score
 
-LOST_M = 100_000.0
-"""A median error beyond this is no error of navigation: most answers lie in another part of the cache."""
+ELSEWHERE = 10
+"""A median error beyond this many times the distance asked for is no error of navigation: half the answers miss."""
 
 
 class Result(NamedTuple):
@@ -30,6 +31,12 @@ class Result(NamedTuple):
         """The figures."""
         return score([asked.answer for asked in self.asked], within_m=self.within_m)
 
+    @property
+    def broken_down(self) -> Mapping[str, tuple[Group, ...]]:
+        """The recall by heading, height, texture and distance to the tile's centre, where that divides the photos."""
+        answers, known = [each.answer for each in self.asked], [each.conditions for each in self.asked]
+        return broken_down(answers, known, within_m=self.within_m)
+
 
 def as_text(results: Sequence[Result]) -> str:
     """Return one table: a row a setting, recall with its 95 % interval, chance beside it."""
@@ -46,12 +53,29 @@ def as_text(results: Sequence[Result]) -> str:
     prior = "" if results[0].radius_m is None else f"; position known to {results[0].radius_m:,.0f} m"
     lines.append(f"{first.queries} photos; right: a place within {first.within_m:,.0f} m{prior}")
     lines += [line for result in results for line in _not_rendered(result)]
+    lines += [line for result in results for line in _elsewhere(result)]
     lines += [
         f"{result.name}: {1 - result.score.reachable:.0%} of the photos have no such tile in the cache"
         for result in results
         if result.score.reachable < 1
     ]
+    for result in results:
+        table = list(condition_lines(result.broken_down))
+        lines += ["", f"{result.name}: where it finds and where not", *table] if table else []
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _elsewhere(result: Result) -> Iterator[str]:
+    """Yield what a median error means that is no error of navigation, and what to do."""
+    found = result.score
+    if found.median_error_m <= ELSEWHERE * found.within_m or not math.isfinite(found.median_error_m):
+        return
+    free = result.radius_m is None and found.reachable >= 0.5
+    step = "try --radius M, the circle in which the aircraft knows itself to be" if free else ""
+    away = _metres(found.median_error_m)
+    said = f"{result.name}: half of the photos are answered with another place, {away} away or more"
+    right = f"; where the first place is right the median error is {_metres(found.median_found_m)}"
+    yield said + (right if math.isfinite(found.median_found_m) else "") + (step and f"; {step}")
 
 
 def _not_rendered(result: Result) -> Iterator[str]:
@@ -74,10 +98,8 @@ def _row(result: Result) -> list[str]:
 
 
 def _metres(error_m: float) -> str:
-    """Return an error in words: most photos without an answer, or an answer on the wrong continent, have no median."""
-    if not math.isfinite(error_m):
-        return "no answer"
-    return f"{error_m:,.0f} m" if error_m < LOST_M else f"lost (>{LOST_M / 1000:,.0f} km)"
+    """Return an error with its unit; infinite where half of the photos have no answer."""
+    return f"{error_m:,.0f} m" if math.isfinite(error_m) else "no answer"
 
 
 def as_json(result: Result) -> dict[str, object]:
@@ -93,15 +115,31 @@ def as_json(result: Result) -> dict[str, object]:
         "radius_m": result.radius_m,
         "rendered": sum(not isinstance(asked.viewing, str) for asked in result.asked),
         "reachable": round(found.reachable, 4),
-        "median_error_m": round(found.median_error_m, 1) if math.isfinite(found.median_error_m) else None,
-        "recall": {
-            str(r.rank): {
-                "share": round(r.share, 4),
-                "interval_95": [round(r.low, 4), round(r.high, 4)],
-                "chance": round(r.chance, 4),
-            }
-            for r in found.recalls
+        "median_error_m": _finite(found.median_error_m),
+        "median_error_found_m": _finite(found.median_found_m),
+        "recall": _recall_json(found.recalls),
+        "by": {
+            condition: [
+                {"range": group.name, "queries": group.photos, "recall": _recall_json(group.recalls)}
+                for group in groups
+            ]
+            for condition, groups in result.broken_down.items()
         },
+    }
+
+
+def _finite(metres: float) -> float | None:
+    return round(metres, 1) if math.isfinite(metres) else None
+
+
+def _recall_json(recalls: Sequence[Recall]) -> dict[str, object]:
+    return {
+        str(r.rank): {
+            "share": round(r.share, 4),
+            "interval_95": [round(r.low, 4), round(r.high, 4)],
+            "chance": round(r.chance, 4),
+        }
+        for r in recalls
     }
 
 
@@ -124,4 +162,8 @@ def per_query(results: Sequence[Result]) -> Iterator[dict[str, object]]:
                 "error_m": round(asked.answer.distances_m[0], 1) if best else "",
                 **{f"hit@{rank}": int(is_hit(asked.answer, rank, result.within_m)) for rank in RANKS},
                 "right_tiles": asked.answer.near,
+                **{
+                    f"photo_{name}": "" if value is None else round(value, 3)
+                    for name, value in asked.conditions._asdict().items()
+                },
             }

@@ -39,10 +39,11 @@ def degenerate(subject: Subject) -> tuple[Figure, tuple[str, ...]]:
         f"another; of {len(asked)} others sampled {len(twins)} with a twin"
     )
     why = {"no texture": upright[flat], "same bytes elsewhere": upright[copied & ~flat], "has a twin": twins}
-    return Figure(decimal(share), detail), _listed(subject, why)
+    return Figure(decimal(share), detail), listed(subject, why)
 
 
-def _listed(subject: Subject, why: Mapping[str, Int64s]) -> tuple[str, ...]:
+def listed(subject: Subject, why: Mapping[str, Int64s]) -> tuple[str, ...]:
+    """Return `z/x/y reason` for the rows of each reason, ascending, MOST_LISTED at most; a last line counts more."""
     reasons = {int(row): reason for reason, rows in why.items() for row in rows[:MOST_LISTED]}
     names = [f"{'/'.join(map(str, subject.tile(row)[:3]))} {reasons[row]}" for row in sorted(reasons)[:MOST_LISTED]]
     more = sum(map(len, why.values())) - len(names)

@@ -11,8 +11,8 @@ from provisioning.catalogue import Corpus
 from provisioning.config import Flight
 from provisioning.quality.gates.corpus import stale_on
 
-FORMAT = 4
-"""Raised when the same input would give other figures."""
+FORMAT = 5
+"""Raised when the same input would give other figures or lists."""
 
 
 def gate_facts(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Mapping[str, Fact]:

@@ -41,14 +41,14 @@ def measure(
     its target was tried on there, and their least cosine to what its ONNX gives.
     """
     views = look(subject)
-    recognised, flights = recognition(subject, views)
+    recognised = recognition(subject, views)
     bad, named = degenerate(subject)
     figures: dict[str, Figure] = {
         **corpus_figures(subject.flight, subject.corpus, today=today),
         **cached(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
         **cached(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
-        **recognised,
+        **recognised.figures,
         "degenerate": bad,
         "distinct": distinct(subject),
     }
@@ -60,7 +60,8 @@ def measure(
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
-    return GateResult(entries, {"recognition": flights}, {"degenerate": named})
+    lists = {"degenerate": named, "not recognised": recognised.missed}
+    return GateResult(entries, {"recognition": recognised.table}, lists)
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:

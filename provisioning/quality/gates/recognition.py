@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from provisioning.index.among import scores_among
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.quality.gates.degenerate import listed
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
 from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject, mixed
@@ -40,8 +41,16 @@ class Asked(NamedTuple):
     guessed: float
 
 
-def recognition(subject: Subject, views: Views) -> tuple[Mapping[str, Figure], Mapping[str, str]]:
-    """Return recall@1 above chance with the heading known, in words, and at any heading; and what was measured."""
+class Recognition(NamedTuple):
+    """Figures of the gates, what was measured, and the tiles that the views did not find, with the reason."""
+
+    figures: Mapping[str, Figure]
+    table: Mapping[str, str]
+    missed: tuple[str, ...]
+
+
+def recognition(subject: Subject, views: Views) -> Recognition:
+    """Return recall@1 above chance with the heading known, in words, and at any heading; and the tiles not found."""
     asked = [_asked(subject, int(truth), views.queries[:, column]) for column, truth in enumerate(views.truth)]
     guessed = float(np.mean([each.guessed for each in asked]))
     shares = np.mean([each.found for each in asked], axis=0).tolist()
@@ -61,7 +70,20 @@ def recognition(subject: Subject, views: Views) -> tuple[Mapping[str, Figure], M
         "recognition": Figure(None if too_few else decimal(known), f"{word(known, free)}: {detail}"),
         "recognition.any_heading": Figure(None if too_few else decimal(free), "the same at any heading, above chance"),
     }
-    return figures, table
+    return Recognition(figures, table, _missed(subject, views, np.array([each.found for each in asked])))
+
+
+def _missed(subject: Subject, views: Views, found: Flags) -> tuple[str, ...]:
+    """Return the tiles of the sample that were not found; `found` is bool [sample, perturbations].
+
+    A tile that only the turned view misses is none where flights know their heading.
+    """
+    rows = np.searchsorted(subject.rows.ids, views.truth).astype(np.int64)
+    known, free = (found[:, views.names.index(name)] for name in (KNOWN_HEADING, ANY_HEADING))
+    why = {"not found, even with the heading known": rows[~known]}
+    if subject.flight.gates.heading != "known":
+        why["found only with the heading known"] = rows[known & ~free]
+    return listed(subject, why)
 
 
 def _expected(recall: Mapping[str, float], guessed: float, count: int) -> str:
