@@ -430,9 +430,9 @@ def test_plan_that_tensorrt_refuses_says_to_rebuild(flown):
     assert "doit engine" in caught.value.next_step
 
 
-def test_device_memory_that_runs_out_is_told(flown):
-    flown.largest = 1 << 26
-    with pytest.raises(EngineError, match="refused cuMemAlloc"):
+def test_a_fixed_batch_beyond_device_memory_is_refused(flown):
+    flown.batch = flown.largest = 1 << 26
+    with pytest.raises(EngineError, match=r"refused cuMemAlloc.*out of GPU memory"):
         trt_run.TrtNetwork.load("tensorrt", PLAN)
 
 

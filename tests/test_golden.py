@@ -31,6 +31,7 @@ SCENES = {
         "evaluate queries.csv cache",
         "evaluate camera.yaml cache",
     ],
+    "export": ["export cosplace --weights key.pem -o m.onnx", "export xfeat --weights nowhere.pt -o m.onnx"],
     "fleet": ["fleet FLEET.toml", "fleet nowhere.toml"],
     "trust": [
         "trust init trust.json --root other.pub.pem --signing key.pub.pem --not-after 2199-01-01",

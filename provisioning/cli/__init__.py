@@ -20,6 +20,7 @@ GROUPS = {
     "begin": {
         "init": "write flight.toml and the doit files of a new cache directory",
         "demo": "make, build and verify a cache of synthetic imagery",
+        "export": "write an ONNX model from published PyTorch weights, compared with PyTorch",
         "keygen": "make an Ed25519 key pair",
         "key": "show the fingerprint of a public key",
         "completion": "print a script that lets a shell complete these commands",

@@ -204,8 +204,10 @@ class Backbone:
     input: str = setting("", "name of the image input; empty: the only one")
     output: str = setting("", "name of the descriptor output; empty: the only one")
     size: tuple[int, ...] = setting((), "input height and width, pixel; empty: as the model fixes it", low=1, high=8192)
-    fit: Literal["resize", "crop", "pad"] = setting(
-        "resize", "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad"
+    fit: Literal["resize", "crop", "pad", "keep-aspect"] = setting(
+        "resize",
+        "bring a tile to `size`: resize both sides | resize and centre-crop | resize and pad | longer side to that of `size` and "
+        "no other aspect taken (hloc; needs a model with free image size)",
     )
     resample: Literal["antialiased", "bilinear", "bicubic"] = setting(
         "antialiased",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import EngineError
+from provisioning.engines.halving import Batches, MemoryShortError, means_out_of_memory
 from provisioning.engines.ort.onnx_info import read_onnx
 from provisioning.network.session import open_session, translated
 from provisioning.network.typing.graph import is_quantised
@@ -24,7 +25,7 @@ class OnnxNetwork:
         self._session = session
         self._names = (source.name, target.name)
         self._batch = source.shape[0] if isinstance(source.shape[0], int) else None
-        self._most: int | None = None
+        self._batches = Batches()
         self.size: tuple[int, int] = (source.shape[1], source.shape[2])
         self.dimension: int = target.shape[-1]
 
@@ -56,28 +57,35 @@ class OnnxNetwork:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""
         with translated("engine"):
             if self._batch is None:
-                return self._run(images) if self._most is None else self._in_parts(images, self._most)
+                return self._batches.run(self._run, images)
             return in_batches(self._run, images, self._batch, self.dimension)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         source, target = self._names
-        result: NDArray[np.float32] = self._session.run([target], {source: images})[0]
+        try:
+            result: NDArray[np.float32] = self._session.run([target], {source: images})[0]
+        except Exception as error:  # its classes come straight from C++; `translated` is for the others
+            if not means_out_of_memory(error):
+                raise
+            raise _short(len(images), error) from error
         return result
 
     def limited(self, most: int) -> OnnxNetwork:
         """Return this network, which from now on takes at most `most` tiles at a time, as a build describes them."""
-        self._most = most
+        self._batches = Batches(most)
         return self
-
-    def _in_parts(self, images: NDArray[np.uint8], most: int) -> NDArray[np.float32]:
-        import numpy as np
-
-        parts = [self._run(images[start : start + most]) for start in range(0, len(images), most)]
-        return np.concatenate(parts) if parts else self._run(images)
 
     def clone(self) -> OnnxNetwork:
         """Return this: a session may be called by several threads at once, each call on its caller's thread."""
         return self
+
+
+def _short(count: int, error: Exception) -> MemoryShortError:
+    return MemoryShortError(
+        "memory does not suffice to run the network",
+        facts={"tiles at once": count, "onnxruntime says": " ".join(str(error).split())},
+        next_step="free memory, or set a smaller [[backbone]] size",
+    )
 
 
 def in_batches(run: Any, images: NDArray[np.uint8], batch: int, dimension: int) -> NDArray[np.float32]:

@@ -7,11 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import EngineError
+from provisioning.engines.halving import Batches, MemoryShortError, say_halved
 from provisioning.engines.tensorrt.cuda import LIBCUDA
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+OUT_OF_MEMORY = 2
+"""CUDA_ERROR_OUT_OF_MEMORY of cuda.h."""
 
 
 class Device:
@@ -27,7 +32,14 @@ class Device:
         self.enter()
 
     def _call(self, function: str, *arguments: Any) -> None:
-        if code := getattr(self._cuda, function)(*arguments):
+        code = getattr(self._cuda, function)(*arguments)
+        if code == OUT_OF_MEMORY:
+            raise MemoryShortError(
+                f"the CUDA driver refused {function}: out of GPU memory",
+                facts={"error": code},
+                next_step="free memory on the GPU, or set a smaller engine.batch",
+            )
+        if code:
             raise EngineError(f"the CUDA driver refused {function}", facts={"error": code})
 
     def enter(self) -> None:
@@ -83,16 +95,18 @@ def _size(count: int) -> ctypes.c_size_t:
 class TrtNetwork:
     """A deserialised plan that takes tiles. See `spec.Network`."""
 
-    def __init__(self, trt: Any, runtime: Any, engine: Any, device: Device) -> None:
-        """Wrap an open engine; use `load`. An engine does not keep its runtime alive, so this does."""
+    def __init__(self, trt: Any, runtime: Any, engine: Any, device: Device, *, most: int | None = None) -> None:
+        """Wrap an open engine; use `load`. An engine does not keep its runtime alive, so this does.
+
+        most: images for which there is room on the GPU, where the profile of the engine allows more.
+        """
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self._input = inputs[0]
         self._output = next(name for name in names if name not in inputs)
-        _, _, largest = engine.get_tensor_profile_shape(self._input, 0)
+        least, _, largest = engine.get_tensor_profile_shape(self._input, 0)
         shape = tuple(engine.get_tensor_shape(self._input))
         self._fixed = shape[0] if shape[0] > 0 else None
-        self._batch = self._fixed or largest[0]
         self.size: tuple[int, int] = (shape[1], shape[2])
         self.dimension: int = tuple(engine.get_tensor_shape(self._output))[-1]
         self._trt, self._runtime, self._engine, self._device = trt, runtime, engine, device
@@ -101,9 +115,39 @@ class TrtNetwork:
             raise EngineError("TensorRT could not make an execution context", next_step="free memory on the GPU")
         self._stream = device.stream()
         self._buffers: list[int] = []
-        for name, size in ((self._input, shape[1] * shape[2] * 3), (self._output, self.dimension * 4)):
-            self._buffers.append(device.allocate(self._batch * size))
-            self._context.set_tensor_address(name, self._buffers[-1])
+        self._batches = Batches(self._make_room(self._fixed or most or largest[0], self._fixed or least[0]))
+
+    def _make_room(self, asked: int, least: int) -> int:
+        """Allocate buffers for `asked` images, or for half as many as often as it takes; return for how many."""
+        count = self._room(asked, max(1, least))
+        if count < asked:
+            say_halved(asked, count)
+        return count
+
+    def _room(self, count: int, least: int) -> int:
+        try:
+            self._allocate(count)
+        except MemoryShortError:
+            if count // 2 < least:
+                raise
+            return self._room(count // 2, least)
+        return count
+
+    def _allocate(self, count: int) -> None:
+        """Make the buffers of input and output for `count` images; on failure there are none."""
+        sizes = {self._input: self.size[0] * self.size[1] * 3, self._output: self.dimension * 4}
+        try:
+            for size in sizes.values():
+                self._buffers.append(self._device.allocate(count * size))
+        except MemoryShortError:
+            self._free()
+            raise
+        for name, pointer in zip(sizes, self._buffers, strict=True):
+            self._context.set_tensor_address(name, pointer)
+
+    def _free(self) -> None:
+        while self._buffers:
+            self._device.free(self._buffers.pop())
 
     @classmethod
     def load(cls, module_name: str, data: bytes) -> TrtNetwork:
@@ -124,19 +168,15 @@ class TrtNetwork:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""
-        import numpy as np
-
         self._device.enter()
-        result = np.empty((len(images), self.dimension), np.float32)
-        for start in range(0, len(images), self._batch):
-            part = np.ascontiguousarray(images[start : start + self._batch])
-            result[start : start + len(part)] = self._run(part)
-        return result
+        return self._batches.run(self._run, images)
 
     def _run(self, part: NDArray[np.uint8]) -> NDArray[np.float32]:
         import numpy as np
 
-        count = len(part)
+        count, part = len(part), np.ascontiguousarray(part)
+        if not count:
+            return np.empty((0, self.dimension), np.float32)
         if self._fixed is not None and count < self._fixed:
             part = np.concatenate([part, np.zeros((self._fixed - count, *part.shape[1:]), np.uint8)])
         self._context.set_input_shape(self._input, part.shape)
@@ -150,9 +190,9 @@ class TrtNetwork:
 
     def clone(self) -> TrtNetwork:
         """Return a network for another thread: its own context, stream and buffers on the same weights."""
-        return TrtNetwork(self._trt, self._runtime, self._engine, self._device)
+        return TrtNetwork(self._trt, self._runtime, self._engine, self._device, most=self._batches.most)
 
     def __del__(self) -> None:
         """Give the device memory back."""
-        for pointer in getattr(self, "_buffers", ()):
-            self._device.free(pointer)
+        if hasattr(self, "_buffers"):
+            self._free()

@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from provisioning.base.errors import TileError
+
+KEEP_ASPECT = "keep-aspect"
 Pixels = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
 
@@ -19,10 +22,18 @@ Pixels = npt.NDArray[np.uint8]
 def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
     """Return `image` at `size` (height, width): resize both sides, crop what is over, or pad with black.
 
-    `how` is `Backbone.fit_how`: resize, crop or pad, and after a dash the filter if it is bilinear or bicubic.
+    `how` is `Backbone.fit_how`: resize, crop, pad or keep-aspect, and after a dash the filter if it is bilinear or
+    bicubic. TileError: keep-aspect, and the image at its own aspect is not of `size`; it is never distorted.
     """
     height, width = size
+    keeps, how = how.startswith(KEEP_ASPECT), how.replace(KEEP_ASPECT, "resize", 1)
     how, _, resample = how.partition("-")
+    if keeps and _longer_side_to(max(size), image) != (height, width):
+        raise TileError(
+            f"the image is {image.shape[0]} x {image.shape[1]} pixels, and its aspect is to be kept",
+            facts={"the network takes": f"{height} x {width}"},
+            next_step='set [[backbone]] fit = "crop", "pad" or "resize", or a size of this aspect',
+        )
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     if how == "resize":
@@ -36,6 +47,12 @@ def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
     padded = np.zeros((height, width, 3), np.uint8)
     padded[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return padded
+
+
+def _longer_side_to(side: int, image: Pixels) -> tuple[int, int]:
+    """Return height and width of `image` once its longer side is `side`."""
+    factor = Fraction(side, max(image.shape[:2]))
+    return round(image.shape[0] * factor), round(image.shape[1] * factor)
 
 
 def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:

@@ -154,6 +154,14 @@ def square(size: tuple[int, ...]) -> tuple[int, ...]:
 def image_size(backbone: Backbone, ports: Ports, preset: Preset | None, file: str) -> tuple[int, int]:
     """Return height and width: what the model fixes, else `backbone.size`, else the preset; they may not disagree."""
     asked = square(backbone.size)
+    if backbone.fit == "keep-aspect" and (ports.height or ports.width):
+        raise BackboneError(
+            "the model fixes the size of its images, so it cannot keep their aspect",
+            file=file,
+            key="backbone.fit",
+            facts={"the model takes": f"{ports.height or 'any'} x {ports.width or 'any'} pixels"},
+            next_step='export it with free height and width, or set fit = "crop", "pad" or "resize"',
+        )
     chosen = asked or (preset.size if preset else ()) or (None, None)
     height, width = ports.height or chosen[0], ports.width or chosen[1]
     if asked and (height, width) != asked:
