@@ -145,7 +145,7 @@ def _update_sources(
             _check_place(db, source, content.now)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
-                DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
+                DirectoryUpdate(name, Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
             elif content.is_known:
                 writer.stamp(looks[name].stamp, content.now)
                 writer.flush()
