@@ -85,7 +85,7 @@ def test_each_refusal_of_the_system_has_its_next_step(code, advice):
         raise OSError(code, os.strerror(code), "/elsewhere")
     assert caught.value.what == f"cannot write the thing: {os.strerror(code)}"
     assert caught.value.file == "/somewhere"
-    assert caught.value.facts == {"refused": "/elsewhere"}
+    assert caught.value.facts["refused"] == "/elsewhere"
     assert advice in caught.value.next_step
 
 

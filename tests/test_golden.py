@@ -39,6 +39,7 @@ SCENES = {
         "trust show trust.json",
         "trust install camera.yaml vehicle",
     ],
+    "clean": ["clean --old cache", "clean cache", "clean --old --yes empty"],
     "cosign": ["cosign empty --key key.pem", "cosign cache --key key.pem --public-key key.pub.pem"],
     "fallback": ["fallback cache"],
     "receipt": ["receipt cache"],

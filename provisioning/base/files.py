@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning.base.errors import FilesystemError
@@ -21,9 +22,16 @@ TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 
 _serial = itertools.count()
 
+_WITH_OURS = (
+    "with `flightcache clean --old` (lists what .build can do without), then run doit again; finished work is kept"
+)
+_NO_INODES = f"remove files there (`df -i` counts them, however small they are), {_WITH_OURS}"
+_FEW_INODES, _FEW_BYTES = 8, 1 << 20
+"""What may be free again by the time a full disk is looked at: the writer has discarded its temporary file."""
+
 _NEXT_STEP = {
-    errno.ENOSPC: "free space on this file system, then run doit again; finished work is kept",
-    errno.EDQUOT: "free space or have the quota raised, then run doit again; finished work is kept",
+    errno.ENOSPC: f"free space there, {_WITH_OURS}",
+    errno.EDQUOT: f"free space or have the quota raised, {_WITH_OURS}",
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), then run doit again",
     errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
     errno.EACCES: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
@@ -70,12 +78,54 @@ def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
 
 def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, code: int | None) -> FilesystemError:
     elsewhere = path is not None and refused is not None and str(refused) != str(path)
+    where = path or refused
+    room = room_at(Path(where)) if code in (errno.ENOSPC, errno.EDQUOT) and where is not None else None
+    step = _NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched")
     return FilesystemError(
         f"cannot {what}: {why}",
-        file=path or refused,
-        facts={"refused": refused} if elsewhere else None,
-        next_step=_NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched"),
+        file=where,
+        facts={**({"refused": refused} if elsewhere else {}), **(room.facts if room else {})},
+        next_step=_NO_INODES if room and room.lacks_inodes else step,
     )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What this user may still write on the file system of `directory`; `inodes` is None where there is no limit."""
+
+    directory: Path
+    bytes: int
+    inodes: int | None
+
+    @property
+    def lacks_inodes(self) -> bool:
+        """Whether it is the number of files, not their bytes, that is used up."""
+        return self.inodes is not None and self.inodes < _FEW_INODES
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is full, what is free, and where, for an error message."""
+        full = [
+            *(["inodes (files)"] if self.lacks_inodes else []),
+            *(["bytes"] if self.bytes < _FEW_BYTES else []),
+        ]
+        inodes = "" if self.inodes is None else f", {self.inodes:,} inodes"
+        return {
+            "full": " and ".join(full) or "a quota or limit",
+            "free": f"{self.bytes:,} bytes{inodes}",
+            "on": self.directory,
+        }
+
+
+def room_at(path: Path) -> Room | None:
+    """Return the room where `path` is or will be; None where the system does not say."""
+    try:
+        while not os.path.exists(path):
+            path = path.parent
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    return Room(path, status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -226,5 +276,17 @@ def require_free_bytes(path: Path, needed: int, *, what: str) -> None:
             f"not enough space for {what}",
             file=path,
             facts={"needed": f"{needed:,} bytes", "free": f"{free:,} bytes"},
-            next_step=f"free {needed - free:,} bytes there, then run doit again; finished work is kept",
+            next_step=f"free {needed - free:,} bytes there, {_WITH_OURS}",
+        )
+
+
+def require_free_inodes(path: Path, needed: int, *, what: str) -> None:
+    """Refuse to begin `what` where `needed` files and directories cannot be made; FilesystemError gives the figures."""
+    room = room_at(path)
+    if room is not None and room.inodes is not None and room.inodes < needed:
+        raise FilesystemError(
+            f"not enough inodes for {what}",
+            file=path,
+            facts={"needed": f"{needed:,} inodes", "free": f"{room.inodes:,} inodes"},
+            next_step=_NO_INODES,
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from provisioning import catalogue, descriptors, index
 from provisioning.base.artifacts import ArtifactRecord, Target
 from provisioning.base.errors import GateError, ManifestError
-from provisioning.base.files import make_dirs, require_free_bytes, write_durably
+from provisioning.base.files import make_dirs, require_free_bytes, require_free_inodes, write_durably
 from provisioning.base.hashing import Sha256
 from provisioning.build import contents
 from provisioning.build.request import MAP_FILE, Request
@@ -19,6 +19,10 @@ from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.judging import judge
 from provisioning.quality.gates.limits import corpus_limits
 
+INODES_PER_TARGET = 3
+"""Its directory, file and artifact record."""
+INODES_OF_GENERATION = 12
+"""The Manifest's three files, stage, generation and calibration directory, and a few temporary ones."""
 STAND_IN = ArtifactRecord(Sha256("0" * 64), 1, 0, 0, {})
 
 
@@ -43,8 +47,10 @@ def corpus_gates(request: Request) -> Mapping[str, GateEntry]:
 
 
 def require_room(request: Request) -> None:
-    """Refuse before hours of work what the disk cannot hold. FilesystemError gives the bytes."""
+    """Refuse before hours of work what the disk cannot hold. FilesystemError gives the bytes, or the inodes."""
     flight, shape = request.flight, request.descriptor_network.shape
+    make_dirs(flight.build_dir)
+    require_free_inodes(flight.build_dir, _inodes_to_make(request), what="the artefacts and the generation")
     if shape is None:
         return
     store = descriptors.store_path(flight)
@@ -54,6 +60,17 @@ def require_room(request: Request) -> None:
     require_free_bytes(store, needed, what=f"{missing} descriptors")
     needed += chosen_index(request, shape.dimension).bytes
     require_free_bytes(flight.build_dir, needed, what="descriptors and index")
+
+
+def _inodes_to_make(request: Request) -> int:
+    """Return how many files and directories a build makes at least: those of missing targets and of a generation."""
+    targets = (
+        *(target for network in request.networks for target in (network.typed, network.engine)),
+        *(request.index, request.index_info, request.gates, *request.extras),
+    )
+    missing = sum(not target.path.exists() for target in targets)
+    on_board = len(contents.targets(request)) + len(request.calibration)
+    return missing * INODES_PER_TARGET + on_board + INODES_OF_GENERATION
 
 
 def draw_holes(request: Request, error: GateError) -> GateError:

@@ -36,6 +36,9 @@ GROUPS = {
         "verify": "decide whether a cache may be flown, with every reason if not",
         "doctor": "look at a cache on its vehicle: what is wrong, and what to do about it",
     },
+    "tidy": {
+        "clean": "list and remove what a build directory keeps and nothing uses any more",
+    },
     "measure": {
         "locate": "name the tiles that photos look like",
         "evaluate": "measure on photos with known positions how often a cache knows the place",
@@ -68,6 +71,7 @@ HEADINGS = {
     "begin": "To begin",
     "look": "To look, without changing anything",
     "check": "To check before a flight",
+    "tidy": "To free space",
     "measure": "To measure",
     "deliver": "To deliver",
 }

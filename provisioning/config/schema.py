@@ -427,6 +427,12 @@ class Publish:
     recheck_days: int = setting(
         7, "a build with nothing to do reads what is published in full after so many days; 0: never", low=0, high=3650
     )
+    keep_build_days: int = setting(
+        30,
+        "after a build, what was not used in .build for so many days, or is one of very many, is removed; 0: never",
+        low=0,
+        high=3650,
+    )
     provenance: bool = setting(False, "add a CycloneDX ML-BOM and an in-toto provenance statement")
 
 

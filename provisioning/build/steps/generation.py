@@ -8,7 +8,7 @@ from provisioning import catalogue
 from provisioning.base import events
 from provisioning.base.artifacts import atomic_output
 from provisioning.base.errors import Error, ManifestCoverageError, VerificationError
-from provisioning.build import contents, reasons, recheck
+from provisioning.build import contents, reasons, recheck, unused
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.build.steps.provenance import state_provenance
@@ -66,6 +66,7 @@ def publish_generation(request: Request) -> None:
     recheck.note(request.flight.build_dir)  # the verifier has just read all of it
     try:
         forget_superseded(request)
+        unused.tidy(request)
     except Error as error:
         events.warn("tidy.failed", reason=error.what)  # the cache is published all the same
 
@@ -91,6 +92,7 @@ def walk(request: Request, due: reasons.Due) -> dict[str, object]:
     _require_none(found, strict=request.flight.coverage.strict, cache=request.cache)
     if due.is_recheck:
         recheck.note(request.flight.build_dir)
+    unused.note_use(request)
     now = contents.published(request.cache)
     says = gates.recognition_of(now.manifest.gates) if now else ""
     if says:

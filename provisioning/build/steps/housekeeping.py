@@ -10,6 +10,7 @@ from pathlib import Path
 from provisioning.base import directories, events
 from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
+from provisioning.build import unused
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
 from provisioning.config import Flight
 from provisioning.flight import publish
@@ -45,8 +46,9 @@ def reset(cache: Path, *, tell: Callable[[str], object], dryrun: bool) -> None:
 def forget_superseded(request: Request) -> None:
     """Remove indexes and imagery that no kept generation holds: each is as large as the corpus, and quickly made again.
 
-    Engines and descriptors, which are not, stay until `doit clean`.
+    Engines and descriptors, which are not, stay for a while: see `unused.tidy`.
     """
+    published = unused.published_inodes(request.cache)
     wanted = {target.key for target in (request.index, *request.extras)}
     store = request.flight.build_dir / "store"
     with wrap_os_errors("tidy the store", store):
@@ -55,12 +57,10 @@ def forget_superseded(request: Request) -> None:
         for key in os.listdir(store):
             large = [store / key / name for name in (INDEX_FILE, IMAGERY_FILE)]
             held = [path for path in large if path.exists()]
-            if held and key not in wanted and not any(_is_linked_from_a_generation(path) for path in held):
+            if held and key not in wanted and not any(_inode(path) in published for path in held):
                 directories.remove(request.flight.build_dir, f"store/{key}")
 
 
-def _is_linked_from_a_generation(path: Path) -> bool:
+def _inode(path: Path) -> tuple[int, int]:
     status = os.stat(path)
-    generations = path.parents[3] / publish.GENERATIONS
-    copies = (generations / name / path.name for name in os.listdir(generations))
-    return any(os.path.samestat(status, os.stat(copy)) for copy in copies if copy.exists())
+    return status.st_dev, status.st_ino

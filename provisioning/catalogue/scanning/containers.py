@@ -15,6 +15,7 @@ from provisioning.base.errors import TileError
 from provisioning.base.events import warn
 from provisioning.base.hashing import sha256_file
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
+from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
@@ -107,7 +108,7 @@ class StoreUpdate:
             return False
         warn(
             "tiles.moving", source=source_name(self._source), tiles=len(self._seen),
-            note="the source changed while it was read: run doit again when it is at rest",
+            note=MOVING,
         )  # fmt: skip
         return True
 

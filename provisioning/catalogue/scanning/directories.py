@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range
 from provisioning.base.errors import TileError
+from provisioning.base.events import warn
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
+from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.sources import fingerprint
 from provisioning.sources.fingerprint import Listing
@@ -37,12 +39,13 @@ class _Visit(NamedTuple):
 
 
 class DirectoryUpdate(NamedTuple):
-    """One visit to an XYZ directory.
+    """One visit to the XYZ directory of the source `name`.
 
     `mode` "stat" looks at every file's stat, "dirs" only at those in directories whose own times moved, "full" reads
     every file.
     """
 
+    name: str
     layout: Layout
     cover: Cover
     inspector: Inspector
@@ -57,7 +60,11 @@ class DirectoryUpdate(NamedTuple):
         select = "SELECT path, stamp, listing FROM folder WHERE source = ?"
         known = {path: (stamp, digest) for path, stamp, digest in self.writer.db.execute(select, (self.writer.source,))}
         try:
-            self._make_all(self._visits(known))
+            visits = self._visits(known)
+            above = {os.path.dirname(visit.folder.path) for visit in visits}
+            before = self._times({visit.folder.path for visit in visits} | above)
+            read = self._make_all(visits)
+            self._say_what_moved(read, above, before)
             for path in known:
                 self._forget(path)
         finally:
@@ -75,20 +82,42 @@ class DirectoryUpdate(NamedTuple):
         ]
         return sorted(visits, key=lambda visit: visit.stamp == visit.now)
 
-    def _make_all(self, visits: list[_Visit]) -> None:
-        """Make the visits; to the folders of a large directory other processes look ahead."""
+    def _times(self, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return mtime and ctime of folders of the source: they move when a name in the folder comes or goes."""
+        return {path: _times(os.path.join(self.layout.root, path)) for path in paths}
+
+    def _say_what_moved(self, read: list[Folder], above: set[str], before: Mapping[str, tuple[int, int]]) -> None:
+        """Warn if names came or went, as rsync makes them, in folders that were read, or folders beside them.
+
+        What was read may be of two states. The next scan reads these folders again: their times are not those that are
+        remembered.
+        """
+        after = self._times({folder.path for folder in read} | above)
+        moved = {path for path, times in after.items() if times != before[path]}
+        if moved:
+            tiles = sum(len(self._catalogued(self.layout.unflipped(f.fixed))) for f in read if f.path in moved)
+            warn("tiles.moving", source=self.name, tiles=tiles, note=MOVING)
+
+    def _make_all(self, visits: list[_Visit]) -> list[Folder]:
+        """Make the visits; return the folders whose tiles were read.
+
+        To the folders of a large directory other processes look ahead.
+        """
         is_large = self._is_large()
         whole = [is_large and (visit.digest or b"")[:1] == WHOLE for visit in visits]
         paths = [self._path(visit.folder) for visit, ahead in zip(visits, whole, strict=True) if ahead]
-        changed = foreseen = False
+        read: list[Folder] = []
+        foreseen = False
         with closing(fingerprint.ahead(paths)) as looks:
             for visit, ahead in zip(visits, whole, strict=True):
-                if changed and is_large and not foreseen and visit.stamp == visit.now:
+                if read and is_large and not foreseen and visit.stamp == visit.now:
                     self.writer.flush()
                     self.foresee()
                     foreseen = True
                 seen = next(looks, None) if ahead else None
-                changed |= self._visit(visit, WHOLE + seen if seen else None)
+                if self._visit(visit, WHOLE + seen if seen else None):
+                    read.append(visit.folder)
+        return read
 
     def _is_large(self) -> bool:
         (tiles,) = self.writer.db.execute("SELECT sum(count) FROM col").fetchone()
@@ -169,6 +198,14 @@ class DirectoryUpdate(NamedTuple):
         if fixed is not None and not os.path.isdir(self.layout.root / path):
             self.writer.remove(at for at in self._catalogued(fixed) if self.cover.holds(*at))
         self.writer.without_folder(path)
+
+
+def _times(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:  # it is gone
+        return 0, 0
+    return status.st_mtime_ns, status.st_ctime_ns
 
 
 def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing]:

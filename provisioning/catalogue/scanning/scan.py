@@ -11,6 +11,7 @@ from logging import INFO, WARNING
 from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.base.events import event, warn
+from provisioning.base.files import wrap_os_errors
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
@@ -44,12 +45,9 @@ def scan(flight: Flight) -> Corpus:
     path = database.catalogue_path(flight.build_dir)
     try:
         return _scan_repaired(flight)
-    except sqlite3.OperationalError as error:
-        raise FilesystemError(
-            f"the tile catalogue cannot be written: {error}",
-            file=path,
-            next_step="free space, check the disk, run again",
-        ) from error
+    except sqlite3.OperationalError:
+        with wrap_os_errors("write the tile catalogue", path):
+            raise
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         database.forget(path)
         return _scan(flight)
@@ -147,7 +145,7 @@ def _update_sources(
             _check_place(db, source, content.now)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
-                DirectoryUpdate(Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
+                DirectoryUpdate(name, Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
             elif content.is_known:
                 writer.stamp(looks[name].stamp, content.now)
                 writer.flush()

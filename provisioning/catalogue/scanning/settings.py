@@ -13,6 +13,8 @@ from provisioning.config import Flight, TileSource
 from provisioning.sources.facts import decoder_facts
 from provisioning.sources.source import source_name
 
+MOVING = "the source changed while it was read: run doit again when it is at rest"
+
 
 def judge_facts(flight: Flight) -> Sha256:
     """Return the digest of all that decides what looking at a tile's pixels finds."""

@@ -37,7 +37,7 @@ def wrap_errors(what: str, path: Path) -> Iterator[None]:
 
 def discard_map(directory: Path) -> None:
     """Remove the key map of one generation; the shards hold all that it held."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-journal"):
         discard(directory / (MAP + suffix))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from provisioning.base import journal
 from provisioning.base.batches import batches_of
 
 LOOKUP = 4096
@@ -21,13 +22,13 @@ class KeyMap:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
         try:
+            journal.begin(self._db, path)
             self._prepare()
         except BaseException:
             self._db.close()
             raise
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         with self._db:
             self._db.execute(
