@@ -32,7 +32,7 @@ def test_what_was_built_is_read_or_named(tmp_path):
     for content in (None, "{", '{"colour": 1}'):
         if content is not None:
             target.path.write_text(content)
-        with pytest.raises(IndexingError, match="has not been made yet|is not recorded") as caught:
+        with pytest.raises(IndexingError, match=r"has not been made yet|is not recorded") as caught:
             read_info(target)
         assert "doit" in caught.value.next_step
 

@@ -100,7 +100,7 @@ def test_what_rots_is_not_in_the_next_corpus(asked, rot, tmp_path, caplog):
 def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
     from provisioning.catalogue.scanning import inspecting
 
-    judged = []
+    inspected = []
     real = inspecting.inspect_tile
     monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **k: judged.append(data) or real(data, **k))
     spoil(asked, ROT["digest of a row"])

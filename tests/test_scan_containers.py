@@ -20,7 +20,7 @@ class Counted:
     """Counts tiles that are judged, files that are hashed whole, and rows that are written."""
 
     def __init__(self, monkeypatch):
-        self.judged = self.hashed = self.opened = 0
+        self.inspected = self.hashed = self.opened = 0
         self.rows = []
         for module, name in ((inspecting, "inspect_tile"), (containers, "sha256_file"), (containers, "open_tiles")):
             monkeypatch.setattr(module, name, self.counting(name, getattr(module, name)))

@@ -1,4 +1,4 @@
-"""The corpus: the tiles of all sources inside the area, found, hashed, judged and remembered in a catalogue.
+"""The corpus: the tiles of all sources inside the area, found, hashed, inspected and remembered in a catalogue.
 
 `scan` brings the catalogue up to date; everything else reads it. Nothing here imports numpy or Pillow until a tile
 has to be decoded, so that a build with nothing to do does not pay for them; nor what few commands ask for:

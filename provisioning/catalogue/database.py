@@ -1,4 +1,4 @@
-"""The catalogue: one row per tile in SQLite, so that what has been hashed and judged once is not read again.
+"""The catalogue: one row per tile in SQLite, so that what has been hashed and inspected once is not read again.
 
 Rows say what was found in a store; columns (all tiles of one z and x) say what of it is in the corpus, with their lines
 of the coverage digest and their numbers ready-made, so that a change of one tile costs one column. Each change of
@@ -146,15 +146,15 @@ def lossy_text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def tile_check(z: int, x: int, y: int, source: int, sha256: bytes | None, *judged: int | str | None) -> int:
+def tile_check(z: int, x: int, y: int, source: int, sha256: bytes | None, *inspected: int | str | None) -> int:
     """Return the check value of a tile's row: its address, digest, bytes, day, and what its pixels were found to be."""
-    return check_of(z, x, y, source, sha256, *judged)
+    return check_of(z, x, y, source, sha256, *inspected)
 
 
 def is_damaged(row: Sequence[Any]) -> bool:
     """Tell whether a row of the columns `CHECKED` and its check value is not what was written.
 
-    A tile that is still to be judged has neither digest nor check value.
+    A tile that is still to be inspected has neither digest nor check value.
     """
     *checked, check = row
     return check != tile_check(*checked) and (checked[4], check) != (None, None)

@@ -201,7 +201,7 @@ def _toml(text: str, file: Path) -> dict[str, object]:
         raw: dict[str, object] = tomllib.loads(text, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise ConfigError(
-            "flight.toml is not valid TOML", file=file, facts={"found": error}, next_step="mend the line named"
+            "flight.toml is not valid TOML", file=file, facts={"found": error}, next_step="correct the line named"
         ) from error
     return raw
 
@@ -242,7 +242,7 @@ def _config_error(file: Path, issues: list[Issue]) -> ConfigError:
     for issue in issues:
         facts[issue.key] = f"{facts[issue.key]}; {issue.problem}" if issue.key in facts else issue.problem
     return ConfigError(
-        f"flight.toml has {count}", file=file, facts=facts, next_step="mend each key named, then run again"
+        f"flight.toml has {count}", file=file, facts=facts, next_step="correct each key named, then run again"
     )
 
 

@@ -163,7 +163,7 @@ class TileSource:
 
 @table(frozen=True, kw_only=True)
 class Tiles:
-    """[tiles]: where the imagery comes from and how it is judged."""
+    """[tiles]: where the imagery comes from and how it is inspected."""
 
     source: tuple[TileSource, ...] = setting((), "one table [[tiles.source]] for each source")
     on_error: Literal["fail", "skip"] = setting(

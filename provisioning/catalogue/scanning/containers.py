@@ -66,7 +66,7 @@ def _content(source: TileSource, look: Look) -> str:
 class StoreUpdate:
     """One visit to a store whose stamp is not the remembered one.
 
-    A tile whose bytes have the digest that is catalogued is not judged again, and its row is not written. With `full`
+    A tile whose bytes have the digest that is catalogued is not inspected again, and its row is not written. With `full`
     its bytes are hashed whatever digest the store lists.
     """
 

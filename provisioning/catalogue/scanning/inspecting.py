@@ -1,4 +1,4 @@
-"""Hashing and judging tiles in parallel: what costs time, done once per tile and remembered."""
+"""Hashing and inspecting tiles in parallel: what costs time, done once per tile and remembered."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MACHINE_STEPS = {
 }
 BATCH = 512
 SHARE = 16
-"""Tiles judged in one go by one thread: handing over each alone costs as much as a small tile."""
+"""Tiles inspected in one go by one thread: handing over each alone costs as much as a small tile."""
 MOST_WORKERS = 8
 SMALL_BYTES = 2048
 """Below this mean size threads fight over the interpreter: five times slower than one (measured)."""
@@ -99,7 +99,7 @@ class Found(NamedTuple):
 
 
 class Inspector:
-    """Judges suspects with the settings of one scan; its threads start with the first batch."""
+    """Inspects candidates with the settings of one scan; its threads start with the first batch."""
 
     def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], blank: bool = True) -> None:
         self._max_pixels = max_pixels

@@ -68,8 +68,8 @@ class Writer:
                 self.damaged += 1
                 continue
             _, _, y, _, digest, size, day, empty_ppm, texture_centi, fault, _ = checked
-            judged = empty_ppm, texture_centi, fault, day, look
-            found[y] = Known(digest, mtime_ns, ctime_ns, inode, size, suffix, *judged)
+            inspected = empty_ppm, texture_centi, fault, day, look
+            found[y] = Known(digest, mtime_ns, ctime_ns, inode, size, suffix, *inspected)
         return found
 
     def content(self) -> str:
@@ -101,11 +101,11 @@ class Writer:
         at = found.candidate
         day = self._day(at.z, at.x, at.y, at.mtime_ns) if self._day else at.day
         times = at.mtime_ns, at.ctime_ns if settled and found.sha256 else 0
-        judged = day, found.empty_ppm, found.texture_centi, found.fault
+        inspected = day, found.empty_ppm, found.texture_centi, found.fault
         place = at.z, at.x, at.y, self.source
         state = database.FAULTY if found.fault else database.TAKEN  # as it will probably be: else it is written again
-        check = database.tile_check(*place, found.sha256, found.bytes, *judged)
-        row = (*place, found.sha256, found.bytes, *times, at.inode, at.suffix, *judged, found.look, state, check)
+        check = database.tile_check(*place, found.sha256, found.bytes, *inspected)
+        row = (*place, found.sha256, found.bytes, *times, at.inode, at.suffix, *inspected, found.look, state, check)
         self._rows.append(row)
         if found.is_changed or (at.known and at.known.day != day):
             self._dirty.add((at.z, at.x))

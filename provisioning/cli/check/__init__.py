@@ -1,1 +1,1 @@
-"""Commands that judge a cache."""
+"""Commands that examine a cache."""

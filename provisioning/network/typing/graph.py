@@ -1,4 +1,4 @@
-"""Questions about an ONNX graph that typing it and judging it ask."""
+"""Questions about an ONNX graph that typing and checking it ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge: figures against thresholds and waivers. Pure; every failed gate is named in one error."""
+"""Figures against thresholds and waivers. Pure; every failed gate is named in one error."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def _failure(failed: Sequence[str], figures: Mapping[str, Figure], limits: Mappi
     return GateError(
         f"{len(failed)} of {len(figures)} quality gates failed; nothing is published",
         facts=facts,
-        next_step="mend what each line says, or pass a gate over knowingly with [[waiver]] gate, by, reason",
+        next_step="correct what each line says, or pass a gate over knowingly with [[waiver]] gate, by, reason",
     )

@@ -1,4 +1,4 @@
-"""Take every figure, judge it, and return what is recorded."""
+"""Take every figure, compare it with its threshold, and return what is recorded."""
 
 from __future__ import annotations
 
