@@ -102,12 +102,12 @@ def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
 
     inspected = []
     real = inspecting.inspect_tile
-    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **k: judged.append(data) or real(data, **k))
+    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **k: inspected.append(data) or real(data, **k))
     spoil(asked, ROT["digest of a row"])
     spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")
     spoil(asked, "DELETE FROM meta WHERE name = 'corpus'")
     assert scan(asked).count == 16
-    assert judged == [block(4, 4)[Z, 17_000, 11_001]]
+    assert inspected == [block(4, 4)[Z, 17_000, 11_001]]
 
 
 READERS = {

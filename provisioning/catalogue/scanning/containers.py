@@ -66,8 +66,8 @@ def _content(source: TileSource, look: Look) -> str:
 class StoreUpdate:
     """One visit to a store whose stamp is not the remembered one.
 
-    A tile whose bytes have the digest that is catalogued is not inspected again, and its row is not written. With `full`
-    its bytes are hashed whatever digest the store lists.
+    A tile whose bytes have the digest that is catalogued is not inspected again, and its row is not written. With
+    `full` its bytes are hashed whatever digest the store lists.
     """
 
     def __init__(self, source: TileSource, query: TileQuery, writer: Writer, *, full: bool) -> None:

@@ -1,6 +1,7 @@
 """Gates: measured quality below which nothing is published. Importing this package loads neither numpy nor FAISS.
 
-`gates.measure.measure` takes the figures and compares them with the thresholds; `GateResult.to_json` keeps them, `read` reads them.
+`gates.measure.measure` takes the figures and compares them with the thresholds; `GateResult.to_json` keeps them, `read`
+reads them.
 """
 
 from provisioning.quality.gates.facts import gate_facts
