@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from provisioning.base.errors import ConfigError, EngineError, Error, SigningError
+from provisioning.base.errors import ConfigError, EngineError, SigningError
 from provisioning.build.status import read_status
 from provisioning.cli import main
 from provisioning.cli.begin import init
@@ -339,17 +339,6 @@ def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
     with locators(built, [parse_variant(f"zooms={zoom}")], manifest=manifest_in(built), custom_ops=None) as found:
         assert [request.tiles.count for _, _, request in found] == [before.count]
     assert catalogue.last_corpus(read_flight(built)) == before
-
-
-def test_a_variant_needs_the_engine_that_doit_makes(built, monkeypatch):
-    monkeypatch.setattr("provisioning.cli.measure.variants.is_intact", lambda _target: False)
-    variants = [parse_variant("rotations=1")]
-    with (
-        locators(built, variants, manifest=manifest_in(built), custom_ops=None) as found,
-        pytest.raises(Error, match="no engine") as caught,
-    ):
-        list(found)
-    assert "doit" in caught.value.next_step
 
 
 # imagery on board

@@ -17,7 +17,7 @@ WRITERS = {"mbtiles": write_mbtiles, "pmtiles": write_reference_pmtiles}
 
 
 class Counted:
-    """Counts tiles that are judged, files that are hashed whole, and rows that are written."""
+    """Counts tiles that are inspected, files that are hashed whole, and rows that are written."""
 
     def __init__(self, monkeypatch):
         self.inspected = self.hashed = self.opened = 0
@@ -31,7 +31,7 @@ class Counted:
 
     def counting(self, name, real):
         def call(*args, **more):
-            field = {"inspect_tile": "judged", "sha256_file": "hashed", "open_tiles": "opened"}[name]
+            field = {"inspect_tile": "inspected", "sha256_file": "hashed", "open_tiles": "opened"}[name]
             setattr(self, field, getattr(self, field) + 1)
             return real(*args, **more)
 
@@ -59,7 +59,7 @@ def test_a_container_that_was_only_touched_is_hashed_and_not_opened(scanned, mon
     seen = Counted(monkeypatch)
     os.utime(path, (1, 1))
     before = scan(asked)
-    assert (before.added, seen.hashed, seen.opened, seen.judged, seen.rows) == (0, 1, 0, 0, [])
+    assert (before.added, seen.hashed, seen.opened, seen.inspected, seen.rows) == (0, 1, 0, 0, [])
     scan(asked)
     assert seen.hashed == 1
 
@@ -79,7 +79,7 @@ def test_one_changed_tile_is_judged_and_written_and_no_other(scanned, monkeypatc
     write_again(path, kind, {**TILES, at: image(999)})
     seen = Counted(monkeypatch)
     found = scan(asked)
-    assert (found.changed, seen.judged, seen.rows) == (1, 1, [at])
+    assert (found.changed, seen.inspected, seen.rows) == (1, 1, [at])
     with open_reader(asked) as reader:
         assert {t[:3]: reader.read(t) for t in iter_tiles(asked)} == {**TILES, at: image(999)}
 
@@ -91,7 +91,7 @@ def test_the_same_tiles_in_another_order_or_format_of_the_file_write_nothing(sca
     write_again(path, kind, dict(reversed(TILES.items())))
     seen = Counted(monkeypatch)
     assert scan(asked).changed == 0
-    assert (seen.judged, seen.rows) == (0, [])
+    assert (seen.inspected, seen.rows) == (0, [])
 
 
 def test_a_tile_that_came_and_one_that_went_are_found(scanned):
@@ -155,11 +155,11 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
     asked = flight(tmp_path, path, bbox=bbox_of(TILES))
     monkeypatch.setattr(writing, "COMMIT_TILES", 10)
     monkeypatch.setattr("provisioning.catalogue.scanning.directories.RACY_NS", -(10**12))
-    real, judged, reads = inspecting.inspect_tile, [], []
+    real, inspected, reads = inspecting.inspect_tile, [], []
 
     def killing(data, **more):
-        judged.append(data)
-        if len(judged) > 45:
+        inspected.append(data)
+        if len(inspected) > 45:
             raise Killed
         return real(data, **more)
 
@@ -170,11 +170,11 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
         (kept,) = db.execute("SELECT count(*) FROM tile").fetchone()
     db.close()
     assert kept >= 40
-    judged.clear()
+    inspected.clear()
     read = inspecting.read_file
-    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **more: judged.append(data) or real(data, **more))
+    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **more: inspected.append(data) or real(data, **more))
     monkeypatch.setattr(inspecting, "read_file", lambda where: reads.append(where) or read(where))
     assert scan(asked).count == 64
-    assert len(judged) == 64 - kept
+    assert len(inspected) == 64 - kept
     if kind == "xyz":
-        assert len(reads) == 64 - kept  # a file's stat tells that it is the one that was judged
+        assert len(reads) == 64 - kept  # a file's stat tells that it is the one that was inspected
