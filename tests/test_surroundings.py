@@ -65,6 +65,17 @@ def generations(cache):
     return sorted(path.name for path in (cache / "generations").iterdir())
 
 
+def test_a_build_whose_messages_cannot_be_written_still_says_how_it_ended(tmp_path):
+    made = building.new_cache(tmp_path, side=2)
+    done = run(made, "doit", shell="2>/dev/full")
+    assert done.returncode == 0
+    assert b"SUCCESS" in done.stdout
+    (tmp_path / "tiles").rename(tmp_path / "elsewhere")
+    done = run(made, "doit", shell="2>/dev/full")
+    assert done.returncode != 0
+    assert b"FAILURE" in done.stdout
+
+
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_streams(cache, command, streams):
@@ -72,6 +83,8 @@ def test_streams(cache, command, streams):
     done = run(cache, command, shell=shell)
     assert done.returncode in right, done.stderr.decode()
     assert b"Traceback" not in done.stderr
+    if streams == "stderr full" and command == "doit":
+        assert b"IDEMPOTENT_NO_OP" in done.stdout
     if streams == "stdout full" and command != "doit":
         assert b"cannot be written" in done.stderr
     assert generations(cache) == ["000001"]

@@ -154,6 +154,13 @@ class HumanListener(Listener):
 
     def finish(self, report: BuildReport, summary: Sequence[tuple[str, str]] = ()) -> None:
         """Repeat the warnings, say why the build failed, and end with summary and outcome on standard output."""
+        with contextlib.suppress(OSError):  # messages that cannot be written do not take the outcome with them
+            self._last_messages(report)
+        outcome = painted(MARKS[report.outcome], report.outcome)
+        worth = f"; {sentence(summary)}" if summary else ""
+        print(report.line(self._place).replace(report.outcome, outcome, 1) + worth, flush=True)
+
+    def _last_messages(self, report: BuildReport) -> None:
         if self.live:
             self.stream.write(CLEAR_LINE)
         for task in list(self._started):
@@ -167,9 +174,6 @@ class HumanListener(Listener):
         self.stream.flush()
         if ": " in self._recognition and report.outcome == "SUCCESS":
             self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
-        outcome = painted(MARKS[report.outcome], report.outcome)
-        worth = f"; {sentence(summary)}" if summary else ""
-        print(report.line(self._place).replace(report.outcome, outcome, 1) + worth, flush=True)
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1

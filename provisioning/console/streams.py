@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 HANDLER = "flightcache.ascii"
 KEEPING_BYTES = "flightcache.bytes"
@@ -42,6 +44,7 @@ def open_missing() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open as long as the process
+    atexit.register(_drop_messages)
 
 
 def output_fails() -> OSError | None:
@@ -60,9 +63,23 @@ def drop_output() -> None:
 
     Without this the interpreter writes it again as it ends, and fails with a traceback and exit code 120.
     """
+    _to_nowhere(sys.stdout)
+
+
+def _drop_messages() -> None:
+    """Let messages that standard error cannot take go nowhere: they do not decide how the command ended."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _to_nowhere(sys.stderr)
+    except (ValueError, AttributeError):  # it is closed
+        pass
+
+
+def _to_nowhere(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
