@@ -61,6 +61,10 @@ def survey(flight: Flight) -> None:
     known_shape(target) or learn_shape(target, backbone, source)
 
 
+MOST_REPAIRS = 3
+"""Times that damaged rows of the descriptor store are computed again in one build."""
+
+
 def check_scan(request: Request) -> None:
     """Raise what the scan already decides; where gates fail, the holes of the area are drawn first.
 
@@ -84,8 +88,19 @@ def describe(request: Request) -> Mapping[str, object]:
     require_room(request)
     target, backend = runnable(request)
     engine = read_whole(target)
-    done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
-    return {"descriptors_generated": done.computed}
+    computed = 0
+    for attempt in range(MOST_REPAIRS + 1):
+        try:
+            done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
+        except DamagedDescriptorsError as error:  # noqa: PERF203  a few rounds
+            if attempt == MOST_REPAIRS:
+                raise
+            events.warn("descriptor.damaged", file=error.file, reason=error.what)
+            computed += int(str(error.facts.get("computed", 0)))
+        else:
+            computed += done.computed
+            break
+    return {"descriptors_generated": computed}
 
 
 @contextlib.contextmanager
@@ -100,9 +115,6 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
         stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
         ids, shas = catalogue.corpus_table(flight)
         yield rows_of(ids, shas, rotations=flight.index.rotations), stores
-
-
-MOST_REPAIRS = 3
 
 
 def _over_descriptors(request: Request, work: Callable[[Request], None]) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from provisioning.base.batches import batches_of
-from provisioning.base.errors import DescriptorError
+from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import progress
 from provisioning.base.files import require_local_filesystem
 from provisioning.base.hashing import Sha256, sha256_bytes
@@ -50,7 +50,8 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     """Compute the descriptors that the corpus of `flight` lacks; `keys` has one key for each of `index.rotations`.
 
     `engine` are verified bytes. Finished work stays, whatever happens. DescriptorError: tiles that gave no
-    descriptor (all named), a constant descriptor, a damaged store. EngineError, FilesystemError pass through.
+    descriptor (all named), a constant descriptor, a damaged store. DamagedDescriptorsError: rows of before are damaged
+    and now forgotten; call again. EngineError, FilesystemError pass through.
     """
     return_large_blocks()
     backbone = flight.descriptor_backbone
@@ -77,7 +78,13 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
             store.flush()
         model = model_file(flight.root, backbone)
         results.require_all(model)
-        require_variety(stores[0], passed.sample, model)
+        try:
+            require_variety(stores[0], passed.sample, model)
+        except DamagedDescriptorsError as error:  # rows of before; those that were computed now are in the store
+            facts = {"computed": results.computed}
+            raise DamagedDescriptorsError(
+                error.what, file=error.file, facts=facts, next_step=error.next_step
+            ) from error
     for key in keys:
         write_receipt(store_path(flight), key, corpus.coverage_sha256)
     return Described(results.computed, corpus.count, network.dimension)
