@@ -13,7 +13,7 @@ from provisioning.base.errors import DeliveryError, ManifestError
 from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest.checks import Issues, digest, moment, name, one_of, optional, record, text, whole
-from provisioning.flight.manifest.schema import MAX_WHOLE
+from provisioning.flight.manifest.schema import MAX_WHOLE, dump
 from provisioning.flight.manifest.strict_json import load
 from provisioning.flight.signing import PublicKey
 from provisioning.flight.signing.private import load_private_key
@@ -116,7 +116,7 @@ def sign_receipt(vehicle: Vehicle, receipt: Receipt) -> bytes:
         "key": key.public_key().public_bytes_raw().hex(),
         "signature": key.sign(_payload(receipt)).hex(),
     }
-    return _dump(document)
+    return dump(document)
 
 
 def read_receipt(data: bytes, key: PublicKey | None, *, nonce: str | None = None) -> Receipt:
@@ -151,12 +151,8 @@ def log(vehicle: Vehicle, what: str, **facts: object) -> None:
 
 
 def _payload(receipt: Receipt) -> bytes:
-    return SCHEMA.encode() + b"\n" + _dump(_plain(receipt))
+    return SCHEMA.encode() + b"\n" + dump(_plain(receipt))
 
 
 def _plain(receipt: Receipt) -> dict[str, object]:
     return {key: value for key, value in receipt._asdict().items() if value is not None}
-
-
-def _dump(document: object) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogatepass")

@@ -7,7 +7,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
@@ -61,6 +61,7 @@ def survey(flight: Flight) -> None:
     known_shape(target) or learn_shape(target, backbone, source)
 
 
+Done = TypeVar("Done")
 MOST_REPAIRS = 3
 """Times that damaged rows of the descriptor store are computed again in one build."""
 
@@ -88,19 +89,11 @@ def describe(request: Request) -> Mapping[str, object]:
     require_room(request)
     target, backend = runnable(request)
     engine = read_whole(target)
-    computed = 0
-    for attempt in range(MOST_REPAIRS + 1):
-        try:
-            done = descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys)
-        except DamagedDescriptorsError as error:  # noqa: PERF203  a few rounds
-            if attempt == MOST_REPAIRS:
-                raise
-            events.warn("descriptor.damaged", file=error.file, reason=error.what)
-            computed += int(str(error.facts.get("computed", 0)))
-        else:
-            computed += done.computed
-            break
-    return {"descriptors_generated": computed}
+    done, before = _repairing(
+        lambda: descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys),
+        lambda error: int(str(error.facts.get("computed", 0))),
+    )
+    return {"descriptors_generated": before + done.computed}
 
 
 @contextlib.contextmanager
@@ -118,21 +111,25 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
 
 
 def _over_descriptors(request: Request, work: Callable[[Request], None]) -> Mapping[str, object]:
-    """Do `work`; tiles whose rows in the descriptor store prove damaged are described again, and it is done anew.
+    """Do `work`; tiles whose rows in the descriptor store prove damaged are described again; return how many."""
+    _, again = _repairing(lambda: work(request), lambda _: int(str(describe(request)["descriptors_generated"])))
+    return {"descriptors_generated": again} if again else {}
 
-    Returns how many that were. DamagedDescriptorsError where it does not end: then the disk is at fault.
+
+def _repairing(work: Callable[[], Done], repair: Callable[[DamagedDescriptorsError], int]) -> tuple[Done, int]:
+    """Do `work`, anew after `repair` where rows of the descriptor store prove damaged and were forgotten.
+
+    Returns its result and the sum of what `repair` computed. DamagedDescriptorsError where it does not end: then the
+    disk is at fault.
     """
-    again = 0
+    computed = 0
     for _ in range(MOST_REPAIRS):
         try:
-            work(request)
+            return work(), computed
         except DamagedDescriptorsError as error:  # noqa: PERF203  a few rounds
             events.warn("descriptor.damaged", file=error.file, reason=error.what)
-            again += int(str(describe(request)["descriptors_generated"]))
-        else:
-            return {"descriptors_generated": again} if again else {}
-    work(request)
-    return {"descriptors_generated": again}
+            computed += repair(error)
+    return work(), computed
 
 
 def build_index(request: Request) -> Mapping[str, object]:

@@ -8,15 +8,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
 from provisioning.cli.check import verify as verify_command
 from provisioning.delivery.contents import Documents
 from provisioning.delivery.pack import documents_of
-from provisioning.flight.signing import PublicKey, keys_directory, load_public_key, public_key_of
+from provisioning.flight.signing import PublicKey, asker, keys_directory, load_public_key, public_key_of
+from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.trust import read_trust, to_bytes
 from provisioning.flight.vehicle import Vehicle, vehicle_of
 from provisioning.flight.verify import ANY, Expectations, Verdict, verify
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
@@ -118,3 +123,12 @@ def verified(cache: Path, expect: Expectations, *, trust: bytes = b"") -> Iterat
     with verify(cache, expect) as verdict:
         verdict.require()
         yield verdict, documents_of(verdict, trust=trust)
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Return a private key, whose password a person is asked for; SigningError where nobody is there to ask."""
+    return load_private_key(path, asker() or _no_password)
+
+
+def _no_password() -> bytes:
+    raise SigningError("the key is encrypted, and there is no terminal to ask for its password")

@@ -9,10 +9,9 @@ from provisioning.base.errors import SigningError
 from provisioning.base.files import read_regular, wrap_os_errors
 from provisioning.base.lock import build_lock
 from provisioning.cli.check.verify import trust_arguments, trusted_by
-from provisioning.cli.deliver.common import user_keys
+from provisioning.cli.deliver.common import private_key, user_keys
 from provisioning.flight import publish
-from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, asker, load_public_key
-from provisioning.flight.signing.private import load_private_key
+from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, load_public_key
 from provisioning.flight.trust import Version
 from provisioning.flight.verify import Verdict, verify
 from provisioning.flight.verify.opening import MOST_SIGNATURES
@@ -63,7 +62,7 @@ def _signature(args: argparse.Namespace, verdict: Verdict) -> tuple[PublicKey, b
     assert verdict.signed is not None
     data = verdict.signed.manifest
     if args.key is not None:
-        private = load_private_key(args.key, asker() or _no_password)
+        private = private_key(args.key)
         return PublicKey(private.public_key().public_bytes_raw()), private.sign(data)
     if args.by is None:
         raise SigningError("--signature needs --by: whose signature it is")
@@ -73,10 +72,6 @@ def _signature(args: argparse.Namespace, verdict: Verdict) -> tuple[PublicKey, b
     if len(signature) != SIGNATURE_BYTES or not public.verifies(signature, data):
         raise SigningError("not a signature of Manifest.json by that key", file=args.signature)
     return public, signature
-
-
-def _no_password() -> bytes:
-    raise SigningError("the key is encrypted, and there is no terminal to ask for its password")
 
 
 def _add(cache: Path, name: str, verdict: Verdict, public: PublicKey, signature: bytes) -> None:

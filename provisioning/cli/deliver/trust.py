@@ -15,15 +15,14 @@ from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.hashing import Sha256
 from provisioning.base.words import typed
 from provisioning.cli.check.verify import fingerprint_file, fingerprints
+from provisioning.cli.deliver.common import private_key
 from provisioning.flight.signing import (
     PublicKey,
-    asker,
     generate_key,
     load_public_key,
     public_key_path,
 )
 from provisioning.flight.signing.command import sign_by_command
-from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.trust import (
     MAX_BYTES,
     ROOT,
@@ -183,7 +182,7 @@ def _sign(args: argparse.Namespace) -> None:
     newest = trust.versions[-1]
     data = payload(newest.signed)
     if args.key is not None:
-        private = load_private_key(args.key, asker() or _no_password)
+        private = private_key(args.key)
         public, signature = PublicKey(private.public_key().public_bytes_raw()), private.sign(data)
     elif args.public_key is None:
         raise SigningError("--by-command needs --public-key: whose signature it makes")
@@ -197,10 +196,6 @@ def _sign(args: argparse.Namespace) -> None:
     others = [each for each in newest.signatures if each.fingerprint != public.fingerprint]
     signed = newest._replace(signatures=(*others, Signature(Sha256(public.fingerprint), signature)))
     _write(args.file, Trust((*trust.versions[:-1], signed)))
-
-
-def _no_password() -> bytes:
-    raise SigningError("the key is encrypted, and there is no terminal to ask for its password")
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -187,13 +187,14 @@ def to_bytes(m: Manifest) -> bytes:
 
     ManifestError if `m` breaks the schema, so that what was written can be read.
     """
-    data = _dump(_plain(_ordered(m)))
+    data = dump(_plain(_ordered(m)))
     parse(data)
     return data
 
 
-def _dump(document: object) -> bytes:
-    from provisioning.base.jsonfile import to_json  # a verifier writes none
+def dump(document: object) -> bytes:
+    """Return the bytes of a signed document: sorted keys, two spaces a level, a newline at the end."""
+    from provisioning.base.jsonfile import to_json
 
     return to_json(document, indent=True) + b"\n"
 
@@ -248,7 +249,7 @@ def _parse(data: bytes) -> Manifest:
     if issues:
         raise malformed(*issues)
     issues = list(contradictions(manifest))
-    if not issues and _dump(_plain(_ordered(manifest))) != data:
+    if not issues and dump(_plain(_ordered(manifest))) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
         raise malformed(*issues)

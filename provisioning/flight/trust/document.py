@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from operator import attrgetter
@@ -20,7 +19,7 @@ from provisioning.flight.manifest.checks import (
     record,
     whole,
 )
-from provisioning.flight.manifest.schema import MAX_WHOLE
+from provisioning.flight.manifest.schema import MAX_WHOLE, dump
 from provisioning.flight.manifest.strict_json import MAX_BYTES, MAX_ISSUES, load
 from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey
 from provisioning.flight.trust.types import (
@@ -103,7 +102,7 @@ def parse(data: bytes, *, file: object = "trust.json") -> Trust:
         raise _malformed(file, *map(str, error.facts.values())) from error
     issues = issues or [issue for each in trust.versions for issue in _contradictions(each.signed)]
     issues = issues or list(_gaps(trust))
-    if not issues and _dump(_document(trust)) != data:
+    if not issues and dump(_document(trust)) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
         raise _malformed(file, *issues)
@@ -141,14 +140,14 @@ def _malformed(file: object, *issues: str) -> TrustError:
 
 def to_bytes(trust: Trust) -> bytes:
     """Return the bytes of a trust file: JSON, sorted keys, two-space indent; TrustError if they could not be read."""
-    data = _dump(_document(trust))
+    data = dump(_document(trust))
     parse(data)
     return data
 
 
 def payload(version: Version) -> bytes:
     """Return what root keys sign: the line of the schema, then the canonical form of the version alone."""
-    return SCHEMA.encode() + b"\n" + _dump(_plain(_ordered(version)))
+    return SCHEMA.encode() + b"\n" + dump(_plain(_ordered(version)))
 
 
 def _document(trust: Trust) -> dict[str, object]:
@@ -175,7 +174,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {key: _plain(part) for key, part in value._asdict().items() if part is not None}
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
-
-
-def _dump(document: object) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
