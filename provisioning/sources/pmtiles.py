@@ -147,8 +147,10 @@ class PMTiles:
             directory = parse_directory(data)
         except ValueError as error:
             raise self._error("a directory is damaged") from error
+        if not directory.ids:
+            raise self._error("a directory is empty")
         ends, h = [*directory.ids[1:], high], self.header
-        if directory.ids and directory.ids[0] < low:
+        if directory.ids[0] < low:
             raise self._error("a leaf directory holds tiles that belong to another (a loop?)")
         for first, run, length, offset, end in zip(*directory, ends, strict=True):
             if first + max(run, 1) > end:
