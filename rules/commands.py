@@ -120,7 +120,7 @@ def is_program() -> bool:
 
 
 class Guarded:
-    """A doit command that writes: under the lock, after recovery, with our errors told as messages."""
+    """A doit command that writes: under the lock, after recovery, with our errors as messages."""
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command; 3 where it could not start."""

@@ -74,7 +74,7 @@ class Collector:
         """Doit is about to ask whether a task is up to date."""
 
     def execute_task(self, task: Any) -> None:
-        """A task starts; a group has no actions and is not told."""
+        """A task starts; a group has no actions and is not shown."""
         if task.actions:
             self._began[task.name] = self._clock()
             console.task_started(task.name)
@@ -126,7 +126,7 @@ class Collector:
         """No task of ours has a teardown."""
 
     def complete_run(self) -> None:
-        """All selected tasks are done; the outcome is told after the lock is free."""
+        """All selected tasks are done; the outcome is printed after the lock is free."""
 
 
 def _count(names: list[str], prefix: str) -> int:

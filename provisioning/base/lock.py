@@ -131,7 +131,7 @@ def _sign_in(fd: int) -> None:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Return who wrote the lock file at `path` last, or None if that cannot be told."""
+    """Return who wrote the lock file at `path` last, or None if it is unknown."""
     try:
         with open(path, "rb") as file:
             return Holder(**json.loads(file.readline(4096)))

@@ -1,4 +1,4 @@
-"""The last resort of a build that was told to stop: end within seconds, whatever the code at work is doing."""
+"""The last resort of a build that was asked to stop: end within seconds, whatever the code at work is doing."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _OURS = str(Path(__file__).resolve().parents[2])
 LINE_EVERY_S = 60.0
 """How often a log that is no terminal hears that the compile goes on."""
 GRACE_S = 2.0
-"""How long a compile told to stop may take before it is killed."""
+"""How long a compile asked to stop may take before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def golden_agreement(engine: Path) -> tuple[int, str] | None:
 
 
 def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
-    """Compile `spec` into the file `output` and return how long it took and what the builder told.
+    """Compile `spec` into the file `output` and return how long it took and what the builder reported.
 
     EngineError: refused by the backend, crashed, killed, or over `spec.timeout_s`; the log's last lines are in it.
     """
@@ -144,11 +144,11 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 def _answer(returncode: int, answer: Path, spec: EngineSpec, log: Path) -> Mapping[str, object]:
     try:
-        told = json.loads(answer.read_bytes())
+        answered = json.loads(answer.read_bytes())
     except (OSError, ValueError):
         raise _died(returncode, spec, log) from None
-    if "error" in told:
-        error = told["error"]
+    if "error" in answered:
+        error = answered["error"]
         raise EngineError(
             error["what"],
             file=error["file"],
@@ -156,7 +156,7 @@ def _answer(returncode: int, answer: Path, spec: EngineSpec, log: Path) -> Mappi
             facts={**error["facts"], "log": log},
             next_step=error["next_step"],
         )
-    facts: Mapping[str, object] = told["facts"]
+    facts: Mapping[str, object] = answered["facts"]
     return facts
 
 

@@ -33,8 +33,8 @@ def engine_name(model: str, host: HostTuple, precision: str) -> str:
     """Return the file name of the engine of `model` for `host`; EngineError if it could not be parsed back."""
     prefix = PREFIXES[host.backend]
     name = f"{model}_{host.arch}_{host.platform}_{prefix}{host.runtime}_{precision}.engine"
-    told = EngineName(model, host.backend, host.runtime, host.arch, host.platform, precision)
-    if _parse(name) != told:
+    parts = EngineName(model, host.backend, host.runtime, host.arch, host.platform, precision)
+    if _parse(name) != parts:
         raise EngineError(
             "model name and host tuple do not make an engine name that can be read back",
             facts={"name": name, "model": model, **host._asdict()},
@@ -45,9 +45,9 @@ def engine_name(model: str, host: HostTuple, precision: str) -> str:
 
 def parse_engine_name(name: str) -> EngineName:
     """Return what `name` tells; EngineError if it is no engine name. Inverse of `engine_name`."""
-    if (told := _parse(name)) is None:
+    if (parts := _parse(name)) is None:
         raise EngineError("not an engine file name", file=name)
-    return told
+    return parts
 
 
 def _parse(name: str) -> EngineName | None:

@@ -148,12 +148,14 @@ class _Head(NamedTuple):
     descriptors: tuple[int, int]
 
     @classmethod
-    def read(cls, told: Any) -> _Head:
+    def read(cls, fields: Any) -> _Head:
         """Return what the parsed line says; ValueError, KeyError or TypeError if it is none."""
-        shape = tuple(told["descriptors"])
-        if len(shape) != 2 or not all(type(n) is int and 0 <= n < LINE_BYTES for n in (*shape, told["bytes"] >> 20)):
+        shape = tuple(fields["descriptors"])
+        if len(shape) != 2 or not all(type(n) is int and 0 <= n < LINE_BYTES for n in (*shape, fields["bytes"] >> 20)):
             raise ValueError("no sizes")
-        return cls(int(told["bytes"]), str(told["sha256"]), float(told["elapsed_s"]), dict(told["facts"]), shape)
+        return cls(
+            int(fields["bytes"]), str(fields["sha256"]), float(fields["elapsed_s"]), dict(fields["facts"]), shape
+        )
 
     def vectors(self, data: bytes) -> Floats:
         """Return the descriptors in `data`, float32 [n, d]; EngineError if it has another length."""

@@ -76,7 +76,7 @@ def _warn(reason: str) -> None:
 
 
 def backend_of(data: bytes) -> Backend:
-    """Return the backend that wrote the engine `data`, told by its first bytes: a plan's magic, else ONNX."""
+    """Return the backend that wrote the engine `data`, known by its first bytes: a plan's magic, else ONNX."""
     for name, magic in MAGICS.items():
         if data[:4] == magic:
             return TensorRT(name)

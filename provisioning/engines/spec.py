@@ -79,7 +79,7 @@ class EngineInfo:
     runtime: str
     """Version that wrote it; empty where the bytes do not say."""
     batch: int | None = None
-    """Fixed batch, or None where it is dynamic or not told without running it."""
+    """Fixed batch, or None where it is dynamic or not known without running it."""
     input_shape: tuple[int | None, ...] = ()
     input_type: str = ""
     dimension: int | None = None

@@ -39,14 +39,14 @@ def _as_answer(error: EngineError) -> dict[str, object]:
 def main(output: Path, answer: Path) -> None:
     """Compile the spec on stdin into `output` and tell in `answer` how it went."""
     spec = EngineSpec.from_json(sys.stdin.read())
-    told: dict[str, object]
+    result: dict[str, object]
     try:
-        told = {"facts": dict(_backend(spec).build(spec, output))}
+        result = {"facts": dict(_backend(spec).build(spec, output))}
     except EngineError as error:
-        told = {"error": _as_answer(error)}
+        result = {"error": _as_answer(error)}
     except MemoryError:
-        told = {"error": _as_answer(EngineError(f"compiling {spec.model} ran out of memory", file=spec.onnx))}
-    answer.write_text(json.dumps(told, default=plain))
+        result = {"error": _as_answer(EngineError(f"compiling {spec.model} ran out of memory", file=spec.onnx))}
+    answer.write_text(json.dumps(result, default=plain))
     sys.stdout.flush()
     os._exit(0)  # the engine is written; a vendor library that crashes while it unloads does not change that
 

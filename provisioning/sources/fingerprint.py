@@ -62,9 +62,9 @@ def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
     running: list[subprocess.Popen[bytes]] = []
     try:
         width = NUMBER_BYTES + max((len(os.fsencode(path)) for path in paths), default=0)
-        told, tells = os.pipe()
-        with open(told, "rb") as news:
-            with open(tells, "wb") as voice, _dealt(paths, width) as folders:
+        read_fd, write_fd = os.pipe()
+        with open(read_fd, "rb") as news:
+            with open(write_fd, "wb") as voice, _dealt(paths, width) as folders:
                 for _ in range(min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(paths))):
                     running.append(_looking(folders, voice, width))  # noqa: PERF401 - those begun are ended
             yield from _in_order(news, len(paths))
@@ -90,14 +90,14 @@ def _dealt(paths: Sequence[str], width: int) -> BinaryIO:
 
 
 def _looking(folders: BinaryIO, voice: BinaryIO, width: int) -> subprocess.Popen[bytes]:
-    """Return a process that looks at `folders`, records of `width` bytes, and tells what it sees to `voice`."""
+    """Return a process that looks at `folders`, records of `width` bytes, and writes what it sees to `voice`."""
     import subprocess
 
     return subprocess.Popen([sys.executable, "-I", "-S", __file__, str(width)], stdin=folders, stdout=voice)
 
 
 def _in_order(news: BinaryIO, count: int) -> Generator[bytes | None, None, None]:
-    """Yield what is told of each folder; None for those of which nothing is, a process having died."""
+    """Yield the answer for each folder; None for those without one, a process having died."""
     seen: dict[int, bytes] = {}
     for n in range(count):
         while n not in seen and (record := news.read(NUMBER_BYTES + DIGEST_BYTES)):

@@ -207,7 +207,7 @@ def _memory(here: Surroundings) -> Finding:
         text = (here.machine.proc / "meminfo").read_text()
         kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError, IndexError):
-        return Finding("memory", "ok", "not told by this kernel")
+        return Finding("memory", "ok", "this kernel does not say")
     said = f"{kib / (1 << 20):.1f} GiB available"
     if kib << 10 < LEAST_MEMORY_BYTES:
         return Finding("memory", "warn", said, "end other programs before a build, or set descriptors.threads = 1")

@@ -181,7 +181,7 @@ class _Exchange:
         while not ended or self.under_way:
             head = frames.head()
             if "error" in head:
-                raise _told(head["error"])
+                raise _error_of(head["error"])
             if "refused" in head:
                 log_error("descriptor.failure", worker=_text(head.get("worker")), reason=_text(head["refused"]))
             for _ in range(min(_number(head.get("want", 0)), 1 << 16)):
@@ -257,7 +257,7 @@ def _dishonest(unit: Unit, what: str) -> DescriptorError:
     )
 
 
-def _told(error: object) -> DescriptorError:
+def _error_of(error: object) -> DescriptorError:
     """Return the error that the other process found, its texts as texts."""
     parts = error if isinstance(error, dict) else {}
     facts = parts.get("facts")

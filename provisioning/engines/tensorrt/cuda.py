@@ -35,10 +35,10 @@ def query_gpu(library: str = LIBCUDA) -> Gpu | None:
     try:
         ctypes.CDLL(library)
         command = [sys.executable, "-I", "-S", __file__, library]
-        told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=ANSWER_S).stdout)
+        found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=ANSWER_S).stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return None if told is None else Gpu(*told)
+    return None if found is None else Gpu(*found)
 
 
 def _ask(library: str) -> Gpu | None:

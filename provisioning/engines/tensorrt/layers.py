@@ -36,10 +36,12 @@ def layer_summary(text: str) -> dict[str, object]:
 
 
 def layers_note(model: str, facts: Mapping[str, object]) -> str | None:
-    """Return one sentence on the layers that a compile told of, or None where it told of none."""
-    told = facts.get("layers")
-    if not isinstance(told, dict):
+    """Return one sentence on the layers of an engine, or None where the compiler reported none."""
+    reported = facts.get("layers")
+    if not isinstance(reported, dict):
         return None
-    counted = [f"{count} {name}" for part in ("types", "outputs") for name, count in dict(told.get(part, {})).items()]
-    count = told.get("count")
+    counted = [
+        f"{count} {name}" for part in ("types", "outputs") for name, count in dict(reported.get(part, {})).items()
+    ]
+    count = reported.get("count")
     return f"{model}: {count} layer{'s' if count != 1 else ''}" + (f" ({', '.join(counted)})" if counted else "")

@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11 and TensorRT-RTX: one backend, told apart by the module it is given.
+"""TensorRT 10 and 11 and TensorRT-RTX: one backend, which differ by the module it is given.
 
 What a release offers is asked of the module (`hasattr`), never concluded from its version.
 """

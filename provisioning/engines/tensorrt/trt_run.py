@@ -85,7 +85,7 @@ def refusal(trt: Any, runtime: Any, data: bytes) -> dict[str, str]:
         return {}
     _, bits = runtime.get_engine_validity(data)
     members = trt.EngineInvalidityDiagnostics.__members__.items()
-    return {"why": ", ".join(name for name, member in members if int(member) & bits) or "not told"}
+    return {"why": ", ".join(name for name, member in members if int(member) & bits) or "unknown"}
 
 
 def _size(count: int) -> ctypes.c_size_t:
