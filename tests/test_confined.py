@@ -61,6 +61,19 @@ def test_images_are_given_as_they_are_asked_for(scope):
     assert call(confining.add, 1, 1) == 2  # what nobody took is not mistaken for the next call
 
 
+def test_what_gives_the_images_may_call_too(scope):
+    """As calibration does: the size that its tiles must have is read from the model."""
+
+    def given(count):
+        for n in range(count):
+            side = call(confining.add, 2, 2)
+            yield np.full((side, side, 3), n, np.uint8)
+
+    busy = call(confining.process)
+    assert call(confining.sums, 3, images=given) == [0, 48, 96]
+    assert call(confining.process) == busy
+
+
 def test_an_error_of_the_images_is_the_callers(scope):
     def images(_count):
         yield np.zeros((4, 4, 3), np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from decimal import Decimal
 
 import numpy as np
@@ -16,7 +18,7 @@ from provisioning.network import apart
 from provisioning.network.backbone import onnx_source
 from provisioning.network.shape import measure
 from provisioning.network.typing.typed import check_range, make_typed
-from tests import models, networks
+from tests import building, models, networks
 from tests.test_fleet_returned import looping
 from tests.test_precision import conv_model
 
@@ -47,6 +49,18 @@ def test_the_network_is_the_same_as_if_it_were_made_here(scope, tmp_path, precis
     assert apart.image_size(backbone, source) == apart.measured(backbone, source)[:2]
     if precision == "fp16":
         assert apart.check_range(backbone, source, images) == check_range(backbone, source, images) == 4
+
+
+def test_tiles_of_the_size_that_the_model_asks_for_calibrate_it(scope, tmp_path):
+    """What gives the tiles opens the model again, while its process waits for them."""
+    path = networks.save(conv_model(), tmp_path / "m.onnx")
+    backbone = declared(path, precision="fp16")
+    source = onnx_source(backbone, tmp_path, None)
+
+    def sized(count):
+        return networks.tiles(min(count, 3), seed=5, side=apart.image_size(backbone, source)[0])
+
+    assert apart.check_range(backbone, source, sized) == 3
 
 
 def test_weights_in_a_second_file_are_found_there(scope, tmp_path):
@@ -91,3 +105,18 @@ def test_bytes_that_are_no_model_are_refused_as_before(scope, tmp_path, data):
     with pytest.raises(BackboneError) as caught:
         onnx_source(declared(tmp_path / "m.onnx"), tmp_path, None)
     assert caught.value.file == str(tmp_path / "m.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_doit_itself_calibrates_a_users_model(tmp_path, precision):
+    """The command, not the code in this process: only there models are opened apart."""
+    cache = building.new_cache(tmp_path)
+    networks.save(conv_model(), tmp_path / "m.onnx")
+    building.edit(cache, 'onnx = "builtin:gist-color"', 'onnx = "../m.onnx"')
+    building.edit(cache, '# precision = "fp32"', f'precision = "{precision}"')
+    building.edit(cache, "# fidelity_cosine = {}", "fidelity_cosine = {int8 = 0.9}")
+    ran = subprocess.run(
+        [sys.executable, "-m", "doit"], cwd=cache, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert list((cache / ".build/store").glob(f"*/*_{precision}.engine")), ran.stdout + ran.stderr
