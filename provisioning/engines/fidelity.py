@@ -117,7 +117,8 @@ def reference_network(backbone: Backbone, source: backbones.OnnxSource) -> OnnxN
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        return OnnxNetwork.load(prepared.read_bytes(), custom_ops=backbone.custom_ops, reference=True)
+        model = prepared.read_bytes()
+        return OnnxNetwork.load(model, custom_ops=backbone.custom_ops, reference=True, weights=source.weights)
 
 
 def _describe(network: Network, images: Images) -> Floats:

@@ -11,6 +11,12 @@ from typing import Any
 from provisioning.base.errors import EngineError
 
 
+def find_weights(options: Any, folder: Path | None) -> None:
+    """Let a session that is opened from bytes find the external data that its model names in `folder`."""
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+
+
 def _options(custom_ops: Path | None, level: str) -> Any:
     import onnxruntime
 
@@ -60,15 +66,19 @@ def translated(file: Path | str) -> Iterator[None]:
         raise EngineError("onnxruntime cannot take this model", file=file, facts={"onnxruntime says": text}) from error
 
 
-def open_session(model: str | bytes, custom_ops: Path | None, *, level: str, save: Path | None = None) -> Any:
+def open_session(
+    model: str | bytes, custom_ops: Path | None, *, level: str, save: Path | None = None, weights: Path | None = None
+) -> Any:
     """Return a single-threaded session of the file or the bytes `model`, optimised to `level`, also saved to `save`.
 
+    `weights`: the directory of external data, for bytes.
     EngineError holds what onnxruntime says: the operator it does not know, the type it has no kernel for.
     """
     import onnxruntime
 
     with translated(model if isinstance(model, str) else "engine"):
         options = _options(custom_ops, level)
+        find_weights(options, weights)
         if save is not None:
             options.optimized_model_filepath = str(save)
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

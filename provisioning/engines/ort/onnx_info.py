@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from provisioning.base.errors import EngineError
@@ -13,7 +14,7 @@ def describe_onnx(data: bytes, *, backend: str) -> EngineInfo:
     return read_onnx(data, backend=backend)[1]
 
 
-def read_onnx(data: bytes, *, backend: str) -> tuple[Any, EngineInfo]:
+def read_onnx(data: bytes, *, backend: str, weights: Path | None = None) -> tuple[Any, EngineInfo]:
     """Return the model and what `describe_onnx` says of it, parsed once; EngineError as there."""
     import onnx
 
@@ -22,7 +23,7 @@ def read_onnx(data: bytes, *, backend: str) -> tuple[Any, EngineInfo]:
         inputs, outputs = _ports(model)
     except Exception as error:  # protobuf's DecodeError has no stable home; IndexError means no graph
         raise EngineError("these bytes are no ONNX model", facts={"bytes": len(data)}) from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if not weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise EngineError("the engine refers to weights outside its file", facts={"bytes": len(data)})
     shape = inputs[0][2]
     dimension = outputs[0][2][-1] if outputs[0][2] else None

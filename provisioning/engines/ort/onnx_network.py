@@ -30,11 +30,16 @@ class OnnxNetwork:
         self.dimension: int = target.shape[-1]
 
     @classmethod
-    def load(cls, data: bytes, *, custom_ops: Path | None = None, reference: bool = False) -> OnnxNetwork:
-        """Open `data`. With `reference`, fused kernels stay off: the arithmetic of the graph as written."""
+    def load(
+        cls, data: bytes, *, custom_ops: Path | None = None, reference: bool = False, weights: Path | None = None
+    ) -> OnnxNetwork:
+        """Open `data`. With `reference`, fused kernels stay off: the arithmetic of the graph as written.
+
+        `weights`: the directory of external data, which an engine never has.
+        """
         # onnxruntime's layout pass has given wrong results with Conv between Q/DQ (#24711), so quantised models stay
         # at EXTENDED.
-        model, info = read_onnx(data, backend="onnxruntime")
+        model, info = read_onnx(data, backend="onnxruntime", weights=weights)
         level = "ORT_ENABLE_BASIC" if reference else "ORT_ENABLE_EXTENDED" if is_quantised(model) else "ORT_ENABLE_ALL"
         del model  # it may be large, and the session has its own
         if (
@@ -51,7 +56,7 @@ class OnnxNetwork:
                 facts={"input": list(info.input_shape), "dimension": info.dimension},
                 next_step="give [[backbone]] size = [height, width]",
             )
-        return cls(open_session(data, custom_ops, level=level))
+        return cls(open_session(data, custom_ops, level=level, weights=weights))
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return descriptors float32 [n, dimension] of tiles uint8 [n, height, width, 3]; EngineError if it fails."""

@@ -122,15 +122,32 @@ def inside(path: Path, location: str) -> Path:
     return found
 
 
-def load_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Read the external data of `model`, the graph at `path`, into it; BackboneError if it is not as announced."""
+def load_weights(model: onnx.ModelProto, path: Path, *, most_bytes: int | None = None) -> None:
+    """Read the external data of `model`, the graph at `path`, into it; BackboneError if it is not as announced.
+
+    Weights of the graph above `most_bytes` stay where they are.
+    """
     for tensor in tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entry = {pair.key: pair.value for pair in tensor.external_data}
-            file = inside(path, entry.get("location", ""))
-            tensor.raw_data = _part(file, entry, _expected_bytes(tensor), path)
+            file, expected = inside(path, entry.get("location", "")), _expected_bytes(tensor)
+            if most_bytes is not None and expected is not None and expected > most_bytes:
+                _require_part(file, entry, expected, path)
+                continue
+            tensor.raw_data = _part(file, entry, expected, path)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
+
+
+def _require_part(file: Path, entry: Mapping[str, str], expected: int, model: Path) -> None:
+    """Refuse a weight that is not whole in its file, without reading it."""
+    try:
+        offset, length = int(entry.get("offset", 0)), int(entry.get("length", expected))
+        there = file.stat().st_size - offset
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, model, error) from error
+    if length != expected or not 0 <= expected <= there:
+        raise _unreadable(file, model, f"{max(there, 0)} bytes at {offset}, expected {expected}")
 
 
 def _expected_bytes(tensor: onnx.TensorProto) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from provisioning.config import Backbone
 from provisioning.network.backbone.presets import BUILTINS
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LARGEST_FILE_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf message, which an ONNX file is, is smaller than 2 GiB; the rest is for nodes and names."""
 BUILTIN_FORMULA = 2
 """Raised whenever the built-in graphs change."""
 
@@ -35,6 +38,16 @@ class OnnxSource:
     def name(self) -> str:
         """What an error calls it."""
         return "the built-in backbone" if self.path is None else str(self.path)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Bytes of the model and its external data."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def weights(self) -> Path | None:
+        """The directory in which the weights stay while the network is prepared, where one file cannot hold them."""
+        return self.path.parent if self.path and self.size_bytes > LARGEST_FILE_BYTES else None
 
 
 def model_file(root: Path, backbone: Backbone) -> str:

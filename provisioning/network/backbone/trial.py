@@ -13,7 +13,7 @@ import onnxruntime
 
 from provisioning.base.errors import BackboneError, EngineError
 from provisioning.network.backbone.presets import Preset
-from provisioning.network.session import run_limited
+from provisioning.network.session import find_weights, run_limited
 
 TRIAL_S = 300.0
 """Longest run of a model on a batch; the largest backbones take seconds."""
@@ -21,14 +21,17 @@ SAME = 1e-6
 """Two descriptors nearer than this in every component are the same: float32 noise of a deep network is below."""
 
 
-def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: Path | None) -> int:
+def trial(
+    model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: Path | None, weights: Path | None = None
+) -> int:
     """Run `model` on two unlike images and return the length of its descriptors.
 
+    `weights`: the directory of external data, where the model has not loaded it.
     BackboneError: cannot run, other shape, non-finite, the same descriptor for both, a length the preset excludes.
     """
     images = _two_images(model)
     try:
-        outputs = _run(_session(model, custom_ops), images, model)
+        outputs = _run(_session(model, custom_ops, weights), images, model)
     except EngineError as error:
         raise BackboneError(error.what, file=file, next_step=error.next_step) from error
     except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
@@ -38,7 +41,7 @@ def trial(model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: 
 
 
 def measured_shape(
-    model: onnx.ModelProto, batch: int | None, custom_ops: Path | None
+    model: onnx.ModelProto, batch: int | None, custom_ops: Path | None, weights: Path | None = None
 ) -> tuple[int, tuple[int, ...] | None]:
     """Return how many images `model` was given, and the shape of its only output; None where it does not run.
 
@@ -48,11 +51,11 @@ def measured_shape(
     for count in (batch,) if batch else (2, 1):
         given = np.repeat(images[:1], count, axis=0) if batch else images[:count]
         with contextlib.suppress(Exception):  # the trial of the whole network says what is wrong
-            return count, tuple(np.shape(_session(model, custom_ops).run(None, {"tiles": given})[0]))
+            return count, tuple(np.shape(_session(model, custom_ops, weights).run(None, {"tiles": given})[0]))
     return batch or 1, None
 
 
-def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:
+def _session(model: onnx.ModelProto, custom_ops: Path | None, weights: Path | None) -> Any:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -60,6 +63,7 @@ def _session(model: onnx.ModelProto, custom_ops: Path | None) -> Any:
     options.log_severity_level = 4
     if custom_ops is not None:
         options.register_custom_ops_library(str(custom_ops))
+    find_weights(options, weights)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -7,6 +7,7 @@ takes (measured). The back pools, casts and normalises, so that every engine giv
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -25,7 +26,7 @@ from provisioning.network.backbone.layout import output_layout
 from provisioning.network.backbone.order import sort_nodes
 from provisioning.network.backbone.ports import Ports, find_ports, image_size, require_opset, square
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
-from provisioning.network.backbone.source import OnnxSource
+from provisioning.network.backbone.source import LARGEST_FILE_BYTES, OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.trial import measured_shape, trial
 
@@ -33,21 +34,21 @@ TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
 """From here on weights need not be listed as inputs, which would keep them from being folded."""
 
-LARGEST_FILE_BYTES = (1 << 31) - (1 << 20)
-"""A protobuf message is smaller than 2 GiB; the rest is for nodes and names."""
+SMALL_WEIGHT_BYTES = 1 << 16
+"""Weights up to here may be shapes and axes, which preparing a network reads."""
 
 
 def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
-    """Write the network of `backbone` to `output`, self-contained.
+    """Write the network of `backbone` to `output`, self-contained but for weights that one file cannot hold.
 
-    Role descriptor: input "tiles" uint8 [batch, H, W, 3] RGB, output "descriptors" float32 [batch, D], with batch as
-    the model fixes it or free. It is run once here. Other roles: the model as it is, with its images at `size` if
-    that is declared. BackboneError names the model.
+    Those stay in the directory `source.weights`. Role descriptor: input "tiles" uint8 [batch, H, W, 3] RGB, output
+    "descriptors" float32 [batch, D], with batch as the model fixes it or free. It is run once here. Other roles: the
+    model as it is, with its images at `size` if that is declared. BackboneError names the model.
     """
     model = load(backbone, source)
     if backbone.role == "descriptor":
-        model = network(backbone, model, source.name)
-        dimension = _tried(model, backbone, source.name)
+        model = network(backbone, model, source.name, source.weights)
+        dimension = _tried(model, backbone, source)
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
     elif backbone.size:
         fix_size(backbone, model, source.name)
@@ -55,12 +56,12 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
         output.write_bytes(_serialised(model, source.name))
 
 
-def _tried(model: onnx.ModelProto, backbone: Backbone, file: str) -> int:
+def _tried(model: onnx.ModelProto, backbone: Backbone, source: OnnxSource) -> int:
     """Return the length of the descriptors; a model whose free batch is only a claim gets its batch fixed at 1."""
-    preset = preset_of(backbone)
+    run = partial(trial, model, source.name, preset_of(backbone), backbone.custom_ops, source.weights)
     batches = [port.type.tensor_type.shape.dim[0] for port in (model.graph.input[0], model.graph.output[0])]
     try:
-        return trial(model, file, preset, backbone.custom_ops)
+        return run()
     except BackboneError as error:
         if batches[0].dim_value:
             raise
@@ -68,7 +69,7 @@ def _tried(model: onnx.ModelProto, backbone: Backbone, file: str) -> int:
     for batch in batches:
         batch.dim_value = 1
     try:
-        dimension = trial(model, file, preset, backbone.custom_ops)
+        dimension = run()
     except BackboneError:
         raise refused from None
     warn("backbone.batch", model=backbone.name, reason=f"one tile at a time: {refused.what}")
@@ -105,21 +106,32 @@ def tile_size(backbone: Backbone, source: OnnxSource) -> tuple[int, int]:
 
 
 def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
-    """Return the model with its external data loaded; BackboneError if that fails."""
+    """Return the model with its external data, but for what stays in `source.weights`; BackboneError if that fails."""
     if source.path is None:
         from provisioning.network.builtin.making import onnx_bytes
 
         return onnx.load_model_from_string(onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
-    if sum(file.stat().st_size for file in source.files) > LARGEST_FILE_BYTES:
-        raise _too_large(source.name)
-    load_weights(model, source.path)
+    if source.weights:
+        _require_fp16(backbone, source)
+    load_weights(model, source.path, most_bytes=SMALL_WEIGHT_BYTES if source.weights else None)
     sort_nodes(model.graph)
     return model
 
 
-def network(backbone: Backbone, model: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    """Return `model` between front and back, as `backbone` and its preset declare them; `file` is for errors."""
+def _require_fp16(backbone: Backbone, source: OnnxSource) -> None:
+    """Refuse a model above 2 GiB that is not made half as large."""
+    if source.size_bytes > 2 * LARGEST_FILE_BYTES:
+        raise _too_large(source.name, "choose a smaller one: above 4 GiB it does not fit in fp16 either")
+    if backbone.precision != "fp16" or backbone.custom_ops:
+        raise _too_large(source.name, f'set precision = "fp16" for backbone.{backbone.name}')
+
+
+def network(backbone: Backbone, model: onnx.ModelProto, file: str, weights: Path | None = None) -> onnx.ModelProto:
+    """Return `model` between front and back, as `backbone` and its preset declare them; `file` is for errors.
+
+    `weights`: the directory of its external data, where that is not loaded.
+    """
     full, preset = resolved(backbone), preset_of(backbone)
     model = plain(require_opset(model, file), full.constants, full.output, file)
     ports = find_ports(full, model, file)
@@ -131,7 +143,7 @@ def network(backbone: Backbone, model: onnx.ModelProto, file: str) -> onnx.Model
     prepend_front(full, model, ports, tiles=TILES)
     batch: int | str = ports.batch or "batch"
     model.graph.input.append(helper.make_tensor_value_info(TILES, TensorProto.UINT8, [batch, *size, 3]))
-    count, ports = _measured(model, ports, full.custom_ops)
+    count, ports = _measured(model, ports, full.custom_ops, weights)
     layout = output_layout(ports.vector_shape, count, size, full, output=ports.vector, file=file)
     append_back(full, model, ports, layout=layout, descriptors=DESCRIPTORS, file=file)
     model.graph.output.append(helper.make_tensor_value_info(DESCRIPTORS, TensorProto.FLOAT, [batch, "dimension"]))
@@ -140,7 +152,7 @@ def network(backbone: Backbone, model: onnx.ModelProto, file: str) -> onnx.Model
     return model
 
 
-def _measured(model: onnx.ModelProto, ports: Ports, custom_ops: Path | None) -> tuple[int, Ports]:
+def _measured(model: onnx.ModelProto, ports: Ports, custom_ops: Path | None, weights: Path | None) -> tuple[int, Ports]:
     """Return how many images were given to `model`, and `ports` with the shape that the output then had.
 
     A vector needs no look. A model that does not run keeps its declared shape; the trial says why it does not.
@@ -148,7 +160,7 @@ def _measured(model: onnx.ModelProto, ports: Ports, custom_ops: Path | None) -> 
     if len(ports.vector_shape) <= 2:
         return ports.batch or 1, ports
     model.graph.output.append(helper.make_tensor_value_info(ports.vector, ports.vector_type, None))
-    count, shape = measured_shape(model, ports.batch, custom_ops)
+    count, shape = measured_shape(model, ports.batch, custom_ops, weights)
     del model.graph.output[:]
     return count, replace(ports, vector_shape=shape or ports.vector_shape)
 
@@ -169,11 +181,9 @@ def _serialised(model: onnx.ModelProto, file: str) -> bytes:
     try:
         data: bytes = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
-        raise _too_large(file) from error
+        raise _too_large(file, "export it with external data") from error
     return data
 
 
-def _too_large(file: str) -> BackboneError:
-    return BackboneError(
-        "the model is above 2 GiB, more than one ONNX file can hold", file=file, next_step="export it in fp16"
-    )
+def _too_large(file: str, next_step: str) -> BackboneError:
+    return BackboneError("the model is above 2 GiB, more than one ONNX file can hold", file=file, next_step=next_step)

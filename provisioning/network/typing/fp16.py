@@ -10,8 +10,8 @@ from provisioning.network.typing.graph import is_cast_to_fp32
 from provisioning.network.typing.keep import kept_nodes, name_nodes
 
 
-def to_fp16(model: Any, keep_fp32: tuple[str, ...]) -> Any:
-    """Return `model` in fp16, its inputs and outputs as they were.
+def to_fp16(model: Any, keep_fp32: tuple[str, ...], *, infer_shapes: bool = True) -> Any:
+    """Return `model` in fp16, its inputs and outputs as they were. `infer_shapes`: unless it has its shapes.
 
     In fp32 stay the nodes of `keep.kept_nodes`, and nodes with graphs inside. EngineError if `keep_fp32` names what is
     not in the model.
@@ -23,14 +23,20 @@ def to_fp16(model: Any, keep_fp32: tuple[str, ...]) -> Any:
     name_nodes(model)
     keep = kept_nodes(model, keep_fp32) | {model.graph.node[place].name for place in captured(model.graph)}
     original = {node.name for node in model.graph.node}
-    floats = _floats(model)
-    converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=sorted(keep))
+    floats = _floats(model, infer_shapes=infer_shapes)
+    converted = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        disable_shape_infer=not infer_shapes,
+        op_block_list=[],
+        node_block_list=sorted(keep),
+    )
     original |= _hand_in(converted.graph, floats)
     _join(converted, original)
     return converted
 
 
-def _floats(model: Any) -> set[str]:
+def _floats(model: Any, *, infer_shapes: bool) -> set[str]:
     """Return the names of the values and weights in fp32, where a node has graphs inside that may read them."""
     from onnx import TensorProto, shape_inference
 
@@ -38,7 +44,7 @@ def _floats(model: Any) -> set[str]:
 
     if not captured(model.graph):
         return set()
-    graph = shape_inference.infer_shapes(model).graph
+    graph = (shape_inference.infer_shapes(model) if infer_shapes else model).graph
     values = [*graph.value_info, *graph.input, *graph.output]
     known = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     return known | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}

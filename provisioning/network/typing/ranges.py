@@ -29,13 +29,19 @@ class Overflow(NamedTuple):
 
 
 def overflows(
-    model: Any, images: Iterable[NDArray[np.uint8]], kept: frozenset[str], *, custom_ops: Path | None = None
+    model: Any,
+    images: Iterable[NDArray[np.uint8]],
+    kept: frozenset[str],
+    *,
+    custom_ops: Path | None = None,
+    weights: Path | None = None,
 ) -> tuple[Overflow, ...]:
     """Return every tensor above the range of fp16 that the fp32 `model` makes from `images`, largest first.
 
-    A tensor that passes only between nodes named in `kept` never becomes fp16.
+    A tensor that passes only between nodes named in `kept` never becomes fp16. `weights`: the directory of external
+    data, where the model has not loaded it.
     """
-    largest = _weights(model) | _activations(model, images, custom_ops)
+    largest = _weights(model, weights) | _activations(model, images, custom_ops, weights)
     makes, reads = makers(model.graph), readers(model.graph)
     shown = {value.name for value in model.graph.output}
     found = []
@@ -47,19 +53,22 @@ def overflows(
     return tuple(sorted(found, key=lambda overflow: (-overflow.largest, overflow.tensor)))
 
 
-def _weights(model: Any) -> dict[str, float]:
+def _weights(model: Any, folder: Path | None) -> dict[str, float]:
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
-    return {tensor.name: float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0)) for tensor in floats}
+    arrays = ((tensor.name, numpy_helper.to_array(tensor, str(folder or ""))) for tensor in floats)
+    return {name: float(np.max(np.abs(array), initial=0)) for name, array in arrays}
 
 
-def _activations(model: Any, images: Iterable[NDArray[np.uint8]], custom_ops: Path | None) -> dict[str, float]:
+def _activations(
+    model: Any, images: Iterable[NDArray[np.uint8]], custom_ops: Path | None, weights: Path | None
+) -> dict[str, float]:
     """Return the largest magnitude of every float tensor that a node makes, over `images`, one at a time."""
     import numpy as np
 
-    session, names = _instrumented(model, custom_ops)
+    session, names = _instrumented(model, custom_ops, weights)
     source = session.get_inputs()[0]
     batch = source.shape[0] if isinstance(source.shape[0], int) else 1
     largest = dict.fromkeys(names, 0.0)
@@ -71,7 +80,7 @@ def _activations(model: Any, images: Iterable[NDArray[np.uint8]], custom_ops: Pa
     return largest
 
 
-def _instrumented(model: Any, custom_ops: Path | None) -> tuple[Any, list[str]]:
+def _instrumented(model: Any, custom_ops: Path | None, weights: Path | None) -> tuple[Any, list[str]]:
     """Return a session of `model` that shows every float tensor a node makes, and their names."""
     from onnx import TensorProto, shape_inference
 
@@ -81,4 +90,5 @@ def _instrumented(model: Any, custom_ops: Path | None) -> tuple[Any, list[str]]:
     names = [name for name in made if known[name].type.tensor_type.elem_type == TensorProto.FLOAT]
     shown = {value.name for value in inferred.graph.output}
     inferred.graph.output.extend(known[name] for name in names if name not in shown)
-    return open_session(inferred.SerializeToString(), custom_ops, level="ORT_DISABLE_ALL"), names
+    session = open_session(inferred.SerializeToString(), custom_ops, level="ORT_DISABLE_ALL", weights=weights)
+    return session, names

@@ -85,17 +85,18 @@ def make_typed(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".typing-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        model = _flat(onnx.load(str(prepared)), backbone.precision)
+        model = _flat(onnx.load(str(prepared), load_external_data=False), backbone.precision)
         _refuse_dynamic(backbone, model)
         arrives = typed_as(model)
         _require_declared(backbone, arrives)
         if backbone.precision == "fp32" or arrives != "fp32":
+            _require_one_file(source)
             prepared.replace(output)
         elif backbone.precision == "fp16":
             name_nodes(model)
             size = tile_size(model)
-            _require_range(backbone, model, () if size is None else _extremes(size))
-            onnx.save(to_fp16(model, backbone.keep_fp32), str(output))
+            _require_range(backbone, model, () if size is None else _extremes(size), source.weights)
+            onnx.save(_halved(model, backbone, source), str(output))
         else:
             _require_tiles(backbone, model)
             model = _for_int8(backbone, model)
@@ -106,6 +107,29 @@ def make_typed(
                 quantise_bias=_quantises_bias(backend),
             )
             to_int8(prepared, output, images(backbone.calibration_tiles), options)
+
+
+def _require_one_file(source: backbones.OnnxSource) -> None:
+    """Refuse a model that arrives in fp16 and is above 2 GiB still."""
+    if source.weights:
+        raise EngineError(
+            "the model is above 2 GiB in fp16, more than one ONNX file can hold",
+            file=source.name,
+            next_step="choose a smaller one",
+        )
+
+
+def _halved(model: Any, backbone: Backbone, source: backbones.OnnxSource) -> Any:
+    """Return `model` in fp16. Above 2 GiB its shapes are inferred before its weights are loaded: onnx takes no more."""
+    if source.weights is None or source.path is None:
+        return to_fp16(model, backbone.keep_fp32)
+    from onnx import shape_inference
+
+    from provisioning.network.backbone.external import load_weights
+
+    model = shape_inference.infer_shapes(model)
+    load_weights(model, source.path)
+    return to_fp16(model, backbone.keep_fp32, infer_shapes=False)
 
 
 def _flat(model: Any, precision: str) -> Any:
@@ -196,18 +220,21 @@ def check_range(backbone: Backbone, source: backbones.OnnxSource, images: Images
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         backbones.prepare(backbone, source, prepared)
-        model = _flat(onnx.load(str(prepared)), backbone.precision)
+        model = _flat(onnx.load(str(prepared), load_external_data=False), backbone.precision)
     if typed_as(model) != "fp32" or tile_size(model) is None:
         return 0
     name_nodes(model)
     tiles = list(images(RANGE_TILES))
-    _require_range(backbone, model, tiles)
+    _require_range(backbone, model, tiles, source.weights)
     return len(tiles)
 
 
-def _require_range(backbone: Backbone, model: Any, probes: Iterable[NDArray[np.uint8]]) -> None:
+def _require_range(
+    backbone: Backbone, model: Any, probes: Iterable[NDArray[np.uint8]], weights: Path | None = None
+) -> None:
     """Refuse fp16 for a model that makes values which fp16 cannot hold."""
-    found = overflows(model, probes, kept_nodes(model, backbone.keep_fp32), custom_ops=backbone.custom_ops)
+    kept = kept_nodes(model, backbone.keep_fp32)
+    found = overflows(model, probes, kept, custom_ops=backbone.custom_ops, weights=weights)
     if found:
         facts = {f"{overflow.node} -> {overflow.tensor}": f"{overflow.largest:.6g}" for overflow in found[:12]}
         raise EngineError(
