@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from io import IOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from provisioning.base import errors, landlock
 
@@ -40,7 +40,7 @@ MOST_CONTROL_BYTES = 4096
 PID = struct.Struct("<i")
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
-Handler = Callable[[object, memoryview], bytes]
+Handler = Callable[[Any, memoryview], bytes]
 """Reads one item, which may be trusted, writes into the room that is its own, and returns a short answer."""
 
 
