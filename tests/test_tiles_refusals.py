@@ -17,7 +17,8 @@ from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.source import file_stamp, head_of
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import kind_of
-from provisioning.sources.xyz import Layout, names_in, read_file
+from provisioning.sources.tile_file import read_file
+from provisioning.sources.xyz import Layout, names_in
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory
 from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz

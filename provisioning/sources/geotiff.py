@@ -79,13 +79,17 @@ def _files(path: Path) -> list[Path]:
 
 def stamp(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> str:
     """Return what tells whether a raster would give other tiles: the stat of its files, and what cuts it."""
-    files = [file for path in (source.path, *_other_paths(source, beside)) for file in _files(path)]
-    stamps = [file_stamp(file, now_ns=now_ns) for file in files]
+    stamps = [file_stamp(file, now_ns=now_ns) for file in files_of(source, beside)]
     try:
         cutter = f"rasterio {version('rasterio')} zlib {zlib.ZLIB_RUNTIME_VERSION} {FORMAT} {source.values}"
     except PackageNotFoundError:
         cutter = ""
     return " ".join([*stamps, cutter]) if all(stamps) and cutter else ""
+
+
+def files_of(source: TileSource, beside: Sequence[TileSource] = ()) -> list[Path]:
+    """Return every file that the tiles of a source come from."""
+    return [file for path in (source.path, *_other_paths(source, beside)) for file in _files(path)]
 
 
 def _other_paths(source: TileSource, beside: Sequence[TileSource]) -> list[Path]:

@@ -32,8 +32,9 @@ from provisioning.sources.pmtiles_format import (
     Header,
     parse_directory,
 )
-from provisioning.sources.source import MOST_TILE_BYTES, file_stamp, head_of
+from provisioning.sources.source import file_stamp, head_of
 from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20

@@ -120,6 +120,18 @@ def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSourc
     return [other for other in beside if other is source or kind_of(other) == "geotiff"]
 
 
+def opened_files(source: TileSource, beside: Sequence[TileSource] = ()) -> list[Path]:
+    """Return what reading tiles of a source opens: its directory, or the files that there are of it."""
+    kind = kind_of(source)
+    if kind == "geotiff":
+        return [source.path, *geotiff.files_of(source, _rasters(source, beside))]
+    real = os.path.realpath(source.path)
+    logs = (
+        [Path(f"{real}{suffix}") for suffix in ("-wal", "-shm", "-journal")] if kind not in ("xyz", "pmtiles") else []
+    )
+    return [source.path, *(log for log in logs if log.exists())]
+
+
 def open_store(source: TileSource) -> Container | Directory:
     """Open a source of any kind to list its tiles and read some."""
     return Directory(source) if kind_of(source) == "xyz" else open_container(source)

@@ -20,9 +20,9 @@ from provisioning.base.errors import TileError
 from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement, degrees, from_metadata
-from provisioning.sources.source import MOST_TILE_BYTES
 from provisioning.sources.sqlite_file import SQLiteFile, stamp
 from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 PATIENCE_S = 60
 """A query that yields nothing for so long is a hostile view, not a store of tiles."""

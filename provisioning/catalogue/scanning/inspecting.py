@@ -16,7 +16,7 @@ from provisioning.base.batches import batches_of
 from provisioning.base.errors import FilesystemError
 from provisioning.base.events import progress
 from provisioning.sources.image import inspect_tile
-from provisioning.sources.xyz import read_file
+from provisioning.sources.tile_file import read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
