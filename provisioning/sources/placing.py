@@ -83,10 +83,24 @@ def place_stamp(source: TileSource, content: str = "") -> str:
     """
     if source.path == NO_PATH:
         return ""
-    settings = f"{source.path} {source.kind} {source.scheme} {source.pattern} {source.table} {source.evidence}"
     try:
         found = os.stat(source.path)
     except OSError:
         return ""
     own = content or f"{found.st_mtime_ns} {found.st_size} {found.st_ino} {found.st_ctime_ns}"
-    return "\n".join([settings, own, *evidence_stamp(source.path)])
+    return "\n".join([_settings(source), own, *evidence_stamp(source.path)])
+
+
+def place_said(source: TileSource) -> str:
+    """Return what decides `check_place` of a container beside the addresses of its tiles; empty for other sources."""
+    if source.path == NO_PATH or kind_of(source) in ("xyz", "geotiff", "plugin"):
+        return ""
+    store = open_store(source)
+    try:
+        return "\n".join([_settings(source), *map(repr, store.statements())])
+    finally:
+        store.close()
+
+
+def _settings(source: TileSource) -> str:
+    return f"{source.path} {source.kind} {source.scheme} {source.pattern} {source.table} {source.evidence}"
