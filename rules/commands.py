@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand, InvalidDodoFile
+from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from provisioning import console
 from provisioning.base import confined, events
@@ -48,6 +50,8 @@ __all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3
+BY_DOIT = (InvalidCommand, InvalidDodoFile, InvalidTask, CmdParseError)
+"""What doit says itself, as one line."""
 SQLITE_PATH_BYTES = 510
 """SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
 
@@ -264,6 +268,11 @@ class Run(DoitRun):  # type: ignore[misc]
             rc = self._after(error)
         except Stopped as stopped:
             self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+        except BY_DOIT:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in a task: shown in full, and the outcome is said and written
+            traceback.print_exc()
+            self.collector.failure, rc = _unexpected(error), FAILED
         if self.collector.ignored and rc == 0:
             self.collector.failure, rc = _ignored(self.collector.ignored), FAILED
         report = self.collector.report(flight.root)
@@ -286,6 +295,15 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.record(flight, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
+
+
+def _unexpected(error: Exception) -> Error:
+    failure = Error(
+        f"the build failed unexpectedly: {type(error).__name__}: {error}",
+        next_step="run `doit` again; if it fails again, report the traceback above",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _ignored(ignored: list[str]) -> Error:

@@ -50,6 +50,18 @@ def test_a_task_that_meets_it_fails_without_a_traceback(built_cache, monkeypatch
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_what_nobody_foresaw_is_shown_in_full_and_the_outcome_is_said_and_written(built_cache, monkeypatch, capsys):
+    def fails(*_args, **_kwargs):
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    monkeypatch.setattr(steps, "survey", fails)
+    command, report = rules.run(built_cache)
+    assert report.outcome == "FAILURE"
+    assert "report the traceback" in command.collector.failure.next_step
+    assert "Traceback" in capsys.readouterr().err
+    assert "no attribute 'matrix'" in (built_cache / ".build" / "build-report.json").read_text()
+
+
 def test_what_fails_after_publishing_only_warns(built_cache, monkeypatch, caplog):
     """Giving the lock back fails."""
     real = commands.in_hand

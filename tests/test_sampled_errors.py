@@ -121,7 +121,7 @@ class Scene:
         self.restore()
         ended = doit(self.cache, *point.words(self.log))
         met = "".join(line for line in self.log.read_text(errors="replace").splitlines(True) if "INJECTED" in line)
-        how, wrong = judged(ended)
+        how, wrong = judged(ended, met)
         wrong += "".join(self._wrong_now(finished=how == "done"))
         if (state := crashing.state_of(self.cache)) not in self.seen:
             self.seen.add(state)
@@ -159,13 +159,19 @@ NOT_BEGUN = re.compile(
 """Said by the system's loader, by Python or by doit before a line of ours has run."""
 
 
-def judged(ended: Ended) -> tuple[str, str]:
-    """Return how a build with an error ended, and what is wrong with that."""
+INTERPRETER = re.compile(r'^\d+ +(mmap\(|\w+\((AT_FDCWD|\d+), "[^"]*\.(py|pyc|so)["./]|\w+\(\d+, "", )', re.MULTILINE)
+"""Calls of Python itself: an import that half fails, or a frame without memory, can raise anything anywhere."""
+
+
+def judged(ended: Ended, met: str) -> tuple[str, str]:
+    """Return how a build ended that met an error (the lines of strace), and what is wrong with that."""
     if ended.code == 0:
-        said = "SUCCESS" in ended.said or "IDEMPOTENT_NO_OP" in ended.said
+        said = re.search("SUCCESS|IDEMPOTENT_NO_OP", ended.said) or re.search(r"write\([12], ", met)
         return "done", ("" if said else "ended well without saying so\n") + traceback_of_ours(ended)
     if ended.code < 0 or ended.code >= 126:
         return "not begun" if ended.code == 127 else "signal", "" if ended.code == 127 else "ended by a signal\n"
+    if "report the traceback above" in ended.said and INTERPRETER.search(met):
+        return "unforeseen", ""
     if "next step" in ended.said:
         return "refused", traceback_of_ours(ended)
     if NOT_BEGUN.search(ended.said) or ("Traceback" in ended.said and not OURS.search(ended.said)):

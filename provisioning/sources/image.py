@@ -248,7 +248,23 @@ def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
 
 
 def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """Return RGB pixels and the mask of opaque ones, None if all are."""
+    """Return RGB pixels and the mask of opaque ones, None if all are.
+
+    A fault is one of the bytes where a second try meets it too. An interpreter that got no memory for a moment raises
+    whatever it stumbles over next: SystemError, AttributeError (measured).
+    """
+    try:
+        return _decoded(data, max_pixels)
+    except TileError as first:
+        try:
+            return _decoded(data, max_pixels)
+        except TileError as second:
+            if second.what == first.what:
+                raise
+            raise MemoryError(f"{first.what}; then: {second.what}") from second
+
+
+def _decoded(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
     kind = image_format(data)
     try:
         if kind == "png":
