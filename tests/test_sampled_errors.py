@@ -174,6 +174,8 @@ def judged(ended: Ended, met: str) -> tuple[str, str]:
         return "unforeseen", ""
     if "next step" in ended.said:
         return "refused", traceback_of_ours(ended)
+    if re.search(r"write\([12], ", met):
+        return "silenced", traceback_of_ours(ended)
     if NOT_BEGUN.search(ended.said) or ("Traceback" in ended.said and not OURS.search(ended.said)):
         return "not begun", ""
     return "unclear", "no next step\n"

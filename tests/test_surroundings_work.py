@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests import building, crashing
+from tests import crashing
 from tests.building import copy_site
 
 BIN = Path(sys.executable).parent
@@ -57,7 +55,7 @@ ROWS = {
     "TMPDIR full": Row('mkdir ../t; mount -t tmpfs -o size=4k none ../t; yes > ../t/full; TMPDIR=$PWD/../t "$@"', EITHER),
     "no temporary directory": Row(
         "mount --bind .. /mnt; cd /mnt/cache; sed -i \"s#$(cd ..; dirname $PWD)#/#; s#'[^']*/site/#'/mnt/#; s#\\\"[^\\\"]*/site/#\\\"/mnt/#\""
-        " flight.toml; for d in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $d; done; \"$@\"", EITHER),
+        ' flight.toml; for d in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $d; done; "$@"', EITHER),
     "through a link": Row('ln -s cache ../link; cd ../link; "$@"'),
     "bind mount": Row('mkdir ../b; mount --bind . ../b; cd ../b; "$@"'),
     "read-only mount": Row('mount --bind . .; mount -o remount,ro,bind .; cd "$PWD"; "$@"', REFUSED, "next step"),
@@ -105,7 +103,7 @@ def text(done):
 
 def converges(cache):
     """The cache is whole, and `doit` now publishes what has the new tile, or has."""
-    os.system(f"chmod -R u+rwX {cache.parent}/tiles")  # noqa: S605
+    os.system(f"chmod -R u+rwX {cache.parent}/tiles")
     assert crashing.whole(cache) == []
     done = run(cache, '"$@"')
     assert done.returncode == 0, text(done)
