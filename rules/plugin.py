@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ DEEP_OPTION = {
     "help": "read what is published in full, also where nothing changed (a flight cache; see publish.recheck_days)",
 }
 OPTIONS = (LOG_OPTION, DEEP_OPTION)
+NOT_STARTED, STOPPED = 3, 130
+NEXT_STEP = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
 
 def cache_of(command: Any, params: Any) -> Path | None:
@@ -57,11 +60,24 @@ class InCache:
         if cache_of(self, params) is None:
             return int(super().execute(params, args) or 0)  # type: ignore[misc]
         gc.set_threshold(20_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
-        from rules import commands
+        try:
+            from rules import commands
 
-        kind = getattr(commands, type(self).__name__)
-        command = kind(task_loader=self.loader, config=self.config, bin_name=self.bin_name)  # type: ignore[attr-defined]
-        return int(command.execute(params, args) or 0)
+            kind = getattr(commands, type(self).__name__)
+            command = kind(task_loader=self.loader, config=self.config, bin_name=self.bin_name)  # type: ignore[attr-defined]
+            return int(command.execute(params, args) or 0)
+        except (OSError, MemoryError, ImportError) as error:
+            return _refused(error)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped by SIGINT before anything was built\n")
+            return STOPPED
+
+
+def _refused(error: Exception) -> int:
+    """Say that a part of the program could not be read or run, with nothing that would have to be loaded; doit's 3."""
+    why = str(error) or type(error).__name__
+    sys.stderr.write(f"ERROR: this command cannot go on: {why}\n  next step: {NEXT_STEP}\n")
+    return NOT_STARTED
 
 
 class Run(InCache, DoitRun):  # type: ignore[misc]  # doit has no types

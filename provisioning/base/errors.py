@@ -180,7 +180,7 @@ class DeliveryError(Error):
 
 
 class StoppedError(Error):
-    """The build was asked to stop (SIGINT, SIGTERM) and stopped in order."""
+    """The build was asked to stop (SIGINT, SIGTERM, SIGHUP) and stopped in order."""
 
     exit_code = 27
 
