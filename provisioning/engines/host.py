@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import EngineError
+from provisioning.base.frozen import dataclass
 from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 

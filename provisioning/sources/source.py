@@ -25,6 +25,9 @@ MOST_TILE_BYTES = 32 << 20
 MOST_LISTED = 50_000_000
 """Tiles of one source that are listed as a whole; a file of some hundred bytes may claim any number."""
 
+SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
+"""Of the rasters in a directory of map sheets."""
+
 EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
 """Every tile there is."""
 

@@ -1,8 +1,10 @@
 """Ed25519 keys and signatures: public keys, new key pairs, signing by a key file or by an external command."""
 
+from typing import TYPE_CHECKING
+
+from provisioning.base.demand import on_demand
 from provisioning.flight.signing.apart import key_apart
 from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
-from provisioning.flight.signing.private import generate_key, keys_directory
 from provisioning.flight.signing.public import (
     SIGNATURE_BYTES,
     PublicKey,
@@ -12,6 +14,11 @@ from provisioning.flight.signing.public import (
     read_fingerprints,
 )
 from provisioning.flight.signing.signer import public_key_of, sign
+
+if TYPE_CHECKING:
+    from provisioning.flight.signing.private import generate_key, keys_directory
+else:
+    __getattr__ = on_demand(__name__, {"provisioning.flight.signing.private": ["generate_key", "keys_directory"]})
 
 __all__ = [
     "SIGNATURE_BYTES",
