@@ -38,13 +38,12 @@ from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output, open_missing
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
-from rules.info import Info
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
 
-__all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
+__all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3

@@ -7,6 +7,7 @@ is imported where one is met.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -59,9 +60,9 @@ class InCache:
             return int(super().execute(params, args) or 0)  # type: ignore[misc]
         gc.set_threshold(100_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
         from provisioning.base.leaving import leave
-        from rules import commands
 
-        kind = getattr(commands, type(self).__name__)
+        name = type(self).__name__
+        kind = getattr(importlib.import_module("rules.info" if name == "Info" else "rules.commands"), name)
         command = kind.__new__(kind)
         vars(command).update(vars(self))  # doit's constructor asks every distribution for plugins: 10 ms, done already
         rc = int(command.execute(params, args) or 0)
