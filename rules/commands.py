@@ -33,20 +33,19 @@ from provisioning.base.files import make_dirs, wrap_machine_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
 from provisioning.base.stopping import exit_soon_after
-from provisioning.build import history, recheck, steps
+from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output, open_missing
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
-from rules.info import Info
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
 
-__all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
+__all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3
@@ -100,19 +99,21 @@ def _drop_damaged(database: str) -> None:
 
 
 @contextlib.contextmanager
-def _key_apart(cache: Path) -> Iterator[None]:
+def _key_apart(command: Run, cache: Path) -> Iterator[None]:
     """Put the key of `cache` into a process of its own; what is wrong with its flight.toml is for the build to say.
 
-    A program that runs doit within itself goes on afterwards: it keeps its key, since giving it up is for ever.
+    The build takes what was read here. A program that runs doit within itself goes on afterwards: it keeps its key,
+    since giving it up is for ever.
     """
     if not is_program():
         yield
         return
     try:
-        flight = read_flight(cache)
+        flight = command.read_flight(cache)
     except Error:
         yield
         return
+    command.read_flight = lambda _: flight
     with key_apart(flight.signing, working=(flight.root, flight.descriptors.store)):
         yield
 
@@ -204,7 +205,7 @@ class Run(DoitRun):  # type: ignore[misc]
         with (
             self._ending() as done,
             wrap_machine_errors("build here"),
-            _key_apart(cache),
+            _key_apart(self, cache),
             confined.apart(cache / ".build"),
             exit_soon_after(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
             stops_in_order(),
@@ -291,6 +292,8 @@ class Run(DoitRun):  # type: ignore[misc]
         """Write what the next plan compares with, and the report. A failure warns: what is published stays so."""
         try:
             if self.collector.ran and not self.collector.failure:
+                from provisioning.build import history
+
                 history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
             steps.record(flight, report)
         except Error as error:

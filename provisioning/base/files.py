@@ -12,10 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.frozen import dataclass
 
 TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 """How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from provisioning.base.files import read_regular, write_durably
+from provisioning.base.frozen import dataclass
 
 FILE = "history.json"
 LIMIT_BYTES = 64 << 20

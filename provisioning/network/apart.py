@@ -14,7 +14,7 @@ from provisioning.config import Backbone
 from provisioning.network.backbone.source import OnnxSource, trees
 
 if TYPE_CHECKING:
-    from provisioning.network.typing.typed import Images
+    from provisioning.network.typing.facts import Images
 
 TIME_S, TIME_PER_TILE_S = 1200.0, 30.0
 """Seconds for reading, converting and trying a model (three runs of at most 300 s), and for each tile it sees."""
@@ -62,12 +62,13 @@ def make_typed(backbone: Backbone, source: OnnxSource, output: Path, images: Ima
 def check_range(backbone: Backbone, source: OnnxSource, images: Images) -> int:
     """Return how many tiles the range of fp16 was checked on. See `typing.typed.check_range`."""
     from provisioning.network.typing import typed
+    from provisioning.network.typing.facts import RANGE_TILES
 
     files, size_bytes = _files(backbone, source), _size_bytes(source)
     return int(
         _call(
             typed.check_range, backbone, source,
-            files=files, size_bytes=size_bytes, images=images, tiles=typed.RANGE_TILES,
+            files=files, size_bytes=size_bytes, images=images, tiles=RANGE_TILES,
         )
     )  # fmt: skip
 

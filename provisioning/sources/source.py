@@ -22,6 +22,9 @@ times ticks every 4 to 10 ms. Its stat is not remembered."""
 MOST_LISTED = 50_000_000
 """Tiles of one source that are listed as a whole; a file of some hundred bytes may claim any number."""
 
+SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
+"""Of the rasters in a directory of map sheets."""
+
 EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
 """Every tile there is."""
 

@@ -15,9 +15,7 @@ from provisioning.base import events
 from provisioning.base.artifacts import atomic_output, read_whole
 from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs
-from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
-from provisioning.build.steps.networks import check_range, network_here, runnable
 from provisioning.config import Flight
 from provisioning.config.parse import require_sources
 from provisioning.network.backbone import onnx_source, resolved
@@ -71,6 +69,8 @@ def check_scan(request: Request) -> None:
 
     Raises GateError, IndexingError, ManifestError, FilesystemError.
     """
+    from provisioning.build.preflight import draw_holes, preflight, require_room
+
     try:
         preflight(request)
         require_room(request)
@@ -85,6 +85,9 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
+    from provisioning.build.preflight import require_room
+    from provisioning.build.steps.networks import check_range, runnable
+
     check_range(request, request.descriptor_network)
     require_room(request)
     target, backend = runnable(request)
@@ -152,6 +155,7 @@ def measure(request: Request) -> Mapping[str, object]:
 
 
 def _measure(request: Request) -> None:
+    from provisioning.build.steps.networks import network_here
     from provisioning.engines.compile import golden_agreement
     from provisioning.engines.diagnosis import explain
     from provisioning.engines.fidelity import reference_network

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import GateError
+from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json
 from provisioning.flight.manifest import GateEntry
 
