@@ -93,6 +93,8 @@ class HumanListener(Listener):
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
         elif kind == "index.choice":
             self.line(f"{'index':<{NAME_WIDTH}} {fields['kind']}: {fields['reason']}")
+        elif kind == "index.transform":
+            self.line(f"{'transform':<{NAME_WIDTH}} {fields['reason']}")
         elif kind == "published":
             self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
 

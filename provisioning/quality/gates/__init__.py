@@ -4,8 +4,18 @@
 reads them.
 """
 
-from provisioning.quality.gates.facts import gate_facts
+from provisioning.quality.gates.facts import gate_facts, transform_facts
 from provisioning.quality.gates.judging import Limit, judge
 from provisioning.quality.gates.values import Figure, GateResult, entries, read, recognition_of
 
-__all__ = ["Figure", "GateResult", "Limit", "entries", "gate_facts", "judge", "read", "recognition_of"]
+__all__ = [
+    "Figure",
+    "GateResult",
+    "Limit",
+    "entries",
+    "gate_facts",
+    "judge",
+    "read",
+    "recognition_of",
+    "transform_facts",
+]
