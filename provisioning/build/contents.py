@@ -194,7 +194,7 @@ def _index(request: Request, record: ArtifactRecord, built: index.IndexInfo) -> 
         vectors=built.vectors,
         engine=request.descriptor_network.engine.name,
         key=request.index.key,
-        transform=request.flight.index.transform,
+        transform=built.transform,
         rotations=request.flight.index.rotations,
     )
 

@@ -26,6 +26,7 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.index.transform_spec import AUTO
 from provisioning.network import apart
 from provisioning.network.builtin.known import LIMITS
 from provisioning.network.shape import Shape
@@ -180,4 +181,6 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
     choice = chosen_index(request, shape.dimension)
     text = f"{choice.kind}: {choice.reason}"
+    if request.flight.index.transform == AUTO:
+        text += "; transform auto: chosen in the build from views of the tiles"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -139,7 +139,12 @@ def make_request(
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
     dimension = describing.shape.dimension if describing.shape else None
-    index_facts = {"tiles": coverage, "keys": keys, **_index_facts(flight.index, corpus, dimension)}
+    index_facts = {
+        "tiles": coverage,
+        "keys": keys,
+        **_index_facts(flight.index, corpus, dimension),
+        **gates.transform_facts(flight),
+    }
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
         flight,

@@ -294,7 +294,9 @@ class Index:
     recall: Decimal | None = setting(
         None, "least expected recall@10; not set: the most that fits memory_mb and latency_ms", low=0, high=1
     )
-    transform: str = setting("none", "none | center | pca(d) | pca-whiten(d), learned on the corpus")
+    transform: str = setting(
+        "none", "none | center | pca(d) | pca-whiten(d), learned on the corpus | auto: what the gates' views find best"
+    )
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
 
 

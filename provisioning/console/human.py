@@ -91,8 +91,8 @@ class HumanListener(Listener):
             self._recognition = str(fields["says"])
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
-        elif kind == "index.choice":
-            self.line(f"{'index':<{NAME_WIDTH}} {fields['kind']}: {fields['reason']}")
+        elif kind in ("index.choice", "index.transform"):
+            self.line(f"{'index':<{NAME_WIDTH}} {fields.get('kind', 'transform')}: {fields['reason']}")
         elif kind == "published":
             self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
 

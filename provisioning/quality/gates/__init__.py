@@ -7,7 +7,7 @@ reads them.
 from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
-from provisioning.quality.gates.facts import gate_facts
+from provisioning.quality.gates.facts import gate_facts, transform_facts
 from provisioning.quality.gates.values import Figure, GateResult, entries, read, recognition_of
 
 if TYPE_CHECKING:
@@ -15,4 +15,14 @@ if TYPE_CHECKING:
 else:
     __getattr__ = on_demand(__name__, {"provisioning.quality.gates.judging": ["Limit", "judge"]})
 
-__all__ = ["Figure", "GateResult", "Limit", "entries", "gate_facts", "judge", "read", "recognition_of"]
+__all__ = [
+    "Figure",
+    "GateResult",
+    "Limit",
+    "entries",
+    "gate_facts",
+    "judge",
+    "read",
+    "recognition_of",
+    "transform_facts",
+]

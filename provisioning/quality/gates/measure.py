@@ -13,7 +13,7 @@ from provisioning.engines.returned import GOLDEN_COSINE
 from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
-from provisioning.quality.gates.judging import judge
+from provisioning.quality.gates.judging import Limit, judge
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.recognition import recognition
 from provisioning.quality.gates.retrieval import index_recall, look
@@ -57,6 +57,8 @@ def measure(
         said = f"least cosine of the engine, run on its target, against its ONNX, {on_target[0]} tiles"
         figures["fidelity.target"] = Figure(on_target[1], said)
         limits["fidelity.target"] = limits["fidelity.cosine"]._replace(threshold=Decimal(str(GOLDEN_COSINE[precision])))
+    if subject.transform is not None:
+        figures["transform"], limits["transform"] = subject.transform, Limit(None, at_least=True, next_step="")
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())

@@ -108,8 +108,7 @@ def _above(share: float, guessed: float) -> float:
 
 def _asked(subject: Subject, truth: int, queries: Floats) -> Asked:
     """Ask for the tile of the id `truth` with `queries`, float32 [q, d], among the tiles around it."""
-    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
-    rows, beside = around(subject.rows.ids, z, x, y)
+    rows, beside = around(subject.rows.ids, *place_of(truth))
     best = scores_among(subject.index, queries, rows, subject.rows.ids).argmax(axis=1)
     _, first = np.unique(subject.rows.ids[rows] >> PLACE, return_index=True)
     return Asked(beside[best], float(beside[first].mean()))
@@ -136,27 +135,40 @@ def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
 def across_sources(subject: Subject) -> tuple[float, int]:
     """Return how often a tile's best match in other sources is the same place, and for how many tiles that is known.
 
-    Two sources or two dates of one place are the only pictures of different days that can be had before a flight. Of
-    all places with several, those are asked for whose hashed ids are the smallest.
+    Two sources or two dates of one place are the only pictures of different days that can be had before a flight.
     """
+    asked = paired(subject)
+    if not len(asked):
+        return 0.0, 0
+    vectors = subject.gather(asked)
+    found = [_other(subject, int(subject.rows.ids[row]), vectors[n : n + 1]) for n, row in enumerate(asked)]
+    return float(np.mean(found)), len(asked)
+
+
+def paired(subject: Subject) -> Int64s:
+    """Return the rows of tiles that several sources show: of all such places those whose hashed ids are smallest."""
     ids = subject.rows.ids
     upright = np.flatnonzero((ids & UPRIGHT) == 0)
     places = ids[upright] >> PLACE
     again = np.flatnonzero(places[1:] == places[:-1])
-    several = upright[np.unique(np.concatenate([again, again + 1]))]
-    asked = several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
-    if not len(asked):
-        return 0.0, 0
-    vectors = subject.gather(asked)
-    return float(np.mean([_other(subject, int(ids[row]), vectors[n : n + 1]) for n, row in enumerate(asked)])), len(
-        asked
-    )
+    several: Int64s = upright[np.unique(np.concatenate([again, again + 1]))]
+    return several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
+
+
+def rows_elsewhere(subject: Subject, truth: int) -> tuple[Int64s, Flags]:
+    """Return the rows of other sources around the tile of the id `truth`, and which show its place."""
+    rows, _ = around(subject.rows.ids, *place_of(truth))
+    rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
+    return rows, np.asarray(subject.rows.ids[rows] >> PLACE == truth >> PLACE)
+
+
+def place_of(packed: int) -> tuple[int, int, int]:
+    """Return z, x, y of an id."""
+    z, x, y = (int(each[0]) for each in decoded(np.array([packed >> PLACE], np.int64)))
+    return z, x, y
 
 
 def _other(subject: Subject, truth: int, query: Floats) -> bool:
     """Tell whether the tile of another source that is most like `query` shows the place of `truth`."""
-    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
-    rows, _ = around(subject.rows.ids, z, x, y)
-    rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
-    best = scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()
-    return bool(subject.rows.ids[rows[best]] >> PLACE == truth >> PLACE)
+    rows, right = rows_elsewhere(subject, truth)
+    return bool(right[scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()])
