@@ -1,9 +1,9 @@
 """Make the documentation a site that needs no network: `python docs/build_site.py [DIR]` writes it to dist/site.
 
 The documents are written for a checkout: they link to each other, to examples and to code, by relative paths. So the
-site has whatever can be reached from `docs/` and the README: a folder becomes its README or a list of its pages, a source
-file a page that shows it. The table of `docs/README.md` is the sidebar. Sphinx warns of links and anchors that lead
-nowhere, and of pages that are in no list; each warning is an error here.
+site has whatever can be reached from `docs/` and the README: a folder becomes its README or a list of its pages, a
+source file a page that shows it. The table of `docs/README.md` is the sidebar. Sphinx warns of links and anchors that
+lead nowhere, and of pages that are in no list; each warning is an error here.
 """
 
 from __future__ import annotations
