@@ -39,7 +39,7 @@ def test_every_document_is_in_the_site_and_in_its_sidebar():
 
 def test_links_to_sources_and_folders_lead_to_pages_of_the_site():
     pages = builder().reachable()
-    assert "](examples/flight/README.md)" in (pages["README.md"] or "")
+    assert "](examples/vehicle/README.md)" in (pages["README.md"] or "")
     assert "](../examples/sign_pkcs11.py.md)" in (pages["docs/howto/hsm.md"] or "")
     assert "def main" in (pages["examples/sign_pkcs11.py"] or "")
     assert pages["docs/images/report.jpg"] is None
