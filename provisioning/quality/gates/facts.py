@@ -11,7 +11,7 @@ from provisioning.catalogue import Corpus
 from provisioning.config import Flight
 from provisioning.quality.gates.corpus import stale_on
 
-FORMAT = 5
+FORMAT = 6
 """Raised when the same input would give other figures or lists."""
 
 

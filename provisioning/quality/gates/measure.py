@@ -60,8 +60,7 @@ def measure(
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
-    lists = {"degenerate": named, "not recognised": recognised.missed}
-    return GateResult(entries, {"recognition": recognised.table}, lists)
+    return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:

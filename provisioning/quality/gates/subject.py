@@ -18,6 +18,7 @@ from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows
 from provisioning.network.backbone import fit
+from provisioning.quality.gates.values import Address
 
 Pixels = NDArray[np.uint8]
 REMEMBERED = 64
@@ -60,6 +61,10 @@ class Subject:
         """Return the tile of a row."""
         z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
         return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
+
+    def address(self, row: int) -> Address:
+        """Return where the tile of a row lies, and its source."""
+        return Address(*self.tile(row)[:4])
 
     def pixels(self, row: int) -> Pixels:
         """Return the decoded tile of a row, uint8 [H, W, 3], which nobody may write to."""
