@@ -28,6 +28,7 @@ from provisioning.config.schema import (
     TileSource,
     Waiver,
 )
+from provisioning.console.listener import fields_of, kind_of
 from provisioning.engines.fidelity import reference_network
 from provisioning.index.build import build
 from provisioning.index.ids import rows_of
@@ -289,6 +290,17 @@ def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
     assert {entry.verdict for name, entry in result.entries.items() if name not in told} == {"pass"}
     assert set(result.tables["recognition"]) == {KNOWN_HEADING, ANY_HEADING, "chance"}
     assert result.entries["index_recall"].measured == "1.000"
+
+
+def test_both_long_parts_of_the_measuring_show_how_far_they_are(tmp_path, caplog):
+    caplog.set_level("DEBUG", "c10.provision")
+    subject = make_subject(tmp_path, landscape(8))
+    measured(subject)
+    told = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
+    steps = {unit: [(f["done"], f["total"]) for f in told if f["unit"] == unit] for unit in ("tiles", "runs")}
+    count = len(subject.sample)
+    assert (steps["tiles"][-1], steps["runs"][-1]) == ((count, count), (4 * count, 4 * count))
+    assert all(each == sorted(each) and len(each) > 8 for each in steps.values())
 
 
 def test_what_was_measured_is_read_back_and_has_the_same_bytes_twice(tmp_path):

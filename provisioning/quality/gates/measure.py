@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from provisioning.base.events import event
+from provisioning.base.events import event, progress
 from provisioning.engines import Network
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.returned import GOLDEN_COSINE
@@ -64,7 +64,12 @@ def measure(
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
-    found = measure_fidelity(reference, subject.network, subject.images)
+    found = measure_fidelity(
+        reference,
+        subject.network,
+        subject.images,
+        on_progress=lambda done, all_: progress("gates", done, all_, unit="runs"),
+    )
     what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
     cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
     if calibration is not None:
