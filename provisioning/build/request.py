@@ -30,7 +30,7 @@ INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"
 MAP_FILE = "coverage.geojson"
 IMAGERY_FILE = "tiles.pmtiles"
-REPORT_FORMAT = 2
+REPORT_FORMAT = 3
 PROVENANCE_FORMAT = 1
 
 

@@ -14,6 +14,7 @@ from provisioning.config import Backbone
 from provisioning.network.backbone.source import OnnxSource, trees
 
 if TYPE_CHECKING:
+    from provisioning.network.rehearsal import Rehearsal
     from provisioning.network.typing.facts import Images
 
 TIME_S, TIME_PER_TILE_S = 1200.0, 30.0
@@ -38,6 +39,17 @@ def measured(backbone: Backbone, source: OnnxSource) -> tuple[int, int, int]:
     found = _call(_measured, backbone, source, files=_files(backbone, source), size_bytes=_size_bytes(source))
     height, width, dimension = (int(number) for number in found)
     return height, width, dimension
+
+
+def rehearsed(backbone: Backbone, source: OnnxSource) -> Rehearsal:
+    """Prepare the network and run it on a few images. See `rehearsal.rehearse`; its errors."""
+    from provisioning.network.rehearsal import Rehearsal
+    from provisioning.network.shape import Shape
+
+    shape, *seconds = _call(
+        _rehearsed, backbone, source, files=_files(backbone, source), size_bytes=_size_bytes(source)
+    )
+    return Rehearsal(Shape(*map(int, shape)), *map(float, seconds))
 
 
 def make_typed(backbone: Backbone, source: OnnxSource, output: Path, images: Images, *, backend: str) -> None:
@@ -121,6 +133,12 @@ def _measured(backbone: Backbone, source: OnnxSource) -> list[int]:
     from provisioning.network.shape import measure
 
     return list(measure(backbone, source))
+
+
+def _rehearsed(backbone: Backbone, source: OnnxSource) -> list[Any]:
+    from provisioning.network.rehearsal import rehearse
+
+    return list(rehearse(backbone, source))
 
 
 def _make_typed(backbone: Backbone, source: OnnxSource, output: Path, backend: str, *, images: Images) -> None:

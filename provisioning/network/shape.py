@@ -51,11 +51,16 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
 
 def measure(backbone: Backbone, source: OnnxSource) -> Shape:
     """Prepare the network and return its shape; BackboneError as `learn_shape`."""
-    import onnx
-
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         prepare(backbone, source, prepared)
-        graph = onnx.load(str(prepared), load_external_data=False).graph
+        return shape_of(prepared)
+
+
+def shape_of(prepared: Path) -> Shape:
+    """Return the shape of the prepared network in a file."""
+    import onnx
+
+    graph = onnx.load(str(prepared), load_external_data=False).graph
     takes, gives = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
     return Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)

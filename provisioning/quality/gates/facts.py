@@ -12,7 +12,7 @@ from provisioning.config import Flight
 from provisioning.index.transform_spec import AUTO
 from provisioning.quality.gates.corpus import stale_on
 
-FORMAT = 5
+FORMAT = 6
 """Raised when the same input would give other figures or lists."""
 TRANSFORM_FORMAT = 1
 """Raised when the same tiles would make `auto` take another transform: with the views, or the rule."""

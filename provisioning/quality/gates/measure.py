@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from provisioning.base.events import event
+from provisioning.base.events import event, progress
 from provisioning.engines import Network
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.returned import GOLDEN_COSINE
@@ -62,12 +62,16 @@ def measure(
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
-    lists = {"degenerate": named, "not recognised": recognised.missed}
-    return GateResult(entries, {"recognition": recognised.table}, lists)
+    return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
-    found = measure_fidelity(reference, subject.network, subject.images)
+    found = measure_fidelity(
+        reference,
+        subject.network,
+        subject.images,
+        on_progress=lambda done, all_: progress("gates", done, all_, unit="runs"),
+    )
     what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
     cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
     if calibration is not None:

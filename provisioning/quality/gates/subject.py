@@ -18,7 +18,7 @@ from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows
 from provisioning.network.backbone import fit
-from provisioning.quality.gates.values import Figure
+from provisioning.quality.gates.values import Address, Figure
 
 Pixels = NDArray[np.uint8]
 REMEMBERED = 64
@@ -63,6 +63,10 @@ class Subject:
         """Return the tile of a row."""
         z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
         return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
+
+    def address(self, row: int) -> Address:
+        """Return where the tile of a row lies, and its source."""
+        return Address(*self.tile(row)[:4])
 
     def pixels(self, row: int) -> Pixels:
         """Return the decoded tile of a row, uint8 [H, W, 3], which nobody may write to."""
