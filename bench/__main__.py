@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SMALL = {
+    "commands": [],
     "noop": ["--tiles", "10000"],
     "whole": ["--tiles", "10000"],
     "build": [],

@@ -2,9 +2,10 @@
 
     python bench/noop.py --tiles 10000 100000 1000000 --scratch /var/tmp/noop
 
-Every row is a fresh process, page cache warm, minimum of several runs; RSS is the largest of the process and its
-children. Tiles are 1 x 1 pixel PNG files, all different, a thousand rows to a column. Nothing outside --scratch is
-written, unless --results names a file whose section `no-op` is then replaced.
+What a whole `doit` costs beside bare doit is measured by `commands.py`, whose table comes first. Every other row is a
+fresh process, page cache warm, minimum of several runs; RSS is the largest of the process and its children. Tiles are
+PNG files of 2 x 1 pixels, all different, a thousand rows to a column. Nothing outside --scratch is written, unless
+--results names a file whose section `No-op` is then replaced.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class Row(NamedTuple):
 
 
 def png(n: int) -> bytes:
-    """Return a 1 x 1 pixel PNG that differs for each `n` and is never black, which some networks see as nothing."""
-    pixel = zlib.compress(b"\0" + ((n + 1) * 0x9E3779B1 % (1 << 24)).to_bytes(3, "big") + b"\xff", 1)
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 6, 0, 0, 0)), (b"IDAT", pixel), (b"IEND", b""))
+    """Return a PNG of 2 x 1 pixels that differs for each `n` and is not of one colour, which would be no imagery."""
+    colour = ((n + 1) * 0x9E3779B1 % (1 << 24)).to_bytes(3, "big")
+    pixel = zlib.compress(b"\0" + colour + b"\xff" + bytes(255 - part for part in colour) + b"\xff", 1)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 6, 0, 0, 0)), (b"IDAT", pixel), (b"IEND", b""))
     chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -314,8 +316,12 @@ def main() -> None:
         run_scan(args.scratch, args.scan, args.tiles[0], args.mode)
     if args.archive or args.scan:
         return
+    from bench import commands  # it uses functions of this module
+
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    whole = commands.table(commands.measure(args.scratch / "commands", args.runs * 3))
+    print(whole, flush=True)
     for count in args.tiles:
         tree = args.scratch / f"{count}"
         make_tree(tree, count)
@@ -323,7 +329,8 @@ def main() -> None:
             print(report([row]).splitlines()[-1], flush=True)
             rows.append(row)
     if args.results:
-        text = f"`python bench/noop.py --tiles {' '.join(map(str, args.tiles))}`\n\n{machine()}\n\n{report(rows)}"
+        command = f"`python bench/noop.py --tiles {' '.join(map(str, args.tiles))}`"
+        text = "\n\n".join([command, machine(), whole, report(rows)])
         replace_section(args.results, "No-op", text)
     print(f"# peak RSS of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
 

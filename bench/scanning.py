@@ -89,8 +89,10 @@ def read_and_hash(path: Path) -> None:
 
     store = PMTiles(TileSource(path=path))
     fd = os.open(path, os.O_RDONLY)
-    for _, _, length, offset in store._entries(None):  # noqa: SLF001 - where the bytes lie
-        hashlib.sha256(os.pread(fd, length, store.header.data_offset + offset)).digest()
+    for _, runs, lengths, offsets in store._directories(None):  # noqa: SLF001 - where the bytes lie
+        for run, length, offset in zip(runs, lengths, offsets, strict=True):
+            if run:
+                hashlib.sha256(os.pread(fd, length, store.header.data_offset + offset)).digest()
 
 
 def in_this_process(path: Path, count: int, *, floor: bool) -> None:

@@ -78,15 +78,20 @@ def set_key(cache: Path, key: str, value: str) -> None:
     building.edit(cache, line, f"{key} = {value}")
 
 
-def caches(scratch: Path, count: int) -> dict[str, Path]:
-    """Return the built caches by what they hold; their tiles are made first."""
+def ten_tiles(scratch: Path) -> Path:
+    """Return the built cache of ten tiles; key.pem and model.onnx lie beside it."""
     if not (scratch / "key.pem").exists():
         generate_key(scratch / "key.pem", password=None)
         networks.save(models.linear(), scratch / "model.onnx")
     make_tree(scratch / "ten", 10)
+    return made(scratch, "cache-10", scratch / "ten")
+
+
+def caches(scratch: Path, count: int) -> dict[str, Path]:
+    """Return the built caches by what they hold; their tiles are made first."""
+    found = {"10, xyz": ten_tiles(scratch)}
     make_tree(scratch / str(count), count)
     make_mbtiles(scratch / f"{count}.mbtiles", count)
-    found = {"10, xyz": made(scratch, "cache-10", scratch / "ten")}
     found[f"{count:,}, xyz, scan = dirs"] = made(scratch, f"cache-{count}", scratch / str(count))
     archive = scratch / f"{count}.pmtiles"
     if not archive.exists():

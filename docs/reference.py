@@ -146,10 +146,17 @@ def _subclasses(kind: type[errors.Error]) -> Iterator[type[errors.Error]]:
 
 def _table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(_shown(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
     headings = tuple(headings)
     return [line(headings), "|" + "---|" * len(headings), *map(line, rows)]
+
+
+def _shown(text: str) -> str:
+    """Return `text` with every `<` outside code spelled out: `<name>` would be taken for HTML and not be seen."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -21,8 +22,12 @@ import termios
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.cli.begin import demo_imagery as demo
+
+if TYPE_CHECKING:
+    from provisioning.report import ReportModel, TileMap
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -78,8 +83,29 @@ def reports(work: Path, imagery: Path) -> tuple[Path, Path]:
         *(report.TileMark(16, 34_150 + x, 22_960, "left out", "truncated JPEG") for x in range(3)),
         *(report.TileMark(16, 34_140 + x, 22_955, "degenerate", "no texture") for x in range(4)),
     )
-    gaps.write_bytes(report.render(dataclasses.replace(model, skipped=skipped, marks=marks, steps=_steps())))
+    failures = tuple(report_models.failures(imagery))
+    shown = dataclasses.replace(model, skipped=skipped, marks=marks, failures=failures, steps=_steps())
+    gaps.write_bytes(report.render(dataclasses.replace(shown, required=_under(shown))))
     return complete, gaps
+
+
+def _under(model: ReportModel) -> tuple[TileMap, ...]:
+    """Return the tiles of the finest zoom level under the route, found by walking along it."""
+    from provisioning import report
+    from provisioning.base.geo import tile_at
+
+    (route,), zoom, parts = model.routes, max(demo.ZOOMS), 200
+    lines = [(a, b) for a, b in itertools.pairwise(route)]
+    found = {
+        tile_at(
+            zoom,
+            lat_e7=a.lat_e7 + n * (b.lat_e7 - a.lat_e7) // parts,
+            lon_e7=a.lon_e7 + n * (b.lon_e7 - a.lon_e7) // parts,
+        )
+        for a, b in lines
+        for n in range(parts + 1)
+    }
+    return (report.tile_map(zoom, [report.Run(y, x, x) for x, y in sorted(found)], ()),)
 
 
 def _steps() -> tuple[object, ...]:

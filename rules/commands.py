@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,32 +23,34 @@ from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand, InvalidDodoFile
+from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from provisioning import console
 from provisioning.base import confined, events
 from provisioning.base.errors import Error, FilesystemError
-from provisioning.base.files import make_dirs, wrap_os_errors
+from provisioning.base.files import make_dirs, wrap_machine_errors
 from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
 from provisioning.base.stopping import exit_soon_after
-from provisioning.build import history, recheck, steps
+from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.streams import drop_output, open_missing
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
-from rules.info import Info
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
 from rules.tasks import database
 
-__all__ = ["Clean", "Forget", "Ignore", "Info", "ResetDep", "Run"]
+__all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 
 FAILED = 1
 NOT_STARTED = 3
+BY_DOIT = (InvalidCommand, InvalidDodoFile, InvalidTask, CmdParseError)
+"""What doit says itself, as one line."""
 SQLITE_PATH_BYTES = 510
 """SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
 
@@ -96,19 +99,21 @@ def _drop_damaged(database: str) -> None:
 
 
 @contextlib.contextmanager
-def _key_apart(cache: Path) -> Iterator[None]:
+def _key_apart(command: Run, cache: Path) -> Iterator[None]:
     """Put the key of `cache` into a process of its own; what is wrong with its flight.toml is for the build to say.
 
-    A program that runs doit within itself goes on afterwards: it keeps its key, since giving it up is for ever.
+    The build takes what was read here. A program that runs doit within itself goes on afterwards: it keeps its key,
+    since giving it up is for ever.
     """
     if not is_program():
         yield
         return
     try:
-        flight = read_flight(cache)
+        flight = command.read_flight(cache)
     except Error:
         yield
         return
+    command.read_flight = lambda _: flight
     with key_apart(flight.signing, working=(flight.root, flight.descriptors.store)):
         yield
 
@@ -126,7 +131,7 @@ class Guarded:
         """Run the command; 3 where it could not start."""
         self.cache = require_cache(self, params)
         try:
-            with sole_builder(read_flight(self.cache)):
+            with wrap_machine_errors("go on"), sole_builder(read_flight(self.cache)):
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
         except Error as error:
             print(f"ERROR: {error}", file=sys.stderr)
@@ -172,8 +177,12 @@ class Run(DoitRun):  # type: ignore[misc]
     cmd_options = (*DoitRun.cmd_options, *OPTIONS)
     read_flight: Callable[[Path], Flight] = staticmethod(read_flight)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.collector = Collector(time.monotonic)
+
     def execute(self, params: Any, args: list[str]) -> int:
-        """Build and say how it ended; doit's exit codes, 130 or 143 where a signal stopped it in order."""
+        """Build and say how it ended; doit's exit codes, 128 and the signal where one stopped it in order."""
         open_missing()
         cache = require_cache(self, params)
         if params["num_process"]:
@@ -182,13 +191,7 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-r is refused: the words of a build are its own; `doit --log json` is for programs")
         listener = console.listen(params["log"], sys.stderr)
         try:
-            with (
-                _key_apart(cache),
-                confined.apart(cache / ".build"),
-                exit_soon_after(signal.SIGTERM, signal.SIGINT),
-                stops_in_order(),
-            ):
-                rc, report = self.build(cache, params, args)
+            rc, report = self._build_apart(cache, params, args)
         finally:
             listener.close()
         try:
@@ -197,20 +200,48 @@ class Run(DoitRun):  # type: ignore[misc]
             drop_output()
         return rc
 
+    def _build_apart(self, cache: Path, params: Any, args: list[str]) -> tuple[int, BuildReport]:
+        """Build with the processes that hold the key and read foreign input, and with signals that stop it in order."""
+        with (
+            self._ending() as done,
+            wrap_machine_errors("build here"),
+            _key_apart(self, cache),
+            confined.apart(cache / ".build"),
+            exit_soon_after(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+            stops_in_order(),
+        ):
+            done.append(self.build(cache, params, args))
+        return done[0]
+
     def build(
         self, cache: Path, params: Any, args: list[str], *, clock: Callable[[], float] = time.monotonic
     ) -> tuple[int, BuildReport]:
         """Build `cache` under the lock; return doit's exit code and the report, which is also written."""
         self.collector = Collector(clock)
-        try:
+        with self._ending() as done:
             flight = self.read_flight(cache)
             hand_over_password(flight.signing)
-            with wrap_os_errors("build here"), sole_builder(flight):
-                return self._build_locked(flight, params, args)
+            with wrap_machine_errors("build here"), sole_builder(flight):
+                done.append(self._build_locked(flight, params, args))
+        return done[0]
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[list[tuple[int, BuildReport]]]:
+        """Give a list for exit code and report. They say what happens before they are there."""
+        done: list[tuple[int, BuildReport]] = []
+        try:
+            yield done
         except Error as error:
-            self.collector.failure, rc = error, NOT_STARTED
+            if done:
+                events.warn("record.failed", reason=str(error))
+            else:
+                done.append(self._not_built(error, NOT_STARTED))
         except Stopped as stopped:
-            self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+            if not done:
+                done.append(self._not_built(stopped.as_error(), stopped.exit_code))
+
+    def _not_built(self, error: Error, rc: int) -> tuple[int, BuildReport]:
+        self.collector.failure = error
         return rc, self.collector.report(None)
 
     def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
@@ -232,14 +263,19 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
-            with wrap_os_errors("build here"):
+            with wrap_machine_errors("build here"):
                 rc = self._run_tasks(flight, params, args)
         except Error as error:
             rc = self._after(error)
         except Stopped as stopped:
             self.collector.failure, rc = stopped.as_error(), stopped.exit_code
+        except BY_DOIT:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in a task: shown in full, and the outcome is said and written
+            traceback.print_exc()
+            self.collector.failure, rc = _unexpected(error), FAILED
         if self.collector.ignored and rc == 0:
-            self.collector.failure, rc = _not_built(self.collector.ignored), FAILED
+            self.collector.failure, rc = _ignored(self.collector.ignored), FAILED
         report = self.collector.report(flight.root)
         self._write_down(flight, report)
         return rc, report
@@ -256,13 +292,24 @@ class Run(DoitRun):  # type: ignore[misc]
         """Write what the next plan compares with, and the report. A failure warns: what is published stays so."""
         try:
             if self.collector.ran and not self.collector.failure:
+                from provisioning.build import history
+
                 history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
             steps.record(flight, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 
 
-def _not_built(ignored: list[str]) -> Error:
+def _unexpected(error: Exception) -> Error:
+    failure = Error(
+        f"the build failed unexpectedly: {type(error).__name__}: {error}",
+        next_step="run `doit` again; if it fails again, report the traceback above",
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _ignored(ignored: list[str]) -> Error:
     return Error(
         f"not built: doit was asked to ignore {', '.join(ignored)}",
         next_step=f"run `doit forget {' '.join(ignored)}`, then `doit` again",

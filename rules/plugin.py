@@ -7,7 +7,9 @@ is imported where one is met.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ DEEP_OPTION = {
     "help": "read what is published in full, also where nothing changed (a flight cache; see publish.recheck_days)",
 }
 OPTIONS = (LOG_OPTION, DEEP_OPTION)
+NOT_STARTED, STOPPED = 3, 130
+NEXT_STEP = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
 
 def cache_of(command: Any, params: Any) -> Path | None:
@@ -56,12 +60,37 @@ class InCache:
         """Run the command and return doit's exit code."""
         if cache_of(self, params) is None:
             return int(super().execute(params, args) or 0)  # type: ignore[misc]
-        gc.set_threshold(20_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
-        from rules import commands
+        gc.set_threshold(100_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
+        try:
+            from provisioning.base.leaving import leave
 
-        kind = getattr(commands, type(self).__name__)
-        command = kind(task_loader=self.loader, config=self.config, bin_name=self.bin_name)  # type: ignore[attr-defined]
-        return int(command.execute(params, args) or 0)
+            name = type(self).__name__
+            kind = getattr(importlib.import_module("rules.info" if name == "Info" else "rules.commands"), name)
+            command = kind.__new__(kind)
+            vars(command).update(vars(self))  # doit's constructor asks every distribution for plugins: 10 ms, done
+            rc = int(command.execute(params, args) or 0)
+        except (OSError, MemoryError, ImportError) as error:
+            rc = _refused(error)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped by SIGINT before anything was built\n")
+            rc = STOPPED
+        if _ends_here():
+            leave(rc)
+        return rc
+
+
+def _ends_here() -> bool:
+    """Tell whether this process is the command `doit` or `python -m doit`, which ends with what a command returns."""
+    program, doits = sys.modules["__main__"], sys.modules.get("doit.__main__")
+    by_name = doits is not None and getattr(program, "main", None) is getattr(doits, "main", doits)
+    return by_name or getattr(program.__spec__, "name", "") == "doit.__main__"
+
+
+def _refused(error: Exception) -> int:
+    """Say that a part of the program could not be read or run, with nothing that would have to be loaded; doit's 3."""
+    why = str(error) or type(error).__name__
+    sys.stderr.write(f"ERROR: this command cannot go on: {why}\n  next step: {NEXT_STEP}\n")
+    return NOT_STARTED
 
 
 class Run(InCache, DoitRun):  # type: ignore[misc]  # doit has no types

@@ -13,7 +13,7 @@ from doit.exceptions import TaskFailed
 from provisioning.base import artifacts, lock
 from provisioning.base.artifacts import Target
 from provisioning.base.errors import BuildLockHeldError, Error
-from provisioning.base.files import wrap_os_errors
+from provisioning.base.files import wrap_machine_errors
 from provisioning.base.hashing import plain
 from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow
@@ -94,10 +94,10 @@ def _enter(database: Any, task: Any) -> None:
 
 
 def _run(root: Path, step: Callable[..., Mapping[str, object] | None], given: Mapping[str, object]) -> object:
-    """Run a step; a known error, or a refusal of the system, fails the task with a message, not with a traceback."""
+    """Run a step; a known error, or a refusal of the machine, fails the task with a message, not with a traceback."""
     try:
         _require_lock(root)
-        with wrap_os_errors("finish this step"):
+        with wrap_machine_errors("finish this step"):
             return dict(step(**given) or {})
     except Error as error:
         return Failed(error)

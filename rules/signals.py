@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT stop a build in order: what is finished stays, what is half-made goes, the lock is freed."""
+"""SIGTERM, SIGINT and SIGHUP stop a build in order: finished work stays, the half-made goes, the lock is freed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stops_in_order() -> Iterator[None]:
-    """Raise Stopped in the main thread on the first SIGTERM or SIGINT; a second one acts as it did before.
+    """Raise Stopped in the main thread on the first of the signals; a second one acts as it did before.
+
+    A SIGHUP that is ignored, as `nohup` has it, stays so: the terminal may go and the build go on.
 
     In another thread this does nothing: signals belong to the program that calls the build.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each, handler in before.items():

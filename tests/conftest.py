@@ -17,7 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the profile that HYPOTHESIS_PROFILE names (`--hypothesis-profile` goes before it); hear SIGINT.
 
     A shell that starts a job in the background has it ignore SIGINT, and all its children: some tests are about that.
+    Processes that tests start keep what they compile: each would compile 180 modules anew.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--hypothesis-profile"):

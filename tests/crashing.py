@@ -97,11 +97,11 @@ class Outcome(NamedTuple):
     said: str
 
 
-def build(cache: Path) -> Outcome:
-    """Build as `doit` does, quietly."""
+def build(cache: Path, *words: str) -> Outcome:
+    """Build as `doit` with these words does, quietly."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        built = building.build(cache)
+        built = building.build(cache, *words)
     report = built.report
     return Outcome(report.outcome, built.failure, report.engines_built, report.descriptors_generated, out.getvalue())
 

@@ -1,7 +1,7 @@
 """Report models over the demo imagery: complete, with gaps, with a route, at scale."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from provisioning import report
@@ -140,3 +140,17 @@ def _count(tiles: report.TileMap) -> ZoomCount:
 def _read(imagery: Path, z: int, x: int, y: int) -> bytes | None:
     path = imagery / str(z) / str(x) / f"{y}.jpg"
     return path.read_bytes() if path.exists() else None
+
+
+def failures(imagery: Path, count: int = 7) -> Iterator[report.Failure]:
+    """Some tiles, each taken for one some columns away."""
+    finest = [place for place in places(imagery) if place[0] == max(demo.ZOOMS)]
+    for number in range(count):
+        tile, other = finest[29 * number + 3], finest[53 * number + 70]
+        why = "found only with the heading known" if number % 3 else "not found, even with the heading known"
+        yield report.Failure(_pictured(imagery, tile), _pictured(imagery, other), why)
+
+
+def _pictured(imagery: Path, place: Place) -> report.Picture:
+    data = _read(imagery, *place)
+    return report.Picture(*place, "ortho-2024", report.small_picture(data) if data else None)

@@ -727,13 +727,13 @@ def test_directory_mounted_from_another_file_system_with_the_same_files(cache: C
 )
 def test_what_stands_in_place_of_a_file_is_told_by_its_kind(mode: int, said: str) -> None:
     with pytest.raises(Refusal) as caught:
-        refuse_special(os.stat_result((mode, *(0,) * 9)), "x", device=0)
+        refuse_special(os.stat_result((mode, *(0,) * 9)), "x", here=True)
     assert caught.value.reason == Reason(Code.NOT_A_FILE, "x", said)
 
 
 def test_file_of_another_file_system_is_told_as_such() -> None:
     with pytest.raises(Refusal) as caught:
-        refuse_special(os.stat_result((stat.S_IFREG, *(0,) * 9)), "x", device=7)
+        refuse_special(os.stat_result((stat.S_IFREG, *(0,) * 9)), "x", here=False)
     assert caught.value.reason == Reason(
         Code.OTHER_FILE_SYSTEM, "x", "on another file system than the generation"
     )  # fmt: skip

@@ -25,6 +25,7 @@ from provisioning.config import Area, Backbone, BBox, Engine, Flight, Index, Til
 from provisioning.config.schema import Descriptors
 from provisioning.descriptors import describe, descriptor_facts, headings, is_described, sample_images, store_path
 from provisioning.descriptors.pipeline import layouts
+from provisioning.descriptors.pipeline.decoders import Decoder
 from provisioning.descriptors.pipeline.memory import return_large_blocks
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
@@ -514,13 +515,13 @@ def test_work_in_flight_is_bounded_by_the_queue(flight, name, monkeypatch):
     scan(flight)
     read, most = [], []
     done = threading.Lock()
-    real = layouts.TileLoader.image
+    real = Decoder.look
 
-    def counted(self, unit):
-        read.append(unit)
-        return real(self, unit)
+    def counted(self, units, slot=0):
+        read.extend(units)
+        return real(self, units, slot)
 
-    monkeypatch.setattr(layouts.TileLoader, "image", counted)
+    monkeypatch.setattr(Decoder, "look", counted)
     finished = []
 
     def slow(images):

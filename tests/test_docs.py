@@ -125,8 +125,9 @@ def test_commands_on_the_page_exist_with_these_options(page, capsys):
 def _parses(words: list[str]) -> bool:
     if not words or words[0].startswith("-"):  # the word as an argument of another command
         return True
+    filled = [re.sub(r"^\$.*", "0" * 64, word) for word in words[1:]]  # a variable: a fingerprint, or any path
     try:
-        command_parser(words[0]).parse_args(words[1:])
+        command_parser(words[0]).parse_args(filled)
     except (KeyError, SystemExit):
         return False
     return True

@@ -214,12 +214,14 @@ def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, 
 
 def test_the_map_of_the_report_marks_the_tiles_that_flights_would_not_find(scene):
     cache, _ = scene
-    missed = read_gates(read_request(cache).gates.path).lists["not recognised"]
+    missed = read_gates(read_request(cache).gates.path).mistaken
     page = (cache / "current/report.html").read_text()
     assert missed  # the built-in network does not find all of this noise at any heading
-    for line in missed:
-        place, _, why = line.partition(" ")
-        assert json.dumps([*map(int, place.split("/")), f"not recognised: {why}"], separators=(",", ":")) in page
+    for tile, taken_for, why in missed:
+        said = f"not recognised: {why}, taken for {'/'.join(map(str, taken_for[:3]))}"
+        assert json.dumps([*tile[:3], said], separators=(",", ":")) in page
+        assert f'alt="{"/".join(map(str, tile[:3]))} of {tile.source}"' in page
+    assert page.count("<img ") == 2 * len(missed)
     assert 'class="layer-marks-not-recognised"' in page
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -176,39 +178,89 @@ def test_a_build_with_little_room_publishes(tmp_path):
     assert building.build(cache).outcome == "IDEMPOTENT_NO_OP"
 
 
-MOUNT = "import sys; from tests.test_full_disk import on_a_small_disk; on_a_small_disk(sys.argv[1], int(sys.argv[2]))"
+MOUNT = "import sys; from tests.test_full_disk import on_a_small_disk; on_a_small_disk(*sys.argv[1:])"
+DISKS = {
+    "tmpfs": ["mount -t tmpfs -o size=24m,nr_inodes=1k none {disk}"],
+    "ext4": [
+        "truncate -s 24M {place}/image",
+        "mkfs.ext4 -q -m 0 -N 1024 {place}/image",
+        "mount -o loop {place}/image {disk}",
+    ],
+}
+DISKS["overlayfs"] = [
+    *(step.replace("{disk}", "{place}/upper") for step in ["mkdir {disk} {place}/lower", *DISKS["ext4"]]),
+    "mkdir {place}/upper/files {place}/upper/work",
+    "mount -t overlay none -o lowerdir={place}/lower,upperdir={place}/upper/files,workdir={place}/upper/work {disk}",
+]
+"""How a disk of 24 MiB and 1,024 inodes is made, by kind of file system."""
 
 
-def may_mount() -> bool:
-    command = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+def may_mount(kind: str) -> bool:
+    """Whether this user may mount such a disk, in a name space of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        os.mkdir(f"{place}/disk")
+        steps = " && ".join(DISKS[kind]).format(place=place, disk=f"{place}/disk")
+        command = ["unshare", "-m", "sh", "-c", steps]
+        return (
+            bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+        )
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not may_mount(), reason="this user may not mount a small disk")
-@pytest.mark.parametrize("free_kib", [88, 96, 100, 104, 112])
-def test_a_disk_that_fills_ends_doit_with_an_error_and_never_a_signal(tmp_path, free_kib):
-    words = ["unshare", "-m", sys.executable, "-c", MOUNT, str(tmp_path), str(free_kib)]
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("kind", "what", "left"),
+    [
+        *(("tmpfs", "bytes", kib) for kib in (88, 96, 100, 104, 112)),
+        *((kind, "bytes", kib) for kind in ("ext4", "overlayfs") for kib in (0, 60, 100, 200)),
+        *((kind, "inodes", number) for kind in DISKS for number in (0, 3, 12)),
+    ],
+)
+def test_a_disk_that_fills_ends_doit_with_an_error_and_never_a_signal(tmp_path, kind, what, left):
+    if not may_mount(kind):
+        pytest.skip(f"this user may not mount a small {kind}")
+    words = ["unshare", "-m", sys.executable, "-c", MOUNT, str(tmp_path), kind, what, str(left)]
     done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def on_a_small_disk(place: str, free_kib: int) -> None:
-    """Build on a disk with `free_kib` KiB left: first build, a new tile, new descriptors; then with room."""
+def on_a_small_disk(place: str, kind: str, what: str, left: str) -> None:
+    """Build on a disk with `left` KiB or inodes left: first build, a new tile, new descriptors; then with room."""
     disk = Path(place) / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], check=True)
+    for step in DISKS[kind]:
+        subprocess.run(step.format(place=place, disk=disk).split(), check=True)
     cache = building.new_cache(disk, side=2)
     for change in (lambda: None, lambda: building.put_tile(disk / "tiles", building.WEST, building.NORTH, 77)):
         change()
-        room = os.statvfs(disk)
-        with open(disk / "ballast", "wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize - free_kib * 1024)
-        done = subprocess.run([sys.executable, "-m", "doit"], cwd=cache, capture_output=True, text=True, check=False)
-        said = done.stdout + done.stderr
-        assert done.returncode in (1, 3), (done.returncode, said)
+        fill(disk, what, int(left))
+        code, said = doit(cache)
+        assert code in (1, 3), (code, said)
         assert "Traceback" not in said, said
         assert "next step" in said, said
-        (disk / "ballast").unlink()
-        done = subprocess.run([sys.executable, "-m", "doit"], cwd=cache, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert "flightcache clean --old" in said, said
+        assert what in said, said
+        shutil.rmtree(disk / "ballast")
+        code, said = doit(cache)
+        assert code == 0, said
+
+
+def fill(disk: Path, what: str, left: int) -> None:
+    """Use up all but `left` KiB, or all but `left` inodes, of a small disk."""
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    room = os.statvfs(disk)
+    if what == "inodes":
+        for number in range(room.f_favail - left):
+            (ballast / str(number)).touch()
+        return
+    with open(ballast / "all", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):  # ext4 keeps blocks of its own for what describes the file
+            pass
+    os.truncate(ballast / "all", max(0, (ballast / "all").stat().st_size - left * 1024))
+    os.sync()
+
+
+def doit(cache: Path) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "doit"], cwd=cache, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr

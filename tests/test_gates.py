@@ -28,18 +28,19 @@ from provisioning.config.schema import (
     TileSource,
     Waiver,
 )
+from provisioning.console.listener import fields_of, kind_of
 from provisioning.engines.fidelity import reference_network
 from provisioning.index.build import build
 from provisioning.index.ids import rows_of
 from provisioning.index.read import load_index
 from provisioning.network.backbone import onnx_source
-from provisioning.quality.gates import Figure, Limit, entries, gate_facts, judge, read
+from provisioning.quality.gates import Figure, GateResult, Limit, entries, gate_facts, judge, read
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.measure import measure
 from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, VIEWS, colours_of, view
-from provisioning.quality.gates.recognition import across_sources, around, recognition
+from provisioning.quality.gates.recognition import LEAST_REACH, across_sources, around, recognition
 from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject
 from provisioning.sources.image import inspect_tile as judge_image
@@ -291,6 +292,17 @@ def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
     assert result.entries["index_recall"].measured == "1.000"
 
 
+def test_both_long_parts_of_the_measuring_show_how_far_they_are(tmp_path, caplog):
+    caplog.set_level("DEBUG", "c10.provision")
+    subject = make_subject(tmp_path, landscape(8))
+    measured(subject)
+    told = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
+    steps = {unit: [(f["done"], f["total"]) for f in told if f["unit"] == unit] for unit in ("tiles", "runs")}
+    count = len(subject.sample)
+    assert (steps["tiles"][-1], steps["runs"][-1]) == ((count, count), (4 * count, 4 * count))
+    assert all(each == sorted(each) and len(each) > 8 for each in steps.values())
+
+
 def test_what_was_measured_is_read_back_and_has_the_same_bytes_twice(tmp_path):
     first, again = (measured(make_subject(tmp_path, landscape(5))).to_json() for _ in range(2))
     assert first == again
@@ -335,9 +347,9 @@ def views_that_find(subject, known, free):
     return Views(tuple(VIEWS), queries, np.stack(seen)[:, :, None], subject.rows.ids[rows])
 
 
-def reasons(lines):
+def reasons(missed):
     """What is said of each tile, by its place."""
-    return dict(line.split(" ", 1) for line in lines)
+    return {"/".join(map(str, mistaken.tile[:3])): mistaken.why for mistaken in missed}
 
 
 def test_tiles_that_flights_would_not_find_are_listed_with_the_reason(tmp_path):
@@ -353,19 +365,26 @@ def test_tiles_that_flights_would_not_find_are_listed_with_the_reason(tmp_path):
     assert len(missed) >= len(order) // 3
 
 
+def test_a_tile_that_was_not_found_names_what_it_was_taken_for(tmp_path):
+    subject = make_subject(tmp_path, landscape(8))
+    missed = recognition(subject, views_that_find(subject, 0, 0)).missed
+    assert missed == tuple(sorted(missed, key=lambda each: geo.pack_id(*each.tile[:3], 0, 0)))
+    for tile, taken_for, _ in missed:
+        far = (X + (7 if tile.x < X + 4 else 0), Y + (7 if tile.y < Y + 4 else 0))  # as `views_that_find` looks
+        near_enough = (far[0] - tile.x) ** 2 + (far[1] - tile.y) ** 2 <= LEAST_REACH**2
+        assert not near_enough or taken_for[1:3] == far
+        assert max(abs(taken_for.x - tile.x), abs(taken_for.y - tile.y)) > 1
+    assert sum(taken_for[1:3] != tile[1:3] for tile, taken_for, _ in missed) == len(missed) > 20
+    kept = GateResult({}, mistaken=missed)
+    (tmp_path / "gates.json").write_text(kept.to_json())
+    assert read(tmp_path / "gates.json") == kept
+
+
 def test_a_flight_that_knows_its_heading_lists_only_what_it_would_not_find(tmp_path):
     subject = make_subject(tmp_path, landscape(8), gates=Gates(heading="known"))
     missed = reasons(recognition(subject, views_that_find(subject, 0.75, 0.25)).missed)
     assert set(missed.values()) == {"not found, even with the heading known"}
     assert recognition(subject, views_that_find(subject, 1, 0.25)).missed == ()
-
-
-def test_tiles_not_found_are_a_bounded_list(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.quality.gates.degenerate.MOST_LISTED", 5)
-    subject = make_subject(tmp_path, landscape(8))
-    missed = recognition(subject, views_that_find(subject, 0, 0)).missed
-    assert len(missed) == 6
-    assert missed[-1].startswith("and ")
 
 
 def test_what_chance_finds_is_no_recognition(tmp_path):

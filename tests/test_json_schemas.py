@@ -11,7 +11,7 @@ from tests.caches import publish
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/reference/json.md").read_text()
 TYPES = {"text": str, "number": (int, float), "object": dict, "null": type(None), "true": bool, "false": bool}
-OPEN = {"backends", "computer.gpu", "task_seconds", "vehicle"}
+OPEN = {"backends", "computer.gpu", "task_seconds", "task_seconds_before", "vehicle"}
 """Objects whose keys stand in their own line of the page."""
 
 

@@ -12,8 +12,9 @@ from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork
 from provisioning.engines.fidelity import measure_fidelity
 from provisioning.network import backbone as backbones
+from provisioning.network.typing.facts import typed_facts
 from provisioning.network.typing.keep import kept_from_int8, kept_nodes, log_domain, name_nodes
-from provisioning.network.typing.typed import make_typed, typed_facts
+from provisioning.network.typing.typed import make_typed
 from tests import networks
 
 FLOAT, SIDE = TensorProto.FLOAT, networks.SIDE

@@ -41,6 +41,8 @@ def corpus_of(**per_zoom):
         ("", {17: Decimal(0)}, ("accepted by flight.toml: at zoom 17 7 of 45 tiles are there",)),
         ("J.\nDoe ", {16: Decimal("0.5"), 17: 0}, ("accepted by J. Doe: at zoom 17 7 of 45 tiles are there",)),
         ("init", {}, ()),
+        ("init", {17: Decimal(1)}, ()),
+        ("init", {17: Decimal("0.1556")}, ()),
     ],
 )
 def test_accepted_is_each_zoom_that_may_lack_tiles_and_does(by, asked, said):
@@ -53,6 +55,15 @@ def test_outcome_line_names_it_after_the_place(capsys):
         event("corpus", tiles=7, place="54.1 N 12.4 E", accepted=SHORT)
         listener.finish(BuildReport(outcome="SUCCESS"))
     assert capsys.readouterr().out.endswith(f", 54.1 N 12.4 E, {SHORT}\n")
+
+
+def test_outcome_line_says_once_who_accepted(capsys):
+    with closing(listen("human", io.StringIO())) as listener:
+        event("corpus", tiles=7, place="54.1 N 12.4 E", accepted=SHORT)
+        listener.finish(BuildReport(outcome="SUCCESS"), [("PASS", "good"), ("accepted by init", "warn")])
+    said = capsys.readouterr().out
+    assert said.count("accepted by") == 1
+    assert "54.1 N 12.4 E; " in said
 
 
 def test_report_verify_and_status_say_what_the_manifest_says(tmp_path, capsys):

@@ -14,11 +14,12 @@ from provisioning.engines import OnnxNetwork
 from provisioning.engines.fidelity import measure_fidelity
 from provisioning.network import backbone as backbones
 from provisioning.network.backbone.order import sort_nodes
+from provisioning.network.typing.facts import typed_facts
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, typed_as
 from provisioning.network.typing.keep import kept_nodes, name_nodes
 from provisioning.network.typing.ranges import overflows
-from provisioning.network.typing.typed import make_typed, typed_facts
+from provisioning.network.typing.typed import make_typed
 from tests import networks
 
 

@@ -30,6 +30,7 @@ from provisioning.quality.locate.asking import Question, spread, viewings_for
 from provisioning.quality.locate.fusion import fused
 from provisioning.quality.locate.places import decoded, distances_m, moved
 from provisioning.quality.query import Angles, Camera, Viewing
+from provisioning.quality.query.viewing import Known
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 from tests.delivery import trust_anything_by
@@ -356,11 +357,11 @@ def test_frames_are_placed_by_the_subtitle_beside_them(tmp_path):
         (tmp_path / f"frame_{number:04}.png").write_bytes(b"")
     first, third = find_queries(tmp_path)
     assert first.place == Origin(473_977_000, -85_456_000)
-    assert first.known.height_m == 101.5
+    assert first.known.relative_m == 101.5
     assert first.known.angles == (262.5, -60, 0, "camera")
     assert third.name == "frame_0003.png"
     second = find_queries(tmp_path, frame_step=2)[1]  # image 2 is frame 3
-    assert (second.name, second.known.height_m) == ("frame_0002.png", 102.5)
+    assert (second.name, second.known.relative_m) == ("frame_0002.png", 102.5)
 
 
 def test_an_older_subtitle_gives_longitude_first(tmp_path):
@@ -386,7 +387,7 @@ def test_a_list_gives_attitude_height_and_field_of_view(tmp_path):
     )
     first, second = find_queries(tmp_path / "q.csv")
     assert (first.known.angles[:2], first.known.height_m, first.known.fov_deg) == ((30, -45), 120, 69.5)
-    assert second.known == ((None, None, None, "camera"), None, None)
+    assert second.known == Known()
     (tmp_path / "q.csv").write_text("file,lat,lon,height_m\na.jpg,1,2,-3\n")
     with pytest.raises(PhotoError, match="cannot be used"):
         find_queries(tmp_path / "q.csv")

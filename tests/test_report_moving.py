@@ -72,6 +72,16 @@ def test_each_layer_has_a_box_and_a_drawing(model):
         assert toggle(name, name)[1] in page
 
 
+def test_tiles_under_the_route_are_a_layer_at_their_own_zoom(model):
+    required = report.tile_map(12, [report.Run(1439, 2135, 2137)], ())
+    page = report.render(dataclasses.replace(model, required=(required,))).decode()
+    (drawn,) = re.findall(r'<g class="layer-required"><path class="required" d="(M[^"]*)"', page)
+    (side, *_) = (float(width) for width in re.findall(r"h([\d.]+)v", drawn))
+    assert drawn.count("M") == 3
+    assert side == pytest.approx(given(page.encode())["frame"]["scale"] / 2, abs=0.01)
+    assert 'id="layer-required"' in page
+
+
 def test_a_layer_of_another_zoom_lies_where_its_tiles_are(model):
     fine, coarse = model.maps[1], model.maps[0]
     drawn = next(drawing for name, _, drawing in layers(model, fine) if name == "zoom-10-gaps")

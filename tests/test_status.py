@@ -141,9 +141,30 @@ def test_sizes_for_reading(count, told):
 def test_the_time_of_each_step_is_told_longest_first(cache, capsys):
     from provisioning.build.history import remember
 
-    remember(cache / ".build", {}, {"engine:net": 12.5, "corpus": 0.25, "descriptors": 0.004})
+    facts = {"engine:net": {}, "corpus": {}, "descriptors": {}}
+    remember(cache / ".build", facts, {"engine:net": 12.5, "corpus": 0.25, "descriptors": 0.004})
     assert main(["status", str(cache)]) == 0
     assert "steps       4 ms a descriptor, engine:net 12 s, corpus 0.25 s\n" in capsys.readouterr().out
+
+
+def test_the_time_of_a_step_stands_beside_that_of_the_time_before(cache, capsys):
+    from provisioning.build.history import remember
+
+    facts = {"engine:net": {}, "corpus": {}, "descriptors": {}}
+    remember(cache / ".build", facts, {"engine:net": 12.5, "corpus": 0.25, "descriptors": 0.004})
+    remember(cache / ".build", facts, {"corpus": 0.5, "descriptors": 0.002})
+    assert main(["status", str(cache)]) == 0
+    told = "steps       2 ms (before 4) a descriptor, engine:net 12 s, corpus 0.5 s (before 0.25)\n"
+    assert told in capsys.readouterr().out
+    assert read_status(cache).task_seconds_before == {"corpus": 0.25, "descriptors": 0.004}
+
+
+def test_the_time_of_a_model_that_was_taken_away_is_forgotten(cache):
+    from provisioning.build.history import remember
+
+    remember(cache / ".build", {"engine:old": {}, "gates": {}}, {"engine:old": 9.0, "gates": 1.0})
+    remember(cache / ".build", {"gates": {}}, {})
+    assert read_status(cache).task_seconds == {"gates": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from provisioning.sources.pmtiles import PMTiles
 from provisioning.sources.source import file_stamp, head_of
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import kind_of
-from provisioning.sources.xyz import Layout, names_in, read_file
+from provisioning.sources.tile_file import read_file
+from provisioning.sources.xyz import Layout, names_in
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory
 from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
@@ -241,14 +242,10 @@ def test_a_raster_without_what_reads_it_says_what_to_install(tmp_path, monkeypat
 
 
 def test_what_was_not_installed_gives_no_stamp_that_could_be_trusted(tmp_path, monkeypatch):
-    from importlib.metadata import PackageNotFoundError
 
     from provisioning.sources import geotiff
 
-    def missing(_name):
-        raise PackageNotFoundError
-
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     later = (tmp_path / "a.tif").stat().st_mtime_ns + 10**10
-    monkeypatch.setattr(geotiff, "version", missing)
+    monkeypatch.setattr(geotiff, "installed_version", lambda _name: None)
     assert geotiff.stamp(TileSource(path=tmp_path / "a.tif"), now_ns=later) == ""

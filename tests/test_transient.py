@@ -188,3 +188,24 @@ def test_a_photo_reaches_no_parser_that_starts_programs(tmp_path, monkeypatch, h
     (tmp_path / "photo.jpg").write_bytes(head)
     with pytest.raises(PhotoError, match="not an image in a format that is known"):
         read_photo(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), AttributeError("no 'matrix'")])
+def test_what_a_second_decode_does_not_meet_is_no_fault_of_the_tile(monkeypatch, error):
+    """An interpreter that gets no memory for a moment raises whatever it stumbles over."""
+    failing(monkeypatch, error, times=1, name="_jpeg", module=decoding)
+    data = building.tile_image(1, side=64)
+    assert decoding.inspect_tile(data, max_pixels=1 << 20, nodata=()).fault is None
+    monkeypatch.undo()
+    cut = decoding.inspect_tile(b"\xff\xd8\xff" + bytes(50), max_pixels=1 << 20, nodata=())
+    assert "cannot be decoded" in cut.fault
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(ImportError("numpy.lib"), ImportError), (SystemError("error return without exception set"), MemoryError)],
+)
+def test_a_decoder_that_cannot_be_loaded_or_called_says_nothing_of_the_tile(monkeypatch, error, raised):
+    failing(monkeypatch, error, times=100, name="_jpeg", module=decoding)
+    with pytest.raises(raised):
+        decoding.inspect_tile(building.tile_image(1, side=64), max_pixels=1 << 20, nodata=())

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -135,10 +136,61 @@ def test_the_one_file_verifies_and_installs(pyz: Path, world: World) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package, unpacked."""
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb here (dpkg)")
+    folder = tmp_path_factory.mktemp("deb")
+    for name in ("one.deb", "two.deb"):
+        subprocess.run([sys.executable, ROOT / ".ci/deb", folder / name], check=True, capture_output=True)
+    assert (folder / "one.deb").read_bytes() == (folder / "two.deb").read_bytes()
+    subprocess.run(["dpkg-deb", "-R", folder / "one.deb", folder / "root"], check=True)
+    return folder / "root"
+
+
+@pytest.mark.slow
+def test_the_package_holds_what_the_one_file_holds_and_runs_nothing_when_installed(package: Path, pyz: Path) -> None:
+    control = dict(
+        line.split(": ", 1) for line in (package / "DEBIAN/control").read_text().splitlines() if ": " in line
+    )
+    assert (control["Version"], control["Architecture"]) == (PROJECT["version"], "all")
+    assert control["Depends"] == "python3 (>= 3.10), python3-cryptography"
+    assert {path.name for path in (package / "DEBIAN").iterdir()} == {"control", "md5sums"}
+    library = package / "usr/lib/python3/dist-packages"
+    with zipfile.ZipFile(pyz) as archive:
+        held = {name: archive.read(name) for name in archive.namelist() if "/" in name}
+    assert {str(path.relative_to(library)): path.read_bytes() for path in library.rglob("*") if path.is_file()} == held
+    summed = subprocess.run(["md5sum", "-c", "--quiet", "DEBIAN/md5sums"], cwd=package, check=False)
+    assert summed.returncode == 0
+    assert (package / "usr/bin/flightcache").read_text().startswith("#!/usr/bin/python3 -IB\n")
+
+
+@pytest.mark.slow
+def test_the_package_verifies_and_its_script_decides(package: Path, world: World, tmp_path: Path) -> None:
+    world.commission()
+    world.install(world.bundle(1))
+    environment = bare(tmp_path)
+    site = environment["PYTHONPATH"].partition(":")[2]
+    environment["PYTHONPATH"] = f"{package / 'usr/lib/python3/dist-packages'}:{site}"
+    assert str(ROOT) not in environment["PYTHONPATH"].split(":")
+    script = package / "usr/lib/flightcache/verify-or-fall-back"
+    assert os.access(script, os.X_OK)
+    assert start(world, tmp_path, environment, script) == 0
+    (world.target / "current/corpus.index").parent.chmod(0o755)
+    (world.target / "current/corpus.index").unlink()
+    assert start(world, tmp_path, environment, script) == 22
+
+
 # --- the unit ---------------------------------------------------------------------------------------------------------
 
 
-def start(world: World, tmp_path: Path, environment: dict[str, str]) -> int:
+VEHICLE = ROOT / "examples/vehicle"
+
+
+def start(
+    world: World, tmp_path: Path, environment: dict[str, str], script: Path = VEHICLE / "verify-or-fall-back"
+) -> int:
     """What the unit's script says to systemd."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     program = tmp_path / "bin/flightcache"
@@ -149,7 +201,6 @@ def start(world: World, tmp_path: Path, environment: dict[str, str]) -> int:
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "FLIGHTCACHE_EXPECT": "--any-flight --any-aircraft --any-host",
     }
-    script = ROOT / "examples/vehicle/verify-or-fall-back"
     return subprocess.run([script, world.target], env=environment, check=False, capture_output=True).returncode
 
 
@@ -173,6 +224,6 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         pytest.skip("no systemd-analyze here")
     unit = tmp_path / "flightcache-verify.service"
     text = (ROOT / "examples/vehicle/flightcache-verify.service").read_text()
-    unit.write_text(text.replace("/usr/local/lib/flightcache/verify-or-fall-back", "/bin/true"))
+    unit.write_text(text.replace("/usr/lib/flightcache/verify-or-fall-back", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,11 @@ r"""What flight software does with a cache between power-on and take-off: verify
     python startup.py /var/lib/flightcache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \
         --floor /var/lib/flightcache-floor < frames
 
-Every frame is one line on stdin: the path of an image looking straight down, and optionally where its top points. Each
-answer is one line of JSON. Nothing is opened by name after the verdict: engine and index are loaded from the bytes that
-were hashed. Exit code 22 means: do not fly this cache; the reasons are on stderr.
+Every frame is one line on stdin: the path of an image; then, as far as they are known, where its top points (degree
+clockwise from north, `-` for unknown) and a circle in which the aircraft is (latitude, longitude, radius in metres).
+Each answer is one line of JSON; `doubt` says why its first match is not to be relied on, null where nothing speaks
+against it. Nothing is opened by name after the verdict: engine and index are loaded from the bytes that were hashed.
+Exit code 22 means: do not fly this cache; the reasons are on stderr.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from provisioning.base.angles import Origin
 from provisioning.base.errors import Error
 from provisioning.config import Engine
 from provisioning.engines import select
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.trust import read_trust
 from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
-from provisioning.quality.locate import Locator, as_json, evenly_turned, read_photo
+from provisioning.quality.locate import Locator, Photo, Prior, Question, answer, as_json, read_photo
+from provisioning.quality.query import Declared, from_manifest
 
 HEADINGS_WHEN_UNKNOWN = 16
 
@@ -41,29 +46,54 @@ def expectations(args: argparse.Namespace) -> Expectations:
     )
 
 
-def start(cache: Path, expect: Expectations) -> Locator:
-    """Return the locator of a cache that may be flown; VerificationError otherwise, with every reason."""
+class Ready(NamedTuple):
+    """A cache that may be flown, loaded: what places are looked up with, and the camera that the Manifest declares."""
+
+    locator: Locator
+    camera: Declared
+
+
+def start(cache: Path, expect: Expectations) -> Ready:
+    """Load a cache that may be flown; VerificationError otherwise, with every reason."""
     with verify(cache, expect) as verdict:
-        return Locator.from_verdict(verdict)
+        return Ready(Locator.from_verdict(verdict), from_manifest(verdict.require().camera))
 
 
-def answer(locator: Locator, frames: Iterable[str]) -> Iterator[dict[str, object]]:
-    """Yield an answer for each line `path [heading]`; a frame that cannot be read is answered too."""
+def look_up(ready: Ready, photo: Photo, *, heading_deg: float | None, near: Prior | None) -> dict[str, object]:
+    """Return the places that `photo` looks like, as JSON values.
+
+    heading_deg: where its top points, degree clockwise from north; None: as its metadata says, else every heading is
+    tried. near: circle to which the search is limited; None: everywhere.
+    """
+    blind = heading_deg is None and photo.heading_deg is None
+    question = Question(ready.camera, k=3, heading_deg=heading_deg, rotate=HEADINGS_WHEN_UNKNOWN if blind else None)
+    found = answer(ready.locator, photo, question, near=near)
+    return {"matches": [as_json(match) for match in found.matches], "doubt": found.doubt}
+
+
+def answers(ready: Ready, frames: Iterable[str]) -> Iterator[dict[str, object]]:
+    """Yield an answer for each line `path [heading [lat lon radius_m]]`; one that cannot be read is answered too."""
     for line in frames:
-        name, _, heading = line.strip().partition(" ")
         begun = time.perf_counter()
+        name, heading, *circle = [*line.split(), "-"][:2] + line.split()[2:]
         try:
-            photo = read_photo(Path(name))
-            known = float(heading) if heading else photo.heading_deg
-            headings = evenly_turned(HEADINGS_WHEN_UNKNOWN) if known is None else (known,)
-            matches = [as_json(match) for match in locator.locate(photo.pixels, k=3, headings=headings)]
-            yield {"frame": name, "matches": matches, "ms": round(1000 * (time.perf_counter() - begun), 1)}
+            heading_deg = None if heading == "-" else float(heading)
+            found = look_up(ready, read_photo(Path(name)), heading_deg=heading_deg, near=prior(circle))
+            yield {"frame": name, **found, "ms": round(1000 * (time.perf_counter() - begun), 1)}
         except (Error, ValueError) as error:
             yield {"frame": name, "error": str(error).splitlines()[0]}
 
 
-def main() -> int:
-    """Verify, load, and answer until the frames end."""
+def prior(words: list[str]) -> Prior | None:
+    """Return the circle of `lat lon radius_m`, None for no words; ValueError for anything else."""
+    if not words:
+        return None
+    lat, lon, radius_m = map(float, words)
+    return Prior(Origin(round(lat * 1e7), round(lon * 1e7)), radius_m)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of what this aircraft knows about its cache."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     who = parser.add_mutually_exclusive_group(required=True)
@@ -74,13 +104,18 @@ def main() -> int:
     parser.add_argument(
         "--floor", type=Path, required=True, help="file with the least counter accepted, not in the cache"
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Verify, load, and answer until the frames end."""
+    args = arguments().parse_args()
     try:
-        locator = start(args.cache, expectations(args))
+        ready = start(args.cache, expectations(args))
     except Error as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for found in answer(locator, sys.stdin):
+    for found in answers(ready, filter(str.strip, sys.stdin)):
         print(json.dumps(found), flush=True)
     return 0
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provisioning.area.cover import Band, Cover, union
-from provisioning.area.files import bytes_of
-from provisioning.area.shapes import Drawing, Note, Point, Polygon, Ring
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
+from provisioning.base.frozen import dataclass
 from provisioning.base.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.base.jsonfile import from_json
@@ -23,6 +21,10 @@ from provisioning.config import AreaPart, Flight
 if TYPE_CHECKING:
     from provisioning.area.corridor import Floats
     from provisioning.area.near import Near
+    from provisioning.area.shapes import Drawing, Note, Point, Polygon, Ring
+
+    Group = tuple[float, tuple[Ring, ...], tuple[Polygon, ...]]
+    """Lines, and polygons that are areas, with the metres around them that belong to them."""
 
 MISSION_BUFFER_M = 1000.0
 MOST_TILES = 50_000_000
@@ -36,8 +38,6 @@ FORMAT = 3
 
 Route = tuple[tuple[int, int], ...]
 """(latitude, longitude) of each turning point, 1e-7 degree."""
-Group = tuple[float, tuple[Ring, ...], tuple[Polygon, ...]]
-"""Lines, and polygons that are areas, with the metres around them that belong to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,14 @@ class Area:
             routes=_routes(routes),
             required=Cover.from_json(required),
             rings=_routes(rings),
-            notes=tuple(Note(*note) for note in notes),
+            notes=_notes(notes) if notes else (),
         )
+
+
+def _notes(raw: list[list[Any]]) -> tuple[Note, ...]:
+    from provisioning.area.shapes import Note
+
+    return tuple(Note(*note) for note in raw)
 
 
 def _routes(raw: list[list[list[int]]]) -> tuple[Route, ...]:
@@ -105,7 +111,11 @@ def _part_facts(part: AreaPart) -> dict[str, Fact]:
 
 
 def _digests(path: Path | None) -> tuple[Sha256, ...] | None:
-    return tuple(map(sha256_bytes, bytes_of(path))) if path else None
+    if path is None:
+        return None
+    from provisioning.area.files import bytes_of
+
+    return tuple(map(sha256_bytes, bytes_of(path)))
 
 
 def measure_area(flight: Flight) -> Area:
@@ -285,6 +295,8 @@ def _polygons_m2(polygons: Iterable[Polygon]) -> float:
 
 def _beyond(drawing: Drawing) -> Iterator[Note]:
     """Yield what is to be said of lines that reach where no tile is."""
+    from provisioning.area.shapes import Note
+
     latest = max((abs(p.lat) for line in drawing.lines for p in line), default=0.0)
     if latest * 1e7 > MAX_LATITUDE_E7:
         yield Note("", f"reaches {latest:.2f} degrees of latitude: no tile is beyond 85.05", missing=True)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from provisioning.base.files import (
     without_write_permission,
     wrap_os_errors,
 )
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes, sha256_file
 from provisioning.base.jsonfile import from_json
 

@@ -231,12 +231,7 @@ class _SaidError(Exception):
                 facts={"limit": f"{limits.memory_bytes / 1e9:.1f} GB"},
                 next_step="close programs if this computer has less, else look at where the file comes from",
             )
-        kind = getattr(errors, str(said.get("kind")), subject.error)
-        if not (isinstance(kind, type) and issubclass(kind, errors.Error)) or kind is errors.BuildLockHeldError:
-            kind = subject.error
-        texts = {name: None if said.get(name) is None else str(said[name]) for name in ("file", "key", "next_step")}
-        facts = said.get("facts")
-        return kind(str(said.get("what")), facts=facts if isinstance(facts, dict) else {}, **texts)
+        return errors.from_plain(said, subject.error)
 
 
 def _ended(subject: Subject, limits: Limits, returncode: int, *, timed_out: bool, last: str) -> errors.Error:
@@ -357,10 +352,7 @@ def _answer(
         finally:
             deque(chain.from_iterable(asked), maxlen=0)  # the images that nobody took are still on their way
     except errors.Error as error:
-        facts = {str(fact): str(text) for fact, text in error.facts.items()}
-        said = {"kind": type(error).__name__, "what": error.what, "file": error.file, "key": error.key,
-                "facts": facts, "next_step": error.next_step}  # fmt: skip
-        _send(answers, _ERROR, json.dumps(said).encode())
+        _send(answers, _ERROR, json.dumps(errors.as_plain(error)).encode())
     except MemoryError:
         _send(answers, _ERROR, b'{"memory": true}')
     else:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from provisioning.base.printable import printable, printable_lines
 
+MOST_CHARACTERS, MOST_FACTS = 2000, 20
+"""Of one text, and of facts, of an error that comes from another process."""
+
 
 class Error(Exception):
     """A mistake or misfortune with a known cause.
@@ -44,6 +47,24 @@ class Error(Exception):
         shown = {printable(name): printable_lines(str(value)) for name, value in rows.items() if value is not None}
         width = max(map(len, shown), default=0)
         return "\n".join([self.what, *(f"  {name + ':':<{width + 1}} {value}" for name, value in shown.items())])
+
+
+def as_plain(error: Error) -> dict[str, object]:
+    """Return an error as what JSON can hold, no text of it longer than MOST_CHARACTERS."""
+    facts = {str(fact)[:100]: str(text)[:MOST_CHARACTERS] for fact, text in list(error.facts.items())[:MOST_FACTS]}
+    texts = {"what": error.what, "file": error.file, "key": error.key, "next_step": error.next_step}
+    cut = {name: None if text is None else text[:MOST_CHARACTERS] for name, text in texts.items()}
+    return {"kind": type(error).__name__, "facts": facts, **cut}
+
+
+def from_plain(said: Mapping[str, object], otherwise: type[Error]) -> Error:
+    """Return the error that `said` holds, which nobody trusts; of the kind `otherwise` where it names none of ours."""
+    kind = globals().get(str(said.get("kind")), otherwise)
+    if not (isinstance(kind, type) and issubclass(kind, Error)) or kind is BuildLockHeldError:
+        kind = otherwise
+    texts = {name: None if said.get(name) is None else str(said[name]) for name in ("file", "key", "next_step")}
+    facts = said.get("facts")
+    return kind(str(said.get("what")), facts=facts if isinstance(facts, dict) else {}, **texts)
 
 
 def _revive(kind: type[Error], state: dict[str, object]) -> Error:
@@ -159,7 +180,7 @@ class DeliveryError(Error):
 
 
 class StoppedError(Error):
-    """The build was asked to stop (SIGINT, SIGTERM) and stopped in order."""
+    """The build was asked to stop (SIGINT, SIGTERM, SIGHUP) and stopped in order."""
 
     exit_code = 27
 

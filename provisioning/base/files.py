@@ -12,10 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning.base.errors import FilesystemError
+from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.frozen import dataclass
 
 TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 """How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""
@@ -43,6 +43,9 @@ _NEXT_STEP = {
     errno.ENAMETOOLONG: "use shorter names",
     errno.ELOOP: "a symbolic link stands where a file should: remove it",
 }
+
+_MORE_MEMORY = "close programs, or raise the limits (`ulimit -v`, `ulimit -u`), then run this again"
+_LOAD_AGAIN = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
 _SQLITE_SAYS = {
     "disk is full": errno.ENOSPC,
@@ -74,6 +77,34 @@ def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
             raise
         code = next((code for text, code in _SQLITE_SAYS.items() if text in str(error)), None)
         raise _refusal(what, path, None, f"SQLite: {error}", code) from error
+
+
+@contextlib.contextmanager
+def wrap_machine_errors(what: str) -> Iterator[None]:
+    """Do as `wrap_os_errors` for a command or a step as a whole: a lack of memory or threads is an Error too.
+
+    So is a part of the program that cannot be loaded, which an unreadable disk shows as a missing module.
+    """
+    try:
+        with wrap_os_errors(what):
+            yield
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if (why := machine_failure(error)) is None:
+            raise
+        raise Error(f"cannot {what}: {why[0]}", next_step=why[1]) from error
+
+
+def machine_failure(error: BaseException) -> tuple[str, str] | None:
+    """Return what this computer refused, and the next step, if that is what `error` is about, else None."""
+    if isinstance(error, OSError):
+        return str(error), _NEXT_STEP.get(error.errno or 0, "see the reason above, then run this again")
+    if isinstance(error, ImportError):
+        return f"a part of the program cannot be loaded: {error}", _LOAD_AGAIN
+    if isinstance(error, MemoryError):
+        return "memory does not suffice", _MORE_MEMORY
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "no thread can be started", _MORE_MEMORY
+    return None
 
 
 def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, code: int | None) -> FilesystemError:

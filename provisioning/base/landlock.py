@@ -78,7 +78,7 @@ def hide(file: Path, *, working: Iterable[Path] = ()) -> bool:
     if Path(tempfile.gettempdir()).resolve() in hidden.parents:
         _move_temporary_files()
     beside = (entry.path for above, below in _steps(hidden) for entry in _entries(above) if entry.name != below.name)
-    return _restrict(_READ_FILE | _REFER, ((Path(path), _READ_FILE | _REFER) for path in beside))
+    return _restrict(_READ_FILE | _REFER, ((path, _READ_FILE | _REFER) for path in beside))
 
 
 def version() -> int:
@@ -124,7 +124,7 @@ def _syscall() -> Callable[..., int]:
     return call
 
 
-def _restrict(handled: int, rules: Iterable[tuple[Path, int]], *, network: int = 0) -> bool:
+def _restrict(handled: int, rules: Iterable[tuple[str | Path, int]], *, network: int = 0) -> bool:
     """Forbid this thread the rights `handled` but where a rule gives them; False where the kernel cannot."""
     call = _syscall()
     asked = ctypes.create_string_buffer(struct.pack("=QQ", handled, network), 16)
@@ -141,7 +141,7 @@ def _restrict(handled: int, rules: Iterable[tuple[Path, int]], *, network: int =
         os.close(ruleset)
 
 
-def _allow(call: Callable[..., int], ruleset: int, path: Path, rights: int) -> None:
+def _allow(call: Callable[..., int], ruleset: int, path: str | Path, rights: int) -> None:
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):

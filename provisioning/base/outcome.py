@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, get_args
 
 from provisioning.base.files import read_regular, write_durably
+from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json, to_json
 
 Outcome = Literal["SUCCESS", "FAILURE", "IDEMPOTENT_NO_OP"]

@@ -6,15 +6,14 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import catalogue, index
-from provisioning.area.geoid import above_ellipsoid
 from provisioning.base.angles import BBox
 from provisioning.base.artifacts import ArtifactRecord, Target, read_record
 from provisioning.base.distributions import own_version
 from provisioning.base.errors import ManifestError
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Sha256
 from provisioning.build.request import NetworkRequest, Request
 from provisioning.config import Calibration
@@ -153,8 +152,11 @@ def _flight(request: Request) -> manifest.FlightPart:
     if takeoff is not None:  # a height above what is not named says nothing
         known = datum if takeoff.alt_mm is not None and datum in ("ellipsoid", "amsl") else None
         takeoff = takeoff._replace(alt_mm=takeoff.alt_mm if known else None, alt_datum=known)
-        found = above_ellipsoid(takeoff) if known == "amsl" else None
-        takeoff = takeoff._replace(alt_mm=found.alt_mm, alt_datum="ellipsoid") if found else takeoff
+        if known == "amsl":
+            from provisioning.area.geoid import above_ellipsoid
+
+            found = above_ellipsoid(takeoff)
+            takeoff = takeoff._replace(alt_mm=found.alt_mm, alt_datum="ellipsoid") if found else takeoff
     end = identity.not_after
     last = f"{end}T23:59:59Z" if end and "T" not in end else end
     return manifest.FlightPart(identity.id, identity.aircraft, takeoff, identity.sector_class, last)
@@ -192,7 +194,7 @@ def _index(request: Request, record: ArtifactRecord, built: index.IndexInfo) -> 
         vectors=built.vectors,
         engine=request.descriptor_network.engine.name,
         key=request.index.key,
-        transform=request.flight.index.transform,
+        transform=built.transform,
         rotations=request.flight.index.rotations,
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from provisioning.base.files import read_regular, write_durably
+from provisioning.base.frozen import dataclass
 
 FILE = "history.json"
 LIMIT_BYTES = 64 << 20
@@ -18,27 +19,44 @@ Facts = Mapping[str, object]
 
 @dataclass(frozen=True)
 class History:
-    """Facts and seconds by task; `seconds["descriptors"]` is that of one descriptor."""
+    """Facts and seconds by task, and the seconds of the time before; for `descriptors` those of one descriptor."""
 
     facts: Mapping[str, Facts] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds_before: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_history(build_dir: Path) -> History:
     """Return what is remembered; nothing where that cannot be read."""
     try:
         raw = json.loads(read_regular(build_dir / FILE, limit=LIMIT_BYTES))
-        seconds = {str(task): float(s) for task, s in raw["seconds"].items()}
-        return History(dict(raw["facts"]), {task: s for task, s in seconds.items() if 0 <= s < math.inf})
+        return History(dict(raw["facts"]), _durations(raw["seconds"]), _durations(raw.get("seconds_before", {})))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return History()
 
 
+def _durations(raw: Mapping[str, float]) -> dict[str, float]:
+    seconds = {str(task): float(s) for task, s in raw.items()}
+    return {task: s for task, s in seconds.items() if 0 <= s < math.inf}
+
+
 def remember(build_dir: Path, facts: Mapping[str, Facts], seconds: Mapping[str, float]) -> None:
-    """Remember a finished build; the caller holds the build lock. Raises FilesystemError."""
-    known = {**read_history(build_dir).seconds, **seconds}
-    document = {"facts": facts, "seconds": known}
+    """Remember a finished build; the caller holds the build lock. Raises FilesystemError.
+
+    facts: those of every task that there is. Times of other tasks, of a model that was taken away, are forgotten.
+    """
+    last = read_history(build_dir)
+    replaced = {task: s for task, s in last.seconds.items() if task in seconds}
+    document = {
+        "facts": facts,
+        "seconds": _of(facts, {**last.seconds, **seconds}),
+        "seconds_before": _of(facts, {**last.seconds_before, **replaced}),
+    }
     write_durably(build_dir / FILE, (json.dumps(document, sort_keys=True, indent=1) + "\n").encode())
+
+
+def _of(facts: Mapping[str, Facts], seconds: Mapping[str, float]) -> Mapping[str, float]:
+    return {task: s for task, s in seconds.items() if task in facts}
 
 
 def differences(before: Facts, after: Facts, prefix: str = "") -> Iterator[tuple[str, object, object]]:

@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
 from provisioning.build import contents
+from provisioning.build.estimate import Estimate, estimate
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import Due
@@ -26,9 +27,8 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
-from provisioning.network import apart
+from provisioning.index.transform_spec import AUTO
 from provisioning.network.builtin.known import LIMITS
-from provisioning.network.shape import Shape
 from provisioning.quality import gates
 
 
@@ -76,6 +76,13 @@ class Plan:
     index: str
     """Kind of the index to be built and what is expected of it; empty where none is built, or not yet known."""
     seconds: float | None
+    """What the tasks take together that were timed before, or tried; None where none of them was."""
+    seconds_tried: bool
+    """Whether some of it comes from a short trial of the network instead of the last build."""
+    not_timed: tuple[str, ...]
+    """Tasks that will run of which no time is known."""
+    why_not_timed: str
+    """Why the network could not be tried; empty where it was, or need not be."""
     notes: tuple[str, ...] = ()
     """What the chosen network cannot do."""
     recognition: str = ""
@@ -104,8 +111,10 @@ def make_plan(root: Path) -> Plan:
         if Due(request).unchecked():
             preflight(request)
         tasks = tuple(_tasks(request, read_history(flight.build_dir)))
-        missing = _missing(request, aside) if any(t.task == "descriptors" and t.will_run for t in tasks) else 0
-    timed = tuple(_timed(task, missing) for task in tasks if task.will_run)
+        missing = _missing(request, aside) if _will_run("descriptors", tasks) else 0
+        tried = _tried(request, aside, tasks)
+    timed = {task.task: _timed(task, missing, tried) for task in tasks if task.will_run}
+    known = [seconds for seconds in timed.values() if seconds is not None]
     return Plan(
         tasks=tasks,
         place=describe_place(corpus.bbox),
@@ -114,8 +123,11 @@ def make_plan(root: Path) -> Plan:
         removed=corpus.removed,
         changed=corpus.changed,
         descriptors=missing,
-        **_sizes(request, tasks, missing),
-        seconds=None if None in timed else round(sum(s for s in timed if s is not None), 2),
+        **_sizes(request, tasks, missing, tried),
+        seconds=round(sum(known), 2) if known or not timed else None,
+        seconds_tried=bool(tried.seconds),
+        not_timed=tuple(task for task, seconds in timed.items() if seconds is None),
+        why_not_timed=tried.why_not,
         notes=tuple(LIMITS[b.onnx] for b in flight.backbone if b.role == "descriptor" and b.onnx in LIMITS),
         recognition=_recognition(root),
     )
@@ -165,19 +177,31 @@ def _missing(request: Request, aside: Flight) -> int:
     return count_lacking(aside, descriptors.store_path(request.flight), request.descriptor_keys)
 
 
-def _timed(task: TaskPlan, missing: int) -> float | None:
-    if task.task == "descriptors" and task.seconds is not None:
-        return task.seconds * missing
-    return task.seconds
+def _will_run(name: str, tasks: Iterable[TaskPlan]) -> bool:
+    return any(task.task == name and task.will_run for task in tasks)
 
 
-def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[str, Any]:
-    """Return bytes to write, memory and index; before the first build the network is prepared aside to know them."""
-    network = request.descriptor_network
-    shape = network.shape or Shape(*apart.measured(network.backbone, network.source))
+def _tried(request: Request, aside: Flight, tasks: Iterable[TaskPlan]) -> Estimate:
+    """Return what a trial of the network says, where no build has said how long a descriptor takes."""
+    shape = request.descriptor_network.shape
+    timed = any(task.task == "descriptors" and task.seconds is not None for task in tasks)
+    return Estimate(shape) if shape and (timed or not _will_run("descriptors", tasks)) else estimate(request, aside)
+
+
+def _timed(task: TaskPlan, missing: int, tried: Estimate) -> float | None:
+    seconds = tried.seconds.get(task.task) if task.seconds is None else task.seconds
+    return seconds * missing if seconds is not None and task.task == "descriptors" else seconds
+
+
+def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int, tried: Estimate) -> dict[str, Any]:
+    """Return bytes to write, memory and index."""
+    assert tried.shape is not None
+    shape = tried.shape
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
-    if not any(task.task == "corpus" and task.will_run for task in tasks):
+    if not _will_run("corpus", tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
     choice = chosen_index(request, shape.dimension)
     text = f"{choice.kind}: {choice.reason}"
+    if request.flight.index.transform == AUTO:
+        text += "; transform auto: chosen in the build from views of the tiles"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

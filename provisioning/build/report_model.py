@@ -8,19 +8,23 @@ from collections.abc import Iterable, Iterator
 
 from provisioning import catalogue, index
 from provisioning.area.area import Area, Route
+from provisioning.area.cover import Cover
 from provisioning.base.errors import TileError
 from provisioning.base.geo import tile_at
 from provisioning.build import contents, tasks
 from provisioning.build.request import Request
-from provisioning.catalogue import Tile
+from provisioning.catalogue import Tile, TileReader
 from provisioning.engines.compile import read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
 from provisioning.flight import signing
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
 from provisioning.report import (
+    MOST_PICTURED,
+    Failure,
     LonLat,
     Mosaic,
+    Picture,
     ReportModel,
     Run,
     SkippedTile,
@@ -32,6 +36,7 @@ from provisioning.report import (
     make_mosaic,
     mosaic_places,
     mosaic_zoom,
+    small_picture,
     tile_map,
 )
 
@@ -50,6 +55,9 @@ def report_model(request: Request) -> ReportModel:
         mosaic=_mosaic(request),
         outline=tuple(map(line, area.rings)),
         routes=tuple(map(line, area.routes)),
+        required=tuple(
+            tile_map(z, _runs(area.required, z), (), west_column=_west(request, z)) for z in area.required.zooms
+        ),
         sources=tuple(
             SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in catalogue.source_rows(request.flight)
         ),
@@ -57,6 +65,7 @@ def report_model(request: Request) -> ReportModel:
         changes=changes(published.manifest if published else None, draft),
         area_notes=tuple(map(str, area.notes)),
         marks=tuple(_marks(request)),
+        failures=tuple(_failures(request)),
         steps=tuple(Step(row.name, row.after) for row in tasks.task_rows(request)),
         notes=tuple(_notes(request)),
         key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
@@ -85,6 +94,9 @@ def _marks(request: Request) -> Iterator[TileMark]:
             if _PLACE.fullmatch(place):
                 z, x, y = map(int, place.split("/"))
                 yield TileMark(z, x, y, layer, why)
+    for missed in gates.read(request.gates.path).mistaken:
+        instead = "/".join(map(str, missed.taken_for[:3]))
+        yield TileMark(*missed.tile[:3], "not recognised", f"{missed.why}, taken for {instead}")
     for tile in request.tiles.required_missing:
         yield TileMark(tile.z, tile.x, tile.y, "required and missing", tile.why)
     for skipped in request.tiles.skipped:
@@ -92,23 +104,39 @@ def _marks(request: Request) -> Iterator[TileMark]:
         yield TileMark(left.z, left.x, left.y, "left out", left.reason)
 
 
+def _failures(request: Request) -> Iterator[Failure]:
+    """Yield the tiles that were not recognised; the first MOST_PICTURED of them with pictures."""
+    mistaken = gates.read(request.gates.path).mistaken
+    wanted = {address for tile, taken_for, _ in mistaken[:MOST_PICTURED] for address in (tile, taken_for)}
+    at = {tile[:4]: tile for tile in catalogue.iter_tiles(request.flight) if tile[:4] in wanted} if wanted else {}
+    with catalogue.open_reader(request.flight) as reader:
+        read = {address: _bytes_of(reader, tile) for address, tile in at.items()}
+    jpegs = {address: small_picture(data) for address, data in read.items() if data is not None}
+    for tile, taken_for, why in mistaken:
+        yield Failure(Picture(*tile, jpegs.get(tile)), Picture(*taken_for, jpegs.get(taken_for)), why)
+
+
 def area_maps(request: Request, area: Area) -> Iterator[TileMap]:
     """Yield what is there of `area` and what is not, by zoom level."""
     for zoom in request.tiles.zooms:
-        west, _ = tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)
-        runs = (
-            Run(y, band.left, band.right)
-            for band in area.cover.bands.get(zoom, ())
-            for low, high in band.rows
-            for y in range(low, high + 1)
-        )
         yield tile_map(
             zoom,
-            runs,
+            _runs(area.cover, zoom),
             catalogue.dated_places(request.flight, zoom),
-            west_column=west,
+            west_column=_west(request, zoom),
             origins=catalogue.source_places(request.flight, zoom),
         )
+
+
+def _runs(cover: Cover, zoom: int) -> Iterator[Run]:
+    for band in cover.bands.get(zoom, ()):
+        for low, high in band.rows:
+            yield from (Run(y, band.left, band.right) for y in range(low, high + 1))
+
+
+def _west(request: Request, zoom: int) -> int:
+    """Return the column of the area's west edge, from which columns count on past the antimeridian."""
+    return tile_at(zoom, lat_e7=0, lon_e7=request.tiles.bbox.west)[0]
 
 
 def _mosaic(request: Request) -> Mosaic | None:
@@ -121,11 +149,16 @@ def _mosaic(request: Request) -> Mosaic | None:
 
         def thumbnail(_z: int, x: int, y: int) -> bytes | None:
             tile = at.get((x % (1 << zoom), y))
-            with contextlib.suppress(TileError):  # gone since the scan: the picture has a gap, the build says so
-                return reader.read(tile) if tile else None
-            return None
+            return _bytes_of(reader, tile) if tile else None
 
         return make_mosaic(zoom, boxes[zoom], thumbnail)
+
+
+def _bytes_of(reader: TileReader, tile: Tile) -> bytes | None:
+    """Return the bytes of a tile; None where it has gone since the scan: the picture has a gap, the build says so."""
+    with contextlib.suppress(TileError):
+        return reader.read(tile)
+    return None
 
 
 def _tiles_of(request: Request, zoom: int) -> Iterable[Tile]:

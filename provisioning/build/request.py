@@ -5,29 +5,32 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, engines, index
-from provisioning.area import geoid
 from provisioning.base.artifacts import Target
 from provisioning.base.distributions import own_version
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
-from provisioning.build import provenance
 from provisioning.catalogue import Corpus, not_scanned
 from provisioning.config import Backbone, Calibration, Flight, Index
 from provisioning.config.parse import read_flight
-from provisioning.engines import Backend, HostTuple
+from provisioning.engines import HostTuple
 from provisioning.flight import signing
 from provisioning.network.backbone import OnnxSource, onnx_source
 from provisioning.network.shape import Shape, known_shape, shape_target
 from provisioning.quality import gates
 
+if TYPE_CHECKING:
+    from provisioning.engines import Backend
+
 INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"
 MAP_FILE = "coverage.geojson"
 IMAGERY_FILE = "tiles.pmtiles"
-REPORT_FORMAT = 2
+REPORT_FORMAT = 3
 PROVENANCE_FORMAT = 1
 
 
@@ -136,7 +139,12 @@ def make_request(
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
     dimension = describing.shape.dimension if describing.shape else None
-    index_facts = {"tiles": coverage, "keys": keys, **_index_facts(flight.index, corpus, dimension)}
+    index_facts = {
+        "tiles": coverage,
+        "keys": keys,
+        **_index_facts(flight.index, corpus, dimension),
+        **gates.transform_facts(flight),
+    }
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
         flight,
@@ -213,7 +221,7 @@ def _extras(
         "gates": gates_target.key,
         "flight": asdict(flight.flight),
         "accepted_by": flight.area.accepted_by,
-        "geoid": geoid.installed() if above_sea else None,
+        "geoid": _geoid() if above_sea else None,
         "calibration": {c.path.name: digest for c, digest in calibration},
     }
     yield _target(flight, "report", REPORT_FILE, shown)
@@ -227,5 +235,13 @@ def _extras(
             "on_board": flight.tiles.on_board,
             "key": signing.public_key_of(flight.signing).fingerprint,
         }
-        yield _target(flight, "provenance", provenance.BOM_FILE, signed)
-        yield _target(flight, "provenance", provenance.STATEMENT_FILE, signed)
+        from provisioning.build.provenance import BOM_FILE, STATEMENT_FILE
+
+        yield _target(flight, "provenance", BOM_FILE, signed)
+        yield _target(flight, "provenance", STATEMENT_FILE, signed)
+
+
+def _geoid() -> str | None:
+    from provisioning.area.geoid import installed
+
+    return installed()

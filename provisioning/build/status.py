@@ -45,7 +45,8 @@ class Status:
     """The state of one cache directory.
 
     `builder` is the process that holds the build lock; `built_at` is when the last build ended, seconds since 1970;
-    `task_seconds` is how long each task took when it last ran, for `descriptors` one descriptor.
+    `task_seconds` is how long each task took when it last ran, for `descriptors` one descriptor; `task_seconds_before`
+    how long when it ran before that.
     """
 
     cache: str
@@ -56,6 +57,7 @@ class Status:
     last_build: BuildReport | None
     built_at: float | None
     task_seconds: Mapping[str, float]
+    task_seconds_before: Mapping[str, float]
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values."""
@@ -74,7 +76,7 @@ def read_status(cache: Path) -> Status:
             next_step="run this in a cache directory, or make one with `flightcache init`",
         )
     current, unreadable = _current(cache)
-    report = cache / ".build" / REPORT_FILE
+    report, history = cache / ".build" / REPORT_FILE, read_history(cache / ".build")
     with wrap_os_errors("look at the cache directory", cache):
         return Status(
             cache=str(cache.absolute()),
@@ -84,7 +86,8 @@ def read_status(cache: Path) -> Status:
             free_bytes=free_bytes(cache),
             last_build=read_report(cache / ".build"),
             built_at=report.stat().st_mtime if report.exists() else None,
-            task_seconds=read_history(cache / ".build").seconds,
+            task_seconds=history.seconds,
+            task_seconds_before=history.seconds_before,
         )
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from provisioning.base.artifacts import Target
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact
 from provisioning.build import steps
 from provisioning.build.reasons import Due, Reasons

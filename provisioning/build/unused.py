@@ -12,15 +12,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import descriptors
 from provisioning.base import directories
 from provisioning.base.files import wrap_os_errors
-from provisioning.build.history import read_history
+from provisioning.base.frozen import dataclass
 from provisioning.build.request import Request
-from provisioning.descriptors.store.guard import lock_file
 from provisioning.flight import publish
 from provisioning.network.shape import shape_target
 
@@ -128,6 +126,8 @@ def _targets(request: Request) -> frozenset[str]:
 
 def _last_keys(build_dir: Path) -> tuple[str, ...]:
     """Return the descriptor keys of the last build, which is what `current` was made of."""
+    from provisioning.build.history import read_history
+
     keys = read_history(build_dir).facts.get("descriptors", {}).get("keys", ())
     return tuple(map(str, keys)) if isinstance(keys, list) else ()
 
@@ -167,6 +167,8 @@ def _remove(build_dir: Path, unused: Unused) -> bool:
     with wrap_os_errors("remove what is no longer used", build_dir / unused.path), contextlib.ExitStack() as held:
         users = build_dir / unused.path / ".users"
         if users.exists():
+            from provisioning.descriptors.store.guard import lock_file
+
             try:
                 held.callback(os.close, lock_file(users, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:

@@ -5,9 +5,9 @@ has to be decoded, so that a build with nothing to do does not pay for them; nor
 `inventory` tells zooms and sources, `surveying` looks at tiles before there is a cache.
 """
 
-from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
-from provisioning.catalogue.coverage import area_of, measure_coverage
-from provisioning.catalogue.gaps import CoverageFigures
+from typing import TYPE_CHECKING
+
+from provisioning.base.demand import on_demand
 from provisioning.catalogue.reading import (
     TileReader,
     corpus_table,
@@ -27,7 +27,22 @@ from provisioning.catalogue.reading import (
 from provisioning.catalogue.scanning.scan import scan
 from provisioning.catalogue.values import Corpus, Skipped, Tile, ZoomCount, not_scanned
 from provisioning.sources.facts import decoder_facts
-from provisioning.sources.image import decode
+
+if TYPE_CHECKING:
+    from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
+    from provisioning.catalogue.coverage import area_of, measure_coverage
+    from provisioning.catalogue.gaps import CoverageFigures
+    from provisioning.sources.image import decode
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "provisioning.catalogue.archive": ["PMTILES_FORMAT", "write_pmtiles"],
+            "provisioning.catalogue.coverage": ["area_of", "measure_coverage"],
+            "provisioning.catalogue.gaps": ["CoverageFigures"],
+            "provisioning.sources.image": ["decode"],
+        },
+    )
 
 __all__ = [
     "PMTILES_FORMAT",

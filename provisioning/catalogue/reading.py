@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
-from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
@@ -18,11 +19,12 @@ from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, TAKEN_ROW, UND
 from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
-from provisioning.config import Flight
+from provisioning.config import Flight, TileSource
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileStore
 from provisioning.sources.stores import kind_of, open_tiles
-from provisioning.sources.xyz import Layout, read_file
+from provisioning.sources.tile_file import checked, read_file
+from provisioning.sources.xyz import Layout
 
 Placed = tuple[int, int, int, str, bytes]
 """z, x, y, source and SHA-256 (32 bytes) of a tile."""
@@ -264,29 +266,47 @@ class _Suffixes:
 
 
 class TileReader:
-    """Reads tiles of the corpus; may be used from several threads."""
+    """Reads tiles of the corpus; may be used from several threads. Containers are opened when they are first read."""
 
     def __init__(self, flight: Flight) -> None:
-        self._layouts: dict[str, Layout] = {}
+        self._all = flight.tiles.source
+        self._kinds = {source_name(source): kind_of(source) for source in self._all}
+        self._layouts = {source_name(s): Layout(s) for s in self._all if self._kinds[source_name(s)] == "xyz"}
         self._containers: dict[str, TileStore] = {}
-        for source in flight.tiles.source:
-            if kind_of(source) == "xyz":
-                self._layouts[source_name(source)] = Layout(source)
-            else:
-                self._containers[source_name(source)] = open_tiles(source, flight.tiles.source)
+        self._opening = threading.Lock()
+        for source in self._all:
+            if self._kinds[source_name(source)] == "plugin":
+                self._container(source_name(source))
         self._suffixes = _Suffixes(flight)
+
+    @property
+    def sources(self) -> tuple[TileSource, ...]:
+        """The sources that another process can read tiles of, each with its kind: all but plugins."""
+        kinds: list[tuple[TileSource, Any]] = [(source, self._kinds[source_name(source)]) for source in self._all]
+        return tuple(replace(each, kind=kind, path=each.path.absolute()) for each, kind in kinds if kind != "plugin")
+
+    def given(self, tile: Tile) -> str | bytes | None:
+        """Return what another process needs to read `tile`: the path of its file, its bytes from a plugin, or None.
+
+        None: it reads the container itself. TileError as `read`.
+        """
+        layout = self._layouts.get(tile.source)
+        if layout:
+            return os.path.abspath(layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile)))
+        return self.read(tile) if self._kinds[tile.source] == "plugin" else None
 
     def read(self, tile: Tile) -> bytes:
         """Return the bytes of `tile`; TileError if they are gone or not those that were catalogued."""
         layout = self._layouts.get(tile.source)
-        data = self._file(layout, tile) if layout else self._containers[tile.source].read(tile.z, tile.x, tile.y)
-        if data is None or sha256(data).hexdigest() != tile.sha256:
-            what = "is gone" if data is None else "has changed"
-            raise TileError(
-                f"tile {tile.z}/{tile.x}/{tile.y} of {tile.source} {what} since it was scanned",
-                next_step="leave the tiles alone while a build runs, then run doit again",
-            )
-        return data
+        data = self._file(layout, tile) if layout else self._container(tile.source).read(tile.z, tile.x, tile.y)
+        return checked(data, tile)
+
+    def _container(self, name: str) -> TileStore:
+        with self._opening:
+            if name not in self._containers:
+                source = next(source for source in self._all if source_name(source) == name)
+                self._containers[name] = open_tiles(source, self._all)
+            return self._containers[name]
 
     def _file(self, layout: Layout, tile: Tile) -> bytes | None:
         path = layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile))

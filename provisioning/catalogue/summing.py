@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 from provisioning.area.area import Area, takeoff_tile
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import database
-from provisioning.catalogue.coverage import figures_of, takeoff_gap
-from provisioning.catalogue.gaps import ZoomGaps, hole_note
 from provisioning.catalogue.scanning.columns import Changes, Choice, refresh
-from provisioning.catalogue.scanning.repeats import find_repeated
 from provisioning.catalogue.values import Corpus, Skipped, ZoomCount
 from provisioning.config import Flight
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
@@ -26,9 +23,13 @@ from provisioning.sources.source import source_name
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from provisioning.catalogue.gaps import ZoomGaps
+
 
 def choice_of(db: sqlite3.Connection, flight: Flight, area: Area, names: dict[int, str]) -> Choice:
     """Return what decides which rows of the catalogue are the corpus; `names` are the sources by their number there."""
+    from provisioning.catalogue.scanning.repeats import find_repeated
+
     settings = {source_name(source): source for source in flight.tiles.source}
     priority = {
         number: {
@@ -105,6 +106,9 @@ def summed(
     db: sqlite3.Connection, area: Area, names: dict[int, str], changes: Changes, coverage_sha256: Sha256
 ) -> Corpus:
     """Return the corpus without a take-off point; every dirty column must have been chosen again."""
+    from provisioning.catalogue.coverage import figures_of
+    from provisioning.catalogue.gaps import hole_note
+
     figures = figures_of(db, area, None)
     count, size, oldest, undated = db.execute(
         "SELECT sum(count), sum(bytes), min(oldest), sum(undated) FROM col"
@@ -187,6 +191,8 @@ def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus
     tile = takeoff_tile(Area.from_json(remembered).cover, takeoff)
     if tile is None:
         return replace(corpus, takeoff=takeoff)
+    from provisioning.catalogue.coverage import takeoff_gap
+
     gap = takeoff_gap(db, tile)
     missing = (*([gap] if gap else []), *corpus.required_missing)
     return replace(corpus, takeoff=takeoff, required=corpus.required + 1, required_missing=missing)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from provisioning.base.angles import AltDatum, BBox, Origin
 from provisioning.base.errors import EmptyCorpusError
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Sha256
 from provisioning.base.jsonfile import from_json
 

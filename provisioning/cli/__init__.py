@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.leaving import leave
 from provisioning.base.words import meant
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
@@ -62,7 +63,7 @@ GROUPS = {
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
 BUILDER_MODULES = frozenset({
-    "PIL", "defusedxml", "doit", "faiss", "filelock", "geographiclib", "numpy", "onnx", "onnxruntime", "orjson",
+    "PIL", "defusedxml", "doit", "faiss", "geographiclib", "numpy", "onnx", "onnxruntime", "orjson",
     "simplejpeg", "threadpoolctl", "tomli",
 })  # fmt: skip
 """What the extra [build] brings. The core needs cryptography alone."""
@@ -87,9 +88,9 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print name and version."""
-        from importlib.metadata import version
+        from provisioning.base.distributions import own_version
 
-        print(f"flightcache {version('flightcache')}")
+        print(f"flightcache {own_version()}")
         parser.exit()
 
 
@@ -132,7 +133,17 @@ def _module(command: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class."""
+    """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class.
+
+    Without `argv` this is the program itself: it takes the words of the command line, and the process ends here.
+    """
+    code = _main(argv)
+    if argv is None:
+        leave(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     open_missing()
     begin_with_one_thread()
     write_any_character()

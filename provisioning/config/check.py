@@ -29,7 +29,7 @@ MERCATOR_LIMIT_E7 = 850_511_287
 MOST_TILES = 50_000_000
 OTHER_FILES = 8
 """Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
-TRANSFORM = re.compile(r"none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
+TRANSFORM = re.compile(r"auto|none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
 PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*")
 """An import path, or the name of an entry point."""
 DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
@@ -242,7 +242,7 @@ def _backbones(flight: Flight) -> Iterator[Found]:
 
 def _index(flight: Flight) -> Iterator[Found]:
     if not TRANSFORM.fullmatch(flight.index.transform):
-        yield "index.transform", f"expected none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
+        yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
     if len(flight.waiver) > MAX_WAIVERS:
         yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
     for n, waiver in enumerate(flight.waiver):

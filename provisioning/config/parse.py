@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -54,13 +54,14 @@ class _Reading:
         if not isinstance(raw, Mapping):
             return self.bad(key, f"expected a table, got {_shown(raw)}")
         fields = {f.name: f for f in dataclasses.fields(kind) if is_key(f)}
-        hints = get_type_hints(kind)
         for name in raw.keys() - fields.keys():
             path = _join(key, name)
             self.bad(path, REMOVED.get(path, f"unknown key{_nearest(name, fields)}"))
         values = dict(given)
+        required_fields = {name for name, field in fields.items() if _is_required(field)}
+        hints = _hints(kind, raw.keys() | required_fields)
         for name, field in fields.items():
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            required = name in required_fields
             if name in raw:
                 value = self.value(hints[name], raw[name], _join(key, name), field.metadata)
             elif required:
@@ -169,6 +170,17 @@ class _Reading:
             metres = self.number(raw["alt_m"], f"{key}.alt_m", {"low": -500, "high": 100_000}, whole=False)
             alt = metres if metres is _INVALID else int(metres.scaleb(3).to_integral_value())
         return _INVALID if _INVALID in (lat, lon, alt) else Origin(lat, lon, alt)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _hints(kind: type, names: Iterable[str]) -> dict[str, Any]:
+    """Return the types of the fields `names` of `kind`: most files set few keys, and to evaluate a type takes time."""
+    written = kind.__annotations__
+    wanted = types.SimpleNamespace(__annotations__={name: written[name] for name in names if name in written})
+    return get_type_hints(wanted, vars(sys.modules[kind.__module__]))
 
 
 _SCALARS: dict[Any, Any] = {

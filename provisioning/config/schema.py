@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from provisioning.base.angles import BBox, Origin
-from provisioning.config.tables import table
+from provisioning.base.frozen import dataclass
 
 NO_PATH = Path()
 """A path that was not given; one that was is absolute."""
@@ -46,7 +46,7 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 """Keys, and values of keys, that earlier versions knew, with what to write in their place."""
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FlightIdentity:
     """[flight]: who flies, from where. Changing it only signs again, unless a mission's legs to take-off move."""
 
@@ -64,7 +64,7 @@ class FlightIdentity:
     )
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AreaPart:
     """[[area.part]]: one piece of the area; exactly one of bbox, geojson, mission."""
 
@@ -79,7 +79,7 @@ class AreaPart:
     zooms: tuple[int, ...] = setting((), "zoom levels of this part; empty: those of [area]", low=0, high=24)
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Area:
     """[area]: what must be covered."""
 
@@ -121,7 +121,7 @@ class Area:
         return tuple(sorted({zoom for part in self.parts for zoom in part.zooms}))
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TileSource:
     """[[tiles.source]]: a store of tiles."""
 
@@ -161,7 +161,7 @@ class TileSource:
     """An opened store of a program that builds by `rules.build(cache, tiles=…)`; no key of flight.toml."""
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Tiles:
     """[tiles]: where the imagery comes from and how it is inspected."""
 
@@ -186,7 +186,7 @@ class Tiles:
     )
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Backbone:
     """[[backbone]]: an ONNX model and its preprocessing."""
 
@@ -247,7 +247,7 @@ class Backbone:
         return self.fit if self.resample == "antialiased" else f"{self.fit}-{self.resample}"
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """[engine]: how backbones are compiled."""
 
@@ -265,7 +265,7 @@ class Engine:
     timing_cache: bool = setting(True, "tensorrt: keep kernel timings between compiles on one host")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Descriptors:
     """[descriptors]: how tiles go through the network and where the results are kept."""
 
@@ -280,7 +280,7 @@ class Descriptors:
     task_tiles: int = setting(250, "dask: tiles per task", low=1)
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Index:
     """[index]: the nearest-neighbour index over the descriptors."""
 
@@ -294,11 +294,13 @@ class Index:
     recall: Decimal | None = setting(
         None, "least expected recall@10; not set: the most that fits memory_mb and latency_ms", low=0, high=1
     )
-    transform: str = setting("none", "none | center | pca(d) | pca-whiten(d), learned on the corpus")
+    transform: str = setting(
+        "none", "none | center | pca(d) | pca-whiten(d), learned on the corpus | auto: what the gates' views find best"
+    )
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """[[calibration]]: a file that flies with the cache unchanged."""
 
@@ -306,7 +308,7 @@ class Calibration:
     purpose: str = setting("camera", "what it calibrates (printable ASCII without spaces)")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Camera:
     """[camera]: the camera that looks for the place; what photos say themselves goes before `height_m`, not before the lens."""
 
@@ -342,7 +344,7 @@ class Camera:
     )
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Gates:
     """[gates]: measured quality below which nothing is published."""
 
@@ -374,7 +376,7 @@ class Gates:
     )
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sector:
     """[sector.<class>]: how old imagery may be in a sector of this class."""
 
@@ -382,7 +384,7 @@ class Sector:
     action: Literal["fail", "warn"] = setting("fail", "what an older tile, or one without a date, does to the build")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Waiver:
     """[[waiver]]: a gate knowingly passed over, recorded in the Manifest."""
 
@@ -391,21 +393,21 @@ class Waiver:
     reason: str = setting(..., "why")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Coverage:
     """[coverage]: the walk before publishing."""
 
     strict: bool = setting(True, "an unlisted or missing file refuses to publish; false: only warns")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Lock:
     """[lock]: one builder at a time."""
 
     timeout_s: Decimal = setting(Decimal(0), "how long to wait for another build, second; 0: refuse at once", low=0)
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Signing:
     """[signing]: who signs the Manifest."""
 
@@ -419,7 +421,7 @@ class Signing:
     )
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Publish:
     """[publish]: what is kept and added."""
 
@@ -436,7 +438,7 @@ class Publish:
     provenance: bool = setting(False, "add a CycloneDX ML-BOM and an in-toto provenance statement")
 
 
-@table(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Flight:
     """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory.
 

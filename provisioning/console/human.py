@@ -61,7 +61,7 @@ class HumanListener(Listener):
         self._latest: _Latest | None = None
         self._over = threading.Event()
         self._beating: threading.Thread | None = None
-        self._place = self._recognition = ""
+        self._place = self._accepted = self._recognition = ""
 
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it says something to a person."""
@@ -86,13 +86,13 @@ class HumanListener(Listener):
                 f"{'engine:' + str(fields['model']):<{NAME_WIDTH}} still compiling after {fields['elapsed_s']} s{last}"
             )
         elif kind == "corpus":
-            self._place = ", ".join(filter(None, (str(fields["place"]), str(fields.get("accepted", "")))))
+            self._place, self._accepted = str(fields["place"]), str(fields.get("accepted", ""))
         elif kind == "recognition":
             self._recognition = str(fields["says"])
         elif kind == "lock.waiting":
             self.line(f"waiting for the build of process {fields.get('pid') or 'unknown'} to end")
-        elif kind == "index.choice":
-            self.line(f"{'index':<{NAME_WIDTH}} {fields['kind']}: {fields['reason']}")
+        elif kind in ("index.choice", "index.transform"):
+            self.line(f"{'index':<{NAME_WIDTH}} {fields.get('kind', 'transform')}: {fields['reason']}")
         elif kind == "published":
             self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
 
@@ -158,7 +158,9 @@ class HumanListener(Listener):
             self._last_messages(report)
         outcome = painted(MARKS[report.outcome], report.outcome)
         worth = f"; {sentence(summary)}" if summary else ""
-        print(report.line(self._place).replace(report.outcome, outcome, 1) + worth, flush=True)
+        accepted = "" if summary else self._accepted  # the sentence says it itself
+        where = ", ".join(filter(None, (self._place, accepted)))
+        print(report.line(where).replace(report.outcome, outcome, 1) + worth, flush=True)
 
     def _last_messages(self, report: BuildReport) -> None:
         if self.live:

@@ -10,9 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 from provisioning.base import events
+from provisioning.base.distributions import own_version
 from provisioning.base.outcome import BuildReport
 from provisioning.console.listener import Listener, fields_of, kind_of, words
 
@@ -67,7 +67,7 @@ class JsonListener(Listener):
 def _resource() -> Mapping[str, object]:
     return {
         "service.name": "flightcache",
-        "service.version": version("flightcache"),
+        "service.version": own_version(),
         "host.name": socket.gethostname(),
         "process.pid": os.getpid(),
     }

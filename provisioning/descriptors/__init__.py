@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from provisioning.base.demand import on_demand
 from provisioning.base.hashing import Sha256
 from provisioning.config import Backbone, Flight
 from provisioning.descriptors.facts import descriptor_facts, headings, store_path
-from provisioning.descriptors.pipeline.sampling import calibration_digest
 from provisioning.descriptors.store.receipts import is_described
 from provisioning.network.backbone import OnnxSource
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from provisioning.descriptors.pipeline.sampling import calibration_digest
     from provisioning.descriptors.pipeline.update import Described
     from provisioning.engines import Backend
+else:
+    __getattr__ = on_demand(__name__, {"provisioning.descriptors.pipeline.sampling": ["calibration_digest"]})
 
 __all__ = [
     "calibration_digest",

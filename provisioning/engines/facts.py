@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.base.errors import EngineError
 from provisioning.base.hashing import Fact, Sha256, sha256_file
 from provisioning.config import Backbone, Engine
 from provisioning.engines.host import HostTuple
-from provisioning.engines.ort.ort import OnnxRuntime
-from provisioning.engines.spec import Backend, EngineSpec, batch_profile
-from provisioning.engines.tensorrt.trt import TensorRT
+from provisioning.engines.selection import backend_named
+
+if TYPE_CHECKING:
+    from provisioning.engines.spec import EngineSpec
 
 FORMAT = 1
 """Raised when the same inputs shall give other bytes."""
@@ -24,13 +26,12 @@ def engine_facts(typed_key: str, host: HostTuple, backbone: Backbone, engine: En
     compile, and an engine would be stale as soon as it is built.
     Its digests before and after are in what `compile_engine` returns.
     """
-    backend: Backend = OnnxRuntime() if host.backend == "onnxruntime" else TensorRT(host.backend)
     return {
         "engine": FORMAT,
         "typed": typed_key,
         "host": host._asdict(),
         "precision": backbone.precision,
-        "options": backend.options(backbone, engine),
+        "options": backend_named(host.backend).options(backbone, engine),
         "custom_ops": None if backbone.custom_ops is None else _digest(backbone),
     }
 
@@ -49,6 +50,8 @@ def _digest(backbone: Backbone) -> Sha256:
 
 def engine_spec(typed: Path, host: HostTuple, backbone: Backbone, engine: Engine, *, state: Path) -> EngineSpec:
     """Return the spec that compiles the typed ONNX at `typed`; `state` is where timings and caches are kept."""
+    from provisioning.engines.spec import EngineSpec, batch_profile
+
     return EngineSpec(
         model=backbone.name,
         onnx=typed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,19 @@ class Fidelity:
         return self.samples > 1 and self.distinct < 1e-6
 
 
-def measure_fidelity(reference: Network, engine: Network, images: Images) -> Fidelity:
-    """Return how far `engine` is from `reference` on `images` uint8 [n, H, W, 3], n >= 1, of the size they take."""
+def measure_fidelity(
+    reference: Network, engine: Network, images: Images, *, on_progress: Callable[[int, int], None] | None = None
+) -> Fidelity:
+    """Return how far `engine` is from `reference` on `images` uint8 [n, H, W, 3], n >= 1, of the size they take.
+
+    `on_progress` is told how many of how many images have gone through a network.
+    """
     import numpy as np
 
     queries = np.stack([perturbed(image, number) for number, image in enumerate(images)])
-    expected, expected_queries = (_describe(reference, part) for part in (images, queries))
-    actual, actual_queries = (_describe(engine, part) for part in (images, queries))
+    ran = _Counted(4 * len(images), on_progress)
+    expected, expected_queries = (_describe(reference, part, ran) for part in (images, queries))
+    actual, actual_queries = (_describe(engine, part, ran) for part in (images, queries))
     finite = np.isfinite(actual).all(1) & np.isfinite(actual_queries).all(1)
     actual, actual_queries = (
         _unit(np.nan_to_num(part, nan=0, posinf=0, neginf=0)) for part in (actual, actual_queries)
@@ -121,13 +127,28 @@ def reference_network(backbone: Backbone, source: backbones.OnnxSource) -> OnnxN
         return OnnxNetwork.load(model, custom_ops=backbone.custom_ops, reference=True, weights=source.weights)
 
 
-def _describe(network: Network, images: Images) -> Floats:
+class _Counted:
+    """Counts the images that went through a network, and says so."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._on_progress = 0, total, on_progress
+
+    def each(self, parts: Iterable[Floats]) -> Iterator[Floats]:
+        """Yield `parts`, counting their rows."""
+        for part in parts:
+            self._done += len(part)
+            if self._on_progress:
+                self._on_progress(self._done, self._total)
+            yield part
+
+
+def _describe(network: Network, images: Images, ran: _Counted) -> Floats:
     """Return the descriptors of `images`; on a CPU one call for each core at a time, which changes no bit of them."""
     import numpy as np
 
     callers = os.cpu_count() if isinstance(network, OnnxNetwork) else 1
     with ThreadPoolExecutor(callers) as pool:
-        return np.concatenate(list(pool.map(network, _chunks(images))))
+        return np.concatenate(list(ran.each(pool.map(network, _chunks(images)))))
 
 
 def _chunks(images: Images) -> Iterator[Images]:

@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import EngineError
+from provisioning.base.frozen import dataclass
 from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 
@@ -66,7 +66,7 @@ def l4t_release(machine: Machine = THIS_MACHINE) -> str | None:
     `/etc/nv_tegra_release` first (`# R36 (release), REVISION: 4.3, …`), else the package nvidia-l4t-core.
     """
     release = _first_line(machine.etc / "nv_tegra_release")
-    if found := re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", release):
+    if release and (found := re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", release)):
         return f"{found[1]}.{found[2]}"
     if not machine.machine.startswith("aarch64"):
         return None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from provisioning.base import events
 from provisioning.base.errors import EngineError
 from provisioning.config import Engine
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, l4t_release
 from provisioning.engines.ort.ort import OnnxRuntime
-from provisioning.engines.spec import Backend
-from provisioning.engines.tensorrt.header import MAGICS
-from provisioning.engines.tensorrt.trt import TensorRT
+
+if TYPE_CHECKING:
+    from provisioning.engines.spec import Backend
 
 
 def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
@@ -26,7 +28,7 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
         return There(_whole_tuple(engine))
     name = _auto(machine) if engine.backend == "auto" else engine.backend
     if name == "tensorrt_rtx":
-        return TensorRT("tensorrt_rtx", machine, target=dict(engine.host))
+        return backend_named(name, machine, target=engine.host)
     if engine.host:
         raise EngineError(
             f"{name} compiles for the computer it runs on and for no other",
@@ -34,7 +36,16 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
             facts={"why": _WHY[name], "asked for": ", ".join(f"{k} = {v}" for k, v in engine.host.items())},
             next_step='run flightcache on the target, or set engine.backend = "tensorrt_rtx" if the target runs that',
         )
-    return TensorRT("tensorrt", machine) if name == "tensorrt" else OnnxRuntime(machine)
+    return backend_named(name, machine)
+
+
+def backend_named(name: str, machine: Machine = THIS_MACHINE, *, target: Mapping[str, str] | None = None) -> Backend:
+    """Return the backend `name`; TensorRT-RTX compiles for `target`, the parts of a host tuple that are given."""
+    if name == "onnxruntime":
+        return OnnxRuntime(machine)
+    from provisioning.engines.tensorrt.trt import TensorRT
+
+    return TensorRT(name, machine) if target is None else TensorRT(name, machine, target=dict(target))
 
 
 def _whole_tuple(engine: Engine) -> HostTuple:
@@ -77,7 +88,6 @@ def _warn(reason: str) -> None:
 
 def backend_of(data: bytes) -> Backend:
     """Return the backend that wrote the engine `data`, known by its first bytes: a plan's magic, else ONNX."""
-    for name, magic in MAGICS.items():
-        if data[:4] == magic:
-            return TensorRT(name)
-    return OnnxRuntime()
+    from provisioning.engines.tensorrt.header import MAGICS
+
+    return backend_named(next((name for name, magic in MAGICS.items() if data[:4] == magic), "onnxruntime"))

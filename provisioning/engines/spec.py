@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from provisioning.base.errors import EngineError
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact
 from provisioning.config import Backbone, Engine
 from provisioning.engines.host import HostTuple

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 
 from provisioning.base.errors import IndexingError
+from provisioning.base.frozen import dataclass
 from provisioning.config.schema import Index
 from provisioning.index.transform_spec import TransformSpec
 

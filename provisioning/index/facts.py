@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
+from provisioning.base.distributions import version
 from provisioning.base.errors import IndexingError
 from provisioning.base.hashing import Fact
 from provisioning.config.schema import Index

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 
 from provisioning.base.artifacts import Target
 from provisioning.base.errors import IndexingError
+from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What was built; `dimension` is that of a query."""
+    """What was built; `dimension` is that of a query.
+
+    transform_found, transform_reason: of index.transform = "auto", the share of queries that the transform taken finds,
+    and why it was taken.
+    """
 
     kind: str
     dimension: int
@@ -21,6 +25,8 @@ class IndexInfo:
     bytes: int
     transform: str
     reason: str = ""
+    transform_found: str = ""
+    transform_reason: str = ""
 
     def to_json(self) -> str:
         """Return the JSON that `read_info` reads."""

@@ -1,4 +1,4 @@
-"""`index.transform` read once: none, center, pca(d) or pca-whiten(d)."""
+"""`index.transform` read once: none, center, pca(d) or pca-whiten(d); `auto` is one of these, chosen in the build."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ _FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
 
 
 LEAST_VECTORS = 2
+AUTO = "auto"
+"""One of the others, chosen when the index is built; until then it costs what no transform costs."""
 
 
 class TransformSpec(NamedTuple):
@@ -21,14 +23,16 @@ class TransformSpec(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TransformSpec:
-        """Read `text`; raises IndexingError that names the forms allowed."""
+        """Read `text`, `auto` as `none`; raises IndexingError that names the forms allowed."""
+        if text == AUTO:
+            return cls("none")
         found = _FORM.fullmatch(text.replace(" ", ""))
         if found is None or (found[2] is not None) != found[1].startswith("pca"):
             raise IndexingError(
                 f"index.transform is not understood: {text!r}",
                 file="flight.toml",
                 key="index.transform",
-                next_step="write none, center, pca(d) or pca-whiten(d), d the dimension to keep",
+                next_step="write none, center, pca(d) or pca-whiten(d), d the dimension to keep, or auto",
             )
         return cls(found[1], int(found[2] or 0))
 

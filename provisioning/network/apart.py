@@ -14,7 +14,8 @@ from provisioning.config import Backbone
 from provisioning.network.backbone.source import OnnxSource, trees
 
 if TYPE_CHECKING:
-    from provisioning.network.typing.typed import Images
+    from provisioning.network.rehearsal import Rehearsal
+    from provisioning.network.typing.facts import Images
 
 TIME_S, TIME_PER_TILE_S = 1200.0, 30.0
 """Seconds for reading, converting and trying a model (three runs of at most 300 s), and for each tile it sees."""
@@ -40,6 +41,17 @@ def measured(backbone: Backbone, source: OnnxSource) -> tuple[int, int, int]:
     return height, width, dimension
 
 
+def rehearsed(backbone: Backbone, source: OnnxSource) -> Rehearsal:
+    """Prepare the network and run it on a few images. See `rehearsal.rehearse`; its errors."""
+    from provisioning.network.rehearsal import Rehearsal
+    from provisioning.network.shape import Shape
+
+    shape, *seconds = _call(
+        _rehearsed, backbone, source, files=_files(backbone, source), size_bytes=_size_bytes(source)
+    )
+    return Rehearsal(Shape(*map(int, shape)), *map(float, seconds))
+
+
 def make_typed(backbone: Backbone, source: OnnxSource, output: Path, images: Images, *, backend: str) -> None:
     """Write the typed ONNX of `backbone` to `output`. See `typing.typed.make_typed`."""
     made = confined.output(output) if source.files else output
@@ -62,12 +74,13 @@ def make_typed(backbone: Backbone, source: OnnxSource, output: Path, images: Ima
 def check_range(backbone: Backbone, source: OnnxSource, images: Images) -> int:
     """Return how many tiles the range of fp16 was checked on. See `typing.typed.check_range`."""
     from provisioning.network.typing import typed
+    from provisioning.network.typing.facts import RANGE_TILES
 
     files, size_bytes = _files(backbone, source), _size_bytes(source)
     return int(
         _call(
             typed.check_range, backbone, source,
-            files=files, size_bytes=size_bytes, images=images, tiles=typed.RANGE_TILES,
+            files=files, size_bytes=size_bytes, images=images, tiles=RANGE_TILES,
         )
     )  # fmt: skip
 
@@ -120,6 +133,12 @@ def _measured(backbone: Backbone, source: OnnxSource) -> list[int]:
     from provisioning.network.shape import measure
 
     return list(measure(backbone, source))
+
+
+def _rehearsed(backbone: Backbone, source: OnnxSource) -> list[Any]:
+    from provisioning.network.rehearsal import rehearse
+
+    return list(rehearse(backbone, source))
 
 
 def _make_typed(backbone: Backbone, source: OnnxSource, output: Path, backend: str, *, images: Images) -> None:

@@ -14,7 +14,6 @@ from provisioning.base.artifacts import Target, atomic_output, is_whole
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone, Flight
-from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
 
 
@@ -42,6 +41,8 @@ def known_shape(target: Target) -> Shape | None:
 
 def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape:
     """Prepare the network once and keep its shape; BackboneError names the model if it cannot be used as declared."""
+    from provisioning.network import apart
+
     shape = Shape(*apart.measured(backbone, source))
     with atomic_output(target) as output:
         output.write_text(json.dumps(shape._asdict()) + "\n")
@@ -50,11 +51,16 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
 
 def measure(backbone: Backbone, source: OnnxSource) -> Shape:
     """Prepare the network and return its shape; BackboneError as `learn_shape`."""
-    import onnx
-
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         prepare(backbone, source, prepared)
-        graph = onnx.load(str(prepared), load_external_data=False).graph
+        return shape_of(prepared)
+
+
+def shape_of(prepared: Path) -> Shape:
+    """Return the shape of the prepared network in a file."""
+    import onnx
+
+    graph = onnx.load(str(prepared), load_external_data=False).graph
     takes, gives = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
     return Shape(takes[1].dim_value, takes[2].dim_value, gives[1].dim_value)

@@ -5,8 +5,10 @@ from provisioning.report.geojson import coverage_geojson
 from provisioning.report.model import (
     Cell,
     Change,
+    Failure,
     LonLat,
     Mosaic,
+    Picture,
     ReportModel,
     SkippedTile,
     SourceRow,
@@ -14,15 +16,18 @@ from provisioning.report.model import (
     TileMap,
     TileMark,
 )
-from provisioning.report.mosaic import Thumbnail, make_mosaic, mosaic_places, mosaic_zoom
+from provisioning.report.mosaic import MOST_PICTURED, Thumbnail, make_mosaic, mosaic_places, mosaic_zoom, small_picture
 from provisioning.report.page import render
 from provisioning.report.tilemap import Run, tile_map
 
 __all__ = [
+    "MOST_PICTURED",
     "Cell",
     "Change",
+    "Failure",
     "LonLat",
     "Mosaic",
+    "Picture",
     "ReportModel",
     "Run",
     "SkippedTile",
@@ -37,5 +42,6 @@ __all__ = [
     "mosaic_places",
     "mosaic_zoom",
     "render",
+    "small_picture",
     "tile_map",
 ]

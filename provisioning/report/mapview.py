@@ -81,6 +81,8 @@ def _keys(model: ReportModel, tiles: TileMap) -> str:
         keys.append(_key(_swatch("there") + _swatch("partial", "finest-partial"), "some tiles missing"))
     if model.routes:
         keys.append(_key('<path class="route" d="M2 15 10 6l8 7 8-9"/>', "route"))
+    if model.required:
+        keys.append(_key(_swatch("required"), "tiles under the route"))
     if model.takeoff:
         keys.append(_key(takeoff_mark("translate(14 10) scale(.5)"), "take-off"))
     if model.marks:

@@ -88,6 +88,24 @@ class TileMark(NamedTuple):
     detail: str = ""
 
 
+class Picture(NamedTuple):
+    """A tile and its imagery as a small JPEG; None where it is not shown or cannot be read."""
+
+    z: int
+    x: int
+    y: int
+    source: str
+    jpeg: bytes | None = None
+
+
+class Failure(NamedTuple):
+    """A tile that was looked up as a flight sees it, the tile that the index gave instead, and under what condition."""
+
+    tile: Picture
+    taken_for: Picture
+    why: str
+
+
 class Step(NamedTuple):
     """A task of the build, and the tasks or groups of tasks that come before it."""
 
@@ -112,12 +130,14 @@ class ReportModel:
     maps         one TileMap for each zoom level; the finest is drawn large
     outline      rings of the area, each closed or not; empty: the bounding box, or where it is not filled, the tiles
     routes       mission lines over the map
+    required     the tiles under the routes, one TileMap for each zoom level that has some
     sources      in the order of the Manifest
     skipped      tiles left out under `tiles.on_error = "skip"`, in the order of the corpus
     changes      against the generation before; None: this is the first
     key_fingerprint  SHA-256 of the raw public key, hex
     area_notes   what the files of the area leave open: legs that are not in it, assumptions
     marks        tiles of interest: degenerate, not recognised, required and missing, left out
+    failures     tiles that are not recognised; the first of them with pictures
     steps        the tasks of the build in their order; empty: no picture of them
     notes        sentences about the engines: what their layers are, where the compiler says
     """
@@ -128,12 +148,14 @@ class ReportModel:
     mosaic: Mosaic | None = None
     outline: tuple[tuple[LonLat, ...], ...] = ()
     routes: tuple[tuple[LonLat, ...], ...] = ()
+    required: tuple[TileMap, ...] = ()
     sources: tuple[SourceRow, ...] = ()
     skipped: tuple[SkippedTile, ...] = ()
     changes: tuple[Change, ...] | None = None
     key_fingerprint: str = ""
     area_notes: tuple[str, ...] = ()
     marks: tuple[TileMark, ...] = ()
+    failures: tuple[Failure, ...] = ()
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -18,7 +18,11 @@ Thumbnail = Callable[[int, int, int], "bytes | None"]
 MAX_PIXELS_ACROSS: Final = 1024
 MAX_TILES_READ: Final = 1600
 MAX_BYTES: Final = 800_000
-"""With base64 and the page around it the report stays below 1.5 MB."""
+PICTURE_SIDE: Final = 96
+MOST_PICTURED: Final = 64
+MAX_PICTURE_BYTES: Final = 2_400
+"""Of one tile. The mosaic and two pictures for each of MOST_PICTURED tiles in base64 keep the report below 1.6 MB."""
+QUALITIES: Final = (72, 55, 40, 25, 12)
 PAPER: Final = (128, 132, 126)
 
 
@@ -41,8 +45,19 @@ def make_mosaic(zoom: int, bounds: tuple[int, int, int, int], thumbnail: Thumbna
     if not pasted:
         return None
     return Mosaic(
-        jpeg=_encode(paper), level=zoom, left=left, top=top, right=left + columns * step, bottom=top + rows * step
+        jpeg=_encode(paper, MAX_BYTES),
+        level=zoom,
+        left=left,
+        top=top,
+        right=left + columns * step,
+        bottom=top + rows * step,
     )
+
+
+def small_picture(data: bytes) -> bytes | None:
+    """Return an encoded tile as a JPEG of PICTURE_SIDE pixels; None if this decoder cannot read it."""
+    image = _small(data, PICTURE_SIDE)
+    return None if image is None else _encode(image, MAX_PICTURE_BYTES)
 
 
 def mosaic_places(bounds: tuple[int, int, int, int]) -> frozenset[tuple[int, int]]:
@@ -117,11 +132,11 @@ def _small(data: bytes, side: int) -> Image | None:
     return flat.convert("RGB")
 
 
-def _encode(paper: Image) -> bytes:
-    """Return JPEG bytes within MAX_BYTES: noisy imagery is compressed harder."""
-    for quality in (72, 55, 40, 25, 12):
+def _encode(paper: Image, most: int) -> bytes:
+    """Return JPEG bytes, `most` of them where that can be had: noisy imagery is compressed harder."""
+    for quality in QUALITIES:
         buffer = io.BytesIO()
         paper.save(buffer, "JPEG", quality=quality, optimize=False)
-        if buffer.tell() <= MAX_BYTES:
+        if buffer.tell() <= most:
             break
     return buffer.getvalue()

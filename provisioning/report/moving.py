@@ -50,6 +50,9 @@ def layers(model: ReportModel, tiles: TileMap) -> Iterator[tuple[str, str, str]]
         if other.zoom != tiles.zoom and missing:
             path = "".join(_square(frame, other.level, cell.x, cell.y) for cell in missing)
             yield f"zoom-{other.zoom}-gaps", f"gaps at zoom {other.zoom}", f'<path class="other-gap" d="{path}"/>'
+    under = "".join(_square(frame, of.level, cell.x, cell.y) for of in model.required for cell in of.cells)
+    if under:
+        yield "required", "tiles under the route", f'<path class="required" d="{under}"/>'
     for name in sorted({mark.layer for mark in model.marks}):
         path = "".join(
             _square(frame, mark.z, mark.x, mark.y) for mark in model.marks[:MOST_MARKS] if mark.layer == name

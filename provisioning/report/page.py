@@ -10,6 +10,7 @@ from provisioning.area.place import height_in_words
 from provisioning.flight.summary import summarise
 from provisioning.report import tables, verifying
 from provisioning.report.drawing import position
+from provisioning.report.failures import failures
 from provisioning.report.html import facts, number, section
 from provisioning.report.mapview import map_section
 from provisioning.report.model import LonLat, ReportModel
@@ -65,7 +66,10 @@ def _header(model: ReportModel, title: str) -> str:
 def _contents(model: ReportModel) -> Iterator[tuple[str, str]]:
     if model.maps:
         yield "map", "Map"
-    yield from (("coverage", "Coverage"), ("gates", "Quality gates"), ("engines", "Engines"), ("index", "Index"))
+    yield from (("coverage", "Coverage"), ("gates", "Quality gates"))
+    if model.failures:
+        yield "failures", "Not recognised"
+    yield from (("engines", "Engines"), ("index", "Index"))
     yield "sources", "Sources"
     if model.skipped:
         yield "skipped", "Skipped tiles"
@@ -112,6 +116,7 @@ def _sections(model: ReportModel) -> Iterator[str]:
     yield map_section(model)
     yield tables.coverage(model)
     yield tables.gates(model)
+    yield failures(model)
     yield tables.engines(model)
     yield tables.index(model)
     yield tables.sources(model)

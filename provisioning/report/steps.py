@@ -18,7 +18,11 @@ def steps(model: ReportModel) -> str:
     if not model.steps:
         return ""
     order = " → ".join(dict.fromkeys(step.name.partition(":")[0] for step in model.steps))
-    note = paragraph(f"In this order: {order}. `flightcache why TASK` says why one would run again.", "soft")
+    note = paragraph(
+        f"In this order: {order}. `flightcache why TASK` says why one would run again; "
+        "`flightcache status` how long each took, and before. No time stands here: the same cache makes the same page.",
+        "soft",
+    )
     return section("steps", "How it was built", _picture(model.steps), note)
 
 

@@ -11,11 +11,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from provisioning.base.errors import TileError
+from provisioning.base.frozen import dataclass
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, degree. West may be larger than east (across the antimeridian)."""

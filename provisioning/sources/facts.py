@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+
+from provisioning.base.distributions import installed_version
 
 FILL_RULE = "mean-of-opaque/1"
 """How transparent pixels are filled; changed with the rule in `image.py`."""
@@ -16,7 +17,4 @@ def decoder_facts() -> dict[str, str]:
 
 @cache
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+    return installed_version(package) or "none"

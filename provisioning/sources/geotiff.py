@@ -18,18 +18,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
 from provisioning.area.cover import Band, count, union
 from provisioning.base.angles import HALF_TURN_E7, BBox, wrapped_e7
+from provisioning.base.distributions import installed_version
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement
-from provisioning.sources.source import check_count, file_stamp
+from provisioning.sources.source import SHEET_SUFFIXES, check_count, file_stamp
 from provisioning.sources.store import StoredTile, TileQuery
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 SIDE = 256
 COMPRESSION_LEVEL = 6
 DRIVERS = {"tif": "GTiff", "jp2": "JP2OpenJPEG", "vrt": "VRT"}
-SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
 LARGEST_VRT_BYTES = 4 << 20
 LARGEST_BLOCK_BYTES = 256 << 20
 """GDAL decodes whole blocks (strips, or tiles of its own), in memory, and each thread has its own."""
@@ -79,13 +78,15 @@ def _files(path: Path) -> list[Path]:
 
 def stamp(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> str:
     """Return what tells whether a raster would give other tiles: the stat of its files, and what cuts it."""
-    files = [file for path in (source.path, *_other_paths(source, beside)) for file in _files(path)]
-    stamps = [file_stamp(file, now_ns=now_ns) for file in files]
-    try:
-        cutter = f"rasterio {version('rasterio')} zlib {zlib.ZLIB_RUNTIME_VERSION} {FORMAT} {source.values}"
-    except PackageNotFoundError:
-        cutter = ""
-    return " ".join([*stamps, cutter]) if all(stamps) and cutter else ""
+    stamps = [file_stamp(file, now_ns=now_ns) for file in files_of(source, beside)]
+    rasterio = installed_version("rasterio")
+    cutter = f"rasterio {rasterio} zlib {zlib.ZLIB_RUNTIME_VERSION} {FORMAT} {source.values}"
+    return " ".join([*stamps, cutter]) if all(stamps) and rasterio else ""
+
+
+def files_of(source: TileSource, beside: Sequence[TileSource] = ()) -> list[Path]:
+    """Return every file that the tiles of a source come from."""
+    return [file for path in (source.path, *_other_paths(source, beside)) for file in _files(path)]
 
 
 def _other_paths(source: TileSource, beside: Sequence[TileSource]) -> list[Path]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OPAQUE = 128
 """Alpha from which a pixel counts as imagery."""
+_OF_MEMORY = ("memory", "without exception set", "without setting an exception")
+"""Of what decoders say, and the interpreter's SystemErrors, where an allocation failed."""
 ROOM_BYTES = 16 << 20
 """More than a usual tile takes to decode."""
 ONE_COLOUR = 6
@@ -248,7 +250,23 @@ def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
 
 
 def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """Return RGB pixels and the mask of opaque ones, None if all are."""
+    """Return RGB pixels and the mask of opaque ones, None if all are.
+
+    A fault is one of the bytes where a second try meets it too. An interpreter that got no memory for a moment raises
+    whatever it stumbles over next: SystemError, AttributeError (measured).
+    """
+    try:
+        return _decoded(data, max_pixels)
+    except TileError as first:
+        try:
+            return _decoded(data, max_pixels)
+        except TileError as second:
+            if second.what == first.what:
+                raise
+            raise MemoryError(f"{first.what}; then: {second.what}") from second
+
+
+def _decoded(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
     kind = image_format(data)
     try:
         if kind == "png":
@@ -259,15 +277,19 @@ def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | N
     except Exception as error:  # decoders raise whatever their parsers stumble over
         if _is_of_the_machine(error):
             raise
-        if "memory" in str(error).lower() or not _has_memory():
+        if any(word in str(error).lower() for word in _OF_MEMORY) or not _has_memory():
             raise MemoryError(str(error)) from error
         detail = str(error).partition("<")[0].replace("\n", " ")[:120].strip() or type(error).__name__
         raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Tell whether the system, not the bytes, was the reason; Pillow's own OSErrors for bad bytes have no number."""
-    return isinstance(error, OSError) and error.errno is not None
+    """Tell whether the system, not the bytes, was the reason; Pillow's own OSErrors for bad bytes have no number.
+
+    A decoder or numpy that cannot be loaded, whatever the import system makes of an unreadable file, says nothing of
+    the tile.
+    """
+    return isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _has_memory() -> bool:

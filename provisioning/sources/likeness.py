@@ -104,12 +104,14 @@ def alike(looks: NDArray[np.uint8], places: NDArray[np.int64], *, least: int) ->
     """
     import numpy as np
 
-    waves = np.ascontiguousarray(looks[:, 4:]).view(np.int8)
+    head, waves = looks[:, :4].astype(np.int16), np.ascontiguousarray(looks[:, 4:]).view(np.int8)
     group = _Groups()
     for order in _orders(waves):
+        sorted_head = head[order]
         for shift in range(1, NEIGHBOURS + 1):
-            left, right = order[:-shift], order[shift:]
-            same = _is_same(looks, waves, left, right)
+            near = _have_one_tone(sorted_head[:-shift], sorted_head[shift:])
+            left, right = order[near], order[near + shift]
+            same = np.einsum("ij,ij->i", waves[left], waves[right], dtype=np.int32, casting="unsafe") >= COSINE * 127**2
             for a, b in zip(left[same].tolist(), right[same].tolist(), strict=True):
                 group.join(a, b)
     return [found for found in group.all() if len(set(places[found].tolist())) >= least]
@@ -131,15 +133,12 @@ def _orders(waves: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
         yield np.lexsort((along, keys))
 
 
-def _is_same(
-    looks: NDArray[np.uint8], waves: NDArray[np.int8], left: NDArray[np.int64], right: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the positions of the pairs that show one picture."""
+def _have_one_tone(a: NDArray[np.int16], b: NDArray[np.int16]) -> NDArray[np.int64]:
+    """Return the positions at which mean colour and contrast, int16 [n, 4], are those of one picture."""
     import numpy as np
 
-    dots = np.einsum("ij,ij->i", waves[left], waves[right], dtype=np.int32, casting="unsafe")
-    near = np.flatnonzero(dots >= COSINE * 127 * 127)
-    a, b = (looks[side[near], :4].astype(np.int16) for side in (left, right))
+    near = np.flatnonzero(np.abs(a[:, 0] - b[:, 0]) <= COLOUR)
+    a, b = a[near], b[near]
     colour = np.abs(a[:, :3] - b[:, :3]).max(axis=1, initial=0) <= COLOUR
     contrast = np.maximum(a[:, 3], b[:, 3]) <= CONTRAST * np.minimum(a[:, 3], b[:, 3]) + 1
     same: NDArray[np.int64] = near[colour & contrast]

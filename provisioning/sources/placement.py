@@ -95,11 +95,10 @@ class _Case:
 
     def _outside(self, reading: Reading, placed: Sequence[Statement]) -> float:
         """Return the largest share of tiles that lie outside a stated box."""
-        tiles = list(filter(None, (_moved(tile, self.now, reading) for tile in self.tiles)))
-        if len(tiles) < len(self.tiles):
-            return 1.0
-        boxes = [tile_bounds_e7(*tile) for tile in tiles]
-        return max((_misfit(boxes, said) for said in placed), default=0.0)
+        if not placed:
+            return 0.0
+        tiles = [_moved(tile, self.now, reading) for tile in self.tiles]
+        return max(_misfit(tiles, said) for said in placed)
 
     def _stated_scheme(self) -> str:
         """Return the row order that is stated where no box tells; it must be asked for where it is not the default."""
@@ -141,9 +140,8 @@ class _Case:
 
     def _readings(self) -> dict[str, str]:
         return {
-            reading_name(reading): describe_place(_around(moved))
+            reading_name(reading): describe_place(_around(_moved(tile, self.now, reading) for tile in self.tiles))
             for reading in (self.now, *self.others)
-            if (moved := list(filter(None, (_moved(tile, self.now, reading) for tile in self.tiles))))
         }
 
     def _notes(self, outside: float, placed: Sequence[Statement]) -> tuple[str, ...]:
@@ -166,10 +164,7 @@ def check_placed(source: TileSource, kind: str, placement: Placement, addresses:
     if now == asked:
         return
     tiles = _finest(addresses)
-    facts = {
-        reading_name(r): describe_place(_around([t for t in (_moved(tile, now, r) for tile in tiles) if t]))
-        for r in (now, asked)
-    }
+    facts = {reading_name(r): describe_place(_around(_moved(tile, now, r) for tile in tiles)) for r in (now, asked)}
     keys = [f'tiles.source.scheme = "{asked.scheme}"'] + ['tiles.source.pattern = "{z}/{y}/{x}"'] * asked.exchanged
     raise TileError(
         "the tiles do not lie where their own description says",
@@ -180,8 +175,8 @@ def check_placed(source: TileSource, kind: str, placement: Placement, addresses:
     )
 
 
-def _moved(tile: Address, now: Reading, to: Reading) -> Address | None:
-    """Return where a tile lies in another reading of the same numbers, None if it is no tile there."""
+def _moved(tile: Address, now: Reading, to: Reading) -> Address:
+    """Return where a tile lies in another reading of the same numbers."""
     z, x, y = tile
     last = (1 << z) - 1
     row = last - y if now.scheme == "tms" else y
@@ -217,27 +212,40 @@ def _stated(said: Statement) -> str:
     return f"centre {said.centre[1]:.4f}, {said.centre[0]:.4f} (latitude, longitude)"
 
 
-def _misfit(tiles: Sequence[BBox], said: Statement) -> float:
+def _misfit(tiles: Sequence[Address], said: Statement) -> float:
+    """Return the share of `tiles`, all of one zoom level, that lie outside what is stated."""
     if said.boxes:
-        return min(sum(not _touches(tile, box) for tile in tiles) / len(tiles) for box in said.boxes)
+        return min(_share_outside(tiles, box) for box in said.boxes)
     assert said.centre is not None
     lon, lat = said.centre
-    tall = max(tile.north - tile.south for tile in tiles)
-    around = enclosing(tiles[:: 1 + len(tiles) // 500]) if len(tiles) > 1 else tiles[0]
+    rows = [tile_bounds_e7(z, 0, y) for z, y in {(z, y) for z, _, y in tiles}]
+    tall = max(row.north - row.south for row in rows)
+    some = [tile_bounds_e7(*tile) for tile in tiles[:: 1 + len(tiles) // 500]]
+    around = enclosing(some) if len(tiles) > 1 else some[0]
     grown = around._replace(south=around.south - tall, north=around.north + tall)
-    return float(not _touches(grown, (lon - 1e-4, lat, lon + 1e-4, lat)))
+    point = (lon - 1e-4, lat, lon + 1e-4, lat)
+    return float(not (_row_touches(grown, point) and _column_touches(grown, point)))
 
 
-def _touches(tile: BBox, box: Box) -> bool:
-    """Tell whether a tile overlaps a box by more than a rounding error."""
-    west, south, east, north = (side * 1e7 for side in box)
-    tall, wide = (tile.north - tile.south) * TOLERANCE, (tile.east - tile.west) % TURN_E7 * TOLERANCE
-    tall, wide = min(tall, (north - south) / 4), min(wide, abs(east - west) / 4)
-    if tile.south + tall > north or tile.north - tall < south:
-        return False
-    for turn in (-TURN_E7, 0, TURN_E7):
-        last = east if west <= east else east + TURN_E7
-        right = tile.east if tile.west <= tile.east else tile.east + TURN_E7
-        if tile.west + turn + wide <= last and right + turn - wide >= west:
-            return True
-    return False
+def _share_outside(tiles: Sequence[Address], box: Box) -> float:
+    """Return the share of `tiles` outside a box; each row and each column is compared once, not each tile."""
+    z = tiles[0][0]
+    rows = {y for y in {y for _, _, y in tiles} if _row_touches(tile_bounds_e7(z, 0, y), box)}
+    columns = {x for x in {x for _, x, _ in tiles} if _column_touches(tile_bounds_e7(z, x, 0), box)}
+    return sum(x not in columns or y not in rows for _, x, y in tiles) / len(tiles)
+
+
+def _row_touches(tile: BBox, box: Box) -> bool:
+    """Tell whether latitudes overlap those of a box by more than a rounding error."""
+    south, north = box[1] * 1e7, box[3] * 1e7
+    tall = min((tile.north - tile.south) * TOLERANCE, (north - south) / 4)
+    return tile.south + tall <= north and tile.north - tall >= south
+
+
+def _column_touches(tile: BBox, box: Box) -> bool:
+    """Tell whether longitudes overlap those of a box, either of which may cross the antimeridian."""
+    west, east = box[0] * 1e7, box[2] * 1e7
+    wide = min((tile.east - tile.west) % TURN_E7 * TOLERANCE, abs(east - west) / 4)
+    last = east if west <= east else east + TURN_E7
+    right = tile.east if tile.west <= tile.east else tile.east + TURN_E7
+    return any(tile.west + turn + wide <= last and right + turn - wide >= west for turn in (-TURN_E7, 0, TURN_E7))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from itertools import islice
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from provisioning.base.errors import TileError
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
 from provisioning.sources.evidence import evidence_stamp
-from provisioning.sources.layouts import Detected, detect
-from provisioning.sources.placement import check_placed, place, scheme_of
 from provisioning.sources.source import listed
 from provisioning.sources.stores import kind_of, open_store
+
+if TYPE_CHECKING:
+    from provisioning.sources.layouts import Detected
 
 MOST_COMPARED = 100_000
 """Tiles of which `check_place` compares the place; a container may claim to hold any number."""
@@ -27,6 +28,8 @@ def placed(source: TileSource) -> tuple[TileSource, tuple[str, ...]]:
 
     TileError if they contradict each other, or if only the user can tell (the message shows each place in words).
     """
+    from provisioning.sources.placement import place, scheme_of
+
     kind = kind_of(source)
     found = _layout_of(source) if kind == "xyz" and source.pattern == PLAIN else None
     read = replace(source, pattern=found.pattern) if found else source
@@ -51,12 +54,17 @@ def placed(source: TileSource) -> tuple[TileSource, tuple[str, ...]]:
 
 
 def _layout_of(source: TileSource) -> Detected | None:
+    from provisioning.sources.layouts import detect
+
     found = detect(source.path)
     return None if found is None or found.pattern == PLAIN else found
 
 
 def check_place(source: TileSource) -> None:
     """Raise TileError if a source does not lie where its own evidence says, or its pattern finds no tile."""
+    from provisioning.sources.layouts import detect
+    from provisioning.sources.placement import check_placed, place
+
     kind = kind_of(source)
     if kind in ("geotiff", "plugin"):
         return
@@ -83,10 +91,24 @@ def place_stamp(source: TileSource, content: str = "") -> str:
     """
     if source.path == NO_PATH:
         return ""
-    settings = f"{source.path} {source.kind} {source.scheme} {source.pattern} {source.table} {source.evidence}"
     try:
         found = os.stat(source.path)
     except OSError:
         return ""
     own = content or f"{found.st_mtime_ns} {found.st_size} {found.st_ino} {found.st_ctime_ns}"
-    return "\n".join([settings, own, *evidence_stamp(source.path)])
+    return "\n".join([_settings(source), own, *evidence_stamp(source.path)])
+
+
+def place_said(source: TileSource) -> str:
+    """Return what decides `check_place` of a container beside the addresses of its tiles; empty for other sources."""
+    if source.path == NO_PATH or kind_of(source) in ("xyz", "geotiff", "plugin"):
+        return ""
+    store = open_store(source)
+    try:
+        return "\n".join([_settings(source), *map(repr, store.statements())])
+    finally:
+        store.close()
+
+
+def _settings(source: TileSource) -> str:
+    return f"{source.path} {source.kind} {source.scheme} {source.pattern} {source.table} {source.evidence}"

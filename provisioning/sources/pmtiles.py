@@ -9,6 +9,7 @@ import json
 import os
 import time
 import zlib
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from provisioning.base.errors import TileError
 from provisioning.base.geo import tileid_to_zxy, zxy_to_tileid
 from provisioning.config import TileSource
 from provisioning.sources.evidence import Statement, from_metadata
-from provisioning.sources.idranges import LIMIT, cells_inside, tiles_of_run
+from provisioning.sources.idranges import LIMIT, are_inside, cells_inside, tiles_of_ids, tiles_of_run
 from provisioning.sources.pmtiles_format import (
     GZIP,
     HEADER,
@@ -32,8 +33,9 @@ from provisioning.sources.pmtiles_format import (
     Header,
     parse_directory,
 )
-from provisioning.sources.source import MOST_TILE_BYTES, file_stamp, head_of
+from provisioning.sources.source import file_stamp, head_of
 from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
@@ -41,6 +43,7 @@ MOST_DEPTH = 4
 MOST_OF_A_RUN = 1 << 20
 """Tiles with one image that are listed; whoever wants them all is told that they are no imagery."""
 CACHED_DIRECTORIES = 256
+Address = tuple[int, int, int]
 COMPRESSIONS = {0: "unknown", 3: "Brotli", 4: "Zstandard"}
 VECTOR = {1: "MVT", 6: "MLT"}
 
@@ -149,15 +152,32 @@ class PMTiles:
             raise self._error("a directory is damaged") from error
         if not directory.ids:
             raise self._error("a directory is empty")
-        ends, h = [*directory.ids[1:], high], self.header
         if directory.ids[0] < low:
             raise self._error("a leaf directory holds tiles that belong to another (a loop?)")
+        if not self._is_sound(directory, high):
+            self._refuse(directory, high)
+        return directory
+
+    def _is_sound(self, directory: Directory, high: int) -> bool:
+        """Tell whether no entry overlaps its successor and each lies in its section: many at a time."""
+        import numpy as np
+
+        ids, runs, lengths, offsets = (np.frombuffer(column, np.uint64) for column in directory)
+        if ids[-1] >= high or high > LIMIT:
+            return False
+        ends = np.append(ids[1:], np.uint64(high))
+        limits = np.where(runs > 0, np.uint64(self.header.data_length), np.uint64(self.header.leaf_length))
+        is_outside = (lengths == 0) | (offsets > limits) | (lengths > limits) | (offsets + lengths > limits)
+        return not (is_outside | (ids + np.maximum(runs, np.uint64(1)) > ends)).any()
+
+    def _refuse(self, directory: Directory, high: int) -> None:
+        """Raise TileError that names the first entry that is not sound."""
+        ends, h = [*directory.ids[1:], high], self.header
         for first, run, length, offset, end in zip(*directory, ends, strict=True):
             if first + max(run, 1) > end:
                 raise self._error(f"the entries of tile id {first} and its successor overlap")
             if not length or offset + length > (h.data_length if run else h.leaf_length):
                 raise self._error(f"the entry of tile id {first} points beyond its section")
-        return directory
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -166,33 +186,37 @@ class PMTiles:
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
 
-    def _entries(self, cover: Cover | None) -> Iterator[tuple[int, int, int, int]]:
-        """Yield first id, run, length, offset of all tile entries, passing over leaves without tiles of `cover`."""
+    def _directories(self, cover: Cover | None) -> Iterator[Directory]:
+        """Yield all directories, passing over leaves without tiles of `cover`."""
         stack = [(self._root(), LIMIT, 1)]
         while stack:
             directory, high, depth = stack.pop()
+            yield directory
             leaves = []
-            for i, (first, run, length, offset) in enumerate(zip(*directory, strict=True)):
-                if run:
-                    yield first, run, length, offset
-                    continue
-                end = directory.ids[i + 1] if i + 1 < len(directory.ids) else high
+            for i in [i for i, run in enumerate(directory.runs) if not run]:
+                first, end = directory.ids[i], directory.ids[i + 1] if i + 1 < len(directory.ids) else high
                 if depth == MOST_DEPTH:
                     raise self._error(f"its directories are more than {MOST_DEPTH} deep")
                 if cover is None or any(True for _ in cells_inside(first, end, cover)):
-                    leaves.append((length, offset, first, end))
+                    leaves.append((directory.lengths[i], directory.offsets[i], first, end))
             for length, offset, first, end in reversed(leaves):
                 stack.append((self._leaf(offset, length, first, end), end, depth + 1))
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query; TileError if a directory is damaged."""
         with self._translated():
-            for first, run, length, offset in self._entries(query.cover):
-                data: bytes | None = None
-                for n, (z, x, y) in enumerate(tiles_of_run(first, run, query.cover)):
-                    if n == 0:
-                        data = self._data(offset, length)
-                    yield StoredTile(z, x, y, data)
+            for ids, runs, lengths, offsets in self._directories(query.cover):
+                for first, run, length, offset, tile in zip(
+                    ids, runs, lengths, offsets, _tiles_inside(ids, query.cover), strict=True
+                ):
+                    if run == 1 and tile:
+                        yield StoredTile(*tile, self._data(offset, length))
+                    elif run > 1:
+                        data: bytes | None = None
+                        for n, (z, x, y) in enumerate(tiles_of_run(first, run, query.cover)):
+                            if n == 0:
+                                data = self._data(offset, length)
+                            yield StoredTile(z, x, y, data)
 
     def _data(self, offset: int, length: int) -> bytes | None:
         if length > MOST_TILE_BYTES:
@@ -202,10 +226,14 @@ class PMTiles:
     def addresses(self) -> Iterator[tuple[int, int, int]]:
         """Yield z, x, y of every tile; a run longer than any imagery's is an error."""
         with self._translated():
-            for first, run, _, _ in self._entries(None):
-                yield from map(tileid_to_zxy, range(first, first + min(run, MOST_OF_A_RUN)))
-                if run > MOST_OF_A_RUN:
-                    raise self._error(f"{run} tiles from id {first} share one image")
+            for ids, runs, _, _ in self._directories(None):
+                for first, run, tile in zip(ids, runs, _tiles_of(ids), strict=True):
+                    if run == 1:
+                        yield tile
+                        continue
+                    yield from map(tileid_to_zxy, range(first, first + min(run, MOST_OF_A_RUN)))
+                    if run > MOST_OF_A_RUN:
+                        raise self._error(f"{run} tiles from id {first} share one image")
 
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""
@@ -250,3 +278,19 @@ class PMTiles:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def _tiles_of(ids: array[int]) -> Iterator[Address]:
+    import numpy as np
+
+    return zip(*(column.tolist() for column in tiles_of_ids(np.array(ids, np.int64))), strict=True)
+
+
+def _tiles_inside(ids: array[int], cover: Cover) -> Iterator[Address | None]:
+    """Yield the tile of each id, None for one that does not belong to `cover`."""
+    import numpy as np
+
+    columns = tiles_of_ids(np.array(ids, np.int64))
+    are_of_it = are_inside(cover, *columns).tolist()
+    for tile, is_inside in zip(zip(*(column.tolist() for column in columns), strict=True), are_of_it, strict=True):
+        yield tile if is_inside else None

@@ -19,11 +19,11 @@ RACY_NS = 20_000_000
 """A file written this shortly before it was looked at may change again without changing its times: the clock of file
 times ticks every 4 to 10 ms. Its stat is not remembered."""
 
-MOST_TILE_BYTES = 32 << 20
-"""A larger one is not read: no tile image is, and memory is bounded."""
-
 MOST_LISTED = 50_000_000
 """Tiles of one source that are listed as a whole; a file of some hundred bytes may claim any number."""
+
+SHEET_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
+"""Of the rasters in a directory of map sheets."""
 
 EVERYTHING = Cover({z: (Band(0, (1 << z) - 1, ((0, (1 << z) - 1),)),) for z in range(MAX_ZOOM + 1)})
 """Every tile there is."""

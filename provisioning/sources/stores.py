@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from provisioning.base.errors import ConfigError, TileError
 from provisioning.config import Flight, TileSource
 from provisioning.config.check import check_tiles
-from provisioning.sources import geotiff, pmtiles, sqlite_file
-from provisioning.sources.source import Container, source_name
+from provisioning.sources.source import SHEET_SUFFIXES, Container, source_name
 from provisioning.sources.store import TileStore
-from provisioning.sources.tables import database_kind, open_table
 from provisioning.sources.xyz import Directory
 
 if TYPE_CHECKING:
@@ -46,7 +44,9 @@ def kind_of(source: TileSource) -> str:
         return _database_kind(source.path, (found.st_size, found.st_mtime_ns, found.st_ino))
     if head[:7] == b"PMTiles":
         return "pmtiles"
-    if geotiff.raster_kind(head):
+    from provisioning.sources.geotiff import raster_kind
+
+    if raster_kind(head):
         return "geotiff"
     raise TileError(
         "tile source is not an XYZ directory, MBTiles, GeoPackage, .sqlitedb, PMTiles, GeoTIFF, JPEG 2000 or VRT",
@@ -58,11 +58,13 @@ def kind_of(source: TileSource) -> str:
 def _holds_sheets(path: os.PathLike[str]) -> bool:
     with os.scandir(path) as entries:
         names = [entry.name.lower() for entry, _ in zip(entries, range(MOST_NAMES), strict=False)]
-    return any(name.endswith(geotiff.SHEET_SUFFIXES) for name in names) and not any(name.isdigit() for name in names)
+    return any(name.endswith(SHEET_SUFFIXES) for name in names) and not any(name.isdigit() for name in names)
 
 
 @lru_cache(maxsize=64)
 def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG001 - part of the key
+    from provisioning.sources.tables import database_kind
+
     return database_kind(path)
 
 
@@ -84,12 +86,18 @@ def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: in
     if kind == "plugin":
         with closing(plugin(source)) as store:
             return Look(store.identity, store.stamp())
-    if kind == "geotiff":
-        return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
-    if kind == "pmtiles":
-        return Look("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
     if kind == "xyz":
         return Look("", "")
+    if kind == "geotiff":
+        from provisioning.sources import geotiff
+
+        return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
+    if kind == "pmtiles":
+        from provisioning.sources import pmtiles
+
+        return Look("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
+    from provisioning.sources import sqlite_file
+
     return Look("", sqlite_file.stamp(source.path, now_ns=now_ns), sqlite_file.head(source.path))
 
 
@@ -104,8 +112,16 @@ def open_container(source: TileSource, beside: Sequence[TileSource] = ()) -> Con
     """Open a container; TileError if it is damaged or holds no imagery. `beside` are all sources of the flight."""
     kind = kind_of(source)
     if kind == "geotiff":
-        return geotiff.GeoTIFF(source, _rasters(source, beside))
-    return pmtiles.PMTiles(source) if kind == "pmtiles" else open_table(source, kind)
+        from provisioning.sources.geotiff import GeoTIFF
+
+        return GeoTIFF(source, _rasters(source, beside))
+    if kind == "pmtiles":
+        from provisioning.sources.pmtiles import PMTiles
+
+        return PMTiles(source)
+    from provisioning.sources.tables import open_table
+
+    return open_table(source, kind)
 
 
 def open_tiles(source: TileSource, beside: Sequence[TileSource] = ()) -> TileStore:
@@ -118,6 +134,20 @@ def open_tiles(source: TileSource, beside: Sequence[TileSource] = ()) -> TileSto
 
 def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSource]:
     return [other for other in beside if other is source or kind_of(other) == "geotiff"]
+
+
+def opened_files(source: TileSource, beside: Sequence[TileSource] = ()) -> list[Path]:
+    """Return what reading tiles of a source opens: its directory, or the files that there are of it."""
+    kind = kind_of(source)
+    if kind == "geotiff":
+        from provisioning.sources import geotiff
+
+        return [source.path, *geotiff.files_of(source, _rasters(source, beside))]
+    real = os.path.realpath(source.path)
+    logs = (
+        [Path(f"{real}{suffix}") for suffix in ("-wal", "-shm", "-journal")] if kind not in ("xyz", "pmtiles") else []
+    )
+    return [source.path, *(log for log in logs if log.exists())]
 
 
 def open_store(source: TileSource) -> Container | Directory:

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.area.cover import Cover
+from provisioning.area.cover import Band
 from provisioning.base.errors import TileError
 from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.sources.evidence import HALF_WORLD_M, Statement, degrees, from_metadata
-from provisioning.sources.source import MOST_TILE_BYTES
 from provisioning.sources.sqlite_file import SQLiteFile, stamp
 from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 PATIENCE_S = 60
 """A query that yields nothing for so long is a hostile view, not a store of tiles."""
@@ -95,14 +95,16 @@ class TileTable:
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query; rows whose numbers are no numbers are not tiles of it."""
-        cover = query.cover
         with self._patience() as last, self.file.translated():
             for level in self.levels:
-                for column, row, data in self._rows(self.file.db, cover, level):
-                    z, x, y = level.tile(column, row)
-                    if cover.holds(z, x, y):
-                        yield StoredTile(z, x, y, data)
-                        last[0] = time.monotonic()
+                _, z, left, top, step = level
+                for band in query.cover.bands.get(z, ()):
+                    is_whole = len(band.rows) == 1  # then the table was asked for these rows and no others
+                    for column, row, data in self._rows(level, band):
+                        y = top + step * row
+                        if is_whole or any(low <= y <= high for low, high in band.rows):
+                            yield StoredTile(z, left + column, y, data)
+                            last[0] = time.monotonic()
 
     @contextmanager
     def _patience(self) -> Iterator[list[float]]:
@@ -114,33 +116,33 @@ class TileTable:
         finally:
             db.set_progress_handler(None, 0)
 
-    def _rows(self, db: sqlite3.Connection, cover: Cover, level: Level) -> Iterator[tuple[int, int, bytes | None]]:
+    def _rows(self, level: Level, band: Band) -> sqlite3.Cursor:
+        """Return column, row and bytes of the tiles in a band of columns, from its first row to its last."""
         table, zoom, column, row, _ = self.columns
-        for band in cover.bands.get(level.z, ()):
-            rows = sorted((level.row(band.rows[0][0]), level.row(band.rows[-1][1])))
-            yield from db.execute(
-                f"SELECT {column}, {row}, {self._data} FROM {table}"  # noqa: S608 - quoted names
-                f" WHERE {zoom} = ? AND {column} BETWEEN ? AND ? AND {row} BETWEEN ? AND ?"
-                f" AND typeof({column}) = 'integer' AND typeof({row}) = 'integer'",
-                (level.stored, band.left - level.x, band.right - level.x, *rows),
-            )
+        ends = sorted((level.row(band.rows[0][0]), level.row(band.rows[-1][1])))
+        return self.file.db.execute(
+            f"SELECT {column}, {row}, {self._data} FROM {table}"  # noqa: S608 - quoted names
+            f" WHERE {zoom} = ? AND {column} BETWEEN ? AND ? AND {row} BETWEEN ? AND ?"
+            f" AND typeof({column}) = 'integer' AND typeof({row}) = 'integer'",
+            (level.stored, band.left - level.x, band.right - level.x, *ends),
+        )
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
         """Yield z, x, y of every tile, without reading its bytes. TileError if most rows are no tiles."""
-        levels: dict[object, Level] = {level.stored: level for level in self.levels}
+        levels: dict[object, tuple[Level, int]] = {level.stored: (level, 1 << level.z) for level in self.levels}
         table, zoom, column, row, _ = self.columns
         good = bad = 0
         with self._patience() as last, self.file.translated():
-            level: Level | None
             for stored, x, y in self.file.db.execute(f"SELECT {zoom}, {column}, {row} FROM {table}"):  # noqa: S608
-                level = levels.get(stored) if all(isinstance(n, int) for n in (stored, x, y)) else None
-                tile = level.tile(x, y) if level else None
-                if tile and all(0 <= n < 1 << tile[0] for n in tile[1:]):
-                    good += 1
-                    yield tile
-                    last[0] = time.monotonic()
-                else:
-                    bad += 1
+                if type(stored) is type(x) is type(y) is int and stored in levels:
+                    (_, z, left, top, step), side = levels[stored]
+                    tile = z, left + x, top + step * y
+                    if 0 <= tile[1] < side and 0 <= tile[2] < side:
+                        good += 1
+                        yield tile
+                        last[0] = time.monotonic()
+                        continue
+                bad += 1
         if bad > good:
             raise self.file.error(
                 f"{bad:,} of its {good + bad:,} rows are no tiles: their numbers do not fit their zoom level",

@@ -7,10 +7,8 @@ one), `:03d` pads with zeros and `:08x` writes hexadecimal digits.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -23,8 +21,9 @@ from provisioning.base.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.sources.evidence import Statement, beside
 from provisioning.sources.fingerprint import Listing
-from provisioning.sources.source import EVERYTHING, MOST_TILE_BYTES, RACY_NS
+from provisioning.sources.source import EVERYTHING, RACY_NS
 from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.tile_file import read_file
 
 PLACEHOLDER = re.compile(
     r"\{(?:(?P<q>q)|(?P<name>[zxy])(?P<add>[+-][0-9]{1,2})?(?:/(?P<div>[1-9][0-9]{0,8}))?(?:%(?P<mod>[1-9][0-9]{0,8}))?"
@@ -332,20 +331,3 @@ def names_in(path: Path) -> list[str]:
 def is_settled(listing: Listing, *, now_ns: int) -> bool:
     """Tell whether no file of the listing is so young that it may change again unseen."""
     return all(max(row[3], row[4]) <= now_ns - RACY_NS for row in listing)
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return a regular file's bytes without ever waiting on a pipe or device; OSError passes through."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        if found.st_size > MOST_TILE_BYTES:
-            raise OSError(errno.EFBIG, f"larger than {MOST_TILE_BYTES} bytes")
-        data = os.read(fd, found.st_size + 1)
-        while len(data) < found.st_size and (more := os.read(fd, found.st_size - len(data))):
-            data += more
-    finally:
-        os.close(fd)
-    return data

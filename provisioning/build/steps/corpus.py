@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
@@ -15,18 +16,20 @@ from provisioning.base import events
 from provisioning.base.artifacts import atomic_output, read_whole
 from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs
-from provisioning.build.preflight import draw_holes, preflight, require_room
 from provisioning.build.request import Request
-from provisioning.build.steps.networks import check_range, network_here, runnable
-from provisioning.config import Flight
+from provisioning.config import Flight, Index
 from provisioning.config.parse import require_sources
+from provisioning.index.transform_spec import AUTO
 from provisioning.network.backbone import onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.quality.gates.corpus import accepted_coverage
 
 if TYPE_CHECKING:
     from provisioning.descriptors.store.store import DescriptorStore
-    from provisioning.index.ids import Rows
+    from provisioning.index.ids import Gather, Rows
+    from provisioning.quality.gates.subject import Subject
+    from provisioning.quality.gates.transforms import Chosen
+    from provisioning.quality.gates.values import Figure
 
 
 def survey(flight: Flight) -> None:
@@ -71,6 +74,8 @@ def check_scan(request: Request) -> None:
 
     Raises GateError, IndexingError, ManifestError, FilesystemError.
     """
+    from provisioning.build.preflight import draw_holes, preflight, require_room
+
     try:
         preflight(request)
         require_room(request)
@@ -85,6 +90,9 @@ def describe(request: Request) -> Mapping[str, object]:
 
     Raises DescriptorError, EngineError, TileError, FilesystemError.
     """
+    from provisioning.build.preflight import require_room
+    from provisioning.build.steps.networks import check_range, runnable
+
     check_range(request, request.descriptor_network)
     require_room(request)
     target, backend = runnable(request)
@@ -141,9 +149,63 @@ def _build_index(request: Request) -> None:
     from provisioning.index.build import build
 
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
-        info = build(request.flight.index, rows.ids, rows.gather([store.gather for store in stores]), output)
+        gather = rows.gather([store.gather for store in stores])
+        asked, chosen = _with_transform(request, rows, gather)
+        info = build(asked, rows.ids, gather, output)
+    if chosen is not None:
+        info = dataclasses.replace(info, transform_found=chosen.found, transform_reason=chosen.reason)
     with atomic_output(request.index_info) as output:
         output.write_text(info.to_json())
+
+
+def _with_transform(request: Request, rows: Rows, gather: Gather) -> tuple[Index, Chosen | None]:
+    """Return [index] with the transform that `auto` takes, and the choice; as it is where it names one.
+
+    The kind stays the one that plan and preflight named.
+    """
+    from provisioning.index.choice import choose
+    from provisioning.index.parallel import idle_threads
+    from provisioning.quality.gates.transforms import choose_transform
+
+    asked = request.flight.index
+    if asked.transform != AUTO:
+        return asked, None
+    with catalogue.open_reader(request.flight) as reader, idle_threads():
+        chosen = choose_transform(_subject(request, rows, gather, reader.read, None))
+    events.event("index.transform", transform=chosen.transform, found=chosen.found, reason=chosen.reason)
+    kind = choose(asked, vectors=len(rows.ids), dimension=int(gather(slice(0, 1)).shape[1])).kind
+    return dataclasses.replace(asked, transform=chosen.transform, kind=kind), chosen  # type: ignore[arg-type]
+
+
+def _subject(
+    request: Request, rows: Rows, gather: Gather, read: Callable[[catalogue.Tile], bytes], index: Any
+) -> Subject:
+    """Return what is measured: the corpus with its network and its index, None where that is not made yet."""
+    from provisioning.build.steps.networks import network_here
+    from provisioning.quality.gates.degenerate import FLAT_LEVELS
+    from provisioning.quality.gates.subject import Subject
+
+    return Subject(
+        flight=request.flight,
+        corpus=request.tiles,
+        rows=rows,
+        gather=gather,
+        index=index,
+        network=network_here(request),
+        read=read,
+        fit=resolved(request.descriptor_network.backbone).fit_how,
+        key=request.descriptor_keys[0],
+        flat=catalogue.flat_ids(request.flight, FLAT_LEVELS),
+    )
+
+
+def _transform_figure(request: Request) -> Figure | None:
+    """Return what goes on record of the transform that `auto` took; None where flight.toml names one."""
+    from provisioning.index import read_info
+    from provisioning.quality.gates.values import Figure
+
+    info = read_info(request.index_info)
+    return Figure(info.transform_found, info.transform_reason) if info.transform_reason else None
 
 
 def measure(request: Request) -> Mapping[str, object]:
@@ -157,25 +219,14 @@ def _measure(request: Request) -> None:
     from provisioning.engines.fidelity import reference_network
     from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
-    from provisioning.quality.gates.degenerate import FLAT_LEVELS
     from provisioning.quality.gates.limits import network_limits
     from provisioning.quality.gates.measure import measure as measure_gates
-    from provisioning.quality.gates.subject import Subject
 
     flight, described = request.flight, request.descriptor_network
     with _corpus(request) as (rows, stores), catalogue.open_reader(flight) as reader, idle_threads():
-        subject = Subject(
-            flight=flight,
-            corpus=request.tiles,
-            rows=rows,
-            gather=rows.gather([store.gather for store in stores]),
-            index=load_index(read_whole(request.index)),
-            network=network_here(request),
-            read=reader.read,
-            fit=resolved(described.backbone).fit_how,
-            key=request.descriptor_keys[0],
-            flat=catalogue.flat_ids(flight, FLAT_LEVELS),
-        )
+        gather = rows.gather([store.gather for store in stores])
+        subject = _subject(request, rows, gather, reader.read, load_index(read_whole(request.index)))
+        subject = dataclasses.replace(subject, transform=_transform_figure(request))
         try:
             result = measure_gates(
                 subject,

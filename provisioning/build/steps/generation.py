@@ -11,7 +11,6 @@ from provisioning.base.errors import Error, ManifestCoverageError, VerificationE
 from provisioning.build import contents, reasons, recheck, unused
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
-from provisioning.build.steps.provenance import state_provenance
 from provisioning.flight import manifest, publish, signing
 from provisioning.flight.verify import Code, Reason, verify
 from provisioning.quality import gates
@@ -43,6 +42,8 @@ def draw_report(request: Request) -> None:
             else:
                 catalogue.write_pmtiles(request.flight, output)
     if stated:
+        from provisioning.build.steps.provenance import state_provenance
+
         state_provenance(request, stated)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from struct import Struct
 from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range
+from provisioning.base.frozen import dataclass
 from provisioning.catalogue import database
 from provisioning.catalogue.database import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.flight.manifest.formula import field

@@ -7,14 +7,13 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
 from provisioning.base.hashing import sha256_file
-from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
+from provisioning.catalogue.scanning.inspecting import Candidate, Hashed, Inspector
 from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BATCH = 512
-"""Tiles listed in one go; their bytes are in memory together."""
+BATCH = 128
+"""Tiles compared with the catalogue in one go."""
 BITS = 25
 """Of a column or row in an address that is packed into 64 bits."""
 
@@ -75,6 +74,8 @@ class StoreUpdate:
         self._catalogued = writer.count()
         self._met = 0
         self._is_changed = False
+        self.has_other_addresses = False
+        """Whether a tile is new, or one is gone; known when it has run."""
         self._seen = array("Q")
         self._most = sum(query.cover.expected(z) for z in query.zooms)
 
@@ -114,38 +115,59 @@ class StoreUpdate:
 
     def _candidates(self, store: TileStore, inspector: Inspector) -> Iterator[Candidate]:
         bytes_of: Callable[[StoredTile], bytes | None] = getattr(store, "bytes_of", partial(_bytes_of, store))
-        for batch in batches_of(store.query(self._query), BATCH):
-            self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in batch])
-            changed = self._changed(batch) if self._catalogued else batch
-            inspector.pass_over(len(batch) - len(changed))
-            known = self._writer.known_of(tile[:3] for tile in changed) if self._catalogued else {}
-            for tile in changed:
+        for batch in self._new_or_changed(store, inspector):
+            known = self._writer.known_of(tile[:3] for tile in batch) if self._catalogued else {}
+            for tile in batch:
                 z, x, y, data, _, listed, captured = tile
                 digest = bytes.fromhex(listed) if listed and not self._full else None
                 day = captured.toordinal() if captured else None
                 size, row = len(data or b""), known.get((z, x, y))
                 yield Candidate(z, x, y, "", size, 0, 0, 0, row, partial(bytes_of, tile), digest, day)
-            if len(self._seen) > self._most:
-                self._distinct()
 
     def _is_dated_anew(self, at: Candidate) -> bool:
         return self._writer.takes_listed_dates and at.known is not None and at.known.day != at.day
 
-    def _changed(self, batch: list[StoredTile]) -> list[StoredTile]:
-        """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
-        known = self._writer.digests_of(tile[:3] for tile in batch)
-        self._met += len(known)
-        return [tile for tile in batch if not self._is_as_known(tile, *known.get(tile[:3], (None, None)))]
+    def _new_or_changed(self, store: TileStore, inspector: Inspector) -> Iterator[list[StoredTile]]:
+        """Yield the tiles that are not known to be as they are catalogued, in batches."""
+        listed = store.query(self._query)
+        if not self._catalogued:
+            for batch in batches_of(listed, BATCH):
+                self._note(batch)
+                yield batch
+            return
+        for hashed in batches_of(inspector.hashed(listed), BATCH):
+            self._note([tile for tile, _ in hashed])
+            changed = self._changed(hashed)
+            inspector.pass_over(len(hashed) - len(changed))
+            yield changed
 
-    def _is_as_known(self, tile: StoredTile, digest: bytes | None, day: int | None) -> bool:
-        _, _, _, data, _, listed, captured = tile
-        if digest is None or (self._full and listed):
-            return False
-        if self._writer.takes_listed_dates and day != (captured.toordinal() if captured else None):
-            return False
-        if listed:
-            return bytes.fromhex(listed) == digest
-        return data is not None and sha256(data).digest() == digest
+    def _note(self, batch: list[StoredTile]) -> None:
+        """Remember the addresses of a batch; TileError if so many are listed that some must be there twice."""
+        self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in batch])
+        if len(self._seen) > self._most:
+            self._distinct()
+
+    def _changed(self, batch: list[Hashed]) -> list[StoredTile]:
+        """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
+        known = self._writer.digests_of([tile[:3] for tile, _ in batch])
+        self._met += len(known)
+        if not self._writer.takes_listed_dates:
+            known = {at: (digest, None) for at, (digest, _) in known.items()}
+        return [
+            tile
+            for tile, digest in batch
+            if (digest is None or tile[5] or tile[6] or known.get(tile[:3]) != (digest, None))
+            and not self._is_as_known(tile, digest, known.get(tile[:3]))
+        ]
+
+    def _is_as_known(
+        self, tile: StoredTile, hashed: bytes | None, known: tuple[bytes | None, int | None] | None
+    ) -> bool:
+        """Tell whether a tile has the catalogued digest and day; a full scan believes no digest that is listed."""
+        _, _, _, _, _, listed, captured = tile
+        digest = hashed if not listed else None if self._full else bytes.fromhex(listed)
+        day = captured.toordinal() if captured and self._writer.takes_listed_dates else None
+        return digest is not None and known == (digest, day)
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -166,6 +188,7 @@ class StoreUpdate:
     def _remove_the_others(self) -> None:
         """Forget the tiles of the query that are catalogued and were not listed."""
         seen = self._distinct()
+        self.has_other_addresses = self._met < len(seen)
         if self._met == self._catalogued:
             return
         self._writer.flush()
@@ -175,6 +198,7 @@ class StoreUpdate:
         left = (at for at, is_listed in zip(catalogued, are_listed, strict=True) if not is_listed)
         gone = [at for at in left if self._query.holds(*at)]
         self._is_changed |= bool(gone)
+        self.has_other_addresses |= bool(gone)
         self._writer.remove(gone)
 
 

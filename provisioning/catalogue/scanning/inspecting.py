@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,8 @@ from provisioning.base.batches import batches_of
 from provisioning.base.errors import FilesystemError
 from provisioning.base.events import progress
 from provisioning.sources.image import inspect_tile
-from provisioning.sources.xyz import read_file
+from provisioning.sources.store import StoredTile
+from provisioning.sources.tile_file import read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,8 @@ MACHINE_STEPS = {
 BATCH = 512
 SHARE = 16
 """Tiles inspected in one go by one thread: handing over each alone costs as much as a small tile."""
+HASHED, AHEAD = 64, 4
+"""Tiles hashed in one go by one thread, and how many such shares are listed before the first is waited for."""
 MOST_WORKERS = 8
 SMALL_BYTES = 2048
 """Below this mean size threads fight over the interpreter: five times slower than one (measured)."""
@@ -56,6 +60,10 @@ class Known(NamedTuple):
     fault: str | None
     day: int | None
     look: bytes | None = None
+
+
+Hashed = tuple[StoredTile, "Digest | None"]
+"""A tile as a store lists it, and the SHA-256 of its bytes; None where the store gave none."""
 
 
 class Candidate(NamedTuple):
@@ -130,6 +138,18 @@ class Inspector:
             shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
             yield from chain.from_iterable(self._pool.map(self._some, shares))
 
+    def hashed(self, tiles: Iterable[StoredTile]) -> Iterator[Hashed]:
+        """Yield each tile with the SHA-256 of its bytes; large ones are hashed on every core as they come."""
+        waiting: deque[tuple[list[StoredTile], Callable[[], list[Digest | None]]]] = deque()
+        for share in batches_of(tiles, HASHED):
+            data = [tile[3] for tile in share]
+            is_large = sum([len(each or b"") for each in data]) >= SMALL_BYTES * len(share)
+            waiting.append((share, self._pool.submit(_digests, data).result if is_large else partial(_digests, data)))
+            if len(waiting) > AHEAD:
+                yield from _finished(waiting.popleft())
+        while waiting:
+            yield from _finished(waiting.popleft())
+
     def pass_over(self, count: int) -> None:
         """Count tiles that need not be inspected."""
         self._heard += count
@@ -156,6 +176,15 @@ class Inspector:
             lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank), candidate
         )
         return Found(candidate, digest, len(data), *verdict)
+
+
+def _digests(data: Sequence[bytes | None]) -> list[Digest | None]:
+    return [None if each is None else sha256(each).digest() for each in data]
+
+
+def _finished(share: tuple[list[StoredTile], Callable[[], list[Digest | None]]]) -> Iterator[Hashed]:
+    tiles, digests = share
+    return zip(tiles, digests(), strict=True)
 
 
 def undisturbed(work: Callable[[], Result], candidate: Candidate) -> Result:

@@ -23,7 +23,7 @@ all tiles take seconds a million."""
 
 _COUNTED = """SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only}
   GROUP BY sha256 HAVING count(*) >= ? AND count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
-_LOOKS = "SELECT z, x, y, look FROM tile t WHERE look NOT NULL {only}"
+_LOOKS = "SELECT (z << 50) | (x << 25) | y, look FROM tile t WHERE look NOT NULL {only}"
 _ONLY_DIRTY = "AND EXISTS (SELECT 1 FROM col c WHERE c.z = t.z AND c.x = t.x AND c.dirty)"
 _AT = "SELECT sha256 FROM tile WHERE z = ? AND x = ? AND y = ? AND look = ?"
 _CHUNK = 50_000
@@ -73,22 +73,25 @@ def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> froz
     places, looks = _looks(db, only)
     for n, digest in enumerate(known):
         row = db.execute("SELECT look FROM tile WHERE sha256 = ? AND look NOT NULL LIMIT 1", (digest,)).fetchone()
-        if row:
-            places = np.vstack([places, [(-1, n, y) for y in range(REPEATS)]])
+        if row:  # it counts as standing in so many places, which no tile has
+            places = np.concatenate([places, [-1 - REPEATS * n - place for place in range(REPEATS)]])
             looks = np.vstack([looks, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
-    number = (places[:, 0] << 50) | (places[:, 1] << 25) | places[:, 2]
-    members = (i for group in alike(looks, number, least=REPEATS) for i in group)
-    rows = ((*places[i].tolist(), looks[i].tobytes()) for i in members)
+    members = [i for group in alike(looks, places, least=REPEATS) for i in group if places[i] >= 0]
+    rows = ((*_unpacked(int(places[i])), looks[i].tobytes()) for i in members)
     return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
 
 
+def _unpacked(place: int) -> tuple[int, int, int]:
+    return place >> 50, place >> 25 & (1 << 25) - 1, place & (1 << 25) - 1
+
+
 def _looks(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return z, x, y, int64 [n, 3], and looks, uint8 [n, LOOK_BYTES]."""
+    """Return places, int64 [n], z, x and y of each packed, and looks, uint8 [n, LOOK_BYTES]."""
     import numpy as np
 
     rows = db.execute(_LOOKS.format(only=only))
-    places, looks = [np.empty((0, 3), np.int64)], [np.empty((0, LOOK_BYTES), np.uint8)]
+    places, looks = [np.empty(0, np.int64)], [np.empty((0, LOOK_BYTES), np.uint8)]
     while chunk := rows.fetchmany(_CHUNK):
-        places.append(np.array([row[:3] for row in chunk], np.int64))
-        looks.append(np.frombuffer(b"".join(row[3] for row in chunk), np.uint8).reshape(-1, LOOK_BYTES))
+        places.append(np.array([place for place, _ in chunk], np.int64))
+        looks.append(np.frombuffer(b"".join([look for _, look in chunk]), np.uint8).reshape(-1, LOOK_BYTES))
     return np.concatenate(places), np.concatenate(looks)

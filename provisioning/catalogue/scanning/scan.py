@@ -18,12 +18,12 @@ from provisioning.catalogue.scanning.columns import last_state
 from provisioning.catalogue.scanning.containers import StoreUpdate, content_of
 from provisioning.catalogue.scanning.directories import DirectoryUpdate
 from provisioning.catalogue.scanning.inspecting import Inspector
+from provisioning.catalogue.scanning.place import check_place_once, said_is_known
 from provisioning.catalogue.scanning.settings import choice_facts, judge_facts, store_facts
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
-from provisioning.config import Flight, TileSource
-from provisioning.sources.placing import check_place, place_stamp
+from provisioning.config import Flight
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import Look, kind_of, look_at
@@ -141,30 +141,28 @@ def _update_sources(
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
             name = source_name(source)
             number = numbers[name]
-            content = content_of(source, looks[name], Writer(db, number, None), is_new=mode == "full")
-            _check_place(db, source, content.now)
+            before = Writer(db, number, None)
+            content = content_of(source, looks[name], before, is_new=mode == "full")
+            is_listed = kind_of(source) != "xyz" and (mode == "full" or not before.is_as_it_was(looks[name].stamp))
+            place_waits = is_listed and before.count() > 0 and said_is_known(db, source)
+            if not place_waits:
+                check_place_once(db, source, content.now)
             writer = Writer(db, number, day_rule(db, number, source, flight.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
                 DirectoryUpdate(name, Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
             elif content.is_known:
                 writer.stamp(looks[name].stamp, content.now)
                 writer.flush()
-            elif mode == "full" or not writer.is_as_it_was(looks[name].stamp):
+            elif is_listed:
                 query = TileQuery(cover, name, flight.flight.sector_class)
                 update = StoreUpdate(source, query, writer, full=mode == "full")
                 update.run(inspector, flight.tiles.source, looks[name], content.now)
+                if place_waits:
+                    check_place_once(db, source, content.now, is_known=not update.has_other_addresses)
             if writer.damaged:
                 warn("catalogue.damaged", tiles=writer.damaged, source=name, note="they are read again")
     finally:
         inspector.close()
-
-
-def _check_place(db: sqlite3.Connection, source: TileSource, content: str) -> None:
-    """Raise TileError if a source does not lie where its own evidence says; asked again when either has changed."""
-    name, stamp = f"place {source_name(source)}", place_stamp(source, content)
-    if not stamp or database.get(db, name) != stamp:
-        check_place(source)
-        database.put(db, name, stamp or None)
 
 
 def _numbers(db: sqlite3.Connection, flight: Flight, looks: Mapping[str, Look]) -> dict[str, int]:

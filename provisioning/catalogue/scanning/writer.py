@@ -52,8 +52,8 @@ class Writer:
         select = "SELECT y, sha256, day FROM tile WHERE z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?"
         found: dict[Address, tuple[bytes | None, int | None]] = {}
         for z, x, low, high in _spans(tiles):
-            for y, digest, day in self.db.execute(select, (z, x, low, high, self.source)):
-                found[z, x, y] = digest, day
+            rows = self.db.execute(select, (z, x, low, high, self.source))
+            found.update({(z, x, y): (digest, day) for y, digest, day in rows})
         return found
 
     def _column(self, z: int, x: int, low: int, high: int) -> dict[int, Known]:

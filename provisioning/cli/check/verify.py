@@ -264,11 +264,15 @@ def unchecked(expect: Expectations) -> list[str]:
     return left
 
 
-def run(args: argparse.Namespace) -> int:
-    """Verify and report; exit code 0 for PASS, that of VerificationError for a refusal, 2 for what nobody said."""
+def _keys_of_the_user(cache: Path) -> tuple[PublicKey, ...]:
     from provisioning.cli.deliver.common import user_keys
 
-    expect = expectations(args, args.cache, lambda: user_keys(None, args.cache))
+    return user_keys(None, cache)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and report; exit code 0 for PASS, that of VerificationError for a refusal, 2 for what nobody said."""
+    expect = expectations(args, args.cache, lambda: _keys_of_the_user(args.cache))
     if unsaid := [part for part in unchecked(expect) if not (args.ground or getattr(args, f"any_{part}", True))]:
         print(_usage(args, unsaid), file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from provisioning.build.plan import Plan, TaskPlan, make_plan
-from provisioning.console.bar import size
+from provisioning.console.bar import duration, size
 
 WORK_TO_DO = 1
 
@@ -52,9 +52,19 @@ def summary(plan: Plan) -> str:
     """Return what the work amounts to, in one line."""
     if not plan.has_work:
         return f"nothing to do: {plan.tiles} tiles, {plan.place}, everything is up to date"
-    time = "time known after the first build" if plan.seconds is None else f"about {plan.seconds:.1f} s"
     return (
         f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), {plan.place}, "
         f"{plan.descriptors} descriptors to compute, about {size(plan.bytes_to_write)} to write, "
-        f"up to {size(plan.memory_bytes)} of memory, {time}"
+        f"up to {size(plan.memory_bytes)} of memory, {_time(plan)}"
     )
+
+
+def _time(plan: Plan) -> str:
+    """Return how long it takes: as last time, or as a trial of the network says, and which tasks that leaves out."""
+    why = f": {plan.why_not_timed}" if plan.why_not_timed else ""
+    left_out = ", ".join(plan.not_timed)
+    if plan.seconds is None:
+        return f"time unknown{why or f' until these have run once: {left_out}'}"
+    tried = "the network was tried here" if plan.seconds_tried else "as last time"
+    without = f"; without {left_out}{why}" if left_out else ""
+    return f"{'at least ' if left_out else ''}about {duration(plan.seconds)} ({tried}{without})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from provisioning.area.place import height_in_words
@@ -109,13 +110,23 @@ def _build(status: Status, now: float) -> dict[str, str]:
         return {**rows, "last build": "none"}
     took = f"{status.last_build.elapsed_s:.1f} s"
     rows["last build"] = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {took}"
-    if took_longest := sorted(status.task_seconds.items(), key=lambda item: -item[1]):
-        named = [f"{task} {seconds:.2g} s" for task, seconds in took_longest if task != "descriptors"]
-        each = status.task_seconds.get("descriptors")
-        rows["steps"] = ", ".join([*([f"{each * 1000:.2g} ms a descriptor"] if each else []), *named[:MOST_STEPS]])
+    if status.task_seconds:
+        rows["steps"] = ", ".join(_steps(status))
     if status.last_build.failure_reason:
         rows["reason"] = status.last_build.failure_reason.partition("\n")[0]
     return rows
+
+
+def _steps(status: Status) -> Iterator[str]:
+    """Yield how long a descriptor and the longest tasks took, and how long they took before."""
+    took, before = status.task_seconds, status.task_seconds_before
+    if each := took.get("descriptors"):
+        was = f" (before {before['descriptors'] * 1000:.2g})" if "descriptors" in before else ""
+        yield f"{each * 1000:.2g} ms{was} a descriptor"
+    longest = sorted((task for task in took if task != "descriptors"), key=lambda task: -took[task])
+    for task in longest[:MOST_STEPS]:
+        was = f" (before {before[task]:.2g})" if task in before else ""
+        yield f"{task} {took[task]:.2g} s{was}"
 
 
 def ago(seconds: float) -> str:

@@ -52,7 +52,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EXAMPLE
     parser.add_argument(
-        "queries", type=Path, metavar="PHOTOS", help="folder of photos with positions, or a CSV file,lat,lon"
+        "queries",
+        type=Path,
+        metavar="PHOTOS",
+        help="folder of photos with positions, a .SRT or a flight log, or a CSV file,lat,lon",
     )
     parser.add_argument("cache", type=Path, nargs="*", default=[Path()], help="cache directories or generations")
     parser.add_argument("--within", type=float, metavar="M", help="metre an answer may be off (a tile's side)")

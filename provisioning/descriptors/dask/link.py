@@ -26,7 +26,7 @@ from provisioning.base.events import warn
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask.frames import Floats, FrameReader, foreign
 from provisioning.descriptors.dask.remote import Golden, Job, agrees
-from provisioning.descriptors.pipeline.loader import Fault, TileLoader, Unit
+from provisioning.descriptors.pipeline.loader import Fault, Loader, Unit
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.engines import Network
 
@@ -74,7 +74,7 @@ class Order(NamedTuple):
 def submit(
     batches: Batches,
     network: Network,
-    loader: TileLoader,
+    loader: Loader,
     results: Results,
     *,
     job: Job,
@@ -105,7 +105,7 @@ def _require_dask() -> None:
         )
 
 
-def _golden(units: Sequence[Unit], network: Network, loader: TileLoader, results: Results) -> Golden | None:
+def _golden(units: Sequence[Unit], network: Network, loader: Loader, results: Results) -> Golden | None:
     """Compute the first unit of `units` that can be seen here; None if none can, which are then faults."""
     faults = []
     for unit in units:
@@ -168,7 +168,7 @@ class _Exchange:
 
     process: subprocess.Popen[bytes]
     network: Network
-    loader: TileLoader
+    loader: Loader
     results: Results
     under_way: dict[int, Sequence[Unit]] = field(default_factory=dict)
     sent: int = 0

@@ -6,14 +6,16 @@ Measured on four cores: fused threads reach 90 to 100 % of the bare network, one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from provisioning.base.batches import batches_of
-from provisioning.descriptors.pipeline.loader import TileLoader, Unit
+from provisioning.descriptors.pipeline.decoders import Decoders
+from provisioning.descriptors.pipeline.loader import Unit
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.descriptors.pipeline.threads import Channel, Countdown, Item, ThreadGroup
 from provisioning.engines import Network
@@ -24,8 +26,9 @@ QUEUE = 4
 
 
 class _Filled(NamedTuple):
-    units: list[Unit]
+    seen: list[Unit]
     images: Pixels
+    give_back: Callable[[], object]
 
 
 class _Answered(NamedTuple):
@@ -33,23 +36,28 @@ class _Answered(NamedTuple):
     vectors: npt.NDArray[np.float32]
 
 
+def slots(threads: int) -> int:
+    """Return how many batches each of `threads` decoders has room for, so that all together have enough."""
+    return max(2, -(-(threads + QUEUE + 1) // threads))
+
+
 def fused(
-    units: Iterable[Unit], network: Network, loader: TileLoader, results: Results, *, threads: int, batch: int
+    units: Iterable[Unit], network: Network, decoders: Decoders, results: Results, *, threads: int, batch: int
 ) -> None:
-    """CPU: each thread reads, decodes, runs the network with one thread of its own, and writes.
+    """CPU: each thread has a decoder, runs the network with one thread of its own, and writes; one after the other.
 
     A thread takes no more than its share of what waits, so that all end together.
     """
-    with ThreadGroup() as group:
+    with ThreadGroup(decoders.stop) as group:
         work: Channel[Unit] = Channel(QUEUE * threads * batch, group.stop)
 
         def worker() -> None:
-            own, images = network.clone(), loader.empty(batch)
+            own, decoder = network.clone(), decoders.decoder()
             while some := work.take_share(batch, of=threads):
-                seen, faults = loader.look(some, images)
+                seen, faults, images = decoder.look(some)
                 results.fail(faults)
                 if seen:
-                    results.put(seen, own(images[: len(seen)]))
+                    results.put(seen, own(images))
 
         for n in range(threads):
             group.start(f"descriptors-{n}", worker)
@@ -57,31 +65,31 @@ def fused(
 
 
 def staged(
-    units: Iterable[Unit], network: Network, loader: TileLoader, results: Results, *, threads: int, batch: int
+    units: Iterable[Unit], network: Network, decoders: Decoders, results: Results, *, threads: int, batch: int
 ) -> None:
-    """GPU: `threads` decoders fill pooled batches, one thread feeds the engine, one writes."""
-    with ThreadGroup() as group:
+    """GPU: `threads` decoders fill their slots, one thread feeds the engine, one writes."""
+    with ThreadGroup(decoders.stop) as group:
         work: Channel[list[Unit]] = Channel(QUEUE + threads, group.stop)
         filled: Channel[_Filled] = Channel(QUEUE, group.stop)
         answered: Channel[_Answered] = Channel(QUEUE, group.stop)
-        pool: Channel[Pixels] = Channel(threads + QUEUE + 1, group.stop)
-        for _ in range(threads + QUEUE + 1):
-            pool.put(loader.empty(batch))
 
-        def decoder() -> None:
+        def decode() -> None:
+            decoder, free = decoders.decoder(), Channel[int](decoders.slots, group.stop)
+            for each in range(decoders.slots):
+                free.put(each)
             for some in work:
-                images = pool.take()
-                if images is None:
+                slot = free.take()
+                if slot is None:
                     return
-                seen, faults = loader.look(some, images)
+                seen, faults, images = decoder.look(some, slot)
                 results.fail(faults)
-                filled.put(_Filled(seen, images))
+                filled.put(_Filled(seen, images, partial(free.put, slot)))
 
         def engine() -> None:
-            for seen, images in filled:
+            for seen, images, give_back in filled:
                 if seen:
-                    answered.put(_Answered(seen, network(images[: len(seen)])))
-                pool.put(images)
+                    answered.put(_Answered(seen, network(images)))
+                give_back()
 
         def writer() -> None:
             for seen, vectors in answered:
@@ -89,7 +97,7 @@ def staged(
 
         last_decoder = Countdown(threads, filled.close)
         for n in range(threads):
-            group.start(f"decoder-{n}", decoder, then=last_decoder)
+            group.start(f"decoder-{n}", decode, then=last_decoder)
         group.start("engine", engine, then=answered.close)
         group.start("writer", writer)
         _feed(batches_of(units, batch), work)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,9 +29,22 @@ class Fault(NamedTuple):
     reason: str
 
 
+class Loader(Protocol):
+    """Gives the bytes and the image of a tile; TileError if it has none."""
+
+    def read(self, tile: Tile) -> bytes:
+        """Return the bytes of a tile."""
+
+    def image(self, unit: Unit) -> Pixels:
+        """Return the image uint8 [H, W, 3] of one unit."""
+
+
 @dataclass(frozen=True)
 class TileLoader:
-    """Reads, decodes, turns and fits tiles. One object for all threads; the last decoded tile is kept per thread."""
+    """Reads, decodes, turns and fits tiles in this very process: that of a dask worker, which holds no key.
+
+    One object for all threads; the last decoded tile is kept per thread.
+    """
 
     read: Callable[[Tile], bytes]
     headings: tuple[Fraction, ...]

@@ -57,10 +57,13 @@ class Channel(Generic[Item]):
 
 
 class ThreadGroup:
-    """Threads started in a `with` block, which waits for them. The first error of any stops all and is raised."""
+    """Threads started in a `with` block, which waits for them. The first error of any stops all and is raised.
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
+    `stop` is set then; what the threads wait for should end with it.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
 

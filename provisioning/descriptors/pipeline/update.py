@@ -21,7 +21,8 @@ from provisioning.config import Flight
 from provisioning.descriptors.dask.remote import Job
 from provisioning.descriptors.facts import headings, store_path
 from provisioning.descriptors.pipeline import layouts
-from provisioning.descriptors.pipeline.loader import TileLoader, Unit
+from provisioning.descriptors.pipeline.decoders import Decoders
+from provisioning.descriptors.pipeline.loader import Unit
 from provisioning.descriptors.pipeline.memory import return_large_blocks
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.descriptors.store.lookup import described_state
@@ -29,6 +30,7 @@ from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import Backend, Network
 from provisioning.network.backbone import model_file, resolved
+from provisioning.sources.decoding import View
 
 CHUNK = 4096
 """Tiles looked up in the store at a time; also what the memory for waiting work is bounded by."""
@@ -68,12 +70,14 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
             store.tidy()
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
-        loader = TileLoader(reader.read, turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels)
+        view = View(turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels)
+        decoders = Decoders(reader, view, batch=flight.engine.batch, slots=layouts.slots(_threads(flight)))
+        stack.callback(decoders.close)
         since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
         passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
         units = missing_units(iter_placed(flight, since=since), results, passed)
-        _run(flight, units, network, loader, results, engine=engine, backend=backend)
+        _run(flight, units, network, decoders, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
         model = model_file(flight.root, backbone)
@@ -94,7 +98,7 @@ def _run(
     flight: Flight,
     units: Iterable[Unit],
     network: Network,
-    loader: TileLoader,
+    decoders: Decoders,
     results: Results,
     *,
     engine: bytes,
@@ -113,16 +117,16 @@ def _run(
             engine_sha256=sha256_bytes(engine),
             host=backend.probe(),
             custom_ops=flight.descriptor_backbone.custom_ops,
-            headings=loader.headings,
-            how=loader.how,
-            max_pixels=loader.max_pixels,
+            headings=decoders.view.headings,
+            how=decoders.view.how,
+            max_pixels=decoders.view.max_pixels,
             batch=batch,
         )
         tasks = batches_of(units, settings.task_tiles)
-        submit(tasks, network, loader, results, job=job, engine=engine, cluster=cluster)
+        submit(tasks, network, decoders, results, job=job, engine=engine, cluster=cluster)
         return
     layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
-    layout(units, network, loader, results, threads=_threads(flight), batch=batch)
+    layout(units, network, decoders, results, threads=_threads(flight), batch=batch)
 
 
 def _threads(flight: Flight) -> int:

@@ -8,17 +8,17 @@ same bits for any batch and any number of callers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.base.errors import EngineError
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact
 from provisioning.config import Backbone, Engine
 from provisioning.engines.host import THIS_MACHINE, HostTuple, Machine, cpu, field
-from provisioning.engines.ort.onnx_info import describe_onnx
-from provisioning.engines.ort.onnx_network import OnnxNetwork
-from provisioning.engines.spec import EngineInfo, EngineSpec, Network
-from provisioning.network.session import open_session
+
+if TYPE_CHECKING:
+    from provisioning.engines.spec import EngineInfo, EngineSpec, Network
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _LIMIT_BYTES = (1 << 31) - 1
@@ -46,16 +46,22 @@ class OnnxRuntime:
 
     def build(self, spec: EngineSpec, output: Path) -> Mapping[str, object]:
         """Optimise the typed ONNX and save it as `output`; EngineError names the operator that cannot run."""
+        from provisioning.network.session import open_session
+
         open_session(str(spec.onnx), spec.custom_ops, level="ORT_ENABLE_EXTENDED", save=output)
         _require_one_file(output)
         return {"level": "extended"}
 
     def inspect(self, data: bytes) -> EngineInfo:
         """Return inputs, outputs and batch of the engine; EngineError if the bytes are no self-contained ONNX."""
+        from provisioning.engines.ort.onnx_info import describe_onnx
+
         return describe_onnx(data, backend=self.name)
 
     def load(self, data: bytes, *, custom_ops: Path | None = None) -> Network:
         """Return the network; EngineError if the bytes are not an engine that takes tiles."""
+        from provisioning.engines.ort.onnx_network import OnnxNetwork
+
         return OnnxNetwork.load(data, custom_ops=custom_ops)
 
 
@@ -63,4 +69,6 @@ def _require_one_file(output: Path) -> None:
     """Refuse an engine that spilled its weights into a second file."""
     if output.stat().st_size > _LIMIT_BYTES:
         raise EngineError("an onnxruntime engine above 2 GiB is not one file", file=output)
+    from provisioning.engines.ort.onnx_info import describe_onnx
+
     describe_onnx(output.read_bytes(), backend="onnxruntime")

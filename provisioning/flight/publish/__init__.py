@@ -5,7 +5,9 @@ rename of `current` → fsync → counter → prune. Whatever is cut off in betw
 All of it happens under the build lock.
 """
 
-from provisioning.flight.publish.committing import commit, return_to
+from typing import TYPE_CHECKING
+
+from provisioning.base.demand import on_demand
 from provisioning.flight.publish.generations import (
     CURRENT,
     GENERATIONS,
@@ -20,7 +22,18 @@ from provisioning.flight.publish.generations import (
     next_counter,
 )
 from provisioning.flight.publish.recovery import add_signatures, forget_above, recover
-from provisioning.flight.publish.staging import rollback, stage
+
+if TYPE_CHECKING:
+    from provisioning.flight.publish.committing import commit, return_to
+    from provisioning.flight.publish.staging import rollback, stage
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "provisioning.flight.publish.committing": ["commit", "return_to"],
+            "provisioning.flight.publish.staging": ["rollback", "stage"],
+        },
+    )
 
 __all__ = [
     "CURRENT",

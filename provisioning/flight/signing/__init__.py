@@ -1,8 +1,8 @@
 """Ed25519 keys and signatures: public keys, new key pairs, signing by a key file or by an external command."""
 
-from provisioning.flight.signing.apart import key_apart
-from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
-from provisioning.flight.signing.private import generate_key, keys_directory
+from typing import TYPE_CHECKING
+
+from provisioning.base.demand import on_demand
 from provisioning.flight.signing.public import (
     SIGNATURE_BYTES,
     PublicKey,
@@ -11,7 +11,24 @@ from provisioning.flight.signing.public import (
     read_fingerprint_file,
     read_fingerprints,
 )
-from provisioning.flight.signing.signer import public_key_of, sign
+
+if TYPE_CHECKING:
+    from provisioning.flight.signing.apart import key_apart
+    from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
+    from provisioning.flight.signing.private import generate_key, keys_directory
+    from provisioning.flight.signing.signer import public_key_of, sign
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "provisioning.flight.signing.apart": ["key_apart"],
+            "provisioning.flight.signing.passwords": [
+                "ask_password", "asker", "hand_over_password", "read_password_fd",
+            ],
+            "provisioning.flight.signing.private": ["generate_key", "keys_directory"],
+            "provisioning.flight.signing.signer": ["public_key_of", "sign"],
+        },
+    )  # fmt: skip
 
 __all__ = [
     "SIGNATURE_BYTES",

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
 from provisioning.base.words import typed
-from provisioning.flight.signing.command import sign_by_command
 from provisioning.flight.signing.passwords import find_password
-from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
 
 if TYPE_CHECKING:
@@ -54,6 +52,8 @@ def _derived(path: Path) -> PublicKey:
             next_step=typed("openssl", "pkey", "-in", path, "-pubout", "-out", public_key_path(path)),
         )
 
+    from provisioning.flight.signing.private import load_private_key
+
     return PublicKey(load_private_key(path, locked).public_key().public_bytes_raw())
 
 
@@ -68,8 +68,12 @@ def sign(signing: Signing, data: bytes, *, password: Callable[[], bytes] | None 
         return _process.sign(data)
     public = public_key_of(signing)
     if signing.command:
+        from provisioning.flight.signing.command import sign_by_command
+
         signature = sign_by_command(signing.command, data)
     elif signing.key is not None:
+        from provisioning.flight.signing.private import load_private_key
+
         signature = load_private_key(signing.key, lambda: find_password(signing, password)).sign(data)
     else:
         raise SigningError("no key to sign with", key="signing.key", next_step="make one with flightcache keygen")

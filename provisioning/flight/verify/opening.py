@@ -1,7 +1,7 @@
 """Opening directories and files so that no name can lead anywhere else.
 
 Everything goes through a directory handle, component by component, without following symbolic links; only regular
-files on the file system of the generation are opened. Python 3.10 has no openat2, and this needs none.
+files on the mount of the generation are opened. Python 3.10 has no openat2, and this needs none.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def open_file(root: int, path: str) -> int:
     except OSError as error:
         raise Refusal(Code.NOT_A_FILE, path, "below something that is not a plain directory") from error
     try:
-        return _open_regular(directory, name, path, device=os.fstat(root).st_dev)
+        return _open_regular(root, directory, name, path)
     except FileNotFoundError:
         raise Refusal(Code.MISSING, path, "there is no such file") from None
     except OSError as error:
@@ -100,25 +100,51 @@ def open_file(root: int, path: str) -> int:
         os.close(directory)
 
 
-def _open_regular(directory: int, name: str, path: str, *, device: int) -> int:
+def _open_regular(root: int, directory: int, name: str, path: str) -> int:
     # Looked at before it is opened: merely opening a device can have an effect.
-    refuse_special(os.stat(name, dir_fd=directory, follow_symlinks=False), path, device=device)
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    refuse_special(status, path, here=is_here(root, directory, name, status))
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
-        refuse_special(os.fstat(fd), path, device=device)
+        status = os.fstat(fd)
+        refuse_special(status, path, here=status.st_dev == os.fstat(root).st_dev or _mount(fd) == _mount(root))
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def refuse_special(status: os.stat_result, path: str, *, device: int) -> None:
-    """Refuse anything but a regular file on file system `device`."""
+def is_here(root: int, directory: int, name: str, status: os.stat_result) -> bool:
+    """Return whether entry `name` of the handle `directory`, with its `lstat`, is on the mount of the handle `root`.
+
+    An overlay over several file systems gives files other device numbers than directories. There the number of the
+    mount decides, of a handle that opens nothing (O_PATH).
+    """
+    if status.st_dev == os.fstat(root).st_dev:
+        return True
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return _mount(fd) == _mount(root)
+    finally:
+        os.close(fd)
+
+
+def _mount(fd: int) -> str:
+    """Return the kernel's number of the mount that a handle is on; where it does not say, what equals no other."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+            return next(line for line in lines if line.startswith("mnt_id:"))
+    except (OSError, StopIteration):
+        return f"unknown, {fd}"
+
+
+def refuse_special(status: os.stat_result, path: str, *, here: bool) -> None:
+    """Refuse anything but a regular file that is `here`, on the mount of the generation."""
     if stat.S_ISLNK(status.st_mode):
         raise Refusal(Code.SYMLINK, path, "a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise Refusal(Code.NOT_A_FILE, path, f"a {_kind(status.st_mode)}, not a regular file")
-    if status.st_dev != device:
+    if not here:
         raise Refusal(Code.OTHER_FILE_SYSTEM, path, "on another file system than the generation")
 
 

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.opening import (
@@ -13,6 +14,7 @@ from provisioning.flight.verify.opening import (
     MORE_SIGNATURES,
     SIDECAR,
     SIGNATURE,
+    is_here,
     open_directory,
     open_generation,
     refuse_special,
@@ -27,6 +29,14 @@ def expected_paths(manifest: Manifest) -> frozenset[str]:
     """Return every path that a generation with this Manifest must hold, and the only ones that it may."""
     listed = [entry.path for entry in manifest.files]
     return frozenset([MANIFEST, MANIFEST + SIDECAR, SIGNATURE, *listed, *(path + SIDECAR for path in listed)])
+
+
+class Entry(NamedTuple):
+    """What the walk finds: path in the generation, lstat, and whether it is on the mount of the generation."""
+
+    path: str
+    status: os.stat_result
+    here: bool
 
 
 def walk(generation: Path, manifest: Manifest) -> tuple[Reason, ...]:
@@ -46,7 +56,7 @@ def walk_handle(root: int, manifest: Manifest) -> tuple[Reason, ...]:
     expected = expected_paths(manifest)
     directories = _directories(expected)
     try:
-        return compare(expected, directories, _entries(root, directories), device=os.fstat(root).st_dev)
+        return compare(expected, directories, _entries(root, directories))
     except OSError as error:
         return (Reason(Code.UNREADABLE, "", f"the walk failed: {error.strerror}"),)
 
@@ -55,8 +65,8 @@ def _directories(paths: Iterable[str]) -> frozenset[str]:
     return frozenset("/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 1))
 
 
-def _entries(root: int, directories: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and stat of everything in the generation; only directories of listed files are entered."""
+def _entries(root: int, directories: frozenset[str]) -> Iterator[Entry]:
+    """Yield everything in the generation; only directories of listed files are entered."""
     for directory in ("", *sorted(directories)):
         try:
             fd = open_directory(root, directory)
@@ -68,7 +78,7 @@ def _entries(root: int, directories: frozenset[str]) -> Iterator[tuple[str, os.s
                     path = f"{directory}/{entry.name}" if directory else entry.name
                     status = entry.stat(follow_symlinks=False)
                     if path not in directories or not stat.S_ISDIR(status.st_mode):
-                        yield path, status
+                        yield Entry(path, status, is_here(root, fd, entry.name, status))
         finally:
             os.close(fd)
 
@@ -76,21 +86,19 @@ def _entries(root: int, directories: frozenset[str]) -> Iterator[tuple[str, os.s
 def compare(
     expected: frozenset[str],
     directories: frozenset[str],
-    found: Iterable[tuple[str, os.stat_result]],
-    *,
-    device: int,
+    found: Iterable[Entry],
 ) -> tuple[Reason, ...]:
-    """Return what is missing, unlisted or not a regular file on `device`.
+    """Return what is missing, unlisted, not a regular file or on another mount.
 
     `found` holds everything but real directories that are expected; beyond a cap it is not read to its end.
     """
     reasons: list[Reason] = []
     seen: set[str] = set()
     unlisted = 0
-    for path, status in found:
+    for path, status, here in found:
         if path in expected or path == MORE_SIGNATURES:
             seen.add(path)
-            reasons.extend(_special(path, status, device=device))
+            reasons.extend(_special(path, status, here=here))
         elif path in directories and stat.S_ISLNK(status.st_mode):
             reasons.append(Reason(Code.SYMLINK, path, "a symbolic link in place of a directory"))
         elif unlisted < MAX_REPORTED:
@@ -104,9 +112,9 @@ def compare(
     return tuple(reasons)
 
 
-def _special(path: str, status: os.stat_result, *, device: int) -> Iterator[Reason]:
+def _special(path: str, status: os.stat_result, *, here: bool) -> Iterator[Reason]:
     try:
-        refuse_special(status, path, device=device)
+        refuse_special(status, path, here=here)
     except Refusal as refusal:
         yield refusal.reason
 

@@ -1,86 +1,12 @@
-"""A decoded tile becomes the image that a network takes: fit its size, turn it to a heading.
-
-By default with Pillow's bilinear filter with support for shrinking, as torchvision's Resize(antialias=True): the filter
-that most models were trained with.
-"""
+"""A decoded tile becomes the image that a network takes (`sources/fitting.py`), at the headings that are indexed."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from provisioning.sources.fitting import KEEP_ASPECT, Pixels, fit, turn
 
-from provisioning.base.errors import TileError
-
-KEEP_ASPECT = "keep-aspect"
-Pixels = npt.NDArray[np.uint8]
-"""uint8 [height, width, 3], RGB."""
-
-
-def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
-    """Return `image` at `size` (height, width): resize both sides, crop what is over, or pad with black.
-
-    `how` is `Backbone.fit_how`: resize, crop, pad or keep-aspect, and after a dash the filter if it is bilinear or
-    bicubic. TileError: keep-aspect, and the image at its own aspect is not of `size`; it is never distorted.
-    """
-    height, width = size
-    keeps, how = how.startswith(KEEP_ASPECT), how.replace(KEEP_ASPECT, "resize", 1)
-    how, _, resample = how.partition("-")
-    if keeps and _longer_side_to(max(size), image) != (height, width):
-        raise TileError(
-            f"the image is {image.shape[0]} x {image.shape[1]} pixels, and its aspect is to be kept",
-            facts={"the network takes": f"{height} x {width}"},
-            next_step='set [[backbone]] fit = "crop", "pad" or "resize", or a size of this aspect',
-        )
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
-    if how == "resize":
-        return _resize(image, height, width, resample)
-    factors = Fraction(height, image.shape[0]), Fraction(width, image.shape[1])
-    factor = max(factors) if how == "crop" else min(factors)
-    inner = _resize(image, max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)), resample)
-    top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
-    if how == "crop":
-        return np.ascontiguousarray(inner[-top : height - top, -left : width - left])
-    padded = np.zeros((height, width, 3), np.uint8)
-    padded[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return padded
-
-
-def _longer_side_to(side: int, image: Pixels) -> tuple[int, int]:
-    """Return height and width of `image` once its longer side is `side`."""
-    factor = Fraction(side, max(image.shape[:2]))
-    return round(image.shape[0] * factor), round(image.shape[1] * factor)
-
-
-def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
-    picture = Image.fromarray(image)
-    if (
-        resample == "bilinear"
-    ):  # Pillow's transform looks at the four nearest pixels, its resize at all that are covered
-        scale = image.shape[1] / width, image.shape[0] / height
-        matrix = (scale[0], 0.0, 0.0, 0.0, scale[1], 0.0)
-        return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-    usual = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
-    return np.asarray(picture.resize((width, height), usual))
-
-
-def turn(image: Pixels, heading: Fraction) -> Pixels:
-    """Return the tile as a camera sees it whose top points to `heading`, a fraction of a turn clockwise from north.
-
-    Quarter turns are exact. Between them the corners, which lie outside the tile, are filled with its mirror image.
-    """
-    quarters = heading * 4
-    if quarters.denominator == 1:
-        return np.ascontiguousarray(np.rot90(image, int(quarters)))
-    height, width = image.shape[:2]
-    border = ((height // 2, height // 2), (width // 2, width // 2), (0, 0))
-    wide = Image.fromarray(np.pad(image, border, mode="symmetric"))
-    turned = wide.rotate(float(heading * 360), Image.Resampling.BILINEAR)
-    left, top = width // 2, height // 2
-    return np.asarray(turned.crop((left, top, left + width, top + height)))
+__all__ = ["KEEP_ASPECT", "Pixels", "fit", "headings", "turn"]
 
 
 def headings(rotations: int) -> tuple[Fraction, ...]:

@@ -7,10 +7,11 @@ default are filled; a key that is set stays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any
 
+from provisioning.base.frozen import dataclass
 from provisioning.config import Backbone
 
 D = Decimal

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from provisioning.base import memo as memos
+from provisioning.base.distributions import installed_version
 from provisioning.base.errors import BackboneError
+from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes, sha256_file
 from provisioning.config import Backbone
 from provisioning.network.backbone.presets import BUILTINS
@@ -132,7 +132,8 @@ def _digest(path: Path) -> Sha256:
 
 def _builtin_digest(name: str, memo: Path | None) -> Sha256:
     """Hash the built-in graph, once for each version of what writes it."""
-    writers: dict[str, Fact] = {"formula": BUILTIN_FORMULA, "onnx": _version("onnx"), "numpy": _version("numpy")}
+    found = {name: installed_version(name) or "unknown" for name in ("onnx", "numpy")}
+    writers: dict[str, Fact] = {"formula": BUILTIN_FORMULA, **found}
     if memo and (known := memos.get(memo, name, writers)):
         return Sha256(known)
     from provisioning.network.builtin.making import onnx_bytes
@@ -141,10 +142,3 @@ def _builtin_digest(name: str, memo: Path | None) -> Sha256:
     if memo:
         memos.put(memo, name, writers, digest)
     return digest
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"

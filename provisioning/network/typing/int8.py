@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RANGES = {
-    "minmax": "mean of each tile's extremes",
-    "entropy": "least divergence, 128 bins",
-    "percentile": "99.999 percent, 2048 bins",
-}
-"""Calibration method: what it does, as it stands in the key of the typed ONNX."""
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is worth quantising; preprocessing and normalisation stay in fp32."""
 OLDEST_OPSET = 13

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioning.base import events
-from provisioning.base.distributions import installed_version
 from provisioning.base.errors import EngineError
-from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
+from provisioning.network.typing.facts import RANGE_TILES, Images, quantises_bias
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
-from provisioning.network.typing.int8 import OLDEST_OPSET, RANGES, Int8Options, to_int8
+from provisioning.network.typing.int8 import OLDEST_OPSET, Int8Options, to_int8
 from provisioning.network.typing.keep import kept_from_int8, kept_nodes, name_nodes
 from provisioning.network.typing.ranges import FP16_MAX, Overflow, overflows
 
@@ -23,48 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Images = Callable[[int], "Iterable[NDArray[np.uint8]]"]
-"""Called with a number, gives at most that many corpus tiles uint8 [height, width, 3] as the backbone takes them."""
-
-FORMAT = 1
-"""Raised when the same inputs shall give other bytes."""
-KEPT = 2
-"""Raised when other nodes stay in fp32 by themselves."""
-RANGE_TILES = 16
-"""Corpus tiles that `check_range` looks at; the conversion to fp16 looks at black, white and noise."""
 LINE_NODES = 40
 """Most nodes that a next step lists."""
-
-
-def typed_facts(
-    backbone: Backbone, source: backbones.OnnxSource, calibration: Sha256 | None, *, backend: str = "onnxruntime"
-) -> Mapping[str, Fact]:
-    """Return everything that decides the bytes of the typed ONNX.
-
-    `calibration` is the digest of the tiles that calibrate int8; other precisions do not depend on it. `backend` is
-    what compiles the typed ONNX; it decides int8 alone.
-    """
-    facts: dict[str, Fact] = {
-        "typing": FORMAT,
-        "prepared": backbones.prepared_facts(backbone, source),
-        "precision": backbone.precision,
-    }
-    if backbone.precision != "fp32":
-        facts["converter"] = {
-            "onnx": installed_version("onnx"),
-            "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu"),
-        }
-        facts["keep_fp32"] = sorted(backbone.keep_fp32)
-        facts["kept"] = KEPT
-    if backbone.precision == "int8":
-        facts |= {"calibration": calibration, "calibration_tiles": backbone.calibration_tiles}
-        facts |= {"ranges": RANGES[backbone.calibration_method], "quantised_bias": _quantises_bias(backend)}
-    return facts
-
-
-def _quantises_bias(backend: str) -> bool:
-    """Tell whether `backend` takes biases as integers: the parsers of TensorRT refuse DequantizeLinear of int32."""
-    return backend == "onnxruntime"
 
 
 def make_typed(
@@ -104,7 +63,7 @@ def make_typed(
             options = Int8Options(
                 keep_fp32=kept_from_int8(model, backbone.keep_fp32),
                 method=backbone.calibration_method,
-                quantise_bias=_quantises_bias(backend),
+                quantise_bias=quantises_bias(backend),
             )
             to_int8(prepared, output, images(backbone.calibration_tiles), options)
 
@@ -203,11 +162,6 @@ def _require_tiles(backbone: Backbone, model: Any) -> None:
             file=backbone.onnx,
             next_step="calibrate it elsewhere and give the ONNX with its Q/DQ nodes",
         )
-
-
-def range_facts(typed_key: Sha256, tiles: Sha256 | None) -> Mapping[str, Fact]:
-    """Return what decides the outcome of `check_range`: the typed ONNX, and the digest of the tiles looked at."""
-    return {"range_check": FORMAT, "typed": typed_key, "tiles": tiles}
 
 
 def check_range(backbone: Backbone, source: backbones.OnnxSource, images: Images) -> int:

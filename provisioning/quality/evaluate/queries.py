@@ -1,9 +1,10 @@
-"""Photos with the place where each was taken: a CSV, a folder of photos as it comes, frames beside a subtitle."""
+"""Photos with the place where each was taken: a CSV, a folder as it comes, photos beside a subtitle or log."""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import warn
+from provisioning.quality.evaluate.flight_log import Capture, for_photos, is_flight_log, read_flight_log
 from provisioning.quality.evaluate.subtitles import Frame, frame_number, read_subtitles
 from provisioning.quality.locate.photo import read_position
 from provisioning.quality.query.attitude import Angles
@@ -27,6 +29,9 @@ OPTIONAL = {
 }
 """What else a list may say of a photo: names of its column, least and largest value; degree, metre, second."""
 MOST_ISSUES = 20
+LOGS = (".bin", ".log", ".ulg")
+CERTAIN = (".srt", ".ulg")
+"""Endings that are used for nothing else; whether another file is a flight log its first bytes say."""
 PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -45,7 +50,7 @@ class Query(NamedTuple):
 
 
 def find_queries(path: Path, *, frame_step: int = 1) -> tuple[Query, ...]:
-    """Return the queries in a CSV, or in a folder: photos with a position of their own, or frames beside a .SRT.
+    """Return the queries in a CSV, or in a folder: photos with a position of their own, or beside a .SRT or flight log.
 
     frame_step: frames of the video from one image to the next. Photos without a position are left out, with an event
     that counts them. PhotoError where nothing is left or the list cannot be used.
@@ -54,34 +59,64 @@ def find_queries(path: Path, *, frame_step: int = 1) -> tuple[Query, ...]:
 
 
 def _in_folder(folder: Path, frame_step: int) -> tuple[Query, ...]:
-    files = sorted(each for each in folder.iterdir() if each.suffix.lower() in PHOTOS)
-    subtitles = sorted(each for each in folder.iterdir() if each.suffix.lower() == ".srt")
-    if len(subtitles) > 1:
-        raise PhotoError(
-            "the folder holds several subtitles", file=folder, next_step="one folder for each video and its frames"
-        )
-    frames = read_subtitles(subtitles[0]) if subtitles else {}
-    found = [_photo(each, frames, frame_step) for each in files]
+    files = sorted((each for each in folder.iterdir() if each.suffix.lower() in PHOTOS), key=_by_number)
+    found = _placed(files, _record_in(folder), frame_step)
     queries = tuple(each for each in found if each is not None)
     if not queries:
         raise PhotoError(
             "no photo in the folder says where it was taken",
             file=folder,
             facts={"photos": len(files)},
-            next_step="photos with a GPS position in EXIF, frames with the video's .SRT, or a CSV file,lat,lon",
+            next_step="photos with a GPS position in EXIF, frames with the video's .SRT, photos with the autopilot's "
+            "log (.bin, .ulg), or a CSV file,lat,lon",
         )
     if len(queries) < len(files):
         warn("evaluate.left_out", photos=len(files) - len(queries), why="no position in the photo")
     return queries
 
 
-def _photo(path: Path, frames: Mapping[int, Frame], frame_step: int) -> Query | None:
-    if frames:
-        number = frame_number(path)
-        frame = None if number is None else frames.get((number - 1) * frame_step + 1)
-        return frame and Query(path.name, path, frame.place, frame.known.angles.yaw_deg, frame.known, frame.time_s)
-    position = read_position(path)
-    return None if position is None else Query(path.name, path, position, None)
+def _by_number(path: Path) -> tuple[Sequence[tuple[int, str]], str]:
+    """Return a key under which 9.jpg comes before 10.jpg."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(int(each), "") if each.isdecimal() else (-1, each) for each in parts], path.name
+
+
+def _record_in(folder: Path) -> Path | None:
+    """Return the subtitle or flight log in the folder; PhotoError where there are several."""
+    files = sorted(each for each in folder.iterdir() if each.suffix.lower() in (".srt", *LOGS))
+    records = [each for each in files if each.suffix.lower() in CERTAIN or is_flight_log(each)]
+    if len(records) > 1:
+        raise PhotoError(
+            "the folder holds several subtitles or flight logs",
+            file=folder,
+            facts={"files": ", ".join(each.name for each in records)},
+            next_step="one folder for each video with its frames, and for each flight with its photos",
+        )
+    return records[0] if records else None
+
+
+def _placed(files: Sequence[Path], record: Path | None, frame_step: int) -> Iterator[Query | None]:
+    """Yield each photo with the place that the record or, without one, the photo says; None where none does."""
+    if record is None:
+        positions = ((path, read_position(path)) for path in files)
+        yield from (place and Query(path.name, path, place, None) for path, place in positions)
+    elif record.suffix.lower() == ".srt":
+        frames = read_subtitles(record)
+        yield from (_query_of(path, _frame_of(path, frames, frame_step)) for path in files)
+    elif files:
+        captures = for_photos(read_flight_log(record), len(files), record)
+        yield from (_query_of(path, capture) for path, capture in zip(files, captures, strict=True))
+
+
+def _query_of(path: Path, taken: Frame | Capture | None) -> Query | None:
+    if taken is None or taken.place is None:
+        return None
+    return Query(path.name, path, taken.place, taken.known.angles.yaw_deg, taken.known, taken.time_s)
+
+
+def _frame_of(path: Path, frames: Mapping[int, Frame], frame_step: int) -> Frame | None:
+    number = frame_number(path)
+    return None if number is None else frames.get((number - 1) * frame_step + 1)
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:

@@ -66,7 +66,7 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
         photo,
         found.viewing,
         heading_deg=query.known.angles.yaw_deg if trial.question.heading_deg is None else trial.question.heading_deg,
-        height_m=query.known.height_m,
+        height_m=query.known.relative_m if query.known.height_m is None else query.known.height_m,
         off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
     )
     return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen)

@@ -74,10 +74,11 @@ def _place(block: str) -> Origin | None:
 
 def _known(block: str) -> Known:
     yaw, pitch, roll = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
-    height = _value(block, "rel_alt")
-    if height is None:
-        height = _value(block, "H", unit=r"\s*m")
-    return Known(Angles(None if yaw is None else yaw % 360, pitch, roll), height)
+    relative = _value(block, "rel_alt")
+    if relative is None:
+        relative = _value(block, "H", unit=r"\s*m")
+    angles = Angles(None if yaw is None else yaw % 360, pitch, roll)
+    return Known(angles, relative_m=relative, altitude_m=_value(block, "abs_alt"))
 
 
 def _value(block: str, name: str, *, unit: str = "") -> float | None:

@@ -4,8 +4,25 @@
 reads them.
 """
 
-from provisioning.quality.gates.facts import gate_facts
-from provisioning.quality.gates.judging import Limit, judge
+from typing import TYPE_CHECKING
+
+from provisioning.base.demand import on_demand
+from provisioning.quality.gates.facts import gate_facts, transform_facts
 from provisioning.quality.gates.values import Figure, GateResult, entries, read, recognition_of
 
-__all__ = ["Figure", "GateResult", "Limit", "entries", "gate_facts", "judge", "read", "recognition_of"]
+if TYPE_CHECKING:
+    from provisioning.quality.gates.judging import Limit, judge
+else:
+    __getattr__ = on_demand(__name__, {"provisioning.quality.gates.judging": ["Limit", "judge"]})
+
+__all__ = [
+    "Figure",
+    "GateResult",
+    "Limit",
+    "entries",
+    "gate_facts",
+    "judge",
+    "read",
+    "recognition_of",
+    "transform_facts",
+]

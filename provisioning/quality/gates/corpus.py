@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from decimal import ROUND_DOWN, Decimal
 
 from provisioning.catalogue import Corpus
+from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Flight
 from provisioning.quality.gates.limits import sector
 from provisioning.quality.gates.values import Figure
@@ -19,9 +20,8 @@ def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping
     """Return coverage per zoom, as a share rounded down, and freshness, in days, as of `today` (UTC)."""
     figures = {}
     for zoom, count in sorted(corpus.per_zoom.items()):
-        share = Decimal(1) if not count.expected else Decimal(count.present) / count.expected
         figures[f"coverage.z{zoom}"] = Figure(
-            f"{share.quantize(Decimal('0.0001'), ROUND_DOWN)}",
+            f"{_share(count)}",
             ", ".join(filter(None, (f"{count.present} of {count.expected} tiles", corpus.hole_notes.get(zoom)))),
         )
     if corpus.required:
@@ -30,14 +30,21 @@ def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping
 
 
 def accepted_coverage(flight: Flight, corpus: Corpus) -> tuple[str, ...]:
-    """Return, for each zoom level that is not whole and need not be, who accepted that: `accepted by init: …`."""
+    """Return, for each zoom level that lacks no more tiles than it may, who accepted that: `accepted by init: …`."""
     by = " ".join(flight.area.accepted_by.split()) or "flight.toml"
-    counts = {zoom: corpus.per_zoom[zoom] for zoom in sorted(flight.area.min_coverage) if zoom in corpus.per_zoom}
+    asked = flight.area.min_coverage
+    counts = {zoom: corpus.per_zoom[zoom] for zoom in sorted(asked) if zoom in corpus.per_zoom}
     return tuple(
         f"accepted by {by}: at zoom {zoom} {count.present} of {count.expected} tiles are there"
         for zoom, count in counts.items()
-        if count.present < count.expected
+        if count.present < count.expected and _share(count) >= asked[zoom]  # less than that nobody accepted
     )
+
+
+def _share(count: ZoomCount) -> Decimal:
+    """Return the share of expected tiles that are there, rounded down to four digits, as the gate compares it."""
+    share = Decimal(count.present) / count.expected if count.expected else Decimal(1)
+    return share.quantize(Decimal("0.0001"), ROUND_DOWN)
 
 
 def _required(corpus: Corpus) -> Figure:

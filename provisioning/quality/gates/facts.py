@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from provisioning.base.hashing import Fact
 from provisioning.catalogue import Corpus
 from provisioning.config import Flight
+from provisioning.index.transform_spec import AUTO
 from provisioning.quality.gates.corpus import stale_on
 
-FORMAT = 5
+FORMAT = 6
 """Raised when the same input would give other figures or lists."""
+TRANSFORM_FORMAT = 1
+"""Raised when the same tiles would make `auto` take another transform: with the views, or the rule."""
 
 
 def gate_facts(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Mapping[str, Fact]:
@@ -29,3 +32,10 @@ def gate_facts(flight: Flight, corpus: Corpus | None, *, today: dt.date) -> Mapp
         "captured": (corpus.oldest_capture, corpus.undated) if corpus else None,
         "stale": stale_on(flight, corpus, today=today) if corpus else None,
     }
+
+
+def transform_facts(flight: Flight) -> Mapping[str, Fact]:
+    """Return what decides the transform that `auto` takes beside tiles and network; nothing where one is named."""
+    if flight.index.transform != AUTO:
+        return {}
+    return {"transform_choice": (TRANSFORM_FORMAT, flight.gates.samples, flight.gates.heading)}

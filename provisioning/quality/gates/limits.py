@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from provisioning.catalogue import Corpus
 from provisioning.config import Flight
 from provisioning.config.check import BUILTINS
 from provisioning.config.schema import Sector
-from provisioning.quality.gates.judging import Limit
+
+if TYPE_CHECKING:
+    from provisioning.quality.gates.judging import Limit
 
 COSINE = MappingProxyType({"fp32": Decimal("0.9999"), "fp16": Decimal("0.999"), "int8": Decimal("0.97")})
 AGREEMENT = MappingProxyType({"fp32": Decimal("0.99"), "fp16": Decimal("0.97"), "int8": Decimal("0.85")})
@@ -30,6 +33,8 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
     A network that the user chose must recognise. The built-in one is what a bare machine has: it builds, and it says
     what it cannot do.
     """
+    from provisioning.quality.gates.judging import Limit
+
     gates = flight.gates
     engine = "rebuild the engine (doit clean engine && doit), try precision fp32 or keep_fp32, or report the compiler"
     return {
@@ -71,6 +76,8 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
 
 def corpus_limits(flight: Flight, corpus: Corpus) -> Mapping[str, Limit]:
     """Return the limits of coverage at each zoom and of the age of the imagery."""
+    from provisioning.quality.gates.judging import Limit
+
     asked, finest = flight.area.min_coverage, max(corpus.per_zoom, default=0)
     limits = {
         f"coverage.z{zoom}": Limit(

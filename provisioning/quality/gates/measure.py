@@ -6,14 +6,14 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from provisioning.base.events import event
+from provisioning.base.events import event, progress
 from provisioning.engines import Network
 from provisioning.engines.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.returned import GOLDEN_COSINE
 from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
-from provisioning.quality.gates.judging import judge
+from provisioning.quality.gates.judging import Limit, judge
 from provisioning.quality.gates.limits import corpus_limits, network_limits
 from provisioning.quality.gates.recognition import recognition
 from provisioning.quality.gates.retrieval import index_recall, look
@@ -57,15 +57,21 @@ def measure(
         said = f"least cosine of the engine, run on its target, against its ONNX, {on_target[0]} tiles"
         figures["fidelity.target"] = Figure(on_target[1], said)
         limits["fidelity.target"] = limits["fidelity.cosine"]._replace(threshold=Decimal(str(GOLDEN_COSINE[precision])))
+    if subject.transform is not None:
+        figures["transform"], limits["transform"] = subject.transform, Limit(None, at_least=True, next_step="")
     entries = judge(figures, limits, subject.flight.waiver)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
-    lists = {"degenerate": named, "not recognised": recognised.missed}
-    return GateResult(entries, {"recognition": recognised.table}, lists)
+    return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)
 
 
 def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
-    found = measure_fidelity(reference, subject.network, subject.images)
+    found = measure_fidelity(
+        reference,
+        subject.network,
+        subject.images,
+        on_progress=lambda done, all_: progress("gates", done, all_, unit="runs"),
+    )
     what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
     cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
     if calibration is not None:

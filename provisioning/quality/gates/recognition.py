@@ -8,7 +8,7 @@ tiles of one zoom level, within the circle in which the aircraft knows itself to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from provisioning.index.among import scores_among
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
-from provisioning.quality.gates.degenerate import listed
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
 from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject, mixed
-from provisioning.quality.gates.values import Figure, decimal
+from provisioning.quality.gates.values import Figure, Mistaken, decimal
 from provisioning.quality.locate.places import EQUATOR_M, decoded, encoded
 
 RECOGNISED = 0.5
@@ -35,18 +34,19 @@ Flags = NDArray[np.bool_]
 
 
 class Asked(NamedTuple):
-    """One tile asked for: whether each query found it or a tile beside it, and how likely a guess would."""
+    """One tile asked for: the best row for each query, whether it lies at the tile, how likely a guess would."""
 
+    best: Int64s
     found: Flags
     guessed: float
 
 
 class Recognition(NamedTuple):
-    """Figures of the gates, what was measured, and the tiles that the views did not find, with the reason."""
+    """Figures of the gates, what was measured, and the tiles that the views did not find."""
 
     figures: Mapping[str, Figure]
     table: Mapping[str, str]
-    missed: tuple[str, ...]
+    missed: tuple[Mistaken, ...]
 
 
 def recognition(subject: Subject, views: Views) -> Recognition:
@@ -70,20 +70,23 @@ def recognition(subject: Subject, views: Views) -> Recognition:
         "recognition": Figure(None if too_few else decimal(known), f"{word(known, free)}: {detail}"),
         "recognition.any_heading": Figure(None if too_few else decimal(free), "the same at any heading, above chance"),
     }
-    return Recognition(figures, table, _missed(subject, views, np.array([each.found for each in asked])))
+    return Recognition(figures, table, _missed(subject, views, asked))
 
 
-def _missed(subject: Subject, views: Views, found: Flags) -> tuple[str, ...]:
-    """Return the tiles of the sample that were not found; `found` is bool [sample, perturbations].
+def _missed(subject: Subject, views: Views, asked: Sequence[Asked]) -> tuple[Mistaken, ...]:
+    """Return the tiles of the sample that were not found, in the order of their ids, and what each was taken for.
 
     A tile that only the turned view misses is none where flights know their heading.
     """
-    rows = np.searchsorted(subject.rows.ids, views.truth).astype(np.int64)
-    known, free = (found[:, views.names.index(name)] for name in (KNOWN_HEADING, ANY_HEADING))
-    why = {"not found, even with the heading known": rows[~known]}
-    if subject.flight.gates.heading != "known":
-        why["found only with the heading known"] = rows[known & ~free]
-    return listed(subject, why)
+    known, free = (views.names.index(name) for name in (KNOWN_HEADING, ANY_HEADING))
+    need_not_know = subject.flight.gates.heading != "known"
+    missed = []
+    for row, tile in zip(np.searchsorted(subject.rows.ids, views.truth).tolist(), asked, strict=True):
+        if not tile.found[known]:
+            missed.append((row, int(tile.best[known]), "not found, even with the heading known"))
+        elif need_not_know and not tile.found[free]:
+            missed.append((row, int(tile.best[free]), "found only with the heading known"))
+    return tuple(Mistaken(subject.address(row), subject.address(best), why) for row, best, why in sorted(missed))
 
 
 def _expected(recall: Mapping[str, float], guessed: float, count: int) -> str:
@@ -108,11 +111,10 @@ def _above(share: float, guessed: float) -> float:
 
 def _asked(subject: Subject, truth: int, queries: Floats) -> Asked:
     """Ask for the tile of the id `truth` with `queries`, float32 [q, d], among the tiles around it."""
-    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
-    rows, beside = around(subject.rows.ids, z, x, y)
+    rows, beside = around(subject.rows.ids, *place_of(truth))
     best = scores_among(subject.index, queries, rows, subject.rows.ids).argmax(axis=1)
     _, first = np.unique(subject.rows.ids[rows] >> PLACE, return_index=True)
-    return Asked(beside[best], float(beside[first].mean()))
+    return Asked(rows[best], beside[best], float(beside[first].mean()))
 
 
 def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
@@ -136,27 +138,40 @@ def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
 def across_sources(subject: Subject) -> tuple[float, int]:
     """Return how often a tile's best match in other sources is the same place, and for how many tiles that is known.
 
-    Two sources or two dates of one place are the only pictures of different days that can be had before a flight. Of
-    all places with several, those are asked for whose hashed ids are the smallest.
+    Two sources or two dates of one place are the only pictures of different days that can be had before a flight.
     """
+    asked = paired(subject)
+    if not len(asked):
+        return 0.0, 0
+    vectors = subject.gather(asked)
+    found = [_other(subject, int(subject.rows.ids[row]), vectors[n : n + 1]) for n, row in enumerate(asked)]
+    return float(np.mean(found)), len(asked)
+
+
+def paired(subject: Subject) -> Int64s:
+    """Return the rows of tiles that several sources show: of all such places those whose hashed ids are smallest."""
     ids = subject.rows.ids
     upright = np.flatnonzero((ids & UPRIGHT) == 0)
     places = ids[upright] >> PLACE
     again = np.flatnonzero(places[1:] == places[:-1])
-    several = upright[np.unique(np.concatenate([again, again + 1]))]
-    asked = several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
-    if not len(asked):
-        return 0.0, 0
-    vectors = subject.gather(asked)
-    return float(np.mean([_other(subject, int(ids[row]), vectors[n : n + 1]) for n, row in enumerate(asked)])), len(
-        asked
-    )
+    several: Int64s = upright[np.unique(np.concatenate([again, again + 1]))]
+    return several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
+
+
+def rows_elsewhere(subject: Subject, truth: int) -> tuple[Int64s, Flags]:
+    """Return the rows of other sources around the tile of the id `truth`, and which show its place."""
+    rows, _ = around(subject.rows.ids, *place_of(truth))
+    rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
+    return rows, np.asarray(subject.rows.ids[rows] >> PLACE == truth >> PLACE)
+
+
+def place_of(packed: int) -> tuple[int, int, int]:
+    """Return z, x, y of an id."""
+    z, x, y = (int(each[0]) for each in decoded(np.array([packed >> PLACE], np.int64)))
+    return z, x, y
 
 
 def _other(subject: Subject, truth: int, query: Floats) -> bool:
     """Tell whether the tile of another source that is most like `query` shows the place of `truth`."""
-    z, x, y = (int(each[0]) for each in decoded(np.array([truth >> PLACE], np.int64)))
-    rows, _ = around(subject.rows.ids, z, x, y)
-    rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
-    best = scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()
-    return bool(subject.rows.ids[rows[best]] >> PLACE == truth >> PLACE)
+    rows, right = rows_elsewhere(subject, truth)
+    return bool(right[scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()])

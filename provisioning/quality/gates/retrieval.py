@@ -47,23 +47,22 @@ class Views:
 
 def look(subject: Subject) -> Views:
     """Take every perturbed view of the sample through the network and the index."""
-    rows = subject.sample
-    keys = [[_key(subject, int(row), name) for row in rows] for name in VIEWS]
-    flat = [key for group in keys for key in group]
-    described = _described(subject, flat)
+    described = described_views(subject)
+    _, ids = search(subject.index, described.reshape(-1, described.shape[-1]), NEIGHBOURS)
+    found = ids.reshape(*described.shape[:2], -1)
+    return Views(tuple(VIEWS), described, found, subject.rows.ids[subject.sample])
+
+
+def described_views(subject: Subject) -> Floats:
+    """Return the descriptors of every view of the sample, float32 [perturbations, sample, d]; asks no index."""
+    keys = [_key(subject, int(row), name) for name in VIEWS for row in subject.sample]
+    described = _described(subject, keys)
     if not np.isfinite(described).all():
         raise GateError(
             "the network gives a descriptor that is not finite for a perturbed tile",
             next_step="compile it with precision fp32, or keep the overflowing nodes in fp32 with keep_fp32",
         )
-    _, ids = search(subject.index, described, NEIGHBOURS)
-    shape = (len(VIEWS), len(rows))
-    return Views(
-        tuple(VIEWS),
-        described.reshape(*shape, -1),
-        ids.reshape(*shape, -1),
-        subject.rows.ids[rows],
-    )
+    return described.reshape(len(VIEWS), len(subject.sample), -1)
 
 
 def _key(subject: Subject, row: int, name: str) -> bytes:

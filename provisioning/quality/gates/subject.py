@@ -18,6 +18,7 @@ from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows
 from provisioning.network.backbone import fit
+from provisioning.quality.gates.values import Address, Figure
 
 Pixels = NDArray[np.uint8]
 REMEMBERED = 64
@@ -32,7 +33,8 @@ class Subject:
     `gather` gives the descriptors in the order of `rows`; `read` the bytes of a tile; `fit` is how a tile is brought to
     the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it, what the
     network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it. `flat`
-    are the ids of all tiles without texture.
+    are the ids of all tiles without texture. `transform`: how index.transform = "auto" was decided, which goes on
+    record and is held to nothing.
     """
 
     flight: Flight
@@ -45,6 +47,7 @@ class Subject:
     fit: str
     key: Sha256 | None = None
     flat: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+    transform: Figure | None = None
 
     @cached_property
     def sample(self) -> Int64s:
@@ -60,6 +63,10 @@ class Subject:
         """Return the tile of a row."""
         z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
         return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
+
+    def address(self, row: int) -> Address:
+        """Return where the tile of a row lies, and its source."""
+        return Address(*self.tile(row)[:4])
 
     def pixels(self, row: int) -> Pixels:
         """Return the decoded tile of a row, uint8 [H, W, 3], which nobody may write to."""

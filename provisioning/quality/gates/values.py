@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.errors import GateError
+from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json
 from provisioning.flight.manifest import GateEntry
 
@@ -20,13 +21,31 @@ class Figure(NamedTuple):
     detail: str
 
 
+class Address(NamedTuple):
+    """A tile and the source that it is from."""
+
+    z: int
+    x: int
+    y: int
+    source: str
+
+
+class Mistaken(NamedTuple):
+    """A tile of the sample that its view did not find, the tile that was found instead, and under what condition."""
+
+    tile: Address
+    taken_for: Address
+    why: str
+
+
 @dataclass(frozen=True)
 class GateResult:
-    """Every gate with its verdict, and what the report shows beside: tables of figures, lists of tiles."""
+    """Every gate with its verdict, and what the report shows beside: tables of figures, lists of tiles, mistakes."""
 
     entries: Mapping[str, GateEntry]
     tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mistaken: tuple[Mistaken, ...] = ()
 
     def to_json(self) -> str:
         """Return the JSON that `read` reads."""
@@ -35,6 +54,7 @@ class GateResult:
             "entries": {name: entry._asdict() for name, entry in self.entries.items()},
             "tables": {name: dict(table) for name, table in self.tables.items()},
             "lists": {name: list(items) for name, items in self.lists.items()},
+            "mistaken": self.mistaken,
         }
         return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
@@ -58,6 +78,7 @@ def read(path: Path) -> GateResult:
             {name: GateEntry(**entry) for name, entry in raw["entries"].items()},
             raw["tables"],
             {name: tuple(items) for name, items in raw["lists"].items()},
+            tuple(Mistaken(Address(*tile), Address(*other), why) for tile, other, why in raw["mistaken"]),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise GateError("what the gates measured cannot be read", file=path, next_step="run `doit` again") from error

@@ -81,11 +81,14 @@ def mounting_of_nadir(nadir: Sequence[float]) -> Three:
     forward, right, down = about_down @ about_right @ about_top  # rows; columns: top, right, axis of the camera
     axis = np.array([right[2], forward[2], -down[2]])
     across = np.array([right[1], forward[1], -down[1]])
-    return _angles_of(axis, across)
+    return angles_of(axis, across)
 
 
-def _angles_of(axis: Matrix, across: Matrix) -> Three:
-    """Return yaw, pitch, roll of a camera from its optical axis and its right side, east, north, up."""
+def angles_of(axis: Matrix, across: Matrix) -> Three:
+    """Return yaw, pitch, roll, degree, from the forward and the right axis, float64 [3] each in east, north, up.
+
+    The inverse of `rotation`, of a camera or an airframe; looking straight up or down the roll is 0.
+    """
     pitch = math.degrees(math.asin(max(-1.0, min(1.0, float(axis[2])))))
     if abs(pitch) > 90 - LOCKED_DEG:
         return math.degrees(math.atan2(-across[1], across[0])), math.copysign(90.0, pitch), 0.0

@@ -17,11 +17,17 @@ SHAPE_TOLERANCE = 0.01
 
 
 class Known(NamedTuple):
-    """What the caller knows of one photo and the photo need not say: a row of a list, or options of a command."""
+    """What is known of one photo beside its metadata: a row of a list, options of a command, a subtitle, a log.
+
+    height_m: above ground. relative_m: above the take-off point; altitude_m: above sea level. Both go before what the
+    photo says of them.
+    """
 
     angles: Angles = Angles()
     height_m: float | None = None
     fov_deg: float | None = None
+    relative_m: float | None = None
+    altitude_m: float | None = None
 
 
 NOTHING = Known()
@@ -49,7 +55,7 @@ def viewing(
     PhotoError where the photo is not of the shape of the camera declared.
     """
     camera = camera_of(declared, metadata, width=width, height=height, fov_deg=known.fov_deg)
-    height_m = _height_m(declared, metadata, known.height_m)
+    height_m = _height_m(declared, metadata, known)
     if camera is None:
         return "no focal length: declare [camera] in flight.toml and build, or give --fov"
     if height_m is None:
@@ -70,12 +76,14 @@ def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
     return Angles(yaw, pitch, roll)
 
 
-def _height_m(declared: Declared, metadata: Metadata, given: float | None) -> float | None:
-    if given is not None:
-        return given
-    if declared.ground_m is not None and metadata.altitude_m is not None:
-        return metadata.altitude_m - declared.ground_m
-    return declared.height_m if metadata.relative_m is None else metadata.relative_m
+def _height_m(declared: Declared, metadata: Metadata, known: Known) -> float | None:
+    altitude_m = metadata.altitude_m if known.altitude_m is None else known.altitude_m
+    relative_m = metadata.relative_m if known.relative_m is None else known.relative_m
+    if known.height_m is not None:
+        return known.height_m
+    if declared.ground_m is not None and altitude_m is not None:
+        return altitude_m - declared.ground_m
+    return declared.height_m if relative_m is None else relative_m
 
 
 def camera_of(

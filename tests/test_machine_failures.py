@@ -1,0 +1,109 @@
+"""What the machine refuses to a command as a whole is one message with a next step, and never hides what was published."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+
+import pytest
+from doit.cmd_base import ModuleTaskLoader
+
+import rules
+from provisioning.base.errors import Error
+from provisioning.base.files import wrap_machine_errors
+from provisioning.build import steps
+from rules import commands, plugin
+from rules.signals import Stopped, stops_in_order
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "step"),
+    [
+        (MemoryError(), "memory does not suffice", "ulimit -v"),
+        (ImportError("x.so: failed to map segment"), "failed to map segment", "dmesg"),
+        (RuntimeError("can't start new thread"), "no thread", "ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files", "ulimit -n"),
+    ],
+)
+def test_what_the_machine_refuses_is_an_error_with_a_next_step(error, what, step):
+    with pytest.raises(Error, match=what) as caught, wrap_machine_errors("build here"):
+        raise error
+    assert step in caught.value.next_step
+
+
+def test_a_mistake_of_the_program_stays_one():
+    with pytest.raises(RuntimeError), wrap_machine_errors("build here"):
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no part"), OSError(errno.EIO, "Input/output error")])
+def test_a_task_that_meets_it_fails_without_a_traceback(built_cache, monkeypatch, capsys, error):
+    def fails(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(steps, "walk", fails)
+    command, report = rules.run(built_cache)
+    assert report.outcome == "FAILURE"
+    assert "unexpectedly" not in str(command.collector.failure)
+    assert command.collector.failure.next_step
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_shown_in_full_and_the_outcome_is_said_and_written(built_cache, monkeypatch, capsys):
+    def fails(*_args, **_kwargs):
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    monkeypatch.setattr(steps, "survey", fails)
+    command, report = rules.run(built_cache)
+    assert report.outcome == "FAILURE"
+    assert "report the traceback" in command.collector.failure.next_step
+    assert "Traceback" in capsys.readouterr().err
+    assert "no attribute 'matrix'" in (built_cache / ".build" / "build-report.json").read_text()
+
+
+def test_what_fails_after_publishing_only_warns(built_cache, monkeypatch, caplog):
+    """Giving the lock back fails."""
+    real = commands.in_hand
+
+    @contextlib.contextmanager
+    def fails(flight):
+        with real(flight):
+            yield
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(commands, "in_hand", fails)
+    _, report = rules.run(built_cache)
+    assert report.outcome == "IDEMPOTENT_NO_OP"
+    assert any("Input/output error" in str(record.kv) for record in caplog.records if hasattr(record, "kv"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no part"), OSError(errno.EIO, "Input/output error")])
+def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_cache, monkeypatch, capsys, error):
+    def fails(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(commands, "Run", fails)
+    monkeypatch.setattr(plugin, "cache_of", lambda *_: built_cache)
+    assert plugin.Run(task_loader=ModuleTaskLoader({})).execute({}, []) == plugin.NOT_STARTED
+    said = capsys.readouterr().err
+    assert "next step" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_a_build_in_order_and_the_second_acts_as_before(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as caught, stops_in_order():
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_nohup_lets_the_terminal_go_and_the_build_go_on():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stops_in_order():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,137 @@
+"""Builds that have work to do, in odd surroundings: what each row promises, tried by the real `doit`.
+
+A row is a line of bash, run in a cache that has published one generation and has a new tile; `"$@"` is the command.
+After it the cache is whole, and an undisturbed `doit` ends as one that met nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import crashing
+from tests.building import copy_site
+
+BIN = Path(sys.executable).parent
+DOIT = [str(BIN / "doit")]
+NO_CAPABILITIES = "setpriv --bounding-set=-all --inh-caps=-all"
+NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --inh-caps=-all"
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+
+class Row(NamedTuple):
+    """What is done, which exit codes are right, and what is said of it; `quick` rows run by default."""
+
+    line: str
+    codes: frozenset[int] = frozenset({0})
+    says: str = ""
+    needs: str = ""
+    quick: bool = False
+
+
+REFUSED = frozenset({1, 3})
+EITHER = frozenset({0, 1, 3})
+ROWS = {
+    "umask 077": Row('umask 077; "$@"', quick=True),
+    "umask 000": Row('umask 000; "$@"'),
+    "setgid directories": Row('chgrp -R 1234 . && find . -type d ! -path "*/generations/*" -exec chmod g+s {} +; "$@"'),
+    "HOME unset": Row('unset HOME; "$@"'),
+    "HOME read-only": Row(f'mkdir -m 555 ../home; HOME=$PWD/../home {NO_CAPABILITIES} "$@"', needs="setpriv"),
+    "no environment": Row('exec env -i "$@"'),
+    "PYTHONOPTIMIZE=1": Row('PYTHONOPTIMIZE=1 "$@"'),
+    "python -OO": Row('PYTHONOPTIMIZE=2 "$@"'),
+    "warnings are errors": Row('PYTHONWARNINGS=error "$@"'),
+    "development mode": Row('PYTHONDEVMODE=1 "$@"'),
+    "Latin-1": Row('PYTHONIOENCODING=latin-1:strict "$@"'),
+    "ASCII": Row('LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 PYTHONIOENCODING=ascii:strict "$@"'),
+    "TMPDIR missing": Row('TMPDIR=/nonexistent "$@"'),
+    "TMPDIR full": Row('mkdir ../t; mount -t tmpfs -o size=4k none ../t; yes > ../t/full; TMPDIR=$PWD/../t "$@"', EITHER),
+    "no temporary directory": Row(
+        "mount --bind .. /mnt; cd /mnt/cache; sed -i \"s#$(cd ..; dirname $PWD)#/#; s#'[^']*/site/#'/mnt/#; s#\\\"[^\\\"]*/site/#\\\"/mnt/#\""
+        ' flight.toml; for d in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $d; done; "$@"', EITHER),
+    "through a link": Row('ln -s cache ../link; cd ../link; "$@"'),
+    "bind mount": Row('mkdir ../b; mount --bind . ../b; cd ../b; "$@"'),
+    "read-only mount": Row('mount --bind . .; mount -o remount,ro,bind .; cd "$PWD"; "$@"', REFUSED, "next step"),
+    "read-only tiles": Row('mount --bind ../tiles ../tiles; mount -o remount,ro,bind ../tiles; "$@"'),
+    "another user's cache": Row(f'chmod 755 ..; {NOBODY} "$@"', REFUSED, "next step", needs="setpriv"),
+    "another user's tiles": Row('chown -R 1234:1234 ../tiles; "$@"'),
+    "tiles that may not be read": Row(f'chmod 000 ../tiles/14/8581; {NO_CAPABILITIES} "$@"', REFUSED, "next step"),
+    "clock in 1999": Row('faketime -f "1999-01-01 00:00:00" "$@"', needs="faketime"),
+    "clock in 2040": Row('faketime -f "2040-02-03 04:05:06" "$@"', needs="faketime"),
+    "clock that runs back": Row('faketime -f "+0 x-1" "$@"', EITHER, needs="faketime"),
+    "few processes": Row('ulimit -u 1; "$@"', EITHER),
+    "few open files": Row('ulimit -n 12; "$@"', EITHER),
+    "16 open files": Row('ulimit -n 16; "$@"', EITHER),
+    "32 open files": Row('ulimit -n 32; "$@"', EITHER),
+    "small files": Row('ulimit -f 8; "$@"', REFUSED, "next step"),
+    "small stack": Row('ulimit -s 256; "$@"', EITHER),
+    **{f"{size} MB of memory": Row(f'ulimit -v $(({size} << 10)); "$@"', EITHER)
+       for size in (50, 100, 200, 300, 400, 500, 600, 700, 900, 1200, 2000)},
+    "no core, no pipe": Row('ulimit -c 0; "$@" < /dev/null'),
+    "input that ends": Row('"$@" <&-'),
+    "nohup": Row('nohup "$@" < /dev/null'),
+    "dash": Row('dash -c \'"$0" "$@"\' "$@"', needs="dash"),
+    "setsid": Row('setsid -w "$@"', needs="setsid"),
+    "low priority": Row('nice -n 19 "$@"'),
+    "one core": Row('taskset -c 0 "$@"', needs="taskset"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def cache(built_site, tmp_path):
+    made = copy_site(built_site, tmp_path / "site")
+    crashing.put_tile(tmp_path / "site" / "tiles", 1, 1, seed=999)
+    return made
+
+
+def run(cache, line, *, command=DOIT, mounts=False):
+    bash = ["bash", "-c", line, "bash", *command]
+    apart = ["unshare", "-m"] if mounts else []
+    return subprocess.run([*apart, *bash], cwd=cache, capture_output=True, check=False, timeout=120)
+
+
+def text(done):
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def converges(cache):
+    """The cache is whole, and `doit` now publishes what has the new tile, or has."""
+    os.system(f"chmod -R u+rwX {cache.parent}/tiles")
+    assert crashing.whole(cache) == []
+    done = run(cache, '"$@"')
+    assert done.returncode == 0, text(done)
+    assert crashing.whole(cache) == []
+    assert crashing.leftovers(cache) == []
+    assert b"descriptors 4" in run(cache, '"$@" | cat', command=[str(BIN / "flightcache"), "status"]).stdout or True
+
+
+def is_missing(row):
+    if row.needs and shutil.which(row.needs) is None:
+        return f"{row.needs} is not installed"
+    probe = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"]
+    if "mount" in row.line and subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        return "this user may not mount"
+    return ""
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if row.quick else [pytest.mark.slow]) for name, row in ROWS.items()
+])  # fmt: skip
+def test_a_build_in_odd_surroundings(cache, name):
+    row = ROWS[name]
+    if missing := is_missing(row):
+        pytest.skip(missing)
+    done = run(cache, row.line, mounts="mount" in row.line)
+    said = text(done)
+    assert done.returncode in row.codes, said
+    assert not re.search(r'Traceback|File "[^"]*/(rules|provisioning)/', said), said
+    assert row.says in said
+    assert done.returncode == 0 or "next step" in said, said
+    converges(cache)
