@@ -7,6 +7,7 @@ has to be decoded, so that a build with nothing to do does not pay for them; nor
 
 from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
 from provisioning.catalogue.coverage import area_of, measure_coverage
+from provisioning.catalogue.cuts import Piece, cut_key, distinct_keys, pieces, pieces_table
 from provisioning.catalogue.gaps import CoverageFigures
 from provisioning.catalogue.reading import (
     TileReader,
@@ -33,6 +34,7 @@ __all__ = [
     "PMTILES_FORMAT",
     "Corpus",
     "CoverageFigures",
+    "Piece",
     "Skipped",
     "Tile",
     "TileReader",
@@ -40,10 +42,12 @@ __all__ = [
     "area_of",
     "corpus_table",
     "count_changed",
+    "cut_key",
     "dated_places",
     "decode",
     "decoder_facts",
     "distinct_digests",
+    "distinct_keys",
     "flat_ids",
     "iter_placed",
     "iter_tiles",
@@ -51,6 +55,8 @@ __all__ = [
     "measure_coverage",
     "not_scanned",
     "open_reader",
+    "pieces",
+    "pieces_table",
     "scan",
     "source_places",
     "source_rows",

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
+from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
 from provisioning.base.words import meant, typed
@@ -243,6 +244,9 @@ def _backbones(flight: Flight) -> Iterator[Found]:
 def _index(flight: Flight) -> Iterator[Found]:
     if not TRANSFORM.fullmatch(flight.index.transform):
         yield "index.transform", f"expected none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
+    if flight.index.overlap == 2 and flight.index.rotations > MOST_ROTATIONS_WITH_CUTS:
+        most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"
+        yield "index.rotations", f"expected {most}; got {flight.index.rotations}"
     if len(flight.waiver) > MAX_WAIVERS:
         yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
     for n, waiver in enumerate(flight.waiver):

@@ -90,7 +90,9 @@ def describe(request: Request) -> Mapping[str, object]:
     target, backend = runnable(request)
     engine = read_whole(target)
     done, before = _repairing(
-        lambda: descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys),
+        lambda: descriptors.describe(
+            request.flight, engine=engine, backend=backend, keys=request.descriptor_keys, overlap=request.overlap
+        ),
         lambda error: int(str(error.facts.get("computed", 0))),
     )
     return {"descriptors_generated": before + done.computed}
@@ -106,8 +108,8 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
     with contextlib.ExitStack() as stack:
         path, dtype = descriptors.store_path(flight), flight.descriptors.dtype
         stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
-        ids, shas = catalogue.corpus_table(flight)
-        yield rows_of(ids, shas, rotations=flight.index.rotations), stores
+        ids, keys = catalogue.pieces_table(flight, overlap=request.overlap)
+        yield rows_of(ids, keys, rotations=flight.index.rotations), stores
 
 
 def _over_descriptors(request: Request, work: Callable[[Request], None]) -> Mapping[str, object]:
@@ -141,7 +143,8 @@ def _build_index(request: Request) -> None:
     from provisioning.index.build import build
 
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
-        info = build(request.flight.index, rows.ids, rows.gather([store.gather for store in stores]), output)
+        gather = rows.gather([store.gather for store in stores])
+        info = build(request.flight.index, rows.ids, gather, output, planned=request.vectors)
     with atomic_output(request.index_info) as output:
         output.write_text(info.to_json())
 

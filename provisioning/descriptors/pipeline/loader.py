@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,15 +12,35 @@ from typing import NamedTuple
 import numpy as np
 
 from provisioning.base.errors import TileError
-from provisioning.catalogue import Tile, decode
+from provisioning.catalogue import Tile, cut_key, decode
+from provisioning.descriptors.pipeline.cutting import cut
 from provisioning.network.backbone.image import Pixels, fit, turn
+
+KEPT_BYTES = 64 << 20
+"""Decoded tiles kept while cuts are described: 340 of 256 pixels. In the order of the index that is a square of some
+18 tiles a side, and a tile is decoded 1.2 times; it would be four times without."""
 
 
 class Unit(NamedTuple):
-    """One descriptor to compute: a tile at one heading (a fraction of a turn, by its position)."""
+    """One descriptor to compute: a tile or a cut at one heading (a fraction of a turn, by its position).
+
+    tile: the one that is cut, or from which the cut lies to the east and south; beside: the others that the cut shows.
+    """
 
     tile: Tile
     heading: int
+    cut: int = 0
+    beside: tuple[Tile, ...] = ()
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        """Every tile that is needed, in the order of `geo.cut_parts`."""
+        return (self.tile, *self.beside)
+
+    @property
+    def key(self) -> bytes:
+        """The key under which the descriptor is kept, 32 bytes."""
+        return cut_key(self.cut, [bytes.fromhex(tile.sha256) for tile in self.tiles])
 
 
 class Fault(NamedTuple):
@@ -29,16 +50,47 @@ class Fault(NamedTuple):
     reason: str
 
 
+class Kept:
+    """The decoded tiles asked for last, as many as `most_bytes` hold. For several threads."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._bytes = most_bytes, 0
+        self._tiles: OrderedDict[Tile, Pixels] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def get(self, tile: Tile) -> Pixels | None:
+        """Return the pixels of a tile, if they are kept."""
+        with self._mutex:
+            if tile in self._tiles:
+                self._tiles.move_to_end(tile)
+            return self._tiles.get(tile)
+
+    def put(self, tile: Tile, pixels: Pixels) -> None:
+        """Keep the pixels of a tile, and let go of those not asked for the longest."""
+        with self._mutex:
+            if tile not in self._tiles:
+                self._tiles[tile] = pixels
+                self._bytes += pixels.nbytes
+            while self._bytes > self._most:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+
 @dataclass(frozen=True)
 class TileLoader:
-    """Reads, decodes, turns and fits tiles. One object for all threads; the last decoded tile is kept per thread."""
+    """Reads, decodes, cuts, turns and fits tiles. One object for all threads.
+
+    The last decoded tile is kept per thread; tiles that cuts show are kept for all, KEPT_BYTES of them.
+    """
 
     read: Callable[[Tile], bytes]
     headings: tuple[Fraction, ...]
     size: tuple[int, int]
     how: str
     max_pixels: int
+    cuts: bool = False
+    """Whether units show several tiles, so that a decoded tile is soon needed again."""
     _last: threading.local = field(default_factory=threading.local)
+    _kept: Kept = field(default_factory=lambda: Kept(KEPT_BYTES))
 
     def look(self, units: Sequence[Unit], images: Pixels) -> tuple[list[Unit], list[Fault]]:
         """Fill `images` uint8 [>= n, H, W, 3] with the units that can be seen; return these, and the faults."""
@@ -53,16 +105,26 @@ class TileLoader:
         return seen, faults
 
     def image(self, unit: Unit) -> Pixels:
-        """Return the image uint8 [H, W, 3] of one unit; TileError if the tile cannot be read or decoded."""
-        pixels = self._decoded(unit.tile)
+        """Return the image uint8 [H, W, 3] of one unit; TileError if a tile cannot be read or decoded."""
+        pixels = self._pixels(unit)
         heading = self.headings[unit.heading]
         return fit(turn(pixels, heading) if heading else pixels, self.size, self.how)
 
-    def _decoded(self, tile: Tile) -> Pixels:
-        if getattr(self._last, "tile", None) != tile:
-            self._last.pixels = decode(self.read(tile), max_pixels=self.max_pixels)
-            self._last.tile = tile
+    def _pixels(self, unit: Unit) -> Pixels:
+        asked = unit.cut, unit.tiles
+        if getattr(self._last, "asked", None) != asked:
+            tiles = [self._decoded(tile, keep=self.cuts) for tile in unit.tiles]
+            self._last.pixels = cut(tiles, unit.cut) if unit.cut else tiles[0]
+            self._last.asked = asked
         pixels: Pixels = self._last.pixels
+        return pixels
+
+    def _decoded(self, tile: Tile, *, keep: bool) -> Pixels:
+        pixels = self._kept.get(tile)
+        if pixels is None:
+            pixels = decode(self.read(tile), max_pixels=self.max_pixels)
+            if keep:
+                self._kept.put(tile, pixels)
         return pixels
 
     def empty(self, count: int) -> Pixels:
