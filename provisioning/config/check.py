@@ -241,12 +241,22 @@ def _backbones(flight: Flight) -> Iterator[Found]:
             yield f"{key}.profile", "expected the keys min, opt, max"
 
 
-def _index(flight: Flight) -> Iterator[Found]:
+def wrong_index(flight: Flight) -> Iterator[Found]:
+    """Yield what is wrong with [index], each value and all together; `flight` need not come from a file."""
+    for name in ("rotations", "overlap"):
+        field = next(field for field in fields(flight.index) if field.name == name)
+        low, high, value = field.metadata["low"], field.metadata["high"], getattr(flight.index, name)
+        if not low <= value <= high:
+            yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
     if not TRANSFORM.fullmatch(flight.index.transform):
         yield "index.transform", f"expected none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
     if flight.index.overlap == 2 and flight.index.rotations > MOST_ROTATIONS_WITH_CUTS:
         most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"
         yield "index.rotations", f"expected {most}; got {flight.index.rotations}"
+
+
+def _index(flight: Flight) -> Iterator[Found]:
+    yield from wrong_index(flight)
     if len(flight.waiver) > MAX_WAIVERS:
         yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
     for n, waiver in enumerate(flight.waiver):

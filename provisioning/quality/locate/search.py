@@ -61,6 +61,11 @@ class Match(NamedTuple):
     likeness: float = 0.0
     cut: int = 0
 
+    @property
+    def name(self) -> str:
+        """The address of the tile, and where a cut lies from it: 17/70000/45000+SE."""
+        return f"{self.z}/{self.x}/{self.y}{('', '+E', '+S', '+SE')[self.cut]}"
+
 
 class _Part(NamedTuple):
     """Rows of one zoom level with tiles of `side_m`, and the centres of patches of that size, [p, 2], metre."""
