@@ -130,14 +130,14 @@ def holding(monkeypatch, work, of, *, dimension=1):
 def test_a_golden_tile_that_cannot_be_seen_refuses_the_worker(monkeypatch):
     holding(monkeypatch, by_mean, job())
     with pytest.raises(DescriptorError, match="golden tile cannot be seen"):
-        require_golden(job(), Golden(NORTH_UP, b"no image", np.zeros(1, np.float32)))
+        require_golden(job(), Golden(NORTH_UP, {NORTH_UP.tile: b"no image"}, np.zeros(1, np.float32)))
 
 
 @pytest.mark.parametrize(
     ("backend", "off", "passes"), [("tensorrt", 1e-3, True), ("tensorrt", 1, False), ("onnxruntime", 1e-3, False)]
 )
 def test_only_engines_that_differ_between_runs_may_differ_a_little(monkeypatch, backend, off, passes):
-    golden = Golden(NORTH_UP, image(1), np.array([1, 1], np.float32))
+    golden = Golden(NORTH_UP, {NORTH_UP.tile: image(1)}, np.array([1, 1], np.float32))
     holding(monkeypatch, lambda images: np.array([[1, 1 + off]], np.float32), job(backend), dimension=2)
     if passes:
         require_golden(job(backend), golden)

@@ -149,8 +149,8 @@ def test_a_setting_to_try_that_is_none_is_refused(text):
 
 
 def test_settings_to_try_are_read():
-    variant = parse_variant("transform=pca-whiten(32), rotations=4,zooms=18+17,rotate=8")
-    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8, None, None)
+    variant = parse_variant("transform=pca-whiten(32), rotations=4,zooms=18+17,rotate=8,overlap=2")
+    assert variant[1:] == ("pca-whiten(32)", 4, None, (17, 18), 8, None, None, 2)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from provisioning.config.schema import (
 from provisioning.console.listener import fields_of, kind_of
 from provisioning.engines.fidelity import reference_network
 from provisioning.index.build import build
-from provisioning.index.ids import rows_of
+from provisioning.index.ids import Rows, rows_of
 from provisioning.index.read import load_index
 from provisioning.network.backbone import onnx_source
 from provisioning.quality.gates import Figure, GateResult, Limit, entries, gate_facts, judge, read
@@ -46,6 +46,7 @@ from provisioning.quality.gates.subject import Subject
 from provisioning.sources.image import inspect_tile as judge_image
 
 TODAY = dt.date(2026, 6, 1)
+NO_KEYS = np.empty((0, 32), np.uint8)
 SIDE, ZOOM, X, Y = 64, 12, 2000, 1400
 
 
@@ -428,14 +429,14 @@ def test_the_tiles_around_one_are_those_within_the_prior(tmp_path):
     side = 1 << 3
     everywhere = np.sort(np.array([geo.pack_id(3, x, y, 0, h) for x in range(side) for y in range(side) for h in range(2)],
                                   np.int64))  # fmt: skip
-    rows, beside = around(everywhere, 3, 0, 3)
+    rows, beside = around(Rows(everywhere, NO_KEYS, 2), 3, 0, 3)
     assert (np.diff(rows) > 0).all()
     places = {geo.unpack_id(int(each))[1:3] for each in everywhere[rows[beside]]}
     assert places == {(x, y) for x in (7, 0, 1) for y in (2, 3, 4)}
     deep = np.sort(
         np.array([geo.pack_id(14, 9000 + x, 9000 + y, 0, 0) for x in range(40) for y in range(40)], np.int64)
     )
-    rows, _ = around(deep, 14, 9020, 9020)
+    rows, _ = around(Rows(deep, NO_KEYS), 14, 9020, 9020)
     found = [geo.unpack_id(int(each)) for each in deep[rows]]
     assert {(t.x - 9020) ** 2 + (t.y - 9020) ** 2 <= 64 for t in found} == {True}
     assert len(found) == sum(x * x + y * y <= 64 for x in range(-8, 9) for y in range(-8, 9))

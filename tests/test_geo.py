@@ -32,7 +32,15 @@ def test_tile_ids_equal_the_reference(tile):
 def test_packed_ids_invert_and_fit_63_bits(tile, source, heading):
     packed = geo.pack_id(*tile, source, heading)
     assert 0 <= packed < 2**63
-    assert geo.unpack_id(packed) == (*tile, source, heading)
+    assert geo.unpack_id(packed) == (*tile, source, heading, 0)
+
+
+@given(tiles(), st.integers(0, 255), st.integers(1, 16), st.integers(0, 3), st.data())
+def test_packed_ids_of_cuts_invert(tile, source, rotations, cut, data):
+    heading = data.draw(st.integers(0, rotations - 1))
+    packed = geo.pack_id(*tile, source, heading, cut=cut, rotations=rotations)
+    assert 0 <= packed < 2**63
+    assert geo.unpack_id(packed, rotations) == (*tile, source, heading, cut)
 
 
 @given(tiles())
@@ -175,9 +183,15 @@ def test_what_is_no_id_of_a_tile_is_refused(tileid):
         geo.tileid_to_zxy(tileid)
 
 
+@pytest.mark.parametrize(("heading", "cut", "rotations"), [(0, 4, 1), (1, 1, 1), (0, -1, 1), (16, 3, 17), (-1, 1, 4)])
+def test_a_cut_that_does_not_fit_an_index_id_is_refused(heading, cut, rotations):
+    with pytest.raises(ValueError, match="does not fit"):
+        geo.pack_id(1, 0, 0, 0, heading, cut=cut, rotations=rotations)
+
+
 @pytest.mark.parametrize(("source", "heading"), [(-1, 0), (256, 0), (0, -1), (0, 64)])
 def test_what_does_not_fit_an_index_id_is_refused(source, heading):
-    with pytest.raises(ValueError, match=f"source {source} or heading {heading} does not fit"):
+    with pytest.raises(ValueError, match=f"source {source}, heading {heading} or cut 0 does not fit"):
         geo.pack_id(0, 0, 0, source, heading)
 
 

@@ -184,7 +184,7 @@ def test_ids_beyond_63_bits_are_refused():
 def test_ids_decode_to_the_tile_and_its_heading():
     base = np.array([geo.pack_id(3, 1, 2, 5, 0), geo.pack_id(4, 7, 7, 0, 0)], np.int64)
     rows = rows_of(base, np.arange(64, dtype=np.uint8).reshape(2, 32), rotations=4)
-    assert [tuple(geo.unpack_id(int(i))) for i in rows.ids[:4]] == [(3, 1, 2, 5, heading) for heading in range(4)]
+    assert [geo.unpack_id(int(i), 4) for i in rows.ids[:4]] == [(3, 1, 2, 5, heading, 0) for heading in range(4)]
     assert (rows.shas[4:] == np.arange(32, 64)).all()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import ManifestError, TrustError
+from provisioning.base.geo import unpack_id
 from provisioning.flight.manifest import (
     coverage_lines,
     coverage_sha256,
@@ -254,6 +255,32 @@ def test_reader_says_the_same_of_trust_files(reader: Path, tmp_path: Path) -> No
     said = [line.split("\t")[0] for line in ask(reader, "trust", *files)[1].splitlines()]
     assert said == [said_of(file.read_bytes()) for file in files]
     assert set(said) >= {"1", "3", "unsigned", "malformed"}
+
+
+def ids_said() -> list[list[int]]:
+    """The rows of ids.tsv."""
+    return [[int(field) for field in line.split("\t")] for line in (VECTORS / "ids.tsv").read_text().splitlines()[1:]]
+
+
+def test_ids_say_what_the_vectors_say() -> None:
+    for packed, rotations, *said, lat_e7, lon_e7 in ids_said():
+        found = unpack_id(packed, rotations)
+        assert [*found, *found.centre[:2]] == [*said, lat_e7, lon_e7]
+
+
+def test_reader_decodes_ids(reader: Path) -> None:
+    rows = ids_said()
+    assert {row[7] for row in rows} == {0, 1, 2, 3}
+    for rotations in {row[1] for row in rows}:
+        some = [row for row in rows if row[1] == rotations]
+        code, said = ask(reader, "ids", str(rotations), given="".join(f"{row[0]}\n" for row in some))
+        assert code == 0
+        assert [list(map(int, line.split("\t"))) for line in said.splitlines()] == [row[2:] for row in some]
+
+
+@pytest.mark.parametrize("given", ["-1", str(1 << 63), str((4**25 // 3) << 14), "1.5", "x"])
+def test_reader_decodes_no_other_id(reader: Path, given: str) -> None:
+    assert ask(reader, "ids", "4", given=given)[0] in {2, 22}
 
 
 def test_reader_recomputes_coverage(reader: Path) -> None:

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "ids.hpp"
 #include "verify.hpp"
 
 namespace {
@@ -35,7 +36,8 @@ int usage(const std::string& what) {
                "         (--aircraft ID | --no-aircraft | --any-aircraft) (--host NAME=VALUE... | --any-host)\n"
                "         (--counter-floor N | --floor FILE [--raise-floor] | --any-counter) [--fingerprint HEX]... [--revoked HEX]... [--revoked-file FILE]...\n"
                "         [--now SECONDS | --no-clock]\n       reader trust FILE...\n"
-               "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n";
+               "       reader hash|preimage MANIFEST...\n       reader coverage < TSV\n"
+               "       reader ids ROTATIONS < IDS\n";
   return kUsage;
 }
 
@@ -193,6 +195,22 @@ int run_trust(const std::string& path) {
   return kRefused;
 }
 
+int run_ids(const std::string& rotations) {
+  if (!manifest::digits(rotations) || rotations.size() > 3) return usage("ids " + rotations);
+  for (std::string id; std::cin >> id;) {
+    if (!manifest::digits(id)) return usage("ids: whole numbers expected");
+    try {
+      const ids::Place place = ids::place_of(std::stoll(id), std::stoi(rotations));
+      std::cout << place.zoom << '\t' << place.x << '\t' << place.y << '\t' << place.source << '\t' << place.heading
+                << '\t' << place.cut << '\t' << place.lat_e7 << '\t' << place.lon_e7 << '\n';
+    } catch (const std::logic_error& error) {  // no number of 63 bits, or no id
+      std::cout << "malformed\t" << error.what() << '\n';
+      return kRefused;
+    }
+  }
+  return 0;
+}
+
 int run_coverage() {
   std::vector<std::vector<std::string>> rows;
   for (std::string line; std::getline(std::cin, line);) {
@@ -222,5 +240,6 @@ int main(int argc, char** argv) {
     return code;
   }
   if (words.size() == 1 && words[0] == "coverage") return run_coverage();
+  if (words.size() == 2 && words[0] == "ids") return run_ids(words[1]);
   return usage("no such command");
 }

@@ -209,12 +209,14 @@ inline Check shape_of(int version) {
     const Check engine =
         record({{"path", path}, {"bytes", count}, {"sha256", digest}, {"model", word}, {"role", word},
                 {"onnx_sha256", digest}, {"key", digest}, {"precision", word}, {"input?", input}});
-    const Check index = record({{"path", path}, {"bytes", count}, {"sha256", digest}, {"kind", word},
+    using Shape = std::vector<std::pair<std::string, Check>>;
+    Shape descriptors({{"path", path}, {"bytes", count}, {"sha256", digest}, {"kind", word},
                                 {"metric", word}, {"dimension", whole(1, 1 << 20)}, {"vectors", count},
                                 {"engine", path}, {"key", digest}, {"transform", word}, {"rotations", whole(1, 360)}});
+    if (version == 2) descriptors.push_back({"overlap?", whole(2, 2)});
+    const Check index = record(descriptors);
     const Check calibration = record({{"path", path}, {"bytes", count}, {"sha256", digest}, {"purpose", word}});
     const Check other = record({{"path", path}, {"bytes", count}, {"sha256", digest}});
-    using Shape = std::vector<std::pair<std::string, Check>>;
     Shape point{{"lat_e7", latitude}, {"lon_e7", longitude}, {"alt_mm?", whole(-20000000, 100000000)}};
     if (version == 2) point.push_back({"alt_datum?", one_of({"ellipsoid", "amsl"})});
     Shape flight{{"flight_id?", word}, {"aircraft_id?", word}, {"takeoff_origin?", record(point)}, {"sector_class", word}};
@@ -337,8 +339,11 @@ class Manifest {
     add("tiles", pick(at({"tiles"}), {"coverage_sha256", "count"}));
     std::size_t number = 0;
     for (const Value& source : at({"tiles", "sources"}).list) add("source " + std::to_string(number++), {&source});
-    add("index", pick(at({"artifacts", "descriptor_index"}), {"path", "bytes", "sha256", "kind", "metric", "dimension",
-                                                              "vectors", "engine", "key", "transform", "rotations"}));
+    const Value& index = at({"artifacts", "descriptor_index"});
+    auto described = pick(index, {"path", "bytes", "sha256", "kind", "metric", "dimension", "vectors", "engine", "key",
+                                  "transform", "rotations"});
+    if (index.object.count("overlap")) described.push_back(&index.object.at("overlap"));
+    add("index", described);
     for (const Value& engine : at({"artifacts", "engines"}).list) {
       auto fields = pick(engine, {"path", "bytes", "sha256", "model", "role", "onnx_sha256", "key", "precision"});
       const auto input = engine.object.find("input");
@@ -440,6 +445,9 @@ class Manifest {
     const std::string& maker = text({"artifacts", "descriptor_index", "engine"});
     if (std::none_of(engines.begin(), engines.end(), [&](const Value& e) { return e.object.at("path").text == maker; }))
       throw Malformed("the index was made by no listed engine");
+    if (at({"artifacts", "descriptor_index"}).object.count("overlap") &&
+        number({"artifacts", "descriptor_index", "rotations"}) > 16)
+      throw Malformed("ids have no room for the headings of every cut");
     std::int64_t present = 0;
     for (const auto& [zoom, part] : at({"tiles", "per_zoom"}).object) present += part.object.at("present").number;
     const std::int64_t tiles = number({"tiles", "count"});

@@ -18,6 +18,10 @@ MAX_LATITUDE_E7 = 850_511_287
 """Web Mercator ends here: atan(sinh(pi)), rounded towards the equator: inside the outermost row of every zoom."""
 MAX_ZOOM = 24
 MAX_HEADINGS = 64
+"""Headings times cuts that an index id has room for."""
+CUTS = ((0, 0), (1, 0), (0, 1), (1, 1))
+"""Half tiles to the east and to the south by which each cut lies from its tile; cut 0 is the tile itself."""
+MOST_ROTATIONS_WITH_CUTS = MAX_HEADINGS // len(CUTS)
 
 
 class TileRanges(NamedTuple):
@@ -28,13 +32,22 @@ class TileRanges(NamedTuple):
 
 
 class PackedId(NamedTuple):
-    """What an index id says: the tile, the number of its source, the number of its heading."""
+    """What an index id says: the tile, the numbers of its source, its heading and its cut.
+
+    What is described lies half a tile east and south of z/x/y by `CUTS[cut]`.
+    """
 
     z: int
     x: int
     y: int
     source: int
     heading: int
+    cut: int = 0
+
+    @property
+    def centre(self) -> Origin:
+        """The centre of what is described, in the Mercator plane, 1e-7 degree."""
+        return cut_centre(self.z, self.x, self.y, self.cut)
 
 
 def check_tile(z: int, x: int, y: int) -> None:
@@ -110,16 +123,36 @@ def _block(z: int, high: int) -> tuple[tuple[int, int], tuple[int, int], tuple[i
     return corner, (right[0] - corner[0], right[1] - corner[1]), (down[0] - corner[0], down[1] - corner[1])
 
 
-def pack_id(z: int, x: int, y: int, source: int, heading: int) -> int:
-    """Return the index id of a tile: tile id, source number (8 bits) and heading number (6 bits), below 2**63."""
-    if not (0 <= source < MAX_SOURCES and 0 <= heading < MAX_HEADINGS):
-        raise ValueError(f"source {source} or heading {heading} does not fit an index id")
-    return zxy_to_tileid(z, x, y) << 14 | source << 6 | heading
+def pack_id(z: int, x: int, y: int, source: int, heading: int, *, cut: int = 0, rotations: int = 1) -> int:
+    """Return the index id of a cut of a tile at one of `rotations` headings, below 2**63.
+
+    Tile id, source number (8 bits), and `cut * rotations + heading` (6 bits). ValueError: a number has no room.
+    """
+    last = cut * rotations + heading
+    is_own = 0 <= cut < len(CUTS) and 0 <= heading < (rotations if cut else MAX_HEADINGS)
+    if not (is_own and 0 <= source < MAX_SOURCES and last < MAX_HEADINGS):
+        raise ValueError(f"source {source}, heading {heading} or cut {cut} does not fit an index id")
+    return zxy_to_tileid(z, x, y) << 14 | source << 6 | last
 
 
-def unpack_id(packed: int) -> PackedId:
-    """Return what an index id says; the inverse of `pack_id`."""
-    return PackedId(*tileid_to_zxy(packed >> 14), packed >> 6 & 0xFF, packed & 0x3F)
+def unpack_id(packed: int, rotations: int = MAX_HEADINGS) -> PackedId:
+    """Return what an id says of an index with `rotations` headings; the inverse of `pack_id`.
+
+    Without `rotations`, what the id of an index without cuts says.
+    """
+    cut, heading = divmod(packed & 0x3F, rotations)
+    return PackedId(*tileid_to_zxy(packed >> 14), packed >> 6 & 0xFF, heading, cut)
+
+
+def cut_parts(z: int, x: int, y: int, cut: int) -> tuple[tuple[int, int], ...]:
+    """Return x and y of the tiles that a cut shows: the tile itself, east, south, south-east of it, as far as needed.
+
+    Columns go on across the antimeridian. ValueError: the cut would reach beyond the southernmost row.
+    """
+    east, south = CUTS[cut]
+    if y + south >= 1 << z:
+        raise ValueError(f"{z}/{x}/{y} has no tile to the south")
+    return tuple(((x + dx) % (1 << z), y + dy) for dy in range(south + 1) for dx in range(east + 1))
 
 
 def row_edge_deg(z: int, y: int) -> float:
@@ -141,8 +174,15 @@ def tile_bounds_e7(z: int, x: int, y: int) -> BBox:
 
 def tile_centre(z: int, x: int, y: int) -> Origin:
     """Return the centre of a tile in the Mercator plane, 1e-7 degree."""
+    return cut_centre(z, x, y, 0)
+
+
+def cut_centre(z: int, x: int, y: int, cut: int) -> Origin:
+    """Return the centre of a cut of a tile in the Mercator plane, 1e-7 degree."""
     check_tile(z, x, y)
-    return Origin(round(row_edge_deg(z + 1, 2 * y + 1) * E7), column_edge_e7(z + 1, 2 * x + 1))
+    east, south = CUTS[cut]
+    right = (2 * x + 1 + east) % (2 << z)
+    return Origin(round(row_edge_deg(z + 1, 2 * y + 1 + south) * E7), column_edge_e7(z + 1, right))
 
 
 def tile_at(z: int, *, lat_e7: int, lon_e7: int) -> tuple[int, int]:

@@ -196,6 +196,7 @@ def _index(request: Request, record: ArtifactRecord, built: index.IndexInfo) -> 
         key=request.index.key,
         transform=built.transform,
         rotations=request.flight.index.rotations,
+        overlap=request.overlap if request.overlap > 1 else None,
     )
 
 

@@ -174,7 +174,8 @@ def _change(fact: str, before: object, after: object) -> Change:
 
 
 def _missing(request: Request, aside: Flight) -> int:
-    return count_lacking(aside, descriptors.store_path(request.flight), request.descriptor_keys)
+    store = descriptors.store_path(request.flight)
+    return count_lacking(aside, store, request.descriptor_keys, overlap=request.overlap)
 
 
 def _will_run(name: str, tasks: Iterable[TaskPlan]) -> bool:

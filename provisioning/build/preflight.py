@@ -54,7 +54,7 @@ def require_room(request: Request) -> None:
     if shape is None:
         return
     store = descriptors.store_path(flight)
-    missing = count_lacking(flight, store, request.descriptor_keys)
+    missing = count_lacking(flight, store, request.descriptor_keys, overlap=request.overlap)
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
@@ -104,8 +104,7 @@ def _require_manifest(request: Request, made: contents.Made) -> None:
 
 def chosen_index(request: Request, dimension: int) -> index.Choice:
     """Return the kind of index that a build of `request` makes of descriptors of `dimension`. Raises IndexingError."""
-    asked = request.flight.index
-    return index.choose(asked, vectors=request.tiles.count * asked.rotations, dimension=dimension)
+    return index.choose(request.flight.index, vectors=request.vectors, dimension=dimension)
 
 
 def _stand_in(_target: Target) -> ArtifactRecord:

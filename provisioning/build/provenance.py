@@ -146,7 +146,12 @@ def _asked(manifest: Manifest) -> Json:
         },
         "area": {"bbox_e7": manifest.area.bbox_e7._asdict(), "zoom_levels": list(manifest.area.zoom_levels)},
         "host": manifest.host._asdict(),
-        "index": {"kind": index.kind, "transform": index.transform, "rotations": index.rotations},
+        "index": {
+            "kind": index.kind,
+            "transform": index.transform,
+            "rotations": index.rotations,
+            "overlap": index.overlap or 1,
+        },
     }
 
 

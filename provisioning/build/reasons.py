@@ -59,7 +59,7 @@ class Due:
         if checked is not None and (reasons := self._not_made(checked)):
             return reasons
         store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256
-        if descriptors.is_described(store, request.descriptor_keys, coverage):
+        if descriptors.is_described(store, request.descriptor_keys, coverage, overlap=request.overlap):
             return ()
         return self.indexed() or self.gates()
 

@@ -74,6 +74,13 @@ class Request:
     extras: tuple[Target, ...]
     """report.html, coverage.geojson and, where asked for, tiles.pmtiles and the two files of provenance."""
     calibration: tuple[tuple[Calibration, Sha256], ...]
+    overlap: int = 1
+    """2 where cuts half a tile apart are described beside the tiles."""
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors the index has at most."""
+        return index.most_vectors(self.flight.index, tiles=self.tiles.count, overlap=self.overlap)
 
     @property
     def report(self) -> Target:
@@ -139,10 +146,11 @@ def make_request(
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
     dimension = describing.shape.dimension if describing.shape else None
+    overlap = index.overlap_of(flight.index, tiles=corpus.count if corpus else None, dimension=dimension)
     index_facts = {
         "tiles": coverage,
         "keys": keys,
-        **_index_facts(flight.index, corpus, dimension),
+        **_index_facts(flight.index, corpus, dimension, overlap),
         **gates.transform_facts(flight),
     }
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
@@ -168,12 +176,14 @@ def make_request(
         gates=gates_target,
         extras=tuple(_extras(flight, coverage, gates_target, calibration)),
         calibration=calibration,
+        overlap=overlap,
     )
 
 
-def _index_facts(asked: Index, corpus: Corpus | None, dimension: int | None) -> Mapping[str, Fact]:
-    vectors = corpus.count * asked.rotations if corpus else None
-    return index.index_facts(asked, vectors=vectors, dimension=dimension, sources=corpus.sources if corpus else ())
+def _index_facts(asked: Index, corpus: Corpus | None, dimension: int | None, overlap: int) -> Mapping[str, Fact]:
+    vectors = index.most_vectors(asked, tiles=corpus.count, overlap=overlap) if corpus else None
+    sources = corpus.sources if corpus else ()
+    return index.index_facts(asked, vectors=vectors, dimension=dimension, sources=sources, overlap=overlap)
 
 
 def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:

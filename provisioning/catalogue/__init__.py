@@ -8,6 +8,7 @@ has to be decoded, so that a build with nothing to do does not pay for them; nor
 from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
+from provisioning.catalogue.cuts import Piece, cut_key, distinct_keys, pieces, pieces_table
 from provisioning.catalogue.reading import (
     TileReader,
     corpus_table,
@@ -48,6 +49,7 @@ __all__ = [
     "PMTILES_FORMAT",
     "Corpus",
     "CoverageFigures",
+    "Piece",
     "Skipped",
     "Tile",
     "TileReader",
@@ -55,10 +57,12 @@ __all__ = [
     "area_of",
     "corpus_table",
     "count_changed",
+    "cut_key",
     "dated_places",
     "decode",
     "decoder_facts",
     "distinct_digests",
+    "distinct_keys",
     "flat_ids",
     "iter_placed",
     "iter_tiles",
@@ -66,6 +70,8 @@ __all__ = [
     "measure_coverage",
     "not_scanned",
     "open_reader",
+    "pieces",
+    "pieces_table",
     "scan",
     "source_places",
     "source_rows",

@@ -95,6 +95,12 @@ def count_changed(flight: Flight, *, since: int) -> int:
         return int(db.execute("SELECT sum(count) FROM col WHERE changed > ?", (since,)).fetchone()[0] or 0)
 
 
+def changed_columns(flight: Flight, *, since: int) -> list[tuple[int, int]]:
+    """Return z and x of the columns of the corpus that changed after state `since`."""
+    with _catalogue(flight) as db:
+        return db.execute("SELECT z, x FROM col WHERE changed > ?", (since,)).fetchall()
+
+
 def iter_placed(flight: Flight, *, since: int = 0) -> Iterator[Placed]:
     """Yield place and digest of each tile in the columns of the corpus that changed after state `since`.
 
@@ -175,19 +181,19 @@ def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
     import numpy as np
 
-    ids, rows = _by_id(flight)
-    return ids, np.ascontiguousarray(rows["sha256"]).view(np.uint8).reshape(-1, 32)
+    found = corpus_by_id(flight)
+    return found.ids, np.ascontiguousarray(found.rows["sha256"]).view(np.uint8).reshape(-1, 32)
 
 
 def flat_ids(flight: Flight, below: float) -> NDArray[np.int64]:
     """Return the index ids (heading 0) of tiles whose grey levels have a standard deviation of less than `below`."""
-    ids, rows = _by_id(flight)
-    return ids[rows["texture_centi"] < 100 * below]
+    found = corpus_by_id(flight)
+    return found.ids[found.rows["texture_centi"] < 100 * below]
 
 
 def tile_lengths(flight: Flight) -> NDArray[np.int64]:
     """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
-    return _by_id(flight)[1]["bytes"].astype("int64")
+    return corpus_by_id(flight).rows["bytes"].astype("int64")
 
 
 class _Table(NamedTuple):
@@ -221,8 +227,19 @@ def _table(flight: Flight) -> _Table:
     return _Table(z, x, source, rows, tuple(names))
 
 
-def _by_id(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.void]]:
-    """Return the index ids of the tiles of the corpus, int64 [n] ascending, and their rows in that order."""
+class ById(NamedTuple):
+    """The tiles of the corpus in ascending order of their index ids (heading 0), int64 [n]; else as `_Table`."""
+
+    ids: NDArray[np.int64]
+    z: NDArray[np.int64]
+    x: NDArray[np.int64]
+    source: NDArray[np.int64]
+    rows: NDArray[np.void]
+    names: tuple[str, ...]
+
+
+def corpus_by_id(flight: Flight) -> ById:
+    """Return the tiles of the corpus in the order of the index."""
     import numpy as np
 
     from provisioning.catalogue.packing import pack_ids
@@ -230,7 +247,8 @@ def _by_id(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.void]]:
     table = _table(flight)
     ids = pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source)
     order = np.argsort(ids, kind="stable")
-    return ids[order], table.rows[order]
+    z, x, source = (each[order] for each in (table.z, table.x, table.source))
+    return ById(ids[order], z, x, source, table.rows[order], table.names)
 
 
 class _Suffixes:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
+from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
 from provisioning.base.words import meant, typed
@@ -240,9 +241,22 @@ def _backbones(flight: Flight) -> Iterator[Found]:
             yield f"{key}.profile", "expected the keys min, opt, max"
 
 
-def _index(flight: Flight) -> Iterator[Found]:
+def wrong_index(flight: Flight) -> Iterator[Found]:
+    """Yield what is wrong with [index], each value and all together; `flight` need not come from a file."""
+    for name in ("rotations", "overlap"):
+        field = next(field for field in fields(flight.index) if field.name == name)
+        low, high, value = field.metadata["low"], field.metadata["high"], getattr(flight.index, name)
+        if not low <= value <= high:
+            yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
     if not TRANSFORM.fullmatch(flight.index.transform):
         yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
+    if flight.index.overlap == 2 and flight.index.rotations > MOST_ROTATIONS_WITH_CUTS:
+        most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"
+        yield "index.rotations", f"expected {most}; got {flight.index.rotations}"
+
+
+def _index(flight: Flight) -> Iterator[Found]:
+    yield from wrong_index(flight)
     if len(flight.waiver) > MAX_WAIVERS:
         yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
     for n, waiver in enumerate(flight.waiver):

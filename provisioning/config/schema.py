@@ -298,6 +298,13 @@ class Index:
         "none", "none | center | pca(d) | pca-whiten(d), learned on the corpus | auto: what the gates' views find best"
     )
     rotations: int = setting(1, "headings at which each tile is indexed", low=1, high=36)
+    overlap: int = setting(
+        1,
+        "1: tiles only | 2: also cuts half a tile apart across neighbours, up to four times the descriptors | "
+        "0: 2 where that keeps the rule in docs/index.md",
+        low=0,
+        high=2,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 
-def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
+def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256], overlap: int = 1) -> Described:
     """Compute the descriptors that the corpus lacks. See `update.describe`."""
     from provisioning.descriptors.pipeline.update import describe as work
 
-    return work(flight, engine=engine, backend=backend, keys=keys)
+    return work(flight, engine=engine, backend=backend, keys=keys, overlap=overlap)
 
 
 def sample_images(

@@ -5,9 +5,9 @@ that `build` returns is kept beside the file; `read_info` reads it. An aircraft 
 `index.read.search`.
 """
 
-from provisioning.index.choice import Choice, choose
+from provisioning.index.choice import Choice, choose, most_vectors, overlap_of
 from provisioning.index.facts import index_facts
 from provisioning.index.info import IndexInfo, read_info
 from provisioning.index.transform_spec import TransformSpec
 
-__all__ = ["Choice", "IndexInfo", "TransformSpec", "choose", "index_facts", "read_info"]
+__all__ = ["Choice", "IndexInfo", "TransformSpec", "choose", "index_facts", "most_vectors", "overlap_of", "read_info"]

@@ -23,16 +23,17 @@ RANGE_ROWS = 2_048
 """Rows from which the range of codes is learned; what lies outside is stored as the end of the range."""
 
 
-def build(index: Index, ids: Int64s, gather: Gather, output: Path) -> IndexInfo:
+def build(index: Index, ids: Int64s, gather: Gather, output: Path, *, planned: int | None = None) -> IndexInfo:
     """Write the FAISS index that `index`, the [index] section of flight.toml, asks for to `output`.
 
-    `ids` int64 [n], strictly ascending; `gather` gives the descriptors of a slice or of row numbers, float32 [m, d].
+    `planned` is the number of vectors that the kind is chosen for; default: as many as there are. `ids` int64 [n],
+    strictly ascending; `gather` gives the descriptors of a slice or of row numbers, float32 [m, d].
     The bytes do not depend on threads or on the kind of processor. Raises IndexingError where no kind fits, for bad
     ids, and for descriptors that are zero or not finite.
     """
     ids = check_ids(ids)
     dimension = int(gather(slice(0, 1)).shape[1])
-    choice = choose(index, vectors=len(ids), dimension=dimension)
+    choice = choose(index, vectors=planned or len(ids), dimension=dimension)
     event("index.choice", reason=choice.reason, **dataclasses.asdict(choice))
     _write(_job(choice, TransformSpec.parse(index.transform), ids, gather, dimension), output)
     size = os.stat(output).st_size

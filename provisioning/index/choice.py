@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from provisioning.base.errors import IndexingError
 from provisioning.base.frozen import dataclass
+from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.config.schema import Index
 from provisioning.index.transform_spec import TransformSpec
 
@@ -24,6 +25,9 @@ LATENCY_AIM_US = 50_000
 """Where index.latency_ms is not set, slower kinds are passed over if a faster one fits; none is refused."""
 HRQ_REFINE = 100
 """hrq ranks this many times k candidates again with their 8-bit codes."""
+AUTO_DESCRIPTORS = 200_000
+"""Most descriptors for which cuts are described where index.overlap is not set: an hour at 60 a second, which a small
+network reaches on four cores."""
 PCA_TRIED = (512, 256, 128, 64)
 """Components that a refusal proposes for index.transform, the most first."""
 
@@ -117,6 +121,25 @@ def _cost(kind: str, vectors: int, dimension: int, *, learning: int, matrix: int
     return Choice(kind, size, max(learning, build), latency_us, MEASURED[kind].recall)
 
 
+def overlap_of(index: Index, *, tiles: int | None, dimension: int | None) -> int:
+    """Return 2 where cuts are described beside tiles, else 1: index.overlap, or the rule that stands for 0.
+
+    By the rule 2, if ids have room for the headings of every cut, all descriptors are at most AUTO_DESCRIPTORS, and
+    `choose` finds a kind for them. A pure function of the flight and the corpus: it does not ask for time or host.
+    """
+    if index.overlap:
+        return index.overlap
+    if tiles is None or dimension is None or index.rotations > MOST_ROTATIONS_WITH_CUTS:
+        return 1
+    vectors = most_vectors(index, tiles=tiles, overlap=2)
+    return 2 if vectors <= AUTO_DESCRIPTORS and _chosen(index, vectors, dimension)[0] else 1
+
+
+def most_vectors(index: Index, *, tiles: int, overlap: int) -> int:
+    """Return how many vectors `tiles` give at most: there are fewer cuts than tiles, by those at the rim."""
+    return tiles * overlap**2 * index.rotations
+
+
 def choose(index: Index, *, vectors: int, dimension: int) -> Choice:
     """Return the kind of index for `vectors` of `dimension` components (before the transform), and what it costs.
 
@@ -171,7 +194,8 @@ def _refusal(index: Index, vectors: int, dimension: int, found: Mapping[str, Cho
         left = [changes for changes in left if key not in changes]
     subject = "no kind of index" if index.kind == "auto" else f"an index of kind {index.kind} does not"
     verb = "keeps" if index.kind == "auto" else "keep"
-    steps = (*_steps(index, found), *_shorter(index, vectors, dimension))
+    fewer = ["set index.overlap = 1 (a quarter of the vectors)"] if index.overlap == 2 else []
+    steps = (*_steps(index, found), *_shorter(index, vectors, dimension), *fewer)
     return IndexingError(
         f"{subject} {verb} index.{key} = {getattr(index, key)}",
         file="flight.toml",

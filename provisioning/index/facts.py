@@ -15,12 +15,13 @@ FORMAT = 2
 
 
 def index_facts(
-    index: Index, *, vectors: int | None, dimension: int | None, sources: Sequence[str]
+    index: Index, *, vectors: int | None, dimension: int | None, sources: Sequence[str], overlap: int = 1
 ) -> Mapping[str, Fact]:
     """Return what decides the index of `vectors` descriptors of `dimension` components, beside those descriptors.
 
-    `vectors` counts each heading; `sources` are the names of the tile sources in the order of their numbers. Where both
-    numbers are known the facts hold the kind chosen, else everything that the choice depends on.
+    `vectors` counts each heading and cut; `overlap` is 2 where there are cuts; `sources` are the names of the tile
+    sources in the order of their numbers. Where both numbers are known the facts hold the kind chosen, else everything
+    that the choice depends on.
     """
     return {
         "format": FORMAT,
@@ -28,6 +29,7 @@ def index_facts(
         "transform": index.transform,
         "rotations": index.rotations,
         "sources": tuple(sources),
+        **({"overlap": overlap} if overlap > 1 else {}),
         **_kind(index, vectors, dimension),
     }
 

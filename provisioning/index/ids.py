@@ -1,4 +1,4 @@
-"""Which row of the index is which tile at which heading, in ascending order of ids."""
+"""Which row of the index is which tile or cut at which heading, in ascending order of ids."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from provisioning.base.errors import IndexingError
 
 HEADING_BITS = 6
 SOURCE_BITS = 8
+LAST = (1 << HEADING_BITS) - 1
+"""The bits of an id that say which cut of a tile it is, at which heading: cut * rotations + heading."""
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -21,18 +23,22 @@ Gather = Callable[[slice | Int64s], Floats]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of an index in ascending order of `ids` (int64 [n]); `shas` (uint8 [n, 32]) are the tiles' digests."""
+    """Rows of an index in ascending order of `ids` (int64 [n]); `shas` (uint8 [n, 32]) are the keys of what they show.
+
+    The key of a tile is its SHA-256, that of a cut `catalogue.cuts.cut_key`.
+    """
 
     ids: Int64s
     shas: Bytes
+    rotations: int = 1
 
     @property
     def headings(self) -> Int64s:
         """Number of the heading of each row, int64 [n]."""
-        return self.ids & ((1 << HEADING_BITS) - 1)
+        return headings_of(self.ids, self.rotations)
 
     def gather(self, stores: Sequence[Callable[[Sequence[bytes]], Floats]]) -> Gather:
-        """Return the gatherer over `stores`, one per heading, each from tile digests to descriptors."""
+        """Return the gatherer over `stores`, one per heading, each from keys to descriptors."""
 
         def rows(which: slice | Int64s) -> Floats:
             keys, headings = self.shas[which], self.headings[which]
@@ -55,9 +61,28 @@ def _from_each(stores: Sequence[Callable[[Sequence[bytes]], Floats]], keys: Byte
 
 
 def rows_of(ids: Int64s, shas: Bytes, *, rotations: int = 1) -> Rows:
-    """Return the rows of tiles, each at every heading; `ids` int64 [n] ascending at heading 0, `shas` uint8 [n, 32]."""
-    every = (ids[:, None] | np.arange(rotations, dtype=np.int64)).ravel()
-    return Rows(check_ids(every), np.repeat(shas, rotations, axis=0) if rotations > 1 else shas)
+    """Return the rows of tiles and cuts, each at every heading.
+
+    `ids` int64 [n] ascending, as for one heading; `shas` uint8 [n, 32].
+    """
+    number = ids & LAST
+    every = ((ids - number + number * rotations)[:, None] + np.arange(rotations, dtype=np.int64)).ravel()
+    return Rows(check_ids(every), np.repeat(shas, rotations, axis=0) if rotations > 1 else shas, rotations)
+
+
+def headings_of(ids: Int64s, rotations: int) -> Int64s:
+    """Return the number of the heading of each id, int64 [n]."""
+    return (ids & LAST) % rotations
+
+
+def cuts_of(ids: Int64s, rotations: int) -> Int64s:
+    """Return the number of the cut of each id, int64 [n]; 0 is the tile itself."""
+    return (ids & LAST) // rotations
+
+
+def is_upright_tile(ids: Int64s) -> NDArray[np.bool_]:
+    """Tell for each id whether it is a tile of the grid at heading 0, bool [n]."""
+    return np.asarray((ids & LAST) == 0)
 
 
 def check_ids(ids: Int64s) -> Int64s:

@@ -78,6 +78,7 @@ def index(model: ReportModel) -> str:
         ("Metric", index.metric),
         ("Transform", index.transform),
         ("Headings per tile", str(index.rotations)),
+        ("Cut half a tile apart", "yes" if index.overlap else "no"),
         ("Bytes", str(number(index.bytes).content)),
         ("Described by", code(index.engine)),
     ]

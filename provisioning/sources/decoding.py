@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from provisioning.sources.cutting import Kept, cut
 from provisioning.sources.fitting import Pixels, fit, turn
 from provisioning.sources.image import decode
 from provisioning.sources.tile_file import Address, checked, read_file
@@ -35,39 +36,44 @@ class View(NamedTuple):
     size         height and width; None: as they are, and not turned
     how          as `fit` takes it
     max_pixels   of one tile, before it is refused
+    cuts         whether images show several tiles, so that a decoded tile is soon needed again
     """
 
     headings: tuple[Fraction, ...]
     size: tuple[int, int] | None
     how: str
     max_pixels: int
+    cuts: bool = False
 
 
 class Asked(NamedTuple):
-    """One image to be made: the tile, the position of its heading, and where its bytes are.
+    """One image to be made: the tiles that it shows, the position of its heading, and where their bytes are.
 
-    `given` is the path of its file, its bytes, or None: they are in the container of its source.
+    `given`, for each tile: the path of its file, its bytes, or None: they are in the container of its source. `cut` as
+    in `geo.CUTS`, the tiles in the order of `geo.cut_parts`.
     """
 
-    tile: Address
+    tiles: tuple[Address, ...]
     heading: int
-    given: str | bytes | None
+    given: tuple[str | bytes | None, ...]
+    cut: int = 0
 
 
 class Decoding:
-    """Makes images of tiles, the last decoded tile being kept: it comes at several headings, one after another."""
+    """Makes images. The last is kept, since it comes at several headings, one after another; so are tiles of cuts."""
 
     def __init__(self, sources: Sequence[TileSource], view: View) -> None:
         self._view = view
         self._stores = _opened(sources) if sources else {}
-        self._last: tuple[Address, Pixels] | None = None
+        self._last: tuple[tuple[int, tuple[Address, ...]], Pixels] | None = None
+        self._kept = Kept()
 
     def __call__(self, asked: Asked, room: memoryview) -> bytes:
-        """Write the image into `room` and return its SHAPE, or UNREAD; TileError if the tile is no image."""
+        """Write the image into `room` and return its SHAPE, or UNREAD; TileError if a tile is no image."""
         try:
-            pixels = self._decoded(asked)
+            pixels = self._pixels(asked)
         except OSError:
-            if isinstance(asked.given, str):
+            if any(isinstance(given, str) for given in asked.given):
                 return UNREAD
             raise
         view, heading = self._view, self._view.headings[asked.heading]
@@ -75,18 +81,27 @@ class Decoding:
         np.frombuffer(room, np.uint8, image.size).reshape(image.shape)[:] = image
         return SHAPE.pack(*image.shape[:2])
 
-    def _decoded(self, asked: Asked) -> Pixels:
-        if self._last is None or self._last[0] != asked.tile:
-            data = checked(self._bytes(asked), asked.tile)
-            self._last = asked.tile, decode(data, max_pixels=self._view.max_pixels)
+    def _pixels(self, asked: Asked) -> Pixels:
+        shown = asked.cut, asked.tiles
+        if self._last is None or self._last[0] != shown:
+            tiles = [self._decoded(tile, given) for tile, given in zip(asked.tiles, asked.given, strict=True)]
+            self._last = shown, cut(tiles, asked.cut) if asked.cut else tiles[0]
         return self._last[1]
 
-    def _bytes(self, asked: Asked) -> bytes | None:
-        if isinstance(asked.given, str):
-            return read_file(asked.given)
-        if isinstance(asked.given, bytes):
-            return asked.given
-        z, x, y, source, _ = asked.tile
+    def _decoded(self, tile: Address, given: str | bytes | None) -> Pixels:
+        pixels = self._kept.get(tile)
+        if pixels is None:
+            pixels = decode(checked(self._bytes(tile, given), tile), max_pixels=self._view.max_pixels)
+            if self._view.cuts:
+                self._kept.put(tile, pixels)
+        return pixels
+
+    def _bytes(self, tile: Address, given: str | bytes | None) -> bytes | None:
+        if isinstance(given, str):
+            return read_file(given)
+        if isinstance(given, bytes):
+            return given
+        z, x, y, source, _ = tile
         return self._stores[source].read(z, x, y)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from provisioning.base.geo import CUTS, PackedId, pack_id
 from provisioning.flight.manifest import (
     SCHEMA_2,
     Accepted,
@@ -55,6 +56,7 @@ def files() -> Iterator[tuple[str, bytes]]:
         yield f"manifests/{name}.sha256", f"{manifest_hash(manifest)}\n".encode()
         yield f"manifests/{name}.sig", KEY.sign(data)
     yield "malformed.json", as_json([vector(name, data) for name, data in malformed().items()])
+    yield "ids.tsv", "".join("\t".join(map(str, row)) + "\n" for row in (COLUMNS, *ids())).encode()
     yield "coverage.json", as_json([coverage(rows) for rows in ROWS])
     yield (
         "weak_keys.json",
@@ -126,10 +128,39 @@ def second_schema(m: Manifest, bare: Manifest) -> dict[str, Manifest]:
         ),
         "second-pinhole": with_hash(whole._replace(camera=plain, accepted=())),
         "second-most-sources": with_hash(with_sources(whole, 256)),
+        "second-cuts": with_hash(
+            whole._replace(descriptor_index=m.descriptor_index._replace(rotations=16, overlap=2, vectors=400))
+        ),
         "second-field-of-view": with_hash(
             whole._replace(camera=Camera(fov_e7=695_000_000, angles_of="body", height_mm=120_000, ground_mm=-3_500))
         ),
     }
+
+
+PLACES = [
+    (0, 0, 0),
+    (1, 1, 0),
+    (6, 63, 62),
+    (6, 0, 31),
+    (17, 70000, 45000),
+    (24, 2**24 - 1, 2**24 - 2),
+    (24, 1, 2**24 - 1),
+]
+
+
+COLUMNS = ("id", "rotations", "z", "x", "y", "source", "heading", "cut", "lat_e7", "lon_e7")
+
+
+def ids() -> Iterator[tuple[int, ...]]:
+    """Index ids with what they say; `rotations` as in the Manifest."""
+    for overlap, rotations in ((1, 1), (1, 36), (2, 1), (2, 5), (2, 16)):
+        for place in PLACES:
+            for cut in range(overlap**2):
+                source, heading = (place[0] * 7) % 256, (place[1] + cut) % rotations
+                if place[2] + CUTS[cut][1] < 1 << place[0]:
+                    said = PackedId(*place, source, heading, cut)
+                    packed = pack_id(*place, source, heading, cut=cut, rotations=rotations)
+                    yield packed, rotations, *said, said.centre.lat_e7, said.centre.lon_e7
 
 
 def with_sources(m: Manifest, count: int) -> Manifest:
@@ -197,6 +228,7 @@ def malformed() -> dict[str, tuple[str, bytes]]:
         "empty box": change('"south": -338688000', '"south": -338000000'),
         "latitude beyond the pole": change('"south": -338688000', '"south": -900000001'),
         "index of no engine": change(f'"engine": "{ENGINE}"', '"engine": "other.engine"'),
+        "1: an overlap": change('"metric": "ip",', '"metric": "ip",\n      "overlap": 2,'),
         "count is not the sum": change('"count": 12', '"count": 13'),
         "zoom key with zero": change('"17": {', '"017": {'),
         "month 13": change('"2024-05-01"', '"2024-13-01"'),
@@ -242,6 +274,11 @@ def malformed_second() -> dict[str, bytes]:
         ),
         "2: camera without size": change('"width": 4056', '"wide": 4056'),
         "2: mounting beyond half a turn": change('"yaw_e7": -1800000000', '"yaw_e7": -1800000001'),
+        "2: an overlap of one": change('"metric": "ip",', '"metric": "ip",\n      "overlap": 1,'),
+        "2: an overlap of three": change('"metric": "ip",', '"metric": "ip",\n      "overlap": 3,'),
+        "2: more headings than ids have room for": to_bytes(manifests()["second-cuts"]).replace(
+            b'"rotations": 16', b'"rotations": 17'
+        ),
         "2: more tiles than places and sources allow": change(f'"count": {m.tiles.count}', '"count": 999'),
         "2: fewer tiles than places": change(f'"count": {m.tiles.count}', '"count": 1'),
         "2: more than 256 sources": to_bytes(with_sources(m, 256)).replace(b'"s255"', b'"s255",\n      "s256"'),

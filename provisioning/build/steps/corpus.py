@@ -98,7 +98,9 @@ def describe(request: Request) -> Mapping[str, object]:
     target, backend = runnable(request)
     engine = read_whole(target)
     done, before = _repairing(
-        lambda: descriptors.describe(request.flight, engine=engine, backend=backend, keys=request.descriptor_keys),
+        lambda: descriptors.describe(
+            request.flight, engine=engine, backend=backend, keys=request.descriptor_keys, overlap=request.overlap
+        ),
         lambda error: int(str(error.facts.get("computed", 0))),
     )
     return {"descriptors_generated": before + done.computed}
@@ -114,8 +116,8 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
     with contextlib.ExitStack() as stack:
         path, dtype = descriptors.store_path(flight), flight.descriptors.dtype
         stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
-        ids, shas = catalogue.corpus_table(flight)
-        yield rows_of(ids, shas, rotations=flight.index.rotations), stores
+        ids, keys = catalogue.pieces_table(flight, overlap=request.overlap)
+        yield rows_of(ids, keys, rotations=flight.index.rotations), stores
 
 
 def _over_descriptors(request: Request, work: Callable[[Request], None]) -> Mapping[str, object]:
@@ -151,7 +153,7 @@ def _build_index(request: Request) -> None:
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
         gather = rows.gather([store.gather for store in stores])
         asked, chosen = _with_transform(request, rows, gather)
-        info = build(asked, rows.ids, gather, output)
+        info = build(asked, rows.ids, gather, output, planned=request.vectors)
     if chosen is not None:
         info = dataclasses.replace(info, transform_found=chosen.found, transform_reason=chosen.reason)
     with atomic_output(request.index_info) as output:

@@ -72,7 +72,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE[,…]",
-        help="also the first cache with other transform, rotations, kind, zooms (a+b), rotate, patches, mean=running",
+        help="also the first cache with other transform, rotations, overlap, kind, zooms (a+b), rotate, patches, "
+        "mean=running",
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer under every setting")
@@ -153,6 +154,7 @@ def _named(cache: Path, manifest: Manifest) -> str:
     words = [cache.resolve().name, index.kind]
     words += [index.transform] if index.transform != "none" else []
     words += [f"{index.rotations} headings"] if index.rotations > 1 else []
+    words += ["cuts"] if index.overlap else []
     return " ".join(words)
 
 

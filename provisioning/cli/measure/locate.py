@@ -249,8 +249,7 @@ def _lines(item: Located) -> Iterator[str]:
 def _line(rank: int, match: Match) -> str:
     away = "" if match.distance_m is None else f"  {match.distance_m:6,.0f} m"
     lat, lon = match.position.lat_e7 / 1e7, match.position.lon_e7 / 1e7
-    tile = f"{match.z}/{match.x}/{match.y}"
     return (
-        f"{rank:>4}  {tile:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:10.3f}  {match.standing:10.1f}"
+        f"{rank:>4}  {match.name:<18} {lat:11.7f} {lon:12.7f}  {match.similarity:10.3f}  {match.standing:10.1f}"
         f"  {match.heading_deg:6.0f}°{away}"
     )

@@ -25,6 +25,7 @@ from provisioning.build import steps
 from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.steps.networks import network_here
 from provisioning.config import Flight
+from provisioning.config.check import wrong_index
 from provisioning.config.parse import read_flight
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.index.read import load_index
@@ -32,7 +33,7 @@ from provisioning.network.backbone import resolved
 from provisioning.quality.locate import Locator
 from provisioning.quality.locate.running import RunningMean, tiles_mean
 
-KEYS = ("transform", "rotations", "kind", "zooms", "rotate", "patches", "mean")
+KEYS = ("transform", "rotations", "overlap", "kind", "zooms", "rotate", "patches", "mean")
 
 
 class Variant(NamedTuple):
@@ -47,6 +48,7 @@ class Variant(NamedTuple):
     patches: int | None = None
     mean: str | None = None
     """`running`: the mean of the photos so far is taken off, instead of the tiles'."""
+    overlap: int | None = None
 
 
 def parse_variant(text: str) -> Variant:
@@ -69,17 +71,20 @@ def parse_variant(text: str) -> Variant:
             int(given["rotate"]) if "rotate" in given else None,
             int(given["patches"]) if "patches" in given else None,
             given.get("mean"),
+            int(given["overlap"]) if "overlap" in given else None,
         )
     except ValueError as error:
-        raise Error(f"--try {text}: whole numbers expected for rotations, zooms, rotate, patches") from error
+        raise Error(f"--try {text}: whole numbers expected for rotations, overlap, zooms, rotate, patches") from error
 
 
 def varied(flight: Flight, variant: Variant) -> Flight:
-    """Return `flight` with the settings of `variant`."""
-    index = {name: getattr(variant, name) for name in ("transform", "rotations", "kind")}
+    """Return `flight` with the settings of `variant`. Error for values that flight.toml would not take."""
+    index = {name: getattr(variant, name) for name in ("transform", "rotations", "overlap", "kind")}
     flight = dataclasses.replace(
         flight, index=dataclasses.replace(flight.index, **{name: v for name, v in index.items() if v is not None})
     )
+    for key, problem in wrong_index(flight):
+        raise Error(f"--try {variant.name}: {key}: {problem}")
     if variant.zooms is None:
         return flight
     parts = tuple(dataclasses.replace(part, zooms=()) for part in flight.area.part)

@@ -110,7 +110,8 @@ def _golden(units: Sequence[Unit], network: Network, loader: Loader, results: Re
     faults = []
     for unit in units:
         try:
-            return Golden(unit, loader.read(unit.tile), network(loader.image(unit)[None])[0])
+            data = {tile: loader.read(tile) for tile in unit.tiles}
+            return Golden(unit, data, network(loader.image(unit)[None])[0])
         except TileError as error:  # noqa: PERF203 - the first good one ends the loop
             faults.append(Fault(unit, error.what))
     results.fail(faults)
@@ -201,7 +202,7 @@ class _Exchange:
             readable = []
             for unit in units:
                 try:
-                    data[unit.tile] = data.get(unit.tile) or self.loader.read(unit.tile)
+                    data.update({tile: data.get(tile) or self.loader.read(tile) for tile in unit.tiles})
                     readable.append(unit)
                 except TileError as error:  # noqa: PERF203 - one bad tile must not cost its task
                     self.results.fail([Fault(unit, error.what)])

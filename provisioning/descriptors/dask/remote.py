@@ -40,6 +40,7 @@ class Job:
     how: str
     max_pixels: int
     batch: int
+    cuts: bool = False
 
     @property
     def resource(self) -> str:
@@ -61,7 +62,7 @@ class Golden(NamedTuple):
     """One tile at one heading with the descriptor that the coordinator computed for it."""
 
     unit: Unit
-    data: bytes
+    data: Mapping[Tile, bytes]
     vector: npt.NDArray[np.float32]
 
 
@@ -109,7 +110,7 @@ def refusal(job: Job) -> str:
 def compute(job: Job, units: Sequence[Unit], data: Mapping[Tile, bytes]) -> Answer:
     """Return the descriptors of `units`; `data` has the bytes of their tiles."""
     network = _HELD[job.resource].mine()
-    loader = TileLoader(data.__getitem__, job.headings, network.size, job.how, job.max_pixels)
+    loader = TileLoader(data.__getitem__, job.headings, network.size, job.how, job.max_pixels, cuts=job.cuts)
     images = loader.empty(job.batch)
     rows: list[int] = []
     parts = []
@@ -124,7 +125,7 @@ def compute(job: Job, units: Sequence[Unit], data: Mapping[Tile, bytes]) -> Answ
 
 def require_golden(job: Job, golden: Golden) -> None:
     """Raise DescriptorError if this process gives the golden tile another descriptor than the coordinator."""
-    answer = compute(job, [golden.unit], {golden.unit.tile: golden.data})
+    answer = compute(job, [golden.unit], golden.data)
     if not answer.rows:
         raise DescriptorError("the golden tile cannot be seen")
     found = np.frombuffer(answer.described, "<f4")

@@ -19,7 +19,7 @@ from provisioning.sources.decoding import SHAPE, UNREAD, Asked, Decoding, View
 from provisioning.sources.stores import opened_files
 from provisioning.sources.tile_file import Address
 
-ITEMS = Items("the tile", lambda asked: "{}/{}/{} of {}".format(*asked.tile[:4]), TileError)
+ITEMS = Items("the tile", lambda asked: "{}/{}/{} of {}".format(*asked.tiles[0][:4]), TileError)
 MEMORY_BYTES = 1 << 30
 PIXEL_BYTES = 40
 """Memory for one pixel of the largest tile: decoded in 16 bits with alpha, turned with its mirror images, resized."""
@@ -139,7 +139,7 @@ class Decoder:
     def pixels(self, tile: Tile) -> Pixels:
         """Return the decoded tile as it is, uint8 [H, W, 3], until the next one; TileError if it is no image."""
         given = self._owner.reader.given(tile)
-        (answer,) = self._answers([Asked(_address(tile), 0, given)], 0)
+        (answer,) = self._answers([Asked((_address(tile),), 0, (given,))], 0)
         if isinstance(answer, TileError):
             raise answer
         height, width = SHAPE.unpack(answer) if len(answer) == SHAPE.size else (0, 0)
@@ -156,8 +156,8 @@ class Decoder:
         faults: list[Fault] = []
         for unit in units:
             try:
-                given = self._owner.reader.given(unit.tile)
-                asked.append((unit, Asked(_address(unit.tile), unit.heading, given)))
+                given = tuple(map(self._owner.reader.given, unit.tiles))
+                asked.append((unit, Asked(tuple(map(_address, unit.tiles)), unit.heading, given, unit.cut)))
             except TileError as error:  # noqa: PERF203 - one bad tile must not cost its batch
                 faults.append(Fault(unit, error.what))
         return asked, faults
@@ -165,7 +165,7 @@ class Decoder:
     def _answers(self, asked: Sequence[Asked], first: int) -> list[bytes | TileError]:
         """Return the answer to each, the image being in its room; an Error of another kind than TileError is raised."""
         answers = self._worker.read(asked, first=first) if asked else []
-        unread = [n for n, answer in enumerate(answers) if answer == UNREAD and isinstance(asked[n].given, str)]
+        unread = [n for n, answer in enumerate(answers) if answer == UNREAD and _has_files(asked[n])]
         for n in unread:
             answers[n] = self._read_here(asked[n], first + n)
         return [_raised_unless_of_the_tile(answer) for answer in answers]
@@ -173,10 +173,14 @@ class Decoder:
     def _read_here(self, asked: Asked, room: int) -> bytes | Error:
         """Have a tile decoded whose file that process cannot read: a link to where it may not look, or none at all."""
         try:
-            data = self._owner.reader.read(Tile(*asked.tile))
+            data = tuple(self._owner.reader.read(Tile(*tile)) for tile in asked.tiles)
         except TileError as error:
             return error
         return self._worker.read([asked._replace(given=data)], first=room)[0]
+
+
+def _has_files(asked: Asked) -> bool:
+    return any(isinstance(given, str) for given in asked.given)
 
 
 def _address(tile: Tile) -> Address:

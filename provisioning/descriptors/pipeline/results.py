@@ -69,7 +69,8 @@ class Results:
         """Raise DescriptorError naming the tiles that failed, if any did; `file` is the model."""
         if not self.failed:
             return
-        named = {f"{t.source} {t.z}/{t.x}/{t.y}": reason for (t, _), reason in sorted(self.faults)}
+        tiles = ((unit.tile, reason) for unit, reason in sorted(self.faults))
+        named = {f"{tile.source} {tile.z}/{tile.x}/{tile.y}": reason for tile, reason in tiles}
         more = {"and more": self.failed - len(named)} if self.failed > len(named) else {}
         raise DescriptorError(
             f"{self.failed} tiles have no descriptor; the others are kept",
@@ -80,5 +81,5 @@ class Results:
 
 
 def key_of(unit: Unit) -> tuple[int, bytes]:
-    """Return what makes a unit the same work as another: heading and tile bytes."""
-    return unit.heading, bytes.fromhex(unit.tile.sha256)
+    """Return what makes a unit the same work as another: heading and what is seen."""
+    return unit.heading, unit.key

@@ -15,8 +15,7 @@ from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import progress
 from provisioning.base.files import require_local_filesystem
 from provisioning.base.hashing import Sha256, sha256_bytes
-from provisioning.catalogue import count_changed, iter_placed, last_corpus, not_scanned, open_reader, tile_of
-from provisioning.catalogue.reading import Placed
+from provisioning.catalogue import Piece, last_corpus, not_scanned, open_reader, pieces, tile_of
 from provisioning.config import Flight
 from provisioning.descriptors.dask.remote import Job
 from provisioning.descriptors.facts import headings, store_path
@@ -41,19 +40,20 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Described:
-    """What was done: network runs, tiles in the corpus, length of a descriptor."""
+    """What was done: network runs, tiles and cuts in the corpus, length of a descriptor."""
 
     computed: int
     total: int
     dimension: int
 
 
-def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256]) -> Described:
+def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256], overlap: int = 1) -> Described:
     """Compute the descriptors that the corpus of `flight` lacks; `keys` has one key for each of `index.rotations`.
 
-    `engine` are verified bytes. Finished work stays, whatever happens. DescriptorError: tiles that gave no
-    descriptor (all named), a constant descriptor, a damaged store. DamagedDescriptorsError: rows of before are damaged
-    and now forgotten; call again. EngineError, FilesystemError pass through.
+    overlap: 2 where cuts are described, too. `engine` are verified bytes. Finished work stays, whatever happens.
+    DescriptorError: tiles that gave no descriptor (all named), a constant descriptor, a damaged store.
+    DamagedDescriptorsError: rows of before are damaged and now forgotten; call again. EngineError, FilesystemError pass
+    through.
     """
     return_large_blocks()
     backbone = flight.descriptor_backbone
@@ -70,13 +70,14 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
             store.tidy()
         reader = stack.enter_context(open_reader(flight))
         turns = headings(flight.index.rotations)
-        view = View(turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels)
+        view = View(turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels, cuts=overlap > 1)
         decoders = Decoders(reader, view, batch=flight.engine.batch, slots=layouts.slots(_threads(flight)))
         stack.callback(decoders.close)
-        since, total = described_state(flight, store_path(flight), keys), corpus.count * len(keys)
-        passed = Passed(known=total - count_changed(flight, since=since) * len(keys))
+        todo = pieces(flight, overlap=overlap, since=described_state(flight, store_path(flight), keys, overlap=overlap))
+        total = todo.total * len(keys)
+        passed = Passed(known=total - todo.changed * len(keys))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
-        units = missing_units(iter_placed(flight, since=since), results, passed)
+        units = missing_units(todo.new, results, passed)
         _run(flight, units, network, decoders, results, engine=engine, backend=backend)
         for store in stores:
             store.flush()
@@ -90,8 +91,8 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
                 error.what, file=error.file, facts=facts, next_step=error.next_step
             ) from error
     for key in keys:
-        write_receipt(store_path(flight), key, corpus.coverage_sha256)
-    return Described(results.computed, corpus.count, network.dimension)
+        write_receipt(store_path(flight), key, corpus.coverage_sha256, overlap=overlap)
+    return Described(results.computed, todo.total, network.dimension)
 
 
 def _run(
@@ -121,6 +122,7 @@ def _run(
             how=decoders.view.how,
             max_pixels=decoders.view.max_pixels,
             batch=batch,
+            cuts=decoders.view.cuts,
         )
         tasks = batches_of(units, settings.task_tiles)
         submit(tasks, network, decoders, results, job=job, engine=engine, cluster=cluster)
@@ -135,29 +137,34 @@ def _threads(flight: Flight) -> int:
 
 @dataclass
 class Passed:
-    """What went by: how much of it was known, and the tiles with the smallest digests, a sample that has no order."""
+    """What went by: how much of it was known, and those with the smallest keys, a sample that has no order."""
 
     known: int = 0
     """Descriptors that were there already."""
     sample: list[bytes] = field(default_factory=list)
-    """Different digests, ascending."""
+    """Different keys, ascending."""
 
-    def add(self, shas: Iterable[bytes]) -> None:
-        """Let these tiles be of the sample."""
-        self.sample = heapq.nsmallest(SAMPLE, {*self.sample, *shas})
+    def add(self, keys: Iterable[bytes]) -> None:
+        """Let these tiles and cuts be of the sample."""
+        self.sample = heapq.nsmallest(SAMPLE, {*self.sample, *keys})
 
 
-def missing_units(placed: Iterable[Placed], results: Results, passed: Passed) -> Iterator[Unit]:
-    """Yield what has no descriptor yet and is not under way: each distinct tile at each heading, once."""
-    for chunk in batches_of(placed, CHUNK):
-        by_sha = {row[-1]: row for row in reversed(chunk)}
-        passed.add(by_sha)
-        absent = [set(store.missing(by_sha)) for store in results.stores]
-        passed.known += len(by_sha) * len(absent) - sum(map(len, absent))
+def missing_units(new: Iterable[Piece], results: Results, passed: Passed) -> Iterator[Unit]:
+    """Yield what has no descriptor yet and is not under way: each distinct tile or cut at each heading, once."""
+    for chunk in batches_of(new, CHUNK):
+        by_key = {piece.key: piece for piece in reversed(chunk)}
+        passed.add(by_key)
+        absent = [set(store.missing(by_key)) for store in results.stores]
+        passed.known += len(by_key) * len(absent) - sum(map(len, absent))
         lacking = set().union(*absent)
-        wanted = [sha for sha in reversed(by_sha) if sha in lacking]
-        units = (Unit(tile_of(by_sha[sha]), h) for sha in wanted for h, lacks in enumerate(absent) if sha in lacks)
+        wanted = [key for key in reversed(by_key) if key in lacking]
+        units = (_unit(by_key[key], h) for key in wanted for h, lacks in enumerate(absent) if key in lacks)
         yield from results.expect(units)
+
+
+def _unit(piece: Piece, heading: int) -> Unit:
+    tile, *beside = map(tile_of, piece.tiles)
+    return Unit(tile, heading, piece.cut, tuple(beside))
 
 
 def require_variety(store: DescriptorStore, sample: Sequence[bytes], model: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from provisioning.base.batches import batches_of
 from provisioning.base.hashing import Sha256
-from provisioning.catalogue import distinct_digests, states
+from provisioning.catalogue import distinct_keys, states
 from provisioning.config import Flight
 from provisioning.descriptors.store.generations import existing
 from provisioning.descriptors.store.receipts import is_described
@@ -20,18 +20,21 @@ LOOKUP = 4096
 BYTES_PER_COMPONENT = {"float32": 4, "float16": 2}
 
 
-def described_state(flight: Flight, store: Path, keys: Sequence[Sha256]) -> int:
+def described_state(flight: Flight, store: Path, keys: Sequence[Sha256], *, overlap: int) -> int:
     """Return the last state of the corpus in which all its tiles had a descriptor under each of `keys`; 0 if none had.
 
-    Only what changed since then need be looked up: a store that loses rows loses its receipts, too.
+    With overlap 2 its cuts, too. Only what changed since then need be looked up: a store that loses rows loses its
+    receipts, too.
     """
-    return next((state for state, coverage in states(flight) if is_described(store, keys, coverage)), 0)
+    known = (state for state, coverage in states(flight) if is_described(store, keys, coverage, overlap=overlap))
+    return next(known, 0)
 
 
-def count_lacking(flight: Flight, store: Path, keys: Sequence[Sha256]) -> int:
-    """Return how many descriptors under `keys` the tiles of the last scan lack."""
-    since = described_state(flight, store, keys)
-    return sum(count_missing(store, key, distinct_digests(flight, since=since)) for key in keys)
+def count_lacking(flight: Flight, store: Path, keys: Sequence[Sha256], *, overlap: int = 1) -> int:
+    """Return how many descriptors under `keys` the tiles of the last scan, and their cuts, lack."""
+    since = described_state(flight, store, keys, overlap=overlap)
+    wanted = list(distinct_keys(flight, overlap=overlap, since=since))
+    return sum(count_missing(store, key, wanted) for key in keys)
 
 
 def count_missing(store: Path, key: Sha256, shas: Iterable[bytes]) -> int:

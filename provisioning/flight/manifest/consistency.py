@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_FILES
 from provisioning.flight.manifest.types import SCHEMA_1, Camera, Manifest
 
@@ -19,6 +20,7 @@ def contradictions(m: Manifest) -> list[str]:
         issues.append("area.zoom_levels: a level is there twice")
     if m.descriptor_index.engine not in {engine.path for engine in m.engines}:
         issues.append("artifacts.descriptor_index.engine: not a listed engine")
+    issues += _cuts(m)
     issues += _counts(m)
     if len(set(m.tiles.sources)) != len(m.tiles.sources):
         issues.append("tiles.sources: a source is there twice")
@@ -45,6 +47,17 @@ def _camera(camera: Camera | None) -> list[str]:
     if all(part is None for part in camera):
         issues.append("camera: declares nothing")
     return issues
+
+
+def _cuts(m: Manifest) -> list[str]:
+    """Return what is wrong with cuts: schema 1 knows none, and ids have room for 64 of cut and heading."""
+    where, index = "artifacts.descriptor_index.overlap", m.descriptor_index
+    if index.overlap is None:
+        return []
+    if m.schema == SCHEMA_1:
+        return [f"{where}: unknown key"]
+    room = index.rotations <= MOST_ROTATIONS_WITH_CUTS
+    return [] if room else [f"{where}: at most {MOST_ROTATIONS_WITH_CUTS} rotations have room in the ids"]
 
 
 def _counts(m: Manifest) -> list[str]:

@@ -43,7 +43,7 @@ def _lines(m: Manifest) -> Iterator[bytes]:
     yield line("host", *m.host)
     yield line("tiles", tiles.coverage_sha256, tiles.count)
     yield from (line("source", number, name) for number, name in enumerate(tiles.sources))
-    yield line("index", *m.descriptor_index)
+    yield line("index", *(part for part in m.descriptor_index if part is not None))
     for engine in m.engines:
         shape = engine.input or ()
         yield line("engine", *engine[:-1], *shape)

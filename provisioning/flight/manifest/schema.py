@@ -118,6 +118,7 @@ _REST: dict[str, Check] = {
             key=digest,
             transform=word,
             rotations=whole(1, 360),
+            overlap=optional(whole(2, 2)),
         ),
         calibration=array(record(CalibrationEntry, **_FILE, purpose=word)),
         other=array(record(FileEntry, **_FILE)),

@@ -80,7 +80,10 @@ class EngineEntry(NamedTuple):
 
 
 class IndexEntry(NamedTuple):
-    """The descriptor index; `engine` is the path of the engine that made its descriptors."""
+    """The descriptor index; `engine` is the path of the engine that made its descriptors.
+
+    overlap: 2 where it has cuts half a tile apart beside the tiles; None where it has none.
+    """
 
     path: str
     bytes: int
@@ -93,6 +96,7 @@ class IndexEntry(NamedTuple):
     key: Sha256
     transform: str
     rotations: int
+    overlap: int | None = None
 
 
 class CalibrationEntry(NamedTuple):

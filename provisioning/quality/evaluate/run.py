@@ -11,7 +11,6 @@ from typing import NamedTuple
 from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
-from provisioning.index.ids import HEADING_BITS
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
@@ -75,12 +74,12 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
 def right_tiles(
     places: Places, truth: Origin, within_m: float, *, near: Prior | None = None, zoom: int | None = None
 ) -> tuple[int, int]:
-    """Return how many tiles have their centre within `within_m` of `truth`, and of how many that were compared.
+    """Return how many tiles and cuts have their centre within `within_m` of `truth`, and of how many compared.
 
-    Each tile of a source counts once, whatever the headings at which it is indexed.
+    Each of a source counts once, whatever the headings at which it is indexed.
     """
     rows = places.rows(zoom=zoom, near=near)
-    rows = rows[(places.ids[rows] & ((1 << HEADING_BITS) - 1)) == 0]
+    rows = rows[places.upright[rows]]
     return int((places.distances_m(truth)[rows] <= within_m).sum()), len(rows)
 
 

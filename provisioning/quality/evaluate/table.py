@@ -153,7 +153,7 @@ def per_query(results: Sequence[Result]) -> Iterator[dict[str, object]]:
                 "file": asked.query.name,
                 "lat": asked.query.place.lat_e7 / 1e7,
                 "lon": asked.query.place.lon_e7 / 1e7,
-                "tile": f"{best.z}/{best.x}/{best.y}" if best else "",
+                "tile": best.name if best else "",
                 "source": best.source if best else "",
                 "similarity": round(best.similarity, 4) if best else "",
                 "found_lat": best.position.lat_e7 / 1e7 if best else "",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, cuts_of, is_upright_tile
 from provisioning.index.read import search
 from provisioning.index.space import into_space
 from provisioning.quality.gates.subject import Subject
@@ -27,7 +27,7 @@ def degenerate(subject: Subject) -> tuple[Figure, tuple[str, ...]]:
 
     Texture and bytes are known of every tile; whether unlike bytes have the same descriptor is asked of the sample.
     """
-    upright = np.flatnonzero((subject.rows.ids & ((1 << HEADING_BITS) - 1)) == 0)
+    upright = np.flatnonzero(is_upright_tile(subject.rows.ids))
     flat, copied = np.isin(subject.rows.ids[upright], subject.flat), _is_copied(subject, upright)
     known = upright[flat | copied]
     asked = subject.sample[~np.isin(subject.sample, known)]
@@ -67,10 +67,12 @@ def _is_copied(subject: Subject, rows: Int64s) -> Flags:
 
 
 def _has_twin(subject: Subject, rows: Int64s) -> Flags:
-    """Tell for each row whether another place has almost its descriptor."""
+    """Tell for each row whether another tile has almost its descriptor; cuts show ground that some tile shows."""
     vectors = subject.gather(rows)
-    _, ids = search(subject.index, vectors, SEARCHED)
-    other = (ids >= 0) & ((ids >> (SOURCE_BITS + HEADING_BITS)) != _places(subject, rows)[:, None])
+    cuts = cuts_of(subject.rows.ids, subject.rows.rotations).max(initial=0)
+    _, ids = search(subject.index, vectors, SEARCHED * (1 + int(cuts)))
+    tiles = (ids >= 0) & (cuts_of(ids, subject.rows.rotations) == 0)
+    other = tiles & ((ids >> (SOURCE_BITS + HEADING_BITS)) != _places(subject, rows)[:, None])
     at = np.searchsorted(subject.rows.ids, np.maximum(ids, 0).ravel()).astype(np.int64)
     near = _unit(into_space(subject.index, subject.gather(at))).reshape(*ids.shape, -1)
     cosines = np.einsum("qd,qkd->qk", _unit(into_space(subject.index, vectors)), near)

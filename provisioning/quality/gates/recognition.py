@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from provisioning.base.geo import CUTS
 from provisioning.index.among import scores_among
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, Rows, cuts_of, is_upright_tile
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
 from provisioning.quality.gates.retrieval import Views
 from provisioning.quality.gates.subject import Subject, mixed
@@ -29,7 +30,6 @@ LEAST_REACH = 8
 """Tiles to each side that are compared at least: within a kilometre a coarse zoom level has too few to mistake."""
 LEAST_PAIRS = 8
 PLACE = SOURCE_BITS + HEADING_BITS
-UPRIGHT = (1 << HEADING_BITS) - 1
 Flags = NDArray[np.bool_]
 
 
@@ -111,14 +111,21 @@ def _above(share: float, guessed: float) -> float:
 
 def _asked(subject: Subject, truth: int, queries: Floats) -> Asked:
     """Ask for the tile of the id `truth` with `queries`, float32 [q, d], among the tiles around it."""
-    rows, beside = around(subject.rows.ids, *place_of(truth))
+    """Ask for the tile of the id `truth` with `queries`, float32 [q, d], among the tiles around it."""
+    rows, beside = around(subject.rows, *place_of(truth))
     best = scores_among(subject.index, queries, rows, subject.rows.ids).argmax(axis=1)
-    _, first = np.unique(subject.rows.ids[rows] >> PLACE, return_index=True)
+    ids = subject.rows.ids[rows]
+    places = (ids >> PLACE) * len(CUTS) + cuts_of(ids, subject.rows.rotations)
+    _, first = np.unique(places, return_index=True)
     return Asked(rows[best], beside[best], float(beside[first].mean()))
 
 
-def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
-    """Return the rows of tiles of zoom z within the prior of a tile, ascending, and which are of it or beside it."""
+def around(index: Rows, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
+    """Return the rows of zoom z within the prior of a tile, ascending, and which are of it or beside it.
+
+    Beside it is what has its centre no farther than a side away.
+    """
+    ids = index.ids
     side = 1 << z
     lat = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / side)))
     reach = max(LEAST_REACH, math.ceil(PRIOR_M / (EQUATOR_M * math.cos(lat) / side)))
@@ -131,8 +138,10 @@ def around(ids: Int64s, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
     order = np.argsort(first, kind="stable")
     count = (end - first)[order]
     starts = np.repeat(first[order] - np.concatenate([[0], np.cumsum(count)[:-1]]), count)
-    near = np.repeat((np.maximum(np.abs(dx), np.abs(dy)) <= 1)[order], count)
-    return (starts + np.arange(len(starts))).astype(np.int64), np.asarray(near)
+    rows = (starts + np.arange(len(starts))).astype(np.int64)
+    east, south = np.array(CUTS)[cuts_of(ids[rows], index.rotations)].T
+    half_x, half_y = (2 * np.repeat(each[order], count) for each in (dx, dy))
+    return rows, np.maximum(np.abs(half_x + east), np.abs(half_y + south)) <= 2
 
 
 def across_sources(subject: Subject) -> tuple[float, int]:
@@ -151,7 +160,7 @@ def across_sources(subject: Subject) -> tuple[float, int]:
 def paired(subject: Subject) -> Int64s:
     """Return the rows of tiles that several sources show: of all such places those whose hashed ids are smallest."""
     ids = subject.rows.ids
-    upright = np.flatnonzero((ids & UPRIGHT) == 0)
+    upright = np.flatnonzero(is_upright_tile(ids))
     places = ids[upright] >> PLACE
     again = np.flatnonzero(places[1:] == places[:-1])
     several: Int64s = upright[np.unique(np.concatenate([again, again + 1]))]
@@ -159,8 +168,12 @@ def paired(subject: Subject) -> Int64s:
 
 
 def rows_elsewhere(subject: Subject, truth: int) -> tuple[Int64s, Flags]:
-    """Return the rows of other sources around the tile of the id `truth`, and which show its place."""
-    rows, _ = around(subject.rows.ids, *place_of(truth))
+    """Return the rows of tiles of other sources around that of the id `truth`, and which show its place.
+
+    Cuts are left out: one half a tile off would be neither right nor wrong.
+    """
+    rows, _ = around(subject.rows, *place_of(truth))
+    rows = rows[cuts_of(subject.rows.ids[rows], subject.rows.rotations) == 0]
     rows = rows[(subject.rows.ids[rows] ^ truth) >> HEADING_BITS & ((1 << SOURCE_BITS) - 1) != 0]
     return rows, np.asarray(subject.rows.ids[rows] >> PLACE == truth >> PLACE)
 

@@ -16,7 +16,7 @@ from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile, decode
 from provisioning.config import Flight
 from provisioning.engines import Network
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile
 from provisioning.network.backbone import fit
 from provisioning.quality.gates.values import Address, Figure
 
@@ -55,13 +55,13 @@ class Subject:
 
         A tile that comes or goes changes at most one member of the sample.
         """
-        upright = np.flatnonzero((self.rows.ids & ((1 << HEADING_BITS) - 1)) == 0)
+        upright = np.flatnonzero(is_upright_tile(self.rows.ids))
         order = np.argsort(mixed(self.rows.ids[upright]), kind="stable")
         return upright[order[: self.flight.gates.samples]]
 
     def tile(self, row: int) -> Tile:
         """Return the tile of a row."""
-        z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
+        z, x, y, source, *_ = geo.unpack_id(int(self.rows.ids[row]))
         return Tile(z, x, y, self.corpus.sources[source], Sha256(self.rows.shas[row].tobytes().hex()))
 
     def address(self, row: int) -> Address:
@@ -93,7 +93,7 @@ class Subject:
 
     def neighbours(self, row: int) -> list[int | None]:
         """Return the rows of the nine tiles around that of `row`, itself in the middle; None where there is none."""
-        z, x, y, source, _ = geo.unpack_id(int(self.rows.ids[row]))
+        z, x, y, source, *_ = geo.unpack_id(int(self.rows.ids[row]))
         side = 1 << z
         return [self._row_of(z, (x + dx) % side, y + dy, source) if 0 <= y + dy < side else None for dx, dy in AROUND]
 
@@ -121,10 +121,11 @@ class Subject:
 
     @cached_property
     def _sources(self) -> Mapping[int, Int64s]:
-        """Rows (heading 0) by source number, where there are several sources."""
+        """Rows of tiles by source number, where there are several sources."""
         numbers = (self.rows.ids >> HEADING_BITS & ((1 << SOURCE_BITS) - 1)).astype(np.uint8)
         present = np.unique(numbers).tolist()
-        return {each: np.flatnonzero(numbers == each) for each in present} if len(present) > 1 else {}
+        tiles = cuts_of(self.rows.ids, self.rows.rotations) == 0
+        return {each: np.flatnonzero((numbers == each) & tiles) for each in present} if len(present) > 1 else {}
 
     def lender(self, row: int) -> int | None:
         """Return the row of a tile of another source, whose colours a view of `row` gets; None with one source."""

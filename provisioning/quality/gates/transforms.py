@@ -68,10 +68,10 @@ def decided(specs: Sequence[str], found: Flags) -> Chosen:
     differ = [int((found[:, n] != found[:, 0]).sum()) for n in range(len(specs))]
     better = [n for n in range(1, len(specs)) if gains[n] > BY_CHANCE * math.sqrt(differ[n])]
     best = max(better, key=lambda n: (gains[n], -n), default=0)
-    told = [f"{specs[n]} {int(found[:, n].sum())}" for n in range(len(specs))]
+    counts = [f"{specs[n]} {int(found[:, n].sum())}" for n in range(len(specs))]
     why = "more than chance explains" if best else "no other finds more than chance explains"
     share = decimal(float(found[:, best].mean())) if asked else "0"
-    return Chosen(specs[best], share, f"{specs[best]}: of {asked} queries are found by {', '.join(told)}; {why}")
+    return Chosen(specs[best], share, f"{specs[best]}: of {asked} queries are found by {', '.join(counts)}; {why}")
 
 
 def _views_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
@@ -80,7 +80,7 @@ def _views_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
     queries = described_views(subject)[[list(VIEWS).index(name) for name in names]]
     found = np.zeros((len(names), len(subject.sample), len(transforms)), bool)
     for column, row in enumerate(subject.sample):
-        rows, beside = around(subject.rows.ids, *place_of(int(subject.rows.ids[row])))
+        rows, beside = around(subject.rows, *place_of(int(subject.rows.ids[row])))
         best = _best(subject, queries[:, column], rows, transforms)
         found[:, column] = beside[best]
     return found.reshape(-1, len(transforms))

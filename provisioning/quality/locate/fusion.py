@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from provisioning.index.ids import Floats, Int64s
 
 Doubles = NDArray[np.float64]
+Corners = Doubles | Int64s
+Flags = NDArray[np.bool_]
 PROPOSED = 24
 """Best tiles of each patch whose positions are tried."""
 BACKGROUND = 2000
 """Tiles from which is learned how similarities vary by chance."""
+NOTHING = 1e-6
+"""A weight that rounding makes."""
 LEAST_SPREAD = 1e-3
 """A patch that is as like to every tile says nothing."""
 
@@ -40,11 +44,12 @@ class Candidate(NamedTuple):
 
 
 def fused(
-    scores: Floats, x: Int64s, y: Int64s, offsets: Doubles, rows: Int64s, *, others: Floats, apart: float = 0.5
+    scores: Floats, x: Corners, y: Corners, offsets: Doubles, rows: Int64s, *, others: Floats, apart: float = 0.5
 ) -> Iterator[Candidate]:
     """Yield positions of the camera, the best first, none closer than `apart` tile sides to a better one.
 
-    scores: float32 [p, n] of each patch with each tile. x, y: int64 [n], the tiles' addresses at one zoom. offsets:
+    scores: float32 [p, n] of each patch with each tile or cut. x, y: [n], their north-western corners in tile units of
+    one zoom, whole for tiles, half more for cuts to the east or south. offsets:
     [p, 2], where each patch lies from the camera, in tile sides to the east and south. rows: int64 [n]. others: float32
     [p, m], of each patch with tiles from everywhere that is searched.
     """
@@ -55,7 +60,7 @@ def fused(
     mean = others.mean(axis=1, keepdims=True, dtype=np.float64)
     spread = np.maximum(others.std(axis=1, keepdims=True, dtype=np.float64), LEAST_SPREAD)
     by_chance = max(float(((others - mean) / spread).sum(axis=0).std()), LEAST_SPREAD)
-    lifted = _interpolated(scores - mean, x, y, offsets, at)
+    lifted = _interpolated(scores - mean, _halves(x), _halves(y), offsets, at)
     above = (lifted / spread).sum(axis=0) / by_chance
     similar = mean.mean() + lifted.mean(axis=0)
     taken: list[tuple[float, float]] = []
@@ -66,31 +71,58 @@ def fused(
             yield Candidate(float(above[number]), float(similar[number]), *place, int(rows[tile[number]]))
 
 
-def _interpolated(scores: Doubles, x: Int64s, y: Int64s, offsets: Doubles, at: Doubles) -> Doubles:
-    """Return the interpolated score of each patch for positions `at`, float64 [p, c]; 0 where there is no tile."""
-    where = _Lookup(x, y, scores)
+def _halves(corners: Corners) -> Int64s:
+    """Return corners in half tiles."""
+    return np.rint(2 * corners).astype(np.int64)
+
+
+def _interpolated(scores: Doubles, half_x: Int64s, half_y: Int64s, offsets: Doubles, at: Doubles) -> Doubles:
+    """Return the interpolated score of each patch for positions `at`, float64 [p, c]; 0 where there is no tile.
+
+    Between tiles and cuts where all four around a position are there, else between tiles alone.
+    """
+    own = (half_x | half_y) & 1 == 0
+    tiles = _Lookup(half_x[own], half_y[own], scores[:, own])
+    halves = None if own.all() else _Lookup(half_x, half_y, scores)
     found = np.zeros((len(offsets), len(at)))
     for patch, offset in enumerate(offsets):
         ground = at + offset - 0.5
-        corner = np.floor(ground).astype(np.int64)
-        share = ground - corner
-        for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
-            found[patch] += weight * where(patch, corner[:, 0] + right, corner[:, 1] + down)
+        found[patch] = tiles.between(patch, ground, step=2)[0]
+        if halves is not None:
+            finer, whole = halves.between(patch, ground, step=1)
+            found[patch] = np.where(whole, finer, found[patch])
     return found
 
 
 class _Lookup:
-    """Scores by address; of several rows of one tile (sources, headings) the best."""
+    """Scores by address in half tiles; of several rows of one address (sources, headings) the best."""
 
     def __init__(self, x: Int64s, y: Int64s, scores: Doubles) -> None:
         keys = x << 32 | y
         order = np.argsort(keys, kind="stable")
         self.keys, first = np.unique(keys[order], return_index=True)
-        self.scores = np.maximum.reduceat(scores[:, order], first, axis=1)
+        self.scores = np.maximum.reduceat(scores[:, order], first, axis=1) if len(keys) else scores
 
-    def __call__(self, patch: int, x: Int64s, y: Int64s) -> Doubles:
+    def between(self, patch: int, ground: Doubles, *, step: int) -> tuple[Doubles, Flags]:
+        """Return what is interpolated between the four addresses around each of `ground`, and whether all are there.
+
+        ground: float64 [c, 2], tile units from the centre of tile 0, 0. step: half tiles between addresses.
+        """
+        fine = ground * (2 / step)
+        corner = np.floor(fine).astype(np.int64)
+        share = fine - corner
+        found, whole = np.zeros(len(ground)), np.ones(len(ground), bool)
+        for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
+            score, there = self._at(patch, step * (corner[:, 0] + right), step * (corner[:, 1] + down))
+            found += weight * score
+            whole &= there | (weight < NOTHING)
+        return found, whole
+
+    def _at(self, patch: int, x: Int64s, y: Int64s) -> tuple[Doubles, Flags]:
+        if not len(self.keys):
+            return np.zeros(len(x)), np.zeros(len(x), bool)
         keys = x << 32 | y
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        found = np.where(self.keys[at] == keys, self.scores[patch, at], 0.0)
-        return np.asarray(found, np.float64)
+        there = self.keys[at] == keys
+        return np.where(there, self.scores[patch, at], 0.0).astype(np.float64), there

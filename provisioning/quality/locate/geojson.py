@@ -41,6 +41,7 @@ def as_json(match: Match) -> dict[str, object]:
     """Return a match as JSON values; keys are stable."""
     return {
         "tile": f"{match.z}/{match.x}/{match.y}",
+        "cut": match.cut,
         "source": match.source,
         "similarity": round(match.similarity, 4),
         "stands_out": round(match.standing, 2),

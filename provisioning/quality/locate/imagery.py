@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from provisioning.base.geo import cut_parts
 from provisioning.catalogue import decode, iter_tiles, open_reader
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
 from provisioning.flight.verify import Verdict
+from provisioning.network.backbone.image import Pixels
 from provisioning.quality.locate.search import Match
 from provisioning.quality.locate.sheet import Imagery
+from provisioning.sources.cutting import cut
 from provisioning.sources.pmtiles import PMTiles
 
 ON_BOARD = "tiles.pmtiles"
@@ -39,22 +39,30 @@ def imagery_of(cache: Path, verdict: Verdict, wanted: Iterable[Match], *, own: b
         place = next(path for path in (cache / "current" / ON_BOARD, cache / ON_BOARD) if path.is_file())
         archive = PMTiles(TileSource(path=place))
         try:
-            yield lambda match: _decoded(archive.read(match.z, match.x, match.y))
+            yield lambda match: _shown(match, lambda x, y: archive.read(match.z, x, y))
         finally:
             archive.close()
     elif own and (cache / "flight.toml").is_file():
         flight = read_flight(cache)
-        places = {_address(match) for match in wanted}
+        places = {(match.z, x, y, match.source) for match in wanted for x, y in _parts(match)}
         tiles = {tile[:4]: tile for tile in iter_tiles(flight) if tile[:4] in places}
         with open_reader(flight) as reader:
-            yield lambda match: _decoded(reader.read(tiles[_address(match)]) if _address(match) in tiles else None)
+
+            def read(match: Match, x: int, y: int) -> bytes | None:
+                tile = tiles.get((match.z, x, y, match.source))
+                return None if tile is None else reader.read(tile)
+
+            yield lambda match: _shown(match, lambda x, y: read(match, x, y))
     else:
         yield lambda _: None
 
 
-def _address(match: Match) -> tuple[int, int, int, str]:
-    return match.z, match.x, match.y, match.source
+def _parts(match: Match) -> tuple[tuple[int, int], ...]:
+    return cut_parts(match.z, match.x, match.y, match.cut)
 
 
-def _decoded(data: bytes | None) -> np.ndarray[Any, Any] | None:
-    return None if data is None else decode(data, max_pixels=MAX_PIXELS)
+def _shown(match: Match, read: Callable[[int, int], bytes | None]) -> Pixels | None:
+    """Return the picture of a tile or cut, None where a tile that it shows is not at hand; `read` takes x and y."""
+    data = [read(x, y) for x, y in _parts(match)]
+    tiles = [decode(each, max_pixels=MAX_PIXELS) for each in data if each is not None]
+    return cut(tiles, match.cut) if len(tiles) == len(data) else None

@@ -1,4 +1,4 @@
-"""The tiles of an index as arrays: where each lies, which lie near a position, which row holds which."""
+"""The tiles and cuts of an index as arrays: where each lies, which lie near a position, which row holds which."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.base.angles import Origin
-from provisioning.base.geo import E7, MAX_ZOOM
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s
+from provisioning.base.geo import CUTS, E7, MAX_HEADINGS, MAX_ZOOM
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s, cuts_of, headings_of
 
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius; a great circle on it is within 0.6 % of the ellipsoid's geodesic."""
@@ -39,15 +39,32 @@ SAME_SIZE = 0.05
 
 
 class Places:
-    """Every row of an index, decoded once: `z`, `x`, `y` int64 [n]; `lat_deg`, `lon_deg` of its tile's centre."""
+    """Every row of an index, decoded once.
 
-    def __init__(self, ids: Int64s) -> None:
-        """Take ids as `provisioning.index.among.ids_of` gives them: ascending."""
+    z, x, y           of its tile, int64 [n]
+    half_x, half_y    of what it shows, in half tiles: 2·x and 2·y, one more where a cut lies to the east or south
+    lat_deg, lon_deg  the centre of what it shows
+    upright           whether it is at heading 0: each tile and each cut once for each source
+    """
+
+    def __init__(self, ids: Int64s, rotations: int = MAX_HEADINGS) -> None:
+        """Take ids as `provisioning.index.among.ids_of` gives them, ascending, of an index with `rotations` headings.
+
+        Without `rotations`, the ids of an index without cuts.
+        """
         self.ids = ids
         self.z, self.x, self.y = decoded(ids >> (SOURCE_BITS + HEADING_BITS))
-        side = (1 << self.z).astype(np.float64)
-        self.lon_deg = (self.x + 0.5) / side * 360 - 180
-        self.lat_deg = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * (self.y + 0.5) / side))))
+        east, south = np.array(CUTS, np.int64)[cuts_of(ids, rotations)].T
+        self.upright = headings_of(ids, rotations) == 0
+        self.half_x, self.half_y = 2 * self.x + east, 2 * self.y + south
+        halves = (2 << self.z).astype(np.float64)
+        self.lon_deg = ((self.half_x + 1) / halves * 360) % 360 - 180
+        self.lat_deg = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * (self.half_y + 1) / halves))))
+
+    @cached_property
+    def has_cuts(self) -> bool:
+        """Whether there are cuts beside the tiles."""
+        return bool(((self.half_x | self.half_y) & 1).any())
 
     @cached_property
     def zooms(self) -> tuple[int, ...]:

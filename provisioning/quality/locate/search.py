@@ -12,13 +12,13 @@ import numpy as np
 
 from provisioning.base.angles import Origin
 from provisioning.base.errors import EngineError
-from provisioning.base.geo import E7, tile_centre, unpack_id
+from provisioning.base.geo import CUTS, E7, PackedId, unpack_id
 from provisioning.config import Engine
 from provisioning.engines import Network, select
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.index.among import ids_of, scores_among
-from provisioning.index.ids import HEADING_BITS, Floats, Int64s, evenly
+from provisioning.index.ids import Floats, Int64s, evenly
 from provisioning.index.read import load_index, search
 from provisioning.network.backbone import fit
 from provisioning.quality.locate.confidence import least_likeness
@@ -32,13 +32,17 @@ from provisioning.quality.query.viewing import Viewing
 PATCHES = 9
 """Squares of ground asked for from one photo: three by three, half a side apart, where the photo is wide enough."""
 MOST_CANDIDATES = 50
+BESIDE = 9
+"""A tile or cut and what lies within half a tile of it: all may be like the image, and are one answer."""
 
 
 class Match(NamedTuple):
-    """A tile that looks like the image: its address, the centre's coordinates, and how sure.
+    """A tile or cut that looks like the image: its address, the centre's coordinates, and how sure.
+
+    cut: 0 for the tile z/x/y itself; a cut lies half a tile east, south or both of it (`geo.CUTS`).
 
     similarity: inner product after the index's transform, 1 at most; of several patches the mean. heading_deg: where
-    the image's top points if the match is right. position: where the camera was if it is right: above the tile's
+    the image's top points if the match is right. position: where the camera was if it is right: above that
     centre, unless the image was rendered from a camera that looks elsewhere. distance_m: from there to the position
     that the caller gave. standing: standard deviations by which it stands out from what the image is like everywhere.
     likeness: similarity of the image to the tile most like it, of several patches the mean.
@@ -55,6 +59,12 @@ class Match(NamedTuple):
     position: Origin
     standing: float = 0.0
     likeness: float = 0.0
+    cut: int = 0
+
+    @property
+    def name(self) -> str:
+        """The address of the tile, and where a cut lies from it: 17/70000/45000+SE."""
+        return f"{self.z}/{self.x}/{self.y}{('', '+E', '+S', '+SE')[self.cut]}"
 
 
 class _Part(NamedTuple):
@@ -74,7 +84,8 @@ class Locator:
     ) -> None:
         """Take a network, a FAISS index of its descriptors, and what the Manifest says of both.
 
-        sources: names in the order of their numbers in the ids. rotations: headings at which each tile is indexed.
+        sources: names in the order of their numbers in the ids. rotations: headings at which each tile and cut is
+        indexed.
         fit_how: how an image is brought to the network's size. EngineError if network and index do not fit.
         """
         if network.dimension != index.d:
@@ -118,14 +129,14 @@ class Locator:
 
     @property
     def ids(self) -> Int64s:
-        """Every id of the index, int64 [n]: one for each tile, source and heading."""
+        """Every id of the index, int64 [n]: one for each tile or cut, source and heading."""
         return self.places.ids
 
     @property
     def places(self) -> Places:
         """Where the tiles of the index lie."""
         if self._places is None:
-            self._places = Places(ids_of(self.index))
+            self._places = Places(ids_of(self.index), self.rotations)
         return self._places
 
     @property
@@ -158,7 +169,8 @@ class Locator:
         north. near: only tiles that touch this circle are compared, all of them.
         """
         vectors = self.describe(pixels, headings)
-        wanted = min(k * self.rotations, self.index.ntotal)
+        around = BESIDE if self.places.has_cuts else 1
+        wanted = min(k * self.rotations * around, self.index.ntotal)
         scores, ids = search(self.index, vectors, wanted) if near is None else self._near(vectors, near, wanted)
         rows = zip(
             scores.ravel().tolist(), ids.ravel().tolist(), np.repeat(headings, ids.shape[1]).tolist(), strict=True
@@ -220,7 +232,8 @@ class Locator:
             vectors = self.network(np.stack([self._rendered(pixels, view, each, part.side_m) for each in part.centres]))
             places, offsets = self.places, part.centres * [1, -1] / part.side_m
             scores, others = (scores_among(self.index, vectors, rows, self.ids) for rows in (part.rows, pool))
-            found = fused(scores, places.x[part.rows], places.y[part.rows], offsets, part.rows, others=others)
+            x, y = places.half_x[part.rows] / 2, places.half_y[part.rows] / 2
+            found = fused(scores, x, y, offsets, part.rows, others=others)
             near_ones = (each for each in found if _within(each, part.zoom, near))
             like = float(scores.max(axis=1).mean())
             yield from ((each, part.zoom, yaw, like) for each in islice(near_ones, MOST_CANDIDATES))
@@ -252,28 +265,45 @@ class Locator:
         return fit(patch.pixels, self.network.size, self.fit_how)
 
     def _as_match(self, found: Candidate, zoom: int, yaw: float, like: float, position: Origin | None) -> Match:
-        packed = unpack_id(int(self.ids[found.row]))
+        packed = unpack_id(int(self.ids[found.row]), self.rotations)
         heading = (yaw + 360 * packed.heading / self.rotations) % 360
         own = _origin(zoom, found.x, found.y)
         away = distance_m(own, position) if position else None
-        centre = tile_centre(packed.z, packed.x, packed.y)
-        source = self.sources[packed.source]
-        return Match(*packed[:3], source, found.similarity, centre, heading, away, own, found.z, like)
+        source, centre = self.sources[packed.source], packed.centre
+        return Match(*packed[:3], source, found.similarity, centre, heading, away, own, found.z, like, packed.cut)
 
     def _best(self, rows: list[tuple[float, int, float]], k: int, position: Origin | None) -> Iterator[Match]:
-        """Yield the first `k` tiles of `rows` (score, id, assumed heading), each tile once."""
-        seen: set[int] = set()
+        """Yield the first `k` of `rows` (score, id, assumed heading), each tile once.
+
+        A cut that lies half a tile or less from a better match of its source and zoom level shows most of the same
+        ground and is passed over; so is a tile beside a better cut.
+        """
+        taken: set[tuple[int, int, int, int]] = set()
+        count = 0
         for score, packed, assumed in rows:
-            place = packed >> HEADING_BITS
-            if packed < 0 or place in seen or len(seen) >= k:
+            if packed < 0 or count >= k:
                 continue
-            seen.add(place)
-            found = unpack_id(packed)
-            centre = tile_centre(found.z, found.x, found.y)
-            source = self.sources[found.source]
+            found = unpack_id(packed, self.rotations)
+            if _address(found) in taken:
+                continue
+            count += 1
+            taken.update(_shown_by(found) if self.places.has_cuts else [_address(found)])
             heading = (assumed + 360 * found.heading / self.rotations) % 360
+            source, centre = self.sources[found.source], found.centre
             away = distance_m(centre, position) if position else None
-            yield Match(found.z, found.x, found.y, source, score, centre, heading, away, centre)
+            yield Match(*found[:3], source, score, centre, heading, away, centre, cut=found.cut)
+
+
+def _address(found: PackedId) -> tuple[int, int, int, int]:
+    """Return source, zoom and place in half tiles."""
+    east, south = CUTS[found.cut]
+    return found.source, found.z, 2 * found.x + east, 2 * found.y + south
+
+
+def _shown_by(found: PackedId) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the addresses of what lies within half a tile."""
+    source, z, x, y = _address(found)
+    yield from ((source, z, (x + dx) % (2 << z), y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1))
 
 
 def _seen_from(near: Prior, centres: Floats) -> Prior:

@@ -20,7 +20,7 @@ from provisioning.base.errors import Error
 from provisioning.config import TileSource
 from provisioning.flight.verify import Verdict
 from provisioning.index.among import scores_among
-from provisioning.index.ids import Int64s
+from provisioning.index.ids import Int64s, is_upright_tile
 from provisioning.quality.locate.imagery import MAX_PIXELS, ON_BOARD
 from provisioning.quality.locate.search import Locator
 from provisioning.quality.query.rendering import Pixels
@@ -106,7 +106,7 @@ def _tested(verdict: Verdict) -> SelfTest:
 
 def _golden(verdict: Verdict, locator: Locator) -> SelfTest:
     """Look tiles on board up: each must find its own row, or one as good."""
-    rows = np.flatnonzero((locator.ids & 0x3F) == 0)
+    rows = np.flatnonzero(is_upright_tile(locator.ids))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, GOLDEN_TILES).round().astype(int))]
     found = [_own_and_best(pixels, locator, row) for row, pixels in _tiles(verdict, locator, rows)]
     good = [own >= max(LEAST, best - NEAR_BEST) for own, best in found]

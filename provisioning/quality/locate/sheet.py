@@ -56,7 +56,7 @@ def contact_sheet(rows: Sequence[Row], imagery: Imagery) -> bytes:
 
 def _said(match: Match) -> list[str]:
     away = "" if match.distance_m is None else f"  {match.distance_m:,.0f} m"
-    return [f"{match.z}/{match.x}/{match.y}", f"{match.similarity:.3f}{away}"]
+    return [match.name, f"{match.similarity:.3f}{away}"]
 
 
 def _cell(

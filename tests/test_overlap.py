@@ -1,0 +1,319 @@
+"""Promises of index.overlap: cuts half a tile apart, from pixels that are there, incremental as tiles are."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import mercantile
+import numpy as np
+import pytest
+from PIL import Image
+
+from provisioning.base import geo
+from provisioning.catalogue import last_corpus, pieces, pieces_table, scan
+from provisioning.config import Backbone, Flight, Index, TileSource
+from provisioning.config.schema import Area, BBox, Descriptors, Engine, Tiles
+from provisioning.descriptors import describe, is_described, store_path
+from provisioning.descriptors.pipeline.loader import TileLoader, Unit
+from provisioning.descriptors.store.lookup import count_lacking
+from provisioning.descriptors.store.store import DescriptorStore
+from provisioning.index.ids import rows_of
+from provisioning.quality.locate.places import Places
+from provisioning.sources.cutting import cut
+
+KEYS = tuple(f"{n:064x}" for n in range(4))
+WORLD = BBox(-1_800_000_000, -850_000_000, 1_800_000_000, 850_000_000)
+SIDE = 16
+
+
+def picture(seed, side=SIDE):
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def write_tile(root, z, x, y, *, source="sat", seed=None, side=SIDE):
+    path = root / source / str(z) / str(x) / f"{y}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture((z, x, y) if seed is None else seed, side).save(path)
+
+
+def scanned(root, *sources, zooms=(6,)):
+    """Return a flight over what lies in `root`, just scanned."""
+    flight = Flight(
+        root=root,
+        area=Area(bbox=WORLD, zooms=zooms),
+        tiles=Tiles(source=tuple(TileSource(path=root / name, name=name) for name in sources or ("sat",))),
+        backbone=(Backbone(name="m"),),
+        engine=Engine(batch=4),
+        descriptors=Descriptors(threads=2),
+    )
+    flight.build_dir.mkdir(exist_ok=True)
+    scan(flight)
+    return flight
+
+
+class Whole:
+    """A backend whose descriptor is the picture itself: what was described can be read from the store."""
+
+    name, size, dimension = "onnxruntime", (SIDE, SIDE), SIDE * SIDE * 3
+
+    def load(self, data, *, custom_ops=None):
+        return self
+
+    def clone(self):
+        return self
+
+    def __call__(self, images):
+        return images.reshape(len(images), -1).astype(np.float32)
+
+
+def described(flight, *, overlap=2, keys=KEYS[:1]):
+    return describe(flight, engine=b"", backend=Whole(), keys=keys, overlap=overlap)
+
+
+def addresses(flight):
+    """Return z, x, y and number of the cut of everything that is described."""
+    ids, _ = pieces_table(flight, overlap=2)
+    assert (np.diff(ids) > 0).all()
+    return {(found.z, found.x, found.y, found.cut) for found in (geo.unpack_id(int(each), 1) for each in ids)}
+
+
+def stored(flight, key=KEYS[0]):
+    """Return the pictures that were described by z, x, y and cut."""
+    ids, keys = pieces_table(flight, overlap=2)
+    with DescriptorStore(store_path(flight), key, "float32") as store:
+        rows = store.gather([each.tobytes() for each in keys])
+    found = (geo.unpack_id(int(each), 1) for each in ids)
+    return {(f.z, f.x, f.y, f.cut): row.reshape(SIDE, SIDE, 3) for f, row in zip(found, rows, strict=True)}
+
+
+# Which cuts there are
+
+
+def test_a_square_of_tiles_has_the_cuts_between_its_tiles_and_none_beyond_its_rim(tmp_path):
+    for x in range(3):
+        for y in range(3):
+            write_tile(tmp_path, 6, 30 + x, 20 + y)
+    found = addresses(scanned(tmp_path))
+    assert found == {(6, 30 + x, 20 + y, n) for n, (e, s) in enumerate(geo.CUTS)
+                     for x in range(3 - e) for y in range(3 - s)}  # fmt: skip
+    assert len(found) == 9 + 6 + 6 + 4
+
+
+def test_a_missing_tile_takes_its_eight_cuts_along(tmp_path):
+    for x in range(3):
+        for y in range(3):
+            if (x, y) != (1, 1):
+                write_tile(tmp_path, 6, 30 + x, 20 + y)
+    assert len(addresses(scanned(tmp_path))) == 25 - 9
+
+
+def test_nothing_is_cut_across_two_sources_or_two_zooms(tmp_path):
+    write_tile(tmp_path, 6, 30, 20)
+    write_tile(tmp_path, 6, 31, 20, source="drone")
+    write_tile(tmp_path, 5, 15, 10)
+    write_tile(tmp_path, 5, 16, 10)
+    found = addresses(scanned(tmp_path, "sat", "drone", zooms=(5, 6)))
+    assert found == {(6, 30, 20, 0), (6, 31, 20, 0), (5, 15, 10, 0), (5, 16, 10, 0), (5, 15, 10, 1)}
+
+
+def test_two_sources_of_one_place_are_cut_each_by_itself(tmp_path):
+    for source in ("sat", "drone"):
+        for x in (30, 31):
+            write_tile(tmp_path, 6, x, 20, source=source, seed=len(source) * 100 + x)
+    ids, _ = pieces_table(scanned(tmp_path, "sat", "drone"), overlap=2)
+    assert [geo.unpack_id(int(each), 1)[3:] for each in ids] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), (0, 0, 0), (1, 0, 0)]  # fmt: skip
+
+
+def test_the_world_goes_on_across_the_antimeridian_and_ends_at_the_last_row(tmp_path):
+    for x, y in ((63, 62), (0, 62), (63, 63), (0, 63), (31, 0)):
+        write_tile(tmp_path, 6, x, y)
+    assert addresses(scanned(tmp_path)) == {
+        *((6, x, y, 0) for x, y in ((63, 62), (0, 62), (63, 63), (0, 63), (31, 0))),
+        (6, 63, 62, 1), (6, 63, 63, 1), (6, 63, 62, 2), (6, 0, 62, 2), (6, 63, 62, 3),
+    }  # fmt: skip
+
+
+def test_the_one_tile_of_zoom_0_goes_around_the_world(tmp_path):
+    write_tile(tmp_path, 0, 0, 0)
+    flight = scanned(tmp_path, zooms=(0,))
+    described(flight)
+    tile, around = (stored(flight)[0, 0, 0, number] for number in (0, 1))
+    np.testing.assert_array_equal(around, np.roll(tile, SIDE // 2, axis=1))
+
+
+# Where they lie
+
+
+@pytest.mark.parametrize(
+    ("z", "x", "y"), [(6, 30, 20), (14, 9000, 5000), (6, 63, 1), (1, 1, 0), (19, 300_000, 262_143)]
+)
+@pytest.mark.parametrize("number", range(4))
+def test_the_centre_of_a_cut_is_the_corner_of_mercantiles_tile(z, x, y, number):
+    """The tile one zoom deeper to the south-east of the centre has its north-western corner there."""
+    east, south = geo.CUTS[number]
+    halves = 2 << z
+    corner = mercantile.ul((2 * x + 1 + east) % halves, 2 * y + 1 + south, z + 1)
+    centre = geo.PackedId(z, x, y, 0, 0, number).centre
+    assert (centre.lat_e7, centre.lon_e7) == (pytest.approx(corner.lat * 1e7, abs=0.51), pytest.approx(corner.lng * 1e7, abs=0.51))  # fmt: skip
+    places = Places(np.array([geo.pack_id(z, x, y, 3, 2, cut=number, rotations=5)], np.int64), 5)
+    assert places.lat_deg[0] == pytest.approx(corner.lat, abs=1e-9)
+    assert places.lon_deg[0] == pytest.approx(corner.lng, abs=1e-9)
+
+
+def test_each_cut_is_indexed_at_every_heading(tmp_path):
+    write_tile(tmp_path, 6, 30, 20)
+    write_tile(tmp_path, 6, 31, 20)
+    ids, keys = pieces_table(scanned(tmp_path), overlap=2)
+    rows = rows_of(ids, keys, rotations=16)
+    found = [geo.unpack_id(int(each), 16) for each in rows.ids]
+    assert [(each.x, each.cut, each.heading) for each in found] == [
+        (x, number, heading) for x, number in ((30, 0), (30, 1), (31, 0)) for heading in range(16)
+    ]
+    assert rows.headings.tolist() == 3 * list(range(16))
+    assert Places(rows.ids, 16).upright.sum() == 3
+
+
+# What they show
+
+
+@pytest.mark.parametrize("sides", [(256, 256, 256, 256), (255, 255, 255, 255), (512, 256, 512, 256)])
+@pytest.mark.parametrize("number", range(4))
+def test_a_cut_is_what_pillow_cuts_out_of_the_mosaic(number, sides):
+    east, south = geo.CUTS[number]
+    tiles = [picture(n, side) for n, side in enumerate(sides)][: (east + 1) * (south + 1)]
+    side = max(tile.width for tile in tiles)
+    mosaic = Image.new("RGB", (side * (east + 1), side * (south + 1)))
+    for n, tile in enumerate(tiles):
+        scaled = tile if tile.width == side else tile.resize((side, side), Image.Resampling.BILINEAR)
+        mosaic.paste(scaled, (n % (east + 1) * side, n // (east + 1) * side))
+    left, top = east * (side // 2), south * (side // 2)
+    expected = mosaic.crop((left, top, left + side, top + side))
+    found = cut([np.asarray(tile) for tile in tiles], number)
+    np.testing.assert_array_equal(found, np.asarray(expected))
+    assert found.flags["C_CONTIGUOUS"]
+
+
+def test_what_is_described_is_cut_from_the_tiles_that_lie_there(tmp_path):
+    mosaic = np.zeros((3 * SIDE, 3 * SIDE, 3), np.float32)
+    for x in range(3):
+        for y in range(3):
+            write_tile(tmp_path, 6, 30 + x, 20 + y)
+            mosaic[y * SIDE : (y + 1) * SIDE, x * SIDE : (x + 1) * SIDE] = np.asarray(picture((6, 30 + x, 20 + y)))
+    flight = scanned(tmp_path)
+    assert described(flight).computed == 25
+    found = stored(flight)
+    assert len(found) == 25
+    for (_, x, y, number), seen in found.items():
+        left, top = (x - 30) * SIDE + geo.CUTS[number][0] * SIDE // 2, (y - 20) * SIDE + geo.CUTS[number][1] * SIDE // 2
+        np.testing.assert_array_equal(seen, mosaic[top : top + SIDE, left : left + SIDE])
+
+
+def test_a_tile_is_read_little_more_than_once(tmp_path):
+    for x in range(12):
+        for y in range(12):
+            write_tile(tmp_path, 6, 10 + x, 10 + y)
+    reads = []
+
+    def read(tile):
+        reads.append(tile)
+        out = io.BytesIO()
+        picture(0).save(out, "PNG")
+        return out.getvalue()
+
+    loader = TileLoader(read, (0,), (SIDE, SIDE), "resize", 1 << 20, cuts=True)
+    loader._kept._most = 64 * SIDE * SIDE * 3  # a square of eight
+    for piece in pieces(scanned(tmp_path), overlap=2).new:
+        loader.image(Unit(piece.tiles[0], 0, piece.cut, piece.tiles[1:]))
+    assert len(set(reads)) == 144
+    assert len(reads) <= 1.5 * 144
+    assert loader._kept._bytes <= loader._kept._most
+
+
+# Nothing twice
+
+
+@pytest.fixture
+def square(tmp_path):
+    """Five by five tiles."""
+    for x in range(5):
+        for y in range(5):
+            write_tile(tmp_path, 6, 30 + x, 20 + y)
+    return scanned(tmp_path)
+
+
+def test_a_changed_tile_is_described_again_with_the_eight_cuts_that_show_it(square):
+    assert described(square).computed == 81
+    write_tile(square.root, 6, 32, 22, seed=1)
+    scan(square)
+    assert count_lacking(square, store_path(square), KEYS[:1], overlap=2) == 9
+    assert described(square).computed == 9
+    write_tile(square.root, 6, 30, 20, seed=2)  # in the corner
+    scan(square)
+    assert described(square).computed == 4
+
+
+def test_a_removed_tile_costs_nothing_and_an_added_one_itself_and_its_cuts(square):
+    described(square)
+    path = square.root / "sat/6/32/22.png"
+    kept = path.read_bytes()
+    path.unlink()
+    scan(square)
+    assert described(square).computed == 0
+    assert len(addresses(square)) == 81 - 9
+    path.write_bytes(kept)
+    scan(square)
+    assert described(square).computed == 0
+    write_tile(square.root, 6, 35, 20)
+    scan(square)
+    assert described(square).computed == 2
+
+
+def test_a_store_with_tiles_alone_lacks_only_the_cuts(square):
+    coverage = last_corpus(square).coverage_sha256
+    assert described(square, overlap=1).computed == 25
+    assert not is_described(store_path(square), KEYS[:1], coverage, overlap=2)
+    assert count_lacking(square, store_path(square), KEYS[:1], overlap=2) == 56
+    assert described(square).computed == 56
+    assert is_described(store_path(square), KEYS[:1], coverage, overlap=2)
+    assert described(square, overlap=1).computed == 0
+
+
+def test_only_what_shows_a_column_that_changed_is_looked_up(square, monkeypatch):
+    described(square)
+    seen, missing = [], DescriptorStore.missing
+    monkeypatch.setattr(DescriptorStore, "missing", lambda s, keys: missing(s, seen.append(len(keys)) or keys))
+    write_tile(square.root, 6, 30, 22, seed=1)  # in the first column
+    scan(square)
+    assert described(square).computed == 6
+    assert sum(seen) == 5 + 5 + 4 + 4
+
+
+def test_equal_tiles_have_one_descriptor_and_so_have_equal_cuts(tmp_path):
+    for x in range(4):
+        for y in range(4):
+            write_tile(tmp_path, 6, 30 + x, 20 + y, seed=(x + y) % 2)
+    assert described(scanned(tmp_path)).computed == 2 + 2 + 2 + 2
+
+
+def test_without_cuts_everything_is_as_before(square):
+    from provisioning.catalogue import corpus_table
+
+    ids, keys = pieces_table(square, overlap=1)
+    before = corpus_table(square)
+    assert (ids == before[0]).all()
+    assert (keys == before[1]).all()
+    assert [piece.key for piece in pieces(square, overlap=1).new] == [keys[n].tobytes() for n in np.argsort(ids_by_column(ids))]  # fmt: skip
+
+
+def ids_by_column(ids):
+    found = [geo.unpack_id(int(each)) for each in ids]
+    return [each.x * 1000 + each.y for each in found]
+
+
+def test_each_heading_of_a_cut_is_described_under_its_own_key(square):
+    turned = replace(square, index=Index(rotations=4))
+    assert described(turned, keys=KEYS).computed == 4 * 81
+    own, quarter = stored(turned), stored(turned, KEYS[1])
+    np.testing.assert_array_equal(quarter[6, 31, 21, 3], np.rot90(own[6, 31, 21, 3]))
