@@ -163,7 +163,7 @@ def _measure(request: Request) -> None:
     from provisioning.quality.gates.subject import Subject
 
     flight, described = request.flight, request.descriptor_network
-    with _corpus(request) as (rows, stores), catalogue.open_reader(flight) as reader, idle_threads():
+    with _corpus(request) as (rows, stores), descriptors.decoded_tiles(flight) as decode, idle_threads():
         subject = Subject(
             flight=flight,
             corpus=request.tiles,
@@ -171,7 +171,7 @@ def _measure(request: Request) -> None:
             gather=rows.gather([store.gather for store in stores]),
             index=load_index(read_whole(request.index)),
             network=network_here(request),
-            read=reader.read,
+            decode=decode,
             fit=resolved(described.backbone).fit_how,
             key=request.descriptor_keys[0],
             flat=catalogue.flat_ids(flight, FLAT_LEVELS),
