@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -36,23 +38,28 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, replace_section  # noqa: E402
+from provisioning.base.batches import batches_of  # noqa: E402
 from provisioning.base.hashing import sha256_bytes  # noqa: E402
 from provisioning.catalogue import Tile, iter_tiles, open_reader, scan  # noqa: E402
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource  # noqa: E402
 from provisioning.config.schema import Descriptors  # noqa: E402
 from provisioning.descriptors import store_path  # noqa: E402
 from provisioning.descriptors.pipeline import layouts  # noqa: E402
+from provisioning.descriptors.pipeline.decoders import Decoders  # noqa: E402
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit  # noqa: E402
 from provisioning.descriptors.pipeline.results import Results  # noqa: E402
 from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
 from provisioning.network.backbone import onnx_source, prepare  # noqa: E402
+from provisioning.sources.decoding import Asked, Decoding, View  # noqa: E402
 
 ZOOM, COLUMN, ROW = 18, 130_000, 90_000
 AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)
 BASES = 64
 BATCH = 8
+DEVICES = (1000, 2500, 5000, 10_000)
+"""Tiles per second of simulated devices."""
 
 
 def jpeg(seed: int, side: int) -> bytes:
@@ -188,14 +195,25 @@ def bare_network(network: Network, images: np.ndarray, threads: int, seconds: fl
     return in_threads(threads, work)
 
 
-def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> Cost:
+@contextmanager
+def decoders_of(flight: Flight, size: tuple[int, int], batch: int, threads: int) -> Iterator[Decoders]:
+    """Yield decoders as a build has them, already started."""
     with open_reader(flight) as reader:
-        loader = TileLoader(reader.read, (0,), size, "resize", 1 << 22)
+        view = View((Fraction(0),), size, "resize", 1 << 22)
+        decoders = Decoders(reader, view, batch=batch, slots=layouts.slots(threads))
+        try:
+            yield decoders
+        finally:
+            decoders.close()
+
+
+def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> Cost:
+    with decoders_of(flight, size, BATCH, threads) as decoders:
 
         def work(n: int) -> int:
-            mine = tiles[n::threads]
-            for tile in mine:
-                loader.image(Unit(tile, 0))
+            decoder, mine = decoders.decoder(), tiles[n::threads]
+            for batch in batches_of(mine, BATCH):
+                decoder.look([Unit(tile, 0) for tile in batch])
             return len(mine)
 
         return in_threads(threads, work)
@@ -270,15 +288,44 @@ class Device:
 
 
 def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
-    """Return tiles per second of the GPU layout, batch 32, with a device of `rate`."""
+    """Return tiles per second of the GPU layout, batch 32, with a device of `rate`; starting processes counts."""
     tiles = list(iter_tiles(flight))
     shutil.rmtree(store_path(flight), ignore_errors=True)
-    with open_reader(flight) as reader, DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32") as kept:
-        loader = TileLoader(reader.read, (0,), Device.size, "resize", 1 << 22)
+    kept = DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32")
+    with kept, decoders_of(flight, Device.size, 32, threads) as decoders:
         units = (Unit(tile, 0) for tile in tiles)
         started = time.perf_counter()
-        layouts.staged(units, Device(rate), loader, Results([kept]), threads=threads, batch=32)
+        layouts.staged(units, Device(rate), decoders, Results([kept]), threads=threads, batch=32)
         return len(tiles) / (time.perf_counter() - started)
+
+
+def raw_decoding(flight: Flight, threads: int) -> float:
+    """Return tiles per second that the cores can read, decode and fit: plain loops in processes, and nothing else."""
+    with open_reader(flight) as reader:
+        asked = [Asked(tuple(tile), 0, reader.given(tile)) for tile in iter_tiles(flight)]
+    ready, go = multiprocessing.Barrier(threads + 1), multiprocessing.Barrier(threads + 1)
+
+    def work(n: int) -> None:
+        decoding, room = (
+            Decoding((), View((Fraction(0),), Device.size, "resize", 1 << 22)),
+            memoryview(bytearray(3 << 16)),
+        )
+        ready.wait()
+        for each in asked[n::threads]:
+            decoding(each, room)
+        go.wait()
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=work, args=(n,)) for n in range(threads)]
+    for process in processes:
+        process.start()
+    ready.wait()
+    started = time.perf_counter()
+    go.wait()
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.join()
+    return len(asked) / seconds
 
 
 def one_percent(flight: Flight, root: Path, engine: bytes, count: int, side: int) -> tuple[int, float]:
@@ -356,7 +403,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         rates[name] = throughput(flight, engine_of(scratch, name), threads=threads, rounds=options.rounds)
         yield f"| {name} | {len(list(iter_tiles(flight)))} | {rates[name].cells} |"
     yield ""
-    yield from gpu_lines(flights["gist-color"], threads)
+    yield from gpu_lines(flights["gist-color"], threads, options.rounds)
     yield ""
     yield from delta_lines(flights["gist-color"], scratch, options.tiles, rates["resnet18"])
     yield ""
@@ -367,12 +414,15 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         yield f"| {count} | {rss.usual:.0f} | {rss.largest:.0f} | {rss.largest_whole:.0f} |"
 
 
-def gpu_lines(flight: Flight, threads: int) -> Iterator[str]:
-    yield "| simulated GPU, tiles/s | pipeline | of the device |"
-    yield "|---|---|---|"
-    for rate in (500, 1000, 2500):
-        got = max(simulated_gpu(flight, rate, threads) for _ in range(2))
-        yield f"| {rate} | {got:.0f} | {got / rate:.2f} |"
+def gpu_lines(flight: Flight, threads: int, rounds: int) -> Iterator[str]:
+    """Yield what the GPU layout gets of a device, or of the cores where these are what is slower. Goal: 0.95."""
+    yield "| simulated GPU, tiles/s | the cores decode | pipeline | of the lesser | goal 0.95 |"
+    yield "|---|---|---|---|---|"
+    for rate in DEVICES:
+        pairs = [(raw_decoding(flight, threads), simulated_gpu(flight, rate, threads)) for _ in range(rounds)]
+        cores, got = (max(figures) for figures in zip(*pairs, strict=True))
+        share = got / min(rate, cores)
+        yield f"| {rate} | {cores:.0f} | {got:.0f} | {share:.2f} | {'met' if share >= 0.95 else 'missed'} |"
 
 
 def delta_lines(flight: Flight, scratch: Path, count: int, rates: Rates) -> Iterator[str]:

@@ -27,9 +27,10 @@ import numpy as np  # noqa: E402
 from bench.results import replace_section  # noqa: E402
 from provisioning.base import geo  # noqa: E402
 from provisioning.base.angles import BBox  # noqa: E402
-from provisioning.catalogue import corpus_table, decode, iter_tiles, open_reader, scan  # noqa: E402
+from provisioning.catalogue import corpus_table, iter_tiles, scan  # noqa: E402
 from provisioning.cli.begin.demo_imagery import write_demo_tiles  # noqa: E402
 from provisioning.config.schema import Area, Backbone, Flight, Gates, Index, Tiles, TileSource  # noqa: E402
+from provisioning.descriptors import decoded_tiles  # noqa: E402
 from provisioning.engines import Network  # noqa: E402
 from provisioning.engines.fidelity import reference_network  # noqa: E402
 from provisioning.index.build import build  # noqa: E402
@@ -67,8 +68,8 @@ def recalls(tiles: Path, backbone: str) -> tuple[int, Mapping[str, list[float]]]
         flight = flight_of(root, tiles, backbone, 1)
         corpus = scan(flight)
         network = reference_network(flight.backbone[0], onnx_source(flight.backbone[0], root, None))
-        with open_reader(flight) as reader:
-            images = {bytes.fromhex(t.sha256): decode(reader.read(t), max_pixels=1 << 22) for t in iter_tiles(flight)}
+        with decoded_tiles(flight) as decoded:
+            images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
             subject = Subject(
                 flight,
                 corpus,
@@ -76,7 +77,7 @@ def recalls(tiles: Path, backbone: str) -> tuple[int, Mapping[str, list[float]]]
                 lambda _: np.empty((0, 0)),
                 None,
                 network,
-                reader.read,
+                decoded,
                 "resize",
             )
             views = described(subject, network)

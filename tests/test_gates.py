@@ -15,7 +15,7 @@ from provisioning.base.angles import BBox
 from provisioning.base.errors import GateError
 from provisioning.base.hashing import Sha256, digest_of
 from provisioning.base.lock import build_lock
-from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, open_reader, scan
+from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, scan
 from provisioning.config.schema import (
     Area,
     Backbone,
@@ -29,6 +29,7 @@ from provisioning.config.schema import (
     Waiver,
 )
 from provisioning.console.listener import fields_of, kind_of
+from provisioning.descriptors import decoded_tiles
 from provisioning.engines.fidelity import reference_network
 from provisioning.index.build import build
 from provisioning.index.ids import Rows, rows_of
@@ -276,7 +277,7 @@ def make_subject(
     return Subject(
         flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
         gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
-        network=network or Thumbnail(), read=lambda tile: tiles[tile.x, tile.y], fit="resize", key=key,
+        network=network or Thumbnail(), decode=lambda tile: decode(tiles[tile.x, tile.y], max_pixels=1 << 20), fit="resize", key=key,
         flat=np.array([each for each, data in by_id if texture(data) < FLAT_LEVELS], np.int64),
     )  # fmt: skip
 
@@ -557,12 +558,12 @@ def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
     corpus = scan(flight)
     backbone = flight.descriptor_backbone
     network = reference_network(backbone, onnx_source(backbone, tmp_path, None))
-    with open_reader(flight) as reader:
-        images = {bytes.fromhex(t.sha256): decode(reader.read(t), max_pixels=1 << 20) for t in iter_tiles(flight)}
+    with decoded_tiles(flight) as decoded:
+        images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
         rows = rows_of(*corpus_table(flight))
         subject = Subject(
             flight=flight, corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
-            read=reader.read, fit="resize",
+            decode=decoded, fit="resize",
         )  # fmt: skip
         vectors = network(np.stack([subject.seen(images[sha.tobytes()]) for sha in rows.shas]))
         build(Index(), rows.ids, subject.gather, tmp_path / "index")

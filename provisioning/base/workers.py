@@ -3,8 +3,8 @@
 What goes to such a process is trusted (pickled). What comes back is not: short answers in frames of fixed form, and
 bytes in memory that cannot be made smaller. It has no file but what it reads, no network (`landlock`), an environment
 without passwords, and limits of time and memory for each item. An item at which a process ends, or goes over its time,
-is tried once more in a new process; then it is refused. A lack of memory, or a kill from outside, is an error of this
-computer and says nothing about the item.
+is tried once more in a new process; then it is refused. A lack of memory, a kill from outside, or a wait without end
+is an error of this computer, and says nothing about the item.
 
 `confined` is for one file that takes long; this is for many that take a millisecond each. All processes are forked by
 one small server (`worker`), which imports NumPy and the like once: starting it costs as much as importing them.
@@ -383,7 +383,7 @@ class _Watch:
         elif cpu - self._cpu > self._limits.cpu_s:
             raise _EndedError(at, f"it takes more than {self._limits.cpu_s:g} s of processor time", of_the_item=True)
         elif now - self._since > self._limits.clock_s:
-            raise _EndedError(at, f"it takes more than {self._limits.clock_s:g} s", of_the_item=True)
+            raise _EndedError(at, f"it was not read within {self._limits.clock_s:g} s", of_the_item=False)
 
 
 def _state(pid: int) -> str:

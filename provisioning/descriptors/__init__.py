@@ -5,7 +5,8 @@ Importing this package is cheap; `update` and `store` import numpy, and so do th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from provisioning.catalogue import Tile
     from provisioning.descriptors.pipeline.sampling import calibration_digest
     from provisioning.descriptors.pipeline.update import Described
     from provisioning.engines import Backend
@@ -27,6 +29,7 @@ else:
 
 __all__ = [
     "calibration_digest",
+    "decoded_tiles",
     "describe",
     "descriptor_facts",
     "headings",
@@ -41,6 +44,13 @@ def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[
     from provisioning.descriptors.pipeline.update import describe as work
 
     return work(flight, engine=engine, backend=backend, keys=keys, overlap=overlap)
+
+
+def decoded_tiles(flight: Flight) -> AbstractContextManager[Callable[[Tile], npt.NDArray[np.uint8]]]:
+    """Open the corpus to decode tiles as they are. See `decoders.decoded_tiles`."""
+    from provisioning.descriptors.pipeline.decoders import decoded_tiles as work
+
+    return work(flight)
 
 
 def sample_images(

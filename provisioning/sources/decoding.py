@@ -5,6 +5,7 @@ This module imports little: what it imports is what starting such processes cost
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ SHAPE = struct.Struct("<II")
 UNREAD = b""
 """The answer where the file cannot be read here: it may be a link to where this process may not look."""
 GDAL_CACHE_MB = "128"
+KEPT_BYTES = 8 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of parameters in glibc's malloc.h."""
 
 
 class View(NamedTuple):
@@ -63,6 +67,7 @@ class Decoding:
     """Makes images. The last is kept, since it comes at several headings, one after another; so are tiles of cuts."""
 
     def __init__(self, sources: Sequence[TileSource], view: View) -> None:
+        _keep_memory()
         self._view = view
         self._stores = _opened(sources) if sources else {}
         self._last: tuple[tuple[int, tuple[Address, ...]], Pixels] | None = None
@@ -112,3 +117,14 @@ def _opened(sources: Sequence[TileSource]) -> dict[str, TileStore]:
     from provisioning.sources.stores import open_tiles
 
     return {source_name(each): open_tiles(each, sources) for each in sources if each.kind != "xyz"}
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what a tile took for the next one: giving it back costs a page fault for each of its pages.
+
+    A fifth of all that reading, decoding and fitting take (measured at 256 px: 1,020 µs without, 820 with).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

@@ -25,6 +25,9 @@ from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.quality.gates.corpus import accepted_coverage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from provisioning.descriptors.store.store import DescriptorStore
     from provisioning.index.ids import Gather, Rows
     from provisioning.quality.gates.subject import Subject
@@ -172,15 +175,15 @@ def _with_transform(request: Request, rows: Rows, gather: Gather) -> tuple[Index
     asked = request.flight.index
     if asked.transform != AUTO:
         return asked, None
-    with catalogue.open_reader(request.flight) as reader, idle_threads():
-        chosen = choose_transform(_subject(request, rows, gather, reader.read, None))
+    with descriptors.decoded_tiles(request.flight) as decode, idle_threads():
+        chosen = choose_transform(_subject(request, rows, gather, decode, None))
     events.event("index.transform", transform=chosen.transform, found=chosen.found, reason=chosen.reason)
     kind = choose(asked, vectors=len(rows.ids), dimension=int(gather(slice(0, 1)).shape[1])).kind
     return dataclasses.replace(asked, transform=chosen.transform, kind=kind), chosen  # type: ignore[arg-type]
 
 
 def _subject(
-    request: Request, rows: Rows, gather: Gather, read: Callable[[catalogue.Tile], bytes], index: Any
+    request: Request, rows: Rows, gather: Gather, decode: Callable[[catalogue.Tile], NDArray[np.uint8]], index: Any
 ) -> Subject:
     """Return what is measured: the corpus with its network and its index, None where that is not made yet."""
     from provisioning.build.steps.networks import network_here
@@ -194,7 +197,7 @@ def _subject(
         gather=gather,
         index=index,
         network=network_here(request),
-        read=read,
+        decode=decode,
         fit=resolved(request.descriptor_network.backbone).fit_how,
         key=request.descriptor_keys[0],
         flat=catalogue.flat_ids(request.flight, FLAT_LEVELS),
@@ -225,9 +228,9 @@ def _measure(request: Request) -> None:
     from provisioning.quality.gates.measure import measure as measure_gates
 
     flight, described = request.flight, request.descriptor_network
-    with _corpus(request) as (rows, stores), catalogue.open_reader(flight) as reader, idle_threads():
+    with _corpus(request) as (rows, stores), descriptors.decoded_tiles(flight) as decode, idle_threads():
         gather = rows.gather([store.gather for store in stores])
-        subject = _subject(request, rows, gather, reader.read, load_index(read_whole(request.index)))
+        subject = _subject(request, rows, gather, decode, load_index(read_whole(request.index)))
         subject = dataclasses.replace(subject, transform=_transform_figure(request))
         try:
             result = measure_gates(

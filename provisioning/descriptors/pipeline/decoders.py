@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from provisioning.base.errors import Error, TileError
 from provisioning.base.workers import Items, Limits, Worker, Workers
-from provisioning.catalogue import Tile
-from provisioning.config import TileSource
+from provisioning.catalogue import Tile, open_reader
+from provisioning.config import Flight, TileSource
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.network.backbone.image import Pixels
 from provisioning.sources.decoding import SHAPE, UNREAD, Asked, Decoding, View
@@ -177,6 +178,17 @@ class Decoder:
         except TileError as error:
             return error
         return self._worker.read([asked._replace(given=data)], first=room)[0]
+
+
+@contextmanager
+def decoded_tiles(flight: Flight) -> Iterator[Callable[[Tile], Pixels]]:
+    """Yield what decodes a tile of the corpus, uint8 [H, W, 3], from any thread; TileError if it is no image."""
+    with open_reader(flight) as reader:
+        decoders = Decoders(reader, View((Fraction(0),), None, "", flight.tiles.max_pixels))
+        try:
+            yield decoders.pixels
+        finally:
+            decoders.close()
 
 
 def _has_files(asked: Asked) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
 
-from provisioning.catalogue import decode, open_reader
+from provisioning.catalogue import open_reader
 from provisioning.config import Backbone, Flight
+from provisioning.descriptors.pipeline.decoders import Decoders
+from provisioning.descriptors.pipeline.loader import Unit
 from provisioning.descriptors.pipeline.sampling import chosen_tiles
 from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, resolved
-from provisioning.network.backbone.image import Pixels, fit
+from provisioning.network.backbone.image import Pixels
+from provisioning.sources.decoding import View
 
 
 def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count: int) -> Iterator[Pixels]:
@@ -18,6 +23,7 @@ def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count:
     BackboneError if the model's size is unknown, TileError if a tile cannot be read.
     """
     size, how = apart.image_size(backbone, source), resolved(backbone).fit_how
-    with open_reader(flight) as reader:
+    view = View((Fraction(0),), size, how, flight.tiles.max_pixels)
+    with open_reader(flight) as reader, closing(Decoders(reader, view)) as decoders:
         for tile in chosen_tiles(flight, count):
-            yield fit(decode(reader.read(tile), max_pixels=flight.tiles.max_pixels), size, how)
+            yield decoders.image(Unit(tile, 0))

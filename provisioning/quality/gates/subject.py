@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from provisioning.base import geo
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
-from provisioning.catalogue import Corpus, Tile, decode
+from provisioning.catalogue import Corpus, Tile
 from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile
@@ -30,11 +30,11 @@ AROUND = tuple((dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 class Subject:
     """A corpus with its index, ready to be measured.
 
-    `gather` gives the descriptors in the order of `rows`; `read` the bytes of a tile; `fit` is how a tile is brought to
-    the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it, what the
-    network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it. `flat`
-    are the ids of all tiles without texture. `transform`: how index.transform = "auto" was decided, which goes on
-    record and is held to nothing.
+    `gather` gives the descriptors in the order of `rows`; `decode` a tile, uint8 [H, W, 3]; `fit` is how a tile is
+    brought to the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it,
+    what the network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it.
+    `flat` are the ids of all tiles without texture. `transform`: how index.transform = "auto" was decided, which goes
+    on record and is held to nothing.
     """
 
     flight: Flight
@@ -43,7 +43,7 @@ class Subject:
     gather: Gather
     index: Any
     network: Network
-    read: Callable[[Tile], bytes]
+    decode: Callable[[Tile], Pixels]
     fit: str
     key: Sha256 | None = None
     flat: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
@@ -78,7 +78,7 @@ class Subject:
 
         @lru_cache(REMEMBERED)
         def decoded(row: int) -> Pixels:
-            return decode(self.read(self.tile(row)), max_pixels=self.flight.tiles.max_pixels)
+            return self.decode(self.tile(row))
 
         return decoded
 

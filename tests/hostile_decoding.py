@@ -1,0 +1,28 @@
+"""A decoder with bugs, as the target of the processes that decode: certain tiles make it loop, crash or eat."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from provisioning.sources.decoding import Decoding
+from provisioning.sources.tile_file import read_file
+
+LOOPS, CRASHES, KILLED, EATS = (b"<%s>" % name for name in (b"loops", b"crashes", b"killed", b"eats"))
+
+
+class HostileDecoding(Decoding):
+    """The decoder of the build; what a tile's last bytes say happens while it is decoded."""
+
+    def __call__(self, asked, room):
+        data = read_file(asked.given) if isinstance(asked.given, str) else asked.given or b""
+        if data.endswith(LOOPS):
+            while True:
+                pass
+        if data.endswith(CRASHES):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if data.endswith(KILLED):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if data.endswith(EATS):
+            bytearray(8 << 30)
+        return super().__call__(asked, room)
