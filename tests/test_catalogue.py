@@ -84,7 +84,7 @@ def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monke
     settled_scan(asked)
     read.clear()
     monkeypatch.setattr(
-        "provisioning.catalogue.scanning.inspecting.inspect_tile", lambda *_, **__: pytest.fail("judged")
+        "provisioning.catalogue.scanning.inspecting.inspect_tiles", lambda data, **_: data and pytest.fail("judged")
     )
     assert settled_scan(asked).changed == 0
     assert sorted(read) == sorted(tiles)

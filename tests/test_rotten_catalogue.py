@@ -101,8 +101,8 @@ def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
     from provisioning.catalogue.scanning import inspecting
 
     inspected = []
-    real = inspecting.inspect_tile
-    monkeypatch.setattr(inspecting, "inspect_tile", lambda data, **k: inspected.append(data) or real(data, **k))
+    real = inspecting.inspect_tiles
+    monkeypatch.setattr(inspecting, "inspect_tiles", lambda data, **k: inspected.extend(data) or real(data, **k))
     spoil(asked, ROT["digest of a row"])
     spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")
     spoil(asked, "DELETE FROM meta WHERE name = 'corpus'")

@@ -32,7 +32,7 @@ def cache(tmp_path):
 
 def during(monkeypatch, change):
     """Let `change` happen once, while the first tile is looked at."""
-    real, calls = inspecting.inspect_tile, []
+    real, calls = inspecting.inspect_tiles, []
 
     def inspect(*args, **more):
         if not calls:
@@ -40,7 +40,7 @@ def during(monkeypatch, change):
             change()
         return real(*args, **more)
 
-    monkeypatch.setattr(inspecting, "inspect_tile", inspect)
+    monkeypatch.setattr(inspecting, "inspect_tiles", inspect)
 
 
 def warned(caplog):

@@ -207,9 +207,10 @@ def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
     if np.count_nonzero(flat) < FLAT_SHARE * flat.size:
         return np.zeros_like(flat)
     flat[flat] = (np.abs(blocks[flat] - first[flat][:, None, None]) <= FLAT).all(axis=(1, 2, 3))
-    colours, counts = np.unique(first[flat], axis=0, return_counts=True)
+    colours, counts = np.unique(first[flat].astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
     if len(counts):
-        flat &= (np.abs(first - colours[counts.argmax()]) <= FLAT).all(axis=2)
+        most = int(colours[counts.argmax()])
+        flat &= (np.abs(first - (most >> 16, most >> 8 & 0xFF, most & 0xFF)) <= FLAT).all(axis=2)
     return flat
 
 
@@ -237,7 +238,11 @@ def _texture_centi(pixels: Pixels, opaque: NDArray[np.bool_] | None) -> int:
     red, green, blue = (pixels[::2, ::2, channel] for channel in range(3))
     grey = np.add(red, green, dtype=np.float64) + blue
     seen = grey.ravel() if opaque is None else grey[opaque[::2, ::2]]
-    count, total, squares = seen.size, int(seen.sum()), int(np.square(seen).sum())  # whole numbers below 2**53: exact
+    count, total, squares = (
+        seen.size,
+        int(seen.sum()),
+        int(np.einsum("i,i", seen, seen)),
+    )  # whole numbers below 2**53: exact
     return isqrt(10_000 * (count * squares - total * total)) // (3 * count) if count else 0
 
 
@@ -323,12 +328,18 @@ def _check_png(data: bytes, max_pixels: int) -> None:
         at = end
 
 
+def scans_of(data: bytes) -> int:
+    """Return how many scans a JPEG has, or a larger number of at most `MOST_SCANS`, which is counted faster."""
+    most = data.count(b"\xda")
+    return most if most <= MOST_SCANS else data.count(b"\xff\xda")
+
+
 def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
     import simplejpeg
 
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _check_size(width, height, max_pixels)
-    if (scans := data.count(b"\xff\xda")) > MOST_SCANS:
+    if (scans := scans_of(data)) > MOST_SCANS:
         raise TileError(f"the JPEG image has {scans} scans, more than {MOST_SCANS}: made to take long")
     if colours in ("CMYK", "YCCK"):
         return _with_pillow(data, max_pixels)[0], None

@@ -35,22 +35,29 @@ CHUNK = 50_000
 
 def look_of(pixels: NDArray[np.uint8]) -> bytes | None:
     """Return the look of an image, uint8 [H, W, 3]; None if it is too smooth or too small to have one."""
+    return looks_of(pixels[None])[0]
+
+
+def looks_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
+    """Return the looks of images of one size, uint8 [n, H, W, 3]."""
     import numpy as np
 
-    step = 2 if min(pixels.shape[:2]) >= 128 else 1
-    seen = pixels[::step, ::step]
-    if min(seen.shape[:2]) < CELLS:
-        return None
-    down, across = _means(seen.shape[0]), _means(seen.shape[1])
+    step = 2 if min(pixels.shape[1:3]) >= 128 else 1
+    seen = pixels[:, ::step, ::step]
+    if min(seen.shape[1:3]) < CELLS:
+        return [None] * len(pixels)
+    down, across = _means(seen.shape[1]), _means(seen.shape[2])
     bands = [down @ seen[..., band].astype(np.float32) @ across.T for band in range(3)]
-    waves: Floats = (_waves() @ _without_slope(sum(bands) / 3) @ _waves().T).ravel()[_order()]
-    norm = float(np.sqrt((waves * waves).sum()))
-    if norm < LEAST_CONTRAST * CELLS:
-        return None
-    colour = np.array([band.mean() for band in bands]).round().astype(np.uint8)
-    contrast = min(255, round(norm / CELLS * 4))
-    scaled: NDArray[np.int8] = (waves / norm * 127).round().astype(np.int8)
-    return bytes([*colour.tolist(), contrast]) + bytes(scaled.view(np.uint8).tolist())
+    waves = (_waves() @ _without_slope(sum(bands) / 3) @ _waves().T).reshape(len(pixels), -1)[:, _order()]
+    norms = np.sqrt((waves * waves).sum(axis=1))
+    colours = np.stack([band.mean(axis=(1, 2)) for band in bands], axis=1).round().astype(np.uint8)
+    contrasts = (norms / CELLS * 4).round().clip(0, 255).astype(np.uint8)
+    scaled = (waves / np.maximum(norms, 1)[:, None] * 127).round().astype(np.int8)
+    packed = np.concatenate([colours, contrasts[:, None], scaled.view(np.uint8)], axis=1)
+    return [
+        look.tobytes() if norm >= LEAST_CONTRAST * CELLS else None
+        for look, norm in zip(packed, norms.tolist(), strict=True)
+    ]
 
 
 @cache
@@ -66,13 +73,13 @@ def _means(side: int) -> Floats:
 
 
 def _without_slope(cells: Floats) -> Floats:
-    """Return the brightness of `cells`, float32 [CELLS, CELLS], without its even rise along either side."""
+    """Return brightness, float32 [n, CELLS, CELLS], without its even rise along either side."""
     import numpy as np
 
     line = np.arange(CELLS, dtype=np.float32) - (CELLS - 1) / 2
     line /= np.sqrt((line * line).sum())
-    down, across = line @ cells.mean(axis=1), line @ cells.mean(axis=0)
-    flat: Floats = cells - down * line[:, None] - across * line[None]
+    down, across = cells.mean(axis=2) @ line, cells.mean(axis=1) @ line
+    flat: Floats = cells - down[:, None, None] * line[:, None] - across[:, None, None] * line
     return flat
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import FilesystemError
 from provisioning.base.events import progress
-from provisioning.sources.image import inspect_tile
+from provisioning.sources.eighth import inspect_tiles
+from provisioning.sources.image import Inspection
 from provisioning.sources.store import StoredTile
 from provisioning.sources.tile_file import read_file
 
@@ -41,6 +42,8 @@ SHARE = 16
 """Tiles inspected in one go by one thread: handing over each alone costs as much as a small tile."""
 HASHED, AHEAD = 64, 4
 """Tiles hashed in one go by one thread, and how many such shares are listed before the first is waited for."""
+MOST_REMEMBERED = 4096
+"""Verdicts that are remembered for the same bytes elsewhere: a picture of the sea, or of "no imagery"."""
 MOST_WORKERS = 8
 SMALL_BYTES = 2048
 """Below this mean size threads fight over the interpreter: five times slower than one (measured)."""
@@ -106,13 +109,20 @@ class Found(NamedTuple):
         return inspected != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
 
 
+class _Read(NamedTuple):
+    """A tile whose bytes are to be inspected."""
+
+    at: Candidate
+    digest: Digest
+    data: Digest
+
+
 class Inspector:
     """Inspects candidates with the settings of one scan; its threads start with the first batch."""
 
     def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], blank: bool = True) -> None:
-        self._max_pixels = max_pixels
-        self._nodata = nodata
-        self._blank = blank
+        self._max_pixels, self._nodata, self._blank = max_pixels, nodata, blank
+        self._verdicts: dict[Digest, Inspection] = {}
         self._heard = 0
 
     @cached_property
@@ -133,7 +143,7 @@ class Inspector:
             self._heard += len(batch)
             progress("tiles", self._heard, 0, unit="tiles")
             if len(batch) <= SHARE or sum(candidate.size for candidate in batch) < SMALL_BYTES * len(batch):
-                yield from map(self._one, batch)
+                yield from chain.from_iterable(map(self._some, batches_of(batch, SHARE)))
                 continue
             shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
             yield from chain.from_iterable(self._pool.map(self._some, shares))
@@ -156,13 +166,18 @@ class Inspector:
         progress("tiles", self._heard, 0, unit="tiles")
 
     def _some(self, candidates: list[Candidate]) -> list[Found]:
-        return [self._one(candidate) for candidate in candidates]
+        read = [self._one(candidate) for candidate in candidates]
+        verdicts = self._verdicts_of([each for each in read if isinstance(each, _Read)])
+        return [
+            each if isinstance(each, Found) else Found(each.at, each.digest, len(each.data), *verdicts[each.digest])
+            for each in read
+        ]
 
-    def _one(self, candidate: Candidate) -> Found:
+    def _one(self, candidate: Candidate) -> Found | _Read:
+        """Read and hash one tile; where its bytes are known, or cannot be read, there is nothing to inspect."""
         where, known = candidate.where, candidate.known
         if known and known.sha256 and candidate.digest == known.sha256:
-            row = known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look
-            return Found(candidate, *row)
+            return _as_known(candidate, known)
         try:
             data = undisturbed(lambda: read_file(where), candidate) if isinstance(where, Path) else where()
         except OSError as error:
@@ -171,11 +186,31 @@ class Inspector:
             return Found(candidate, None, 0, 0, 0, "the row holds no image")
         digest = sha256(data).digest()
         if known and known.sha256 == digest:
-            return Found(candidate, digest, len(data), known.empty_ppm, known.texture_centi, known.fault, known.look)
-        verdict = undisturbed(
-            lambda: inspect_tile(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank), candidate
-        )
-        return Found(candidate, digest, len(data), *verdict)
+            return _as_known(candidate, known)._replace(bytes=len(data))
+        return _Read(candidate, digest, data)
+
+    def _inspect(self, data: list[bytes]) -> list[Inspection]:
+        return inspect_tiles(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank)
+
+    def _verdicts_of(self, read: list[_Read]) -> dict[Digest, Inspection]:
+        """Return the verdict on each of the bytes that were read; pictures that stand in many places cost one look."""
+        if len(self._verdicts) > MOST_REMEMBERED:
+            self._verdicts.clear()
+        verdicts = {each.digest: self._verdicts[each.digest] for each in read if each.digest in self._verdicts}
+        new = {each.digest: each for each in read if each.digest not in verdicts}
+        try:
+            found = self._inspect([each.data for each in new.values()])
+        except (OSError, MemoryError):
+            found = [undisturbed(lambda: self._inspect([each.data])[0], each.at) for each in new.values()]  # noqa: B023
+        verdicts.update(zip(new, found, strict=True))
+        self._verdicts.update(zip(new, found, strict=True))
+        return verdicts
+
+
+def _as_known(candidate: Candidate, known: Known) -> Found:
+    return Found(
+        candidate, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look
+    )  # fmt: skip
 
 
 def _digests(data: Sequence[bytes | None]) -> list[Digest | None]:

@@ -13,6 +13,8 @@ from provisioning.config import Flight, TileSource
 from provisioning.sources.facts import decoder_facts
 from provisioning.sources.source import source_name
 
+JUDGE_RULE = "2"
+"""Counted up when the same pixels are found to be something else: every tile is inspected again."""
 MOVING = "the source changed while it was read: run doit again when it is at rest"
 
 
@@ -20,7 +22,13 @@ def judge_facts(flight: Flight) -> Sha256:
     """Return the digest of all that decides what looking at a tile's pixels finds."""
     tiles = flight.tiles
     return digest_of(
-        {"decoder": decoder_facts(), "max_pixels": tiles.max_pixels, "nodata": tiles.nodata, "blank": tiles.blank}
+        {
+            "decoder": decoder_facts(),
+            "rule": JUDGE_RULE,
+            "max_pixels": tiles.max_pixels,
+            "nodata": tiles.nodata,
+            "blank": tiles.blank,
+        }
     )
 
 

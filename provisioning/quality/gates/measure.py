@@ -5,22 +5,25 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 
 from provisioning.base.events import event, progress
 from provisioning.engines import Network
-from provisioning.engines.fidelity import batch_invariance, measure_fidelity
+from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity
 from provisioning.engines.returned import GOLDEN_COSINE
 from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
 from provisioning.quality.gates.judging import Limit, judge
 from provisioning.quality.gates.limits import corpus_limits, network_limits
-from provisioning.quality.gates.recognition import recognition
+from provisioning.quality.gates.recognition import is_decided, recognition
 from provisioning.quality.gates.retrieval import index_recall, look
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, GateResult, decimal
 
 BATCH = 8
+FIRST_COMPARED = 16
+"""Tiles on which an engine is compared first; all of the sample, unless these leave no doubt."""
 
 
 def measure(
@@ -40,19 +43,20 @@ def measure(
     int8 network its ranges; it goes on record with the fidelity. `on_target`: golden tiles that an engine compiled on
     its target was tried on there, and their least cosine to what its ONNX gives.
     """
-    views = look(subject)
+    views = look(subject, partial(is_decided, subject))
     recognised = recognition(subject, views)
     bad, named = degenerate(subject)
+    limits = {**corpus_limits(subject.flight, subject.corpus), **network_limits(subject.flight, precision)}
+    least = limits["fidelity.cosine"].threshold or Decimal(0)
     figures: dict[str, Figure] = {
         **corpus_figures(subject.flight, subject.corpus, today=today),
-        **cached(subject, stands_for, lambda: _fidelity(subject, reference(), stands_for, calibration)),
+        **cached(subject, stands_for, lambda: _fidelity(subject, reference(), least, stands_for, calibration)),
         **cached(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
         **recognised.figures,
         "degenerate": bad,
         "distinct": distinct(subject),
     }
-    limits = {**corpus_limits(subject.flight, subject.corpus), **network_limits(subject.flight, precision)}
     if on_target is not None:
         said = f"least cosine of the engine, run on its target, against its ONNX, {on_target[0]} tiles"
         figures["fidelity.target"] = Figure(on_target[1], said)
@@ -65,13 +69,18 @@ def measure(
     return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)
 
 
-def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration: str | None) -> Mapping[str, Figure]:
-    found = measure_fidelity(
+def _fidelity(
+    subject: Subject, reference: Network, limit: Decimal, stands_for: str, calibration: str | None
+) -> Mapping[str, Figure]:
+    compare = partial(
+        measure_fidelity,
         reference,
         subject.network,
-        subject.images,
         on_progress=lambda done, all_: progress("gates", done, all_, unit="runs"),
     )
+    found = compare(subject.first_images(FIRST_COMPARED))
+    if not _is_beyond_doubt(found, limit):
+        found = compare(subject.images)
     what = "the engine" if stands_for == "engine" else "the ONNX it was compiled from (the engine cannot run here)"
     cosine = f"median cosine of {what} against fp32, {found.samples} tiles; least {decimal(found.cosine_min, 5)}"
     if calibration is not None:
@@ -86,7 +95,13 @@ def _fidelity(subject: Subject, reference: Network, stands_for: str, calibration
     }
 
 
+def _is_beyond_doubt(found: Fidelity, limit: Decimal) -> bool:
+    """Tell whether an engine is so near to its reference that no other tile can show a difference that matters."""
+    allowed = float(1 - limit) / 100
+    return not found.non_finite and found.agreement == 1 and found.cosine_min >= 1 - allowed
+
+
 def _batch(subject: Subject) -> Figure:
-    images = subject.images[:BATCH]
+    images = subject.first_images(BATCH)
     worst = batch_invariance(subject.network, images)
     return Figure(decimal(worst, 7), f"largest difference of a component, {len(images)} tiles alone and in one batch")

@@ -25,6 +25,8 @@ from provisioning.quality.locate.places import EQUATOR_M, decoded, encoded
 
 RECOGNISED = 0.5
 """Share of views, above chance, from which a network is said to recognise."""
+CONFIDENT = 2.58
+"""Standard deviations: 99 in 100 times the share of all lies within."""
 PRIOR_M = 1000.0
 LEAST_REACH = 8
 """Tiles to each side that are compared at least: within a kilometre a coarse zoom level has too few to mistake."""
@@ -71,6 +73,30 @@ def recognition(subject: Subject, views: Views) -> Recognition:
         "recognition.any_heading": Figure(None if too_few else decimal(free), "the same at any heading, above chance"),
     }
     return Recognition(figures, table, _missed(subject, views, asked))
+
+
+def is_decided(subject: Subject, views: Views) -> bool:
+    """Tell whether more tiles would, with a confidence of `CONFIDENT`, leave the words and the verdict as they are."""
+    asked = [_asked(subject, int(truth), views.queries[:, column]) for column, truth in enumerate(views.truth)]
+    guessed = float(np.mean([each.guessed for each in asked]))
+    shares = dict(zip(views.names, np.mean([each.found for each in asked], axis=0).tolist(), strict=True))
+    known, free = (
+        [_above(each, guessed) for each in likely(shares[name], len(asked))] for name in (KNOWN_HEADING, ANY_HEADING)
+    )
+    across, pairs = across_sources(subject)
+    if pairs >= LEAST_PAIRS:
+        known = [min(each, across) for each in known]
+    free = [min(each, most) for each, most in zip(free, known, strict=True)]
+    edges = (RECOGNISED, float(subject.flight.gates.recognition))
+    return all(low >= edge or high < edge for low, high in (known, free) for edge in edges)
+
+
+def likely(share: float, count: int) -> tuple[float, float]:
+    """Return the interval in which the share of all lies that is `share` of `count` (Wilson 1927)."""
+    square = CONFIDENT**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = CONFIDENT * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _missed(subject: Subject, views: Views, asked: Sequence[Asked]) -> tuple[Mistaken, ...]:

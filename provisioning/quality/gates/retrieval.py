@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,7 +29,9 @@ TIE = 1e-5
 """Neighbours whose exact scores differ by less are equally good."""
 BLOCK_BYTES = 16 << 20
 MOST_THREADS = 8
-FORMAT = b"flight-cache-query/2"
+FORMAT = b"flight-cache-query/3"
+FIRST_ASKED = 32
+"""Tiles after which it is asked whether the others can still change what is said of the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,24 +47,38 @@ class Views:
     truth: Int64s
 
 
-def look(subject: Subject) -> Views:
-    """Take every perturbed view of the sample through the network and the index."""
-    described = described_views(subject)
+def look(subject: Subject, is_decided: Callable[[Views], bool]) -> Views:
+    """Take perturbed views of the sample through network and index; of its first tiles only, where these decide."""
+    views = _look(subject, subject.sample[:FIRST_ASKED])
+    rest = subject.sample[FIRST_ASKED:]
+    if not len(rest) or is_decided(views):
+        return views
+    more = _look(subject, rest)
+    return Views(
+        views.names,
+        np.concatenate([views.queries, more.queries], axis=1),
+        np.concatenate([views.found, more.found], axis=1),
+        np.concatenate([views.truth, more.truth]),
+    )
+
+
+def _look(subject: Subject, rows: Int64s) -> Views:
+    described = described_views(subject, rows)
     _, ids = search(subject.index, described.reshape(-1, described.shape[-1]), NEIGHBOURS)
     found = ids.reshape(*described.shape[:2], -1)
-    return Views(tuple(VIEWS), described, found, subject.rows.ids[subject.sample])
+    return Views(tuple(VIEWS), described, found, subject.rows.ids[rows])
 
 
-def described_views(subject: Subject) -> Floats:
-    """Return the descriptors of every view of the sample, float32 [perturbations, sample, d]; asks no index."""
-    keys = [_key(subject, int(row), name) for name in VIEWS for row in subject.sample]
-    described = _described(subject, keys)
+def described_views(subject: Subject, rows: Int64s) -> Floats:
+    """Return the descriptors of every view of `rows`, float32 [perturbations, rows, d]; asks no index."""
+    keys = [_key(subject, int(row), name) for name in VIEWS for row in rows]
+    described = _described(subject, rows, keys)
     if not np.isfinite(described).all():
         raise GateError(
             "the network gives a descriptor that is not finite for a perturbed tile",
             next_step="compile it with precision fp32, or keep the overflowing nodes in fp32 with keep_fp32",
         )
-    return described.reshape(len(VIEWS), len(subject.sample), -1)
+    return described.reshape(len(VIEWS), len(rows), -1)
 
 
 def _key(subject: Subject, row: int, name: str) -> bytes:
@@ -73,20 +89,20 @@ def _key(subject: Subject, row: int, name: str) -> bytes:
     return digest.digest()
 
 
-def _described(subject: Subject, keys: list[bytes]) -> Floats:
+def _described(subject: Subject, rows: Int64s, keys: list[bytes]) -> Floats:
     """Return the descriptors of the views `keys` (perturbation-major), computing those not kept from last time."""
     with cached_store(subject) as store:
-        return _through(subject, keys, store)
+        return _through(subject, rows, keys, store)
 
 
-def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None) -> Floats:
+def _through(subject: Subject, rows: Int64s, keys: list[bytes], store: DescriptorStore | None) -> Floats:
     """Return the descriptors of `keys`; those that `store` lacks go through the network, a tile's views at a time."""
     wanted = set(keys if store is None else store.missing(keys))
-    count = len(subject.sample)
+    count = len(rows)
     columns = [column for column in range(count) if wanted.intersection(keys[column::count])]
-    columns.sort(key=lambda column: int(subject.sample[column]))  # neighbours after each other share decoded tiles
+    columns.sort(key=lambda column: int(rows[column]))  # neighbours after each other share decoded tiles
     found: dict[bytes, Floats] = {}
-    for done, (column, vectors) in enumerate(zip(columns, _all_views(subject, columns), strict=True), start=1):
+    for done, (column, vectors) in enumerate(zip(columns, _all_views(subject, rows[columns]), strict=True), start=1):
         found.update(zip(keys[column::count], vectors, strict=True))
         progress("gates", done, len(columns), unit="tiles")
     if store is None:
@@ -97,14 +113,13 @@ def _through(subject: Subject, keys: list[bytes], store: DescriptorStore | None)
     return store.gather(keys)
 
 
-def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
-    """Yield for each of `columns` of the sample the descriptors of all its views, float32 [perturbations, d]."""
+def _all_views(subject: Subject, rows: Int64s) -> Iterator[Floats]:
+    """Yield for the tile of each row the descriptors of all its views, float32 [perturbations, d]."""
     local = threading.local()
 
-    def described(column: int) -> Floats:
+    def described(row: int) -> Floats:
         if not hasattr(local, "network"):
             local.network = subject.network.clone()
-        row = int(subject.sample[column])
         scene, number, colours = subject.scene(row), subject.number(row), _colours(subject, row)
         images = [subject.seen(perturb(scene, number, colours)) for perturb in VIEWS.values()]
         found: Floats = local.network(np.stack(images))
@@ -112,7 +127,7 @@ def _all_views(subject: Subject, columns: list[int]) -> Iterator[Floats]:
 
     threads = subject.flight.descriptors.threads or os.cpu_count() or 1
     with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
-        yield from pool.map(described, columns)
+        yield from pool.map(described, rows.tolist())
 
 
 def _colours(subject: Subject, row: int) -> Colours | None:

@@ -89,7 +89,11 @@ class Subject:
     @cached_property
     def images(self) -> Pixels:
         """The sample as the network takes it, uint8 [n, H, W, 3]."""
-        return np.stack([self.seen(self.pixels(row)) for row in self.sample])
+        return self.first_images(len(self.sample))
+
+    def first_images(self, count: int) -> Pixels:
+        """Return the first tiles of the sample as the network takes them, uint8 [n, H, W, 3]."""
+        return np.stack([self.seen(self.pixels(row)) for row in self.sample[:count]])
 
     def neighbours(self, row: int) -> list[int | None]:
         """Return the rows of the nine tiles around that of `row`, itself in the middle; None where there is none."""
@@ -106,12 +110,12 @@ class Subject:
         """Return the tile of `row` with half a tile around it, from its neighbours or, where none is, mirrored."""
         middle = self.pixels(row)
         height, width = middle.shape[:2]
-        canvas = np.pad(middle, ((height, height), (width, width), (0, 0)), mode="symmetric")
+        canvas = np.empty((3 * height, 3 * width, 3), np.uint8)
         for (dx, dy), near in zip(AROUND, self.neighbours(row), strict=True):
-            if near is not None and (dx or dy):
-                beside = self.pixels_or_none(near)
-                if beside is not None and beside.shape == middle.shape:
-                    canvas[(dy + 1) * height : (dy + 2) * height, (dx + 1) * width : (dx + 2) * width] = beside
+            beside = self.pixels_or_none(near) if near is not None and (dx or dy) else None
+            if beside is None or beside.shape != middle.shape:
+                beside = middle[:: -1 if dy else 1, :: -1 if dx else 1]
+            canvas[(dy + 1) * height : (dy + 2) * height, (dx + 1) * width : (dx + 2) * width] = beside
         top, left = height // 2, width // 2
         return np.ascontiguousarray(canvas[top : top + 2 * height, left : left + 2 * width])
 
