@@ -180,5 +180,5 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int) -> dict[
     if not any(task.task == "corpus" and task.will_run for task in tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
     choice = chosen_index(request, shape.dimension)
-    text = f"{choice.kind}: {choice.reason}"
+    text = f"{choice.kind}: {choice.reason}{'; cuts half a tile apart' if request.overlap > 1 else ''}"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -51,6 +51,9 @@ info = rules.plugin:Info
 LOOKED_AT_ZOOM = 12
 """Zoom at which a mission is measured where no tiles say which."""
 FILES = ("flight.toml", "dodo.py", "doit.cfg")
+OVERLAP_BY_RULE = 0
+"""New flights have cuts where the rule of docs/index.md allows it; a flight.toml of before stays without until its
+owner sets the key: verifiers of before refuse a Manifest that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +189,7 @@ def _values(
         "area.part": [part] if part else [],
         "tiles.source": [_source(held, named)] if held else [],
         "backbone": [model],
+        "index": {"overlap": OVERLAP_BY_RULE},
         "calibration": [{"path": named(path)} for path in calibration],
         "signing": {"key": named(key)},
     }
