@@ -80,8 +80,8 @@ def new_cache(parent: Path, *, side: int = 4, overlap: int = 1) -> Path:
         key=parent / "key.pem",
         calibration=[parent / "camera.yaml"],
         flight_id="F-1",
+        index_overlap=overlap,
     )
-    edit(cache, "overlap = 0", f"overlap = {overlap}")
     return cache
 
 

@@ -21,7 +21,7 @@ from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.base.words import typed
 from provisioning.catalogue.surveying import Survey, survey
-from provisioning.config import Area, AreaPart, Flight, FlightIdentity, TileSource
+from provisioning.config import Area, AreaPart, Flight, FlightIdentity, Index, TileSource
 from provisioning.config.check import BUILTIN, check_area
 from provisioning.config.template import render
 from provisioning.console import listen
@@ -82,6 +82,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     key: Path | None = None,
     calibration: Iterable[Path] = (),
     flight_id: str | None = None,
+    index_overlap: int = OVERLAP_BY_RULE,
 ) -> NewCache:
     """Write flight.toml, dodo.py and doit.cfg into `directory`, which is made where it is not there.
 
@@ -114,6 +115,8 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         calibration=calibration,
         flight=flight_id,
     )
+    if index_overlap != Index().overlap:
+        values = {**values, "index": {"overlap": index_overlap}}
     with wrap_os_errors("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
         write_new(directory / "doit.cfg", DOIT_CFG.encode())
@@ -189,7 +192,6 @@ def _values(
         "area.part": [part] if part else [],
         "tiles.source": [_source(held, named)] if held else [],
         "backbone": [model],
-        "index": {"overlap": OVERLAP_BY_RULE},
         "calibration": [{"path": named(path)} for path in calibration],
         "signing": {"key": named(key)},
     }
