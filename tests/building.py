@@ -64,8 +64,11 @@ def put_tiles(folder: Path, *, side: int = 4) -> None:
             put_tile(folder, WEST + column, NORTH + row, seed=row * 100 + column)
 
 
-def new_cache(parent: Path, *, side: int = 4) -> Path:
-    """Make tiles, a key, a calibration file and a cache directory below `parent`; nothing is built yet."""
+def new_cache(parent: Path, *, side: int = 4, overlap: int = 1) -> Path:
+    """Make tiles, a key, a calibration file and a cache directory below `parent`; nothing is built yet.
+
+    Without cuts, unless `overlap` says otherwise: a test counts tiles, and has a quarter of the work.
+    """
     put_tiles(parent / "tiles", side=side)
     generate_key(parent / "key.pem", password=None)
     (parent / "camera.yaml").write_text("focal_px: 812.5\n")
@@ -77,6 +80,7 @@ def new_cache(parent: Path, *, side: int = 4) -> Path:
         key=parent / "key.pem",
         calibration=[parent / "camera.yaml"],
         flight_id="F-1",
+        index_overlap=overlap,
     )
     return cache
 

@@ -79,6 +79,7 @@ def new_world(parent: Path, *, side: int = 2) -> Path:
         backbone=model,
         calibration=[parent / "camera.yaml"],
         flight_id="F-1",
+        index_overlap=1,
     )
     for old, new in (("samples = 64", "samples = 1"), ("recognition = 0.5", "recognition = 0"),
                      ("max_degenerate = 0.2", "max_degenerate = 1"), ("index_recall = 0.9", "index_recall = 0")):  # fmt: skip

@@ -287,7 +287,7 @@ def real_cache(shared_data, root, backbone=None):
     tiles = shared_data / "tiles/oam_banepa"
     generate_key(root / "key.pem", password=None)
     onnx = shared_data / backbone if backbone else None
-    create_cache(root / "cache", tiles=tiles, key=root / "key.pem", backbone=onnx)
+    create_cache(root / "cache", tiles=tiles, key=root / "key.pem", backbone=onnx, index_overlap=1)
     for old, new in SQUEEZENET.items() if backbone else ():
         building.edit(root / "cache", old, new)
     built = building.build(root / "cache")

@@ -44,7 +44,7 @@ def test_area_and_zooms_are_what_the_source_holds(tiles: Path, tmp_path: Path) -
     create_cache(tmp_path / "cache", tiles=tiles)
     flight = read_flight(tmp_path / "cache")
     assert flight.area.zooms == (ZOOM,)
-    assert build(tmp_path / "cache").report.descriptors_generated == 9
+    assert build(tmp_path / "cache").report.descriptors_generated == 9 + 16  # tiles, and the cuts between them
 
 
 def test_an_incomplete_source_builds_and_its_coverage_is_written_down(tiles: Path, tmp_path: Path) -> None:

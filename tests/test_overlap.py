@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from provisioning.base import geo
-from provisioning.catalogue import last_corpus, pieces, pieces_table, scan
+from provisioning.base.errors import IndexingError
+from provisioning.catalogue import last_corpus, open_reader, pieces, pieces_table, scan, tile_of
 from provisioning.config import Backbone, Flight, Index, TileSource
 from provisioning.config.schema import Area, BBox, Descriptors, Engine, Tiles
 from provisioning.descriptors import describe, is_described, store_path
+from provisioning.descriptors.dask import remote
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.lookup import count_lacking
 from provisioning.descriptors.store.store import DescriptorStore
+from provisioning.index import choose, index_facts, overlap_of
 from provisioning.index.ids import rows_of
 from provisioning.quality.locate.places import Places
 from provisioning.sources.cutting import cut
@@ -317,3 +320,77 @@ def test_each_heading_of_a_cut_is_described_under_its_own_key(square):
     assert described(turned, keys=KEYS).computed == 4 * 81
     own, quarter = stored(turned), stored(turned, KEYS[1])
     np.testing.assert_array_equal(quarter[6, 31, 21, 3], np.rot90(own[6, 31, 21, 3]))
+
+
+# When there are cuts
+
+
+@pytest.mark.parametrize(
+    ("settings", "tiles", "dimension", "expected"),
+    [
+        ({}, 50_000, 512, 2),
+        ({}, 50_001, 512, 1),
+        ({}, 50_000, None, 2),
+        ({}, None, 512, 1),
+        ({"rotations": 4}, 12_500, 512, 2),
+        ({"rotations": 4}, 12_501, 512, 1),
+        ({"rotations": 16}, 10, 512, 2),
+        ({"rotations": 17}, 10, 512, 1),
+        ({"memory_mb": 390}, 50_000, 4096, 1),
+        ({"memory_mb": 400}, 25_000, 4096, 2),
+        ({"memory_mb": 400, "kind": "sqfp16"}, 25_000, 4096, 1),
+        ({"latency_ms": 1}, 50_000, 4096, 1),
+    ],
+)
+def test_the_rule_of_zero_is_a_function_of_numbers(settings, tiles, dimension, expected):
+    assert overlap_of(Index(overlap=0, **settings), tiles=tiles, dimension=dimension) == expected
+
+
+def test_one_and_two_are_taken_whatever_they_cost():
+    assert overlap_of(Index(overlap=2), tiles=10_000_000, dimension=8448) == 2
+    assert overlap_of(Index(overlap=1), tiles=1, dimension=8) == 1
+    assert overlap_of(Index(), tiles=1, dimension=8) == 1
+
+
+def test_where_the_cuts_do_not_fit_the_refusal_says_what_they_cost():
+    with pytest.raises(IndexingError) as refusal:
+        choose(Index(overlap=2, memory_mb=100), vectors=4_000_000, dimension=512)
+    assert "index.overlap = 1" in refusal.value.next_step
+    with pytest.raises(IndexingError) as refusal:
+        choose(Index(memory_mb=100), vectors=4_000_000, dimension=512)
+    assert "overlap" not in refusal.value.next_step
+
+
+def test_the_key_of_an_index_without_cuts_is_that_of_before():
+    asked = {"vectors": 40, "dimension": 8, "sources": ("sat",)}
+    assert index_facts(Index(), **asked) == index_facts(Index(), **asked, overlap=1)
+    assert "overlap" not in index_facts(Index(), **asked)
+    assert index_facts(Index(), **asked, overlap=2)["overlap"] == 2
+
+
+# On a fleet
+
+
+def test_a_worker_cuts_the_same_from_the_tiles_that_it_is_sent(square, monkeypatch):
+    described(square)
+    job = remote.Job("run", "0" * 64, None, None, (0,), "resize", 1 << 20, 4, cuts=True)
+    monkeypatch.setitem(remote._HELD, job.resource, remote.Held(Whole()))
+    units = [Unit(*pair) for pair in units_of(square)]
+    with open_reader(square) as reader:
+        data = {tile: reader.read(tile) for unit in units for tile in unit.tiles}
+    answer = remote.compute(job, units, data)
+    assert answer.rows == list(range(81))
+    with DescriptorStore(store_path(square), KEYS[0], "float32") as store:
+        expected = store.gather([unit.key for unit in units])
+    np.testing.assert_array_equal(np.frombuffer(answer.described, "<f4").reshape(81, -1), expected)
+
+
+def units_of(flight):
+    for piece in pieces(flight, overlap=2).new:
+        tile, *beside = map(tile_of, piece.tiles)
+        yield tile, 0, piece.cut, tuple(beside)
+
+
+def test_an_id_of_no_cut_is_refused():
+    with pytest.raises(IndexingError, match="names a cut that there is not"):
+        Places(np.array([4], np.int64), 1)

@@ -30,8 +30,7 @@ SIDE = 4
 def site(tmp_path_factory):
     """A cache over four by four tiles with their cuts, published."""
     root = tmp_path_factory.mktemp("cuts")
-    cache = building.new_cache(root, side=SIDE)
-    building.edit(cache, "# overlap = 1", "overlap = 2")
+    cache = building.new_cache(root, side=SIDE, overlap=2)
     plan = make_plan(cache)
     done = building.build(cache)
     assert done.failure is None

@@ -246,7 +246,9 @@ def test_a_flight_over_real_tiles_is_followed_by_one_command(shared_data, tmp_pa
     tiles = shared_data / "tiles/oam_banepa"
     generate_key(tmp_path / "key.pem", password=None)
     monkeypatch.setenv("FLIGHTCACHE_PUBLIC_KEY", str(tmp_path / "key.pub.pem"))
-    create_cache(tmp_path / "cache", tiles=tiles, key=tmp_path / "key.pem", backbone=Path("builtin:gist-color"))
+    create_cache(
+        tmp_path / "cache", tiles=tiles, key=tmp_path / "key.pem", backbone=Path("builtin:gist-color"), index_overlap=1
+    )
     assert building.build(tmp_path / "cache").outcome == "SUCCESS"
     write_flights(tiles, tmp_path / "flights")
     capsys.readouterr()

@@ -202,7 +202,7 @@ def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int, tried: E
     if not _will_run("corpus", tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
     choice = chosen_index(request, shape.dimension)
-    text = f"{choice.kind}: {choice.reason}"
+    text = f"{choice.kind}: {choice.reason}{'; cuts half a tile apart' if request.overlap > 1 else ''}"
     if request.flight.index.transform == AUTO:
         text += "; transform auto: chosen in the build from views of the tiles"
     return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}

@@ -77,7 +77,7 @@ def _rows(request: Request, due: Due) -> Iterator[TaskRow]:
         due=due.described,
         needs=(describing.engine.path,),
         after=("preflight", f"engine:{describing.name}"),
-        facts={**_tiles(request), "keys": request.descriptor_keys},
+        facts={**_tiles(request), "keys": request.descriptor_keys, **_cuts(request)},
     )
     yield row(
         "corpus",
@@ -160,6 +160,10 @@ def _network_rows(request: Request, network: NetworkRequest, due: Due) -> Iterat
         after=(f"onnx:{network.name}",),
         facts=network.engine.facts,
     )
+
+
+def _cuts(request: Request) -> Mapping[str, Fact]:
+    return {"overlap": request.overlap} if request.overlap > 1 else {}
 
 
 def _tiles(request: Request) -> dict[str, Fact]:

@@ -125,14 +125,16 @@ def overlap_of(index: Index, *, tiles: int | None, dimension: int | None) -> int
     """Return 2 where cuts are described beside tiles, else 1: index.overlap, or the rule that stands for 0.
 
     By the rule 2, if ids have room for the headings of every cut, all descriptors are at most AUTO_DESCRIPTORS, and
-    `choose` finds a kind for them. A pure function of the flight and the corpus: it does not ask for time or host.
+    `choose` finds a kind for them, where the network's `dimension` is known. A pure function of the flight and the
+    corpus: it does not ask for time or host.
     """
     if index.overlap:
         return index.overlap
-    if tiles is None or dimension is None or index.rotations > MOST_ROTATIONS_WITH_CUTS:
+    if tiles is None or index.rotations > MOST_ROTATIONS_WITH_CUTS:
         return 1
     vectors = most_vectors(index, tiles=tiles, overlap=2)
-    return 2 if vectors <= AUTO_DESCRIPTORS and _chosen(index, vectors, dimension)[0] else 1
+    fits = vectors <= AUTO_DESCRIPTORS and (dimension is None or _chosen(index, vectors, dimension)[0])
+    return 2 if fits else 1
 
 
 def most_vectors(index: Index, *, tiles: int, overlap: int) -> int:

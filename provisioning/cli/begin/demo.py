@@ -61,7 +61,8 @@ def make_demo(directory: Path) -> NewCache:
         make_dirs(directory)
         write_demo_tiles(directory / "tiles")
         (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n")
-    new = create_cache(directory, tiles=directory / "tiles", calibration=[directory / "camera.json"])
+    camera = directory / "camera.json"  # and no cuts: the demo is to be done in seconds on any laptop
+    new = create_cache(directory, tiles=directory / "tiles", calibration=[camera], index_overlap=1)
     count = new.survey and sum(zoom.present for zoom in new.survey.per_zoom.values())
     print(f"{directory}: {count} tiles of synthetic imagery in tiles/, flight.toml, dodo.py")
     print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")

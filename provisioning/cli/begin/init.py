@@ -21,7 +21,7 @@ from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.base.words import typed
 from provisioning.catalogue.surveying import Survey, survey
-from provisioning.config import Area, AreaPart, Flight, FlightIdentity, TileSource
+from provisioning.config import Area, AreaPart, Flight, FlightIdentity, Index, TileSource
 from provisioning.config.check import BUILTIN, check_area
 from provisioning.config.template import render
 from provisioning.console import listen
@@ -51,6 +51,9 @@ info = rules.plugin:Info
 LOOKED_AT_ZOOM = 12
 """Zoom at which a mission is measured where no tiles say which."""
 FILES = ("flight.toml", "dodo.py", "doit.cfg")
+OVERLAP_BY_RULE = 0
+"""New flights have cuts where the rule of docs/index.md allows it; a flight.toml of before stays without until its
+owner sets the key: verifiers of before refuse a Manifest that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     key: Path | None = None,
     calibration: Iterable[Path] = (),
     flight_id: str | None = None,
+    index_overlap: int = OVERLAP_BY_RULE,
 ) -> NewCache:
     """Write flight.toml, dodo.py and doit.cfg into `directory`, which is made where it is not there.
 
@@ -111,6 +115,8 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         calibration=calibration,
         flight=flight_id,
     )
+    if index_overlap != Index().overlap:
+        values = {**values, "index": {"overlap": index_overlap}}
     with wrap_os_errors("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
         write_new(directory / "doit.cfg", DOIT_CFG.encode())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.base.angles import Origin
+from provisioning.base.errors import IndexingError
 from provisioning.base.geo import CUTS, E7, MAX_HEADINGS, MAX_ZOOM
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s, cuts_of, headings_of
 
@@ -50,11 +51,18 @@ class Places:
     def __init__(self, ids: Int64s, rotations: int = MAX_HEADINGS) -> None:
         """Take ids as `provisioning.index.among.ids_of` gives them, ascending, of an index with `rotations` headings.
 
-        Without `rotations`, the ids of an index without cuts.
+        Without `rotations`, the ids of an index without cuts. IndexingError for a cut that there is not.
         """
+        cuts = cuts_of(ids, rotations)
+        if cuts.max(initial=0) >= len(CUTS):
+            raise IndexingError(
+                "an id of the index names a cut that there is not",
+                facts={"cut": int(cuts.max()), "headings": rotations},
+                next_step="the index is not the one that the Manifest describes: build again with doit",
+            )
         self.ids = ids
         self.z, self.x, self.y = decoded(ids >> (SOURCE_BITS + HEADING_BITS))
-        east, south = np.array(CUTS, np.int64)[cuts_of(ids, rotations)].T
+        east, south = np.array(CUTS, np.int64)[cuts].T
         self.upright = headings_of(ids, rotations) == 0
         self.half_x, self.half_y = 2 * self.x + east, 2 * self.y + south
         halves = (2 << self.z).astype(np.float64)
