@@ -110,12 +110,19 @@ def _build(status: Status, now: float) -> dict[str, str]:
     took = f"{status.last_build.elapsed_s:.1f} s"
     rows["last build"] = f"{status.last_build.outcome}, {ago(now - status.built_at)}, took {took}"
     if took_longest := sorted(status.task_seconds.items(), key=lambda item: -item[1]):
-        named = [f"{task} {seconds:.2g} s" for task, seconds in took_longest if task != "descriptors"]
+        named = [f"{task} {_two_digits(seconds)} s" for task, seconds in took_longest if task != "descriptors"]
         each = status.task_seconds.get("descriptors")
-        rows["steps"] = ", ".join([*([f"{each * 1000:.2g} ms a descriptor"] if each else []), *named[:MOST_STEPS]])
+        rows["steps"] = ", ".join(
+            [*([f"{_two_digits(each * 1000)} ms a descriptor"] if each else []), *named[:MOST_STEPS]]
+        )
     if status.last_build.failure_reason:
         rows["reason"] = status.last_build.failure_reason.partition("\n")[0]
     return rows
+
+
+def _two_digits(figure: float) -> str:
+    """Return a figure with two digits that count, never as a power of ten."""
+    return f"{figure:.0f}" if figure >= 10 else f"{figure:.2g}"
 
 
 def ago(seconds: float) -> str:
