@@ -8,6 +8,7 @@ lead nowhere, and of pages that are in no list; each warning is an error here.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ PICTURES = (".jpg", ".png", ".svg")
 
 def main() -> int:
     """Build the site; return Sphinx's exit code."""
+    if importlib.util.find_spec("furo") is None or importlib.util.find_spec("myst_parser") is None:
+        raise SystemExit("Sphinx, MyST or Furo is missing: pip install -c .ci/constraints.txt -e '.[docs]'")
     target = Path(sys.argv[1] if sys.argv[1:] else ROOT / "dist" / "site")
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:

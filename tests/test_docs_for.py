@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from provisioning.cli.begin.init import create_cache
-from provisioning.flight.signing import generate_key
+from provisioning.flight.signing import generate_key, load_public_key
 from provisioning.network.builtin.known import GIST_COLOR
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
+from tests.delivery import trust_anything_by
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page.stem for page in (ROOT / "docs" / "for").glob("*.md"))
@@ -40,6 +42,7 @@ def scene(tmp_path_factory):
     words = {"tiles": root / "tiles", "backbone": Path(GIST_COLOR), "key": root / "operator.pem", "flight_id": "F-118"}
     create_cache(root / "valley", **words)
     building.edit(root / "valley", "# aircraft = …", 'aircraft = "AC-7"')
+    building.edit(root / "valley", '# transform = "none"', 'transform = "center"')  # which the running mean is for
     assert building.build(root / "valley").outcome == "SUCCESS"
     Image.open(root / f"tiles/{ZOOM}/{WEST}/{NORTH}.jpg").save(root / "photo.jpg")
     shutil.copytree(ROOT / "examples", root / "examples", ignore=shutil.ignore_patterns("reader", "__pycache__"))
@@ -72,3 +75,20 @@ def test_what_a_page_says_can_be_typed(scene, page, tmp_path):
         )
         assert done.returncode == 0, block["text"] + done.stdout[-2000:] + done.stderr[-3000:]
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_python_on_other_pages_runs(scene, tmp_path, monkeypatch):
+    shutil.copytree(scene / "valley", tmp_path / "valley", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    pixels = np.asarray(Image.open(scene / "photo.jpg"))
+    names = {"expectations": trust_anything_by(load_public_key(scene / "operator.pub.pem"))}
+    for page in ("README.md", "docs/evaluation.md", "docs/camera.md", "docs/index.md"):
+        names["pixels"] = np.zeros((3000, 4000, 3), np.uint8) if page == "docs/camera.md" else pixels
+        for text in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+            exec(compile(text.replace("/var/lib/flightcache", "valley"), page, "exec"), names)
+    assert names["report"].outcome == "IDEMPOTENT_NO_OP"
+    assert (names["matches"][0].x, names["matches"][0].y) == (WEST, NORTH)
+    assert names["patch"].pixels.shape == (224, 224, 3)
+    vectors = names["locator"].describe(pixels, (0.0,))
+    assert names["look_up"](Path("valley/current/corpus.index").read_bytes(), vectors)[0][0][:3] == (ZOOM, WEST, NORTH)

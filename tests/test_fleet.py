@@ -81,6 +81,21 @@ def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles(tmp_path,
         assert not verdict.passed
 
 
+def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys):
+    cache, target = building.new_cache(tmp_path, side=2), tmp_path / "flash-1"
+    key = tmp_path / "key.pub.pem"
+    for flight in ("F-1", "F-2"):
+        building.edit(cache, 'id = "F-1"', f'id = "{flight}"')
+        building.build(cache)
+    trusted = ["--public-key", str(key), "--any-flight", "--any-aircraft", "--any-host"]
+    assert main(["bundle", str(cache), "-o", str(tmp_path / "c.tar"), "--public-key", str(key)]) == 0
+    assert main(["install", str(tmp_path / "c.tar"), str(target), *trusted, "--no-self-test"]) == 0  # its floor is 2
+    fleet = write_fleet(cache / "FLEET.toml", one={"aircraft": "AC-1", "target": str(target)})
+    for _ in range(2):  # the second run has nothing to send
+        assert main(["fleet", str(fleet)]) == 0, capsys.readouterr().err
+        assert counter(target, key, aircraft_id="AC-1") == 3
+
+
 def test_a_second_run_compiles_and_computes_nothing(tmp_path, capsys):
     cache = building.new_cache(tmp_path, side=2)
     there = {"command": str(wrapper(tmp_path)), "program": PROGRAM}

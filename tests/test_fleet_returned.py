@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from provisioning.base.asking import AnswerTooLongError, ask
+from provisioning.base.asking import AnswerTooLongError, ask, last_lines
 from provisioning.base.errors import EngineError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
@@ -260,3 +260,10 @@ def test_a_model_that_is_none_or_needs_too_much_memory_is_an_error(monkeypatch):
     monkeypatch.setattr(apart_module, "MEMORY_BYTES", 64 << 20)
     with pytest.raises(EngineError, match="does not run"):
         describe_apart(networks.network().SerializeToString(), tiles)
+
+
+def test_of_what_a_vehicle_says_the_last_whole_lines_are_shown():
+    error = "flightcache receipt: a trust file lies beside the cache\n  next step: name it"
+    assert last_lines("motd\n" * 200 + error + "\n", most=len(error)) == error
+    assert last_lines("x" * 900) == "x" * 900
+    assert last_lines("") == ""

@@ -25,6 +25,14 @@ class Answer(NamedTuple):
     err: bytes
 
 
+def last_lines(text: str, *, most: int = 600) -> str:
+    """Return the last whole lines of what a program said, up to `most` characters; the last one in any case."""
+    lines = text.strip().splitlines()
+    while len(lines) > 1 and sum(map(len, lines)) > most:
+        del lines[0]
+    return "\n".join(lines)
+
+
 class AnswerTooLongError(subprocess.SubprocessError):
     """More came on stdout than was asked for; the program was killed."""
 

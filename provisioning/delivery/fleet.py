@@ -23,6 +23,7 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config.parse import read_flight, read_toml
 from provisioning.config.schema import Flight
 from provisioning.config.template import Section, render, sections, toml
+from provisioning.flight.publish import next_counter, remember
 from provisioning.flight.signing import read_fingerprints
 
 if sys.version_info >= (3, 11):
@@ -179,6 +180,8 @@ def derive(
             if not (directory / name).is_file() or (directory / name).read_text(encoding="utf-8") != content:
                 write_durably(directory / name, content.encode())
         _hand_on_catalogue(fleet.cache / ".build", directory / ".build")
+        # What the common cache published may have been sent to this vehicle, whose counter floor is then above 1.
+        remember(directory, next_counter(fleet.cache) - 1)
     return directory
 
 

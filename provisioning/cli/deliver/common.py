@@ -87,7 +87,10 @@ def trusted_keys(paths: list[Path] | None, directory: Path | None = None) -> tup
         from provisioning.config.parse import read_flight
 
         return (public_key_of(read_flight(directory).signing),)
-    raise SigningError("no key to trust", next_step=f"give --public-key PEM, or set {KEY_VARIABLE}")
+    raise SigningError(
+        "no key to trust",
+        next_step=f"give --public-key PEM, or set {KEY_VARIABLE}; what the flight.toml in a cache names does not count",
+    )
 
 
 def ground(args: argparse.Namespace, cache: Path) -> Expectations:

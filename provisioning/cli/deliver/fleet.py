@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.base import events
-from provisioning.base.asking import ask
+from provisioning.base.asking import ask, last_lines
 from provisioning.base.errors import DeliveryError, EngineError, Error
 from provisioning.base.lock import build_lock
 from provisioning.base.words import typed
@@ -197,7 +197,7 @@ def _build(directory: Path) -> dict[str, Any]:
         raise DeliveryError(
             "the build failed",
             file=directory,
-            facts={"reason": report.get("failure_reason") or err.strip()[-500:]},
+            facts={"reason": report.get("failure_reason") or last_lines(err)},
             next_step=f"{typed('cd', directory)} && doit",
         )
     return report

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.asking import ask
+from provisioning.base.asking import ask, last_lines
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.printable import printable
 from provisioning.delivery.fleet import Fleet, Vehicle
@@ -72,7 +72,7 @@ def _ask(vehicle: Vehicle, nonce: str) -> bytes:
     except (OSError, subprocess.SubprocessError) as error:
         raise DeliveryError("it does not answer", facts={"reason": str(error)[:200]}) from error
     if done.returncode != 0:
-        said = done.err.decode("utf-8", "replace").strip()[-200:]
+        said = last_lines(done.err.decode("utf-8", "replace"))
         raise DeliveryError("it gives no receipt", facts={"exit code": done.returncode, "it said": said})
     return done.out
 

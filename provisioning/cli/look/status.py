@@ -121,12 +121,17 @@ def _steps(status: Status) -> Iterator[str]:
     """Yield how long a descriptor and the longest tasks took, and how long they took before."""
     took, before = status.task_seconds, status.task_seconds_before
     if each := took.get("descriptors"):
-        was = f" (before {before['descriptors'] * 1000:.2g})" if "descriptors" in before else ""
-        yield f"{each * 1000:.2g} ms{was} a descriptor"
+        was = f" (before {_two_digits(before['descriptors'] * 1000)})" if "descriptors" in before else ""
+        yield f"{_two_digits(each * 1000)} ms{was} a descriptor"
     longest = sorted((task for task in took if task != "descriptors"), key=lambda task: -took[task])
     for task in longest[:MOST_STEPS]:
-        was = f" (before {before[task]:.2g})" if task in before else ""
-        yield f"{task} {took[task]:.2g} s{was}"
+        was = f" (before {_two_digits(before[task])})" if task in before else ""
+        yield f"{task} {_two_digits(took[task])} s{was}"
+
+
+def _two_digits(figure: float) -> str:
+    """Return a figure with two digits that count, never as a power of ten."""
+    return f"{figure:.0f}" if figure >= 10 else f"{figure:.2g}"
 
 
 def ago(seconds: float) -> str:

@@ -20,6 +20,7 @@ from provisioning.flight.publish.generations import (
     dir_name,
     earlier_generation,
     next_counter,
+    remember,
 )
 from provisioning.flight.publish.recovery import add_signatures, forget_above, recover
 
@@ -51,6 +52,7 @@ __all__ = [
     "forget_above",
     "next_counter",
     "recover",
+    "remember",
     "return_to",
     "rollback",
     "stage",
