@@ -9,6 +9,7 @@ import pytest
 
 from provisioning import console
 from provisioning.base import events
+from provisioning.base.hashing import on_hashed
 from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import duration, progress_line
 from provisioning.console.human import CLEAR_LINE, HumanListener
@@ -274,3 +275,28 @@ def test_published_generation_is_named_from_here(tmp_path, monkeypatch):
     events.event("published", generation="/elsewhere/000007", counter=7)
     listener.close()
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["generations/000007", "/elsewhere/000007"]
+
+
+def test_what_a_task_reads_is_shown_as_its_own_progress(clock):
+    stream = io.StringIO()
+    listener = _listening(HumanListener(stream, clock=clock))
+    assert on_hashed.get() is not None
+    console.task_started("coverage")
+    on_hashed.get()(0, 4_000_000_000)
+    clock.now = 31.0
+    on_hashed.get()(1_000_000_000, 4_000_000_000)
+    listener.beat()
+    console.task_ended("coverage")
+    listener.close()
+    beat, end = stream.getvalue().splitlines()
+    assert beat.startswith("coverage ")
+    assert "1.0 GB of 4.0 GB  93 s left" in beat.replace("1:33 min", "93 s")
+    assert end.split() == ["coverage", "31.00", "s"]  # not so many million a second
+
+
+def test_a_listener_that_is_closed_hears_nothing_more_and_may_be_closed_again():
+    before = on_hashed.get()
+    listener = _listening(HumanListener(io.StringIO()))
+    for _ in range(2):  # the interpreter closes every handler once more when it ends
+        listener.close()
+        assert on_hashed.get() is before

@@ -28,8 +28,8 @@ MARKS = {"SUCCESS": "good", "IDEMPOTENT_NO_OP": "good", "FAILURE": "bad"}
 class _Work:
     """Long work as it was first seen: what an earlier build had done does not count as speed."""
 
-    def __init__(self, since: float, first: int) -> None:
-        self.since, self.first, self.done = since, first, first
+    def __init__(self, since: float, first: int, unit: str) -> None:
+        self.since, self.first, self.done, self.unit = since, first, first, unit
 
     def rate(self, now: float) -> float:
         """Return what is done a second; 0 before a second is over."""
@@ -95,6 +95,10 @@ class HumanListener(Listener):
             self.line(f"{'index':<{NAME_WIDTH}} {fields['kind']}: {fields['reason']}")
         elif kind == "published":
             self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
+
+    def working_on(self) -> str:
+        """Return the task that runs: what it reads is part of it."""
+        return next(reversed(self._started), super().working_on())
 
     def line(self, text: str) -> None:
         """Write a line that stays, in place of the live one."""
@@ -192,16 +196,16 @@ class HumanListener(Listener):
     def _task_over(self, task: str, how: str) -> None:
         elapsed_s = self._clock() - self._started.pop(task, self._clock())
         work = self._work.pop(task, None)
-        rate = work.rate(self._clock()) if work else 0
+        rate = work.rate(self._clock()) if work and work.unit != "bytes" else 0
         told = f", {rate:.0f} a second" if rate >= 1 else ""
         state = painted("bad", how, self.stream) if how else ""
         self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
         now = self._clock()
-        work = self._work.setdefault(task, _Work(now, done))
-        if done < work.done:  # the same work again, on other files
-            work = self._work[task] = _Work(now, done)
+        work = self._work.setdefault(task, _Work(now, done, unit))
+        if done < work.done or unit != work.unit:  # the same work again, on other files
+            work = self._work[task] = _Work(now, done, unit)
         work.done = done
         self._latest = _Latest(task, done, total, unit) if done < total or total == 0 or unit == "s" else None
         self._begin_to_beat()
