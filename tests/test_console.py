@@ -138,7 +138,8 @@ def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     listener.close()
     listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles\n  next step: add tiles"))
     assert stream.getvalue().splitlines()[0].startswith("descriptors              failed after")
-    assert stream.getvalue().splitlines()[1:] == ["ERROR: no tiles", "  next step: add tiles"]
+    said = ["ERROR: no tiles", "  next step: add tiles", "  then type `doit` again; what is finished is kept"]
+    assert stream.getvalue().splitlines()[1:] == said
     assert capsys.readouterr().out.startswith("FAILURE ")
 
 
@@ -148,6 +149,15 @@ def test_a_failure_without_a_next_step_still_says_what_to_type(capsys):
     listener.close()
     listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles"))
     assert "type `doit` again" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_next_step_that_says_what_to_type_is_not_said_twice(capsys):
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    listener.close()
+    reason = "the records differ\n  next step: run `doit --deep`"
+    listener.finish(BuildReport(outcome="FAILURE", failure_reason=reason))
+    assert stream.getvalue() == f"ERROR: {reason}\n"
 
 
 def test_a_stopped_build_says_in_which_task_it_was(capsys):

@@ -173,11 +173,16 @@ class HumanListener(Listener):
             self._repeat_warnings()
         if report.failure_reason:
             self.line(f"{painted('bad', 'ERROR:', self.stream)} {report.failure_reason}")
-            if NEXT_STEP not in report.failure_reason:
-                self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
+            self._say_what_to_type(report.failure_reason)
         self.stream.flush()
         if ": " in self._recognition and report.outcome == "SUCCESS":
             self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
+
+    def _say_what_to_type(self, reason: str) -> None:
+        if NEXT_STEP not in reason:
+            self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
+        elif "doit" not in reason.rpartition(NEXT_STEP)[2]:
+            self.line("  then type `doit` again; what is finished is kept")
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1
