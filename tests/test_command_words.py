@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import Error
-from provisioning.base.words import meant, typed
+from provisioning.base.words import meant, meant_file, missing_part, typed
 from provisioning.cli import GROUPS, main
 from provisioning.cli.look import status as status_command
 from provisioning.cli.parsing import take_everywhere
@@ -34,6 +34,7 @@ def refused(words, capsys):
         (["completion", "zhs"], "there is no 'zhs'; did you mean 'zsh'?"),
         (["status", "--color", "alwys"], "there is no 'alwys'; did you mean 'always'?"),
         (["status", "--utterly-else"], "there is no option --utterly-else"),
+        (["--colr", "always", "status"], "there is no option --colr; did you mean --color?"),
         (["status", "a", "b"], "unrecognized arguments: b"),
     ],
 )
@@ -125,3 +126,55 @@ def test_the_descriptor_store_is_a_key_and_the_store_of_a_program_is_none(tmp_pa
     with pytest.raises(Error) as refused:
         parse(text.replace("[tiles]\n", '[tiles]\nstore = "x"\n'), root=cache)
     assert "tiles.store" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("valey/flight.toml", "; did you mean 'valley'?"),
+        ("valley/flight.tml", "; did you mean 'flight.toml'?"),
+        ("valley/flight.toml", ""),
+        ("something/else", ""),
+    ],
+)
+def test_a_file_that_is_not_there_is_looked_for_among_its_neighbours(tmp_path, path, said):
+    (tmp_path / "valley").mkdir()
+    (tmp_path / "valley/flight.toml").touch()
+    assert meant_file(tmp_path / path) == said
+    assert missing_part(tmp_path / path) in {None, tmp_path / path, (tmp_path / path).parent}
+
+
+@pytest.mark.parametrize("command", ["status", "plan", "tiles", "host", "cosign --key k", "info"])
+def test_every_command_names_the_directory_that_was_meant(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "valley").mkdir()
+    name, *options = command.split()
+    assert main([name, "valey", *options]) != 0
+    assert capsys.readouterr().err.endswith("\n  did you mean 'valley'?\n")
+
+
+def test_a_file_that_nobody_typed_gets_no_advice(tmp_path, monkeypatch, capsys):
+    """A cache that lacks a file has others beside it; none of them is meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "valley").mkdir()
+    (tmp_path / "valley/flight.tomlx").touch()
+    assert main(["plan", "valley"]) != 0
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tiles", "tils"], "no such file: tils; did you mean 'tiles'?"),
+        (["--tiles", "tiles", "--backbone", "builtin:gist-colour"], "did you mean 'builtin:gist-color'?"),
+        (["--tiles", "tiles", "--backbone", "net.onx"], "no such file: net.onx; did you mean 'net.onnx'?"),
+        (["--tiles", "tiles", "--key", "my kye.pem"], "make one with `flightcache keygen 'my kye.pem'`"),
+    ],
+)
+def test_init_writes_nothing_that_names_what_is_not_there(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    building.put_tile(tmp_path / "tiles", 8580, 5736, seed=1)
+    (tmp_path / "net.onnx").touch()
+    assert main(["init", "new", *words]) == Error.exit_code + 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

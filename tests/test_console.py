@@ -9,6 +9,7 @@ import pytest
 
 from provisioning import console
 from provisioning.base import events
+from provisioning.base.hashing import on_hashed
 from provisioning.base.outcome import BuildReport
 from provisioning.console.bar import duration, progress_line
 from provisioning.console.human import CLEAR_LINE, HumanListener
@@ -137,7 +138,8 @@ def test_failure_says_what_where_and_the_next_step_before_the_outcome(capsys):
     listener.close()
     listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles\n  next step: add tiles"))
     assert stream.getvalue().splitlines()[0].startswith("descriptors              failed after")
-    assert stream.getvalue().splitlines()[1:] == ["ERROR: no tiles", "  next step: add tiles"]
+    said = ["ERROR: no tiles", "  next step: add tiles", "  then type `doit` again; what is finished is kept"]
+    assert stream.getvalue().splitlines()[1:] == said
     assert capsys.readouterr().out.startswith("FAILURE ")
 
 
@@ -147,6 +149,15 @@ def test_a_failure_without_a_next_step_still_says_what_to_type(capsys):
     listener.close()
     listener.finish(BuildReport(outcome="FAILURE", failure_reason="no tiles"))
     assert "type `doit` again" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_next_step_that_says_what_to_type_is_not_said_twice(capsys):
+    stream = io.StringIO()
+    listener = console.listen("human", stream)
+    listener.close()
+    reason = "the records differ\n  next step: run `doit --deep`"
+    listener.finish(BuildReport(outcome="FAILURE", failure_reason=reason))
+    assert stream.getvalue() == f"ERROR: {reason}\n"
 
 
 def test_a_stopped_build_says_in_which_task_it_was(capsys):
@@ -274,3 +285,28 @@ def test_published_generation_is_named_from_here(tmp_path, monkeypatch):
     events.event("published", generation="/elsewhere/000007", counter=7)
     listener.close()
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["generations/000007", "/elsewhere/000007"]
+
+
+def test_what_a_task_reads_is_shown_as_its_own_progress(clock):
+    stream = io.StringIO()
+    listener = _listening(HumanListener(stream, clock=clock))
+    assert on_hashed.get() is not None
+    console.task_started("coverage")
+    on_hashed.get()(0, 4_000_000_000)
+    clock.now = 31.0
+    on_hashed.get()(1_000_000_000, 4_000_000_000)
+    listener.beat()
+    console.task_ended("coverage")
+    listener.close()
+    beat, end = stream.getvalue().splitlines()
+    assert beat.startswith("coverage ")
+    assert "1.0 GB of 4.0 GB  93 s left" in beat.replace("1:33 min", "93 s")
+    assert end.split() == ["coverage", "31.00", "s"]  # not so many million a second
+
+
+def test_a_listener_that_is_closed_hears_nothing_more_and_may_be_closed_again():
+    before = on_hashed.get()
+    listener = _listening(HumanListener(io.StringIO()))
+    for _ in range(2):  # the interpreter closes every handler once more when it ends
+        listener.close()
+        assert on_hashed.get() is before

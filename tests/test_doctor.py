@@ -27,6 +27,13 @@ def for_this_host(m: Manifest) -> Manifest:
     return with_hash(m._replace(host=Host(*here, precision="fp32")))
 
 
+@pytest.fixture(autouse=True)
+def no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of who runs the tests are none of theirs."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("FLIGHTCACHE_PUBLIC_KEY", raising=False)
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return publish(tmp_path / "cache", manifest=for_this_host(manifest_of()))
@@ -67,6 +74,20 @@ def test_without_a_key_nothing_is_called_verified(cache: Cache, capsys: pytest.C
     assert found["key"]["state"] == "bad"
     assert "verdict" not in found
     assert "(unverified)" in found["flight"]["said"]
+
+
+def test_it_finds_the_key_where_verify_does(
+    cache: Cache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLIGHTCACHE_PUBLIC_KEY", str(PEM))
+    assert examined(cache, capsys)[1]["key"]["state"] == "ok"
+    monkeypatch.setenv("FLIGHTCACHE_PUBLIC_KEY", str(tmp_path / "nowhere.pem"))
+    assert main(["doctor", str(cache.root)]) == 25  # a key that was named and is not there is no missing key
+    monkeypatch.delenv("FLIGHTCACHE_PUBLIC_KEY")
+    made = tmp_path / "config/flightcache/operator.pub.pem"
+    made.parent.mkdir(parents=True)
+    made.write_bytes(Path(PEM).read_bytes())
+    assert examined(cache, capsys)[1]["key"]["state"] == "ok"
 
 
 def test_with_another_key_the_content_is_shown_as_unverified(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,11 +54,13 @@ def work(tmp_path_factory):
     return folder
 
 
-def said(words: list[str], columns: int | None, environment: dict[str, str], work: Path) -> str:
+def said(
+    words: list[str], columns: int | None, environment: dict[str, str], work: Path, module: str = "provisioning.cli"
+) -> str:
     """What a command writes to a terminal of so many columns, or to a pipe."""
     keep = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
     environment = {**keep, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "provisioning.cli", *words]
+    command = [sys.executable, "-m", module, *words]
     if columns is None:
         done = subprocess.run(command, capture_output=True, cwd=work, env=environment, check=False, timeout=60)
         return (done.stdout + done.stderr).decode()

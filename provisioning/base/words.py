@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterable
+from pathlib import Path
+
+MOST_NAMES = 2000
+"""Names of a directory that are looked at: one of tiles may have a million."""
 
 
 def meant(word: str, known: Iterable[object]) -> str:
@@ -13,6 +19,27 @@ def meant(word: str, known: Iterable[object]) -> str:
     names = {str(name).casefold(): str(name) for name in known}
     near = difflib.get_close_matches(word.casefold(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def missing_part(path: str | os.PathLike[str]) -> Path | None:
+    """Return `path`, or the first directory on the way to it, that is not there; None where all of it is."""
+    missing = None
+    with contextlib.suppress(OSError, ValueError):
+        for part in (Path(path), *Path(path).parents):
+            if os.path.lexists(part):
+                break
+            missing = part
+    return missing
+
+
+def meant_file(path: str | os.PathLike[str]) -> str:
+    """Return what `meant` says of the first part of `path` that is not there, among the names beside it."""
+    missing = missing_part(path)
+    if missing is None:
+        return ""
+    with contextlib.suppress(OSError), os.scandir(missing.parent) as entries:
+        return meant(missing.name, (entry.name for entry in itertools.islice(entries, MOST_NAMES)))
+    return ""
 
 
 def typed(*words: str | os.PathLike[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from provisioning.base.blas import begin_with_one_thread
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.leaving import leave
-from provisioning.base.words import meant
+from provisioning.base.words import meant, meant_file, missing_part
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
 from provisioning.console.streams import drop_output, open_missing, output_fails, write_any_character
@@ -202,6 +202,7 @@ def _run_command(words: Sequence[str]) -> int:
     everywhere, words = take_everywhere(words)
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(chosen if chosen in COMMANDS else None)
+    refuse_misspelt(parser, words[: words.index(chosen)] if chosen else words)
     if chosen is not None and chosen not in COMMANDS:
         parser.error(f"there is no command {chosen!r}{meant(chosen, COMMANDS)}")
     if chosen is not None:
@@ -212,11 +213,19 @@ def _run_command(words: Sequence[str]) -> int:
         with colouring(everywhere.color), progress_shown(not everywhere.quiet):
             return int(importlib.import_module(_module(args.command)).run(args))
     except Error as error:
-        print(f"flightcache {args.command}: {error}", file=sys.stderr)
+        print(f"flightcache {args.command}: {error}{_meant_by(error, words)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"flightcache {args.command}: stopped", file=sys.stderr)
         return 130
+
+
+def _meant_by(error: Error, words: Sequence[str]) -> str:
+    """Return a line with the file that was meant, where the error's is not there and was typed."""
+    missing = missing_part(error.file) if error.file else None
+    typed = missing is not None and any(missing.name in word for word in words)
+    said = meant_file(missing) if missing is not None and typed else ""
+    return f"\n  {said.removeprefix('; ')}" if said and said not in str(error) else ""
 
 
 if __name__ == "__main__":

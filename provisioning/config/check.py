@@ -18,7 +18,7 @@ from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
-from provisioning.base.words import meant, typed
+from provisioning.base.words import meant, meant_file, typed
 from provisioning.config.schema import NO_PATH, Area, AreaPart, Camera, Flight, TileSource
 
 Found = tuple[str, str]
@@ -293,13 +293,13 @@ def missing_sources(flight: Flight) -> Iterator[Found]:
         yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
     for n, source in enumerate(flight.tiles.source):
         if source.path != NO_PATH and not source.path.exists():
-            yield f"tiles.source[{n}].path", f"no such file: {source.path}"
+            yield f"tiles.source[{n}].path", f"no such file: {source.path}{meant_file(source.path)}"
 
 
 def _files(flight: Flight) -> Iterator[Found]:
     for key, path, is_there in _named_files(flight):
         if not is_there(path):
-            yield key, f"no such file: {path}"
+            yield key, f"no such file: {path}{meant_file(path)}"
     yield from _twice("calibration.path", "path", (str(c.path) for c in flight.calibration))
     room = MAX_FILES - len(flight.backbone) - OTHER_FILES
     if len(flight.calibration) > room:

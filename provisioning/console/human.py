@@ -28,8 +28,8 @@ MARKS = {"SUCCESS": "good", "IDEMPOTENT_NO_OP": "good", "FAILURE": "bad"}
 class _Work:
     """Long work as it was first seen: what an earlier build had done does not count as speed."""
 
-    def __init__(self, since: float, first: int) -> None:
-        self.since, self.first, self.done = since, first, first
+    def __init__(self, since: float, first: int, unit: str) -> None:
+        self.since, self.first, self.done, self.unit = since, first, first, unit
 
     def rate(self, now: float) -> float:
         """Return what is done a second; 0 before a second is over."""
@@ -95,6 +95,10 @@ class HumanListener(Listener):
             self.line(f"{'index':<{NAME_WIDTH}} {fields.get('kind', 'transform')}: {fields['reason']}")
         elif kind == "published":
             self.line(f"{'published':<{NAME_WIDTH}} {near(str(fields.get('generation')))}")
+
+    def working_on(self) -> str:
+        """Return the task that runs: what it reads is part of it."""
+        return next(reversed(self._started), super().working_on())
 
     def line(self, text: str) -> None:
         """Write a line that stays, in place of the live one."""
@@ -171,11 +175,16 @@ class HumanListener(Listener):
             self._repeat_warnings()
         if report.failure_reason:
             self.line(f"{painted('bad', 'ERROR:', self.stream)} {report.failure_reason}")
-            if NEXT_STEP not in report.failure_reason:
-                self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
+            self._say_what_to_type(report.failure_reason)
         self.stream.flush()
         if ": " in self._recognition and report.outcome == "SUCCESS":
             self.line(f"{'recognition':<{NAME_WIDTH}} {self._recognition}")
+
+    def _say_what_to_type(self, reason: str) -> None:
+        if NEXT_STEP not in reason:
+            self.line(f"  {NEXT_STEP} correct this, then type `doit` again; what is finished is kept")
+        elif "doit" not in reason.rpartition(NEXT_STEP)[2]:
+            self.line("  then type `doit` again; what is finished is kept")
 
     def _warn(self, kind: str, text: str) -> None:
         self._shown[kind] = self._shown.get(kind, 0) + 1
@@ -194,16 +203,16 @@ class HumanListener(Listener):
     def _task_over(self, task: str, how: str) -> None:
         elapsed_s = self._clock() - self._started.pop(task, self._clock())
         work = self._work.pop(task, None)
-        rate = work.rate(self._clock()) if work else 0
+        rate = work.rate(self._clock()) if work and work.unit != "bytes" else 0
         told = f", {rate:.0f} a second" if rate >= 1 else ""
         state = painted("bad", how, self.stream) if how else ""
         self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
         now = self._clock()
-        work = self._work.setdefault(task, _Work(now, done))
-        if done < work.done:  # the same work again, on other files
-            work = self._work[task] = _Work(now, done)
+        work = self._work.setdefault(task, _Work(now, done, unit))
+        if done < work.done or unit != work.unit:  # the same work again, on other files
+            work = self._work[task] = _Work(now, done, unit)
         work.done = done
         self._latest = _Latest(task, done, total, unit) if done < total or total == 0 or unit == "s" else None
         self._begin_to_beat()

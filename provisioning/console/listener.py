@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from provisioning.base import events
+from provisioning.base.hashing import on_hashed
 from provisioning.base.outcome import BuildReport
 
 
@@ -48,16 +49,23 @@ class Listener(logging.Handler):
         self.stream = stream
         self.warnings: dict[str, int] = {}
         self.warning_count = 0
-        self._level_before = events.LOGGER.level
+        self._level_before, self._heard_before = events.LOGGER.level, on_hashed.get()
 
     def open(self) -> None:
         """Begin to listen; progress is only computed if this listener shows it."""
         self._level_before = events.LOGGER.level
         events.LOGGER.setLevel(self.wanted)
         events.LOGGER.addHandler(self)
+        self._heard_before = on_hashed.get()
+        on_hashed.set(lambda done, all_: events.progress(self.working_on(), done, all_, unit="bytes"))
+
+    def working_on(self) -> str:
+        """Return what a cache is read for: the work that its progress is shown as."""
+        return "verify"
 
     def close(self) -> None:
         """Stop listening."""
+        on_hashed.set(self._heard_before)
         events.LOGGER.removeHandler(self)
         events.LOGGER.setLevel(self._level_before)
         super().close()

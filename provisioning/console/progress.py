@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from provisioning.base import events
-from provisioning.base.hashing import on_hashed
 from provisioning.console.human import HumanListener
 from provisioning.console.listener import fields_of, kind_of
 
@@ -26,12 +25,10 @@ def progress_shown(shown: bool) -> Iterator[None]:  # noqa: FBT001  (the opposit
         return
     listener = ProgressListener(sys.stderr)
     listener.open()
-    token = on_hashed.set(lambda done, total: events.progress("verify", done, total, unit="bytes"))
     try:
         with listener.kept_apart():
             yield
     finally:
-        on_hashed.reset(token)
         listener.close()
 
 

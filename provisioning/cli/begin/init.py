@@ -19,10 +19,11 @@ from provisioning.area.place import describe_place, place_facts
 from provisioning.base.angles import BBox, overlap
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
-from provisioning.base.words import typed
+from provisioning.base.words import meant, meant_file, typed
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, AreaPart, Flight, FlightIdentity, Index, TileSource
-from provisioning.config.check import BUILTIN, check_area
+from provisioning.config.check import BUILTIN, BUILTINS, check_area
+from provisioning.config.schema import NO_PATH
 from provisioning.config.template import render
 from provisioning.console import listen
 from provisioning.flight import signing
@@ -96,6 +97,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         raise ConfigError(
             f"{', '.join(found)} is already there", file=directory, next_step="choose another directory, or edit it"
         )
+    _check_given(tiles.path if isinstance(tiles, TileSource) else tiles, backbone, key)
     held = survey(tiles) if tiles else None
     shape = _area(held, mission=mission, drawing=area)
     _check_area(shape, directory)
@@ -132,6 +134,23 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
         asked=asked,
         questions=tuple(questions(held, shape)),
     )
+
+
+def _check_given(tiles: Path | None, backbone: Path | None, key: Path | None) -> None:
+    """Raise ConfigError for what is not there: a flight.toml that names it could not be used."""
+    if backbone and str(backbone).startswith(BUILTIN):
+        if str(backbone) not in BUILTINS:
+            step = f"give an ONNX file, or one of {', '.join(BUILTINS)}"
+            found = f"there is no network {str(backbone)!r}{meant(str(backbone), BUILTINS)}"
+            raise ConfigError(found, key="--backbone", next_step=step)
+        backbone = None
+    for name, path, step in (
+        ("--tiles", tiles, "give a directory of tiles, or a file that holds some"),
+        ("--backbone", backbone, f"give an ONNX file, or one of {', '.join(BUILTINS)}"),
+        ("--key", key, f"make one with `flightcache {typed('keygen', key or '')}`, or leave --key out for a new one"),
+    ):
+        if path and path != NO_PATH and not path.exists():
+            raise ConfigError(f"no such file: {path}{meant_file(path)}", key=name, next_step=step)
 
 
 def new_key(name: str) -> Path:
@@ -239,7 +258,7 @@ def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
     """Raise ConfigError if flight.toml's own rules would refuse the area."""
     for name in ("mission", "geojson"):
         if name in shape and not shape[name].is_file():
-            raise ConfigError(f"no such file: {shape[name]}", key=f"area.{name}")
+            raise ConfigError(f"no such file: {shape[name]}{meant_file(shape[name])}", key=f"area.{name}")
     if "bbox" in shape:
         box = BBox(*(int(side.scaleb(7)) for side in shape["bbox"]))
         flight = Flight(root=directory, area=Area(bbox=box, zooms=tuple(shape["zooms"])), flight=FlightIdentity())

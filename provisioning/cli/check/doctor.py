@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioning.base.errors import Error, ManifestError, VerificationError
+from provisioning.base.errors import Error, ManifestError, SigningError, VerificationError
 from provisioning.base.files import read_regular
 from provisioning.base.hashing import short
 from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
 from provisioning.console.style import painted, sentence
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
+from provisioning.flight.signing import PublicKey
 from provisioning.flight.summary import Summary, summarise
 from provisioning.flight.verify import ANY, NEXT_STEP, CounterFloor, Expectations, ExpectedHost, Verdict, verify
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         from provisioning.cli.check.self_test import report
 
         return report(args.cache, as_json=args.json)
-    summary, findings = examine(args.cache, expectations(args, args.cache))
+    summary, findings = examine(args.cache, expectations(args, args.cache, lambda: _keys(args.cache)))
     findings = (*findings, *(_deep(args.cache) if args.deep else ()))
     if args.json:
         found = [finding._asdict() for finding in findings]
@@ -67,6 +68,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{sentence(summary.parts())}\n{as_text(findings)}")
     return VerificationError.exit_code if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _keys(cache: Path) -> tuple[PublicKey, ...]:
+    """Return the keys that `verify` finds without being given one; none where there is none, which is a finding."""
+    from provisioning.cli.deliver.common import KEY_VARIABLE, user_keys
+
+    try:
+        return user_keys(None, cache)
+    except SigningError:
+        if os.environ.get(KEY_VARIABLE):
+            raise
+        return ()
 
 
 def examine(cache: Path, expect: Expectations) -> tuple[Summary, tuple[Finding, ...]]:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
 from provisioning.cli.deliver.common import add_keys, ground
+from provisioning.console.style import sentence
 from provisioning.delivery.check import check_bundle
 from provisioning.delivery.contents import Documents
 from provisioning.delivery.trust import trusting
 from provisioning.flight import trust as trusts
 from provisioning.flight.manifest import Manifest, parse
+from provisioning.flight.summary import summarise, utc_today
 
 EXAMPLE = """\
 examples:
@@ -39,13 +41,16 @@ def run(args: argparse.Namespace) -> int:
         manifest = parse(documents.manifest)
     except Error as error:
         raise DeliveryError("the bundle holds no Manifest that can be read", file=args.bundle) from error
+    is_verified = state.startswith("verified")
+    summary = summarise(manifest, "PASS" if is_verified else "NOT VERIFIED", today=utc_today())
     facts = {"bundle": str(args.bundle), "state": state, **described(manifest), **_trust(documents)}
     if args.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**facts, "summary": summary.as_json()}, indent=2))
     else:
-        width = max(map(len, facts))
-        print("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items() if value))
-    return 0 if state.startswith("verified") else VerificationError.exit_code
+        rows = {**facts, "summary": sentence(summary.parts())}
+        width = max(map(len, rows))
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items() if value))
+    return 0 if is_verified else VerificationError.exit_code
 
 
 def _state(args: argparse.Namespace) -> tuple[str, Documents]:
