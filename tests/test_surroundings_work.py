@@ -6,7 +6,6 @@ After it the cache is whole, and an undisturbed `doit` ends as one that met noth
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -54,18 +53,18 @@ ROWS = {
     "TMPDIR missing": Row('TMPDIR=/nonexistent "$@"'),
     "TMPDIR full": Row('mkdir ../t; mount -t tmpfs -o size=4k none ../t; yes > ../t/full; TMPDIR=$PWD/../t "$@"', EITHER),
     "no temporary directory": Row(
-        "mount --bind .. /mnt; cd /mnt/cache; sed -i \"s#$(cd ..; dirname $PWD)#/#; s#'[^']*/site/#'/mnt/#; s#\\\"[^\\\"]*/site/#\\\"/mnt/#\""
-        ' flight.toml; for d in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $d; done; "$@"', EITHER),
+        'p=$(realpath ..); mount --bind .. /mnt; cd /mnt/cache; cp flight.toml ../kept; sed -i "s#$p/#/mnt/#" flight.toml; '
+        'for d in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $d; done; "$@"; r=$?; cp ../kept flight.toml; exit $r'),
     "through a link": Row('ln -s cache ../link; cd ../link; "$@"'),
     "bind mount": Row('mkdir ../b; mount --bind . ../b; cd ../b; "$@"'),
     "read-only mount": Row('mount --bind . .; mount -o remount,ro,bind .; cd "$PWD"; "$@"', REFUSED, "next step"),
     "read-only tiles": Row('mount --bind ../tiles ../tiles; mount -o remount,ro,bind ../tiles; "$@"'),
-    "another user's cache": Row(f'chmod 755 ..; {NOBODY} "$@"', REFUSED, "next step", needs="setpriv"),
+    "another user's cache": Row(f'{NOBODY} "$@"', REFUSED, "next step", needs="setpriv"),
     "another user's tiles": Row('chown -R 1234:1234 ../tiles; "$@"'),
     "tiles that may not be read": Row(f'chmod 000 ../tiles/14/8581; {NO_CAPABILITIES} "$@"', REFUSED, "next step"),
     "clock in 1999": Row('faketime -f "1999-01-01 00:00:00" "$@"', needs="faketime"),
     "clock in 2040": Row('faketime -f "2040-02-03 04:05:06" "$@"', needs="faketime"),
-    "clock that runs back": Row('faketime -f "+0 x-1" "$@"', EITHER, needs="faketime"),
+    "clock that runs back": Row('faketime --exclude-monotonic -f "+0 x-1" "$@"', needs="faketime"),
     "few processes": Row('ulimit -u 1; "$@"', EITHER),
     "few open files": Row('ulimit -n 12; "$@"', EITHER),
     "16 open files": Row('ulimit -n 16; "$@"', EITHER),
@@ -102,14 +101,14 @@ def text(done):
 
 
 def converges(cache):
-    """The cache is whole, and `doit` now publishes what has the new tile, or has."""
-    os.system(f"chmod -R u+rwX {cache.parent}/tiles")
+    """The cache is whole, `doit` ends well, and the new tile is in what is published."""
+    subprocess.run(["chmod", "-R", "u+rwX", cache.parent / "tiles"], check=True)
     assert crashing.whole(cache) == []
     done = run(cache, '"$@"')
     assert done.returncode == 0, text(done)
     assert crashing.whole(cache) == []
     assert crashing.leftovers(cache) == []
-    assert b"descriptors 4" in run(cache, '"$@" | cat', command=[str(BIN / "flightcache"), "status"]).stdout or True
+    assert crashing.decided(crashing.published(cache))["tiles"].count == 4
 
 
 def is_missing(row):

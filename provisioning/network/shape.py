@@ -44,7 +44,7 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
     """Prepare the network once and keep its shape; BackboneError names the model if it cannot be used as declared."""
     shape = Shape(*apart.measured(backbone, source))
     with atomic_output(target) as output:
-        output.write_text(json.dumps(shape._asdict()) + "\n")
+        output.write_text(json.dumps(shape._asdict()) + "\n", encoding="utf-8")
     return shape
 
 

@@ -143,7 +143,7 @@ def _build_index(request: Request) -> None:
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
         info = build(request.flight.index, rows.ids, rows.gather([store.gather for store in stores]), output)
     with atomic_output(request.index_info) as output:
-        output.write_text(info.to_json())
+        output.write_text(info.to_json(), encoding="utf-8")
 
 
 def measure(request: Request) -> Mapping[str, object]:
@@ -197,4 +197,4 @@ def _measure(request: Request) -> None:
                 allowed=Decimal(1) - (least or Decimal(0)),
             ) from error
     with atomic_output(request.gates) as output:
-        output.write_text(result.to_json())
+        output.write_text(result.to_json(), encoding="utf-8")

@@ -60,7 +60,7 @@ def make_demo(directory: Path) -> NewCache:
     with wrap_os_errors("make the demo", directory):
         make_dirs(directory)
         write_demo_tiles(directory / "tiles")
-        (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n")
+        (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n", encoding="utf-8")
     new = create_cache(directory, tiles=directory / "tiles", calibration=[directory / "camera.json"])
     count = new.survey and sum(zoom.present for zoom in new.survey.per_zoom.values())
     print(f"{directory}: {count} tiles of synthetic imagery in tiles/, flight.toml, dodo.py")
