@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sqlite3
 import sys
@@ -51,6 +52,7 @@ FAILED = 1
 NOT_STARTED = 3
 BY_DOIT = (InvalidCommand, InvalidDodoFile, InvalidTask, CmdParseError)
 """What doit says itself, as one line."""
+ADDRESS_SPACE_BYTES = 1 << 30
 SQLITE_PATH_BYTES = 510
 """SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
 
@@ -245,6 +247,7 @@ class Run(DoitRun):  # type: ignore[misc]
         return rc, self.collector.report(None)
 
     def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
+        _require_address_space()
         if _asks_for_tiles(args):
             steps.survey(flight)
         make_dirs(flight.build_dir)
@@ -298,6 +301,20 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.record(flight, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
+
+
+def _require_address_space() -> None:
+    """Refuse a limit under which numpy's BLAS ends the process without a word of ours, or FAISS crashes (measured)."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < ADDRESS_SPACE_BYTES:
+        raise Error(
+            "the limit on memory is too low for a build",
+            facts={
+                "limit": f"{limit >> 20} MiB of address space",
+                "needed": f"{ADDRESS_SPACE_BYTES >> 20} MiB at least",
+            },
+            next_step="raise it (`ulimit -v unlimited`), then run `doit` again",
+        )
 
 
 def _unexpected(error: Exception) -> Error:

@@ -37,7 +37,8 @@ DEEP_OPTION = {
 }
 OPTIONS = (LOG_OPTION, DEEP_OPTION)
 NOT_STARTED, STOPPED = 3, 130
-NEXT_STEP = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
+PERMIT = "give this user the permission (see `ls -ld`), or run this as the owner of the cache directory"
+AGAIN = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
 
 def cache_of(command: Any, params: Any) -> Path | None:
@@ -58,7 +59,11 @@ class InCache:
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command and return doit's exit code."""
-        if cache_of(self, params) is None:
+        try:
+            cache = cache_of(self, params)
+        except OSError as error:
+            return _refused(error)
+        if cache is None:
             return int(super().execute(params, args) or 0)  # type: ignore[misc]
         gc.set_threshold(100_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
         try:
@@ -89,7 +94,8 @@ def _ends_here() -> bool:
 def _refused(error: Exception) -> int:
     """Say that a part of the program could not be read or run, with nothing that would have to be loaded; doit's 3."""
     why = str(error) or type(error).__name__
-    sys.stderr.write(f"ERROR: this command cannot go on: {why}\n  next step: {NEXT_STEP}\n")
+    step = PERMIT if isinstance(error, PermissionError) else AGAIN
+    sys.stderr.write(f"ERROR: this command cannot go on: {why}\n  next step: {step}\n")
     return NOT_STARTED
 
 

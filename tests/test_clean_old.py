@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from provisioning.base.errors import Error
 from provisioning.build import unused
 from provisioning.build.request import read_request
 from provisioning.cli import main
 from provisioning.flight import publish
-from tests import building
+from tests import building, crashing, faults
 
 OLD_S = time.time() - 40 * 86_400
 
@@ -174,6 +178,41 @@ def test_rounds_of_edits_do_not_grow_the_build_directory(cache, monkeypatch, rou
         assert building.build(cache).outcome == "SUCCESS"
         sizes.append(len(held(cache)))
     assert max(sizes) == sizes[-1] == sizes[3], sizes
+
+
+@pytest.mark.slow
+def test_two_hundred_rounds_of_edits_leave_a_bounded_build_directory(tmp_path, capsys):
+    """A tile each round, another network each fifth, another kind of index each seventh, with the limits as they are."""
+    sizes = crashing.in_clean_process(sizes_of_rounds, tmp_path, 200)
+    with capsys.disabled():
+        print(f"\n.build after 50, 100, 150, 200 rounds (bytes, files): {sizes[49::50]}", end=" ")
+    for before, after in zip(sizes[99], max(sizes[150:]), strict=True):
+        assert after < 1.1 * before, "it is as large after a hundred rounds as after two hundred"
+
+
+def sizes_of_rounds(home: Path, rounds: int) -> list[tuple[int, int]]:
+    cache = crashing.new_world(home / "world")
+    return [size_after(home / "world", cache, number) for number in range(rounds)]
+
+
+def size_after(world: Path, cache: Path, number: int) -> tuple[int, int]:
+    """Edit, build, and return the bytes and the number of files of `.build`."""
+    crashing.put_tile(world / "tiles", number % 2, 1, seed=number)
+    if number % 5 == 4:
+        model = onnx.load(world / "net.onnx")
+        weights = model.graph.initializer[0]
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(0.125), weights.name))
+        onnx.save(model, world / "net.onnx")
+    if number % 7 == 6:
+        head, section, tail = (cache / "flight.toml").read_text().partition("[index]")
+        kind = "flat" if number % 2 else "sqfp16"
+        (cache / "flight.toml").write_text(
+            head + section + re.sub('(# )?kind = ".*"', f'kind = "{kind}"', tail, count=1)
+        )
+    built = faults.run(lambda: crashing.build(cache), cache)
+    assert built.value.outcome == "SUCCESS", built
+    found = [path.lstat() for path in (cache / ".build").rglob("*") if path.is_file()]
+    return sum(status.st_blocks * 512 for status in found), len(found)
 
 
 def test_a_build_that_cannot_tidy_warns_and_is_published(cache, monkeypatch, caplog):

@@ -1,9 +1,11 @@
 """Commands say what they have to say in any locale: no encoding of the terminal ends one with a traceback."""
 
+import ast
 import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +73,18 @@ def test_a_stream_that_keeps_bytes_of_file_names_is_left_alone(monkeypatch):
     write_any_character()
     print("karo\udcff.jpg", end="", flush=True)
     assert raw.getvalue() == b"karo\xff.jpg"
+
+
+TEXTS = {"read_text", "write_text"}
+PACKAGES = [Path(__file__).parents[1] / name for name in ("provisioning", "rules")]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_no_text_file_is_written_or_read_as_the_locale_has_it(package):
+    """In the C locale of Python without UTF-8 mode a degree sign ended a build, and Latin-1 would have changed its bytes."""
+    found = []
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TEXTS:
+                found += [f"{path}:{node.lineno}"] if "encoding" not in {word.arg for word in node.keywords} else []
+    assert found == []

@@ -185,6 +185,34 @@ def traceback_of_ours(ended: Ended) -> str:
     return "a traceback of ours\n" if "Traceback" in ended.said and OURS.search(ended.said) else ""
 
 
+WHERE = {
+    "the names of doit's commands": ("/entry_points.txt", "openat", "EIO"),
+    "the commands": ("rules/commands.py", "newfstatat", "EIO"),
+    "doit's database": (".build/doit.sqlite", "pwrite64,fdatasync,pread64", "EIO"),
+    "the catalogue": (".build/catalogue.sqlite", "pread64", "EROFS"),
+    "what is published": ("current/Manifest.json", "openat", "ESTALE"),
+}
+"""For the bounded form: the end of a path, a call that is made with it, and its error."""
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.skipif(not strace_works(), reason="strace is not installed or may not trace")
+def test_an_error_where_a_build_reads_or_writes(built_cache, tmp_path):
+    log = tmp_path / "log"
+    doit(built_cache, *tracing(["openat", "newfstatat"], log))
+    seen = log.read_text(errors="replace")
+    for what, (end, call, error) in WHERE.items():
+        path = re.search(rf'"([^"]*{re.escape(end)}[^"]*)"', seen)
+        assert path is not None, f"nothing is done with {what}"
+        fault = ["-P", str(built_cache / path[1]), "-e", f"inject={call}:error={error}"]
+        ended = doit(built_cache, *tracing(call.split(","), log), *fault)
+        met = log.read_text(errors="replace")
+        assert "INJECTED" in met, what
+        assert judged(ended, met) in (("refused", ""), ("done", ""), ("not begun", "")), (what, ended)
+    again = doit(built_cache)
+    assert again.code == 0, again.said
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     made: dict[str, Scene] = {}

@@ -58,6 +58,7 @@ class World:
 
     def __init__(self, home: Path, rng: random.Random) -> None:
         self.home, self.tiles, self.rng = home, home / "tiles", rng
+        self.damaged = (home / "round").exists()  # what is published, by an edit: until a build ends well
         self.cache = home / "cache" if (home / "cache").exists() else crashing.new_world(home, side=SIDE)
 
     def edit(self) -> str:
@@ -183,7 +184,7 @@ def one_round(world: World, done: Soaked, what: str) -> None:
     edits = [world.edit() for _ in range(world.rng.randrange(1, 4))]
     done.edits.update(edits)
     what = f"{what}, edits {edits}"
-    broken = bool(set(edits) & {"damage_current", "lose_sidecar", "rot"})
+    world.damaged |= bool(set(edits) & {"damage_current", "lose_sidecar", "rot"})
     for _ in range(FAULTED_BUILDS):
         name, fault, action = a_fault(world)
         done.faults[name] += 1
@@ -191,11 +192,13 @@ def one_round(world: World, done: Soaked, what: str) -> None:
         ended = faults.run(action, world.cache, fault)
         done.ended[known_end(ended, f"{what}, {name} {fault}")] += 1
         done.commands[f"{command} {code_of(child, world, f'{what}, {name} {fault}, {command}')}"] += 1
-        assert broken or crashing.whole(world.cache) == [], (what, name, fault)
+        assert world.damaged or crashing.whole(world.cache) == [], (what, name, fault)
         assert crashing.whole(world.home / "drive") == [], (what, name, fault, command)
     if world.rng.random() < 0.5:
         world.heal()
-    done.ended[compared(world.cache, what)] += 1
+    end = compared(world.cache, what)
+    done.ended[end] += 1
+    world.damaged &= end not in SURE
     world.heal()
 
 

@@ -42,6 +42,15 @@ COMMANDS = {
 }
 
 
+def rows(table, *, quick):
+    """Every row with `doit`; with the other commands the rows `quick` by default, the others in the long form."""
+    return [
+        pytest.param(command, row, marks=[] if command == "doit" or row in quick else [pytest.mark.slow])
+        for command in COMMANDS
+        for row in table
+    ]
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     made = building.new_cache(tmp_path_factory.mktemp("around"), side=2)
@@ -76,8 +85,7 @@ def test_a_build_whose_messages_cannot_be_written_still_says_how_it_ended(tmp_pa
     assert b"FAILURE" in done.stdout
 
 
-@pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "streams"), rows(STREAMS, quick={"all closed", "stdout full"}))
 def test_streams(cache, command, streams):
     shell, right = STREAMS[streams]
     done = run(cache, command, shell=shell)
@@ -90,8 +98,7 @@ def test_streams(cache, command, streams):
     assert generations(cache) == ["000001"]
 
 
-@pytest.mark.parametrize("around", ENVIRONMENTS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "around"), rows(ENVIRONMENTS, quick={"ASCII"}))
 def test_environments(cache, command, around):
     done = run(cache, command, environment=ENVIRONMENTS[around])
     assert done.returncode == 0, done.stderr.decode()
@@ -100,8 +107,7 @@ def test_environments(cache, command, around):
     assert generations(cache) == ["000001"]
 
 
-@pytest.mark.parametrize("megabytes", [64, 100, 150, 250, pytest.param(400, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "megabytes"), rows([64, 100, 150, 250, 400], quick={100}))
 def test_limits_of_memory(cache, command, megabytes):
     """Done, or said what is missing: never a traceback of ours, a wrong answer, a silent death by a signal."""
     done = run(cache, command, limit=f"ulimit -v {megabytes << 10};")
@@ -120,8 +126,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "name"), rows(NAMES, quick={"not UTF-8"}))
 def test_directories(cache, tmp_path, command, name):
     """A cache that was moved into such a directory, its tiles where they were."""
     where = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[name]))

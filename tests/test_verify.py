@@ -365,8 +365,9 @@ def test_require_raises_with_every_reason(cache: Cache) -> None:
         verify(cache.root, cache.expect).require()
     assert str(caught.value) == (
         "the cache is refused\n"
-        "  reason 1: unlisted: x: not listed in the Manifest\n"
-        "  reason 2: missing: report.html: there is no such file"
+        "  reason 1:  unlisted: x: not listed in the Manifest\n"
+        "  reason 2:  missing: report.html: there is no such file\n"
+        "  next step: remove it; find out who put it there"
     )
 
 

@@ -125,7 +125,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
 def _builder(path: Path) -> int | None:
     """Return the process that holds the lock at `path`; taking the lock to find out could refuse a build its start."""
     try:
-        inode, table = path.stat().st_ino, Path("/proc/locks").read_text()
+        inode, table = path.stat().st_ino, Path("/proc/locks").read_text(encoding="utf-8")
     except OSError:
         return None
     rows = (line.split() for line in table.splitlines() if "FLOCK" in line and "->" not in line)

@@ -34,5 +34,7 @@ def remember(spec: EngineSpec, elapsed: float) -> None:
     """Keep the time for the next heartbeat. Nothing depends on it, so it is replaced but not fsynced."""
     path = _times_path(spec)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_times(spec) | {_key(spec): round(elapsed, 3)}, indent=1, sort_keys=True))
+    temporary.write_text(
+        json.dumps(_times(spec) | {_key(spec): round(elapsed, 3)}, indent=1, sort_keys=True), encoding="utf-8"
+    )
     os.replace(temporary, path)

@@ -46,7 +46,7 @@ def main(output: Path, answer: Path) -> None:
         result = {"error": _as_answer(error)}
     except MemoryError:
         result = {"error": _as_answer(EngineError(f"compiling {spec.model} ran out of memory", file=spec.onnx))}
-    answer.write_text(json.dumps(result, default=plain))
+    answer.write_text(json.dumps(result, default=plain), encoding="utf-8")
     sys.stdout.flush()
     os._exit(0)  # the engine is written; a vendor library that crashes while it unloads does not change that
 

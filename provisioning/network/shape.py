@@ -45,7 +45,7 @@ def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape
 
     shape = Shape(*apart.measured(backbone, source))
     with atomic_output(target) as output:
-        output.write_text(json.dumps(shape._asdict()) + "\n")
+        output.write_text(json.dumps(shape._asdict()) + "\n", encoding="utf-8")
     return shape
 
 

@@ -15,7 +15,7 @@ from provisioning.report.drawing import Frame, frame_of
 from provisioning.report.html import Markup
 from provisioning.report.model import Cell, ReportModel, TileMap
 
-SCRIPT = files(__package__).joinpath("map.js").read_text()
+SCRIPT = files(__package__).joinpath("map.js").read_text(encoding="utf-8")
 SCRIPT_SOURCE = "'sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode() + "'"
 """The page runs this script and no other, whatever text of others is in it."""
 

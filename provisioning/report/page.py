@@ -32,7 +32,7 @@ def render(model: ReportModel) -> bytes:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{files(__package__).joinpath('page.css').read_text()}</style></head>",
+            f"<title>{escape(title)}</title><style>{files(__package__).joinpath('page.css').read_text(encoding='utf-8')}</style></head>",
             '<body><a class="skip" href="#content">Skip to the content</a>',
             _header(model, title),
             '<main id="content">',

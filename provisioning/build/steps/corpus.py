@@ -160,7 +160,7 @@ def _build_index(request: Request) -> None:
     if chosen is not None:
         info = dataclasses.replace(info, transform_found=chosen.found, transform_reason=chosen.reason)
     with atomic_output(request.index_info) as output:
-        output.write_text(info.to_json())
+        output.write_text(info.to_json(), encoding="utf-8")
 
 
 def _with_transform(request: Request, rows: Rows, gather: Gather) -> tuple[Index, Chosen | None]:
@@ -253,4 +253,4 @@ def _measure(request: Request) -> None:
                 allowed=Decimal(1) - (least or Decimal(0)),
             ) from error
     with atomic_output(request.gates) as output:
-        output.write_text(result.to_json())
+        output.write_text(result.to_json(), encoding="utf-8")

@@ -39,7 +39,7 @@ def check_range(request: Request, network: NetworkRequest) -> None:
         return
     tiles = engines.check_range(network.backbone, network.source, _sample(request, network))
     with atomic_output(network.checked) as output:
-        output.write_text(json.dumps({"tiles": tiles}) + "\n")
+        output.write_text(json.dumps({"tiles": tiles}) + "\n", encoding="utf-8")
 
 
 def _sample(request: Request, network: NetworkRequest) -> engines.Images:

@@ -60,7 +60,7 @@ def make_demo(directory: Path) -> NewCache:
     with wrap_os_errors("make the demo", directory):
         make_dirs(directory)
         write_demo_tiles(directory / "tiles")
-        (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n")
+        (directory / "camera.json").write_text(json.dumps(CAMERA, indent=2) + "\n", encoding="utf-8")
     camera = directory / "camera.json"  # and no cuts: the demo is to be done in seconds on any laptop
     new = create_cache(directory, tiles=directory / "tiles", calibration=[camera], index_overlap=1)
     count = new.survey and sum(zoom.present for zoom in new.survey.per_zoom.values())

@@ -204,7 +204,7 @@ def _gpu(here: Surroundings) -> Finding:
 
 def _memory(here: Surroundings) -> Finding:
     try:
-        text = (here.machine.proc / "meminfo").read_text()
+        text = (here.machine.proc / "meminfo").read_text(encoding="utf-8")
         kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError, IndexError):
         return Finding("memory", "ok", "this kernel does not say")
@@ -218,7 +218,10 @@ def _folder(here: Surroundings) -> Iterator[Finding]:
     """Look at the folder of the caches: kind of file system, free space, cost of an fsync."""
     try:
         require_local_filesystem(here.folder)
-        kind = filesystem_type(Path(os.path.realpath(here.folder)), Path("/proc/self/mountinfo").read_text())
+        kind = filesystem_type(
+            Path(os.path.realpath(here.folder)),
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"),
+        )
     except FilesystemError as error:
         yield Finding("file system", "bad", error.what, error.next_step or "use a local disk")
         return

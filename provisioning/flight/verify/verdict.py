@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import VerificationError
 from provisioning.flight.manifest import Manifest
-from provisioning.flight.verify.reasons import Code, Reason
+from provisioning.flight.verify.reasons import NEXT_STEP, Code, Reason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -82,11 +82,12 @@ class Verdict:
         return self.passed
 
     def require(self) -> Manifest:
-        """Return the Manifest of a PASS; VerificationError lists all reasons otherwise."""
+        """Return the Manifest of a PASS; else VerificationError has all reasons and what to do about the first."""
         if not self.passed or self.manifest is None:
             raise VerificationError(
                 "the cache is refused",
                 facts={f"reason {number}": str(reason) for number, reason in enumerate(self.reasons, 1)},
+                next_step=next((NEXT_STEP[reason.code] for reason in self.reasons if reason.code in NEXT_STEP), None),
             )
         return self.manifest
 
