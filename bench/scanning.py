@@ -3,8 +3,10 @@
     python bench/scanning.py --scratch /tmp/scanning --tiles 100000
 
 The floor reads and hashes the same tiles' bytes with sqlite3 or os.pread and hashlib alone. Processor time of one
-process each (user and system, imports left out), files in the page cache, best of --runs. PNG of one pixel, whose bytes
-cost next to nothing, and JPEG of 256 pixels (a twentieth as many), whose first scan is their decoding.
+process each (user and system, imports left out), files in the page cache, best of --runs. JPEG of 256 pixels, a
+different picture each (a fifth as many), which are inspected as in a build; beside their floor stands the decoder
+alone, which reads each tile to its end and gives an eighth of its size. PNG of one pixel show what a tile costs beside
+its bytes. The changed tile has another length than it had.
 """
 
 from __future__ import annotations
@@ -29,20 +31,37 @@ from bench.noop import X0, Y0, Z, addresses, flight_of, png  # noqa: E402
 from bench.results import machine, replace_section  # noqa: E402
 
 GOALS = {"first scan": 4.0, "one tile changed": 1.5, "touched": 1.5}
-JPEG_SHARE = 20
+JPEG_SHARE = 5
+FIELD = 3072
+"""Side of the picture that JPEG tiles are cut from, pixels."""
 
 
 def jpegs() -> Callable[[int], bytes]:
-    """Return a function to tiles of 256 pixels: one of 16 images each, told apart by a comment."""
-    from tests.building import tile_image
+    """Return a function to tiles of 256 pixels, each another part of one rough landscape."""
+    import numpy as np
+    import simplejpeg
+    from PIL import Image
 
-    images = [tile_image(seed) for seed in range(16)]
+    rng = np.random.default_rng(7)
+    field = np.zeros((FIELD, FIELD, 3), np.float32)
+    for side, levels in ((32, 60), (128, 35), (512, 20), (2048, 10)):
+        rough = (rng.random((side, side, 3)) * 255).astype(np.uint8)
+        grown = Image.fromarray(rough).resize((FIELD, FIELD), Image.Resampling.BICUBIC)
+        field += (np.asarray(grown, np.float32) - 127) * (levels / 64)
+    pixels = np.clip(field + 120, 20, 235).astype(np.uint8)
 
     def tile(n: int) -> bytes:
-        image = images[n % 16]
-        return image[:2] + b"\xff\xfe\x00\x06" + n.to_bytes(4, "big") + image[2:]
+        y, x = np.random.default_rng(n).integers(0, FIELD - 256, 2).tolist()
+        cut = np.ascontiguousarray(pixels[y : y + 256, x : x + 256])
+        data: bytes = simplejpeg.encode_jpeg(cut, quality=80, colorspace="RGB", colorsubsampling="420")
+        return data
 
     return tile
+
+
+def longer(data: bytes, count: int) -> bytes:
+    """Return an image with so many bytes behind its end, which decoders pass over."""
+    return data + bytes(count)
 
 
 def write_mbtiles(path: Path, tile: Callable[[int], bytes], count: int, changed: int) -> None:
@@ -57,7 +76,9 @@ def write_mbtiles(path: Path, tile: Callable[[int], bytes], count: int, changed:
             db.execute("CREATE UNIQUE INDEX tile_index ON tiles(zoom_level, tile_column, tile_row)")
         else:
             where = "WHERE tile_column = ? AND tile_row = ?"
-            db.execute(f"UPDATE tiles SET tile_data = ? {where}", (tile(count + changed), X0, top - Y0))
+            db.execute(
+                f"UPDATE tiles SET tile_data = ? {where}", (longer(tile(count + changed), changed), X0, top - Y0)
+            )
     db.close()
 
 
@@ -69,7 +90,7 @@ def write_pmtiles(path: Path, tile: Callable[[int], bytes], count: int, changed:
     with open(path, "wb") as stream:
         writer = Writer(stream)
         for tileid, n in sorted((zxy_to_tileid(Z, x, y), n) for n, x, y in addresses(count)):
-            writer.write_tile(tileid, tile(count + changed if changed and n == 0 else n))
+            writer.write_tile(tileid, longer(tile(count + changed), changed) if changed and n == 0 else tile(n))
         corner = {f"{edge}_{angle}_e7": 0 for edge in ("min", "max", "center") for angle in ("lon", "lat")}
         header = {"tile_type": TileType.UNKNOWN, "tile_compression": Compression.NONE, "min_zoom": Z, "max_zoom": Z}
         writer.finalize({**header, **corner, "center_zoom": 0}, {})
@@ -95,8 +116,17 @@ def read_and_hash(path: Path) -> None:
                 hashlib.sha256(os.pread(fd, length, store.header.data_offset + offset)).digest()
 
 
-def in_this_process(path: Path, count: int, *, floor: bool) -> None:
-    """Do one of both and print the processor time it took."""
+def decode_eighths(path: Path) -> None:
+    """The decoder alone: every JPEG of an MBTiles file read, hashed, and decoded in an eighth of its size."""
+    import simplejpeg
+
+    for (data,) in sqlite3.connect(path).execute("SELECT tile_data FROM tiles"):
+        hashlib.sha256(data).digest()
+        simplejpeg.decode_jpeg(data, min_height=32, min_width=32)
+
+
+def in_this_process(path: Path, count: int, what: str) -> None:
+    """Do one of these and print the processor time it took."""
     from provisioning.base.blas import begin_with_one_thread
 
     begin_with_one_thread()
@@ -107,19 +137,33 @@ def in_this_process(path: Path, count: int, *, floor: bool) -> None:
     from provisioning.catalogue import scan
 
     Image.init()
-    flight = flight_of(path.parent, path, count, "stat")
+    flight = asked(path.parent, path, count)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    read_and_hash(path) if floor else scan(flight)
+    {"floor": read_and_hash, "decode": decode_eighths}.get(what, lambda _: scan(flight))(path)
     after = resource.getrusage(resource.RUSAGE_SELF)
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    print(json.dumps({"seconds": seconds, "rss_mb": after.ru_maxrss / 1024}))
+    print(json.dumps({"seconds": seconds, "rss_mb": peak_mb()}))
 
 
-def processor_s(path: Path, count: int, *, floor: bool = False) -> tuple[float, float]:
+def peak_mb() -> float:
+    """Return the largest resident size of this process, without that of the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def asked(scratch: Path, path: Path, count: int):
+    """Return the flight over the tiles of a store; imagery is looked at for blank tiles, pixels are not."""
+    from dataclasses import replace
+
+    flight = flight_of(scratch, path, count, "stat")
+    return flight if path.stem == "png" else replace(flight, tiles=replace(flight.tiles, blank="hole"))
+
+
+def processor_s(path: Path, count: int, what: str = "scan") -> tuple[float, float]:
     """Return processor time and RSS in MB of a fresh process."""
     time.sleep(0.05)  # a file must not be too young to be trusted
-    command = [sys.executable, __file__, "--child", str(path), "--tiles", str(count), *(["--floor"] if floor else [])]
+    command = [sys.executable, __file__, "--child", str(path), "--tiles", str(count), "--what", what]
     done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return done["seconds"], done["rss_mb"]
 
@@ -130,7 +174,7 @@ def rows(scratch: Path, name: str, kind: str, tile: Callable[[int], bytes], coun
     write = WRITERS[kind]
     write(path, tile, count, 0)
     cache = flight_of(scratch, path, count, "stat").root
-    floors = [processor_s(path, count, floor=True)[0] for _ in range(runs + 1)][1:]
+    floors = [processor_s(path, count, "floor")[0] for _ in range(runs + 1)][1:]
     found: dict[str, list[tuple[float, float]]] = {"first scan": [], "no-op": [], "touched": [], "one tile changed": []}
     for n in range(runs):
         shutil.rmtree(cache, ignore_errors=True)
@@ -142,6 +186,9 @@ def rows(scratch: Path, name: str, kind: str, tile: Callable[[int], bytes], coun
         found["one tile changed"].append(processor_s(path, count))
     floor = min(floors)
     yield f"| {name}, {kind}, {count:,} | read and hash | {1e6 * floor / count:.1f} | 1 | | |"
+    if (name, kind) == ("jpeg", "mbtiles"):
+        decoded = min(processor_s(path, count, "decode")[0] for _ in range(runs))
+        yield f"| | read, hash, decode an eighth | {1e6 * decoded / count:.1f} | {decoded / floor:.2f} | | |"
     for what, taken in found.items():
         seconds, rss = min(taken)
         goal = GOALS.get(what)
@@ -159,17 +206,18 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--floor", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--what", default="scan", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        in_this_process(args.child, args.tiles, floor=args.floor)
+        in_this_process(args.child, args.tiles, args.what)
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
     lines = ["| store | what | µs a tile | against the floor | goal | |", "|---|---|---:|---:|---:|---|"]
     for name, tile, count in (("png", png, args.tiles), ("jpeg", jpegs(), args.tiles // JPEG_SHARE)):
         for kind in WRITERS:
-            lines += rows(args.scratch, name, kind, tile, count, args.runs)
-            print("\n".join(lines[-5:]), flush=True)
+            found = list(rows(args.scratch, name, kind, tile, count, args.runs))
+            print("\n".join(found), flush=True)
+            lines += found
     text = "\n".join([f"`python bench/scanning.py --tiles {args.tiles}`\n\n{machine()}; processor time\n", *lines])
     if args.results:
         replace_section(args.results, "Scanning a container", text)
