@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import mercantile
 import numpy as np
@@ -21,7 +22,9 @@ from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.lookup import count_lacking
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.index import choose, index_facts, overlap_of
-from provisioning.index.ids import rows_of
+from provisioning.index.ids import Rows, rows_of
+from provisioning.quality.gates.recognition import around
+from provisioning.quality.gates.subject import Subject
 from provisioning.quality.locate.places import Places
 from provisioning.sources.cutting import cut
 
@@ -394,3 +397,38 @@ def units_of(flight):
 def test_an_id_of_no_cut_is_refused():
     with pytest.raises(IndexingError, match="names a cut that there is not"):
         Places(np.array([4], np.int64), 1)
+
+
+# What the gates make of cuts
+
+
+def everywhere(zoom, rotations):
+    """Return the rows of the whole world with all its cuts."""
+    side = 1 << zoom
+    places = [
+        (x, y, n) for x in range(side) for y in range(side) for n, (_, south) in enumerate(geo.CUTS) if y + south < side
+    ]
+    ids = [geo.pack_id(zoom, x, y, 0, h, cut=n, rotations=rotations) for x, y, n in places for h in range(rotations)]
+    return Rows(np.sort(np.array(ids, np.int64)), np.empty((0, 32), np.uint8), rotations)
+
+
+def test_right_is_what_has_its_centre_a_side_away_at_most():
+    rows = everywhere(3, 2)
+    near, beside = around(rows, 3, 0, 3)
+    assert len(near) == len(rows.ids)  # within eight tiles lies all of a world of eight
+    found = [geo.unpack_id(int(each), 2) for each in rows.ids[near[beside]]]
+    halves = {(2 * each.x + geo.CUTS[each.cut][0], 2 * each.y + geo.CUTS[each.cut][1]) for each in found}
+    assert halves == {(x % 16, y) for x in (-2, -1, 0, 1, 2) for y in (4, 5, 6, 7, 8)}
+    assert len(found) == 2 * 25
+
+
+def test_the_sample_of_the_gates_and_the_tiles_that_lend_colours_are_tiles():
+    rows = everywhere(3, 2)
+    subject = Subject(
+        flight=Flight(root=Path()), corpus=None, rows=rows, gather=None, index=None, network=None, read=None, fit=""
+    )
+    assert {geo.unpack_id(int(each), 2)[4:] for each in rows.ids[subject.sample]} == {(0, 0)}
+    two = np.sort(np.concatenate([rows.ids, rows.ids | 1 << 6]))
+    subject = replace(subject, rows=Rows(two, rows.shas, 2))
+    lenders = [subject.lender(int(row)) for row in subject.sample]
+    assert {geo.unpack_id(int(two[each]), 2).cut for each in lenders} == {0}
