@@ -124,7 +124,7 @@ def test_outcome_line_ends_with_it(built):
 @pytest.mark.slow
 def test_status_and_verify_say_it(built, capsys):
     cache, _ = built
-    key = ["--public-key", str(cache.parent / "key.pub.pem")]
+    key = ["--public-key", str(cache.parent / "key.pub.pem"), "--ground"]
     for command in (["status", str(cache)], ["verify", str(cache), *key]):
         assert main(command) == 0
         assert f"accepted by init: {THERE}" in capsys.readouterr().out
