@@ -23,7 +23,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
-RUN = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
+RUN = re.compile(r"<!-- run( nightly)? -->\n```sh\n(.*?)```", re.DOTALL)
 PATH = re.compile(r"`((?:provisioning|rules|tests|docs|bench|examples)/[\w/.-]*)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -133,9 +133,14 @@ def _parses(words: list[str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "howto/hsm.md"])
-def test_commands_marked_as_run_do_run(page, tmp_path):
-    script = "".join(RUN.findall((DOCS / page).read_text()))
+@pytest.mark.parametrize(
+    ("page", "nightly"),
+    [("tutorial.md", False), ("howto/hsm.md", False), pytest.param("tutorial.md", True, marks=pytest.mark.slow)],
+)
+def test_commands_marked_as_run_do_run(page, nightly, tmp_path):
+    """Those of a page one after another; the second build of the tutorial, of as many tiles, in the nightly run."""
+    marked = RUN.findall((DOCS / page).read_text())
+    script = "".join(words for later, words in marked if nightly or not later)
     assert "flightcache" in script, "nothing is marked as run"
     environment = {
         **os.environ,

@@ -268,10 +268,15 @@ def overlaps(cache: Path, *, processes: int, seconds: float) -> Counter[str]:
 
 
 def test_many_processes_are_never_inside_together(tmp_path):
-    seen = overlaps(tmp_path, processes=8, seconds=2)
-    assert seen["overlaps"] == 0
-    assert seen["killed"] == 2
-    assert seen["rounds"] > 50
+    rounds = 0
+    for _ in range(10):  # on a busy machine two seconds see few
+        seen = overlaps(tmp_path, processes=8, seconds=2)
+        assert seen["overlaps"] == 0
+        assert seen["killed"] == 2
+        rounds += seen["rounds"]
+        if rounds > 50:
+            return
+    raise AssertionError(f"only {rounds} rounds")
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import pytest
 
 from tests.building import put_tiles
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README_FILE = Path(__file__).resolve().parents[1] / "README.md"
+README = README_FILE.read_text()
 
 
 def block(mark: str) -> str:
@@ -49,6 +50,16 @@ def test_the_two_commands_are_one_line_each() -> None:
         assert block(mark).startswith("python3 -m venv .venv && ")
 
 
+def test_the_first_command_ends_with_the_demo_that_the_tutorial_runs() -> None:
+    """The demo takes 15 s of processor time, and the tutorial begins with it: it is run there, and here nightly."""
+    tutorial = README_FILE.with_name("docs").joinpath("tutorial.md").read_text()
+    first = re.search(r"<!-- run -->\n```sh\n(.*?)\n", tutorial)
+    assert first
+    assert first[1] == "flightcache demo first"
+    assert block("first-command").split(" && ")[2].strip() == ".venv/bin/flightcache demo"
+
+
+@pytest.mark.slow
 def test_the_first_command_ends_with_a_verified_cache(shell, tmp_path: Path) -> None:
     _, _, demo = block("first-command").split(" && ")
     told = shell(demo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import shutil
 import stat
 import subprocess
@@ -185,7 +186,7 @@ def test_private_key_open_to_others_is_refused(key: Path, mode: int) -> None:
     key.chmod(mode)
     with pytest.raises(SigningError, match="open to others") as caught:
         sign(Signing(key=key), b"bytes")
-    assert caught.value.next_step == f"chmod 600 {key}"
+    assert caught.value.next_step == f"chmod 600 {shlex.quote(str(key))}"
 
 
 def test_missing_key_names_keygen(tmp_path: Path, key: Path) -> None:

@@ -211,7 +211,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(reader: Path, *words: str | Path, given: str = "") -> tuple[int, str]:
     """Run the reader; a crash or a sanitizer's report fails here."""
-    done = subprocess.run([reader, *words], input=given, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([reader, *words], input=given, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode in {0, 2, 22}, done.stderr
     return done.returncode, done.stdout
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -500,18 +500,24 @@ def test_peak_memory_stays_under_64_mib_however_large_the_cache(tmp_path: Path) 
     assert peak_mib < 64
 
 
+def processor_s() -> float:
+    """Return the processor time of the processes that have ended so far: other work on the machine does not count."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.usefixtures("unmeasured")
 def test_start_up_takes_less_than_three_times_a_bare_python(tmp_path: Path) -> None:
-    """Import and verification of a 1 MB cache against `import hashlib, json`; the best of several, taken in turns."""
+    """Import and verification of a 1 MB cache against `import hashlib, json`: processor time, the least of several."""
     cache = publish(tmp_path / "cache", files={**FILES, "corpus.index": bytes(1_000_000)})
     fly(cache, tmp_path)
     bare_s = fly_s = 9.0
-    for _ in range(40):
-        start = time.perf_counter()
+    for _ in range(10):
+        before = processor_s()
         subprocess.run([sys.executable, "-c", "import hashlib, json"], check=True)
-        middle = time.perf_counter()
+        middle = processor_s()
         fly(cache, tmp_path)
-        bare_s, fly_s = min(bare_s, middle - start), min(fly_s, time.perf_counter() - middle)
+        bare_s, fly_s = min(bare_s, middle - before), min(fly_s, processor_s() - middle)
         if fly_s < 2.8 * bare_s:
             break
     assert fly_s < 3 * bare_s

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8."""
 
-_STEERING_IN_LINES = re.compile(_STEERING.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+
+@cache
+def _steering_in_lines() -> re.Pattern[str]:
+    return re.compile(_STEERING.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 
 
 def printable(text: str) -> str:
@@ -20,7 +24,7 @@ def printable_lines(text: str) -> str:
 
     So no line of it can be taken for one of ours, which begin at the left or with two spaces.
     """
-    first, *more = _STEERING_IN_LINES.sub(_escape, text).split("\n")
+    first, *more = _steering_in_lines().sub(_escape, text).split("\n")
     return "\n".join([first, *(line if line.startswith("    ") else "    " + line for line in more)])
 
 

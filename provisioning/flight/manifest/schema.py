@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
@@ -55,6 +57,8 @@ from provisioning.flight.manifest.types import (
     ZoomCount,
 )
 
+IMPORT_PAYS_BYTES = 64 << 10
+"""A document that orjson, with its import, writes sooner than `json` (12 ms of processor time, measured)."""
 MAX_WHOLE = 2**53 - 1
 """Largest integer that every JSON reader keeps exact."""
 
@@ -193,8 +197,14 @@ def to_bytes(m: Manifest) -> bytes:
     return data
 
 
-def dump(document: object) -> bytes:
-    """Return the bytes of a signed document: sorted keys, two spaces a level, a newline at the end."""
+def dump(document: object, *, about_bytes: int = IMPORT_PAYS_BYTES) -> bytes:
+    """Return the bytes of a signed document: sorted keys, two spaces a level, a newline at the end.
+
+    `about_bytes` is how many that will be, where it is known: for few no library is imported that is fast for many.
+    """
+    if about_bytes < IMPORT_PAYS_BYTES and "orjson" not in sys.modules:
+        text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False)
+        return text.encode(errors="surrogatepass") + b"\n"
     from provisioning.base.jsonfile import to_json
 
     return to_json(document, indent=True) + b"\n"
@@ -250,7 +260,7 @@ def _parse(data: bytes) -> Manifest:
     if issues:
         raise malformed(*issues)
     issues = list(contradictions(manifest))
-    if not issues and dump(_plain(_ordered(manifest))) != data:
+    if not issues and dump(_plain(_ordered(manifest)), about_bytes=len(data)) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
         raise malformed(*issues)
