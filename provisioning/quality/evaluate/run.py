@@ -17,6 +17,7 @@ from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
 from provisioning.quality.locate import Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
 from provisioning.quality.locate.places import moved
+from provisioning.quality.matching import Fix
 from provisioning.quality.query import Viewing
 
 
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
     answer: Answer
     viewing: Viewing | str = "not asked to"
     conditions: Conditions = Conditions()
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
         height_m=query.known.relative_m if query.known.height_m is None else query.known.height_m,
         off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
     )
-    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen)
+    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen, found.fix)
 
 
 def right_tiles(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.geo import E7
@@ -15,6 +15,9 @@ from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_t
 from provisioning.quality.query.declaration import UNDECLARED, Declared
 from provisioning.quality.query.patches import anchor
 from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
+
+if TYPE_CHECKING:
+    from provisioning.quality.matching.stage import Fix, SecondStage
 
 HEADING_STEP_DEG = 10.0
 """A photo turned by half of this against the tiles is still found (docs/evaluation.md)."""
@@ -32,7 +35,7 @@ class Question:
     camera: as the Manifest declares it. rotate: number of headings to try instead of the known one. heading_deg:
     instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side is tried.
     patches: squares of ground rendered from one photo; 0 compares the photo as it is. height_sigma: how well the height
-    is known, a share of it; twice that to each side is tried.
+    is known, a share of it; twice that to each side is tried. second_stage: tries the best places by local features.
     """
 
     camera: Declared = UNDECLARED
@@ -42,19 +45,22 @@ class Question:
     heading_sigma_deg: float = 0.0
     patches: int = PATCHES
     height_sigma: float = 0.0
+    second_stage: SecondStage | None = None
 
 
 class Answered(NamedTuple):
     """Matches, the best first; how the photo was rendered, or why it was compared as it is.
 
     doubt: why the first match is not to be relied on, None where nothing speaks against it. north_assumed: nothing
-    said where the photo's top points.
+    said where the photo's top points. fix: the position of the first match is from features that agree; None where the
+    second stage was not asked, or no place stood out.
     """
 
     matches: tuple[Match, ...]
     viewing: Viewing | str
     doubt: str | None = None
     north_assumed: bool = False
+    fix: Fix | None = None
 
 
 def answer(
@@ -90,7 +96,10 @@ def answer(
             near=near,
             patches=question.patches,
         )
-    return Answered(found[: question.k], seen, _doubt(locator, found), assumed)
+    doubt, fix = _doubt(locator, found), None
+    if question.second_stage is not None:
+        found, fix = question.second_stage.refined(photo.pixels, seen, found, position)
+    return Answered(found[: question.k], seen, None if fix else doubt, assumed, fix)
 
 
 def _doubt(locator: Locator, found: tuple[Match, ...]) -> str | None:
