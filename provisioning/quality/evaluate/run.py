@@ -22,7 +22,10 @@ from provisioning.quality.query import Viewing
 
 
 class Asked(NamedTuple):
-    """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions."""
+    """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions.
+
+    fix: where features gave the first position. doubt: why the first place is not to be relied on.
+    """
 
     query: Query
     matches: tuple[Match, ...]
@@ -30,6 +33,7 @@ class Asked(NamedTuple):
     viewing: Viewing | str = "not asked to"
     conditions: Conditions = Conditions()
     fix: Fix | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
         height_m=query.known.relative_m if query.known.height_m is None else query.known.height_m,
         off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
     )
-    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen, found.fix)
+    said = Answer(query.name, away, right, held)
+    return Asked(query, found.matches, said, found.viewing, seen, found.fix, found.doubt)
 
 
 def right_tiles(
