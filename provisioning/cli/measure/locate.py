@@ -104,6 +104,9 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         help="how well the height is known; 2 sigma are tried",
     )
     parser.add_argument(
+        "--pitch-sigma", type=float, default=0.0, metavar="DEG", help="how well the pitch is known; 2 sigma are tried"
+    )
+    parser.add_argument(
         "--patches", type=int, default=PATCHES, metavar="N", help=f"squares of ground asked for; 0: none ({PATCHES})"
     )
     parser.add_argument(
@@ -131,6 +134,8 @@ def require_view(args: argparse.Namespace, k: int) -> None:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
     if not 0 <= args.height_sigma <= 40:
         raise Error("--height-sigma: 0 to 40 per cent")
+    if not 0 <= args.pitch_sigma <= 20:
+        raise Error("--pitch-sigma: 0 to 20 degree")
     if args.rerank is not None and (args.second_stage is None or not 1 <= args.rerank <= COMPARED):
         raise Error(f"--rerank: 1 to {COMPARED} places, together with --second-stage {'|'.join(CLASSICAL)}")
 
@@ -156,6 +161,7 @@ def question_of(args: argparse.Namespace, manifest: Manifest, k: int, stage: Sec
         heading_sigma_deg=args.heading_sigma,
         patches=args.patches,
         height_sigma=args.height_sigma / 100,
+        pitch_sigma_deg=args.pitch_sigma,
         second_stage=stage,
     )
 
