@@ -61,7 +61,7 @@ def main(tiles: Path, folder: Path) -> None:
             rows.writerow(["file", "lat", "lon", "yaw", "pitch", "height_m", "fov_deg", "time_s"])
             for number, (x, y, yaw) in enumerate(way(mpp)):
                 seen = photograph(land, (x, y), mpp, height=HEIGHT_M, yaw=yaw, pitch=pitch, size=SIZE, fov=FOV_DEG)
-                seen = _photographed(_cast(seen) if cast else seen, rng)
+                seen = _photographed(_cast(seen) if cast else seen, rng, None)
                 Image.fromarray(seen).save(out / f"{number:03}.jpg", quality=85)
                 place = place_at(ZOOM, WEST + x / 256, NORTH + y / 256)
                 given = [yaw + rng.normal(0, 3), pitch + rng.normal(0, 2), HEIGHT_M * rng.normal(1, 0.05)]

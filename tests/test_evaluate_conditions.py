@@ -8,7 +8,9 @@ from pyproj import Geod
 from provisioning.base.angles import Origin
 from provisioning.quality.evaluate import Answer, Asked, Query, Result, as_json, as_text
 from provisioning.quality.evaluate.conditions import Conditions, broken_down, conditions, off_centre
+from provisioning.quality.evaluate.table import confidence
 from provisioning.quality.locate import Photo, Places
+from provisioning.quality.matching import Fix
 from provisioning.quality.query.metadata import Metadata
 
 HIT, MISS = Answer("hit", (3.0,), 1, 100), Answer("miss", (9_000_000.0,), 1, 100)
@@ -109,3 +111,32 @@ def test_text_and_json_give_the_same_breakdown():
     assert {each["range"]: each["recall"]["1"]["share"] for each in by["texture"]} == {"20 levels": 1, "60 levels": 0}
     table = [line.split() for line in as_text([measured]).splitlines()]
     assert ["heading", "north", "(315", "to", "45)", "8", "100", "[68,", "100]", "100", "100"] in table
+
+
+def with_doubts(answers, doubts, fixes=()):
+    """Return a result whose answers are doubted, and placed by features, where the flags say so."""
+    plain = result(answers)
+    fix = Fix(20, 30, 1.0, 0.0, 1.0)
+    placed = (*fixes, *[False] * len(answers))
+    asked = tuple(
+        each._replace(doubt="alike" if doubt else None, fix=fix if is_placed else None)
+        for each, doubt, is_placed in zip(plain.asked, doubts, placed, strict=False)
+    )
+    return plain._replace(asked=asked)
+
+
+def test_how_often_right_and_wrong_answers_are_doubted_is_counted():
+    measured = with_doubts([HIT, HIT, HIT, MISS, MISS], [True, False, False, True, False])
+    assert confidence(measured) == ((1, 3), (1, 2))
+    assert "called not confident: 1 of 3 right answers and 1 of 2 wrong answers" in as_text([measured])
+    assert as_json(measured)["not_confident"] == {
+        "right": {"doubted": 1, "answers": 3},
+        "wrong": {"doubted": 1, "answers": 2},
+    }
+
+
+def test_photos_placed_by_features_have_a_line_of_their_own():
+    measured = with_doubts([HIT, HIT, MISS], [False] * 3, fixes=[True, False, True])
+    assert "2 of 3 photos placed by features, 50.0% of them right" in as_text([measured])
+    assert as_json(measured)["fixed"] == 2
+    assert "by features" not in as_text([with_doubts([HIT], [False])])

@@ -139,6 +139,17 @@ def test_heights_are_tried_as_far_as_they_are_uncertain():
     assert min(each.height_m for each in viewings_for(Question(height_sigma=0.4), seen)) > 0
 
 
+@pytest.mark.parametrize("angles", [Angles(0, -45, 0), Angles(0, None, 0), Angles(0, 0, 0, "body")])
+def test_other_pitches_that_may_be_true_are_tried_around_the_known_one(angles):
+    """Of a gimbal, of a mounting, and of an airframe whose mounting says where the camera looks."""
+    seen = Viewing(Camera.simple(40, 30, 50), angles, 100, (0.0, -60.0, 0.0))
+    middle = -45.0 if angles.pitch_deg == -45 else -60.0
+    tried = viewings_for(Question(pitch_sigma_deg=5.0), seen)
+    looks = [math.degrees(math.asin(each.view(0).rotation[2, 2])) for each in tried]
+    assert looks == pytest.approx([middle, middle - 10, middle + 10])
+    assert len(viewings_for(Question(pitch_sigma_deg=5.0, height_sigma=0.125), seen)) == 9
+
+
 @pytest.mark.parametrize(("sigma", "reach"), [(0, 0), (3, 6), (10, 20), (200, 180)])
 def test_headings_cover_two_sigma_closely(sigma, reach):
     tried = spread(sigma)
@@ -280,7 +291,7 @@ def test_where_no_tile_lies_near_nothing_is_named(flight, capsys):
 @pytest.mark.parametrize(
     "words",
     [["--radius", "9"], ["--near=1,1", "--radius", "-5"], ["--height", "0"], ["--fov", "180"], ["--pitch", "91"],
-     ["--patches", "-1"], ["--height-sigma", "50"], ["--heading-sigma", "-1"]],
+     ["--patches", "-1"], ["--height-sigma", "50"], ["--heading-sigma", "-1"], ["--pitch-sigma", "21"]],
 )  # fmt: skip
 def test_numbers_that_make_no_sense_are_refused(flight, words, capsys):
     cache, folder = flight

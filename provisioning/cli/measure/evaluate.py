@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
-from provisioning.cli.measure.locate import add_view, question_of, require_view
+from provisioning.cli.measure.locate import add_view, question_of, require_view, second_stage
 from provisioning.cli.measure.track import add_track, flown, report, require_track, settings_of
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.flight.manifest import Manifest
@@ -113,20 +114,24 @@ def _results(
     queries: Sequence[Query],
     measured: Callable[[str, Locator, Sequence[Query], Trial, int], Measured],
 ) -> Iterator[Measured]:
-    within_m, manifests = args.within, []
-    for cache in args.cache:
-        with verified(cache, ground(args, cache)) as (verdict, _):
-            locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
-        manifests.append(manifest)
-        within_m = within_m or usual_distance_m(locator, queries)
-        trial = Trial(question_of(args, manifest, max(RANKS)), within_m, args.radius)
-        yield measured(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
-    if args.variants:
-        variants = [parse_variant(text) for text in args.variants]
-        with locators(args.cache[0], variants, manifest=manifests[0], custom_ops=args.custom_ops) as built:
-            for variant, locator, request in built:
-                trial = Trial(_varied(question_of(args, manifests[0], max(RANKS)), variant), within_m, args.radius)
-                yield measured(variant.name, locator, queries, trial, request.index.path.stat().st_size)
+    within_m, firsts = args.within, []
+    with ExitStack() as stack:
+        for cache in args.cache:
+            with verified(cache, ground(args, cache)) as (verdict, _):
+                locator, manifest = Locator.from_verdict(verdict, custom_ops=args.custom_ops), verdict.require()
+                stage = stack.enter_context(second_stage(args, verdict))
+            firsts.append((manifest, stage))
+            within_m = within_m or usual_distance_m(locator, queries)
+            trial = Trial(question_of(args, manifest, max(RANKS), stage), within_m, args.radius)
+            yield measured(_named(cache, manifest), locator, queries, trial, manifest.descriptor_index.bytes)
+        if args.variants:
+            manifest, stage = firsts[0]
+            variants = [parse_variant(text) for text in args.variants]
+            with locators(args.cache[0], variants, manifest=manifest, custom_ops=args.custom_ops) as built:
+                for variant, locator, request in built:
+                    question = _varied(question_of(args, manifest, max(RANKS), stage), variant)
+                    trial = Trial(question, within_m, args.radius)
+                    yield measured(variant.name, locator, queries, trial, request.index.path.stat().st_size)
 
 
 def _require_own(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +30,10 @@ from provisioning.quality.locate import (
     read_photo,
     to_geojson,
 )
+from provisioning.quality.locate.asking import COMPARED
 from provisioning.quality.locate.imagery import has_imagery, imagery_of
 from provisioning.quality.locate.search import PATCHES
+from provisioning.quality.matching import CLASSICAL, TRIED, Fix, Ground, SecondStage, classical, on_board
 from provisioning.quality.query import Angles, from_manifest
 from provisioning.quality.query.viewing import Known
 
@@ -40,6 +43,7 @@ examples:
   flightcache locate *.JPG --near 47.3977,8.5456 --radius 1000 only where the aircraft can be
   flightcache locate frame.png --height 120 --fov 69 --pitch -45 --heading 275 --heading-sigma 10
   flightcache locate *.JPG --rotate 8 -k 3                     heading unknown: eight are tried
+  flightcache locate *.JPG --second-stage sift                 position in metres from the imagery on board
   flightcache locate *.JPG --geojson found.geojson --contact-sheet sheet.png
 """
 DEFAULT_RADIUS_M = 1000.0
@@ -100,8 +104,15 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         help="how well the height is known; 2 sigma are tried",
     )
     parser.add_argument(
+        "--pitch-sigma", type=float, default=0.0, metavar="DEG", help="how well the pitch is known; 2 sigma are tried"
+    )
+    parser.add_argument(
         "--patches", type=int, default=PATCHES, metavar="N", help=f"squares of ground asked for; 0: none ({PATCHES})"
     )
+    parser.add_argument(
+        "--second-stage", choices=CLASSICAL, help="compare local features with the imagery on board: position in metres"
+    )
+    parser.add_argument("--rerank", type=int, metavar="K", help=f"places that the second stage tries ({TRIED})")
 
 
 def place(text: str) -> Origin:
@@ -123,9 +134,24 @@ def require_view(args: argparse.Namespace, k: int) -> None:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
     if not 0 <= args.height_sigma <= 40:
         raise Error("--height-sigma: 0 to 40 per cent")
+    if not 0 <= args.pitch_sigma <= 20:
+        raise Error("--pitch-sigma: 0 to 20 degree")
+    if args.rerank is not None and (args.second_stage is None or not 1 <= args.rerank <= COMPARED):
+        raise Error(f"--rerank: 1 to {COMPARED} places, together with --second-stage {'|'.join(CLASSICAL)}")
 
 
-def question_of(args: argparse.Namespace, manifest: Manifest, k: int) -> Question:
+@contextmanager
+def second_stage(args: argparse.Namespace, verdict: Verdict) -> Iterator[SecondStage | None]:
+    """Yield the second stage that the options ask for, over the imagery of a verified cache; None without."""
+    if args.second_stage is None:
+        yield None
+        return
+    extract = classical(args.second_stage)
+    with on_board(verdict) as tiles:
+        yield SecondStage(extract, Ground(tiles, extract), args.rerank or TRIED)
+
+
+def question_of(args: argparse.Namespace, manifest: Manifest, k: int, stage: SecondStage | None = None) -> Question:
     """Return how the options ask a cache, with the camera that its verified Manifest declares."""
     return Question(
         camera=from_manifest(manifest.camera),
@@ -135,6 +161,8 @@ def question_of(args: argparse.Namespace, manifest: Manifest, k: int) -> Questio
         heading_sigma_deg=args.heading_sigma,
         patches=args.patches,
         height_sigma=args.height_sigma / 100,
+        pitch_sigma_deg=args.pitch_sigma,
+        second_stage=stage,
     )
 
 
@@ -143,9 +171,10 @@ def run(args: argparse.Namespace) -> int:
     require_view(args, args.k)
     near, known = _prior(args), _known(args)
     with verified(args.cache, ground(args, args.cache)) as (verdict, _):
-        question = question_of(args, verdict.require(), args.k)
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
-        found = [_locate(locator, path, question, near, known) for path in args.photo]
+        with second_stage(args, verdict) as stage:
+            question = question_of(args, verdict.require(), args.k, stage)
+            found = [_locate(locator, path, question, near, known) for path in args.photo]
         if args.contact_sheet:
             _draw(args.cache, verdict, found, args.contact_sheet, own=args.own)
     if args.geojson:
@@ -207,12 +236,20 @@ def _as_json(found: list[Located]) -> str:
                 "confident": item.answered.doubt is None,
                 "doubt": item.answered.doubt,
                 "north_assumed": item.answered.north_assumed,
+                "fix": item.answered.fix and fix_json(item.answered.fix),
                 "matches": [as_json(match) for match in item.matches],
             }
             for item in found
         ],
         indent=2,
     )
+
+
+def fix_json(fix: Fix) -> dict[str, object]:
+    """Return a fix as JSON values; the covariance in square metres, east before north."""
+    covariance = [[fix.east_m2, fix.east_north_m2], [fix.east_north_m2, fix.north_m2]]
+    rounded = [[round(each, 2) for each in row] for row in covariance]
+    return {"features": fix.inliers, "compared": fix.compared, "covariance_m2": rounded}
 
 
 def compared(answered: Answered) -> str:
@@ -242,6 +279,13 @@ def _lines(item: Located) -> Iterator[str]:
         yield "      north assumed: the photo has no heading; try --rotate 16"
     if item.answered.doubt:
         yield f"      not confident: {item.answered.doubt}"
+    if item.answered.fix:
+        fix = item.answered.fix
+        sigma_m = (fix.east_m2**0.5, fix.north_m2**0.5)
+        yield (
+            f"      position of the first from {fix.inliers} features of {fix.compared} that agree, "
+            f"± {sigma_m[0]:.1f} m east, ± {sigma_m[1]:.1f} m north"
+        )
     yield HEADER + ("      away" if item.matches[0].distance_m is not None else "")
     yield from (_line(rank, match) for rank, match in enumerate(item.matches, 1))
 

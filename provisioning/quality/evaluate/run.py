@@ -16,17 +16,23 @@ from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
 from provisioning.quality.locate import Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
 from provisioning.quality.locate.places import moved
+from provisioning.quality.matching import Fix
 from provisioning.quality.query import Viewing
 
 
 class Asked(NamedTuple):
-    """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions."""
+    """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions.
+
+    fix: where features gave the first position. doubt: why the first place is not to be relied on.
+    """
 
     query: Query
     matches: tuple[Match, ...]
     answer: Answer
     viewing: Viewing | str = "not asked to"
     conditions: Conditions = Conditions()
+    fix: Fix | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
         height_m=query.known.relative_m if query.known.height_m is None else query.known.height_m,
         off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
     )
-    return Asked(query, found.matches, Answer(query.name, away, right, held), found.viewing, seen)
+    said = Answer(query.name, away, right, held)
+    return Asked(query, found.matches, said, found.viewing, seen, found.fix, found.doubt)
 
 
 def right_tiles(

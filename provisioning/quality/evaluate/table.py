@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -54,6 +55,8 @@ def as_text(results: Sequence[Result]) -> str:
     lines.append(f"{first.queries} photos; right: a place within {first.within_m:,.0f} m{prior}")
     lines += [line for result in results for line in _not_rendered(result)]
     lines += [line for result in results for line in _elsewhere(result)]
+    lines += [line for result in results for line in _fixed(result)]
+    lines += [_doubted(result) for result in results if result.asked]
     lines += [
         f"{result.name}: {1 - result.score.reachable:.0%} of the photos have no such tile in the cache"
         for result in results
@@ -76,6 +79,35 @@ def _elsewhere(result: Result) -> Iterator[str]:
     said = f"{result.name}: half of the photos are answered with another place, {away} away or more"
     right = f"; where the first place is right the median error is {_metres(found.median_found_m)}"
     yield said + (right if math.isfinite(found.median_found_m) else "") + (step and f"; {step}")
+
+
+def _fixed(result: Result) -> Iterator[str]:
+    """Yield how many photos the second stage gave a position, and how far off that is."""
+    away = [asked.answer.distances_m[0] for asked in result.asked if asked.fix]
+    if away:
+        right = sum(each <= result.within_m for each in away) / len(away)
+        yield (
+            f"{result.name}: {len(away)} of {len(result.asked)} photos placed by features, {right:.1%} of them right, "
+            f"median error {statistics.median(away):.1f} m"
+        )
+
+
+def _doubted(result: Result) -> str:
+    """Return how often `locate` would call an answer not confident, of right and of wrong ones."""
+    right, wrong = confidence(result)
+    parts = [f"{doubted} of {count} {name} answers" for name, (doubted, count) in (("right", right), ("wrong", wrong))]
+    return f"{result.name}: called not confident: {' and '.join(parts)}"
+
+
+def confidence(result: Result) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return of the right and of the wrong first answers how many are doubted, and how many there are."""
+    hits = [is_hit(asked.answer, 1, result.within_m) for asked in result.asked]
+    doubts = [asked.doubt is not None for asked in result.asked]
+    right, wrong = (
+        (sum(doubt for hit, doubt in zip(hits, doubts, strict=True) if hit is wanted), hits.count(wanted))
+        for wanted in (True, False)
+    )
+    return right, wrong
 
 
 def _not_rendered(result: Result) -> Iterator[str]:
@@ -117,6 +149,11 @@ def as_json(result: Result) -> dict[str, object]:
         "reachable": round(found.reachable, 4),
         "median_error_m": _finite(found.median_error_m),
         "median_error_found_m": _finite(found.median_found_m),
+        "fixed": sum(asked.fix is not None for asked in result.asked),
+        "not_confident": {
+            name: {"doubted": doubted, "answers": count}
+            for name, (doubted, count) in zip(("right", "wrong"), confidence(result), strict=True)
+        },
         "recall": _recall_json(found.recalls),
         "by": {
             condition: [
@@ -160,6 +197,8 @@ def per_query(results: Sequence[Result]) -> Iterator[dict[str, object]]:
                 "found_lon": best.position.lon_e7 / 1e7 if best else "",
                 "heading_deg": round(best.heading_deg, 1) if best else "",
                 "error_m": round(asked.answer.distances_m[0], 1) if best else "",
+                "confident": int(asked.doubt is None),
+                "sigma_m": round((asked.fix.east_m2 + asked.fix.north_m2) ** 0.5, 1) if asked.fix else "",
                 **{f"hit@{rank}": int(is_hit(asked.answer, rank, result.within_m)) for rank in RANKS},
                 "right_tiles": asked.answer.near,
                 **{

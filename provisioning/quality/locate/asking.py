@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.geo import E7
@@ -16,12 +16,17 @@ from provisioning.quality.query.declaration import UNDECLARED, Declared
 from provisioning.quality.query.patches import anchor
 from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
 
+if TYPE_CHECKING:
+    from provisioning.quality.matching.stage import Fix, SecondStage
+
 HEADING_STEP_DEG = 10.0
 """A photo turned by half of this against the tiles is still found (docs/evaluation.md)."""
 COMPARED = 30
 """Places among which the next one apart from the first is looked for."""
 HEIGHT_STEP = 0.25
 """Share of the height by which a photo may be off and is still found (docs/camera.md)."""
+PITCH_STEP_DEG = 10.0
+"""Pitches that lie half of this apart show nearly the same ground (docs/camera.md)."""
 NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airframe need camera.angles_of = "body"'
 
 
@@ -32,7 +37,8 @@ class Question:
     camera: as the Manifest declares it. rotate: number of headings to try instead of the known one. heading_deg:
     instead of the photo's own. heading_sigma_deg: how well the heading is known; twice that to each side is tried.
     patches: squares of ground rendered from one photo; 0 compares the photo as it is. height_sigma: how well the height
-    is known, a share of it; twice that to each side is tried.
+    is known, a share of it, and pitch_sigma_deg how well the pitch is; twice that to each side is tried. second_stage:
+    tries the best places by local features.
     """
 
     camera: Declared = UNDECLARED
@@ -42,19 +48,23 @@ class Question:
     heading_sigma_deg: float = 0.0
     patches: int = PATCHES
     height_sigma: float = 0.0
+    pitch_sigma_deg: float = 0.0
+    second_stage: SecondStage | None = None
 
 
 class Answered(NamedTuple):
     """Matches, the best first; how the photo was rendered, or why it was compared as it is.
 
     doubt: why the first match is not to be relied on, None where nothing speaks against it. north_assumed: nothing
-    said where the photo's top points.
+    said where the photo's top points. fix: the position of the first match is from features that agree; None where the
+    second stage was not asked, or no place stood out.
     """
 
     matches: tuple[Match, ...]
     viewing: Viewing | str
     doubt: str | None = None
     north_assumed: bool = False
+    fix: Fix | None = None
 
 
 def answer(
@@ -90,7 +100,10 @@ def answer(
             near=near,
             patches=question.patches,
         )
-    return Answered(found[: question.k], seen, _doubt(locator, found), assumed)
+    doubt, fix = _doubt(locator, found), None
+    if question.second_stage is not None:
+        found, fix = question.second_stage.refined(photo.pixels, seen, found, position)
+    return Answered(found[: question.k], seen, None if fix else doubt, assumed, fix)
 
 
 def _doubt(locator: Locator, found: tuple[Match, ...]) -> str | None:
@@ -122,9 +135,21 @@ def headings_for(question: Question, own: float | None) -> tuple[float, ...]:
 
 
 def viewings_for(question: Question, seen: Viewing) -> Sequence[Viewing]:
-    """Return how the photo may have been taken: as it is known, then from other heights."""
-    shares = [each for each in spread(question.height_sigma, HEIGHT_STEP, most=0.8) if each]
-    return (seen, *(seen._replace(height_m=seen.height_m * (1 + each)) for each in shares))
+    """Return how the photo may have been taken: as it is known, then from other heights and with other pitches."""
+    heights = spread(question.height_sigma, HEIGHT_STEP, most=0.8)
+    pitches = spread(question.pitch_sigma_deg, PITCH_STEP_DEG, most=45.0)
+    tried = [(share, degrees) for share in heights for degrees in pitches if share or degrees]
+    return (seen, *(_otherwise(seen, share, degrees) for share, degrees in tried))
+
+
+def _otherwise(seen: Viewing, share: float, degrees: float) -> Viewing:
+    """Return a viewing from a height that is greater by a share of it, with the camera pitched up by some degrees."""
+    yaw, pitch, roll = seen.mounting
+    higher = seen._replace(height_m=seen.height_m * (1 + share))
+    if seen.angles.of == "body":
+        return higher._replace(mounting=(yaw, pitch + degrees, roll))
+    known = pitch if seen.angles.pitch_deg is None else seen.angles.pitch_deg
+    return higher._replace(angles=seen.angles._replace(pitch_deg=known + degrees))
 
 
 def spread(sigma: float, step: float = HEADING_STEP_DEG, *, most: float = 180.0) -> Sequence[float]:

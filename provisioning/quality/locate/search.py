@@ -267,7 +267,7 @@ class Locator:
     def _as_match(self, found: Candidate, zoom: int, yaw: float, like: float, position: Origin | None) -> Match:
         packed = unpack_id(int(self.ids[found.row]), self.rotations)
         heading = (yaw + 360 * packed.heading / self.rotations) % 360
-        own = _origin(zoom, found.x, found.y)
+        own = origin_at(zoom, found.x, found.y)
         away = distance_m(own, position) if position else None
         source, centre = self.sources[packed.source], packed.centre
         return Match(*packed[:3], source, found.similarity, centre, heading, away, own, found.z, like, packed.cut)
@@ -318,12 +318,12 @@ def _within(found: Candidate, zoom: int, near: Prior | None) -> bool:
     """Tell whether a position lies in the circle of a prior, a tile's half diagonal granted."""
     if near is None:
         return True
-    own = _origin(zoom, found.x, found.y)
+    own = origin_at(zoom, found.x, found.y)
     granted = EQUATOR_M * math.cos(math.radians(own.lat_e7 / E7)) / (1 << zoom) / math.sqrt(2)
     return distance_m(own, near.position) <= near.radius_m + granted
 
 
-def _origin(zoom: int, x: float, y: float) -> Origin:
+def origin_at(zoom: int, x: float, y: float) -> Origin:
     """Return the point at fractional tile coordinates."""
     side = 1 << zoom
     lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))
