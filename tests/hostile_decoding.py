@@ -15,7 +15,7 @@ class HostileDecoding(Decoding):
     """The decoder of the build; what a tile's last bytes say happens while it is decoded."""
 
     def __call__(self, asked, room):
-        data = read_file(asked.given) if isinstance(asked.given, str) else asked.given or b""
+        data = read_file(asked.given[0]) if isinstance(asked.given[0], str) else asked.given[0] or b""
         if data.endswith(LOOPS):
             while True:
                 pass

@@ -173,4 +173,4 @@ def test_a_network_above_what_one_file_holds_is_refused_with_the_next_step():
 
     with pytest.raises(BackboneError, match="above 2 GiB") as caught:
         _serialised(Vast(), "m.onnx")
-    assert "fp16" in caught.value.next_step
+    assert "external data" in caught.value.next_step

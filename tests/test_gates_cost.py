@@ -60,7 +60,7 @@ def compared(subject, reference, monkeypatch):
     """Return how many tiles an engine was compared on with its reference."""
     counts = []
     real = measuring.measure_fidelity
-    monkeypatch.setattr(measuring, "measure_fidelity", lambda r, e, i: counts.append(len(i)) or real(r, e, i))
+    monkeypatch.setattr(measuring, "measure_fidelity", lambda r, e, i, **_: counts.append(len(i)) or real(r, e, i))
     result = measured(subject, reference)
     return counts, result.entries["fidelity.cosine"]
 

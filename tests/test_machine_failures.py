@@ -83,7 +83,7 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
     def fails(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(commands, "Run", fails)
+    monkeypatch.setattr(commands, "Run", type("Run", (), {"__new__": fails}))
     monkeypatch.setattr(plugin, "cache_of", lambda *_: built_cache)
     assert plugin.Run(task_loader=ModuleTaskLoader({})).execute({}, []) == plugin.NOT_STARTED
     said = capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_more_than_one_file_can_hold_is_refused_before_it_is_read(tmp_path):
     source = OnnxSource(path, Sha256("0" * 64), (path, path.with_name("model.onnx.data")))
     with pytest.raises(BackboneError, match="above 2 GiB") as caught:
         prepare(backbone, source, tmp_path / "network.onnx")
-    assert caught.value.next_step == "export it in fp16"
+    assert caught.value.next_step == 'set precision = "fp16" for backbone.m'
 
 
 def test_a_link_that_was_copied_as_text_is_named_and_can_be_made_again(tmp_path, monkeypatch):

@@ -425,7 +425,7 @@ def test_right_is_what_has_its_centre_a_side_away_at_most():
 def test_the_sample_of_the_gates_and_the_tiles_that_lend_colours_are_tiles():
     rows = everywhere(3, 2)
     subject = Subject(
-        flight=Flight(root=Path()), corpus=None, rows=rows, gather=None, index=None, network=None, read=None, fit=""
+        flight=Flight(root=Path()), corpus=None, rows=rows, gather=None, index=None, network=None, decode=None, fit=""
     )
     assert {geo.unpack_id(int(each), 2)[4:] for each in rows.ids[subject.sample]} == {(0, 0)}
     two = np.sort(np.concatenate([rows.ids, rows.ids | 1 << 6]))

@@ -184,7 +184,7 @@ def test_a_command_shows_progress_and_nothing_else_of_the_log():
     events.warn("task.ignored", task="x")
     listener.close()
     assert stream.getvalue() == ""
-    assert progress.on_hashed.get() is None
+    assert on_hashed.get() is None
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_tiles_that_are_like_everything_are_named_less_once_the_mean_is_taken_of
     seen = np.stack([in_a_cone(plain.gather(plain.sample), 0.1)] * len(VIEWS))
     third = np.where(np.arange(len(tiles)) % 3 == 0, 0.08, 0.6)[:, None]
     subject = make_subject(tmp_path, tiles, spoil=lambda each: in_a_cone(each, third), gates=Gates(samples=64))
-    monkeypatch.setattr(transforms, "described_views", lambda _: seen)
+    monkeypatch.setattr(transforms, "described_views", lambda *_: seen)
     chosen = choose_transform(subject)
     assert chosen.transform == "center", chosen
     assert float(chosen.found) > 0.9

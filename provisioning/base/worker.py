@@ -145,7 +145,7 @@ def _guarded(work: Callable[[], bytes]) -> tuple[int, bytes]:
 
 def _limit_memory(more_bytes: int) -> None:
     """Let the address space of this process grow by so much and no more."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = pages * PAGE + more_bytes
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

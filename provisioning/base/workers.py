@@ -389,7 +389,7 @@ class _Watch:
 def _state(pid: int) -> str:
     """Return the state of a process as proc(5) has it; empty where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
     except OSError:
         return ""
 
