@@ -1,7 +1,7 @@
 """One builder at a time: a kernel lock on `<cache>/.c10.lock`, freed when its holder dies, never unlinked.
 
-`flock` on a descriptor, which every flock-based locker respects, the library filelock too: it is closed, not unlocked,
-so a child that was given it keeps the lock, and the file is never unlinked, which would let two builders in (measured:
+filelock's native lock on a descriptor of ours (`flock`, which every flock-based locker respects): it is closed, not
+unlocked, so a child that was given it keeps the lock, and the file is never unlinked, which would let two builders in (measured:
 6,915 overlaps in 14,151 rounds). The file holds who locked it, for the message of those who must wait.
 """
 
@@ -98,10 +98,14 @@ def _try(path: Path) -> int | None:
 def _lock(fd: int) -> bool:
     """Take the kernel's lock on a descriptor without waiting; return whether it was free."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # EAGAIN; some file systems say EACCES
-        return False
-    return True
+        from filelock import lock_descriptor
+    except ImportError:  # a vehicle installs what verifies, and no more: the same call of the kernel
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # EAGAIN; some file systems say EACCES
+            return False
+        return True
+    return bool(lock_descriptor(fd, blocking=False))
 
 
 def _still_named(fd: int, path: Path) -> bool:
