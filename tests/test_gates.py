@@ -300,7 +300,6 @@ def test_both_long_parts_of_the_measuring_show_how_far_they_are(tmp_path, caplog
     measured(subject)
     told = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
     steps = {unit: [(f["done"], f["total"]) for f in told if f["unit"] == unit] for unit in ("tiles", "runs")}
-    count = len(subject.sample)
     assert all(done == of for done, of in (steps["tiles"][-1], steps["runs"][-1]))
     assert all(each == sorted(each) and len(each) > 8 for each in steps.values())
 
