@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from bench.results import machine  # noqa: E402
+from bench.results import machine, replace_section  # noqa: E402
 from provisioning.base.errors import Error  # noqa: E402
 from provisioning.config import Backbone, Engine  # noqa: E402
 from provisioning.engines import engine_spec, select  # noqa: E402
@@ -48,6 +47,11 @@ FORMS = (("fp32", "onnxruntime"), ("fp16", "onnxruntime"), ("int8", "onnxruntime
 SMALL = ("EfficientNet-Lite0", "MobileNetV2")
 """Networks of the bounded form, which CI runs."""
 LEAST_FP32 = 0.9999
+ABOUT = """\
+"trained": weights of the authors' package, else random ones from a fixed seed, whose recall says nothing of the
+architecture. fp32, fp16, int8: least cosine to PyTorch over 48 tiles, of what a build makes of the file,
+preprocessing included. recall@1: the same tiles seen 30 per cent of a side aside, brighter and compressed. int8 for
+TensorRT is computed by ONNX Runtime here; what a GPU computes is not measured."""
 HEAD = (
     "network", "exporter, opset", "fp32", "fp16", "int8", "int8 for TensorRT", "engine",
     "recall@1 of fp32, fp16, int8", "fp32 a tile", "fp16, int8 to that",
@@ -78,7 +82,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="words of networks' names")
     parser.add_argument("--compile", action="store_true", help="also compile int8 with TensorRT-RTX")
     parser.add_argument("--scratch", type=Path)
-    parser.add_argument("--page", type=Path, help="Markdown page whose table between the marks is replaced")
+    parser.add_argument("--results", type=Path, help="Markdown page whose section is replaced: docs/backbones.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch)
@@ -90,8 +94,8 @@ def main() -> int:
                 for row in _rows(folder, network, rtx=args.compile)]  # fmt: skip
     text = _table(rows)
     print(text)
-    if args.page:
-        _replace(args.page, text)
+    if args.results:
+        replace_section(args.results, "Measured: exporter, opset and precision", text)
     return int(any(row.precision == "fp32" and row.cosine < LEAST_FP32 for row in rows))
 
 
@@ -167,7 +171,7 @@ def _seconds(session: Any, tile: Pixels) -> float:
 
 def _compiled(typed: Path, folder: Path) -> str:
     """Return what TensorRT-RTX makes of the file for a GPU that is not here: its size, or why none."""
-    engine = Engine(backend="tensorrt_rtx", host={"sm": "87"})
+    engine = Engine(backend="tensorrt_rtx", host={"sm": "86"})
     spec = engine_spec(typed, select(engine).probe(), Backbone(name="net"), engine, state=folder / "state")
     try:
         compile_engine(spec, folder / "plan", log=folder / "log")
@@ -178,7 +182,7 @@ def _compiled(typed: Path, folder: Path) -> str:
 
 def _table(rows: list[Row]) -> str:
     """Return one line for each exported file."""
-    lines = [f"Made by `bench/networks.py` on {machine()}.", "", *_line(HEAD), "|" + "---|" * len(HEAD)]
+    lines = [f"Made by `bench/networks.py` on {machine()}. {ABOUT}", "", *_line(HEAD), "|" + "---|" * len(HEAD)]
     for network, export in dict.fromkeys((row.network, row.export) for row in rows):
         forms = [row for row in rows if (row.network, row.export) == (network, export)]
         if len(forms) < len(FORMS):
@@ -199,13 +203,6 @@ def _cosine(row: Row) -> str:
 
 def _line(cells: Any) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
-
-
-def _replace(page: Path, text: str) -> None:
-    marks = "<!-- networks -->", "<!-- /networks -->"
-    held = page.read_text()
-    new = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n{text}\n{marks[1]}", held, flags=re.DOTALL)
-    page.write_text(new)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ from PIL import Image
 from provisioning.base.errors import DescriptorError, FilesystemError, TileError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.base.workers import Limits
-from provisioning.catalogue import iter_tiles, open_reader, scan
-from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource
-from provisioning.config.schema import Descriptors
+from provisioning.catalogue import iter_tiles, open_reader
+from provisioning.config import BBox, TileSource
 from provisioning.descriptors import decoded_tiles, describe, store_path
 from provisioning.descriptors.pipeline import decoders as module
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.sources.decoding import View
+from tests.describing import scanned_flight
 from tests.hostile_decoding import CRASHES, EATS, KILLED, LOOPS, HostileDecoding
 from tests.processes import gone
 from tests.test_descriptors import Fake, by_colour
@@ -54,17 +54,7 @@ def write_tile(root, n, suffix, *, end=b""):
 
 
 def flight_of(root, *sources, **tiles):
-    flight = Flight(
-        root=root,
-        area=Area(bbox=WORLD, zooms=(ZOOM,)),
-        tiles=Tiles(source=sources or (TileSource(path=root / "tiles", name="test"),), **tiles),
-        backbone=(Backbone(name="m"),),
-        engine=Engine(batch=4),
-        descriptors=Descriptors(threads=2),
-    )
-    flight.build_dir.mkdir(exist_ok=True)
-    scan(flight)
-    return flight
+    return scanned_flight(root, sources or (TileSource(path=root / "tiles", name="test"),), WORLD, (ZOOM,), **tiles)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The documentation is true: its commands run, its generated pages are current, its links lead somewhere."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ import pytest
 
 from provisioning.base import errors
 from provisioning.cli import command_parser
+from tests.scripts import loaded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,12 +29,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def _reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(DOCS / "reference.py")
 
 
 @pytest.mark.parametrize("page", ["flight.toml.md", "cli.md"])

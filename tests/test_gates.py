@@ -39,10 +39,10 @@ from provisioning.quality.gates import Figure, GateResult, Limit, entries, gate_
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
-from provisioning.quality.gates.measure import measure
+from provisioning.quality.gates.measure import FIRST_COMPARED, measure
 from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, VIEWS, colours_of, view
 from provisioning.quality.gates.recognition import LEAST_REACH, across_sources, around, recognition
-from provisioning.quality.gates.retrieval import Views
+from provisioning.quality.gates.retrieval import FIRST_ASKED, Views
 from provisioning.quality.gates.subject import Subject
 from provisioning.sources.image import inspect_tile as judge_image
 
@@ -300,7 +300,10 @@ def test_both_long_parts_of_the_measuring_show_how_far_they_are(tmp_path, caplog
     measured(subject)
     told = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
     steps = {unit: [(f["done"], f["total"]) for f in told if f["unit"] == unit] for unit in ("tiles", "runs")}
-    assert all(done == of for done, of in (steps["tiles"][-1], steps["runs"][-1]))
+    assert (steps["tiles"][-1], steps["runs"][-1]) == (
+        (FIRST_ASKED, FIRST_ASKED),
+        (4 * FIRST_COMPARED, 4 * FIRST_COMPARED),
+    )
     assert all(each == sorted(each) and len(each) > 8 for each in steps.values())
 
 

@@ -87,10 +87,15 @@ def test_form(form, work):
     )
     for pattern, shown in ((re.escape(str(work)), "WORK"), *MASKS):
         text = re.sub(pattern, shown, text)
-    text = text.replace("\x1b[2K", "").replace("\x1b", "\\e")
-    path = GOLDEN / f"{form}.txt"
+    hold_to(GOLDEN, form, text.replace("\x1b[2K", ""))
+
+
+def hold_to(golden: Path, form: str, text: str) -> None:
+    """Compare what a terminal of this form shows with the text in `golden`, or write it there where that is asked."""
+    text = text.replace("\x1b", "\\e")
+    path = golden / f"{form}.txt"
     if os.environ.get("FLIGHTCACHE_UPDATE_GOLDEN"):
-        GOLDEN.mkdir(exist_ok=True)
+        golden.mkdir(exist_ok=True)
         path.write_text(text)
     assert _loose(text) == _loose(path.read_text())
     assert ("\\e[3" in text) == ("colo" in form and "no-colour" not in form)

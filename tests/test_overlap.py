@@ -14,8 +14,8 @@ from PIL import Image
 from provisioning.base import geo
 from provisioning.base.errors import IndexingError
 from provisioning.catalogue import last_corpus, open_reader, pieces, pieces_table, scan, tile_of
-from provisioning.config import Backbone, Flight, Index, TileSource
-from provisioning.config.schema import Area, BBox, Descriptors, Engine, Tiles
+from provisioning.config import Flight, Index, TileSource
+from provisioning.config.schema import BBox
 from provisioning.descriptors import describe, is_described, store_path
 from provisioning.descriptors.dask import remote
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
@@ -27,6 +27,7 @@ from provisioning.quality.gates.recognition import around
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.locate.places import Places
 from provisioning.sources.cutting import cut
+from tests.describing import scanned_flight
 
 KEYS = tuple(f"{n:064x}" for n in range(4))
 WORLD = BBox(-1_800_000_000, -850_000_000, 1_800_000_000, 850_000_000)
@@ -46,17 +47,7 @@ def write_tile(root, z, x, y, *, source="sat", seed=None, side=SIDE):
 
 def scanned(root, *sources, zooms=(6,)):
     """Return a flight over what lies in `root`, just scanned."""
-    flight = Flight(
-        root=root,
-        area=Area(bbox=WORLD, zooms=zooms),
-        tiles=Tiles(source=tuple(TileSource(path=root / name, name=name) for name in sources or ("sat",))),
-        backbone=(Backbone(name="m"),),
-        engine=Engine(batch=4),
-        descriptors=Descriptors(threads=2),
-    )
-    flight.build_dir.mkdir(exist_ok=True)
-    scan(flight)
-    return flight
+    return scanned_flight(root, [TileSource(path=root / n, name=n) for n in sources or ("sat",)], WORLD, zooms)
 
 
 class Whole:

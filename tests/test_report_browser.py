@@ -1,30 +1,21 @@
 """Promises of report.html that only a browser can judge."""
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image, ImageStat
 
+from tests.scripts import loaded
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _screenshots() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-shots = _screenshots()
+shots = loaded(ROOT / "docs" / "screenshots.py")
 pytestmark = pytest.mark.skipif(shots.chromium() is None, reason="Chromium is not installed (apt-get install chromium)")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,18 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.scripts import loaded
+
 ROOT = Path(__file__).resolve().parents[1]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """Elements whose address a browser fetches by itself."""
 
 
 def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_site", ROOT / "docs" / "build_site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "docs" / "build_site.py")
 
 
 def test_every_document_is_in_the_site_and_in_its_sidebar():

@@ -17,6 +17,7 @@ from provisioning.catalogue.reading import (
     Placed,
     changed_columns,
     corpus_by_id,
+    corpus_table,
     count_changed,
     distinct_digests,
     iter_placed,
@@ -83,11 +84,11 @@ def distinct_keys(flight: Flight, *, overlap: int, since: int = 0) -> Iterator[b
 
 def pieces_table(flight: Flight, *, overlap: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of all pieces (heading 0 of one), int64 [n] ascending, and their keys, uint8 [n, 32]."""
+    if overlap == 1:
+        return corpus_table(flight)
     import numpy as np
 
     grid = Grid.of(flight)
-    if overlap == 1:
-        return grid.ids, grid.shas
     rows = [np.flatnonzero(grid.there(cut)) for cut in range(len(CUTS))]
     ids = np.concatenate([grid.ids[some] | cut for cut, some in enumerate(rows)])
     keys = b"".join(key for cut, some in enumerate(rows) for key in grid.keys(cut, some))
@@ -117,12 +118,12 @@ class Grid:
         """Read the corpus of the last scan."""
         import numpy as np
 
-        table = corpus_by_id(flight)
+        ids, table = corpus_by_id(flight)
         columns = np.stack([table.z, table.x, table.rows["y"].astype(np.int64), table.source])
         shas = np.ascontiguousarray(table.rows["sha256"]).view(np.uint8).reshape(-1, 32)
         dirty = np.array([z << 32 | x for z, x in changed_columns(flight, since=since)], np.int64)
         changed = np.isin(table.z << 32 | table.x, dirty)
-        return cls(table.ids, columns, shas, table.names, _parts(table.ids, columns), changed)
+        return cls(ids, columns, shas, table.names, _parts(ids, columns), changed)
 
     def there(self, cut: int) -> NDArray[np.bool_]:
         """Tell for each tile whether all tiles are there that its cut shows, bool [n]."""

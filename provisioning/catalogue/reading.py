@@ -201,8 +201,8 @@ def tile_lengths(flight: Flight) -> NDArray[np.int64]:
     return _by_id(flight, "bytes")[1].astype("int64")
 
 
-class _Table(NamedTuple):
-    """The tiles of the corpus as the catalogue lies: by z and x.
+class Table(NamedTuple):
+    """The tiles of the corpus, as the catalogue lies: by z and x, unless another order is said.
 
     z, x     int64 [n]
     source   position in `names`, int64 [n]
@@ -217,7 +217,7 @@ class _Table(NamedTuple):
     names: tuple[str, ...]
 
 
-def _table(flight: Flight) -> _Table:
+def _table(flight: Flight) -> Table:
     with _catalogue(flight) as db:
         return _table_of(list(_columns(db)), _numbers(db))
 
@@ -226,7 +226,7 @@ def _numbers(db: sqlite3.Connection) -> dict[int, str]:
     return dict(db.execute("SELECT number, name FROM source"))
 
 
-def _table_of(columns: list[tuple[int, int, bytes]], numbers: dict[int, str]) -> _Table:
+def _table_of(columns: list[tuple[int, int, bytes]], numbers: dict[int, str]) -> Table:
     import numpy as np
 
     names = sorted(numbers.values())
@@ -235,31 +235,26 @@ def _table_of(columns: list[tuple[int, int, bytes]], numbers: dict[int, str]) ->
     z, x = (np.repeat(np.array([column[n] for column in columns], np.int64), counts) for n in range(2))
     places = {number: names.index(name) for number, name in numbers.items()}
     source = np.array([places.get(number, 0) for number in range(max(places, default=0) + 1)])[rows["source"]]
-    return _Table(z, x, source, rows, tuple(names))
+    return Table(z, x, source, rows, tuple(names))
 
 
-class ById(NamedTuple):
-    """The tiles of the corpus in ascending order of their index ids (heading 0), int64 [n]; else as `_Table`."""
+def corpus_by_id(flight: Flight) -> tuple[NDArray[np.int64], Table]:
+    """Return the index ids of the tiles (heading 0), int64 [n] ascending, and the tiles in this order."""
+    import numpy as np
 
-    ids: NDArray[np.int64]
-    z: NDArray[np.int64]
-    x: NDArray[np.int64]
-    source: NDArray[np.int64]
-    rows: NDArray[np.void]
-    names: tuple[str, ...]
+    table = _table(flight)
+    ids = _ids_of(table)
+    order = np.argsort(ids, kind="stable")
+    z, x, source = (each[order] for each in (table.z, table.x, table.source))
+    return ids[order], Table(z, x, source, table.rows[order], table.names)
 
 
-def corpus_by_id(flight: Flight) -> ById:
-    """Return the tiles of the corpus in the order of the index."""
+def _ids_of(table: Table) -> NDArray[np.int64]:
     import numpy as np
 
     from provisioning.catalogue.packing import pack_ids
 
-    table = _table(flight)
-    ids = pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source)
-    order = np.argsort(ids, kind="stable")
-    z, x, source = (each[order] for each in (table.z, table.x, table.source))
-    return ById(ids[order], z, x, source, table.rows[order], table.names)
+    return pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source)
 
 
 def _by_id(flight: Flight, field: str) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
@@ -269,14 +264,12 @@ def _by_id(flight: Flight, field: str) -> tuple[NDArray[np.int64], NDArray[np.ge
     """
     import numpy as np
 
-    from provisioning.catalogue.packing import pack_ids
-
     ids, values = [np.empty(0, np.int64)], [np.empty(0, np.dtype(TAKEN_FIELDS)[field])]
     with _catalogue(flight) as db:
         numbers = _numbers(db)
         for columns in batches_of(_columns(db), COLUMNS):
             table = _table_of(columns, numbers)
-            ids.append(pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source))
+            ids.append(_ids_of(table))
             values.append(table.rows[field].copy())
     every, joined = np.concatenate(ids), np.concatenate(values)
     ids.clear()
