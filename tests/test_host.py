@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +46,14 @@ def machine(root, *, release="", driver="", cpuinfo="", packages=None, gpu=None,
         dpkg=(packages or {}).get,
         installed=lambda *names: next((versions[n] for n in names if n in (versions or {})), None),
     )
+
+
+@pytest.fixture(autouse=True)
+def tensorrt_not_imported():
+    """What a test imported under this name is no other test's: which one comes first is not said."""
+    sys.modules.pop("tensorrt", None)
+    yield
+    sys.modules.pop("tensorrt", None)
 
 
 @pytest.fixture
