@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class UpToDate(UptodateCalculator):  # type: ignore[misc]  # doit has no types
 
     def __call__(self, task: Any, values: Any) -> bool:  # noqa: ARG002 - doit gives both by these names
         """Return whether nothing makes the task due; `task` is a doit task."""
+        _drop_former(self.dep_manager, task)
         if self.reasons():
             return False
         _enter(self.dep_manager, task)
@@ -76,6 +78,14 @@ class UpToDate(UptodateCalculator):  # type: ignore[misc]  # doit has no types
 
     def __repr__(self) -> str:
         return "; ".join(self.reasons())
+
+
+def _drop_former(database: Any, task: Any) -> None:
+    """Leave out of doit's entry for `task` the files it was once made from: with each new address it would grow."""
+    database._get(task.name, "deps:")  # noqa: SLF001 - doit has no public call for this (0.37); it reads the entry
+    entry = getattr(database.backend, "_cache", {}).get(task.name, {})
+    for path in [name for name in entry if os.path.isabs(name) and name not in task.file_dep]:
+        del entry[path]
 
 
 def _enter(database: Any, task: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +216,17 @@ def size_after(world: Path, cache: Path, number: int) -> tuple[int, int]:
     assert built.value.outcome == "SUCCESS", built
     found = [path.lstat() for path in (cache / ".build").rglob("*") if path.is_file()]
     return sum(status.st_blocks * 512 for status in found), len(found)
+
+
+def test_what_doit_keeps_of_a_task_does_not_grow(cache):
+    """Each build has files at new addresses; doit keeps the state of every file that a task ever depended on."""
+    sizes = []
+    for number in range(3):
+        building.edit(cache, f'id = "F-{number + 1}"', f'id = "F-{number + 2}"')
+        assert building.build(cache).outcome == "SUCCESS"
+        with closing(sqlite3.connect(cache / ".build" / "doit.sqlite")) as db:
+            sizes.append(sum(len(json.loads(row)) for (row,) in db.execute("SELECT task_data FROM doit")))
+    assert sizes[0] == sizes[1] == sizes[2], sizes
 
 
 def test_a_build_that_cannot_tidy_warns_and_is_published(cache, monkeypatch, caplog):

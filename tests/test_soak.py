@@ -37,7 +37,7 @@ COMMANDS = {
     "verify": ["verify", "{cache}", "--public-key", "{home}/key.pub.pem", "--any-flight", "--any-aircraft", "--any-host",
                "--any-counter", "--no-clock"],
     "sync": ["sync", "{home}/drive", "{cache}", "--public-key", "{home}/key.pub.pem"],
-    "bundle": ["bundle", "{cache}", "-o", "{home}/out.bundle", "--public-key", "{home}/key.pub.pem"],
+    "bundle": ["bundle", "{cache}", "-o", "{home}/out.tar.zst", "--public-key", "{home}/key.pub.pem"],
     "rollback": ["rollback", "{cache}"],
 }  # fmt: skip
 SURE = frozenset({"IDEMPOTENT_NO_OP", "SUCCESS"})
@@ -286,9 +286,9 @@ def code_of(child: int, world: World, what: str) -> int:
     assert code in (0, 1, -signal.SIGALRM) or code >= 10, (what, code, said)
     assert code < 99, (what, said)
     assert code < 10 or "next step" in said or "    -> " in said, (what, code, said)
-    if (bundle := world.home / "out.bundle").exists():
+    if (bundle := world.home / "out.tar.zst").exists():
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            assert cli.main(["info", str(bundle)]) == 0, what
+            assert cli.main(["info", str(bundle), "--public-key", str(world.home / "key.pub.pem")]) == 0, what
     return code
 
 

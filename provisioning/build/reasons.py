@@ -37,8 +37,8 @@ class Due:
 
         Or its range was not checked on these tiles, as after a `doit engine` that came before them.
         """
-        if (self.engine(network) or self.gates()) and (reasons := self._not_made(network.typed)):
-            return reasons
+        if (self.engine(network) or self.gates()) and not self._is_whole_now(network.typed):
+            return (f"{network.typed.name}: {_wrong(network.typed)}",)
         return () if network.checked is None else self._not_made(network.checked)
 
     def engine(self, network: NetworkRequest) -> Reasons:
@@ -120,6 +120,10 @@ class Due:
     def _is_there(self, target: Target) -> bool:
         """Tell whether a target can be reused: by its stat, and by its bytes where something is to be signed."""
         return is_intact(target) and (not self._publishes or self._is_whole(target))
+
+    def _is_whole_now(self, target: Target) -> bool:
+        """Tell whether work may begin from a target: by its bytes where this process is to do the work."""
+        return is_intact(target) and (not self._builds or self._is_whole(target))
 
     def _is_whole(self, target: Target) -> bool:
         """Tell whether the bytes of an intact target are those of its record; read once, and damage is said once."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from provisioning.base.errors import ConfigError
 from provisioning.config.schema import NO_PATH, Flight, is_key
 
 Values = Mapping[str, Any]
@@ -56,19 +57,29 @@ def keys(kind: type) -> Iterator[dataclasses.Field[Any]]:
 
 
 def toml(value: object) -> str:
-    """Return `value` as TOML text."""
+    """Return `value` as TOML text. Raises ConfigError for a path that is not UTF-8, which TOML cannot hold."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, Decimal)):
         return f"{value:f}" if isinstance(value, Decimal) else str(value)
     if isinstance(value, (str, Path)):
         text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+        return '"' + "".join(c if c.isprintable() else _escape(c, text) for c in text) + '"'
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_bare(str(name))} = {toml(item)}" for name, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ", ".join(map(toml, value)) + "]"
     raise TypeError(f"no TOML for {value!r}")
+
+
+def _escape(sign: str, text: str) -> str:
+    if "\ud800" <= sign <= "\udfff":  # a byte of a file name, as Python keeps it
+        raise ConfigError(
+            "flight.toml cannot name a path that is not UTF-8",
+            file=text,
+            next_step="rename the directory, or make a symbolic link to it with a name in UTF-8 and give that",
+        )
+    return f"\\u{ord(sign):04x}" if sign <= "\uffff" else f"\\U{ord(sign):08x}"
 
 
 def _bare(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
 from provisioning.base import events
-from provisioning.base.artifacts import Target, atomic_output, is_intact, read_whole
+from provisioning.base.artifacts import Target, atomic_output, is_intact, is_whole, read_whole
 from provisioning.base.errors import Error, TileError
 from provisioning.base.files import write_durably
 from provisioning.build.request import NetworkRequest, Request
@@ -27,7 +27,7 @@ def make_onnx(request: Request, network: NetworkRequest) -> None:
     """
     with contextlib.suppress(TileError):  # `doit engine` may run without the tiles
         check_range(request, network)
-    if not is_intact(network.typed):
+    if not is_whole(network.typed):
         with atomic_output(network.typed) as output:
             images = _sample(request, network)
             engines.make_typed(network.backbone, network.source, output, images, backend=network.host.backend)

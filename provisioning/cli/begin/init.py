@@ -119,10 +119,11 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     )
     if index_overlap != Index().overlap:
         values = {**values, "index": {"overlap": index_overlap}}
+    text = _with_questions(render(values), held, shape)
     with wrap_os_errors("write the files of a new cache", directory):
         write_new(directory / "dodo.py", DODO.encode())
         write_new(directory / "doit.cfg", DOIT_CFG.encode())
-        write_new(directory / "flight.toml", _with_questions(render(values), held, shape).encode())
+        write_new(directory / "flight.toml", text.encode())
     public = signing.public_key_path(private)
     return NewCache(
         directory=directory,
