@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.angles import Origin
 from provisioning.base.geo import E7
-from provisioning.quality.locate.confidence import doubt_of
+from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, structure
 from provisioning.quality.locate.photo import Photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
@@ -100,15 +100,17 @@ def answer(
             near=near,
             patches=question.patches,
         )
-    doubt, fix = _doubt(locator, found), None
+    doubt, fix = _doubt(locator, photo, found), None
     if question.second_stage is not None:
         found, fix = question.second_stage.refined(photo.pixels, seen, found, position)
     return Answered(found[: question.k], seen, None if fix else doubt, assumed, fix)
 
 
-def _doubt(locator: Locator, found: tuple[Match, ...]) -> str | None:
+def _doubt(locator: Locator, photo: Photo, found: tuple[Match, ...]) -> str | None:
     if not found:
         return "nothing to compare with"
+    if structure(photo.pixels) < LEAST_STRUCTURE:
+        return "the photo shows no structure: noise, one colour, or a slope of brightness"
     side_m = locator.places.side_m(found[0].z, found[0].centre.lat_e7 / E7)
     return doubt_of(
         [each.standing for each in found],

@@ -100,7 +100,7 @@ class Locator:
         self.rotations = rotations
         self.fit_how = fit_how
         self._places: Places | None = None
-        self._least: tuple[float | None] | None = None
+        self._least: float | None = None
 
     @classmethod
     def from_verdict(cls, verdict: Verdict, *, custom_ops: Path | None = None) -> Locator:
@@ -140,11 +140,11 @@ class Locator:
         return self._places
 
     @property
-    def least_likeness(self) -> float | None:
-        """Similarity below which an image is unlike all tiles, None where that is not known."""
+    def least_likeness(self) -> float:
+        """Similarity below which an image is unlike all tiles; the network is asked for it once."""
         if self._least is None:
-            self._least = (least_likeness(self.index, self.places),)
-        return self._least[0]
+            self._least = least_likeness(self.index, self.network)
+        return self._least
 
     def describe(self, pixels: Pixels, headings: Sequence[float]) -> Floats:
         """Return float32 [len(headings), d]: the image turned north-up under each assumed heading, degree.
