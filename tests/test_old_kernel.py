@@ -22,7 +22,7 @@ from provisioning.flight.verify import verify
 from tests import building
 from tests.delivery import trust_anything_by
 folder = Path({folder!r})
-cache = building.new_cache(folder, side=3)
+cache = building.new_cache(folder, side=2)
 first, second = building.build(cache), building.build(cache)
 with verify(cache, trust_anything_by(load_public_key(folder / "key.pub.pem"))) as verdict:
     print(first.outcome, second.outcome, verdict.passed)
@@ -73,11 +73,12 @@ def test_a_cache_is_built_published_and_verified(old, tmp_path: Path) -> None:
     assert old(BUILD.format(folder=str(tmp_path))) == "SUCCESS IDEMPOTENT_NO_OP True\n"
 
 
+@pytest.mark.slow
 def test_the_command_keeps_its_key_apart_without_landlock(old, tmp_path: Path) -> None:
     """Landlock is not there to hide the key file; the build is as it is with it."""
     from tests import building
 
-    cache = building.new_cache(tmp_path, side=3)
+    cache = building.new_cache(tmp_path, side=2)
     words = [str(Path(sys.executable).with_name("doit"))]
     done = subprocess.run(
         [sys.executable, "-m", "tests.old_kernel", *words, "-d", str(cache), "-f", str(cache / "dodo.py")],
