@@ -192,6 +192,52 @@ def test_an_old_opset_is_converted_and_said(tmp_path, opset, caplog):
     assert record.kv == {"model": "net", "opset": opset, "converted_to": 13}
 
 
+@pytest.mark.parametrize("name", ["attention", "transport"])
+@pytest.mark.parametrize("opset", [18, 21, 22, 23])
+def test_a_new_opset_opens_after_a_reshape(tmp_path, name, opset):
+    """ONNX Runtime moves a QuantizeLinear past a Reshape, and from opset 21 cannot open what it made of it."""
+    assert cosine(tmp_path, onnx.version_converter.convert_version(MODELS[name](), opset)) > 0.99
+
+
+def quantised_by_its_author(*, opset):
+    """Return a convolution, a reshape and a product, with Q/DQ pairs as exporters of trained int8 write them."""
+    weights = {
+        "scale": np.float32(0.02),
+        "zero": np.int8(0),
+        "w": (normal(16, 3, 8, 8) / 0.02).astype(np.int8),
+        "p": (normal(16, 16, seed=1) / 0.02).astype(np.int8),
+        "shape": np.array([0, 16, -1]),
+    }
+
+    def pair(tensor):
+        return [
+            helper.make_node("QuantizeLinear", [tensor, "scale", "zero"], [f"{tensor}_q"]),
+            helper.make_node("DequantizeLinear", [f"{tensor}_q", "scale", "zero"], [f"{tensor}_d"]),
+        ]
+
+    nodes = [
+        *(helper.make_node("DequantizeLinear", [name, "scale", "zero"], [f"{name}_d"]) for name in ("w", "p")),
+        *pair("image"),
+        helper.make_node("Conv", ["image_d", "w_d"], ["map"], strides=[8, 8]),
+        *pair("map"),
+        helper.make_node("Reshape", ["map_d", "shape"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["tokens"], perm=[0, 2, 1]),
+        *pair("tokens"),
+        helper.make_node("MatMul", ["tokens_d", "p_d"], ["product"]),
+        helper.make_node("Flatten", ["product"], ["out"]),
+    ]
+    return user(nodes, weights, "out", opset=opset, shape=["n", 256])
+
+
+def test_a_model_that_arrives_in_int8_opens_whatever_its_opset(tmp_path):
+    tiles = np.stack(list(networks.tiles(4)))
+    found = [
+        OnnxNetwork.load(typed(tmp_path, quantised_by_its_author(opset=opset)).read_bytes())(tiles)
+        for opset in (17, 21)
+    ]
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
 def test_calibration_methods_give_other_ranges_and_other_keys(tmp_path):
     source = backbones.onnx_source(Backbone(name="n"), tmp_path, None)
     found, keys = set(), set()

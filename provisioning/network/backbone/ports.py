@@ -53,6 +53,16 @@ def require_opset(model: onnx.ModelProto, file: str, *, least: int = OLDEST_OPSE
         ) from error
 
 
+def lowered_opset(model: onnx.ModelProto, most: int) -> onnx.ModelProto:
+    """Return the model in opset `most`; as it is where it is in no later one, or uses what came later."""
+    if opset_of(model) <= most:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, most)
+    except Exception:  # noqa: BLE001 - the converter raises RuntimeError and worse from C++
+        return model
+
+
 def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
     """Return the ports that `backbone` names, or the only ones; BackboneError otherwise."""
     weights = {tensor.name for tensor in model.graph.initializer}

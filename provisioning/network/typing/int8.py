@@ -30,6 +30,9 @@ OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is worth quantising; preprocessing and normalisation stay in fp32."""
 OLDEST_OPSET = 13
 """First opset whose QuantizeLinear has an axis, which weights quantised for each channel need."""
+NEWEST_OPSET = 20
+"""Last opset whose QuantizeLinear has no output_dtype. ONNX Runtime's optimiser (1.32) changes the zero point of a
+QuantizeLinear that it moved from int8 to uint8, and leaves that attribute: the model cannot be opened."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,12 +54,11 @@ def overflows(
 
 
 def _weights(model: Any, folder: Path | None) -> dict[str, float]:
-    import numpy as np
     from onnx import TensorProto, numpy_helper
 
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
     arrays = ((tensor.name, numpy_helper.to_array(tensor, str(folder or ""))) for tensor in floats)
-    return {name: float(np.max(np.abs(array), initial=0)) for name, array in arrays}
+    return {name: _largest(array) for name, array in arrays}
 
 
 def _activations(
@@ -75,9 +74,22 @@ def _activations(
     for image in images:
         values = session.run(names, {source.name: np.repeat(image[None], batch, axis=0)})
         for name, value in zip(names, values, strict=True):
-            magnitude = float(np.max(np.abs(value), initial=0))
-            largest[name] = max(largest[name], np.inf if np.isnan(magnitude) else magnitude)
+            largest[name] = max(largest[name], _largest(value))
     return largest
+
+
+def _largest(values: Any) -> float:
+    """Return the largest magnitude, infinity for what is not a number.
+
+    The ends of fp32 and minus infinity do not count: exporters write them in masks of attention for "as small as can
+    be", and that is what they become in fp16 too. Added to a score they stay there; no layer makes them by chance.
+    """
+    import numpy as np
+
+    if np.isnan(values).any():
+        return float(np.inf)
+    magnitudes = np.abs(values)
+    return float(np.max(magnitudes, initial=0, where=(magnitudes != np.finfo(np.float32).max) & (values != -np.inf)))
 
 
 def _instrumented(model: Any, custom_ops: Path | None, weights: Path | None) -> tuple[Any, list[str]]:

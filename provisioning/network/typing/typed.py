@@ -14,7 +14,7 @@ from provisioning.network import backbone as backbones
 from provisioning.network.typing.facts import RANGE_TILES, Images, quantises_bias
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
-from provisioning.network.typing.int8 import OLDEST_OPSET, Int8Options, to_int8
+from provisioning.network.typing.int8 import NEWEST_OPSET, OLDEST_OPSET, Int8Options, to_int8
 from provisioning.network.typing.keep import kept_from_int8, kept_nodes, name_nodes
 from provisioning.network.typing.ranges import FP16_MAX, Overflow, overflows
 
@@ -50,6 +50,7 @@ def make_typed(
         _require_declared(backbone, arrives)
         if backbone.precision == "fp32" or arrives != "fp32":
             _require_one_file(source)
+            _with_readable_quantisers(model, prepared)
             prepared.replace(output)
         elif backbone.precision == "fp16":
             name_nodes(model)
@@ -66,6 +67,15 @@ def make_typed(
                 quantise_bias=quantises_bias(backend),
             )
             to_int8(prepared, output, images(backbone.calibration_tiles), options)
+
+
+def _with_readable_quantisers(model: Any, prepared: Path) -> None:
+    """Write a model that arrives with Q/DQ anew, in an opset that ONNX Runtime opens (`int8.NEWEST_OPSET`)."""
+    from provisioning.network.backbone.ports import lowered_opset
+
+    converted = lowered_opset(model, NEWEST_OPSET) if typed_as(model) == "int8" else model
+    if converted is not model:
+        prepared.write_bytes(converted.SerializeToString(deterministic=True))
 
 
 def _require_one_file(source: backbones.OnnxSource) -> None:
@@ -115,10 +125,11 @@ def int8_source(backbone: Backbone, source: backbones.OnnxSource) -> Any:
 
 def _for_int8(backbone: Backbone, model: Any) -> Any:
     """Return the model with a name for each node, in an opset that can be quantised for each channel."""
-    from provisioning.network.backbone.ports import opset_of, require_opset
+    from provisioning.network.backbone.ports import lowered_opset, opset_of, require_opset
 
-    converted = require_opset(model, str(backbone.onnx), least=OLDEST_OPSET)
-    if converted is not model:
+    raised = require_opset(model, str(backbone.onnx), least=OLDEST_OPSET)
+    converted = lowered_opset(raised, NEWEST_OPSET)
+    if raised is not model:
         events.warn("backbone.opset", model=backbone.name, opset=opset_of(model), converted_to=opset_of(converted))
     name_nodes(converted)
     return converted
