@@ -298,7 +298,22 @@ def test_a_batch_that_is_free_in_name_only_is_fixed_at_one(tmp_path, frozen, cap
     model.graph.output[0].name = "out"
     network = prepared(tmp_path, model)
     np.testing.assert_allclose(run(network, images(3)), by_hand(nchw(images(3)) / 255), atol=1e-5)
-    assert "one tile at a time" in caplog.records[-1].kv["reason"]
+    assert caplog.records[-1].kv["batch"] == 1
+
+
+@pytest.mark.parametrize("traced", [2, 4])
+def test_a_batch_that_the_graph_holds_is_fixed_whatever_it_declares(tmp_path, traced, caplog):
+    """SALAD as torch's older exporter writes it: a parameter expanded to the batch of the trace."""
+    model = models.linear(vector="rows")
+    ones = np.ones((traced, 1), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(ones, "dustbin"))
+    model.graph.node.append(onnx.helper.make_node("Concat", ["rows", "dustbin"], ["out"], axis=1))
+    model.graph.output[0].name = "out"
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = DIMENSION + 1
+    network = prepared(tmp_path, model)
+    found = run(network, np.resize(images(3), (traced, *images(1).shape[1:])))
+    assert found.shape == (traced, DIMENSION + 1)
+    assert caplog.records[-1].kv["batch"] == traced
 
 
 def test_non_finite_output_is_refused(tmp_path):

@@ -25,7 +25,7 @@ def _options(custom_ops: Path | None, level: str) -> Any:
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and said by us
     if custom_ops is not None:
         options.register_custom_ops_library(str(custom_ops))
     return options

@@ -17,6 +17,10 @@ from provisioning.network.session import find_weights, run_limited
 
 TRIAL_S = 300.0
 """Longest run of a model on a batch; the largest backbones take seconds."""
+TRACED = (1, 2, 4, 8, 16, 32)
+"""Batches that exporters trace with, and that some graphs hold though they declare a free one."""
+DOES_NOT_RUN = "the model does not run"
+NOT_ONE_FOR_EACH = "the model does not give one descriptor for each tile"
 SAME = 1e-6
 """Two descriptors nearer than this in every component are the same: float32 noise of a deep network is below."""
 
@@ -24,20 +28,21 @@ SAME = 1e-6
 def trial(
     model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: Path | None, weights: Path | None = None
 ) -> int:
-    """Run `model` on two unlike images and return the length of its descriptors.
+    """Run `model` on unlike images, three at a time unless it fixes another batch, and return the length of its descriptors.
 
     `weights`: the directory of external data, where the model has not loaded it.
-    BackboneError: cannot run, other shape, non-finite, the same descriptor for both, a length the preset excludes.
+    BackboneError: cannot run, other shape, non-finite, the same descriptor for all, a length the preset excludes.
     """
-    images = _two_images(model)
+    images = _unlike_images(model)
     try:
         outputs = _run(_session(model, custom_ops, weights), images, model)
     except EngineError as error:
         raise BackboneError(error.what, file=file, next_step=error.next_step) from error
     except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
         text = " ".join(str(error).split())
-        raise BackboneError("the model does not run", file=file, facts={"onnxruntime says": text[:500]}) from error
-    return _judge(outputs, len(images), file, preset)
+        raise BackboneError(DOES_NOT_RUN, file=file, facts={"onnxruntime says": text[:500]}) from error
+    free = not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    return _width(outputs, len(images) if free else 2, file, preset)
 
 
 def measured_shape(
@@ -45,13 +50,15 @@ def measured_shape(
 ) -> tuple[int, tuple[int, ...] | None]:
     """Return how many images `model` was given, and the shape of its only output; None where it does not run.
 
-    `batch` is the one that the model fixes, or None: then two images are tried, and one if it does not take two.
+    `batch` is the one that the model fixes, or None: then two images are tried, and what it may be traced with.
     """
-    images = _two_images(model)
-    for count in (batch,) if batch else (2, 1):
-        given = np.repeat(images[:1], count, axis=0) if batch else images[:count]
-        with contextlib.suppress(Exception):  # the trial of the whole network says what is wrong
-            return count, tuple(np.shape(_session(model, custom_ops, weights).run(None, {"tiles": given})[0]))
+    images = _unlike_images(model)
+    with contextlib.suppress(Exception):  # the trial of the whole network says what is wrong
+        session = _session(model, custom_ops, weights)
+        for count in (batch,) if batch else (2, *TRACED):
+            given = np.resize(images, (count, *images[0].shape))
+            with contextlib.suppress(Exception):
+                return count, tuple(np.shape(session.run(None, {"tiles": given})[0]))
     return batch or 1, None
 
 
@@ -67,52 +74,68 @@ def _session(model: onnx.ModelProto, custom_ops: Path | None, weights: Path | No
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _two_images(model: onnx.ModelProto) -> npt.NDArray[np.uint8]:
-    """Return noise and a ramp [2, H, W, 3]: no network that looks at its input gives both the same descriptor."""
+def _unlike_images(model: onnx.ModelProto) -> npt.NDArray[np.uint8]:
+    """Return noise, a ramp and noise [3, H, W, 3]: no network that looks at its input gives them the same descriptor.
+
+    Three, since many networks are traced with one image or two.
+    """
     _, height, width, _ = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
     noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (height, width, 3), np.uint8)
     ramp = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
-    return np.stack([noise, ramp])
+    return np.stack([noise, ramp, noise[::-1]])
 
 
 def _run(session: Any, images: npt.NDArray[np.uint8], model: onnx.ModelProto) -> list[npt.NDArray[np.float32]]:
+    """Return what the model gives for each image, [1, D] where all is well."""
     fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if not fixed:
-        return [np.asarray(_once(session, images))]
-    return [np.asarray(_once(session, np.repeat(image[None], fixed, axis=0)))[:1] for image in images]
+        return _each(np.asarray(_once(session, images)), len(images))
+    return [_repeated(np.asarray(_once(session, np.repeat(image[None], fixed, axis=0))), fixed) for image in images[:2]]
+
+
+def _each(output: npt.NDArray[np.float32], count: int) -> list[npt.NDArray[np.float32]]:
+    """Return an output for each of `count` images; as it is where it cannot be divided."""
+    return np.split(output, count) if output.ndim and len(output) == count else [output]
+
+
+def _repeated(output: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+    """Return one descriptor of an image that was given `count` times; the output as it is where they are not alike."""
+    alike = output.ndim and len(output) == count and np.allclose(output, output[:1], atol=SAME, equal_nan=True)
+    return output[:1] if alike else output
 
 
 def _once(session: Any, images: npt.NDArray[np.uint8]) -> Any:
     return run_limited(session, None, {"tiles": images}, within_s=TRIAL_S)[0]
 
 
-def _judge(outputs: list[npt.NDArray[np.float32]], count: int, file: str, preset: Preset | None) -> int:
-    if any(o.ndim != 2 for o in outputs) or sum(map(len, outputs)) != count:
+def _width(outputs: list[npt.NDArray[np.float32]], count: int, file: str, preset: Preset | None) -> int:
+    """Return the length of the descriptors; BackboneError where `outputs` are not one for each of `count` images."""
+    if len(outputs) != count or any(o.shape != (1, *outputs[0].shape[1:2]) for o in outputs):
         raise BackboneError(
-            "the model does not give one descriptor for each tile",
+            NOT_ONE_FOR_EACH,
             file=file,
             facts={"tiles": count, "shape": [list(o.shape) for o in outputs]},
             next_step="declare backbone.output and backbone.pooling, or export it with a free batch",
         )
-    first, second = np.concatenate(outputs)
-    if not np.isfinite([first, second]).all():
+    found = np.concatenate(outputs)
+    if not np.isfinite(found).all():
         raise BackboneError(
             "the model gives non-finite numbers",
             file=file,
             next_step="check scale, mean and std; an fp16 model overflows above 65504",
         )
-    if np.abs(first - second).max(initial=0) <= SAME:
+    if np.ptp(found, axis=0).max(initial=0) <= SAME:
         raise BackboneError(
-            "the model gives a constant descriptor: the same for two unlike images",
+            "the model gives a constant descriptor: the same for unlike images",
             file=file,
             next_step="check backbone.input, backbone.output, and that the weights are loaded",
         )
-    if preset and preset.dimensions and len(first) not in preset.dimensions:
+    if preset and preset.dimensions and found.shape[1] not in preset.dimensions:
         raise BackboneError(
-            f"the descriptor has {len(first)} numbers, which this preset does not know",
+            f"the descriptor has {found.shape[1]} numbers, which this preset does not know",
             file=file,
             key="backbone.preset",
             facts={"it knows": ", ".join(map(str, preset.dimensions))},
             next_step="declare scale, mean and std without the preset",
         )
-    return len(first)
+    return found.shape[1]

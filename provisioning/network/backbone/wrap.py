@@ -6,6 +6,7 @@ takes (measured). The back pools, casts and normalises, so that every engine giv
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from provisioning.network.backbone.ports import Ports, find_ports, image_size, r
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
 from provisioning.network.backbone.source import LARGEST_FILE_BYTES, OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
-from provisioning.network.backbone.trial import measured_shape, trial
+from provisioning.network.backbone.trial import DOES_NOT_RUN, NOT_ONE_FOR_EACH, TRACED, measured_shape, trial
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
@@ -57,23 +58,23 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
 
 
 def _tried(model: onnx.ModelProto, backbone: Backbone, source: OnnxSource) -> int:
-    """Return the length of the descriptors; a model whose free batch is only a claim gets its batch fixed at 1."""
+    """Return the length of the descriptors; a model whose free batch is only a claim gets the one it was traced with."""
     run = partial(trial, model, source.name, preset_of(backbone), backbone.custom_ops, source.weights)
     batches = [port.type.tensor_type.shape.dim[0] for port in (model.graph.input[0], model.graph.output[0])]
     try:
         return run()
     except BackboneError as error:
-        if batches[0].dim_value:
+        if batches[0].dim_value or error.what not in (DOES_NOT_RUN, NOT_ONE_FOR_EACH):
             raise
         refused = error
-    for batch in batches:
-        batch.dim_value = 1
-    try:
-        dimension = run()
-    except BackboneError:
-        raise refused from None
-    warn("backbone.batch", model=backbone.name, reason=f"one tile at a time: {refused.what}")
-    return dimension
+    for traced in TRACED:
+        for batch in batches:
+            batch.dim_value = traced
+        with suppress(BackboneError):
+            dimension = run()
+            warn("backbone.batch", model=backbone.name, batch=traced, reason=f"the free batch is only declared: {refused.what}")
+            return dimension
+    raise refused
 
 
 def fix_size(backbone: Backbone, model: onnx.ModelProto, file: str) -> None:
