@@ -88,7 +88,7 @@ def test_live_line_is_never_wider_than_the_terminal(clock):
     assert len(stream.getvalue().replace(CLEAR_LINE, "")) < 80
 
 
-def test_warnings_are_told_at_once_counted_and_repeated_at_the_end(capsys):
+def test_warnings_are_shown_at_once_and_once_counted_and_repeated_at_the_end(capsys):
     stream = io.StringIO()
     listener = console.listen("human", stream)
     for _ in range(3):
@@ -97,7 +97,7 @@ def test_warnings_are_told_at_once_counted_and_repeated_at_the_end(capsys):
     listener.close()
     before_end = stream.getvalue()
     listener.finish(REPORT)
-    assert before_end.count("warning: coverage.orphans.lenient: paths a b") == 3
+    assert before_end.count("warning: coverage.orphans.lenient: paths a b") == 1
     assert stream.getvalue()[len(before_end) :] == (
         "4 warnings:\n  coverage.orphans.lenient: paths a b (3 times)\n  task.ignored: task report\n"
     )

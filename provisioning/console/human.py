@@ -187,6 +187,9 @@ class HumanListener(Listener):
             self.line("  then type `doit` again; what is finished is kept")
 
     def _warn(self, kind: str, text: str) -> None:
+        """Show a warning as it comes, the same words once; at the end all are there, counted."""
+        if self.warnings.get(text, 0) > 1:
+            return
         self._shown[kind] = self._shown.get(kind, 0) + 1
         if self._shown[kind] <= WARNINGS_SHOWN:
             self.line(f"{painted('warn', 'warning:', self.stream)} {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILES = 24
-"""Tiles on which other preprocessing is tried."""
+"""Most tiles on which other preprocessing is tried."""
+LEAST_TILES = 6
+LOOK_S = 30.0
+"""About how long other preprocessing is tried, by which the number of tiles is chosen, and then that of forms."""
 LAYER_TILES = 4
 CLEARLY = 0.1
 """Recall by which another preprocessing must be better to be named the likely cause."""
@@ -69,7 +73,7 @@ def explain(
         if any(name.startswith("fidelity") for name in error.facts):
             return _of_precision(error, backbone, source, images, typed, allowed)
         if set(error.facts) & {"recognition", "degenerate", "distinct"}:
-            return _of_preprocessing(error, backbone, source, images[:TILES])
+            return _of_preprocessing(error, backbone, source, images)
     except Error:  # the gate's own message stands
         return error
     return error
@@ -103,7 +107,9 @@ def _of_preprocessing(
 ) -> GateError:
     if source.path is None or len(images) < 2:
         return error
-    declared = _found("declared", {}, reference_network(backbone, source), images)
+    network = reference_network(backbone, source)
+    images = images[: _affordable(network, images)]
+    declared = _found("declared", {}, network, images)
     others = list(_others(backbone, source, images))
     best = max(others, key=lambda found: (found.recall, found.margin), default=declared)
     facts = {found.name: f"recall@1 {found.recall:.2f}, margin {found.margin:.3f}" for found in (declared, best)}
@@ -113,13 +119,23 @@ def _of_preprocessing(
     return _with(error, {**facts, "likely cause": "the preprocessing declared"}, f"set {lines}, without a preset")
 
 
+def _affordable(network: Network, images: NDArray[np.uint8]) -> int:
+    """Return how many tiles each form may describe, as they are and seen otherwise, for all to take `LOOK_S`."""
+    network(images[:1])  # the first call allocates
+    started = time.monotonic()
+    network(images[:1])
+    each_s = time.monotonic() - started
+    forms = 2 * len(PREPROCESSING)
+    return max(LEAST_TILES, min(TILES, int(LOOK_S / (2 * forms * max(each_s, 1e-6)))))
+
+
 def _others(backbone: Backbone, source: backbones.OnnxSource, images: NDArray[np.uint8]) -> Iterator[Found]:
-    """Yield how well each other preprocessing does, of those with which the network runs."""
-    full = backbones.resolved(backbone)
+    """Yield how well each other preprocessing does, of those with which the network runs; none after `LOOK_S`."""
+    full, over = backbones.resolved(backbone), time.monotonic() + LOOK_S
     for channels in dict.fromkeys((full.channels, *(("rgb", "bgr") if full.channels != "gray" else ()))):
         for name, settings in PREPROCESSING.items():
             wanted = {**settings, "channels": channels}
-            if all(getattr(full, key) == value for key, value in wanted.items()):
+            if time.monotonic() > over or all(getattr(full, key) == value for key, value in wanted.items()):
                 continue
             variant = replace(full, preset="", **wanted)
             try:
