@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "engine", type=Path, help="an .engine file, or a cache directory: every engine of its current generation"
     )
     parser.add_argument(
-        "--batch", type=_positive, help="tiles per call besides 1; default: engine.batch of flight.toml, or 8"
+        "--batch",
+        type=_positive,
+        help="tiles per call besides 1; at_a_time says how many fit (default: engine.batch of flight.toml, or 8)",
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each batch size is measured (default 3)")
     parser.add_argument("--custom-ops", type=Path, help="shared library with custom operators for onnxruntime")
@@ -75,7 +77,10 @@ def measure(path: Path, *, batches: list[int], seconds: float, custom_ops: Path 
 
 
 def _figures(network: Network, batch: int, seconds: float) -> dict[str, object]:
-    """Return latency and throughput of calls with `batch` noise tiles, after two calls that warm up."""
+    """Return latency and throughput of calls with `batch` noise tiles, after two calls that warm up.
+
+    `at_a_time`: fewer than `batch` where the engine's profile or memory takes no more: then that is the largest.
+    """
     import numpy as np
 
     images = np.random.default_rng(0).integers(0, 256, (batch, *network.size, 3), np.uint8)
@@ -90,6 +95,7 @@ def _figures(network: Network, batch: int, seconds: float) -> dict[str, object]:
     median, p99 = (float(np.quantile(times, q)) * 1000 for q in (0.5, 0.99))
     return {
         "batch": batch,
+        "at_a_time": min(batch, network.most or batch),
         "calls": len(times),
         "median_ms": round(median, 3),
         "p99_ms": round(p99, 3),

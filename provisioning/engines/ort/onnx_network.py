@@ -80,6 +80,11 @@ class OnnxNetwork:
         self._batches = Batches(most)
         return self
 
+    @property
+    def most(self) -> int | None:
+        """Most tiles at a time that memory sufficed for, once it did not for more; else what it is limited to."""
+        return self._batches.most
+
     def clone(self) -> OnnxNetwork:
         """Return this: a session may be called by several threads at once, each call on its caller's thread."""
         return self

@@ -188,6 +188,11 @@ class TrtNetwork:
         self._device.download(descriptors, self._buffers[1])
         return descriptors[:count]
 
+    @property
+    def most(self) -> int | None:
+        """Most tiles at a time that the GPU's memory and the engine's profile allow, as far as is known."""
+        return self._batches.most
+
     def clone(self) -> TrtNetwork:
         """Return a network for another thread: its own context, stream and buffers on the same weights."""
         return TrtNetwork(self._trt, self._runtime, self._engine, self._device, most=self._batches.most)

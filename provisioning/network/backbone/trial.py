@@ -28,7 +28,7 @@ SAME = 1e-6
 def trial(
     model: onnx.ModelProto, file: str, preset: Preset | None, custom_ops: Path | None, weights: Path | None = None
 ) -> int:
-    """Run `model` on unlike images, three at a time unless it fixes another batch, and return the length of its descriptors.
+    """Run `model` on three unlike images and return the length of its descriptors.
 
     `weights`: the directory of external data, where the model has not loaded it.
     BackboneError: cannot run, other shape, non-finite, the same descriptor for all, a length the preset excludes.

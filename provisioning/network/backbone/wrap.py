@@ -58,7 +58,7 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
 
 
 def _tried(model: onnx.ModelProto, backbone: Backbone, source: OnnxSource) -> int:
-    """Return the length of the descriptors; a model whose free batch is only a claim gets the one it was traced with."""
+    """Return the length of the descriptors; a batch that is free by declaration only becomes the one of the trace."""
     run = partial(trial, model, source.name, preset_of(backbone), backbone.custom_ops, source.weights)
     batches = [port.type.tensor_type.shape.dim[0] for port in (model.graph.input[0], model.graph.output[0])]
     try:
@@ -72,7 +72,8 @@ def _tried(model: onnx.ModelProto, backbone: Backbone, source: OnnxSource) -> in
             batch.dim_value = traced
         with suppress(BackboneError):
             dimension = run()
-            warn("backbone.batch", model=backbone.name, batch=traced, reason=f"the free batch is only declared: {refused.what}")
+            reason = f"its batch is free by declaration only: {refused.what}"
+            warn("backbone.batch", model=backbone.name, batch=traced, reason=reason)
             return dimension
     raise refused
 
