@@ -38,7 +38,7 @@ from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.console.streams import drop_output, open_missing
+from provisioning.console.streams import OutputError, answering
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
 from rules.plugin import OPTIONS, cache_of
@@ -52,6 +52,7 @@ FAILED = 1
 NOT_STARTED = 3
 BY_DOIT = (InvalidCommand, InvalidDodoFile, InvalidTask, CmdParseError)
 """What doit says itself, as one line."""
+OUTPUT_STEP = "read it in .build/build-report.json; where output goes to a file, make room on that disk"
 ADDRESS_SPACE_BYTES = 1 << 30
 SQLITE_PATH_BYTES = 510
 """SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
@@ -133,7 +134,7 @@ class Guarded:
         """Run the command; 3 where it could not start."""
         self.cache = require_cache(self, params)
         try:
-            with wrap_machine_errors("go on"), sole_builder(read_flight(self.cache)):
+            with wrap_machine_errors("go on"), sole_builder(read_flight(self.cache)), answering():
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
         except Error as error:
             print(f"ERROR: {error}", file=sys.stderr)
@@ -185,7 +186,6 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 128 and the signal where one stopped it in order."""
-        open_missing()
         cache = require_cache(self, params)
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
@@ -196,11 +196,22 @@ class Run(DoitRun):  # type: ignore[misc]
             rc, report = self._build_apart(cache, params, args)
         finally:
             listener.close()
+        return rc if self._is_said(listener, report) else rc or FAILED
+
+    def _is_said(self, listener: console.Listener, report: BuildReport) -> bool:
+        """Say how the build ended; False where that cannot be written, though a program waits for it."""
         try:
-            listener.finish(report, self.collector.summary())
-        except OSError:  # the reader of a pipe has left, or the disk of a log is full: the build is as it is
-            drop_output()
-        return rc
+            with answering():
+                listener.finish(report, self.collector.summary())
+        except OutputError as error:
+            if not error.reader_left:
+                line = f"the outcome, {report.outcome}, cannot be written to standard output: {error}"
+                with contextlib.suppress(OSError):
+                    print(f"ERROR: {line}\n  next step: {OUTPUT_STEP}", file=sys.stderr)
+            return error.reader_left
+        except OSError:  # of standard error, which has the outcome of `--log json`
+            return False
+        return True
 
     def _build_apart(self, cache: Path, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         """Build with the processes that hold the key and read foreign input, and with signals that stop it in order."""

@@ -14,7 +14,7 @@ from provisioning.base.leaving import leave
 from provisioning.base.words import meant, meant_file, missing_part
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
-from provisioning.console.streams import drop_output, open_missing, output_fails, write_any_character
+from provisioning.console.streams import OutputError, answering, open_missing, write_any_character
 from provisioning.console.style import colouring
 
 GROUPS = {
@@ -148,19 +148,12 @@ def _main(argv: Sequence[str] | None) -> int:
     begin_with_one_thread()
     write_any_character()
     try:
-        try:
-            with _apart() if argv is None else contextlib.nullcontext():
-                return _run(list(sys.argv[1:] if argv is None else argv))
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `flightcache tiles | head -1`: the reader has what it wanted
-        drop_output()
-        return READER_LEFT
-    except OSError as error:
-        if output_fails() is None:
-            raise
-        drop_output()
-        print(f"flightcache: the answer cannot be written: {error.strerror}", file=sys.stderr)
+        with answering(), _apart() if argv is None else contextlib.nullcontext():
+            return _run(list(sys.argv[1:] if argv is None else argv))
+    except OutputError as error:
+        if error.reader_left:  # `flightcache tiles | head -1`: it has what it wanted
+            return READER_LEFT
+        print(f"flightcache: the answer cannot be written: {error}", file=sys.stderr)
         return FilesystemError.exit_code
 
 
