@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sqlite3
 import sys
@@ -29,6 +28,7 @@ from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from provisioning import console
 from provisioning.base import confined, events
+from provisioning.base.blas import require_address_space
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import make_dirs, wrap_machine_errors
 from provisioning.base.lock import build_lock
@@ -178,11 +178,8 @@ class Run(DoitRun):  # type: ignore[misc]
     """`doit run`: lock, recover, scan, build; then one line and one file that say how it ended."""
 
     cmd_options = (*DoitRun.cmd_options, *OPTIONS)
+    collector: Collector
     read_flight: Callable[[Path], Flight] = staticmethod(read_flight)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.collector = Collector(time.monotonic)
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 128 and the signal where one stopped it in order."""
@@ -191,6 +188,7 @@ class Run(DoitRun):  # type: ignore[misc]
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         if params["reporter"] != "console":
             raise InvalidCommand("-r is refused: the words of a build are its own; `doit --log json` is for programs")
+        self.collector = Collector(time.monotonic)
         listener = console.listen(params["log"], sys.stderr)
         try:
             rc, report = self._build_apart(cache, params, args)
@@ -258,7 +256,7 @@ class Run(DoitRun):  # type: ignore[misc]
         return rc, self.collector.report(None)
 
     def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
-        _require_address_space()
+        require_address_space(ADDRESS_SPACE_BYTES, what="a build")
         if _asks_for_tiles(args):
             steps.survey(flight)
         make_dirs(flight.build_dir)
@@ -312,20 +310,6 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.record(flight, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
-
-
-def _require_address_space() -> None:
-    """Refuse a limit under which numpy's BLAS ends the process without a word of ours, or FAISS crashes (measured)."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if 0 <= limit < ADDRESS_SPACE_BYTES:
-        raise Error(
-            "the limit on memory is too low for a build",
-            facts={
-                "limit": f"{limit >> 20} MiB of address space",
-                "needed": f"{ADDRESS_SPACE_BYTES >> 20} MiB at least",
-            },
-            next_step="raise it (`ulimit -v unlimited`), then run `doit` again",
-        )
 
 
 def _unexpected(error: Exception) -> Error:

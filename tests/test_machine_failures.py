@@ -115,6 +115,24 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("part", ["_key_apart", "stops_in_order"])
+def test_what_fails_before_the_build_begins_is_an_outcome(built_cache, monkeypatch, capsys, part):
+    """As where the process that signs cannot be started: there is no descriptor left for the pipe to it."""
+
+    def fails(*_args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(commands, part, fails)
+    monkeypatch.setattr(plugin, "cache_of", lambda *_: built_cache)
+    monkeypatch.setattr(commands, "cache_of", lambda *_: built_cache)
+    params = {"log": "human", "num_process": 0, "reporter": "console", "deep": False}
+    assert plugin.Run(task_loader=ModuleTaskLoader({})).execute(params, []) == plugin.NOT_STARTED
+    out, err = capsys.readouterr()
+    assert "FAILURE" in out
+    assert "Too many open files" in err
+    assert "next step" in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_build_in_order_and_the_second_acts_as_before(number):
     before = signal.getsignal(number)

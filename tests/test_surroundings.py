@@ -138,9 +138,10 @@ def test_limits_of_memory(cache, command, megabytes):
     """Done, or said what is missing: never a traceback of ours, a wrong answer, a silent death by a signal."""
     done = run(cache, command, limit=f"ulimit -v {megabytes << 10};")
     said = done.stderr.decode("utf-8", "replace")
-    assert done.returncode >= 0
-    assert done.returncode < 128, said
-    assert done.returncode == 0 or said.strip()
+    assert "Traceback" not in said
+    if done.returncode:  # 1 of `plan` is an answer: there is work
+        assert done.returncode in ({1, 3} if command == "doit" else {10}), said
+        assert "next step" in said
     assert generations(cache) == ["000001"]
 
 
