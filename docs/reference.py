@@ -127,10 +127,11 @@ def _meaning(action: argparse.Action) -> str:
 def _exit_codes() -> str:
     rows = [
         ("0", "done, or nothing to do"),
-        ("1", "`doit`: a task failed"),
+        ("1", "`doit`: a task failed, or what it prints cannot be written to standard output"),
         ("2", "wrong usage, or `doit`: a task error"),
     ]
     rows += [("3", "`doit`: the build could not start (its error says why)"), ("130", "stopped by Ctrl-C")]
+    rows.append(("141", "nobody reads standard output any more (`| head -1`); a build goes on and keeps its code"))
     kinds = dict.fromkeys(_subclasses(errors.Error))
     rows += [(str(k.exit_code), f"`{k.__name__}`: {(k.__doc__ or '').splitlines()[0]}") for k in kinds]
     rows.sort(key=lambda row: int(row[0]))

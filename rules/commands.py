@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sqlite3
 import sys
@@ -29,6 +28,7 @@ from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from provisioning import console
 from provisioning.base import confined, events
+from provisioning.base.blas import require_address_space
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import make_dirs, wrap_machine_errors
 from provisioning.base.lock import build_lock
@@ -38,7 +38,7 @@ from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
-from provisioning.console.streams import drop_output, open_missing
+from provisioning.console.streams import OutputError, answering
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
 from rules.plugin import OPTIONS, cache_of
@@ -52,6 +52,7 @@ FAILED = 1
 NOT_STARTED = 3
 BY_DOIT = (InvalidCommand, InvalidDodoFile, InvalidTask, CmdParseError)
 """What doit says itself, as one line."""
+OUTPUT_STEP = "read it in .build/build-report.json; where output goes to a file, make room on that disk"
 ADDRESS_SPACE_BYTES = 1 << 30
 SQLITE_PATH_BYTES = 510
 """SQLite takes 512 with a NUL on Unix (os_unix.c, MAX_PATHNAME)."""
@@ -133,7 +134,7 @@ class Guarded:
         """Run the command; 3 where it could not start."""
         self.cache = require_cache(self, params)
         try:
-            with wrap_machine_errors("go on"), sole_builder(read_flight(self.cache)):
+            with wrap_machine_errors("go on"), sole_builder(read_flight(self.cache)), answering():
                 return int(super().execute(params, args) or 0)  # type: ignore[misc]
         except Error as error:
             print(f"ERROR: {error}", file=sys.stderr)
@@ -177,30 +178,38 @@ class Run(DoitRun):  # type: ignore[misc]
     """`doit run`: lock, recover, scan, build; then one line and one file that say how it ended."""
 
     cmd_options = (*DoitRun.cmd_options, *OPTIONS)
+    collector: Collector
     read_flight: Callable[[Path], Flight] = staticmethod(read_flight)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.collector = Collector(time.monotonic)
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build and say how it ended; doit's exit codes, 128 and the signal where one stopped it in order."""
-        open_missing()
         cache = require_cache(self, params)
         if params["num_process"]:
             raise InvalidCommand("-n is refused: tasks depend on each other, and each uses all cores by itself")
         if params["reporter"] != "console":
             raise InvalidCommand("-r is refused: the words of a build are its own; `doit --log json` is for programs")
+        self.collector = Collector(time.monotonic)
         listener = console.listen(params["log"], sys.stderr)
         try:
             rc, report = self._build_apart(cache, params, args)
         finally:
             listener.close()
+        return rc if self._is_said(listener, report) else rc or FAILED
+
+    def _is_said(self, listener: console.Listener, report: BuildReport) -> bool:
+        """Say how the build ended; False where that cannot be written, though a program waits for it."""
         try:
-            listener.finish(report, self.collector.summary())
-        except OSError:  # the reader of a pipe has left, or the disk of a log is full: the build is as it is
-            drop_output()
-        return rc
+            with answering():
+                listener.finish(report, self.collector.summary())
+        except OutputError as error:
+            if not error.reader_left:
+                line = f"the outcome, {report.outcome}, cannot be written to standard output: {error}"
+                with contextlib.suppress(OSError):
+                    print(f"ERROR: {line}\n  next step: {OUTPUT_STEP}", file=sys.stderr)
+            return error.reader_left
+        except OSError:  # of standard error, which has the outcome of `--log json`
+            return False
+        return True
 
     def _build_apart(self, cache: Path, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         """Build with the processes that hold the key and read foreign input, and with signals that stop it in order."""
@@ -247,7 +256,7 @@ class Run(DoitRun):  # type: ignore[misc]
         return rc, self.collector.report(None)
 
     def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
-        _require_address_space()
+        require_address_space(ADDRESS_SPACE_BYTES, what="a build")
         if _asks_for_tiles(args):
             steps.survey(flight)
         make_dirs(flight.build_dir)
@@ -301,20 +310,6 @@ class Run(DoitRun):  # type: ignore[misc]
             steps.record(flight, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
-
-
-def _require_address_space() -> None:
-    """Refuse a limit under which numpy's BLAS ends the process without a word of ours, or FAISS crashes (measured)."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if 0 <= limit < ADDRESS_SPACE_BYTES:
-        raise Error(
-            "the limit on memory is too low for a build",
-            facts={
-                "limit": f"{limit >> 20} MiB of address space",
-                "needed": f"{ADDRESS_SPACE_BYTES >> 20} MiB at least",
-            },
-            next_step="raise it (`ulimit -v unlimited`), then run `doit` again",
-        )
 
 
 def _unexpected(error: Exception) -> Error:

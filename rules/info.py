@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List
 from doit.exceptions import InvalidCommand
 
 from provisioning.build.history import differences, short
+
+__all__ = ["Info", "List"]
 
 WIDTH = 12
 

@@ -11,12 +11,14 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from doit.cmd_clean import Clean as DoitClean
 from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List as DoitList
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
 
@@ -36,7 +38,7 @@ DEEP_OPTION = {
     "help": "read what is published in full, also where nothing changed (a flight cache; see publish.recheck_days)",
 }
 OPTIONS = (LOG_OPTION, DEEP_OPTION)
-NOT_STARTED, STOPPED = 3, 130
+FAILED, NOT_STARTED, STOPPED, READER_LEFT = 1, 3, 130, 141
 PERMIT = "give this user the permission (see `ls -ld`), or run this as the owner of the cache directory"
 AGAIN = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
@@ -55,7 +57,9 @@ def cache_of(command: Any, params: Any) -> Path | None:
 
 
 class InCache:
-    """A command that hands over to the class of its name in `rules.commands` where it is about a flight cache."""
+    """A command that hands over to the class of its name in `rules.<module>` where it is about a flight cache."""
+
+    module = "commands"
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Run the command and return doit's exit code."""
@@ -70,11 +74,13 @@ class InCache:
             from provisioning.base.leaving import leave
 
             name = type(self).__name__
-            kind = getattr(importlib.import_module("rules.info" if name == "Info" else "rules.commands"), name)
+            kind = getattr(importlib.import_module(f"rules.{self.module}"), name)
             command = kind.__new__(kind)
             vars(command).update(vars(self))  # doit's constructor asks every distribution for plugins: 10 ms, done
-            rc = int(command.execute(params, args) or 0)
-        except (OSError, MemoryError, ImportError) as error:
+            rc = _answered(command, params, args)
+        except Exception as error:  # an import that fails half-way may raise anything
+            if not _is_of_the_machine(error):
+                raise
             rc = _refused(error)
         except KeyboardInterrupt:
             sys.stderr.write("stopped by SIGINT before anything was built\n")
@@ -82,6 +88,29 @@ class InCache:
         if _ends_here():
             leave(rc)
         return rc
+
+
+def _answered(command: Any, params: Any, args: list[str]) -> int:
+    """Run `command`; its exit code, or one that says that its answer could not be written."""
+    from provisioning.console.streams import OutputError, answering, open_missing
+
+    open_missing()
+    command.outstream = sys.stdout
+    try:
+        with answering():
+            return int(command.execute(params, args) or 0)
+    except OutputError as error:
+        if error.reader_left:
+            return READER_LEFT
+        sys.stderr.write(f"ERROR: the answer cannot be written: {error}\n")
+        return FAILED
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Tell whether a part of the program could not be read or run, or is not all there, as `base.files` does."""
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, ModuleType)
+    return isinstance(error, (OSError, MemoryError, ImportError))
 
 
 def _ends_here() -> bool:
@@ -123,3 +152,11 @@ class ResetDep(InCache, DoitResetDep):  # type: ignore[misc]
 
 class Info(InCache, DoitInfo):  # type: ignore[misc]
     """`doit info`."""
+
+    module = "info"
+
+
+class List(InCache, DoitList):  # type: ignore[misc]
+    """`doit list`."""
+
+    module = "info"

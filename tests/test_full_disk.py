@@ -193,6 +193,8 @@ DISKS["overlayfs"] = [
     "mount -t overlay none -o lowerdir={place}/lower,upperdir={place}/upper/files,workdir={place}/upper/work {disk}",
 ]
 """How a disk of 24 MiB and 1,024 inodes is made, by kind of file system."""
+SOME_KIB = (1024, 8192)
+"""What may suffice for one build and not for another; the second is mapped (`journal.LITTLE_BYTES`)."""
 
 
 def may_mount(kind: str) -> bool:
@@ -213,6 +215,7 @@ def may_mount(kind: str) -> bool:
     [
         *(("tmpfs", "bytes", kib) for kib in (88, 96, 100, 104, 112)),
         *((kind, "bytes", kib) for kind in ("ext4", "overlayfs") for kib in (0, 60, 100)),
+        *((kind, "bytes", kib) for kind in DISKS for kib in SOME_KIB),
         *((kind, "inodes", number) for kind in DISKS for number in (0, 3, 12)),
     ],
 )
@@ -235,11 +238,14 @@ def on_a_small_disk(place: str, kind: str, what: str, left: str) -> None:
         change()
         fill(disk, what, int(left))
         code, said = doit(cache)
-        assert code in (1, 3), (code, said)
         assert "Traceback" not in said, said
-        assert "next step" in said, said
-        assert "flightcache clean --old" in said, said
-        assert what in said, said
+        if code == 0 and int(left) in SOME_KIB:
+            assert "SUCCESS" in said, said
+        else:
+            assert code in (1, 3), (code, said)
+            assert "next step" in said, said
+            assert "flightcache clean --old" in said, said
+            assert what in said, said
         shutil.rmtree(disk / "ballast")
         code, said = doit(cache)
         assert code == 0, said

@@ -17,6 +17,14 @@ from rules import commands, plugin
 from rules.signals import Stopped, stops_in_order
 
 
+def of_a(mistake):
+    """Return the error that Python itself raises: an import that fails half-way ends in one of these."""
+    try:
+        return mistake()
+    except (AttributeError, LookupError) as error:
+        return error
+
+
 @pytest.mark.parametrize(
     ("error", "what", "step"),
     [
@@ -24,6 +32,9 @@ from rules.signals import Stopped, stops_in_order
         (ImportError("x.so: failed to map segment"), "failed to map segment", "dmesg"),
         (RuntimeError("can't start new thread"), "no thread", "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files", "ulimit -n"),
+        (of_a(lambda: plugin.no_such_name), "cannot be loaded: module 'rules.plugin' has no attribute", "dmesg"),
+        (of_a(lambda: "".encode("no-codec")), "cannot be loaded: unknown encoding", "dmesg"),
+        (SystemError("error return without exception set"), "memory does not suffice", "ulimit -v"),
     ],
 )
 def test_what_the_machine_refuses_is_an_error_with_a_next_step(error, what, step):
@@ -33,8 +44,13 @@ def test_what_the_machine_refuses_is_an_error_with_a_next_step(error, what, step
 
 
 def test_a_mistake_of_the_program_stays_one():
-    with pytest.raises(RuntimeError), wrap_machine_errors("build here"):
-        raise RuntimeError("dictionary changed size during iteration")
+    for error in (
+        RuntimeError("dictionary changed size during iteration"),
+        of_a(lambda: object().nothing),
+        KeyError(1),
+    ):
+        with pytest.raises(type(error)), wrap_machine_errors("build here"):
+            raise error
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("no part"), OSError(errno.EIO, "Input/output error")])
@@ -78,7 +94,15 @@ def test_what_fails_after_publishing_only_warns(built_cache, monkeypatch, caplog
     assert any("Input/output error" in str(record.kv) for record in caplog.records if hasattr(record, "kv"))
 
 
-@pytest.mark.parametrize("error", [MemoryError(), ImportError("no part"), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("no part"),
+        OSError(errno.EIO, "Input/output error"),
+        of_a(lambda: plugin.no_such_name),
+    ],
+)
 def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_cache, monkeypatch, capsys, error):
     def fails(*_args, **_kwargs):
         raise error
@@ -89,6 +113,24 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
     said = capsys.readouterr().err
     assert "next step" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("part", ["_key_apart", "stops_in_order"])
+def test_what_fails_before_the_build_begins_is_an_outcome(built_cache, monkeypatch, capsys, part):
+    """As where the process that signs cannot be started: there is no descriptor left for the pipe to it."""
+
+    def fails(*_args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(commands, part, fails)
+    monkeypatch.setattr(plugin, "cache_of", lambda *_: built_cache)
+    monkeypatch.setattr(commands, "cache_of", lambda *_: built_cache)
+    params = {"log": "human", "num_process": 0, "reporter": "console", "deep": False}
+    assert plugin.Run(task_loader=ModuleTaskLoader({})).execute(params, []) == plugin.NOT_STARTED
+    out, err = capsys.readouterr()
+    assert "FAILURE" in out
+    assert "Too many open files" in err
+    assert "next step" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

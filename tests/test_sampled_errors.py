@@ -122,23 +122,23 @@ class Scene:
         ended = doit(self.cache, *point.words(self.log))
         met = "".join(line for line in self.log.read_text(errors="replace").splitlines(True) if "INJECTED" in line)
         how, wrong = judged(ended, met)
-        wrong += "".join(self._wrong_now(finished=how == "done"))
+        wrong += "".join(self.wrong_now(finished=how == "done"))
         if (state := crashing.state_of(self.cache)) not in self.seen:
             self.seen.add(state)
-            wrong += "".join(self._wrong_next())
+            wrong += "".join(self.wrong_next())
         return how, wrong and f"\n=== {point}\n{wrong}--- met\n{met[:600]}--- said ({ended.code})\n{ended.said[-2500:]}"
 
-    def _wrong_next(self) -> Iterator[str]:
+    def wrong_next(self) -> Iterator[str]:
         engines = crashing.finished_engines(self.cache)
         again = doit(self.cache)
         if again.code != 0:
             yield f"the next run failed: {again.said}\n"
         elif engines and json.loads((self.cache / ".build" / "build-report.json").read_text())["engines_built"]:
             yield "an engine was compiled again\n"
-        yield from self._wrong_now(finished=True)
+        yield from self.wrong_now(finished=True)
         yield from (f"left over: {name}\n" for name in crashing.leftovers(self.cache))
 
-    def _wrong_now(self, *, finished: bool) -> Iterator[str]:
+    def wrong_now(self, *, finished: bool) -> Iterator[str]:
         reasons = crashing.whole(self.cache)
         if reasons:
             yield f"refused: {reasons}\n"
@@ -174,7 +174,7 @@ def judged(ended: Ended, met: str) -> tuple[str, str]:
         return "unforeseen", ""
     if "next step" in ended.said:
         return "refused", traceback_of_ours(ended)
-    if re.search(r"write\([12], ", met):
+    if re.search(r"write\([12], |fcntl\([12], F_GETFD", met):  # by the latter Python finds out which streams it has
         return "silenced", traceback_of_ours(ended)
     if NOT_BEGUN.search(ended.said) or ("Traceback" in ended.said and not OURS.search(ended.said)):
         return "not begun", ""

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.frozen import dataclass
@@ -83,12 +84,13 @@ def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
 def wrap_machine_errors(what: str) -> Iterator[None]:
     """Do as `wrap_os_errors` for a command or a step as a whole: a lack of memory or threads is an Error too.
 
-    So is a part of the program that cannot be loaded, which an unreadable disk shows as a missing module.
+    So is a part of the program that cannot be loaded, which an unreadable disk shows as a missing module, or as one
+    that lacks what it should have: without its `__init__.py` a package is empty.
     """
     try:
         with wrap_os_errors(what):
             yield
-    except (MemoryError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if (why := machine_failure(error)) is None:
             raise
         raise Error(f"cannot {what}: {why[0]}", next_step=why[1]) from error
@@ -98,13 +100,20 @@ def machine_failure(error: BaseException) -> tuple[str, str] | None:
     """Return what this computer refused, and the next step, if that is what `error` is about, else None."""
     if isinstance(error, OSError):
         return str(error), _NEXT_STEP.get(error.errno or 0, "see the reason above, then run this again")
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) or _is_half_loaded(error):
         return f"a part of the program cannot be loaded: {error}", _LOAD_AGAIN
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and "exception set" in str(error)):
         return "memory does not suffice", _MORE_MEMORY
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "no thread can be started", _MORE_MEMORY
     return None
+
+
+def _is_half_loaded(error: BaseException) -> bool:
+    """Tell whether a module or a codec is not all there: the import system passes over what it cannot read."""
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, ModuleType)
+    return isinstance(error, LookupError) and "unknown encoding" in str(error)
 
 
 def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, code: int | None) -> FilesystemError:

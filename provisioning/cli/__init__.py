@@ -8,13 +8,14 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from provisioning.base.blas import begin_with_one_thread
+from provisioning.base.blas import begin_with_one_thread, require_address_space
 from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.files import wrap_machine_errors
 from provisioning.base.leaving import leave
 from provisioning.base.words import meant, meant_file, missing_part
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
-from provisioning.console.streams import drop_output, open_missing, output_fails, write_any_character
+from provisioning.console.streams import OutputError, answering, open_missing, write_any_character
 from provisioning.console.style import colouring
 
 GROUPS = {
@@ -77,6 +78,9 @@ HEADINGS = {
     "deliver": "To deliver",
 }
 
+COMPUTING = frozenset({*GROUPS["look"], *GROUPS["measure"], "init", "demo"}) - {"status", "host"}
+"""Commands that compute with arrays."""
+ADDRESS_SPACE_BYTES = 128 << 20
 READERS = frozenset({"evaluate", "fleet", "init", "locate", "plan", "tiles", "why"})
 """Commands that read photos, missions, area files or models."""
 READER_LEFT = 141
@@ -148,19 +152,16 @@ def _main(argv: Sequence[str] | None) -> int:
     begin_with_one_thread()
     write_any_character()
     try:
-        try:
-            with _apart() if argv is None else contextlib.nullcontext():
-                return _run(list(sys.argv[1:] if argv is None else argv))
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `flightcache tiles | head -1`: the reader has what it wanted
-        drop_output()
-        return READER_LEFT
-    except OSError as error:
-        if output_fails() is None:
-            raise
-        drop_output()
-        print(f"flightcache: the answer cannot be written: {error.strerror}", file=sys.stderr)
+        apart = _apart() if argv is None else contextlib.nullcontext()
+        with wrap_machine_errors("run this command"), answering(), apart:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+    except Error as error:
+        print(f"flightcache: {error}", file=sys.stderr)
+        return error.exit_code
+    except OutputError as error:
+        if error.reader_left:  # `flightcache tiles | head -1`: it has what it wanted
+            return READER_LEFT
+        print(f"flightcache: the answer cannot be written: {error}", file=sys.stderr)
         return FilesystemError.exit_code
 
 
@@ -201,6 +202,8 @@ def _run(words: Sequence[str]) -> int:
 def _run_command(words: Sequence[str]) -> int:
     everywhere, words = take_everywhere(words)
     chosen = next((word for word in words if not word.startswith("-")), None)
+    if chosen in COMPUTING:
+        require_address_space(ADDRESS_SPACE_BYTES, what=f"`flightcache {chosen}`")
     parser = _parser(chosen if chosen in COMMANDS else None)
     refuse_misspelt(parser, words[: words.index(chosen)] if chosen else words)
     if chosen is not None and chosen not in COMMANDS:

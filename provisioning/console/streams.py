@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 HANDLER = "flightcache.ascii"
@@ -47,7 +48,33 @@ def open_missing() -> None:
     atexit.register(_drop_messages)
 
 
-def output_fails() -> OSError | None:
+class OutputError(Exception):
+    """Standard output cannot be written. `reader_left`: it is a pipe that nobody reads (`| head -1`), no fault at all.
+
+    No OSError: what is wrong with the output is not to be told as an error of the files that a command is about.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.reader_left = isinstance(error, BrokenPipeError)
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Write what the block prints to standard output, all of it. OutputError where that fails; other errors pass."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if (refused := _output_fails()) is None:
+            raise
+        _drop_output()
+        raise OutputError(refused) from error
+
+
+def _output_fails() -> OSError | None:
     """Return why standard output cannot be written (its disk is full), None where it can."""
     try:
         print(flush=True)  # what failed to be written before is not tried again by a flush
@@ -58,7 +85,7 @@ def output_fails() -> OSError | None:
     return None
 
 
-def drop_output() -> None:
+def _drop_output() -> None:
     """Let what is still to be written to standard output go nowhere: its reader has left, or its disk is full.
 
     Without this the interpreter writes it again as it ends, and fails with a traceback and exit code 120.

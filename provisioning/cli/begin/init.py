@@ -47,6 +47,7 @@ forget = rules.plugin:Forget
 ignore = rules.plugin:Ignore
 reset-dep = rules.plugin:ResetDep
 info = rules.plugin:Info
+list = rules.plugin:List
 """
 
 LOOKED_AT_ZOOM = 12
