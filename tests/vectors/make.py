@@ -211,6 +211,7 @@ def malformed() -> dict[str, tuple[str, bytes]]:
         "space in a flight id": change('"F-118"', '"F 118"'),
         "newline in a detail": change('"detail": ""', '"detail": "a\\nb"'),
         "right-to-left override": change('"detail": ""', '"detail": "\u202e"'),
+        "Arabic letter mark": change('"detail": ""', '"detail": "\u061c"'),
         "digest in capitals": change(sha(FILES["report.html"]), sha(FILES["report.html"]).upper()),
         "parent path": change('"report.html"', '"../report.html"'),
         "absolute path": change('"report.html"', '"/report.html"'),
