@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from provisioning.base.errors import SigningError
 from provisioning.cli import main
 from provisioning.delivery import documents_of, pack
 from provisioning.flight.signing import load_public_key, public_key_path, read_fingerprint_file, read_fingerprints
+from provisioning.flight.trust import parse
 from provisioning.flight.verify import Code, verify
 from tests.delivery import make_keys, publish_cache, trust_anything_by
 
@@ -42,6 +45,16 @@ def spelled(fingerprint: str) -> list[str]:
     ]
 
 
+def other_digests(path: str) -> list[str]:
+    """What `sha256sum`, `openssl` and a trust file show of a key that looks like its fingerprint."""
+    key = load_pem_public_key(Path(path).read_bytes())
+    return [
+        hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest(),
+        key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
+    ]
+
+
 def garbled(fingerprint: str, key: str) -> list[str]:
     return ["", " ", ",", fingerprint[:16], fingerprint + "0", fingerprint[:-1] + "g", key, fingerprint + ",", "SHA256:" + "A" * 43,
             fingerprint.replace("0", "O", 1) if "0" in fingerprint else "O" * 64, "sha512:" + fingerprint, "\x1b[2J"]  # fmt: skip
@@ -66,6 +79,30 @@ def test_every_command_revokes_in_every_clear_spelling(made, tmp_path, name, cap
         said = capsys.readouterr()
         assert "key-revoked" in said.out + said.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_revokes_by_each_digest_that_is_taken_for_a_fingerprint(made, tmp_path, name, capsys):
+    for text in other_digests(made[1]):
+        assert main([*command(name, made, tmp_path), "--revoked", text]) == 22, text
+        said = capsys.readouterr()
+        assert "key-revoked" in said.out + said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trust_file_takes_out_the_key_whatever_digest_of_it_was_given(made, tmp_path):
+    (tmp_path / "new").mkdir()
+    root, other = (str(public_key_path(make_keys(each).signing.key)) for each in (tmp_path, tmp_path / "new"))
+    file = tmp_path / "trust.json"
+    assert not main(["trust", "init", str(file), "--root", root, "--signing", made[1], "--not-after", "never"])
+    assert not main(["trust", "sign", str(file), "--key", root.replace(".pub", "")])
+    first = file.read_bytes()
+    for text in other_digests(made[1]):
+        file.write_bytes(first)
+        assert not main(["trust", "next", str(file), "--signing", other, "--revoke", text])
+        newest = parse(file.read_bytes()).versions[-1].signed
+        assert newest.revoked == (made[2],)
+        assert made[2] not in {key.key.fingerprint for key in newest.keys}
 
 
 @pytest.mark.parametrize("option", ["--revoked", "--fingerprint"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from provisioning.base.errors import ManifestError, TrustError
 from provisioning.base.geo import unpack_id
+from provisioning.base.printable import steers
 from provisioning.flight.manifest import (
     coverage_lines,
     coverage_sha256,
@@ -235,6 +237,31 @@ def test_reader_refuses_every_malformed_manifest(reader: Path, tmp_path: Path) -
         files[-1].write_bytes(data_of(vector))
     said = dict(zip(MALFORMED, judged(reader, files), strict=True))
     assert said == {name: vector["code"] for name, vector in MALFORMED.items()}
+
+
+def steering_of_the_page() -> set[int]:
+    """The code points that docs/manifest.md forbids in *text*."""
+    row = re.search(r"\*text\*.*?none of (.*?) \|", (READER.parents[1] / "docs" / "manifest.md").read_text())[1]
+    ends = [(first, last or first) for first, last in re.findall(r"U\+([0-9A-F]{4})(?:–([0-9A-F]{4}))?", row)]
+    return {code for first, last in ends for code in range(int(first, 16), int(last, 16) + 1)}
+
+
+def test_the_specification_and_what_is_printed_name_the_same_steering_characters() -> None:
+    surrogates = set(range(0xD800, 0xE000))  # refused as UTF-8 already
+    assert {code for code in range(0x110000) if steers(chr(code))} == steering_of_the_page() | surrogates
+
+
+def test_reader_and_verifier_refuse_each_steering_character_and_none_beside_it(reader: Path, tmp_path: Path) -> None:
+    text, steering = make.to_bytes(make.manifest_of()).decode(), steering_of_the_page()
+    codes = sorted((steering | {code + side for code in steering for side in (-1, 1)}) - {-1, 0x22, 0x5C})
+    files = []
+    for code in codes:
+        said = chr(code) if code > 0x1F else f"\\u{code:04x}"
+        files.append(tmp_path / f"{code:06x}.json")
+        files[-1].write_bytes(text.replace('"detail": ""', f'"detail": "a{said}b"').encode())
+    here = [judged_here(file.read_bytes()) for file in files]
+    assert judged(reader, files) == here
+    assert {code for code, said in zip(codes, here, strict=True) if said == "malformed"} == steering
 
 
 def test_reader_takes_no_file_of_the_json_test_suite(reader: Path, shared_data: Path) -> None:

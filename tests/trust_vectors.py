@@ -72,6 +72,9 @@ def files() -> list[dict[str, str]]:
         "trusted and revoked": text.replace(
             '"revoked": []', f'"revoked": [\n          "{public(KEY).fingerprint}"\n        ]'
         ),
+        "trusted and revoked by its raw bytes": text.replace(
+            '"revoked": []', f'"revoked": [\n          "{public(KEY).raw.hex()}"\n        ]'
+        ),
         "a gap between versions": to_bytes(Trust(chain[:1])).decode()[:-6]
         + ",\n"
         + to_bytes(Trust(chain[2:])).decode().partition('"versions": [\n')[2],

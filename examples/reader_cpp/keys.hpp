@@ -44,6 +44,18 @@ inline std::optional<std::set<std::string>> read_fingerprints(const std::string&
 
 inline std::string fingerprint(const std::string& key) { return Sha256::of(key); }
 
+// What people take for a fingerprint: that, the raw key in hex, SHA-256 of its DER and of its PEM form.
+inline std::set<std::string> digests(const std::string& key) {
+  const std::string der = std::string("\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", 12) + key;
+  std::string text(4 * ((der.size() + 2) / 3) + 1, '\0');
+  text.resize(static_cast<std::size_t>(EVP_EncodeBlock(reinterpret_cast<unsigned char*>(&text[0]),
+                                                       reinterpret_cast<const unsigned char*>(der.data()),
+                                                       static_cast<int>(der.size()))));
+  const std::string pem = "-----BEGIN PUBLIC KEY-----\n" + text + "\n-----END PUBLIC KEY-----\n";
+  const std::string hex = Sha256::to_hex(reinterpret_cast<const unsigned char*>(key.data()), key.size());
+  return {fingerprint(key), hex, Sha256::of(der), Sha256::of(pem)};
+}
+
 // Small order, or y not below 2^255 - 19 (section 6). Little-endian, without the sign bit.
 inline bool is_weak(std::string key) {
   if (key.size() != 32) return true;

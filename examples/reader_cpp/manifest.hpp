@@ -182,8 +182,8 @@ inline bool is_text(const std::string& text) {
     const std::size_t size = first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
     std::uint32_t code = size == 1 ? first : first & (0x7Fu >> size);
     for (std::size_t i = 1; i < size; ++i) code = code << 6 | (static_cast<unsigned char>(text[at + i]) & 0x3Fu);
-    if (code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x200E || code == 0x200F ||
-        (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069))
+    if (code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x061C || code == 0x200E ||
+        code == 0x200F || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069))
       return false;
     at += size;
   }

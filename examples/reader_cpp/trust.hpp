@@ -89,18 +89,19 @@ inline Version version_of(const Value& value) {
     };
   };
   require_order(listed, pair("role", "key"));
-  std::set<std::string> prints;
+  std::set<std::string> prints, trusted;
   std::int64_t roots = 0;
   for (const Value& key : listed) {
     out.keys.push_back({text(key, "role"), unhex(text(key, "key")), key.object.count("not_after") ? text(key, "not_after") : ""});
     if (!prints.insert(keys::fingerprint(out.keys.back().raw)).second) throw Malformed("a key is there twice");
+    for (const std::string& each : keys::digests(out.keys.back().raw)) trusted.insert(each);
     if (out.keys.back().role == "root" && !out.keys.back().not_after.empty()) throw Malformed("a root key with not_after");
     roots += out.keys.back().role == "root";
   }
   const auto& revoked = value.object.at("revoked").list;
   require_order(revoked, [](const Value& a, const Value& b) { return a.text < b.text; });
   for (const Value& each : revoked) {
-    if (prints.count(each.text)) throw Malformed("a key is trusted and revoked");
+    if (trusted.count(each.text)) throw Malformed("a key is trusted and revoked");
     out.revoked.push_back(each.text);
   }
   if (out.root_threshold > roots || out.signing_threshold > static_cast<std::int64_t>(listed.size()) - roots)

@@ -330,11 +330,10 @@ class Verifier {
 
   // Why a key that signed does not count; nullptr if it does.
   const char* refused(const std::string& key) {
-    const std::string who = fingerprint(key);
     std::set<std::string> revoked = expect.revoked;
     if (expect.trust) revoked.insert(expect.trust->revoked.begin(), expect.trust->revoked.end());
-    if (among(who, revoked, "key-revoked")) return "key-revoked";
-    if (expect.fingerprints && !among(who, *expect.fingerprints, "key-not-allowed")) return "key-not-allowed";
+    if (among(keys::digests(key), revoked, "key-revoked")) return "key-revoked";
+    if (expect.fingerprints && !among({fingerprint(key)}, *expect.fingerprints, "key-not-allowed")) return "key-not-allowed";
     if (expect.trust && !expect.no_clock)
       for (const trust::Key& each : expect.trust->keys)
         if (each.raw == key && !each.not_after.empty() && now() > each.not_after) return "key-expired";
@@ -350,12 +349,12 @@ class Verifier {
     return text;
   }
 
-  bool among(const std::string& who, const std::set<std::string>& texts, const char* code) {
+  bool among(const std::set<std::string>& who, const std::set<std::string>& texts, const char* code) {
     bool found = false;
     for (const std::string& text : texts) {
       const auto read = read_fingerprints(text);
       if (!read) refuse(code, "", "not a fingerprint: " + text);
-      found = found || read->count(who) > 0;
+      for (const std::string& each : *read) found = found || who.count(each) > 0;
     }
     return found;
   }

@@ -6,7 +6,11 @@ import re
 from functools import cache
 
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8."""
+"""C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8.
+
+By ranges and not by `str.isprintable`, which depends on the Unicode release that a Python knows. The same ranges are in
+docs/manifest.md, section 2.2 (*text*), and in the C++ reader.
+"""
 
 
 @cache
@@ -29,7 +33,7 @@ def printable_lines(text: str) -> str:
 
 
 def steers(text: str) -> bool:
-    """Tell whether `text` has a character that steers a terminal; a Manifest holds no such text."""
+    """Tell whether `text` has a character that steers a terminal; the Manifest format has no such text."""
     return _STEERING.search(text) is not None
 
 

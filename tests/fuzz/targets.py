@@ -235,7 +235,7 @@ def _zipped(name: str, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def _drawn(path: Path) -> object:
+def drawn(path: Path) -> object:
     refused = []
     for read in (read_area, read_mission):
         try:
@@ -281,8 +281,8 @@ TARGETS = {
     "floor": Target(lambda: [b"7\n", b"7 " + b"a" * 64], _read_floor),
     "flight.toml": Target(lambda: [FLIGHT], _read_flight),
     "FLEET.toml": Target(lambda: [FLEET], _in_file("FLEET.toml", read_fleet)),
-    "mission": Target(lambda: [WPL, PLAN, LITCHI, INAV, GPX], _in_file("m.plan", _drawn)),
-    "area": Target(lambda: [GEOJSON, KML, _zipped("doc.kml", KML)], _in_file("a.geojson", _drawn)),
+    "mission": Target(lambda: [WPL, PLAN, LITCHI, INAV, GPX], _in_file("m.plan", drawn)),
+    "area": Target(lambda: [GEOJSON, KML, _zipped("doc.kml", KML)], _in_file("a.geojson", drawn)),
     "pmtiles": Target(_pmtiles, _in_file("a.pmtiles", _read_container)),
     "mbtiles": Target(_mbtiles, _in_file("a.mbtiles", _read_container)),
     "image": Target(_images, lambda data, _: inspect_tile(data, max_pixels=1 << 20, nodata=())),

@@ -211,6 +211,7 @@ def malformed() -> dict[str, tuple[str, bytes]]:
         "space in a flight id": change('"F-118"', '"F 118"'),
         "newline in a detail": change('"detail": ""', '"detail": "a\\nb"'),
         "right-to-left override": change('"detail": ""', '"detail": "\u202e"'),
+        "Arabic letter mark": change('"detail": ""', '"detail": "\u061c"'),
         "digest in capitals": change(sha(FILES["report.html"]), sha(FILES["report.html"]).upper()),
         "parent path": change('"report.html"', '"../report.html"'),
         "absolute path": change('"report.html"', '"/report.html"'),
@@ -338,6 +339,10 @@ def signed(data: bytes, *, key: object = KEY) -> dict[str, bytes]:
     }
 
 
+def spki(encoding: Encoding) -> bytes:
+    return KEY.public_key().public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
+
+
 def base_files() -> dict[str, str]:
     """The content of a cache that passes, as hex."""
     listed = {**FILES, **{path + ".sha256": f"{sha(data)}\n".encode() for path, data in FILES.items()}}
@@ -462,6 +467,11 @@ def cases() -> list[dict[str, object]]:
         case("revoked key with a prefix", [], [["key-revoked", signature]], revoked=["SHA256:" + fingerprint]),
         case("revoked key with blanks", [], [["key-revoked", signature]], revoked=[f" {fingerprint[:32]} {fingerprint[32:]}\n"]),
         case("revoked key in a list", [], [["key-revoked", signature]], revoked=["0" * 64 + ", " + fingerprint]),
+        case("revoked key by its raw bytes", [], [["key-revoked", signature]], revoked=[public(KEY).raw.hex()]),
+        case("revoked key by the digest of its DER form", [], [["key-revoked", signature]], revoked=[sha(spki(Encoding.DER))]),
+        case("revoked key by the digest of its PEM form", [], [["key-revoked", signature]], revoked=[sha(spki(Encoding.PEM)).upper()]),
+        case("another key revoked by its raw bytes", [], [], revoked=[public(OTHER_KEY).raw.hex()]),
+        case("key allowed by its raw bytes", [], [["key-not-allowed", signature]], fingerprints=[public(KEY).raw.hex()]),
         case("part of a fingerprint", [], [["key-revoked", ""]], revoked=[fingerprint[:16]]),
         case("no fingerprint at all", [], [["key-revoked", ""]], revoked=[""]),
         case("key allowed in capitals", [], [], fingerprints=[fingerprint.upper()]),

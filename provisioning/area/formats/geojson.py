@@ -41,7 +41,7 @@ def is_geojson(raw: Any) -> bool:
     """Tell whether JSON is GeoJSON."""
     if isinstance(raw, list):
         return bool(raw) and all(isinstance(one, dict) and one.get("type") == "Feature" for one in raw)
-    return isinstance(raw, dict) and (raw.get("type") in TYPES or _is_circle_object(raw))
+    return isinstance(raw, dict) and (str(raw.get("type")) in TYPES or _is_circle_object(raw))
 
 
 def values_of(text: str, path: Path) -> list[Any]:

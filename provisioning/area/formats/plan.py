@@ -54,7 +54,9 @@ def read_plan(raw: dict[str, Any], path: Path) -> Mission:
         reader.item(item, f"mission item {number}")
     alternates = [*_rally(content.rally, path), *_breach_return(content.fence, path)]
     reader.building.alternates += alternates
-    flies_home = content.vehicle.get("firmwareType") == ARDUPILOT and content.vehicle.get("vehicleType") in FIXED_WINGS
+    flies_home = (
+        content.vehicle.get("firmwareType") == ARDUPILOT and _number(content.vehicle, "vehicleType") in FIXED_WINGS
+    )
     ends: Literal["home", "stay"] = "home" if flies_home else "stay"
     return reader.building.build(takeoff=takeoff, datum="amsl", ends=ends)
 
@@ -186,7 +188,7 @@ class _PlanReader:
     def _flown_items(self, drawn: dict[str, Any], where: str) -> bool:
         """Add the commands that QGroundControl saves with a pattern, if they are there."""
         items = drawn.get("Items")
-        if not isinstance(items, list) or not any(isinstance(i, dict) and i.get("command") in FLOWN for i in items):
+        if not isinstance(items, list) or not any(_number(one, "command") in FLOWN for one in items):
             return False
         for number, item in enumerate(items, 1):
             self.item(item, f"{where}, line {number}")
@@ -274,7 +276,7 @@ def _rally(raw: Any, path: Path) -> Iterator[Point]:
 def _breach_return(raw: Any, path: Path) -> Iterator[Point]:
     """Yield the place to which an aircraft returns that has left its fence."""
     found = raw.get("breachReturn") if isinstance(raw, dict) else None
-    if found and found[:2] not in ([0, 0], [None, None]):
+    if found and not (isinstance(found, list) and found[:2] in ([0, 0], [None, None])):
         yield _pair(found, path, "breachReturn")
 
 

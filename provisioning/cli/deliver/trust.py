@@ -160,8 +160,9 @@ def _name(path: Path) -> str | None:
 def _next(args: argparse.Namespace) -> None:
     trust = check_chain(_read(args.file))
     old = trust.newest
-    revoked = frozenset().union(*args.revoke)
-    gone = revoked.union(*args.remove)
+    listed = {digest: key.key.fingerprint for key in old.keys for digest in key.key.digests}
+    revoked = frozenset(listed.get(each, each) for each in frozenset().union(*args.revoke))
+    gone = revoked.union(listed.get(each, each) for each in frozenset().union(*args.remove))
     if unknown := gone - {key.key.fingerprint for key in old.keys} - revoked:
         raise TrustError("no such key to remove", file=args.file, facts={"fingerprint": ", ".join(sorted(unknown))})
     named = _named(args)

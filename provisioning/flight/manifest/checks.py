@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from provisioning.base.limits import MAX_FILES, MAX_TEXT
+from provisioning.base.printable import steers
 
 Issues = list[str]
 Check = Callable[[Any, str, Issues], Any]
@@ -20,9 +21,6 @@ _MOMENT = re.compile(_DATE.pattern + r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]
 _WORD = re.compile(r"[!-~]{1,255}", re.ASCII)
 _NAME = re.compile(r"[!-~]([ -~]{0,253}[!-~])?", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}(/[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}){0,7}", re.ASCII)
-
-_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-"""C0, DEL, C1, line separators, marks that turn the direction of text, and surrogates, which have no UTF-8."""
 
 
 def _like(pattern: re.Pattern[str], what: str) -> Check:
@@ -53,11 +51,8 @@ def path(value: Any, where: str, issues: Issues) -> Any:
 
 
 def text(value: Any, where: str, issues: Issues) -> Any:
-    """Accept any text of bounded length that UTF-8 can carry and that cannot steer a terminal.
-
-    By ranges and not by `str.isprintable`, which depends on the Unicode release that a Python knows.
-    """
-    if type(value) is not str or len(value) > MAX_TEXT or _STEERING.search(value):
+    """Accept any text of bounded length that UTF-8 can carry and that cannot steer a terminal."""
+    if type(value) is not str or len(value) > MAX_TEXT or steers(value):
         issues.append(f"{where}: text of at most {MAX_TEXT} characters without control characters expected")
         return None
     return value

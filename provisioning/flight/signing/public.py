@@ -40,6 +40,17 @@ class PublicKey(NamedTuple):
         return hashlib.sha256(self.raw).hexdigest()
 
     @property
+    def digests(self) -> frozenset[str]:
+        """All 64 hex digits that people take for a fingerprint: that, the raw key, SHA-256 of its DER and PEM form.
+
+        A revocation by any of them means this key; each is nobody else's.
+        """
+        der = _DER + self.raw
+        pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(der) + b"\n-----END PUBLIC KEY-----\n"
+        sums = (hashlib.sha256(form).hexdigest() for form in (self.raw, der, pem))
+        return frozenset((self.raw.hex(), *sums))
+
+    @property
     def is_weak(self) -> bool:
         """Whether the point has small order or no canonical form: such a "key" verifies messages nobody signed."""
         y = int.from_bytes(self.raw, "little") & (2**255 - 1)

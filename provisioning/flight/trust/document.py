@@ -113,7 +113,8 @@ def _contradictions(version: Version) -> Iterator[str]:
     where = f"version {version.version}"
     prints = [key.key.fingerprint for key in version.keys]
     yield from (f"{where}: {each} is there twice" for each in sorted({p for p in prints if prints.count(p) > 1}))
-    yield from (f"{where}: {each} is trusted and revoked" for each in version.revoked if each in prints)
+    trusted = frozenset[str]().union(*(key.key.digests for key in version.keys))
+    yield from (f"{where}: {each} is trusted and revoked" for each in version.revoked if each in trusted)
     for role, threshold in version.thresholds._asdict().items():
         if threshold > len(version.keys_of(role)):
             yield f"{where}: {threshold} {role} keys must sign, {len(version.keys_of(role))} are listed"

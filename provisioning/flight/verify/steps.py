@@ -163,7 +163,7 @@ def _counted(signers: tuple[PublicKey, ...], revoked: frozenset[str], expect: Ex
     counted: list[PublicKey] = []
     for key in signers:
         name, end = key.fingerprint, ends.get(key)
-        if name in banned:
+        if banned & key.digests:
             refusals.append(Refusal(Code.KEY_REVOKED, SIGNATURE, f"signed by the revoked key {name}"))
         elif listed is not None and name not in listed:
             refusals.append(
