@@ -99,10 +99,6 @@ class Network(Protocol):
     def dimension(self) -> int:
         """Length of a descriptor."""
 
-    @property
-    def most(self) -> int | None:
-        """Most tiles at a time, as far as is known: of the profile, or what memory sufficed for."""
-
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the descriptors float32 [n, dimension] of RGB tiles uint8 [n, height, width, 3], any n."""
 

@@ -95,7 +95,7 @@ def _figures(network: Network, batch: int, seconds: float) -> dict[str, object]:
     median, p99 = (float(np.quantile(times, q)) * 1000 for q in (0.5, 0.99))
     return {
         "batch": batch,
-        "at_a_time": min(batch, network.most or batch),
+        "at_a_time": min(batch, getattr(network, "most", None) or batch),
         "calls": len(times),
         "median_ms": round(median, 3),
         "p99_ms": round(p99, 3),

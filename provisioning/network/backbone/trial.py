@@ -138,4 +138,4 @@ def _width(outputs: list[npt.NDArray[np.float32]], count: int, file: str, preset
             facts={"it knows": ", ".join(map(str, preset.dimensions))},
             next_step="declare scale, mean and std without the preset",
         )
-    return found.shape[1]
+    return int(found.shape[1])
