@@ -174,3 +174,56 @@ def test_a_network_above_what_one_file_holds_is_refused_with_the_next_step():
     with pytest.raises(BackboneError, match="above 2 GiB") as caught:
         _serialised(Vast(), "m.onnx")
     assert "external data" in caught.value.next_step
+
+
+def training_dropout(constant):
+    """Return a model whose Dropout is told to drop: by a weight, or by a Constant as torch writes it."""
+    model = models.linear(vector="row", opset=13)
+    yes = onnx.numpy_helper.from_array(np.array(True), "yes")
+    if constant:
+        model.graph.node.append(onnx.helper.make_node("Constant", [], ["yes"], value=yes))
+    else:
+        model.graph.initializer.append(yes)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "half"))
+    model.graph.node.append(onnx.helper.make_node("Dropout", ["row", "half", "yes"], ["out"], name="drop"))
+    model.graph.output[0].name = "out"
+    return model
+
+
+def noisy():
+    model = models.linear(vector="row")
+    model.graph.node.append(onnx.helper.make_node("RandomNormalLike", ["row"], ["noise"], name="noise"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["row", "noise"], ["out"]))
+    model.graph.output[0].name = "out"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "node"),
+    [
+        (training_dropout(constant=True), "Dropout drop"),
+        (training_dropout(constant=False), "Dropout drop"),
+        (noisy(), "RandomNormalLike noise"),
+    ],
+)
+def test_what_is_not_the_same_for_the_same_image_is_refused(tmp_path, model, node):
+    error = refusal(tmp_path, model)
+    assert error.facts["nodes"] == node
+    assert "model.eval()" in error.next_step
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "step"),
+    [
+        (["n", 3, 16, 16], {"layout": "nhwc"}, 'set layout = "nchw"'),
+        (["n", 16, 16, 3], {}, 'set layout = "nhwc"'),
+        (["n", 1, 16, 16], {}, 'set channels = "gray"'),
+        (["n", 3, 16, 16], {"channels": "gray"}, 'set channels = "rgb"'),
+    ],
+)
+def test_channels_elsewhere_are_refused_with_the_line_that_fits(tmp_path, shape, declared, step):
+    model = models.linear()
+    for dim, length in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        dim.Clear()
+        setattr(dim, "dim_param" if isinstance(length, str) else "dim_value", length)
+    assert refusal(tmp_path, model, **declared).next_step == step

@@ -78,7 +78,7 @@ def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
             f"the image input {image.name!r} must have four dimensions",
             file=file,
             facts={"shape": taken},
-            next_step="name another with backbone.input",
+            next_step="name another with backbone.input, or export it with a batch: [n, 3, height, width]",
         )
     batch, channels, height, width = taken if backbone.layout == "nchw" else (taken[0], taken[3], taken[1], taken[2])
     wanted = 1 if backbone.channels == "gray" else 3
@@ -87,11 +87,21 @@ def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
             f"the image input has {channels} channels, declared are {wanted}",
             file=file,
             facts={"input": image.name, "shape": list(taken), "layout": backbone.layout, "channels": backbone.channels},
-            next_step="correct backbone.layout or backbone.channels",
+            next_step=_channels_step(taken, wanted),
         )
     types = image.type.tensor_type.elem_type, vector.type.tensor_type.elem_type
     shape = _vector_shape(model, vector, file)
     return Ports(image.name, types[0], batch, wanted, height, width, vector.name, types[1], shape)
+
+
+def _channels_step(taken: tuple[int | None, ...], wanted: int) -> str:
+    """Return the line that fits an image input of shape `taken`, where one does."""
+    layouts = {taken[1]: "nchw", taken[3]: "nhwc"}
+    if wanted in layouts:
+        return f'set layout = "{layouts[wanted]}"'
+    if {1, 3} & layouts.keys():
+        return 'set channels = "gray"' if wanted == 3 else 'set channels = "rgb"'
+    return "name another input with backbone.input, or export a model that takes RGB or gray images"
 
 
 def _refuse_further(names: list[str], file: str) -> None:
@@ -131,6 +141,7 @@ def _require_type(what: str, port: onnx.ValueInfoProto, allowed: Sequence[int], 
             f"the {what} {port.name!r} is of type {TensorProto.DataType.Name(element)}",
             file=file,
             facts={"expected": ", ".join(TensorProto.DataType.Name(t) for t in allowed)},
+            next_step=f"name another with backbone.{what}, or export it in float32 (in torch: model.float())",
         )
 
 

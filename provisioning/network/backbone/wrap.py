@@ -27,6 +27,7 @@ from provisioning.network.backbone.layout import output_layout
 from provisioning.network.backbone.order import sort_nodes
 from provisioning.network.backbone.ports import Ports, find_ports, image_size, require_opset, square
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
+from provisioning.network.backbone.reproducible import require_reproducible
 from provisioning.network.backbone.source import LARGEST_FILE_BYTES, OnnxSource
 from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.trial import DOES_NOT_RUN, NOT_ONE_FOR_EACH, TRACED, measured_shape, trial
@@ -47,6 +48,7 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
     model as it is, with its images at `size` if that is declared. BackboneError names the model.
     """
     model = load(backbone, source)
+    require_reproducible(model, source.name)
     if backbone.role == "descriptor":
         model = network(backbone, model, source.name, source.weights)
         dimension = _tried(model, backbone, source)
