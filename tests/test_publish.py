@@ -210,13 +210,16 @@ def test_a_current_that_is_no_link_to_a_generation_names_none(cache):
         assert publish.current_generation(cache) is None
 
 
-def test_a_directory_called_current_is_reported_and_kept(cache):
-    (cache / "current").mkdir()
-    with pytest.raises(FilesystemError) as caught:
-        build(cache, 1)
-    assert caught.value.what == "cannot publish a generation: Is a directory"
-    assert caught.value.file == str(cache / "generations" / "000001")
-    assert (cache / "current").is_dir()
+def test_a_copy_that_followed_the_link_is_refused_before_anything_is_made(cache):
+    build(cache, 1)
+    whole = os.readlink(cache / "current")
+    (cache / "current").unlink()
+    shutil.copytree(cache / whole, cache / "current")
+    before = sorted(cache.rglob("*"))
+    with pytest.raises(FilesystemError, match="`current` is a directory") as caught:
+        publish.recover(cache, keep=3)
+    assert "mv current" in caught.value.next_step
+    assert sorted(cache.rglob("*")) == before
 
 
 def test_recovery_removes_what_nobody_finished_and_nothing_else(cache):

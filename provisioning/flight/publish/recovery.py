@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provisioning.base import directories
+from provisioning.base.errors import FilesystemError
 from provisioning.base.files import TEMPORARY, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import (
     BUILD,
     COUNTER,
+    CURRENT,
     GENERATIONS,
     MORE_SIGNATURES,
     STAGE,
@@ -32,10 +34,12 @@ def recover(cache: Path, *, keep: int) -> None:
 
     Idempotent; to be called under the lock. Never touches what `current` needs, nor finished work in `.build`;
     where `current` names nothing, no generation at all.
-    FilesystemError, before anything is changed, if a link or another file system stands in place of a directory.
+    FilesystemError, before anything is changed, if a link or another file system stands in place of a directory, or a
+    directory in place of the link.
     """
     with wrap_os_errors("clean up after an interrupted build", cache):
         refuse_links(cache)
+        _refuse_directory(cache)
         _recall_counter(cache)
         clear(cache, STAGE)  # a stage belongs to the request of one build: it is published by that or by none
         _remove_temporaries(cache)
@@ -59,6 +63,20 @@ def refuse_links(cache: Path) -> None:
             for name in os.listdir(fd):
                 if not TEMPORARY.match(name):
                     directories.refuse_link(fd, name, shown=cache / relative / name)
+
+
+def _refuse_directory(cache: Path) -> None:
+    """Raise FilesystemError if `current` is a directory, as a copy that follows links makes it: nothing replaces that.
+
+    What it holds is somebody's: it is not removed.
+    """
+    with directories.opened(cache) as root, contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(CURRENT, dir_fd=root, follow_symlinks=False).st_mode):
+            raise FilesystemError(
+                "`current` is a directory, not a link to a generation: was it copied with `cp -rL`?",
+                file=cache / CURRENT,
+                next_step="move it away (`mv current current.copy`), then run this again; `cp -a` keeps links",
+            )
 
 
 def _recall_counter(cache: Path) -> None:

@@ -46,7 +46,7 @@ class Code(str, Enum):
 
 NEXT_STEP = {
     Code.CACHE_UNREADABLE: "check the path; build with doit, or install a bundle",
-    Code.CURRENT_INVALID: "run doit, or install again",
+    Code.CURRENT_INVALID: "move it away if it is no link; run doit, or install again",
     Code.MISSING: "run doit, or install again",
     Code.SYMLINK: "find out who put it there; run doit, or install again",
     Code.NOT_A_FILE: "find out who put it there; run doit, or install again",
