@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 from bench.results import replace_section  # noqa: E402
 from provisioning.base import geo  # noqa: E402
 from provisioning.base.angles import BBox  # noqa: E402
+from provisioning.build.request import requirements_of  # noqa: E402
 from provisioning.catalogue import corpus_table, iter_tiles, scan  # noqa: E402
 from provisioning.cli.begin.demo_imagery import write_demo_tiles  # noqa: E402
 from provisioning.config.schema import Area, Backbone, Flight, Gates, Index, Tiles, TileSource  # noqa: E402
@@ -71,7 +72,7 @@ def recalls(tiles: Path, backbone: str) -> tuple[int, Mapping[str, list[float]]]
         with decoded_tiles(flight) as decoded:
             images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
             subject = Subject(
-                flight,
+                requirements_of(flight),
                 corpus,
                 rows_of(*corpus_table(flight)),
                 lambda _: np.empty((0, 0)),

@@ -39,7 +39,6 @@ VOLATILE = (
     ".c10.lock",
     ".users",
     ".lock",
-    "engine-times.json",
     "last.rows",
 )
 """Names whose bytes differ from build to build (times, pids, inodes) and decide nothing."""

@@ -8,7 +8,7 @@ from geographiclib.geodesic import Geodesic
 from provisioning.area.area import measure_area
 from provisioning.base import geo
 from provisioning.base.angles import Origin
-from provisioning.config import Area, Flight, FlightIdentity
+from provisioning.config import Area
 
 EARTH = Geodesic.WGS84
 Z = 15
@@ -49,7 +49,7 @@ def area_of(tmp_path, content, *, takeoff=None, name="a.mission", key="mission",
     where = None if takeoff is None else Origin(round(takeoff[0] * 1e7), round(takeoff[1] * 1e7))
     buffer = None if buffer_m is None else Decimal(buffer_m)
     asked = Area(**{key: path}, zooms=(z,), buffer_m=buffer, **area)
-    return measure_area(Flight(root=tmp_path, area=asked, flight=FlightIdentity(takeoff=where)))
+    return measure_area(asked, where)
 
 
 def tiles_between(a, b, z=Z, samples=9):

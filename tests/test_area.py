@@ -25,7 +25,7 @@ from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import AreaError
 from provisioning.catalogue import area_of, measure_coverage, scan
 from provisioning.catalogue.gaps import holes, missing
-from provisioning.config import Area, AreaPart, Flight, FlightIdentity
+from provisioning.config import Area, AreaPart, FlightIdentity
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
 
@@ -52,7 +52,7 @@ def geojson(tmp_path, *geometries):
 def drawn(tmp_path, *geometries, zooms=(Z,), buffer_m=None):
     path = geojson(tmp_path, *geometries)
     buffer = None if buffer_m is None else Decimal(buffer_m)
-    return measure_area(Flight(root=tmp_path, area=Area(geojson=path, buffer_m=buffer, zooms=zooms)))
+    return measure_area(Area(geojson=path, buffer_m=buffer, zooms=zooms))
 
 
 # covers
@@ -270,7 +270,7 @@ def test_a_geojson_that_is_no_area_is_named(tmp_path, content, reason):
     path = tmp_path / "a.geojson"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(AreaError, match=reason) as caught:
-        measure_area(Flight(root=tmp_path, area=Area(geojson=path, zooms=(Z,))))
+        measure_area(Area(geojson=path, zooms=(Z,)))
     assert caught.value.file == str(path)
 
 
@@ -368,8 +368,7 @@ def test_a_hole_on_a_route_says_where_on_it_it_lies(tmp_path):
     line = {"type": "LineString", "coordinates": [[8.0, 47.0], [8.1, 47.0], [8.1, 47.1]]}
     path = geojson(tmp_path, line)
     part = Area(geojson=path, buffer_m=Decimal(500), zooms=(Z,))
-    everything = Flight(root=tmp_path, area=part)
-    cover = measure_area(everything).cover
+    cover = measure_area(part).cover
     x, y = geo.tile_at(Z, lat_e7=470_500_000, lon_e7=81_000_000)
     tiles = {(Z, cx, cy): d for (_, cx, cy), d in big_block(cover).items() if (cx, cy) != (x, y)}
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), area=part)
@@ -407,6 +406,8 @@ def test_the_take_off_tile_is_required_wherever_it_is(tmp_path):
 
 def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_path):
     from provisioning.base.errors import GateError
+    from provisioning.config.schema import Sector
+    from provisioning.quality.gates import Requirements
     from provisioning.quality.gates.corpus import corpus_figures
     from provisioning.quality.gates.judging import judge
     from provisioning.quality.gates.limits import corpus_limits
@@ -414,11 +415,12 @@ def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_p
     tiles = block(3, 3)
     store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
     area = Area(bbox=bbox_of(tiles), zooms=(Z,), min_coverage={Z: Decimal(0)})
+    anything = Requirements(min_coverage=area.min_coverage)
     base = flight(tmp_path, store, area=area)
     for tile, passes in (((X, Y), False), ((X + 1, Y), True)):
         asked = replace(base, flight=FlightIdentity(takeoff=geo.tile_centre(Z, *tile)))
         corpus = scan(asked)
-        figures, limits = corpus_figures(asked, corpus, today=date(2025, 1, 1)), corpus_limits(asked, corpus)
+        figures, limits = corpus_figures(corpus, Sector(), today=date(2025, 1, 1)), corpus_limits(anything, corpus)
         if passes:
             assert judge(figures, limits)["coverage.required"].verdict == "pass"
         else:

@@ -255,9 +255,9 @@ def test_features_of_any_coordinate_system_come_to_their_place(tmp_path, name, c
 
 def area_of_file(path, **options):
     from provisioning.area.area import measure_area
-    from provisioning.config import Area, Flight
+    from provisioning.config import Area
 
-    return measure_area(Flight(root=path.parent, area=Area(geojson=path, zooms=(15,), **options)))
+    return measure_area(Area(geojson=path, zooms=(15,), **options))
 
 
 def test_every_layer_and_kind_of_geometry_of_a_geopackage_is_read(tmp_path):
@@ -288,13 +288,13 @@ def test_a_shapefile_without_its_coordinate_system_is_refused(tmp_path):
 
 def test_another_coordinate_system_beside_a_shapefile_is_another_area(tmp_path):
     from provisioning.area.area import area_facts
-    from provisioning.config import Area, Flight
+    from provisioning.config import Area
 
     path = write_features(tmp_path / "a.shp", [shapely.Polygon(SQUARE)], "EPSG:4326", geometry_type="Polygon")
-    flight = Flight(root=tmp_path, area=Area(geojson=path, zooms=(15,)))
-    before = area_facts(flight)
+    asked = Area(geojson=path, zooms=(15,))
+    before = area_facts(asked)
     path.with_suffix(".prj").write_text("other")
-    assert area_facts(flight) != before
+    assert area_facts(asked) != before
 
 
 def test_without_the_library_its_extra_and_a_conversion_are_named(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def peak_kb():  # ru_maxrss would be that of the process that started this one
 
 began = time.process_time()
 try:
-    measure_area(Flight(root=path.parent, area=Area(**{sys.argv[2]: path}, zooms=(15,))))
+    measure_area(Area(**{sys.argv[2]: path}, zooms=(15,)))
 except AreaError as error:
     assert error.next_step
     print(round(time.process_time() - began, 2), peak_kb() // 1024, error.what)

@@ -10,7 +10,7 @@ from provisioning.base import geo
 from provisioning.base.angles import BBox
 from provisioning.base.errors import AreaError, EmptyCorpusError
 from provisioning.catalogue import measure_coverage
-from provisioning.config import Area, Flight
+from provisioning.config import Area
 from tests.test_area import drawn
 from tests.test_mission import WAYPOINTS, plan, simple, written
 from tests.tilesets import Z, bbox_of, block, flight
@@ -26,18 +26,18 @@ from tests.tilesets import Z, bbox_of, block, flight
 )
 def test_a_geojson_without_geometry_is_named(tmp_path, content, reason):
     with pytest.raises(AreaError, match=reason):
-        measure_area(Flight(root=tmp_path, area=Area(geojson=written(tmp_path, content), zooms=(Z,))))
+        measure_area(Area(geojson=written(tmp_path, content), zooms=(Z,)))
 
 
 def test_features_nested_without_end_are_given_up(tmp_path):
     content = '{"type": "Feature", "geometry": ' * 40 + "1" + "}" * 40
     with pytest.raises(AreaError, match="not made of features"):
-        measure_area(Flight(root=tmp_path, area=Area(geojson=written(tmp_path, content), zooms=(Z,))))
+        measure_area(Area(geojson=written(tmp_path, content), zooms=(Z,)))
 
 
 def test_an_area_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(AreaError, match="cannot be read: No such file"):
-        measure_area(Flight(root=tmp_path, area=Area(geojson=tmp_path / "a.geojson", zooms=(Z,))))
+        measure_area(Area(geojson=tmp_path / "a.geojson", zooms=(Z,)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from provisioning.area.corridor import chord_m, pieces_of, space
 from provisioning.area.near import Near, bands_near
 from provisioning.area.shapes import Point, closed
 from provisioning.base.errors import AreaError
-from provisioning.config import Area, Flight
+from provisioning.config import Area
 
 WEST, SOUTH = 7.0, 47.0
 
@@ -51,7 +51,7 @@ def pairs(monkeypatch):
 
 
 def measured(zoom, **part):
-    return measure_area(Flight(root=part.get("mission") or part["geojson"], area=Area(zooms=(zoom,), **part)))
+    return measure_area(Area(zooms=(zoom,), **part))
 
 
 def test_thousands_of_jumps_to_one_place_are_followed_in_few_comparisons(tmp_path, pairs):

@@ -11,7 +11,7 @@ from provisioning.base import geo
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
 from provisioning.catalogue import area_of, last_corpus, scan
-from provisioning.config import Area, AreaPart, Flight, FlightIdentity
+from provisioning.config import Area, AreaPart, FlightIdentity
 from tests.flying import HOME, A, plan, simple, written
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
 
@@ -51,9 +51,7 @@ def test_the_take_off_tile_is_asked_for_at_the_finest_zoom_that_the_area_has_the
 def test_every_required_tile_of_a_mission_can_be_in_its_area(tmp_path):
     away = Origin(469_000_000, 72_000_000)
     path = written(tmp_path, plan(simple(16, A), simple(20, frame=2)))
-    area = measure_area(
-        Flight(root=tmp_path, area=Area(mission=path, zooms=(12, Z), buffer_m=0), flight=FlightIdentity(takeoff=away))
-    )
+    area = measure_area(Area(mission=path, zooms=(12, Z), buffer_m=0), away)
     check_takeoff(area, away)
     for z in area.required.zooms:
         for x, rows in area.required.columns(z):
@@ -66,7 +64,7 @@ def test_another_take_off_is_another_area_only_where_a_mission_is_flown(tmp_path
     path = written(tmp_path, plan(simple(16, A)))
     places = [None, Origin(469_000_000, 72_000_000), Origin(469_000_000, 72_000_000, 5)]
     boxed, flown = (
-        [area_facts(Flight(root=tmp_path, area=area, flight=FlightIdentity(takeoff=place))) for place in places]
+        [area_facts(area, place) for place in places]
         for area in (Area(bbox=BBox(0, 0, 1, 1), zooms=(3,)), Area(mission=path, zooms=(3,)))
     )
     assert len(set(boxed)) == 1
@@ -88,7 +86,7 @@ def test_what_a_mission_leaves_open_is_an_event_of_each_scan(tmp_path, caplog):
 
 
 def test_the_home_of_a_plan_is_above_mean_sea_level(tmp_path):
-    area = measure_area(Flight(root=tmp_path, area=Area(mission=written(tmp_path, plan(simple(16, A))), zooms=(9,))))
+    area = measure_area(Area(mission=written(tmp_path, plan(simple(16, A))), zooms=(9,)))
     assert area.home == Origin(round(HOME[0] * 1e7), round(HOME[1] * 1e7), 450_000)
     assert area.home_datum == "amsl"
 

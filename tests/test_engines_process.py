@@ -1,7 +1,6 @@
 """A compile is a process of its own: what it dies of is told, it ends when it is told to, and it tells how long."""
 
 import io
-import json
 import logging
 import signal
 import subprocess
@@ -30,11 +29,11 @@ def vendor(tmp_path, monkeypatch):
     site.mkdir()
     monkeypatch.syspath_prepend(site)
 
-    def compile_with(code, **settings):
+    def compile_with(code, *, last_s=0, **settings):
         (site / "tensorrt.py").write_text(textwrap.dedent(code))
         onnx = networks.save(networks.network(), tmp_path / "m.onnx")
         spec = engine_spec(onnx, ORIN, Backbone(name="net"), Engine(**settings), state=tmp_path / "state")
-        return compile_engine(spec, tmp_path / "engine", log=tmp_path / "log" / "net.log")
+        return compile_engine(spec, tmp_path / "engine", log=tmp_path / "log" / "net.log", last_s=last_s)
 
     return compile_with
 
@@ -142,11 +141,8 @@ def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
 
 
 def test_compile_tells_elapsed_time_against_last_time(vendor, tmp_path, caplog):
-    (tmp_path / "state").mkdir()
-    key = f"net fp32 {' '.join(ORIN)}"
-    (tmp_path / "state/engine-times.json").write_text(json.dumps({key: 41.6}))
     with caplog.at_level(logging.DEBUG, "c10.provision"), pytest.raises(EngineError):
-        vendor("import time; time.sleep(60)", timeout_s=2)
+        vendor("import time; time.sleep(60)", timeout_s=2, last_s=41.6)
     beats = [record.kv for record in caplog.records if record.kv["task"] == "engine:net"]
     assert beats
     assert {(beat["total"], beat["unit"]) for beat in beats} == {(42, "s")}
@@ -162,24 +158,6 @@ def test_log_without_a_terminal_hears_now_and_then(vendor, caplog, monkeypatch):
     stream = io.StringIO()
     HumanListener(stream).show(caplog.records[0])
     assert stream.getvalue().split() == ["engine:net", "still", "compiling", "after", "1", "s"]
-
-
-def test_time_of_a_compile_is_kept_for_the_next(tmp_path):
-    onnx = networks.save(networks.network(), tmp_path / "m.onnx")
-    spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
-    compiled = compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
-    (seconds,) = json.loads((tmp_path / "state/engine-times.json").read_bytes()).values()
-    assert seconds == pytest.approx(compiled.elapsed_s, abs=0.001)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "x"}'])
-def test_spoilt_record_of_times_costs_nothing(tmp_path, content):
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state/engine-times.json").write_bytes(content)
-    onnx = networks.save(networks.network(), tmp_path / "m.onnx")
-    spec = engine_spec(onnx, OnnxRuntime().probe(), Backbone(name="net"), Engine(), state=tmp_path / "state")
-    compile_engine(spec, tmp_path / "engine", log=tmp_path / "log")
-    assert len(json.loads((tmp_path / "state/engine-times.json").read_bytes())) == 1
 
 
 def test_files_in_the_cache_directory_are_never_imported_by_a_compile(tmp_path, monkeypatch):

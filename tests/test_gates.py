@@ -15,6 +15,7 @@ from provisioning.base.angles import BBox
 from provisioning.base.errors import GateError
 from provisioning.base.hashing import Sha256, digest_of
 from provisioning.base.lock import build_lock
+from provisioning.build.request import requirements_of
 from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, scan
 from provisioning.config.schema import (
     Area,
@@ -35,7 +36,7 @@ from provisioning.index.build import build
 from provisioning.index.ids import Rows, rows_of
 from provisioning.index.read import load_index
 from provisioning.network.backbone import onnx_source
-from provisioning.quality.gates import Figure, GateResult, Limit, entries, gate_facts, judge, read
+from provisioning.quality.gates import Figure, GateResult, Limit, Requirements, entries, gate_facts, judge, read
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
@@ -112,8 +113,8 @@ def make_corpus(**parts):
 
 
 def judged(flight, corpus):
-    figures = corpus_figures(flight, corpus, today=TODAY)
-    return judge(figures, corpus_limits(flight, corpus), flight.waiver)
+    asked = requirements_of(flight)
+    return judge(corpus_figures(corpus, asked.policy, today=TODAY), corpus_limits(asked, corpus), asked.waivers)
 
 
 def test_one_missing_tile_of_a_million_is_not_full_coverage(tmp_path):
@@ -161,22 +162,23 @@ def test_imagery_from_the_future_is_not_fresh(tmp_path):
 
 
 def test_a_day_that_passes_is_no_new_fact_until_the_imagery_is_too_old(tmp_path):
-    flight = make_flight(tmp_path, **policy(max_age_days=90))
-    keys = [digest_of(gate_facts(flight, make_corpus(), today=dt.date(2026, m, d))) for m, d in
+    asked = requirements_of(make_flight(tmp_path, **policy(max_age_days=90)))
+    keys = [digest_of(gate_facts(asked, make_corpus(), today=dt.date(2026, m, d))) for m, d in
             ((1, 2), (4, 1), (4, 2), (6, 1))]  # fmt: skip
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
-def test_another_threshold_or_waiver_is_judged_again(tmp_path):
-    key = digest_of(gate_facts(make_flight(tmp_path), make_corpus(), today=TODAY))
-    for change in ({"gates": Gates(samples=9)}, {"waiver": (Waiver(gate="coverage", by="a", reason="b"),)}):
-        assert digest_of(gate_facts(make_flight(tmp_path, **change), make_corpus(), today=TODAY)) != key
+def test_another_threshold_or_waiver_is_measured_again():
+    key = digest_of(gate_facts(Requirements(), make_corpus(), today=TODAY))
+    for change in ({"gates": Gates(samples=9)}, {"waivers": (Waiver(gate="coverage", by="a", reason="b"),)}):
+        assert digest_of(gate_facts(Requirements(**change), make_corpus(), today=TODAY)) != key
 
 
-def test_each_precision_has_its_own_default_and_flight_toml_goes_before_it(tmp_path):
-    flight = make_flight(tmp_path, gates=Gates(fidelity_cosine={"fp16": Decimal("0.5")}))
-    assert network_limits(flight, "fp16")["fidelity.cosine"].threshold == Decimal("0.5")
-    assert network_limits(flight, "int8")["fidelity.cosine"].threshold == Decimal("0.97")
+def test_each_precision_has_its_own_default_and_flight_toml_goes_before_it():
+    gates = Gates(fidelity_cosine={"fp16": Decimal("0.5")})
+    for precision, least in (("fp16", "0.5"), ("int8", "0.97")):
+        limits = network_limits(gates, Backbone(name="n", precision=precision))
+        assert limits["fidelity.cosine"].threshold == Decimal(least)
 
 
 def scene(seed=0):
@@ -275,15 +277,19 @@ def make_subject(
     vectors = spoil(Thumbnail()(pixels))
     build(Index(kind=kind), rows.ids, lambda w: vectors[w], root / "index")
     return Subject(
-        flight=make_flight(root, gates=gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
+        asked=Requirements(gates or Gates(), **parts), corpus=make_corpus(count=len(by_id)), rows=rows,
         gather=lambda which: vectors[which], index=load_index((root / "index").read_bytes()),
         network=network or Thumbnail(), decode=lambda tile: decode(tiles[tile.x, tile.y], max_pixels=1 << 20), fit="resize", key=key,
+        kept=root / ".build/gates",
         flat=np.array([each for each, data in by_id if texture(data) < FLAT_LEVELS], np.int64),
     )  # fmt: skip
 
 
-def measured(subject, reference=None):
-    return measure(subject, lambda: reference or Thumbnail(), precision="fp32", today=TODAY)
+BACKBONE = Backbone(name="n")
+
+
+def measured(subject, reference=None, backbone=BACKBONE):
+    return measure(subject, lambda: reference or Thumbnail(), backbone=backbone, today=TODAY)
 
 
 def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
@@ -410,20 +416,18 @@ def test_one_tile_tells_nothing_of_recognition(tmp_path):
 
 
 def test_a_network_of_the_user_s_that_will_not_localise_fails_and_the_built_in_one_warns(tmp_path):
-    own = (Backbone(name="own", onnx="own.onnx"),)
+    own = Backbone(name="own", onnx="own.onnx")
     with pytest.raises(GateError) as refused:
-        measured(make_subject(tmp_path, landscape(8), backbone=own))
+        measured(make_subject(tmp_path, landscape(8)), backbone=own)
     assert "will not localise" in refused.value.facts["recognition"]
     waived = (Waiver(gate="recognition", by="A. Pilot", reason="known strip"),)
-    entries = measured(make_subject(tmp_path, landscape(8), backbone=own, waiver=waived)).entries
+    entries = measured(make_subject(tmp_path, landscape(8), waivers=waived), backbone=own).entries
     assert entries["recognition"].verdict == "waived"
     assert measured(make_subject(tmp_path, landscape(8))).entries["recognition"].verdict == "warn"
 
 
 def test_a_heading_that_is_known_asks_for_no_other(tmp_path):
-    limits = [
-        network_limits(make_flight(tmp_path, gates=Gates(heading=heading)), "fp32") for heading in ("any", "known")
-    ]
+    limits = [network_limits(Gates(heading=heading), Backbone(name="n")) for heading in ("any", "known")]
     assert [each["recognition.any_heading"].threshold for each in limits] == [Decimal("0.5"), None]
 
 
@@ -564,11 +568,11 @@ def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
         images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
         rows = rows_of(*corpus_table(flight))
         subject = Subject(
-            flight=flight, corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
+            asked=requirements_of(flight), corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
             decode=decoded, fit="resize",
         )  # fmt: skip
         vectors = network(np.stack([subject.seen(images[sha.tobytes()]) for sha in rows.shas]))
         build(Index(), rows.ids, subject.gather, tmp_path / "index")
         subject = dataclasses.replace(subject, index=load_index((tmp_path / "index").read_bytes()))
-        result = measure(subject, lambda: network, precision="fp32", today=TODAY)
+        result = measure(subject, lambda: network, backbone=backbone, today=TODAY)
     assert result.entries["recognition"].detail.startswith("will not localise")

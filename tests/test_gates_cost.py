@@ -34,8 +34,8 @@ def test_the_limit_of_flight_toml_counts_like_that_of_the_words(tmp_path):
     subject = make_subject(tmp_path, landscape(12))
     views = views_that_find(subject, 1, 1)
     assert is_decided(subject, views)
-    strict = replace(subject.flight, gates=replace(subject.flight.gates, recognition=Decimal("0.99")))
-    assert not is_decided(replace(subject, flight=strict), views)
+    strict = subject.asked._replace(gates=replace(subject.asked.gates, recognition=Decimal("0.99")))
+    assert not is_decided(replace(subject, asked=strict), views)
 
 
 @pytest.mark.parametrize("decided", [True, False])

@@ -11,7 +11,7 @@ from provisioning.base import geo
 from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
 from provisioning.catalogue import scan
-from provisioning.config import Area, Flight, FlightIdentity
+from provisioning.config import Area, FlightIdentity
 from tests.tilesets import Z, flight, image, write_xyz
 
 EARTH = Geodesic.WGS84
@@ -48,7 +48,7 @@ def written(tmp_path, content, name="a.plan"):
 def area(tmp_path, content, *, takeoff=None, **part):
     path = written(tmp_path, content)
     asked = Area(mission=path, zooms=(Z,), **part)
-    return measure_area(Flight(root=tmp_path, area=asked, flight=FlightIdentity(takeoff=takeoff)))
+    return measure_area(asked, takeoff)
 
 
 def holds(found, lat, lon):

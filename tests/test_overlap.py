@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import mercantile
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from provisioning.base import geo
 from provisioning.base.errors import IndexingError
 from provisioning.catalogue import last_corpus, open_reader, pieces, pieces_table, scan, tile_of
-from provisioning.config import Flight, Index, TileSource
+from provisioning.config import Index, TileSource
 from provisioning.config.schema import BBox
 from provisioning.descriptors import describe, is_described, store_path
 from provisioning.descriptors.dask import remote
@@ -23,6 +22,7 @@ from provisioning.descriptors.store.lookup import count_lacking
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.index import choose, index_facts, overlap_of
 from provisioning.index.ids import Rows, rows_of
+from provisioning.quality.gates import Requirements
 from provisioning.quality.gates.recognition import around
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.locate.places import Places
@@ -416,7 +416,7 @@ def test_right_is_what_has_its_centre_a_side_away_at_most():
 def test_the_sample_of_the_gates_and_the_tiles_that_lend_colours_are_tiles():
     rows = everywhere(3, 2)
     subject = Subject(
-        flight=Flight(root=Path()), corpus=None, rows=rows, gather=None, index=None, network=None, decode=None, fit=""
+        asked=Requirements(), corpus=None, rows=rows, gather=None, index=None, network=None, decode=None, fit=""
     )
     assert {geo.unpack_id(int(each), 2)[4:] for each in rows.ids[subject.sample]} == {(0, 0)}
     two = np.sort(np.concatenate([rows.ids, rows.ids | 1 << 6]))

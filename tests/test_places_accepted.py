@@ -5,7 +5,6 @@ import json
 import re
 from contextlib import closing
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -15,7 +14,7 @@ from provisioning.base.outcome import BuildReport
 from provisioning.catalogue.values import Corpus, ZoomCount
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
-from provisioning.config import Area, Flight
+from provisioning.config import Area
 from provisioning.console import listen
 from provisioning.flight import manifest
 from provisioning.flight.signing import generate_key
@@ -46,8 +45,7 @@ def corpus_of(**per_zoom):
     ],
 )
 def test_accepted_is_each_zoom_that_may_lack_tiles_and_does(by, asked, said):
-    flight = Flight(root=Path("/"), area=Area(min_coverage=asked, accepted_by=by))
-    assert accepted_coverage(flight, corpus_of(z16=(12, 12), z17=(7, 45))) == said
+    assert accepted_coverage(Area(min_coverage=asked, accepted_by=by), corpus_of(z16=(12, 12), z17=(7, 45))) == said
 
 
 def test_outcome_line_names_it_after_the_place(capsys):

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioning import config
 from provisioning.area.cover import Band, Cover, union
 from provisioning.base.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
@@ -16,7 +17,7 @@ from provisioning.base.frozen import dataclass
 from provisioning.base.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
 from provisioning.base.jsonfile import from_json
-from provisioning.config import AreaPart, Flight
+from provisioning.config import AreaPart
 
 if TYPE_CHECKING:
     from provisioning.area.corridor import Floats
@@ -89,15 +90,15 @@ def _routes(raw: list[list[list[int]]]) -> tuple[Route, ...]:
     return tuple(tuple((lat, lon) for lat, lon in route) for route in raw)
 
 
-def area_facts(flight: Flight) -> Sha256:
+def area_facts(asked: config.Area, takeoff: Origin | None = None) -> Sha256:
     """Return the digest of all that decides the area; AreaError if a file that draws it cannot be read.
 
     The take-off point decides only where there is a mission, whose first and last legs begin and end there.
     """
-    parts = [_part_facts(part) for part in flight.area.parts]
-    flies = any(part.mission for part in flight.area.parts)
-    takeoff = flight.flight.takeoff[:2] if flies and flight.flight.takeoff else None
-    return digest_of({"format": FORMAT, "parts": parts, "takeoff": takeoff, "diversions": flight.area.diversions})
+    parts = [_part_facts(part) for part in asked.parts]
+    flies = any(part.mission for part in asked.parts)
+    ends = takeoff[:2] if flies and takeoff else None
+    return digest_of({"format": FORMAT, "parts": parts, "takeoff": ends, "diversions": asked.diversions})
 
 
 def _part_facts(part: AreaPart) -> dict[str, Fact]:
@@ -118,18 +119,18 @@ def _digests(path: Path | None) -> tuple[Sha256, ...] | None:
     return tuple(map(sha256_bytes, bytes_of(path)))
 
 
-def measure_area(flight: Flight) -> Area:
-    """Return the area of `flight`; AreaError if a file that draws it cannot be understood."""
+def measure_area(asked: config.Area, takeoff: Origin | None = None) -> Area:
+    """Return the area that is asked for; AreaError if a file that draws it cannot be understood."""
     from provisioning.area.near import Near, bands_near  # only a new area pays for NumPy
 
-    drawings = [_drawing(part, flight) for part in flight.area.parts]
-    for part, drawing in zip(flight.area.parts, drawings, strict=True):
+    drawings = [_drawing(part, takeoff, asked.diversions) for part in asked.parts]
+    for part, drawing in zip(asked.parts, drawings, strict=True):
         if drawing:
             _check_size(part, drawing)
-    shapes = [_shapes(part, drawing) for part, drawing in zip(flight.area.parts, drawings, strict=True)]
+    shapes = [_shapes(part, drawing) for part, drawing in zip(asked.parts, drawings, strict=True)]
     bands: dict[int, list[tuple[Band, ...]]] = {}
     required: dict[int, list[tuple[Band, ...]]] = {}
-    for part, drawing, near in zip(flight.area.parts, drawings, shapes, strict=True):
+    for part, drawing, near in zip(asked.parts, drawings, shapes, strict=True):
         for z in part.zooms:
             bands.setdefault(z, []).extend(_bands(part, near, z))
         if drawing and drawing.routes:
@@ -140,12 +141,12 @@ def measure_area(flight: Flight) -> Area:
     home = next((d for d in drawn if d.takeoff), None)
     return Area(
         cover=cover,
-        bbox=enclosing(_boxes(flight.area.parts, cover)),
+        bbox=enclosing(_boxes(asked.parts, cover)),
         home=home.takeoff if home else None,
         home_datum=home.takeoff_datum if home else None,
         routes=tuple(_in_e7(route) for drawing in drawn for route in drawing.routes),
         required=Cover({z: union(found) for z, found in required.items()}),
-        rings=tuple(map(_in_e7, _rings(flight.area.parts, drawings))),
+        rings=tuple(map(_in_e7, _rings(asked.parts, drawings))),
         notes=tuple(dict.fromkeys(note for drawing in drawn for note in (*drawing.notes, *_beyond(drawing)))),
     )
 
@@ -180,7 +181,7 @@ def check_takeoff(area: Area, takeoff: Origin | None) -> None:
     )
 
 
-def _drawing(part: AreaPart, flight: Flight) -> Drawing | None:
+def _drawing(part: AreaPart, takeoff: Origin | None, diversions: str) -> Drawing | None:
     if part.bbox:
         return None
     from provisioning.area.apart import read_area, read_mission
@@ -188,7 +189,7 @@ def _drawing(part: AreaPart, flight: Flight) -> Drawing | None:
     if part.geojson:
         return read_area(part.geojson)
     assert part.mission is not None
-    return read_mission(part.mission, takeoff=flight.flight.takeoff, diversions=flight.area.diversions)
+    return read_mission(part.mission, takeoff=takeoff, diversions=diversions)
 
 
 def _shapes(part: AreaPart, drawing: Drawing | None) -> tuple[Near, ...]:

@@ -100,7 +100,7 @@ def compose(
     of = of or made(request)
     record = of.record
     calibration_names = _calibration_names(request.calibration)
-    accepted = accepted_coverage(request.flight, request.tiles)
+    accepted = accepted_coverage(request.flight.area, request.tiles)
     return manifest.with_hash(
         Manifest(
             build=manifest.Build(Sha256(""), counter, TOOL, own_version()),

@@ -11,7 +11,7 @@ from provisioning.base.errors import GateError, ManifestError
 from provisioning.base.files import make_dirs, require_free_bytes, require_free_inodes, write_durably
 from provisioning.base.hashing import Sha256
 from provisioning.build import contents
-from provisioning.build.request import MAP_FILE, Request
+from provisioning.build.request import MAP_FILE, Request, requirements_of
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.flight import manifest
 from provisioning.flight.manifest import GateEntry
@@ -41,9 +41,9 @@ def preflight(request: Request) -> None:
 
 def corpus_gates(request: Request) -> Mapping[str, GateEntry]:
     """Return the gates that need no network. Raises GateError naming all that fail."""
-    flight, corpus = request.flight, request.tiles
-    figures = corpus_figures(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
-    return judge(figures, corpus_limits(flight, corpus), flight.waiver)
+    asked, corpus = requirements_of(request.flight), request.tiles
+    figures = corpus_figures(corpus, asked.policy, today=dt.datetime.now(dt.timezone.utc).date())
+    return judge(figures, corpus_limits(asked, corpus), asked.waivers)
 
 
 def require_room(request: Request) -> None:

@@ -151,7 +151,7 @@ def make_request(
         "tiles": coverage,
         "keys": keys,
         **_index_facts(flight.index, corpus, dimension, overlap),
-        **gates.transform_facts(flight),
+        **gates.transform_facts(flight.index, flight.gates),
     }
     index_target = _target(flight, "index", INDEX_FILE, index_facts)
     gates_target = _target(
@@ -161,7 +161,7 @@ def make_request(
         {
             "engines": [n.engine.key for n in networks],
             "index": index_target.key,
-            **gates.gate_facts(flight, corpus, today=today),
+            **gates.gate_facts(requirements_of(flight), corpus, today=today),
         },
     )
     calibration = tuple((c, sha256_file(c.path)) for c in flight.calibration)
@@ -178,6 +178,12 @@ def make_request(
         calibration=calibration,
         overlap=overlap,
     )
+
+
+def requirements_of(flight: Flight) -> gates.Requirements:
+    """Return what `flight` asks of the gates."""
+    sector = flight.flight.sector_class
+    return gates.Requirements(flight.gates, flight.area.min_coverage, sector, flight.sector.get(sector), flight.waiver)
 
 
 def _index_facts(asked: Index, corpus: Corpus | None, dimension: int | None, overlap: int) -> Mapping[str, Fact]:
@@ -204,7 +210,11 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: 
             engines.engine_name(backbone.name, host, backbone.precision),
             engines.engine_facts(typed.key, host, backbone, flight.engine),
         )
-        shape = known_shape(shape_target(flight, backbone, source)) if backbone.role == "descriptor" else None
+        shape = (
+            known_shape(shape_target(flight.build_dir / "store", backbone, source))
+            if backbone.role == "descriptor"
+            else None
+        )
         sees = corpus is not None and (backbone.role, backbone.precision) == ("descriptor", "fp16")
         tiles = descriptors.calibration_digest(scanned, engines.RANGE_TILES) if sees else None
         range_facts = engines.range_facts(typed.key, tiles)

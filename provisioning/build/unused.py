@@ -116,7 +116,7 @@ def _targets(request: Request) -> frozenset[str]:
             network.typed,
             network.engine,
             network.checked,
-            shape_target(request.flight, network.backbone, network.source),
+            shape_target(request.flight.build_dir / "store", network.backbone, network.source),
         )
         if target is not None
     )

@@ -32,11 +32,11 @@ MOST_HOLES = 100
 def area_of(flight: Flight) -> Area:
     """Return the area of `flight`, remembered if it was measured before; AreaError if it cannot be understood."""
     with database.reading(flight.build_dir) as db:
-        if db is not None and database.get(db, "area_facts") == area_facts(flight):
+        if db is not None and database.get(db, "area_facts") == area_facts(flight.area, flight.flight.takeoff):
             text = database.get(db, "area")
             if text is not None:
                 return Area.from_json(text)
-    return measure_area(flight)
+    return measure_area(flight.area, flight.flight.takeoff)
 
 
 def measure_coverage(flight: Flight) -> CoverageFigures:

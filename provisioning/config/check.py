@@ -9,7 +9,7 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,22 @@ from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
 from provisioning.base.words import meant, meant_file, typed
-from provisioning.config.schema import NO_PATH, Area, AreaPart, Camera, Flight, TileSource
+from provisioning.config.schema import (
+    NO_PATH,
+    Area,
+    AreaPart,
+    Backbone,
+    Calibration,
+    Camera,
+    Descriptors,
+    Flight,
+    Gates,
+    Index,
+    Signing,
+    Tiles,
+    TileSource,
+    Waiver,
+)
 
 Found = tuple[str, str]
 """(key, problem)."""
@@ -45,8 +60,19 @@ GATES = ("coverage", "freshness", "fidelity", "index_recall", "recognition", "de
 
 def check(flight: Flight) -> Iterator[Found]:
     """Yield every contradiction in `flight`, and every file it names that is not there."""
-    for rule in _RULES:
-        yield from rule(flight)
+    yield from _identity(flight)
+    yield from check_area(flight.area)
+    yield from check_tiles(flight.tiles)
+    yield from _backbones(flight.backbone)
+    yield from _builtins(flight.backbone)
+    yield from check_index(flight.index)
+    yield from _waivers(flight.waiver)
+    yield from _descriptors(flight.descriptors)
+    yield from _thresholds(flight.gates, flight.area.min_coverage)
+    yield from _files(flight)
+    yield from _calibration(flight.calibration, backbones=len(flight.backbone))
+    yield from check_camera(flight.camera)
+    yield from _signing(flight.signing)
 
 
 def _identity(flight: Flight) -> Iterator[Found]:
@@ -54,15 +80,14 @@ def _identity(flight: Flight) -> Iterator[Found]:
     for name, value in names.items():
         if value is not None and not ID_TEXT.fullmatch(value):
             yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
-    yield from _not_after(flight)
-    yield from _sector(flight)
+    yield from _not_after(flight.flight.not_after)
+    yield from _sector(flight.flight.sector_class, flight.sector)
     origin = flight.flight.takeoff
     if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
         yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
 
 
-def _not_after(flight: Flight) -> Iterator[Found]:
-    text = flight.flight.not_after
+def _not_after(text: str | None) -> Iterator[Found]:
     if text is None:
         return
     try:
@@ -77,9 +102,9 @@ def _not_after(flight: Flight) -> Iterator[Found]:
         )
 
 
-def _sector(flight: Flight) -> Iterator[Found]:
+def _sector(name: str, policies: Iterable[str]) -> Iterator[Found]:
     """A misspelt class would be one without a policy: imagery of any age would pass."""
-    name, known = flight.flight.sector_class, sorted({"default", *flight.sector})
+    known = sorted({"default", *policies})
     if name not in known:
         yield (
             "flight.sector_class",
@@ -88,9 +113,8 @@ def _sector(flight: Flight) -> Iterator[Found]:
         )
 
 
-def check_area(flight: Flight) -> Iterator[Found]:
-    """Yield every contradiction in the area of `flight`."""
-    area = flight.area
+def check_area(area: Area) -> Iterator[Found]:
+    """Yield every contradiction in an area."""
     if not area.parts:
         yield "area", "needs one of bbox, geojson, mission, or an [[area.part]]"
     own = AreaPart(bbox=area.bbox, geojson=area.geojson, mission=area.mission, buffer_m=area.buffer_m, zooms=area.zooms)
@@ -143,9 +167,9 @@ def _tiles(bbox: BBox, zoom: int) -> float:
     return 4.0**zoom * (bbox.width_e7 / TURN_E7) * abs(row(bbox.north) - row(bbox.south))
 
 
-def check_tiles(flight: Flight) -> Iterator[Found]:
+def check_tiles(tiles: Tiles) -> Iterator[Found]:
     """Yield every contradiction in [tiles] and its sources."""
-    sources = flight.tiles.source
+    sources = tiles.source
     if len(sources) > MAX_SOURCES:
         yield "tiles.source", f"has {len(sources)} sources, more than {MAX_SOURCES}"
     for n, source in enumerate(sources):
@@ -164,7 +188,7 @@ def check_tiles(flight: Flight) -> Iterator[Found]:
     yield from _twice("tiles.source.name", "name", (s.name for s in sources if s.name))
     unnamed = (f"{s.path} {s.table} {s.pattern}" for s in sources if not s.name and not s.plugin and not s.store)
     yield from _twice("tiles.source.name", "store, and no name,", unnamed)
-    if len(flight.tiles.nodata) not in (0, 1, 3):
+    if len(tiles.nodata) not in (0, 1, 3):
         yield "tiles.nodata", "expected one grey level, or three for red, green, blue"
 
 
@@ -212,14 +236,14 @@ def _twice(key: str, what: str, names: Iterable[str]) -> Iterator[Found]:
             yield key, f"{count} entries have the {what} {name!r}"
 
 
-def _backbones(flight: Flight) -> Iterator[Found]:
-    descriptors = [b.name for b in flight.backbone if b.role == "descriptor"]
+def _backbones(backbones: Sequence[Backbone]) -> Iterator[Found]:
+    descriptors = [b.name for b in backbones if b.role == "descriptor"]
     if len(descriptors) != 1:
         found = ", ".join(descriptors) or "none"
         yield "backbone.role", f"exactly one backbone has the role 'descriptor'; found {found}"
     # Some file systems know no case: their engines would be one file.
-    yield from _twice("backbone.name", "name, in whatever case,", (b.name.lower() for b in flight.backbone))
-    for n, backbone in enumerate(flight.backbone):
+    yield from _twice("backbone.name", "name, in whatever case,", (b.name.lower() for b in backbones))
+    for n, backbone in enumerate(backbones):
         key = f"backbone[{n}]"
         if not MODEL_NAME.fullmatch(backbone.name):
             yield f"{key}.name", f"expected letters, digits, dash and dot, got {backbone.name!r}"
@@ -241,44 +265,45 @@ def _backbones(flight: Flight) -> Iterator[Found]:
             yield f"{key}.profile", "expected the keys min, opt, max"
 
 
-def wrong_index(flight: Flight) -> Iterator[Found]:
-    """Yield what is wrong with [index], each value and all together; `flight` need not come from a file."""
+def check_index(index: Index) -> Iterator[Found]:
+    """Yield what is wrong with [index], each value and all together; it need not come from a file."""
     for name in ("rotations", "overlap"):
-        field = next(field for field in fields(flight.index) if field.name == name)
-        low, high, value = field.metadata["low"], field.metadata["high"], getattr(flight.index, name)
+        field = next(field for field in fields(index) if field.name == name)
+        low, high, value = field.metadata["low"], field.metadata["high"], getattr(index, name)
         if not low <= value <= high:
             yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
-    if not TRANSFORM.fullmatch(flight.index.transform):
-        yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {flight.index.transform!r}"
-    if flight.index.overlap == 2 and flight.index.rotations > MOST_ROTATIONS_WITH_CUTS:
+    if not TRANSFORM.fullmatch(index.transform):
+        yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {index.transform!r}"
+    if index.overlap == 2 and index.rotations > MOST_ROTATIONS_WITH_CUTS:
         most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"
-        yield "index.rotations", f"expected {most}; got {flight.index.rotations}"
+        yield "index.rotations", f"expected {most}; got {index.rotations}"
 
 
-def _index(flight: Flight) -> Iterator[Found]:
-    yield from wrong_index(flight)
-    if len(flight.waiver) > MAX_WAIVERS:
+def _waivers(waivers: Sequence[Waiver]) -> Iterator[Found]:
+    if len(waivers) > MAX_WAIVERS:
         yield "waiver", f"at most {MAX_WAIVERS} waivers go on record"
-    for n, waiver in enumerate(flight.waiver):
+    for n, waiver in enumerate(waivers):
         if waiver.gate not in GATES:
             yield f"waiver[{n}].gate", f"expected one of {', '.join(GATES)}, got {waiver.gate!r}"
         for name in ("by", "reason"):
             line = " ".join(getattr(waiver, name).split())
             if not 0 < len(line) <= MAX_TEXT or steers(line):
                 yield f"waiver[{n}].{name}", f"expected 1 to {MAX_TEXT} characters, none of which controls a terminal"
-    if flight.descriptors.executor == "dask" and not flight.descriptors.scheduler:
+
+
+def _descriptors(settings: Descriptors) -> Iterator[Found]:
+    if settings.executor == "dask" and not settings.scheduler:
         yield "descriptors.scheduler", 'is missing: executor = "dask" needs tcp://host:port'
-    tls = (flight.descriptors.tls_ca, flight.descriptors.tls_certificate, flight.descriptors.tls_key)
+    tls = (settings.tls_ca, settings.tls_certificate, settings.tls_key)
     if any(tls) != all(tls):
         yield "descriptors.tls_ca", "tls_ca, tls_certificate and tls_key belong together: give all three or none"
-    if any(tls) and not flight.descriptors.scheduler.startswith("tls://"):
+    if any(tls) and not settings.scheduler.startswith("tls://"):
         yield "descriptors.scheduler", "with TLS the address is tls://host:port"
 
 
-def _thresholds(flight: Flight) -> Iterator[Found]:
-    gates = flight.gates
+def _thresholds(gates: Gates, min_coverage: Mapping[int, Decimal]) -> Iterator[Found]:
     asked = {f"gates.{f.name}": getattr(gates, f.name) for f in fields(gates)}
-    tables = {"area.min_coverage": flight.area.min_coverage, **asked}
+    tables = {"area.min_coverage": min_coverage, **asked}
     for table, values in tables.items():
         each = values.items() if isinstance(values, dict) else [(None, values)]
         for name, value in each:
@@ -287,11 +312,11 @@ def _thresholds(flight: Flight) -> Iterator[Found]:
                 yield key, f"has more than {MAX_DECIMALS} decimals, which a Manifest cannot hold"
 
 
-def missing_sources(flight: Flight) -> Iterator[Found]:
+def missing_sources(sources: Sequence[TileSource]) -> Iterator[Found]:
     """Yield the tile sources that are not there: a scan needs them all, `doit engine` none."""
-    if not flight.tiles.source:
+    if not sources:
         yield "tiles.source", 'is missing: add [[tiles.source]] with path = "…"'
-    for n, source in enumerate(flight.tiles.source):
+    for n, source in enumerate(sources):
         if source.path != NO_PATH and not source.path.exists():
             yield f"tiles.source[{n}].path", f"no such file: {source.path}{meant_file(source.path)}"
 
@@ -300,17 +325,20 @@ def _files(flight: Flight) -> Iterator[Found]:
     for key, path, is_there in _named_files(flight):
         if not is_there(path):
             yield key, f"no such file: {path}{meant_file(path)}"
-    yield from _twice("calibration.path", "path", (str(c.path) for c in flight.calibration))
-    room = MAX_FILES - len(flight.backbone) - OTHER_FILES
-    if len(flight.calibration) > room:
+
+
+def _calibration(files: Sequence[Calibration], *, backbones: int) -> Iterator[Found]:
+    yield from _twice("calibration.path", "path", (str(c.path) for c in files))
+    room = MAX_FILES - backbones - OTHER_FILES
+    if len(files) > room:
         yield "calibration", f"a cache holds at most {room} calibration files beside these backbones"
-    for n, calibration in enumerate(flight.calibration):
+    for n, calibration in enumerate(files):
         if not ID_TEXT.fullmatch(calibration.purpose):
             yield f"calibration[{n}].purpose", "expected printable ASCII without spaces"
 
 
-def _builtins(flight: Flight) -> Iterator[Found]:
-    for n, backbone in enumerate(flight.backbone):
+def _builtins(backbones: Sequence[Backbone]) -> Iterator[Found]:
+    for n, backbone in enumerate(backbones):
         if backbone.onnx.startswith(BUILTIN) and backbone.onnx not in BUILTINS:
             expected = f"expected a file or one of {', '.join(BUILTINS)}, got {backbone.onnx!r}"
             yield f"backbone[{n}].onnx", expected + meant(backbone.onnx, BUILTINS)
@@ -331,10 +359,6 @@ def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], b
         for name in ("geojson", "mission"):
             if path := getattr(part, name):
                 yield f"{key}.{name}", path, Path.is_file
-
-
-def _camera(flight: Flight) -> Iterator[Found]:
-    yield from check_camera(flight.camera)
 
 
 def check_camera(camera: Camera) -> Iterator[Found]:
@@ -362,8 +386,7 @@ def check_camera(camera: Camera) -> Iterator[Found]:
         yield "camera.calibration", f"no such file: {camera.calibration}"
 
 
-def _signing(flight: Flight) -> Iterator[Found]:
-    signing = flight.signing
+def _signing(signing: Signing) -> Iterator[Found]:
     if bool(signing.key) == bool(signing.command):
         yield "signing", "needs exactly one of key and command"
     if signing.command and not signing.public_key:
@@ -387,6 +410,3 @@ def _signing(flight: Flight) -> Iterator[Found]:
             "signing.key",
             f"{signing.key} is readable by others (mode {mode & 0o777:04o}): `{typed('chmod', '600', signing.key)}`",
         )
-
-
-_RULES = (*(_identity, check_area, check_tiles, _backbones, _builtins, _index, _thresholds, _files, _camera, _signing),)

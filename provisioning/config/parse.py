@@ -243,7 +243,7 @@ def _follows(found: Issue, known: list[Issue]) -> bool:
 
 def require_sources(flight: Flight) -> None:
     """Raise ConfigError naming every tile source that is not there."""
-    issues = [Issue(*found) for found in missing_sources(flight)]
+    issues = [Issue(*found) for found in missing_sources(flight.tiles.source)]
     if issues:
         raise _config_error(flight.root / FILE, issues)
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from provisioning.base import events, lock
 from provisioning.base.errors import EngineError
-from provisioning.engines.durations import last_time, remember
 from provisioning.engines.spec import EngineSpec
 
 HEARTBEAT_S = 1.0
@@ -64,9 +63,10 @@ def golden_agreement(engine: Path) -> tuple[int, str] | None:
     return (golden["tiles"], golden["cosine_min"]) if isinstance(golden, dict) and golden.get("tiles") else None
 
 
-def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
+def compile_engine(spec: EngineSpec, output: Path, *, log: Path, last_s: float = 0) -> Compiled:
     """Compile `spec` into the file `output` and return how long it took and what the builder reported.
 
+    last_s: what it took last time, second, shown beside the time that has passed; 0: not known.
     EngineError: refused by the backend, crashed, killed, or over `spec.timeout_s`; the log's last lines are in it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +76,11 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path) -> Compiled:
     try:
         with open(log, "wb") as out:
             child = _start(spec, output, answer, out.fileno())
-        _wait(child, spec, started)
+        _wait(child, spec, started, round(last_s))
         facts = _answer(child.returncode, answer, spec, log)
     finally:
         answer.unlink(missing_ok=True)
-    elapsed = time.monotonic() - started
-    remember(spec, elapsed)
-    return Compiled(elapsed, facts)
+    return Compiled(time.monotonic() - started, facts)
 
 
 def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess.Popen[bytes]:
@@ -109,9 +107,9 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
     return child
 
 
-def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float) -> None:
+def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float, last: int) -> None:
     """Wait for the compile, with a heartbeat; whatever interrupts the wait also stops the compile."""
-    last, next_line = last_time(spec), LINE_EVERY_S
+    next_line = LINE_EVERY_S
     try:
         while child.poll() is None:
             elapsed = time.monotonic() - started

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from provisioning.base.artifacts import Target, atomic_output, is_whole
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.jsonfile import from_json
-from provisioning.config import Backbone, Flight
+from provisioning.config import Backbone
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
 
 
@@ -25,9 +25,9 @@ class Shape(NamedTuple):
     dimension: int
 
 
-def shape_target(flight: Flight, backbone: Backbone, source: OnnxSource) -> Target:
-    """Return where the shape of a backbone is kept: under what decides the prepared network."""
-    return Target(flight.build_dir / "store", "shape", "shape.json", prepared_facts(backbone, source))
+def shape_target(store: Path, backbone: Backbone, source: OnnxSource) -> Target:
+    """Return where the shape of a backbone is kept in `store`: under what decides the prepared network."""
+    return Target(store, "shape", "shape.json", prepared_facts(backbone, source))
 
 
 def known_shape(target: Target) -> Shape | None:

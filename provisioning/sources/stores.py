@@ -169,7 +169,7 @@ def with_stores(flight: Flight, stores: TileStore | Mapping[str, TileStore]) -> 
         stores = {next(iter(known), "tiles"): stores}
     held = {name: _held(name, store, known.get(name, TileSource())) for name, store in stores.items()}
     result = replace(flight, tiles=replace(flight.tiles, source=tuple({**known, **held}.values())))
-    if issues := dict(check_tiles(result)):
+    if issues := dict(check_tiles(result.tiles)):
         raise _refused(issues)
     return result
 

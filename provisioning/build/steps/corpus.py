@@ -16,7 +16,7 @@ from provisioning.base import events
 from provisioning.base.artifacts import atomic_output, read_whole
 from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
 from provisioning.base.files import make_dirs
-from provisioning.build.request import Request
+from provisioning.build.request import Request, requirements_of
 from provisioning.config import Flight, Index
 from provisioning.config.parse import require_sources
 from provisioning.index.transform_spec import AUTO
@@ -59,11 +59,11 @@ def survey(flight: Flight) -> None:
         "corpus",
         tiles=corpus.count,
         place=describe_place(corpus.bbox),
-        accepted="; ".join(accepted_coverage(flight, corpus)),
+        accepted="; ".join(accepted_coverage(flight.area, corpus)),
     )
     backbone = flight.descriptor_backbone
     source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
-    target = shape_target(flight, backbone, source)
+    target = shape_target(flight.build_dir / "store", backbone, source)
     known_shape(target) or learn_shape(target, backbone, source)
 
 
@@ -191,7 +191,7 @@ def _subject(
     from provisioning.quality.gates.subject import Subject
 
     return Subject(
-        flight=request.flight,
+        asked=requirements_of(request.flight),
         corpus=request.tiles,
         rows=rows,
         gather=gather,
@@ -200,6 +200,8 @@ def _subject(
         decode=decode,
         fit=resolved(request.descriptor_network.backbone).fit_how,
         key=request.descriptor_keys[0],
+        kept=request.flight.build_dir / "gates",
+        threads=request.flight.descriptors.threads,
         flat=catalogue.flat_ids(request.flight, FLAT_LEVELS),
     )
 
@@ -236,14 +238,14 @@ def _measure(request: Request) -> None:
             result = measure_gates(
                 subject,
                 lambda: reference_network(described.backbone, described.source).limited(flight.engine.batch),
-                precision=described.backbone.precision,
+                backbone=described.backbone,
                 today=dt.datetime.now(dt.timezone.utc).date(),
                 stands_for="engine" if request.backend.runs_here else "typed",
                 calibration=described.calibration,
                 on_target=golden_agreement(described.engine.path),
             )
         except GateError as error:
-            least = network_limits(flight, described.backbone.precision)["fidelity.cosine"].threshold
+            least = network_limits(flight.gates, described.backbone)["fidelity.cosine"].threshold
             raise explain(
                 error,
                 described.backbone,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
@@ -12,6 +12,7 @@ from provisioning.base import events
 from provisioning.base.artifacts import Target, atomic_output, is_intact, is_whole, read_whole
 from provisioning.base.errors import Error, TileError
 from provisioning.base.files import write_durably
+from provisioning.build.history import read_history
 from provisioning.build.request import NetworkRequest, Request
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
     return images
 
 
-def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, object]:
+def compile_network(request: Request, network: NetworkRequest) -> None:
     """Compile the engine of `network` in a fresh process. Raises EngineError."""
     from provisioning.engines.compile import compile_engine, compiled_path
     from provisioning.engines.remote import compile_there
 
     flight = request.flight
+    last_s = read_history(flight.build_dir).seconds.get(f"engine:{network.name}", 0)
     spec = engines.engine_spec(
         network.typed.path, network.host, network.backbone, flight.engine, state=flight.build_dir / "compiling"
     )
@@ -70,13 +72,12 @@ def compile_network(request: Request, network: NetworkRequest) -> Mapping[str, o
             compiled = (
                 compile_there(flight.engine.command, spec, output, tiles=_golden(request, network), log=log)
                 if flight.engine.command
-                else compile_engine(spec, output, log=log)
+                else compile_engine(spec, output, log=log, last_s=last_s)
             )
             write_durably(compiled_path(network.engine.path), compiled.to_json().encode())
     except Error as error:
         events.error("engine.failure", model=network.name, reason=error.what)
         raise
-    return {f"seconds:{network.name}": round(compiled.elapsed_s, 3)}
 
 
 def _golden(request: Request, network: NetworkRequest) -> NDArray[np.uint8] | None:

@@ -87,8 +87,12 @@ def _scan(flight: Flight) -> Corpus:
 
 def _area(db: sqlite3.Connection, flight: Flight) -> Area:
     """Return the area, as remembered if nothing that decides it has changed."""
-    text = database.get(db, "area") if database.get(db, "area_facts") == area_facts(flight) else None
-    area = measure_area(flight) if text is None else Area.from_json(text)
+    text = (
+        database.get(db, "area")
+        if database.get(db, "area_facts") == area_facts(flight.area, flight.flight.takeoff)
+        else None
+    )
+    area = measure_area(flight.area, flight.flight.takeoff) if text is None else Area.from_json(text)
     check_takeoff(area, flight.flight.takeoff)
     for note in area.notes:
         event("area.open", level=WARNING if note.missing else INFO, note=str(note))
@@ -99,7 +103,7 @@ def _remember_settings(db: sqlite3.Connection, flight: Flight, area: Area) -> No
     """Have every column chosen again; until that is done there is no corpus."""
     with database.transaction(db):
         database.put(db, "corpus", None)
-        database.put(db, "area_facts", area_facts(flight))
+        database.put(db, "area_facts", area_facts(flight.area, flight.flight.takeoff))
         database.put(db, "area", area.to_json())
         db.execute("UPDATE col SET dirty = 1")
         db.execute("UPDATE source SET stamp = NULL, content = NULL")
@@ -200,7 +204,9 @@ def _concluded(db: sqlite3.Connection, flight: Flight, area: Area, early: EarlyD
     if text is not None:
         return at_takeoff(db, flight, replace(Corpus.from_json(text), added=0, removed=0, changed=0))
     with database.transaction(db):
-        corpus = replace(summed(db, area, _names(db), *early.conclude()), area_sha256=area_facts(flight))
+        corpus = replace(
+            summed(db, area, _names(db), *early.conclude()), area_sha256=area_facts(flight.area, flight.flight.takeoff)
+        )
         database.put(db, "corpus", corpus.to_json())
         state = last_state(db)
         db.execute("INSERT OR REPLACE INTO corpus VALUES (?, ?)", (state, corpus.coverage_sha256))

@@ -40,7 +40,7 @@ def choice_facts(flight: Flight) -> Sha256:
         for s in flight.tiles.source
     ]  # fmt: skip
     return digest_of({
-        "area": area_facts(flight), "sources": sources, "max_empty": flight.tiles.max_empty,
+        "area": area_facts(flight.area, flight.flight.takeoff), "sources": sources, "max_empty": flight.tiles.max_empty,
         "judge": judge_facts(flight), **_asked(flight),
     })  # fmt: skip
 

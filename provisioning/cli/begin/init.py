@@ -21,7 +21,7 @@ from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.base.words import meant, meant_file, typed
 from provisioning.catalogue.surveying import Survey, survey
-from provisioning.config import Area, AreaPart, Flight, FlightIdentity, Index, TileSource
+from provisioning.config import Area, AreaPart, Index, TileSource
 from provisioning.config.check import BUILTIN, BUILTINS, check_area
 from provisioning.config.schema import NO_PATH
 from provisioning.config.template import render
@@ -102,7 +102,7 @@ def create_cache(  # noqa: PLR0913 - one for each option of the command
     held = survey(tiles) if tiles else None
     shape = _area(held, mission=mission, drawing=area)
     _check_area(shape, directory)
-    asked = _measured(shape, directory) if mission or area else None
+    asked = _measured(shape) if mission or area else None
     if held and asked:
         _check_together(held, asked)
     with wrap_os_errors("make the cache directory", directory):
@@ -263,8 +263,7 @@ def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
             raise ConfigError(f"no such file: {shape[name]}{meant_file(shape[name])}", key=f"area.{name}")
     if "bbox" in shape:
         box = BBox(*(int(side.scaleb(7)) for side in shape["bbox"]))
-        flight = Flight(root=directory, area=Area(bbox=box, zooms=tuple(shape["zooms"])), flight=FlightIdentity())
-        found = [f"{key}: {problem}" for key, problem in check_area(flight)]
+        found = [f"{key}: {problem}" for key, problem in check_area(Area(bbox=box, zooms=tuple(shape["zooms"])))]
         if found:
             raise ConfigError(
                 "the tiles cover an area that cannot be built: " + "; ".join(found), file=directory,
@@ -272,11 +271,11 @@ def _check_area(shape: Mapping[str, Any], directory: Path) -> None:
             )  # fmt: skip
 
 
-def _measured(shape: Mapping[str, Any], directory: Path) -> BBox:
+def _measured(shape: Mapping[str, Any]) -> BBox:
     """Return the box of what the mission and area files ask for; AreaError if one cannot be understood."""
     drawn = (AreaPart(**{name: shape[name]}) for name in ("mission", "geojson") if name in shape)
     zooms = tuple(shape.get("zooms", ())[-1:]) or (LOOKED_AT_ZOOM,)
-    return measure_area(Flight(root=directory, area=Area(part=tuple(drawn), zooms=zooms))).bbox
+    return measure_area(Area(part=tuple(drawn), zooms=zooms)).bbox
 
 
 def _check_together(held: Survey, asked: BBox) -> None:

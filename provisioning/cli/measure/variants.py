@@ -25,7 +25,7 @@ from provisioning.build import steps
 from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.steps.networks import network_here
 from provisioning.config import Flight
-from provisioning.config.check import wrong_index
+from provisioning.config.check import check_index
 from provisioning.config.parse import read_flight
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.index.read import load_index
@@ -83,7 +83,7 @@ def varied(flight: Flight, variant: Variant) -> Flight:
     flight = dataclasses.replace(
         flight, index=dataclasses.replace(flight.index, **{name: v for name, v in index.items() if v is not None})
     )
-    for key, problem in wrong_index(flight):
+    for key, problem in check_index(flight.index):
         raise Error(f"--try {variant.name}: {key}: {problem}")
     if variant.zooms is None:
         return flight

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
 from provisioning.quality.gates.facts import gate_facts, transform_facts
-from provisioning.quality.gates.values import Figure, GateResult, entries, read, recognition_of
+from provisioning.quality.gates.values import Figure, GateResult, Requirements, entries, read, recognition_of
 
 if TYPE_CHECKING:
     from provisioning.quality.gates.judging import Limit, judge
@@ -19,6 +19,7 @@ __all__ = [
     "Figure",
     "GateResult",
     "Limit",
+    "Requirements",
     "entries",
     "gate_facts",
     "judge",

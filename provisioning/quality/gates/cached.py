@@ -20,7 +20,7 @@ def cached_store(subject: Subject) -> Iterator[DescriptorStore | None]:
     if subject.key is None:
         yield None
         return
-    with DescriptorStore(subject.flight.build_dir / "gates", subject.key, "float32") as store:
+    with DescriptorStore(subject.kept, subject.key, "float32") as store:
         yield store
 
 
@@ -28,7 +28,7 @@ def cached(subject: Subject, name: str, measure: Callable[[], Mapping[str, Figur
     """Return what `measure` said last time of the same network and sample, or ask it."""
     if subject.key is None:
         return measure()
-    path = subject.flight.build_dir / "gates" / f"{subject.key}.json"
+    path = subject.kept / f"{subject.key}.json"
     sample = [subject.rows.shas[row].tobytes().hex() for row in subject.sample]
     facts: dict[str, Fact] = {"format": FORMAT, "sample": sample}
     known = memo.get(path, name, facts)

@@ -8,15 +8,14 @@ from decimal import ROUND_DOWN, Decimal
 
 from provisioning.catalogue import Corpus
 from provisioning.catalogue.values import ZoomCount
-from provisioning.config import Flight
-from provisioning.quality.gates.limits import sector
+from provisioning.config.schema import Area, Sector
 from provisioning.quality.gates.values import Figure
 
 UNDATED_DAYS = 99999
 """The age of imagery without a date that can be true, where a policy limits the age: older than any limit."""
 
 
-def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping[str, Figure]:
+def corpus_figures(corpus: Corpus, policy: Sector, *, today: dt.date) -> Mapping[str, Figure]:
     """Return coverage per zoom, as a share rounded down, and freshness, in days, as of `today` (UTC)."""
     figures = {}
     for zoom, count in sorted(corpus.per_zoom.items()):
@@ -26,13 +25,13 @@ def corpus_figures(flight: Flight, corpus: Corpus, *, today: dt.date) -> Mapping
         )
     if corpus.required:
         figures["coverage.required"] = _required(corpus)
-    return {**figures, "freshness": _freshness(flight, corpus, today)}
+    return {**figures, "freshness": _freshness(corpus, policy, today)}
 
 
-def accepted_coverage(flight: Flight, corpus: Corpus) -> tuple[str, ...]:
+def accepted_coverage(area: Area, corpus: Corpus) -> tuple[str, ...]:
     """Return, for each zoom level that lacks no more tiles than it may, who accepted that: `accepted by init: …`."""
-    by = " ".join(flight.area.accepted_by.split()) or "flight.toml"
-    asked = flight.area.min_coverage
+    by = " ".join(area.accepted_by.split()) or "flight.toml"
+    asked = area.min_coverage
     counts = {zoom: corpus.per_zoom[zoom] for zoom in sorted(asked) if zoom in corpus.per_zoom}
     return tuple(
         f"accepted by {by}: at zoom {zoom} {count.present} of {count.expected} tiles are there"
@@ -56,21 +55,21 @@ def _required(corpus: Corpus) -> Figure:
     return Figure(f"{share}", f"{detail}, missing {named}{more}" if gone else f"{detail}, all there")
 
 
-def _freshness(flight: Flight, corpus: Corpus, today: dt.date) -> Figure:
+def _freshness(corpus: Corpus, policy: Sector, today: dt.date) -> Figure:
     oldest = corpus.oldest_capture
     if corpus.undated or oldest is None:
-        return _ageless(flight, f"{corpus.undated or corpus.count} tiles without a capture date")
+        return _ageless(policy, f"{corpus.undated or corpus.count} tiles without a capture date")
     age = (today - dt.date.fromisoformat(oldest)).days
     if age < -1:  # one day may lie between two time zones
-        return _ageless(flight, f"captured {oldest}, after today, {today}: this computer's clock or the date is wrong")
+        return _ageless(policy, f"captured {oldest}, after today, {today}: this computer's clock or the date is wrong")
     return Figure(str(age), f"age in days of the oldest tile, captured {oldest}")
 
 
-def _ageless(flight: Flight, detail: str) -> Figure:
-    return Figure(None if sector(flight).max_age_days is None else str(UNDATED_DAYS), detail)
+def _ageless(policy: Sector, detail: str) -> Figure:
+    return Figure(None if policy.max_age_days is None else str(UNDATED_DAYS), detail)
 
 
-def stale_on(flight: Flight, corpus: Corpus, *, today: dt.date) -> bool:
+def stale_on(corpus: Corpus, policy: Sector, *, today: dt.date) -> bool:
     """Tell whether the imagery is too old for its sector class on `today`: a day may pass without a new build."""
-    most, figure = sector(flight).max_age_days, _freshness(flight, corpus, today)
+    most, figure = policy.max_age_days, _freshness(corpus, policy, today)
     return most is not None and figure.measured is not None and int(figure.measured) > most

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from provisioning.catalogue import Corpus
-from provisioning.config import Flight
+from provisioning.config import Backbone
 from provisioning.config.check import BUILTINS
-from provisioning.config.schema import Sector
+from provisioning.config.schema import Gates
+from provisioning.quality.gates.values import Requirements
 
 if TYPE_CHECKING:
     from provisioning.quality.gates.judging import Limit
@@ -27,7 +28,7 @@ BETTER = (
 )
 
 
-def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
+def network_limits(gates: Gates, backbone: Backbone) -> Mapping[str, Limit]:
     """Return the limits of what is measured with the network and the index.
 
     A network that the user chose must recognise. The built-in one is what a bare machine has: it builds, and it says
@@ -35,7 +36,7 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
     """
     from provisioning.quality.gates.judging import Limit
 
-    gates = flight.gates
+    precision = backbone.precision
     engine = "rebuild the engine (doit clean engine && doit), try precision fp32 or keep_fp32, or report the compiler"
     return {
         "fidelity.cosine": Limit(gates.fidelity_cosine.get(precision, COSINE[precision]), True, engine),  # noqa: FBT003
@@ -56,7 +57,7 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
             gates.recognition,
             at_least=True,
             next_step=BETTER,
-            action="warn" if flight.descriptor_backbone.onnx in BUILTINS else "fail",
+            action="warn" if backbone.onnx in BUILTINS else "fail",
         ),
         "recognition.any_heading": Limit(
             None if gates.heading == "known" else gates.recognition, at_least=True, next_step=BETTER, action="warn"
@@ -74,14 +75,14 @@ def network_limits(flight: Flight, precision: str) -> Mapping[str, Limit]:
     }
 
 
-def corpus_limits(flight: Flight, corpus: Corpus) -> Mapping[str, Limit]:
+def corpus_limits(asked: Requirements, corpus: Corpus) -> Mapping[str, Limit]:
     """Return the limits of coverage at each zoom and of the age of the imagery."""
     from provisioning.quality.gates.judging import Limit
 
-    asked, finest = flight.area.min_coverage, max(corpus.per_zoom, default=0)
+    finest = max(corpus.per_zoom, default=0)
     limits = {
         f"coverage.z{zoom}": Limit(
-            asked.get(zoom, Decimal(1) if zoom == finest else Decimal(0)),
+            asked.min_coverage.get(zoom, Decimal(1) if zoom == finest else Decimal(0)),
             at_least=True,
             next_step="add the missing tiles (coverage.geojson shows the holes), or set area.min_coverage",
         )
@@ -91,17 +92,11 @@ def corpus_limits(flight: Flight, corpus: Corpus) -> Mapping[str, Limit]:
         limits["coverage.required"] = Limit(
             Decimal(1), at_least=True, next_step="add these tiles: without them the flight is blind there"
         )
-    policy = sector(flight)
-    days = None if policy.max_age_days is None else Decimal(policy.max_age_days)
+    most = asked.policy.max_age_days
     limits["freshness"] = Limit(
-        days,
+        None if most is None else Decimal(most),
         at_least=False,
-        next_step=f"get newer imagery for sector class {flight.flight.sector_class}, or set tiles.source.captured",
-        action=policy.action,
+        next_step=f"get newer imagery for sector class {asked.sector_class}, or set tiles.source.captured",
+        action=asked.policy.action,
     )
     return limits
-
-
-def sector(flight: Flight) -> Sector:
-    """Return the freshness policy of this flight's sector class; one that asks nothing where none is written."""
-    return flight.sector.get(flight.flight.sector_class, Sector())

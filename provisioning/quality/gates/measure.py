@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import partial
 
 from provisioning.base.events import event, progress
+from provisioning.config import Backbone
 from provisioning.engines import Network
 from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity
 from provisioning.engines.returned import GOLDEN_COSINE
@@ -30,7 +31,7 @@ def measure(
     subject: Subject,
     reference: Callable[[], Network],
     *,
-    precision: str,
+    backbone: Backbone,
     today: dt.date,
     stands_for: str = "engine",
     calibration: str | None = None,
@@ -38,18 +39,20 @@ def measure(
 ) -> GateResult:
     """Return every gate of `subject` with its verdict; GateError lists all that failed.
 
-    `reference` gives the network in fp32 as the engine is held to it. `stands_for`: `engine`, or `typed` where the
-    engine is for another computer and its ONNX was run instead. `calibration` is the digest of the tiles that gave an
-    int8 network its ranges; it goes on record with the fidelity. `on_target`: golden tiles that an engine compiled on
-    its target was tried on there, and their least cosine to what its ONNX gives.
+    `backbone` is the one that describes. `reference` gives the network in fp32 as the engine is held to it.
+    `stands_for`: `engine`, or `typed` where the engine is for another computer and its ONNX was run
+    instead. `calibration` is the digest of the tiles that gave an int8 network its ranges; it goes on record with the
+    fidelity. `on_target`: golden tiles that an engine compiled on its target was tried on there, and their least cosine
+    to what its ONNX gives.
     """
     views = look(subject, partial(is_decided, subject))
     recognised = recognition(subject, views)
     bad, named = degenerate(subject)
-    limits = {**corpus_limits(subject.flight, subject.corpus), **network_limits(subject.flight, precision)}
+    asked = subject.asked
+    limits = {**corpus_limits(asked, subject.corpus), **network_limits(asked.gates, backbone)}
     least = limits["fidelity.cosine"].threshold or Decimal(0)
     figures: dict[str, Figure] = {
-        **corpus_figures(subject.flight, subject.corpus, today=today),
+        **corpus_figures(subject.corpus, asked.policy, today=today),
         **cached(subject, stands_for, lambda: _fidelity(subject, reference(), least, stands_for, calibration)),
         **cached(subject, "batch", lambda: {"batch_invariance": _batch(subject)}),
         "index_recall": index_recall(subject, views),
@@ -60,10 +63,12 @@ def measure(
     if on_target is not None:
         said = f"least cosine of the engine, run on its target, against its ONNX, {on_target[0]} tiles"
         figures["fidelity.target"] = Figure(on_target[1], said)
-        limits["fidelity.target"] = limits["fidelity.cosine"]._replace(threshold=Decimal(str(GOLDEN_COSINE[precision])))
+        limits["fidelity.target"] = limits["fidelity.cosine"]._replace(
+            threshold=Decimal(str(GOLDEN_COSINE[backbone.precision]))
+        )
     if subject.transform is not None:
         figures["transform"], limits["transform"] = subject.transform, Limit(None, at_least=True, next_step="")
-    entries = judge(figures, limits, subject.flight.waiver)
+    entries = judge(figures, limits, asked.waivers)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
     return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)

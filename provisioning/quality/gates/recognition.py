@@ -87,7 +87,7 @@ def is_decided(subject: Subject, views: Views) -> bool:
     if pairs >= LEAST_PAIRS:
         known = [min(each, across) for each in known]
     free = [min(each, most) for each, most in zip(free, known, strict=True)]
-    edges = (RECOGNISED, float(subject.flight.gates.recognition))
+    edges = (RECOGNISED, float(subject.asked.gates.recognition))
     return all(low >= edge or high < edge for low, high in (known, free) for edge in edges)
 
 
@@ -105,7 +105,7 @@ def _missed(subject: Subject, views: Views, asked: Sequence[Asked]) -> tuple[Mis
     A tile that only the turned view misses is none where flights know their heading.
     """
     known, free = (views.names.index(name) for name in (KNOWN_HEADING, ANY_HEADING))
-    need_not_know = subject.flight.gates.heading != "known"
+    need_not_know = subject.asked.gates.heading != "known"
     missed = []
     for row, tile in zip(np.searchsorted(subject.rows.ids, views.truth).tolist(), asked, strict=True):
         if not tile.found[known]:
@@ -190,7 +190,7 @@ def paired(subject: Subject) -> Int64s:
     places = ids[upright] >> PLACE
     again = np.flatnonzero(places[1:] == places[:-1])
     several: Int64s = upright[np.unique(np.concatenate([again, again + 1]))]
-    return several[np.argsort(mixed(ids[several]), kind="stable")[: subject.flight.gates.samples]]
+    return several[np.argsort(mixed(ids[several]), kind="stable")[: subject.asked.gates.samples]]
 
 
 def rows_elsewhere(subject: Subject, truth: int) -> tuple[Int64s, Flags]:

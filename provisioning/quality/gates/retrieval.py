@@ -125,7 +125,7 @@ def _all_views(subject: Subject, rows: Int64s) -> Iterator[Floats]:
         found: Floats = local.network(np.stack(images))
         return found
 
-    threads = subject.flight.descriptors.threads or os.cpu_count() or 1
+    threads = subject.threads or os.cpu_count() or 1
     with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
         yield from pool.map(described, rows.tolist())
 

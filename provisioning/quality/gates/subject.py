@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ from provisioning.base import geo
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile
-from provisioning.config import Flight
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile
 from provisioning.network.backbone import fit
-from provisioning.quality.gates.values import Address, Figure
+from provisioning.quality.gates.values import Address, Figure, Requirements
 
 Pixels = NDArray[np.uint8]
 REMEMBERED = 64
@@ -32,12 +32,12 @@ class Subject:
 
     `gather` gives the descriptors in the order of `rows`; `decode` a tile, uint8 [H, W, 3]; `fit` is how a tile is
     brought to the size that `network` takes; `index` is loaded. `key` is the descriptor key at heading 0: with it,
-    what the network said of perturbed tiles is kept in `.build/gates`, and an added tile costs the views that show it.
-    `flat` are the ids of all tiles without texture. `transform`: how index.transform = "auto" was decided, which goes
-    on record and is held to nothing.
+    what the network said of perturbed tiles is kept in the directory `kept`, and an added tile costs the views that
+    show it. `threads` describe the views, 0: one for each core. `flat` are the ids of all tiles without texture.
+    `transform`: how index.transform = "auto" was decided, which goes on record and is held to nothing.
     """
 
-    flight: Flight
+    asked: Requirements
     corpus: Corpus
     rows: Rows
     gather: Gather
@@ -46,6 +46,8 @@ class Subject:
     decode: Callable[[Tile], Pixels]
     fit: str
     key: Sha256 | None = None
+    kept: Path = Path()
+    threads: int = 0
     flat: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     transform: Figure | None = None
 
@@ -57,7 +59,7 @@ class Subject:
         """
         upright = np.flatnonzero(is_upright_tile(self.rows.ids))
         order = np.argsort(mixed(self.rows.ids[upright]), kind="stable")
-        return upright[order[: self.flight.gates.samples]]
+        return upright[order[: self.asked.gates.samples]]
 
     def tile(self, row: int) -> Tile:
         """Return the tile of a row."""

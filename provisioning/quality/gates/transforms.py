@@ -76,7 +76,7 @@ def decided(specs: Sequence[str], found: Flags) -> Chosen:
 
 def _views_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
     """Tell which views of the sample are answered with their tile or one beside it, bool [views, transforms]."""
-    names = [KNOWN_HEADING] if subject.flight.gates.heading == "known" else [KNOWN_HEADING, ANY_HEADING]
+    names = [KNOWN_HEADING] if subject.asked.gates.heading == "known" else [KNOWN_HEADING, ANY_HEADING]
     queries = described_views(subject, subject.sample)[[list(VIEWS).index(name) for name in names]]
     found = np.zeros((len(names), len(subject.sample), len(transforms)), bool)
     for column, row in enumerate(subject.sample):

@@ -5,13 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import field
+from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from provisioning.base.errors import GateError
 from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json
+from provisioning.config.schema import Gates, Sector, Waiver
 from provisioning.flight.manifest import GateEntry
+
+
+class Requirements(NamedTuple):
+    """What flight.toml asks of a corpus, its network and its index: thresholds, and who may do without which."""
+
+    gates: Gates = Gates()
+    min_coverage: Mapping[int, Decimal] = MappingProxyType({})
+    sector_class: str = "default"
+    sector: Sector | None = None
+    """Its freshness policy; None where none is written."""
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def policy(self) -> Sector:
+        """The freshness policy; one that asks nothing where none is written."""
+        return self.sector or Sector()
 
 
 class Figure(NamedTuple):
