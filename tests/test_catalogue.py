@@ -27,11 +27,11 @@ from provisioning.catalogue import (
 from provisioning.catalogue import database as catalogue
 from provisioning.catalogue.scanning import directories
 from provisioning.catalogue.scanning import scan as scan_module
-from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.config import TileSource
 from provisioning.flight.manifest import coverage_sha256
 from provisioning.sources import fingerprint
+from tests import looked
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 SETTLE_S = 0.06
@@ -45,12 +45,7 @@ def tiles():
 @pytest.fixture
 def read(monkeypatch):
     """Count the tiles that are read."""
-    seen = []
-    one = Inspector._one
-    monkeypatch.setattr(
-        Inspector, "_one", lambda inspector, candidate: seen.append(candidate[:3]) or one(inspector, candidate)
-    )
-    return seen
+    return looked.Looks(monkeypatch).asked
 
 
 def settled_scan(asked):
@@ -74,20 +69,17 @@ def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monk
     asked = flight(tmp_path, write(tmp_path / "sat.container", tiles), bbox=bbox_of(tiles))
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.catalogue.scanning.containers.open_tiles", lambda _: pytest.fail("opened"))
+    monkeypatch.setattr("provisioning.sources.listing.Lister", lambda *_: pytest.fail("opened"))
     assert scan(asked).count == 12
     assert read == []
 
 
-def test_full_mode_reads_every_tile_and_judges_none(tmp_path, tiles, read, monkeypatch):
+def test_full_mode_reads_every_tile_and_inspects_none(tmp_path, tiles, monkeypatch):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), scan="full")
     settled_scan(asked)
-    read.clear()
-    monkeypatch.setattr(
-        "provisioning.catalogue.scanning.inspecting.inspect_tiles", lambda data, **_: data and pytest.fail("judged")
-    )
+    looks = looked.Looks(monkeypatch)
     assert settled_scan(asked).changed == 0
-    assert sorted(read) == sorted(tiles)
+    assert (sorted(looks.asked), looks.inspected) == (sorted(tiles), [])
 
 
 @pytest.mark.parametrize("pattern", ["{z}/{x}/{y}", "{z}_{x}_{y}"])

@@ -19,6 +19,7 @@ from provisioning.catalogue import (
 )
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import TileSource
+from tests import looked
 from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_xyz
 
 
@@ -98,16 +99,12 @@ def test_what_rots_is_not_in_the_next_corpus(asked, rot, tmp_path, caplog):
 
 
 def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
-    from provisioning.catalogue.scanning import inspecting
-
-    inspected = []
-    real = inspecting.inspect_tiles
-    monkeypatch.setattr(inspecting, "inspect_tiles", lambda data, **k: inspected.extend(data) or real(data, **k))
+    looks = looked.Looks(monkeypatch)
     spoil(asked, ROT["digest of a row"])
     spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")
     spoil(asked, "DELETE FROM meta WHERE name = 'corpus'")
     assert scan(asked).count == 16
-    assert inspected == [block(4, 4)[Z, 17_000, 11_001]]
+    assert looks.inspected == [(Z, 17_000, 11_001)]
 
 
 READERS = {

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from provisioning.catalogue import iter_tiles, open_reader, scan
-from provisioning.catalogue.scanning import containers, inspecting
+from provisioning.catalogue.scanning import containers
 from provisioning.catalogue.scanning import writer as writing
+from provisioning.sources import listing
+from tests import looked
 from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 TILES = block(8, 8)
@@ -20,10 +22,11 @@ class Counted:
     """Counts tiles that are inspected, files that are hashed whole, and rows that are written."""
 
     def __init__(self, monkeypatch):
-        self.inspected = self.hashed = self.opened = 0
+        self.hashed = self.opened = 0
         self.rows = []
-        for module, name in ((inspecting, "inspect_tiles"), (containers, "sha256_file"), (containers, "open_tiles")):
+        for module, name in ((containers, "sha256_file"), (listing, "Lister")):
             monkeypatch.setattr(module, name, self.counting(name, getattr(module, name)))
+        self.looks = looked.Looks(monkeypatch)
         tile = writing.Writer.tile
         monkeypatch.setattr(
             writing.Writer, "tile", lambda w, found, **k: self.rows.append(found.candidate[:3]) or tile(w, found, **k)
@@ -31,11 +34,15 @@ class Counted:
 
     def counting(self, name, real):
         def call(*args, **more):
-            field = {"inspect_tiles": "inspected", "sha256_file": "hashed", "open_tiles": "opened"}[name]
-            setattr(self, field, getattr(self, field) + (len(args[0]) if field == "inspected" else 1))
+            field = {"sha256_file": "hashed", "Lister": "opened"}[name]
+            setattr(self, field, getattr(self, field) + 1)
             return real(*args, **more)
 
         return call
+
+    @property
+    def inspected(self):
+        return len(self.looks.inspected)
 
 
 @pytest.fixture(params=WRITERS)
@@ -126,15 +133,12 @@ def test_a_source_that_moves_while_it_is_read_is_said_and_the_next_scan_converge
     asked, path, kind = scanned
     at = (Z, 17_003, 11_004)
     write_again(path, kind, {**TILES, at: image(1)})
-    real = inspecting.inspect_tiles
 
-    def moving(data, **more):
-        monkeypatch.setattr(inspecting, "inspect_tiles", real)
+    def moves():
         (path.parent / "next").mkdir()
         WRITERS[kind](path.parent / "next" / path.name, {**TILES, at: image(2)}).replace(path)
-        return real(data, **more)
 
-    monkeypatch.setattr(inspecting, "inspect_tiles", moving)
+    looked.before_looking(monkeypatch, looked.once(moves))
     scan(asked)
     said = [record for record in caplog.records if "tiles.moving" in str(record.__dict__)]
     assert len(said) == 1
@@ -155,26 +159,23 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
     asked = flight(tmp_path, path, bbox=bbox_of(TILES))
     monkeypatch.setattr(writing, "COMMIT_TILES", 10)
     monkeypatch.setattr("provisioning.catalogue.scanning.directories.RACY_NS", -(10**12))
-    real, inspected, reads = inspecting.inspect_tiles, [], []
+    seen = []
 
-    def killing(data, **more):
-        inspected.extend(data)
-        if len(inspected) > 45:
+    def kill(tiles):
+        seen.extend(tiles)
+        if len(seen) > 45:
             raise Killed
-        return real(data, **more)
 
-    monkeypatch.setattr(inspecting, "inspect_tiles", killing)
-    with pytest.raises(Killed):
-        scan(asked)
+    with monkeypatch.context() as patched:
+        looked.before_looking(patched, kill)
+        with pytest.raises(Killed):
+            scan(asked)
     with sqlite3.connect(asked.build_dir / "catalogue.sqlite") as db:
         (kept,) = db.execute("SELECT count(*) FROM tile").fetchone()
     db.close()
     assert kept >= 30
-    inspected.clear()
-    read = inspecting.read_file
-    monkeypatch.setattr(inspecting, "inspect_tiles", lambda data, **more: inspected.extend(data) or real(data, **more))
-    monkeypatch.setattr(inspecting, "read_file", lambda where: reads.append(where) or read(where))
+    looks = looked.Looks(monkeypatch)
     assert scan(asked).count == 64
-    assert len(inspected) == 64 - kept
+    assert len(looks.inspected) == 64 - kept
     if kind == "xyz":
-        assert len(reads) == 64 - kept  # a file's stat tells that it is the one that was inspected
+        assert len(looks.asked) == 64 - kept  # a file's stat tells that it is the one that was inspected

@@ -11,9 +11,8 @@ import pytest
 
 from provisioning import catalogue
 from provisioning.base.errors import TileError
-from provisioning.catalogue.scanning import inspecting
 from provisioning.config.parse import read_flight
-from tests import building
+from tests import building, looked
 
 OLD_S = time.time() - 3600
 
@@ -32,15 +31,7 @@ def cache(tmp_path):
 
 def during(monkeypatch, change):
     """Let `change` happen once, while the first tile is looked at."""
-    real, calls = inspecting.inspect_tiles, []
-
-    def inspect(*args, **more):
-        if not calls:
-            calls.append(1)
-            change()
-        return real(*args, **more)
-
-    monkeypatch.setattr(inspecting, "inspect_tiles", inspect)
+    looked.before_looking(monkeypatch, looked.once(change))
 
 
 def warned(caplog):

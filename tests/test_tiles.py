@@ -175,7 +175,7 @@ def test_the_allowed_share_of_emptiness_is_changed_without_reading_a_tile(tmp_pa
 
     time.sleep(0.05)
     assert scan(asked).count == 8
-    monkeypatch.setattr(Inspector, "_one", lambda *_: pytest.fail("a tile was read"))
+    monkeypatch.setattr(Inspector, "_some", lambda *_: pytest.fail("a tile was read"))
     more = replace(asked, tiles=replace(asked.tiles, max_empty=HALF + HALF / 2))
     assert (scan(more).count, scan(asked).count) == (9, 8)
 

@@ -255,7 +255,7 @@ def test_dates_change_without_reading_a_tile(tmp_path, monkeypatch):
     first = dated(tmp_path, "2024-02-29")
     time.sleep(0.05)
     scan(first)
-    monkeypatch.setattr(Inspector, "_one", lambda *_: pytest.fail("a tile was read"))
+    monkeypatch.setattr(Inspector, "_some", lambda *_: pytest.fail("a tile was read"))
     assert scan(dated(tmp_path, "2020-02-02", store=tmp_path / "sat")).oldest_capture == "2020-02-02"
 
 

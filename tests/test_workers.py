@@ -16,7 +16,7 @@ import pytest
 
 from provisioning.base import landlock, workers
 from provisioning.base.errors import ConfigError, FilesystemError, TileError
-from provisioning.base.workers import Items, Limits, StoppedError, Workers
+from provisioning.base.workers import Items, Limits, SeveralError, StoppedError, Workers
 from tests import working
 from tests.processes import gone
 
@@ -64,7 +64,6 @@ def test_an_error_of_an_item_comes_back_whole_and_costs_no_other_item(shared):
         (("loop",), "more than 0.1 s of processor time"),
         (("crash",), "SIGSEGV"),
         (("leave",), "broke"),
-        (("bug",), "broke"),
     ],
 )
 def test_an_item_that_ends_two_processes_is_refused_by_name_and_the_others_are_read(shared, how, said):
@@ -107,6 +106,29 @@ def test_an_item_that_wants_more_memory_than_it_may_is_no_fact_about_it(shared):
 def test_what_the_system_refuses_says_nothing_of_the_item(shared, number):
     with pytest.raises(FilesystemError, match=os.strerror(number)):
         one(shared, "fail", number)
+
+
+def test_an_exception_that_nobody_foresaw_says_nothing_of_the_item(shared):
+    with pytest.raises(FilesystemError, match=r"this computer failed.*ZeroDivisionError"):
+        one(shared, "bug")
+    assert one(shared, "fill", 1) == b"filled"
+
+
+def test_an_exception_that_one_process_meets_and_the_next_does_not_is_none(shared, tmp_path):
+    marker = str(Path(shared._owner.setup.scratch) / f"{tmp_path.name}")
+    assert shared.read([("pid",), ("once", marker, "bug")])[1] == b"second time"
+
+
+def test_what_reads_is_imported_and_used_before_any_process_is_forked(shared):
+    assert one(shared, "prepared") == b"in the server"
+
+
+def test_one_of_several_that_ends_a_process_has_all_of_them_read_one_by_one(shared):
+    several = ITEMS._replace(are_several=lambda item: item[0] == "crash")
+    with Workers(working.make, items=several) as owner:
+        first, ended = owner.worker().read([("pid",), ("crash",)])
+        assert isinstance(ended, SeveralError)
+        assert first == owner._all[0].read([("pid",)])[0]  # a new process, and no more than one
 
 
 def test_items_without_end_that_break_processes_end_the_work():

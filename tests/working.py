@@ -19,6 +19,18 @@ def make(*, fails: str = ""):
     return handle
 
 
+def prepare():
+    prepared_by.append(os.getpid())
+
+
+def prepared(room):
+    return b"in the server" if prepared_by == [os.getppid()] else b"elsewhere"
+
+
+prepared_by = []
+make.prepare = prepare
+
+
 def make_confined(fails: str):
     raise TileError(fails)
 

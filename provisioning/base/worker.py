@@ -34,7 +34,7 @@ PAGE = mmap.PAGESIZE
 ANSWERS = struct.Struct("<I")
 ANSWER = struct.Struct("<BI")
 """Status, and bytes of what follows."""
-READ, REFUSED, MEMORY, MACHINE = range(4)
+READ, REFUSED, FAILED = range(3)
 MOST_ANSWER_BYTES = 1 << 16
 MOST_CONTROL_BYTES = 4096
 PID = struct.Struct("<i")
@@ -42,6 +42,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 Handler = Callable[[Any, memoryview], bytes]
 """Reads one item, which may be trusted, writes into the room that is its own, and returns a short answer."""
+_prepared: set[str] = set()
 
 
 class Setup(NamedTuple):
@@ -84,8 +85,15 @@ def serve(control: socket.socket) -> None:
 
 
 def _named(name: str) -> Callable[..., Handler]:
+    """Return what makes a Handler, everything that it needs being imported.
+
+    What its `prepare` imports is there in each process from the start: an import can fail at any later moment.
+    """
     module, _, function = name.partition(":")
     found: Callable[..., Handler] = getattr(importlib.import_module(module), function)
+    if name not in _prepared:
+        getattr(found, "prepare", bool)()
+        _prepared.add(name)
     return found
 
 
@@ -132,15 +140,20 @@ def _serve_items(make: Callable[..., Handler], stream_fd: int, memory_fd: int) -
 
 
 def _guarded(work: Callable[[], bytes]) -> tuple[int, bytes]:
-    """Return the answer that `work` gives, or that says why there is none."""
+    """Return the answer that `work` gives, or that says why there is none.
+
+    Only an Error of ours says something of the item.
+    """
     try:
         return READ, work()
     except errors.Error as error:
         return REFUSED, json.dumps(errors.as_plain(error)).encode()
     except MemoryError:
-        return MEMORY, b""
+        return FAILED, b"out of memory"
     except OSError as error:
-        return MACHINE, (error.strerror or str(error)).encode()[:MOST_ANSWER_BYTES]
+        return FAILED, (error.strerror or str(error)).encode()[:MOST_ANSWER_BYTES]
+    except Exception as error:  # noqa: BLE001 - a library that was loaded half-way raises anything
+        return FAILED, f"{type(error).__name__}: {error}".encode(errors="replace")[:MOST_ANSWER_BYTES]
 
 
 def _limit_memory(more_bytes: int) -> None:

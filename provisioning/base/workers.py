@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from provisioning.base import errors, worker
 from provisioning.base.confined import bare_environment
-from provisioning.base.worker import ANSWER, ANSWERS, HEADER, MACHINE, MEMORY, MOST_ANSWER_BYTES, PID, READ, REFUSED
+from provisioning.base.worker import ANSWER, ANSWERS, FAILED, HEADER, MOST_ANSWER_BYTES, PID, READ, REFUSED
 
 LOOK_S = 0.2
 """How often a process that takes long is looked at, and how soon a wait ends when it is to stop."""
@@ -43,7 +43,8 @@ MOST_LOST = 20
 """Items that may be refused because they end processes or take too long, before all is given up."""
 _F_ADD_SEALS, _NEITHER_SHRINK_NOR_GROW = 1033, 1 | 2 | 4
 _TO_DIE_S = 2.0
-_OF_THE_SYSTEM = (signal.SIGKILL, signal.SIGTERM)
+_OF_THE_SYSTEM = (signal.SIGKILL, signal.SIGTERM, signal.SIGBUS)
+"""SIGBUS: a page of a library or of shared memory that the system cannot provide."""
 _STEPS = {
     errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run again",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run again",
@@ -67,11 +68,19 @@ START = Limits(cpu_s=START_S, clock_s=START_S)
 
 
 class Items(NamedTuple):
-    """What is read: `noun` is what one is called (`the tile`), `named` says which; `error` is the kind of its Error."""
+    """What is read: `noun` is what one is called (`the tile`), `named` says which; `error` is the kind of its Error.
+
+    `are_several` tells of an item whether it is several: at which of them a process ended is not known.
+    """
 
     noun: str
     named: Callable[[Any], str]
     error: type[errors.Error] = errors.TileError
+    are_several: Callable[[Any], bool] = lambda _: False
+
+
+class SeveralError(errors.Error):
+    """A process ended at an item that is several: they are to be read one by one."""
 
 
 class StoppedError(Exception):
@@ -190,6 +199,8 @@ class Worker:
 
     def _alone(self, item: object, room: int) -> bytes | errors.Error:
         """Read an item at which a process has ended in a new one."""
+        if self._owner.items.are_several(item):
+            return SeveralError("a process ended at one of several")
         try:
             return self._read([item], room)[0]
         except _EndedError as ended:
@@ -204,11 +215,9 @@ class Worker:
             self._end()
             raise
         for n, (status, body) in enumerate(answers):
-            if status == MEMORY:
+            if status == FAILED:
                 self._end()  # what it holds may be what there is too little of
-                raise _EndedError(n, "out of memory", of_the_item=False)
-            if status == MACHINE:
-                raise self._failed(items[n], _text(body))
+                raise _EndedError(n, _text(body), of_the_item=False)
         return [self._owner.refused(body) if status == REFUSED else body for status, body in answers]
 
     def _failed(self, item: object, why: str) -> errors.FilesystemError:
@@ -220,6 +229,11 @@ class Worker:
         if self._process is None:
             self._process = _Process(self._owner, self._memory_fd, self._memory)
         return self._process
+
+    def renew(self) -> None:
+        """Have the next item read by a new process."""
+        with self._busy:
+            self._end()
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -268,7 +282,7 @@ class _Process:
         if status == REFUSED:
             raise owner.refused(body)
         if status != READ:
-            raise _machine(f"a process that reads {owner.items.noun} did not start", _text(body) or "out of memory")
+            raise _machine(f"a process that reads {owner.items.noun} did not start", _text(body))
 
     def exchange(self, request: bytes, count: int, limits: Limits | None = None) -> list[tuple[int, bytes]]:
         """Send a request and return the status and body of its `count` answers.

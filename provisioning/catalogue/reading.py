@@ -7,9 +7,8 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
@@ -23,7 +22,7 @@ from provisioning.catalogue.values import Corpus, Tile, not_scanned
 from provisioning.config import Flight, TileSource
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileStore
-from provisioning.sources.stores import kind_of, open_tiles
+from provisioning.sources.stores import kind_of, open_tiles, with_kinds
 from provisioning.sources.tile_file import checked, read_file
 from provisioning.sources.xyz import Layout
 
@@ -327,8 +326,7 @@ class TileReader:
     @property
     def sources(self) -> tuple[TileSource, ...]:
         """The sources that another process can read tiles of, each with its kind: all but plugins."""
-        kinds: list[tuple[TileSource, Any]] = [(source, self._kinds[source_name(source)]) for source in self._all]
-        return tuple(replace(each, kind=kind, path=each.path.absolute()) for each, kind in kinds if kind != "plugin")
+        return with_kinds(self._all)
 
     def given(self, tile: Tile) -> str | bytes | None:
         """Return what another process needs to read `tile`: the path of its file, its bytes from a plugin, or None.

@@ -5,8 +5,6 @@ This module imports little: what it imports is what starting such processes cost
 
 from __future__ import annotations
 
-import ctypes
-import os
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,23 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from provisioning.sources.apart import keep_memory, opened
 from provisioning.sources.cutting import Kept, cut
 from provisioning.sources.fitting import Pixels, fit, turn
-from provisioning.sources.image import decode
+from provisioning.sources.image import decode, load_decoders
 from provisioning.sources.tile_file import Address, checked, read_file
 
 if TYPE_CHECKING:
     from provisioning.config import TileSource
-    from provisioning.sources.store import TileStore
 
 SHAPE = struct.Struct("<II")
 """Height and width of the image in the room."""
 UNREAD = b""
 """The answer where the file cannot be read here: it may be a link to where this process may not look."""
-GDAL_CACHE_MB = "128"
-KEPT_BYTES = 8 << 20
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Names of parameters in glibc's malloc.h."""
 
 
 class View(NamedTuple):
@@ -66,10 +60,12 @@ class Asked(NamedTuple):
 class Decoding:
     """Makes images. The last is kept, since it comes at several headings, one after another; so are tiles of cuts."""
 
+    prepare = staticmethod(load_decoders)
+
     def __init__(self, sources: Sequence[TileSource], view: View) -> None:
-        _keep_memory()
+        keep_memory()
         self._view = view
-        self._stores = _opened(sources) if sources else {}
+        self._stores = opened(sources, sources) if sources else {}
         self._last: tuple[tuple[int, tuple[Address, ...]], Pixels] | None = None
         self._kept = Kept()
 
@@ -108,23 +104,3 @@ class Decoding:
             return given
         z, x, y, source, _ = tile
         return self._stores[source].read(z, x, y)
-
-
-def _opened(sources: Sequence[TileSource]) -> dict[str, TileStore]:
-    """Open the containers among `sources`, each of which comes with its kind."""
-    os.environ["GDAL_CACHEMAX"] = GDAL_CACHE_MB  # of what is allocated beyond a block; its default grows with the host
-    from provisioning.sources.source import source_name
-    from provisioning.sources.stores import open_tiles
-
-    return {source_name(each): open_tiles(each, sources) for each in sources if each.kind != "xyz"}
-
-
-def _keep_memory() -> None:
-    """Have glibc keep what a tile took for the next one: giving it back costs a page fault for each of its pages.
-
-    A fifth of all that reading, decoding and fitting take (measured at 256 px: 1,020 µs without, 820 with).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

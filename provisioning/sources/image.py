@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 OPAQUE = 128
 """Alpha from which a pixel counts as imagery."""
-_OF_MEMORY = ("memory", "without exception set", "without setting an exception")
-"""Of what decoders say, and the interpreter's SystemErrors, where an allocation failed."""
+_OF_THE_BYTES = (
+    ValueError, LookupError, ArithmeticError, TypeError, SyntaxError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
+"""What the parsers of Pillow and simplejpeg raise of bytes that are no image; so are OSErrors without a number."""
+_AVIF_SAYS = "Failed to decode"
 ROOM_BYTES = 16 << 20
 """More than a usual tile takes to decode."""
 ONE_COLOUR = 6
@@ -37,6 +40,14 @@ PILLOW_FORMATS = ("PNG", "WEBP", "JPEG", "AVIF")
 """The only parsers that hostile bytes may reach."""
 
 
+class Sight(NamedTuple):
+    """How tiles are looked at, as `inspect_tile` takes it."""
+
+    max_pixels: int
+    nodata: tuple[int, ...] = ()
+    blank: bool = True
+
+
 class Inspection(NamedTuple):
     """What looking at a tile's pixels once has found, or why it is no image.
 
@@ -49,6 +60,25 @@ class Inspection(NamedTuple):
     texture_centi: int
     fault: str | None
     look: bytes | None = None
+
+
+def load_decoders() -> None:
+    """Import and use every decoder once: what is imported while a tile is decoded can fail half-way, and says so of it.
+
+    ImportError, or what else Python makes of a library that cannot be loaded.
+    """
+    import numpy as np
+    import simplejpeg
+    from PIL import Image
+
+    Image.init()
+    _reads_avif()
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(32, 32, 3)
+    inspect_tile(simplejpeg.encode_jpeg(pixels, colorspace="RGB"), max_pixels=1 << 10, nodata=(0, 0, 0))
+    for kind in ("PNG", "WEBP"):
+        out = io.BytesIO()
+        Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(out, kind)
+        inspect_tile(out.getvalue(), max_pixels=1 << 10, nodata=())
 
 
 def image_format(data: bytes) -> str:
@@ -257,8 +287,7 @@ def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
 def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
     """Return RGB pixels and the mask of opaque ones, None if all are.
 
-    A fault is one of the bytes where a second try meets it too. An interpreter that got no memory for a moment raises
-    whatever it stumbles over next: SystemError, AttributeError (measured).
+    A fault is one of the bytes where a second try meets it too.
     """
     try:
         return _decoded(data, max_pixels)
@@ -277,24 +306,30 @@ def _decoded(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | 
         if kind == "png":
             _check_png(data, max_pixels)
         return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
-    except (TileError, MemoryError):
+    except TileError:
         raise
-    except Exception as error:  # decoders raise whatever their parsers stumble over
-        if _is_of_the_machine(error):
+    except Exception as error:
+        if not _is_of_the_bytes(error):
             raise
-        if any(word in str(error).lower() for word in _OF_MEMORY) or not _has_memory():
+        if "memory" in str(error).lower() or not _has_memory():
             raise MemoryError(str(error)) from error
         detail = str(error).partition("<")[0].replace("\n", " ")[:120].strip() or type(error).__name__
         raise TileError(f"the {kind.upper()} image cannot be decoded: {detail}") from error
 
 
-def _is_of_the_machine(error: Exception) -> bool:
-    """Tell whether the system, not the bytes, was the reason; Pillow's own OSErrors for bad bytes have no number.
+def _is_of_the_bytes(error: Exception) -> bool:
+    """Tell whether the bytes, not the system, were the reason: only what parsers are known to raise counts.
 
-    A decoder or numpy that cannot be loaded, whatever the import system makes of an unreadable file, says nothing of
-    the tile.
+    A decoder or NumPy that cannot be loaded, and what the interpreter raises when it gets no memory (SystemError,
+    AttributeError), say nothing of the tile.
     """
-    return isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None)
+    from PIL.Image import DecompressionBombError
+
+    if isinstance(error, OSError):
+        return error.errno is None
+    if type(error) is RuntimeError:
+        return str(error).startswith(_AVIF_SAYS)
+    return isinstance(error, (*_OF_THE_BYTES, DecompressionBombError))
 
 
 def _has_memory() -> bool:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base.errors import ConfigError, TileError
 from provisioning.config import Flight, TileSource
@@ -130,6 +130,12 @@ def open_tiles(source: TileSource, beside: Sequence[TileSource] = ()) -> TileSto
     if kind == "plugin":
         return plugin(source)
     return Directory(source) if kind == "xyz" else open_container(source, beside)
+
+
+def with_kinds(sources: Sequence[TileSource]) -> tuple[TileSource, ...]:
+    """Return the sources that another process can read, each with its kind and whole path: all but plugins."""
+    kinds: list[tuple[TileSource, Any]] = [(source, kind_of(source)) for source in sources]
+    return tuple(replace(each, kind=kind, path=each.path.absolute()) for each, kind in kinds if kind != "plugin")
 
 
 def _rasters(source: TileSource, beside: Sequence[TileSource]) -> list[TileSource]:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
 from provisioning.base.hashing import sha256_file
-from provisioning.catalogue.scanning.inspecting import Candidate, Hashed, Inspector
+from provisioning.catalogue.scanning.inspecting import Candidate, Digest, Inspector
 from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
 from provisioning.sources.source import source_name
-from provisioning.sources.store import StoredTile, TileQuery, TileStore
-from provisioning.sources.stores import Look, look_at, open_tiles
+from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.stores import Look, look_at, plugin
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BATCH = 128
+    from provisioning.sources.plugins import PluginStore
+
+BATCH = 512
 """Tiles compared with the catalogue in one go."""
 BITS = 25
 """Of a column or row in an address that is packed into 64 bits."""
@@ -62,6 +65,21 @@ def _content(source: TileSource, look: Look) -> str:
         ) from error
 
 
+class Listed(NamedTuple):
+    """A tile that a store lists.
+
+    `where` is its bytes, or what gives them; None: there are none. `digest` is the SHA-256 of its bytes if that is
+    believed to be known, `day` the date that the store lists.
+    """
+
+    z: int
+    x: int
+    y: int
+    where: memoryview | Digest | Callable[[], Digest | None] | None
+    digest: Digest | None = None
+    day: int | None = None
+
+
 class StoreUpdate:
     """One visit to a store whose stamp is not the remembered one.
 
@@ -82,12 +100,13 @@ class StoreUpdate:
     def run(self, inspector: Inspector, beside: Sequence[TileSource], look: Look, content: str) -> None:
         """Record every tile of the query. TileError if the store is damaged or holds a tile twice.
 
-        `beside` are all sources of the flight: rasters fill each other's seams. `content` is the store's, if known; of
-        one in which nothing was found to have changed it is looked for, so that it is known next time.
+        `beside` are the containers of the flight, each with its kind: rasters fill each other's seams. `content` is the
+        store's, if known; of one in which nothing was found to have changed it is looked for, so that it is known next
+        time.
         """
-        with closing(open_tiles(self._source, beside)) as store:
+        with closing(self._batches(beside)) as batches:
             try:
-                for found in inspector.inspected(self._candidates(store, inspector)):
+                for found in inspector.inspected(self._candidates(batches, inspector)):
                     if found.is_changed or self._is_dated_anew(found.candidate):
                         self._writer.tile(found, settled=True)
                         self._is_changed = True
@@ -99,6 +118,31 @@ class StoreUpdate:
                 self._writer.stamp(look.stamp, content)
             finally:
                 self._writer.flush()
+
+    def _batches(self, beside: Sequence[TileSource]) -> Generator[list[Listed]]:
+        """Yield what the store lists: a container from another process, a store in Python from here.
+
+        Bytes of a container are there until the next batch.
+        """
+        source = next((each for each in beside if source_name(each) == self._query.source), None)
+        if source is None:
+            with closing(plugin(self._source)) as store:
+                yield from batches_of((self._of_plugin(store, each) for each in store.query(self._query)), BATCH)
+            return
+        from provisioning.sources.listing import Lister
+
+        with closing(Lister(source, beside, self._query)) as lister:
+            for batch in lister.batches():
+                yield [Listed(*tile) for tile in batch]
+
+    def _of_plugin(self, store: PluginStore, tile: StoredTile) -> Listed:
+        z, x, y, data, _, listed, captured = tile
+        day = captured.toordinal() if captured else None
+        if listed:
+            return Listed(z, x, y, partial(store.bytes_of, tile), None if self._full else bytes.fromhex(listed), day)
+        if data is None:
+            return Listed(z, x, y, partial(store.bytes_of, tile), None, day)
+        return Listed(z, x, y, data, sha256(data).digest(), day)
 
     def _has_moved_on(self, beside: Sequence[TileSource], look: Look) -> bool:
         """Tell whether the store changed while it was read: said, and looked at again by the next scan.
@@ -113,61 +157,34 @@ class StoreUpdate:
         )  # fmt: skip
         return True
 
-    def _candidates(self, store: TileStore, inspector: Inspector) -> Iterator[Candidate]:
-        bytes_of: Callable[[StoredTile], bytes | None] = getattr(store, "bytes_of", partial(_bytes_of, store))
-        for batch in self._new_or_changed(store, inspector):
-            known = self._writer.known_of(tile[:3] for tile in batch) if self._catalogued else {}
-            for tile in batch:
-                z, x, y, data, _, listed, captured = tile
-                digest = bytes.fromhex(listed) if listed and not self._full else None
-                day = captured.toordinal() if captured else None
-                size, row = len(data or b""), known.get((z, x, y))
-                yield Candidate(z, x, y, "", size, 0, 0, 0, row, partial(bytes_of, tile), digest, day)
+    def _candidates(self, batches: Iterator[list[Listed]], inspector: Inspector) -> Iterator[Candidate]:
+        """Yield the tiles that are not known to be as they are catalogued."""
+        for batch in batches:
+            self._note(batch)
+            changed = self._changed(batch) if self._catalogued else batch
+            inspector.pass_over(len(batch) - len(changed))
+            known = self._writer.known_of(tile[:3] for tile in changed) if self._catalogued and changed else {}
+            for z, x, y, where, digest, day in changed:
+                held = bytes(where) if isinstance(where, memoryview) else where
+                size = len(held) if isinstance(held, bytes) else 0
+                yield Candidate(z, x, y, "", size, 0, 0, 0, known.get((z, x, y)), held, digest, day)
 
     def _is_dated_anew(self, at: Candidate) -> bool:
         return self._writer.takes_listed_dates and at.known is not None and at.known.day != at.day
 
-    def _new_or_changed(self, store: TileStore, inspector: Inspector) -> Iterator[list[StoredTile]]:
-        """Yield the tiles that are not known to be as they are catalogued, in batches."""
-        listed = store.query(self._query)
-        if not self._catalogued:
-            for batch in batches_of(listed, BATCH):
-                self._note(batch)
-                yield batch
-            return
-        for hashed in batches_of(inspector.hashed(listed), BATCH):
-            self._note([tile for tile, _ in hashed])
-            changed = self._changed(hashed)
-            inspector.pass_over(len(hashed) - len(changed))
-            yield changed
-
-    def _note(self, batch: list[StoredTile]) -> None:
+    def _note(self, batch: list[Listed]) -> None:
         """Remember the addresses of a batch; TileError if so many are listed that some must be there twice."""
         self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in batch])
         if len(self._seen) > self._most:
             self._distinct()
 
-    def _changed(self, batch: list[Hashed]) -> list[StoredTile]:
+    def _changed(self, batch: list[Listed]) -> list[Listed]:
         """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
-        known = self._writer.digests_of([tile[:3] for tile, _ in batch])
+        known = self._writer.digests_of([tile[:3] for tile in batch])
         self._met += len(known)
-        if not self._writer.takes_listed_dates:
-            known = {at: (digest, None) for at, (digest, _) in known.items()}
-        return [
-            tile
-            for tile, digest in batch
-            if (digest is None or tile[5] or tile[6] or known.get(tile[:3]) != (digest, None))
-            and not self._is_as_known(tile, digest, known.get(tile[:3]))
-        ]
-
-    def _is_as_known(
-        self, tile: StoredTile, hashed: bytes | None, known: tuple[bytes | None, int | None] | None
-    ) -> bool:
-        """Tell whether a tile has the catalogued digest and day; a full scan believes no digest that is listed."""
-        _, _, _, _, _, listed, captured = tile
-        digest = hashed if not listed else None if self._full else bytes.fromhex(listed)
-        day = captured.toordinal() if captured and self._writer.takes_listed_dates else None
-        return digest is not None and known == (digest, day)
+        if self._writer.takes_listed_dates:
+            return [tile for tile in batch if tile.digest is None or known.get(tile[:3]) != tile[4:]]
+        return [tile for tile in batch if tile.digest is None or known.get(tile[:3], (None,))[0] != tile.digest]
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -200,10 +217,6 @@ class StoreUpdate:
         self._is_changed |= bool(gone)
         self.has_other_addresses |= bool(gone)
         self._writer.remove(gone)
-
-
-def _bytes_of(store: TileStore, tile: StoredTile) -> bytes | None:
-    return tile.data if tile.data is not None else store.read(*tile[:3])
 
 
 def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:

@@ -7,22 +7,20 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from provisioning.base.batches import batches_of
-from provisioning.base.errors import FilesystemError
+from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
-from provisioning.sources.eighth import inspect_tiles
-from provisioning.sources.image import Inspection
-from provisioning.sources.store import StoredTile
-from provisioning.sources.tile_file import read_file
+from provisioning.sources.image import Sight
+from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from provisioning.sources.looking import Asked, Looked, Looker, Lookers
 
 Result = TypeVar("Result")
 Digest = bytes
@@ -37,16 +35,11 @@ MACHINE_STEPS = {
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
     errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
 }
-BATCH = 512
-SHARE = 16
-"""Tiles inspected in one go by one thread: handing over each alone costs as much as a small tile."""
-HASHED, AHEAD = 64, 4
-"""Tiles hashed in one go by one thread, and how many such shares are listed before the first is waited for."""
-MOST_REMEMBERED = 4096
-"""Verdicts that are remembered for the same bytes elsewhere: a picture of the sea, or of "no imagery"."""
+SHARE, SHARE_BYTES = 32, 4 << 20
+"""Tiles inspected in one go by one process, and bytes after which no more are added."""
 MOST_WORKERS = 8
-SMALL_BYTES = 2048
-"""Below this mean size threads fight over the interpreter: five times slower than one (measured)."""
+AHEAD = 3
+"""Shares for each process that are listed before the first is waited for."""
 
 
 class Known(NamedTuple):
@@ -65,15 +58,14 @@ class Known(NamedTuple):
     look: bytes | None = None
 
 
-Hashed = tuple[StoredTile, "Digest | None"]
-"""A tile as a store lists it, and the SHA-256 of its bytes; None where the store gave none."""
+Where = Path | Digest | Callable[[], "Digest | None"] | None
 
 
 class Candidate(NamedTuple):
     """A tile that is new or may have changed: where it is, its stat, and what was known of it.
 
-    `where` is its file, or what gives the bytes that a store holds; `digest` is the SHA-256 that the store lists, `day`
-    the date.
+    `where` is its file, its bytes, or what gives its bytes; None: the store holds none. `digest` is their SHA-256 if it
+    is known, `day` the date that the store lists.
     """
 
     z: int
@@ -85,7 +77,7 @@ class Candidate(NamedTuple):
     ctime_ns: int
     inode: int
     known: Known | None
-    where: Path | Callable[[], bytes | None]
+    where: Where
     digest: bytes | None = None
     day: int | None = None
 
@@ -109,56 +101,45 @@ class Found(NamedTuple):
         return inspected != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
 
 
-class _Read(NamedTuple):
-    """A tile whose bytes are to be inspected."""
-
-    at: Candidate
-    digest: Digest
-    data: Digest
-
-
 class Inspector:
-    """Inspects candidates with the settings of one scan; its threads start with the first batch."""
+    """Inspects candidates with the settings of one scan; its processes start with the first ones."""
 
-    def __init__(self, *, max_pixels: int, nodata: tuple[int, ...], blank: bool = True) -> None:
-        self._max_pixels, self._nodata, self._blank = max_pixels, nodata, blank
-        self._verdicts: dict[Digest, Inspection] = {}
+    def __init__(self, directories: Sequence[Path], sight: Sight) -> None:
+        self._directories, self._sight = directories, sight
+        self._count = max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+        self._free: list[Looker] = []
         self._heard = 0
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         from concurrent.futures import ThreadPoolExecutor
 
-        count = max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
-        return ThreadPoolExecutor(count, thread_name_prefix="tiles")
+        return ThreadPoolExecutor(self._count, thread_name_prefix="tiles")
+
+    @cached_property
+    def _lookers(self) -> Lookers:
+        from provisioning.sources.looking import Lookers
+
+        return Lookers(self._directories, self._sight)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """End threads and processes."""
         if "_pool" in self.__dict__:
+            self._lookers.stop.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._lookers.close()
 
     def inspected(self, candidates: Iterable[Candidate]) -> Iterator[Found]:
-        """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is one batch."""
-        for batch in batches_of(candidates, BATCH):
-            self._heard += len(batch)
-            progress("tiles", self._heard, 0, unit="tiles")
-            if len(batch) <= SHARE or sum(candidate.size for candidate in batch) < SMALL_BYTES * len(batch):
-                yield from chain.from_iterable(map(self._some, batches_of(batch, SHARE)))
-                continue
-            shares = [batch[at : at + SHARE] for at in range(0, len(batch), SHARE)]
-            yield from chain.from_iterable(self._pool.map(self._some, shares))
-
-    def hashed(self, tiles: Iterable[StoredTile]) -> Iterator[Hashed]:
-        """Yield each tile with the SHA-256 of its bytes; large ones are hashed on every core as they come."""
-        waiting: deque[tuple[list[StoredTile], Callable[[], list[Digest | None]]]] = deque()
-        for share in batches_of(tiles, HASHED):
-            data = [tile[3] for tile in share]
-            is_large = sum([len(each or b"") for each in data]) >= SMALL_BYTES * len(share)
-            waiting.append((share, self._pool.submit(_digests, data).result if is_large else partial(_digests, data)))
-            if len(waiting) > AHEAD:
-                yield from _finished(waiting.popleft())
+        """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is some shares."""
+        waiting: deque[Future[list[Found]]] = deque()
+        for share in shares_of(candidates):
+            self.pass_over(len(share))
+            self._lookers  # noqa: B018 - made before threads ask for it
+            waiting.append(self._pool.submit(self._some, share))
+            if len(waiting) > AHEAD * self._count:
+                yield from waiting.popleft().result()
         while waiting:
-            yield from _finished(waiting.popleft())
+            yield from waiting.popleft().result()
 
     def pass_over(self, count: int) -> None:
         """Count tiles that need not be inspected."""
@@ -166,60 +147,112 @@ class Inspector:
         progress("tiles", self._heard, 0, unit="tiles")
 
     def _some(self, candidates: list[Candidate]) -> list[Found]:
-        read = [self._one(candidate) for candidate in candidates]
-        verdicts = self._verdicts_of([each for each in read if isinstance(each, _Read)])
-        return [
-            each if isinstance(each, Found) else Found(each.at, each.digest, len(each.data), *verdicts[each.digest])
-            for each in read
-        ]
-
-    def _one(self, candidate: Candidate) -> Found | _Read:
-        """Read and hash one tile; where its bytes are known, or cannot be read, there is nothing to inspect."""
-        where, known = candidate.where, candidate.known
-        if known and known.sha256 and candidate.digest == known.sha256:
-            return _as_known(candidate, known)
-        try:
-            data = undisturbed(lambda: read_file(where), candidate) if isinstance(where, Path) else where()
-        except OSError as error:
-            return Found(candidate, None, 0, 0, 0, f"the file cannot be read: {error.strerror}")
-        if data is None:
-            return Found(candidate, None, 0, 0, 0, "the row holds no image")
-        digest = sha256(data).digest()
-        if known and known.sha256 == digest:
-            return _as_known(candidate, known)._replace(bytes=len(data))
-        return _Read(candidate, digest, data)
-
-    def _inspect(self, data: list[bytes]) -> list[Inspection]:
-        return inspect_tiles(data, max_pixels=self._max_pixels, nodata=self._nodata, blank=self._blank)
-
-    def _verdicts_of(self, read: list[_Read]) -> dict[Digest, Inspection]:
-        """Return the verdict on each of the bytes that were read; pictures that stand in many places cost one look."""
-        if len(self._verdicts) > MOST_REMEMBERED:
-            self._verdicts.clear()
-        verdicts = {each.digest: self._verdicts[each.digest] for each in read if each.digest in self._verdicts}
-        new = {each.digest: each for each in read if each.digest not in verdicts}
-        try:
-            found = self._inspect([each.data for each in new.values()])
-        except (OSError, MemoryError):
-            found = [undisturbed(lambda: self._inspect([each.data])[0], each.at) for each in new.values()]  # noqa: B023
-        verdicts.update(zip(new, found, strict=True))
-        self._verdicts.update(zip(new, found, strict=True))
-        return verdicts
+        """Look at a share; in a thread of its own."""
+        looker = self._free.pop() if self._free else self._lookers.looker()
+        found = [each for share in shares_of(map(_fetched, candidates)) for each in look(looker, share)]
+        self._free.append(looker)
+        return found
 
 
-def _as_known(candidate: Candidate, known: Known) -> Found:
-    return Found(
-        candidate, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look
-    )  # fmt: skip
+def shares_of(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """Yield what is inspected in one go: a number of tiles, or fewer of many bytes."""
+    share: list[Candidate] = []
+    held = 0
+    for candidate in candidates:
+        if share and (len(share) == SHARE or held + candidate.size > SHARE_BYTES):
+            yield share
+            share, held = [], 0
+        share.append(candidate)
+        held += candidate.size
+    if share:
+        yield share
 
 
-def _digests(data: Sequence[bytes | None]) -> list[Digest | None]:
-    return [None if each is None else sha256(each).digest() for each in data]
+def _fetched(candidate: Candidate) -> Candidate:
+    """Return a tile with its bytes, where a store in Python gives them when it is asked."""
+    if not callable(candidate.where) or _is_as_known(candidate, candidate.digest):
+        return candidate
+    data = candidate.where()
+    return candidate._replace(where=data, size=len(data or b""))
 
 
-def _finished(share: tuple[list[StoredTile], Callable[[], list[Digest | None]]]) -> Iterator[Hashed]:
-    tiles, digests = share
-    return zip(tiles, digests(), strict=True)
+def look(looker: Looker, candidates: Sequence[Candidate]) -> list[Found]:
+    """Return what one process finds of tiles whose bytes fit into its room. FilesystemError: this computer failed."""
+    known = [_without_looking(each) for each in candidates]
+    suspects = [each for each, found in zip(candidates, known, strict=True) if found is None]
+    looked = zip(suspects, looker.look(_asked(suspects, looker.room)) if suspects else [], strict=True)
+    return [found or _found(looker, *next(looked)) for found in known]
+
+
+def _without_looking(at: Candidate) -> Found | None:
+    """Return what is known of a tile whose bytes are known, or are none."""
+    if at.known and _is_as_known(at, at.digest):
+        return _as_known(at, at.known)
+    if at.where is None:
+        return _unread(at, "the row holds no image")
+    if isinstance(at.where, bytes) and len(at.where) > MOST_TILE_BYTES:
+        return _unread(at, f"it has {len(at.where):,} bytes: no tile image has more than {MOST_TILE_BYTES:,}")
+    return None
+
+
+def _asked(suspects: Iterable[Candidate], room: memoryview) -> list[Asked]:
+    """Return what to ask of tiles; bytes in hand are copied into the room."""
+    from provisioning.sources.looking import Asked, Span
+
+    asked, end = [], 0
+    for at in suspects:
+        if isinstance(at.where, bytes):
+            start, end = end, end + len(at.where)
+            room[start:end] = at.where
+            where: str | Span = Span(start, end - start, at.digest)
+        else:
+            where = os.path.abspath(str(at.where))
+        asked.append(Asked(at[:3], where, at.known and at.known.sha256))
+    return asked
+
+
+def _found(looker: Looker, at: Candidate, looked: Looked | TileError) -> Found:
+    """Return what a process found of a tile; what it cannot open is read here: a link to where it may not look."""
+    from provisioning.sources.looking import AS_KNOWN
+
+    if isinstance(looked, TileError):
+        return _ends_processes(at, looked.what)
+    if looked.inspection:
+        empty_ppm, texture_centi, fault, picture = looked.inspection
+        return Found(at, looked.sha256, looked.size, empty_ppm, texture_centi, fault, picture)
+    if at.known and looked.done == AS_KNOWN:
+        return _as_known(at, at.known)._replace(bytes=looked.size)
+    data = _read_here(at)
+    return data if isinstance(data, Found) else look(looker, [at._replace(where=data)])[0]
+
+
+def _read_here(at: Candidate) -> bytes | Found:
+    path = at.where
+    if isinstance(path, bytes):
+        return path
+    assert isinstance(path, Path)
+    try:
+        return undisturbed(lambda: read_file(path), at)
+    except OSError as error:
+        return _unread(at, f"the file cannot be read: {error.strerror}")
+
+
+def _ends_processes(at: Candidate, why: str) -> Found:
+    """Return the verdict on a tile at which processes end: kept with its digest, so that it is not tried again."""
+    data = _read_here(at)
+    return data if isinstance(data, Found) else Found(at, sha256(data).digest(), len(data), 0, 0, why)
+
+
+def _unread(at: Candidate, why: str) -> Found:
+    return Found(at, None, 0, 0, 0, why)
+
+
+def _is_as_known(at: Candidate, digest: Digest | None) -> bool:
+    return digest is not None and at.known is not None and at.known.sha256 == digest
+
+
+def _as_known(at: Candidate, known: Known) -> Found:
+    return Found(at, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look)
 
 
 def undisturbed(work: Callable[[], Result], candidate: Candidate) -> Result:

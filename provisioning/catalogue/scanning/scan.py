@@ -24,9 +24,10 @@ from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Flight
+from provisioning.sources.image import Sight
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileQuery
-from provisioning.sources.stores import Look, kind_of, look_at
+from provisioning.sources.stores import Look, kind_of, look_at, with_kinds
 from provisioning.sources.xyz import Layout
 
 REMEMBERED = 64
@@ -134,7 +135,9 @@ def _update_sources(
 ) -> None:
     """Visit every source; new settings make each folder and container worth a look."""
     nodata = flight.tiles.nodata * (3 if len(flight.tiles.nodata) == 1 else 1)
-    inspector = Inspector(max_pixels=flight.tiles.max_pixels, nodata=nodata, blank=flight.tiles.blank == "hole")
+    readable = {source_name(source): source for source in with_kinds(flight.tiles.source)}
+    sight = Sight(flight.tiles.max_pixels, nodata, flight.tiles.blank == "hole")
+    inspector = Inspector([source.path for source in readable.values() if source.kind == "xyz"], sight)
     mode = "stat" if fresh and flight.tiles.scan == "dirs" else flight.tiles.scan
     now_ns = time.time_ns()
     try:
@@ -160,7 +163,8 @@ def _update_sources(
             elif is_listed:
                 query = TileQuery(cover, name, flight.flight.sector_class)
                 update = StoreUpdate(source, query, writer, full=mode == "full")
-                update.run(inspector, flight.tiles.source, looks[name], content.now)
+                beside = [other for other in readable.values() if other.kind != "xyz"]
+                update.run(inspector, beside, looks[name], content.now)
                 if place_waits:
                     check_place_once(db, source, content.now, is_known=not update.has_other_addresses)
             if writer.damaged:
