@@ -12,10 +12,12 @@ from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes
 from provisioning.delivery.check import Ahead, Trust, check_bundle, read_documents, read_files
-from provisioning.delivery.compression import decompressing
+from provisioning.delivery.compression import decompressing, zstd_module
 from provisioning.delivery.contents import Documents, Listed, listed
-from provisioning.delivery.stream import Need, read_needed, receive_documents, write_line
+from provisioning.delivery.delta import LEAST_BYTES, opened_base
+from provisioning.delivery.stream import Need, read_changed, read_needed, receive_documents, write_line
 from provisioning.delivery.target import (
+    Earlier,
     Outcome,
     Target,
     Verify,
@@ -35,8 +37,11 @@ from provisioning.flight.verify.reasons import Refusal
 KEEP = 2
 """Generations kept on a vehicle: the one before the newest is what it can fall back to."""
 
-Fetch = Callable[[Target, tuple[Listed, ...]], None]
-"""Brings files that the target lacks, each by `Target.receive`."""
+Fetch = Callable[[Target, "tuple[Listed, ...]", Mapping[Sha256, Path]], None]
+"""Brings files that the target lacks, each by `Target.receive`; given what the target holds, by digest."""
+
+MOST_BASES = 2_000
+"""Earlier versions offered in one line of the stream, which has a limit: those of the largest files."""
 
 
 def install_bundle(
@@ -49,7 +54,7 @@ def install_bundle(
     """
     checked = check_bundle(bundle, trust)
 
-    def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+    def fetch(target: Target, files: tuple[Listed, ...], _held: Mapping[Sha256, Path]) -> None:
         wanted = {file.path for file in files}
         with decompressing(bundle) as raw:
             stream = Ahead(raw)
@@ -96,7 +101,7 @@ def deliver(
         missing = _missing(manifest, held)
         target.require_room(missing)
         if missing:
-            fetch(target, missing)
+            fetch(target, missing, held)
         if same is not None:
             held = {
                 file.sha256: target.own(file, held[file.sha256]) for file in listed(manifest) if file.sha256 in held
@@ -179,17 +184,19 @@ def receive(  # noqa: PLR0913  (all but three by name)
     An error is sent to the sender, then raised. finish: called after the switch; what it returns is sent too.
     """
     try:
-        documents = receive_documents(source)
+        documents, sends_deltas = receive_documents(source)
         manifest = trust(documents)
         asked = False
 
-        def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+        def fetch(target: Target, files: tuple[Listed, ...], held: Mapping[Sha256, Path]) -> None:
             nonlocal asked
             asked = True
             needs = [Need(file.sha256, target.arrived_bytes(file)) for file in files]
-            write_line(answers, {"need": needs})
+            bases = _bases(target, files, held) if sends_deltas else {}
+            offered = {sha256: base.sha256 for sha256, base in bases.items()}
+            write_line(answers, {"need": needs, **({"bases": offered} if offered else {})})
             for file, need in zip(files, needs, strict=True):
-                target.receive(file, read_needed(source, file, offset=need.offset), offset=need.offset)
+                _take(source, target, file, bases.get(file.sha256), offset=need.offset)
 
         outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
         if not asked:
@@ -201,3 +208,21 @@ def receive(  # noqa: PLR0913  (all but three by name)
         raise
     write_line(answers, {"done": {**outcome._asdict(), "generation": outcome.generation.name}, **more})
     return outcome
+
+
+def _bases(target: Target, files: Iterable[Listed], held: Mapping[Sha256, Path]) -> dict[Sha256, Earlier]:
+    """Return the earlier version of each of `files` that is held here; none where nothing here applies a delta."""
+    if zstd_module() is None:
+        return {}
+    earlier = target.earlier_versions(held)
+    large = sorted((file for file in files if file.bytes >= LEAST_BYTES), key=lambda file: -file.bytes)[:MOST_BASES]
+    return {file.sha256: earlier[file.path] for file in large if file.path in earlier}
+
+
+def _take(source: IO[bytes], target: Target, file: Listed, base: Earlier | None, *, offset: int) -> None:
+    """Receive one file, whole or as what changed in `base`."""
+    if base is None:
+        target.receive(file, read_needed(source, file, offset=offset), offset=offset)
+        return
+    with opened_base(target.root, base.relative) as old:
+        target.receive(file, read_changed(source, file, old, base.sha256, offset=offset), offset=offset)
