@@ -180,6 +180,20 @@ def _anchors(data: bytes) -> Iterator[tuple[int, bytes]]:
             yield where, anchor
 
 
+class Pieces:
+    """What an iterator gives, to be read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+        rest = self._rest or next(filter(None, self._pieces), b"")
+        self._rest = rest[size:]
+        return rest[:size]
+
+
 def rebuilt(stream: Readable, base: Base, file: Listed, *, offset: int = 0) -> Iterator[bytes]:
     """Yield the bytes of `file` from `offset` on, as the delta in `stream` gives them; their SHA-256 is not compared.
 

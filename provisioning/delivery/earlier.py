@@ -72,7 +72,7 @@ def generation_since(cache: Path, number: int) -> Generation:
         raise DeliveryError(
             f"generation {number} is not kept here",
             file=cache / publish.GENERATIONS,
-            facts={"kept": ", ".join(map(str, numbers)) or "none"},
+            facts={"kept": ", ".join(str(each) for each in numbers if each != publish.current_number(cache)) or "none"},
             next_step="name one that is kept, or leave --since out; publish.keep_generations says how many are kept",
         )
     return _generation(cache, number)

@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.errors import DeliveryError, Error, FilesystemError
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes
-from provisioning.delivery.check import Ahead, Trust, check_bundle, read_documents, read_files
+from provisioning.delivery.check import Ahead, Carried, Trust, check_bundle, read_documents, read_files, read_since
 from provisioning.delivery.compression import decompressing, zstd_module
 from provisioning.delivery.contents import Documents, Listed, listed
-from provisioning.delivery.delta import LEAST_BYTES, opened_base
+from provisioning.delivery.delta import LEAST_BYTES, Pieces, opened_base, rebuilt
+from provisioning.delivery.since import Since
 from provisioning.delivery.stream import Need, read_changed, read_needed, receive_documents, write_line
 from provisioning.delivery.target import (
     Earlier,
@@ -54,19 +55,54 @@ def install_bundle(
     """
     checked = check_bundle(bundle, trust)
 
-    def fetch(target: Target, files: tuple[Listed, ...], _held: Mapping[Sha256, Path]) -> None:
+    def fetch(target: Target, files: tuple[Listed, ...], held: Mapping[Sha256, Path]) -> None:
+        if checked.since:
+            _require_bases(checked.since, files, held, bundle)
         wanted = {file.path for file in files}
         with decompressing(bundle) as raw:
             stream = Ahead(raw)
             read_documents(stream)
-            for file, pieces in read_files(stream, checked.manifest):
-                if file.path in wanted:
-                    target.receive(file, pieces)
+            since = read_since(stream, checked.manifest)
+            for carried in read_files(stream, checked.manifest, since):
+                if carried.file.path in wanted:
+                    _receive(target, carried, held)
                 else:
-                    for _ in pieces:
+                    for _ in carried.pieces:
                         pass
 
     return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
+
+
+def _require_bases(since: Since, files: Iterable[Listed], held: Mapping[Sha256, Path], bundle: Path) -> None:
+    """Raise DeliveryError, before anything arrives, if a file is missing here that a delta begins with."""
+    for file in files:
+        changed = since.files.get(file.path)
+        if changed is not None and zstd_module() is None:
+            raise DeliveryError(
+                "nothing here applies what changed inside a file",
+                file=bundle,
+                next_step="install backports.zstd (Python 3.14 needs nothing), or bring a bundle made without --since",
+            )
+        if changed is not None and changed.base not in held:
+            raise DeliveryError(
+                f"this bundle holds only what changed since generation {since.counter}, which is not whole here",
+                file=bundle,
+                facts={"needs manifest_hash": since.manifest_hash, "not here": f"{file.path}, SHA-256 {changed.base}"},
+                next_step=f"install generation {since.counter} first, or a bundle made without --since",
+            )
+
+
+def _receive(target: Target, carried: Carried, held: Mapping[Sha256, Path]) -> None:
+    """Store one file of a bundle, carried whole or as what changed."""
+    if carried.changed is None:
+        target.receive(carried.file, carried.pieces)
+        return
+    stream = Pieces(carried.pieces)
+    relative = held[carried.changed.base].relative_to(target.root).as_posix()
+    with opened_base(target.root, relative) as base:
+        target.receive(carried.file, rebuilt(stream, base, carried.file))
+    if stream.read(1):
+        raise DeliveryError("the bundle hides bytes behind what changed in a file", file=carried.file.path)
 
 
 def deliver(

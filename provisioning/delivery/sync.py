@@ -223,6 +223,7 @@ def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
         finally:
             os.close(fd)
     try:
-        return check_bundle(path, trust).documents == documents
+        checked = check_bundle(path, trust)
     except (DeliveryError, VerificationError):
         return False
+    return checked.documents == documents and checked.since is None
