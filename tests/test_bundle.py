@@ -98,14 +98,14 @@ def test_without_a_zstd_module_the_command_reads_the_bundle(made, tmp_path, monk
     if shutil.which("zstd") is None:
         pytest.skip("no zstd command here")
     root, _, expect, _ = made
-    monkeypatch.setattr(compression, "_module", lambda: None)
+    monkeypatch.setattr(compression, "zstd_module", lambda: None)
     assert check_bundle(root / "good.tar.zst", trusting(expect, tmp_path)).manifest.build.counter == 1
     (tmp_path / "cut.tar.zst").write_bytes((root / "good.tar.zst").read_bytes()[:-9])
     assert "truncated" in str(attempt(made, tmp_path / "cut.tar.zst", tmp_path / "t"))
 
 
 def test_where_nothing_reads_zstd_the_error_says_what_to_do(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(compression, "_module", lambda: None)
+    monkeypatch.setattr(compression, "zstd_module", lambda: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert ".tar" in str(attempt(made, made[0] / "good.tar.zst", tmp_path / "t").next_step)
 
@@ -258,7 +258,7 @@ def test_every_sampled_bit_flip_is_refused(made, tmp_path):
 
 
 def test_a_bomb_is_refused_at_the_size_that_was_signed(made, tmp_path):
-    zstd = compression._module()
+    zstd = compression.zstd_module()
     if zstd is None:
         pytest.skip("no zstd module here")
     with (tmp_path / "bomb.tar.zst").open("wb") as file, zstd.ZstdFile(file, "w") as bomb:
@@ -270,7 +270,7 @@ def test_a_bomb_is_refused_at_the_size_that_was_signed(made, tmp_path):
 
 
 def test_a_window_larger_than_we_ever_ask_for_is_refused(made, tmp_path):
-    zstd = compression._module()
+    zstd = compression.zstd_module()
     if zstd is None:
         pytest.skip("no zstd module here")
     options = {zstd.CompressionParameter.window_log: 29, zstd.CompressionParameter.enable_long_distance_matching: 1}

@@ -3,6 +3,9 @@
 The Manifest's three files come first and are small, so the signature is checked before the list is believed; from then
 on every name, size and digest is known, and what differs by one byte is refused. A bomb cannot grow beyond the signed
 sizes.
+
+A bundle made with --since says in one further file, which nobody signs, which files it carries as deltas or not at all.
+Its bytes are compared with what that file says, and what comes of a delta with the signed Manifest, when it is applied.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from provisioning.delivery.contents import (
     sidecar,
     sidecar_of,
 )
+from provisioning.delivery.since import LIMIT_BYTES, NAME, Changed, Since
+from provisioning.delivery.since import parse as parse_since
 from provisioning.flight.manifest import Manifest
 
 Trust = Callable[[Documents], Manifest]
@@ -41,6 +46,15 @@ class Checked(NamedTuple):
     path: Path
     documents: Documents
     manifest: Manifest
+    since: Since | None = None
+
+
+class Carried(NamedTuple):
+    """A file as a bundle carries it: whole, where `changed` is None, or its delta; the bytes come in pieces."""
+
+    file: Listed
+    changed: Changed | None
+    pieces: Iterator[bytes]
 
 
 def check_bundle(path: Path, trust: Trust) -> Checked:
@@ -53,11 +67,12 @@ def check_bundle(path: Path, trust: Trust) -> Checked:
         stream = Ahead(raw)
         documents = read_documents(stream)
         manifest = trust(documents)
-        for _, pieces in read_files(stream, manifest):
-            for _ in pieces:
+        since = read_since(stream, manifest)
+        for carried in read_files(stream, manifest, since):
+            for _ in carried.pieces:
                 pass
         read_end(stream)
-    return Checked(path, documents, manifest)
+    return Checked(path, documents, manifest, since)
 
 
 @contextmanager
@@ -89,12 +104,16 @@ class Ahead:
         self._ahead = read_exactly(self, BLOCK_BYTES, what="a header")
         return self._ahead
 
+    def begins(self, name: str) -> bool:
+        """Tell whether the file `name` is next."""
+        return any(self.peek()) and parse_header(self.peek()).name == name
+
 
 def read_documents(stream: Ahead) -> Documents:
     """Return the Manifest's files, which open every bundle, within their size limits."""
     parts = [_document(stream, *each) for each in zip(MANIFEST_NAMES, MANIFEST_LIMITS, strict=True)]
     for name, limit in zip(OPTIONAL_NAMES, OPTIONAL_LIMITS, strict=True):
-        here = stream.peek().rstrip(b"\0") and parse_header(stream.peek()).name == name
+        here = stream.begins(name)
         parts.append(_document(stream, name, limit) if here else b"")
         if here and not parts[-1]:
             raise DeliveryError("the bundle holds an empty file where none is written", file=name)
@@ -110,16 +129,26 @@ def _document(stream: Readable, name: str, limit: int) -> bytes:
     return b"".join(read_body(stream, member))
 
 
-def read_files(stream: Readable, manifest: Manifest) -> Iterator[tuple[Listed, Iterator[bytes]]]:
-    """Yield each listed file with its pieces; a file's digest is compared when its last piece has been taken."""
-    seen = {*MANIFEST_NAMES, *OPTIONAL_NAMES}
-    count = Bytes("read the bundle", sum(file.bytes for file in listed(manifest)))
-    for file in listed(manifest):
-        _expect(stream, Member(file.path, file.bytes), seen)
-        yield file, _compared(stream, file, count)
-        _expect(stream, sidecar_of(file), seen)
-        if b"".join(read_body(stream, sidecar_of(file))) != sidecar(file.sha256):
-            raise DeliveryError("a .sha256 in the bundle is not the digest of its file", file=file.path)
+def read_since(stream: Ahead, manifest: Manifest) -> Since | None:
+    """Return what a bundle made with --since says of itself, None for a whole one."""
+    return parse_since(_document(stream, NAME, LIMIT_BYTES), manifest) if stream.begins(NAME) else None
+
+
+def read_files(stream: Readable, manifest: Manifest, since: Since | None) -> Iterator[Carried]:
+    """Yield each file that is carried; a digest is compared when the last piece has been taken."""
+    seen = {*MANIFEST_NAMES, *OPTIONAL_NAMES, NAME}
+    members = {file: since.member(file) if since else Member(file.path, file.bytes) for file in listed(manifest)}
+    count = Bytes("read the bundle", sum(member.bytes for member in members.values() if member))
+    for file, member in members.items():
+        if member is None:
+            continue
+        changed = since.files.get(file.path) if since else None
+        _expect(stream, member, seen)
+        yield Carried(file, changed, _compared(stream, member, changed.sha256 if changed else file.sha256, count))
+        if changed is None:
+            _expect(stream, sidecar_of(file), seen)
+            if b"".join(read_body(stream, sidecar_of(file))) != sidecar(file.sha256):
+                raise DeliveryError("a .sha256 in the bundle is not the digest of its file", file=file.path)
 
 
 def _next(stream: Readable, *, seen: set[str]) -> Member:
@@ -143,11 +172,11 @@ def _expect(stream: Readable, wanted: Member, seen: set[str]) -> None:
     seen.add(member.name)
 
 
-def _compared(stream: Readable, file: Listed, count: Bytes) -> Iterator[bytes]:
+def _compared(stream: Readable, member: Member, sha256: str, count: Bytes) -> Iterator[bytes]:
     digest = hashlib.sha256()
-    for piece in read_body(stream, Member(file.path, file.bytes)):
+    for piece in read_body(stream, member):
         digest.update(piece)
         count.add(len(piece))
         yield piece
-    if digest.hexdigest() != file.sha256:
-        raise DeliveryError("a file in the bundle is not the one its Manifest lists", file=file.path)
+    if digest.hexdigest() != sha256:
+        raise DeliveryError("a file in the bundle is not the one its Manifest lists", file=member.name)

@@ -27,7 +27,8 @@ MOST_EMPTY_FRAMES = 1000
 """In a row. We write one frame, others cut a file into many; 13 bytes each, they would keep a reader busy for hours."""
 
 
-def _module() -> ModuleType | None:
+def zstd_module() -> ModuleType | None:
+    """Return Python's zstd module or its backport; None where neither is installed."""
     for name in ("compression.zstd", "backports.zstd"):
         with suppress(ImportError):
             return importlib.import_module(name)
@@ -37,7 +38,7 @@ def _module() -> ModuleType | None:
 @contextmanager
 def compressing(output: BinaryIO) -> Iterator[BinaryIO]:
     """Yield a file whose bytes go to `output` as one zstd frame: one thread, so the same bytes every time."""
-    zstd = _module()
+    zstd = zstd_module()
     if zstd is None:
         raise DeliveryError(
             "no zstd module to compress the bundle",
@@ -57,7 +58,7 @@ def decompressing(path: Path) -> Iterator[Readable]:
         if not compressed:
             yield file
             return
-        zstd = _module()
+        zstd = zstd_module()
         if zstd is None:
             with _command(path) as stream:
                 yield stream

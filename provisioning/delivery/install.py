@@ -8,14 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.errors import DeliveryError, Error, FilesystemError
 from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes
-from provisioning.delivery.check import Ahead, Trust, check_bundle, read_documents, read_files
-from provisioning.delivery.compression import decompressing
+from provisioning.delivery.check import Ahead, Carried, Trust, check_bundle, read_documents, read_files, read_since
+from provisioning.delivery.compression import decompressing, zstd_module
 from provisioning.delivery.contents import Documents, Listed, listed
-from provisioning.delivery.stream import Need, read_needed, receive_documents, write_line
+from provisioning.delivery.delta import LEAST_BYTES, Pieces, opened_base, rebuilt
+from provisioning.delivery.since import Since
+from provisioning.delivery.stream import Need, read_changed, read_needed, receive_documents, write_line
 from provisioning.delivery.target import (
+    Earlier,
     Outcome,
     Target,
     Verify,
@@ -35,8 +38,11 @@ from provisioning.flight.verify.reasons import Refusal
 KEEP = 2
 """Generations kept on a vehicle: the one before the newest is what it can fall back to."""
 
-Fetch = Callable[[Target, tuple[Listed, ...]], None]
-"""Brings files that the target lacks, each by `Target.receive`."""
+Fetch = Callable[[Target, "tuple[Listed, ...]", Mapping[Sha256, Path]], None]
+"""Brings files that the target lacks, each by `Target.receive`; given what the target holds, by digest."""
+
+MOST_BASES = 2_000
+"""Earlier versions offered in one line of the stream, which has a limit: those of the largest files."""
 
 
 def install_bundle(
@@ -49,19 +55,54 @@ def install_bundle(
     """
     checked = check_bundle(bundle, trust)
 
-    def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+    def fetch(target: Target, files: tuple[Listed, ...], held: Mapping[Sha256, Path]) -> None:
+        if checked.since:
+            _require_bases(checked.since, files, held, bundle)
         wanted = {file.path for file in files}
         with decompressing(bundle) as raw:
             stream = Ahead(raw)
             read_documents(stream)
-            for file, pieces in read_files(stream, checked.manifest):
-                if file.path in wanted:
-                    target.receive(file, pieces)
+            since = read_since(stream, checked.manifest)
+            for carried in read_files(stream, checked.manifest, since):
+                if carried.file.path in wanted:
+                    _receive(target, carried, held)
                 else:
-                    for _ in pieces:
+                    for _ in carried.pieces:
                         pass
 
     return deliver(root, checked.documents, checked.manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
+
+
+def _require_bases(since: Since, files: Iterable[Listed], held: Mapping[Sha256, Path], bundle: Path) -> None:
+    """Raise DeliveryError, before anything arrives, if a file is missing here that a delta begins with."""
+    for file in files:
+        changed = since.files.get(file.path)
+        if changed is not None and zstd_module() is None:
+            raise DeliveryError(
+                "nothing here applies what changed inside a file",
+                file=bundle,
+                next_step="install backports.zstd (Python 3.14 needs nothing), or bring a bundle made without --since",
+            )
+        if changed is not None and changed.base not in held:
+            raise DeliveryError(
+                f"this bundle holds only what changed since generation {since.counter}, which is not whole here",
+                file=bundle,
+                facts={"needs manifest_hash": since.manifest_hash, "not here": f"{file.path}, SHA-256 {changed.base}"},
+                next_step=f"install generation {since.counter} first, or a bundle made without --since",
+            )
+
+
+def _receive(target: Target, carried: Carried, held: Mapping[Sha256, Path]) -> None:
+    """Store one file of a bundle, carried whole or as what changed."""
+    if carried.changed is None:
+        target.receive(carried.file, carried.pieces)
+        return
+    stream = Pieces(carried.pieces)
+    relative = held[carried.changed.base].relative_to(target.root).as_posix()
+    with opened_base(target.root, relative) as base:
+        target.receive(carried.file, rebuilt(stream, base, carried.file))
+    if stream.read(1):
+        raise DeliveryError("the bundle hides bytes behind what changed in a file", file=carried.file.path)
 
 
 def deliver(
@@ -96,7 +137,7 @@ def deliver(
         missing = _missing(manifest, held)
         target.require_room(missing)
         if missing:
-            fetch(target, missing)
+            fetch(target, missing, held)
         if same is not None:
             held = {
                 file.sha256: target.own(file, held[file.sha256]) for file in listed(manifest) if file.sha256 in held
@@ -179,17 +220,19 @@ def receive(  # noqa: PLR0913  (all but three by name)
     An error is sent to the sender, then raised. finish: called after the switch; what it returns is sent too.
     """
     try:
-        documents = receive_documents(source)
+        documents, sends_deltas = receive_documents(source)
         manifest = trust(documents)
         asked = False
 
-        def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+        def fetch(target: Target, files: tuple[Listed, ...], held: Mapping[Sha256, Path]) -> None:
             nonlocal asked
             asked = True
             needs = [Need(file.sha256, target.arrived_bytes(file)) for file in files]
-            write_line(answers, {"need": needs})
+            bases = _bases(target, files, held) if sends_deltas else {}
+            offered = {sha256: base.sha256 for sha256, base in bases.items()}
+            write_line(answers, {"need": needs, **({"bases": offered} if offered else {})})
             for file, need in zip(files, needs, strict=True):
-                target.receive(file, read_needed(source, file, offset=need.offset), offset=need.offset)
+                _take(source, target, file, bases.get(file.sha256), offset=need.offset)
 
         outcome = deliver(root, documents, manifest, fetch=fetch, verify=verify, keep=keep, vehicle=vehicle)
         if not asked:
@@ -201,3 +244,21 @@ def receive(  # noqa: PLR0913  (all but three by name)
         raise
     write_line(answers, {"done": {**outcome._asdict(), "generation": outcome.generation.name}, **more})
     return outcome
+
+
+def _bases(target: Target, files: Iterable[Listed], held: Mapping[Sha256, Path]) -> dict[Sha256, Earlier]:
+    """Return the earlier version of each of `files` that is held here; none where nothing here applies a delta."""
+    if zstd_module() is None:
+        return {}
+    earlier = target.earlier_versions(held)
+    large = sorted((file for file in files if file.bytes >= LEAST_BYTES), key=lambda file: -file.bytes)[:MOST_BASES]
+    return {file.sha256: earlier[file.path] for file in large if file.path in earlier}
+
+
+def _take(source: IO[bytes], target: Target, file: Listed, base: Earlier | None, *, offset: int) -> None:
+    """Receive one file, whole or as what changed in `base`."""
+    if base is None:
+        target.receive(file, read_needed(source, file, offset=offset), offset=offset)
+        return
+    with opened_base(target.root, base.relative) as old:
+        target.receive(file, read_changed(source, file, old, base.sha256, offset=offset), offset=offset)

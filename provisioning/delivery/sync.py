@@ -13,9 +13,12 @@ from typing import NamedTuple
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.events import Bytes
 from provisioning.base.files import wrap_os_errors
+from provisioning.base.hashing import Sha256
 from provisioning.delivery.archive import COPY_BYTES
 from provisioning.delivery.check import Trust, check_bundle
+from provisioning.delivery.compression import zstd_module
 from provisioning.delivery.contents import Documents, Listed
+from provisioning.delivery.earlier import Bases, no_bases
 from provisioning.delivery.install import deliver
 from provisioning.delivery.pack import Bundle, pack
 from provisioning.delivery.pipes import PATIENCE_S, Pipes, SilentError
@@ -75,10 +78,16 @@ def remote_command(
 
 
 def sync_over(
-    command: Sequence[str], verdict: Verdict, documents: Documents, *, patience_s: float = PATIENCE_S
+    command: Sequence[str],
+    verdict: Verdict,
+    documents: Documents,
+    *,
+    bases: Bases | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Sent:
     """Send the verified generation through `command`, whose standard streams are the receiver's.
 
+    bases: opens earlier versions of its files; None: what the vehicle lacks goes whole.
     DeliveryError: the command failed, was cut, or for `patience_s` seconds took and said nothing (run it again, it goes
     on); or, with the receiver's words, refused.
     """
@@ -88,7 +97,7 @@ def sync_over(
         assert process.stdout is not None
         pipes = Pipes(process.stdin, process.stdout, patience_s=patience_s)
         try:
-            return _converse(pipes, verdict, documents, manifest)
+            return _converse(pipes, verdict, documents, manifest, bases)
         except SilentError:
             process.kill()
             raise
@@ -99,10 +108,11 @@ def sync_over(
                 process.stdin.close()
 
 
-def _converse(pipes: Pipes, verdict: Verdict, documents: Documents, manifest: Manifest) -> Sent:
-    sent = send_documents(pipes, documents)
+def _converse(pipes: Pipes, verdict: Verdict, documents: Documents, manifest: Manifest, bases: Bases | None) -> Sent:
+    bases = bases if zstd_module() else None
+    sent = send_documents(pipes, documents, deltas=bases is not None)
     reply = _answer(pipes)
-    sent += send_needed(pipes, reply, manifest, lambda file: verdict.open(file.path))
+    sent += send_needed(pipes, reply, manifest, lambda file: verdict.open(file.path), bases=bases or no_bases)
     answer = _answer(pipes)
     done, receipt = answer.get("done"), answer.get("receipt")
     if not isinstance(done, dict) or done.get("counter") != manifest.build.counter:
@@ -169,7 +179,7 @@ def sync_here(
     """Deliver the verified generation to a cache directory on a drive mounted here. vehicle: as `install_bundle`."""
     manifest = verdict.require()
 
-    def fetch(target: Target, files: tuple[Listed, ...]) -> None:
+    def fetch(target: Target, files: tuple[Listed, ...], _: Mapping[Sha256, Path]) -> None:
         count = Bytes("copy", sum(file.bytes for file in files))
         for file in files:
             with verdict.open(file.path) as source:
@@ -213,6 +223,7 @@ def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
         finally:
             os.close(fd)
     try:
-        return check_bundle(path, trust).documents == documents
+        checked = check_bundle(path, trust)
     except (DeliveryError, VerificationError):
         return False
+    return checked.documents == documents and checked.since is None

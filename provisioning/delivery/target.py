@@ -50,6 +50,13 @@ class Outcome(NamedTuple):
     received_bytes: int
 
 
+class Earlier(NamedTuple):
+    """A file that is held here, by its digest and its path below the cache directory."""
+
+    sha256: Sha256
+    relative: str
+
+
 class Target:
     """A directory into which generations are delivered; get one from `opened`."""
 
@@ -72,6 +79,16 @@ class Target:
                     Path(directory, name) for name in sorted(names) if not name.endswith((".part", publish.SIDECAR))
                 )
                 yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
+
+    def earlier_versions(self, held: Mapping[Sha256, Path]) -> dict[str, Earlier]:
+        """Return, of the files `held` that a generation here lists under a path, the newest by that path."""
+        found: dict[str, tuple[int, Earlier]] = {}
+        for sha256, path in held.items():
+            top, number, *rest = path.relative_to(self.root).parts
+            if top == publish.GENERATIONS and number.isdecimal() and rest:
+                version = int(number), Earlier(sha256, path.relative_to(self.root).as_posix())
+                found["/".join(rest)] = max(version, found.get("/".join(rest), version))
+        return {path: version for path, (_, version) in found.items()}
 
     def arrived_bytes(self, file: Listed) -> int:
         """Return how much of `file` an earlier delivery left behind."""

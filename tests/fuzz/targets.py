@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -18,9 +19,12 @@ from typing import NamedTuple
 
 from provisioning.area.reading import read_area, read_mission
 from provisioning.base.errors import Error
+from provisioning.base.hashing import sha256_bytes
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
-from provisioning.delivery import check_bundle, documents_of, listed, pack
+from provisioning.delivery import Listed, check_bundle, documents_of, install_bundle, listed, pack
+from provisioning.delivery.delta import Base, differences, opened_base, rebuilt
+from provisioning.delivery.earlier import bases_in, generation_since
 from provisioning.delivery.fleet import read_fleet
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import read_line, send_documents, send_needed
@@ -112,13 +116,75 @@ def _replies() -> list[bytes]:
     with _verdict() as verdict:
         files = verdict.require().files
     good = {"need": [[file.sha256, 0] for file in files]}
-    return [json.dumps(line).encode() + b"\n" for line in (good, {"need": []}, {"error": "x", "exit_code": 10})]
+    held = {**good, "bases": {files[0].sha256: files[1].sha256}}
+    return [json.dumps(line).encode() + b"\n" for line in (good, held, {"need": []}, {"error": "x", "exit_code": 10})]
 
 
 def _reply(data: bytes, _folder: Path) -> object:
+    root, _ = _world()
     with _verdict() as verdict:
         manifest = verdict.require()
-        return send_needed(io.BytesIO(), read_line(io.BytesIO(data)), manifest, lambda file: verdict.open(file.path))
+        reply = read_line(io.BytesIO(data))
+        return send_needed(
+            io.BytesIO(), reply, manifest, lambda file: verdict.open(file.path), bases=bases_in(root / "cache")
+        )
+
+
+OLD = delivery.noise(3000, "old")
+NEW = OLD[:700] + b"new" * 100 + OLD[900:]
+
+
+def _deltas() -> list[bytes]:
+    """Return what gives NEW: from OLD, and from nothing."""
+    made = []
+    for old in (OLD, b""):
+        with tempfile.TemporaryFile() as file:
+            file.write(old)
+            file.flush()
+            pieces = differences(io.BytesIO(NEW), Base(file.fileno(), len(old)), _new())
+            made.append(b"".join(piece for _, piece in pieces))
+    return made
+
+
+def _new() -> Listed:
+    return Listed("corpus.index", len(NEW), sha256_bytes(NEW))
+
+
+def _rebuild(data: bytes, folder: Path) -> object:
+    (folder / "old").write_bytes(OLD)
+    with opened_base(folder, "old") as base:
+        given = b"".join(rebuilt(io.BytesIO(data), base, _new()))
+    assert len(given) == len(NEW)
+    return given
+
+
+@functools.cache
+def _changing() -> tuple[Path, delivery.Keys]:
+    """Return a cache with two generations, and a vehicle that holds the first."""
+    root = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    keys = delivery.make_keys(root)
+    small = {path: data[:200] for path, data in delivery.FILES.items()}
+    for counter, data in ((1, OLD * 2), (2, NEW * 2)):
+        for cache in ("cache", "vehicle")[: 3 - counter]:
+            delivery.publish_cache(root / cache, keys, counter=counter, files={**small, "corpus.index": data})
+    return root, keys
+
+
+def _bundles_since() -> list[bytes]:
+    root, keys = _changing()
+    with verify(root / "cache", delivery.trust_anything_by(keys.public)) as verdict:
+        pack(verdict, documents_of(verdict), root / "b.tar", since=generation_since(root / "cache", 1))
+    return [(root / "b.tar").read_bytes()]
+
+
+def _install_since(data: bytes, folder: Path) -> object:
+    root, keys = _changing()
+    expect = delivery.trust_anything_by(keys.public)
+    (folder / "b.tar").write_bytes(data)
+    shutil.copytree(root / "vehicle", folder / "vehicle", symlinks=True)
+    return install_bundle(
+        folder / "b.tar", folder / "vehicle", trust=trusting(expect, folder), verify=verifying(expect)
+    )
 
 
 def _trust_files() -> list[bytes]:
@@ -277,6 +343,8 @@ TARGETS = {
     "bundle": Target(_bundles, _in_file("b.tar", _read_bundle)),
     "sync-to-vehicle": Target(_sent, _receive),
     "sync-from-vehicle": Target(_replies, _reply),
+    "delta": Target(_deltas, _rebuild),
+    "bundle-since": Target(_bundles_since, _install_since),
     "trust": Target(_trust_files, _read_trust),
     "floor": Target(lambda: [b"7\n", b"7 " + b"a" * 64], _read_floor),
     "flight.toml": Target(lambda: [FLIGHT], _read_flight),

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from provisioning.base.errors import DeliveryError
 from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
+from provisioning.delivery.earlier import Generation, cache_of, generation_since
 from provisioning.delivery.media import require_mounted
 from provisioning.delivery.pack import bundle_name, pack
+from provisioning.flight.manifest import Manifest
 
 EXAMPLE = """\
 examples:
   flightcache bundle                            writes <flight>-<counter>-<hash>.tar.zst here
   flightcache bundle . -o /media/stick          the same, on a USB stick
   flightcache bundle . -o cache.tar             uncompressed: the vehicle then needs nothing that reads zstd
+  flightcache bundle . --since 6                only what changed since generation 6, which the vehicle must hold
 """
 
 
@@ -23,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("cache", type=Path, nargs="?", default=Path(), help="cache directory, or one generation")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="FILE|DIR", help="where to write it")
+    parser.add_argument(
+        "--since", type=int, metavar="N", help="only what changed since generation N, kept here and held by the vehicle"
+    )
     add_keys(parser)
 
 
@@ -48,7 +54,26 @@ def run(args: argparse.Namespace) -> int:
     output = checked_output(args.output)
     trust = carried_trust(args, args.cache)
     with verified(args.cache, ground(args, args.cache), trust=trust) as (verdict, documents):
-        output = output / bundle_name(verdict.require()) if output.is_dir() else output
-        bundle = pack(verdict, documents, output)
+        manifest = verdict.require()
+        since = _since(args, manifest)
+        output = output / bundle_name(manifest, since=args.since) if output.is_dir() else output
+        bundle = pack(verdict, documents, output, since=since)
     print(f"{bundle.path}: {bundle.bytes:,} bytes, SHA-256 {bundle.sha256}")
+    if since is not None:
+        print(
+            f"only for a vehicle that holds generation {args.since}, manifest_hash {since.manifest.build.manifest_hash}"
+        )
     return 0
+
+
+def _since(args: argparse.Namespace, manifest: Manifest) -> Generation | None:
+    """Return the generation that --since names; DeliveryError if it is not an earlier one that is kept here."""
+    if args.since is None:
+        return None
+    if args.since >= manifest.build.counter:
+        raise DeliveryError(
+            f"--since {args.since}: not earlier than the generation that is bundled",
+            facts={"bundled": manifest.build.counter},
+            next_step="name an earlier generation, or leave --since out",
+        )
+    return generation_since(cache_of(args.cache), args.since)

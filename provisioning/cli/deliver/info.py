@@ -9,8 +9,9 @@ from pathlib import Path
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
 from provisioning.cli.deliver.common import add_keys, ground
 from provisioning.console.style import sentence
-from provisioning.delivery.check import check_bundle
+from provisioning.delivery.check import Checked, check_bundle
 from provisioning.delivery.contents import Documents
+from provisioning.delivery.since import Since
 from provisioning.delivery.trust import trusting
 from provisioning.flight import trust as trusts
 from provisioning.flight.manifest import Manifest, parse
@@ -36,14 +37,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the bundle and say what is in it; 0 only if it is whole and signed by a key that counts."""
-    state, documents = _state(args)
+    state, checked = _state(args)
+    documents = checked.documents
     try:
         manifest = parse(documents.manifest)
     except Error as error:
         raise DeliveryError("the bundle holds no Manifest that can be read", file=args.bundle) from error
     is_verified = state.startswith("verified")
     summary = summarise(manifest, "PASS" if is_verified else "NOT VERIFIED", today=utc_today())
-    facts = {"bundle": str(args.bundle), "state": state, **described(manifest), **_trust(documents)}
+    facts = {
+        "bundle": str(args.bundle),
+        "state": state,
+        **_since(checked.since),
+        **described(manifest),
+        **_trust(documents),
+    }
     if args.json:
         print(json.dumps({**facts, "summary": summary.as_json()}, indent=2))
     else:
@@ -53,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if is_verified else VerificationError.exit_code
 
 
-def _state(args: argparse.Namespace) -> tuple[str, Documents]:
-    """Return whether the bundle is verified, in words, and the Manifest's files; DeliveryError for a damaged one."""
+def _state(args: argparse.Namespace) -> tuple[str, Checked]:
+    """Return whether the bundle is verified, in words, and what is in it; DeliveryError for a damaged one."""
     try:
         trust = trusting(ground(args, args.bundle), args.bundle.parent)
     except SigningError as error:
@@ -64,10 +72,10 @@ def _state(args: argparse.Namespace) -> tuple[str, Documents]:
     else:
         state = "verified: whole, and signed by a key that you trust"
     try:
-        return state, check_bundle(args.bundle, trust or _unsigned).documents
+        return state, check_bundle(args.bundle, trust or _unsigned)
     except VerificationError as error:
         reasons = "; ".join(str(value) for key, value in error.facts.items() if key.startswith("reason"))
-        return f"NOT VERIFIED: {reasons}", check_bundle(args.bundle, _unsigned).documents
+        return f"NOT VERIFIED: {reasons}", check_bundle(args.bundle, _unsigned)
 
 
 def _unsigned(documents: Documents) -> Manifest:
@@ -96,6 +104,16 @@ def described(manifest: Manifest) -> dict[str, str]:
         "gates not passed": ", ".join(f"{name} ({manifest.gates[name].verdict})" for name in waived),
         "waived by": "; ".join(f"{waiver.gate}: {waiver.by}, {waiver.reason}" for waiver in manifest.waivers),
         "files": f"{len(manifest.files)}, {size:,} bytes",
+    }
+
+
+def _since(since: Since | None) -> dict[str, str]:
+    """Return what a bundle of differences needs; nothing for a whole one."""
+    if since is None:
+        return {}
+    return {
+        "holds": f"only what changed since generation {since.counter}",
+        "needs manifest_hash": f"{since.manifest_hash}, installed and whole",
     }
 
 

@@ -13,6 +13,7 @@ from provisioning.base.files import require_local_filesystem
 from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
 from provisioning.delivery.contents import Documents
+from provisioning.delivery.earlier import bases_in, cache_of
 from provisioning.delivery.install import KEEP
 from provisioning.delivery.media import require_place
 from provisioning.delivery.pack import bundle_name
@@ -37,6 +38,7 @@ examples:
   flightcache sync /media/stick                            FAT or exFAT: one bundle, for `flightcache install` there
   flightcache sync heron-1:/srv/cache --via "docker exec -i heron-1 sh -c"
 
+Of a file that changed, only what changed inside it is sent, if a generation that the vehicle holds is still kept here.
 Over a command the other end runs `flightcache install --stream`: it checks signature and counter before it asks for
 files, verifies the whole generation, and only then switches. Its trusted key is a file of its own (--remote-key).
 """
@@ -52,6 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--via", metavar="WORDS", help="instead of ssh HOST: runs the command line given last to it")
     parser.add_argument("--remote", default="flightcache", metavar="WORDS", help="flightcache there (flightcache)")
     parser.add_argument("--remote-key", metavar="PATH", help="trusted key, a file there; default: its environment")
+    parser.add_argument(
+        "--whole", action="store_true", help="send changed files whole, not only what changed inside them"
+    )
     parser.add_argument("--keep", type=int, metavar="N", help=f"generations kept there ({KEEP})")
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         trust=carried_trust(args, args.cache),
         keep=args.keep,
         patience_s=args.timeout,
+        whole=args.whole,
     )
     print(said)
     return 0
@@ -92,11 +98,12 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
     this_host: bool = False,
     keep: int | None = None,
     patience_s: float | None = None,
+    whole: bool = False,
 ) -> str:
     """Send the current generation of `cache` to `target` and return what to tell a person about it.
 
     What `expect` says of revoked keys, flight, aircraft and host is asked for there too. this_host: the engines must be
-    for the computer there. An option that has no effect on this kind of target is an Error.
+    for the computer there. whole: no deltas. An option that has no effect on this kind of target is an Error.
     """
     to = parse_destination(target)
     expect = expect or signed_by(trusted_keys(None, cache))
@@ -110,12 +117,15 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
             options = {"--keep": str(keep or KEEP), **dict(asked)}
             words = shlex.split(shell) if shell else None
             command = remote_command(to, shell=words, program=program, options=options)
-            return _summary(target, sync_over(command, verdict, documents, patience_s=patience_s or PATIENCE_S))
+            bases = None if whole else bases_in(cache_of(cache))
+            sent = sync_over(command, verdict, documents, bases=bases, patience_s=patience_s or PATIENCE_S)
+            return _summary(target, sent)
         given = {
             "--remote": program != "flightcache",
             "--remote-key": bool(remote_key),
             "--timeout": patience_s is not None,
             "--this-host": this_host,
+            "--whole": whole,
         }
         _refuse_unused("a directory here", given)
         require_place(Path(to.path))
