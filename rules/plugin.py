@@ -71,8 +71,6 @@ class InCache:
             return int(super().execute(params, args) or 0)  # type: ignore[misc]
         gc.set_threshold(100_000, 20, 20)  # the usual 700 makes a tenth of a no-op a search for garbage (measured)
         try:
-            from provisioning.base.leaving import leave
-
             name = type(self).__name__
             kind = getattr(importlib.import_module(f"rules.{self.module}"), name)
             command = kind.__new__(kind)
@@ -86,7 +84,7 @@ class InCache:
             sys.stderr.write("stopped by SIGINT before anything was built\n")
             rc = STOPPED
         if _ends_here():
-            leave(rc)
+            _leave(rc)
         return rc
 
 
@@ -104,6 +102,17 @@ def _answered(command: Any, params: Any, args: list[str]) -> int:
             return READER_LEFT
         sys.stderr.write(f"ERROR: the answer cannot be written: {error}\n")
         return FAILED
+
+
+def _leave(code: int) -> None:
+    """End this process at once, where the part of the program that does so can be loaded."""
+    try:
+        from provisioning.base.leaving import leave
+    except Exception as error:  # as above
+        if not _is_of_the_machine(error):
+            raise
+    else:
+        leave(code)
 
 
 def _is_of_the_machine(error: Exception) -> bool:

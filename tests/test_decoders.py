@@ -200,7 +200,7 @@ def test_a_tile_that_hangs_or_crashes_its_decoder_is_named_and_the_others_are_de
     for n in range(8):
         write_tile(tmp_path, n, "jpg", end=end if n == 5 else b"")
     flight = flight_of(tmp_path)
-    with pytest.raises(DescriptorError, match="1 tiles have no descriptor") as caught:
+    with pytest.raises(DescriptorError, match="1 tile has no descriptor") as caught:
         run(flight, name)
     ((tile, reason),) = caught.value.facts.items()
     assert tile == f"test {ZOOM}/{COLUMN + 1}/{ROW + 1}"

@@ -152,7 +152,7 @@ def test_no_worker_that_fits_is_an_error_with_each_reason(flight, network, clust
 def test_a_tile_that_cannot_be_read_costs_itself_only(flight, network, cluster):
     path = paths(flight)[0]
     path.write_bytes(b"damaged")
-    with pytest.raises(DescriptorError, match="1 tiles have no descriptor") as caught:
+    with pytest.raises(DescriptorError, match="1 tile has no descriptor") as caught:
         in_fleet(cluster, flight, network)
     assert any(path.stem in name for name in caught.value.facts)
     scan_again = write_tile(flight.root, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
+import sys
 
 import pytest
 from doit.cmd_base import ModuleTaskLoader
@@ -113,6 +114,11 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
     said = capsys.readouterr().err
     assert "next step" in said
     assert "Traceback" not in said
+
+
+def test_the_end_of_a_command_needs_no_part_that_cannot_be_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "provisioning.base.leaving", None)  # importing it is an ImportError
+    plugin._leave(3)
 
 
 @pytest.mark.parametrize("part", ["_key_apart", "stops_in_order"])

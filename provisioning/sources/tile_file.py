@@ -13,6 +13,9 @@ from provisioning.base.hashing import Sha256
 MOST_TILE_BYTES = 32 << 20
 """A larger one is not read: no tile image is, and memory is bounded."""
 
+SINCE_THE_SCAN = "since it was scanned"
+"""How the reason ends for which a tile is not the one that was catalogued: its source is being written."""
+
 Address = tuple[int, int, int, str, Sha256]
 """z, x, y, name of the source, SHA-256 of the bytes."""
 
@@ -40,7 +43,7 @@ def checked(data: bytes | None, tile: Address) -> bytes:
         z, x, y, source, _ = tile
         what = "is gone" if data is None else "has changed"
         raise TileError(
-            f"tile {z}/{x}/{y} of {source} {what} since it was scanned",
+            f"tile {z}/{x}/{y} of {source} {what} {SINCE_THE_SCAN}",
             next_step="leave the tiles alone while a build runs, then run doit again",
         )
     return data

@@ -13,6 +13,7 @@ from provisioning.base.errors import DescriptorError
 from provisioning.base.events import error as log_error
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.descriptors.store.store import DescriptorStore
+from provisioning.sources.tile_file import SINCE_THE_SCAN
 
 NAMED_FAULTS = 20
 """Tiles named in the error; each one is an event of its own."""
@@ -26,6 +27,8 @@ class Results:
     on_progress: Callable[[int], None] = lambda _: None
     computed: int = 0
     failed: int = 0
+    changed: int = 0
+    """How many of those that failed are no longer what was scanned."""
     faults: list[Fault] = field(default_factory=list)
     _waiting: set[tuple[int, bytes]] = field(default_factory=set)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
@@ -62,18 +65,29 @@ class Results:
             log_error("descriptor.failure", z=tile.z, x=tile.x, y=tile.y, source=tile.source, reason=fault.reason)
             with self._mutex:
                 self.failed += 1
+                self.changed += fault.reason.endswith(SINCE_THE_SCAN)
                 if len(self.faults) < NAMED_FAULTS:
                     self.faults.append(fault)
 
     def require_all(self, file: str) -> None:
-        """Raise DescriptorError naming the tiles that failed, if any did; `file` is the model."""
+        """Raise DescriptorError naming the tiles that failed, if any did; `file` is the model.
+
+        Where all of them changed since the scan nothing is wrong with them: something writes to their source.
+        """
         if not self.failed:
             return
         tiles = ((unit.tile, reason) for unit, reason in sorted(self.faults))
         named = {f"{tile.source} {tile.z}/{tile.x}/{tile.y}": reason for tile, reason in tiles}
         more = {"and more": self.failed - len(named)} if self.failed > len(named) else {}
+        count = f"{self.failed} tile{'s have' if self.failed > 1 else ' has'}"
+        if self.changed == self.failed:
+            raise DescriptorError(
+                f"the source changed while it was read: {count} no descriptor; the others are kept",
+                facts={**named, **more},
+                next_step="let what writes these tiles finish, then run doit again",
+            )
         raise DescriptorError(
-            f"{self.failed} tiles have no descriptor; the others are kept",
+            f"{count} no descriptor; the others are kept",
             file=file,
             facts={**named, **more},
             next_step='replace these tiles, or set tiles.on_error = "skip" and run doit again',
