@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,31 @@ def test_a_directory_with_another_spelling_of_a_number_is_nobodys_generation(mad
     install_bundle(root / "7.tar", tmp_path / "t", trust=trusting(expect, tmp_path / "t"), verify=verifying(expect))
     assert other.is_dir()
     assert os.readlink(tmp_path / "t/current") == "generations/000007"
+
+
+@pytest.mark.parametrize("what", ["hard link", "fifo", "device", "socket"])
+@pytest.mark.parametrize("by", ["install", "sync"])
+def test_the_lock_file_of_a_hostile_cache_is_not_written_through(made, victim, tmp_path, what, by):
+    root, expect = made
+    cache, lock = tmp_path / "drive", tmp_path / "drive/.c10.lock"
+    cache.mkdir()
+    if what == "hard link":
+        lock.hardlink_to(victim / "sub/mine")
+    elif what == "fifo":
+        os.mkfifo(lock)
+    elif what == "device":
+        try:
+            os.mknod(lock, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("an ordinary user makes no device")
+    else:
+        (path := socket.socket(socket.AF_UNIX)).bind(os.path.relpath(lock))
+        path.close()
+    before = state(victim)
+    with contextlib.suppress(FilesystemError), verify(root / "cache", expect) as verdict:
+        if by == "sync":
+            sync_here(cache, verdict, documents_of(verdict), verify=verifying(expect))
+        else:
+            install_bundle(root / "7.tar", cache, trust=trusting(expect, cache), verify=verifying(expect))
+    assert state(victim) == before
+    assert (cache / "current").is_symlink() == (what == "hard link")  # whose file is locked, and stays as it was

@@ -418,3 +418,28 @@ def test_reader_needs_every_expectation_to_be_said(reader: Path, tmp_path: Path)
     done = subprocess.run([reader, "verify", tmp_path, "--any-flight"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "aircraft" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--flight", "F-2", "--flight", "F-1"],
+        ["--flight", "F-2", "--any-flight"],
+        ["--no-aircraft", "--any-aircraft"],
+        ["--counter-floor", "9", "--counter-floor", "1"],
+        ["--counter-floor", "9", "--any-counter"],
+        ["--floor", "a", "--floor", "b"],
+        ["--host", "backend=a", "--host", "backend=b"],
+        ["--host", "backend=a", "--any-host"],
+        ["--any-host", "--host", "backend=a"],
+        ["--now", "1", "--now", "2"],
+        ["--now", "1", "--no-clock"],
+    ],
+)
+def test_reader_takes_no_option_back(reader: Path, words: list[str]) -> None:
+    wanted = {f"--any-{part}" for part in ("flight", "aircraft", "host", "counter")}
+    rest = [any_ for any_ in sorted(wanted) if not any(any_[6:] in word or word == "--floor" for word in words)]
+    command = [reader, "verify", "cache", "--public-key", VECTORS / "public.pem", *words, *rest]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "takes back" in done.stderr

@@ -86,11 +86,24 @@ std::optional<std::set<std::string>> fingerprint_file(const std::string& path) {
   return found;
 }
 
+// The question that an option answers; empty where several answers add up. A second answer would take back the first.
+std::string question(const std::string& option, const std::string& value) {
+  for (const char* part : {"flight", "aircraft"})
+    if (option == std::string("--") + part || option == std::string("--no-") + part || option == std::string("--any-") + part)
+      return part;
+  if (option == "--counter-floor" || option == "--floor" || option == "--any-counter") return "counter";
+  if (option == "--now" || option == "--no-clock") return "time";
+  if (option == "--host") return "host " + value.substr(0, value.find('='));
+  return option == "--trust" || option == "--any-host" ? option : "";
+}
+
 int run_verify(const std::vector<std::string>& words) {
   verify::Expectations expect;
-  std::set<std::string> said;
+  std::set<std::string> said, answered;
   for (std::size_t i = 1; i < words.size(); ++i) {
     const std::string option = words[i];
+    const std::string asked = question(option, i + 1 < words.size() ? words[i + 1] : "");
+    if (!asked.empty() && !answered.insert(asked).second) return usage(option + " takes back another option");
     if (option == "--any-flight" || option == "--any-aircraft" || option == "--any-host" || option == "--any-counter") {
       said.insert(option.substr(6));
       continue;
@@ -152,6 +165,7 @@ int run_verify(const std::vector<std::string>& words) {
       return usage("unknown option " + option);
     }
   }
+  if (answered.count("--any-host") && !expect.host.empty()) return usage("--any-host takes back --host");
   if (expect.raise_floor && !expect.floor_file) return usage("--raise-floor needs --floor FILE");
   for (const char* part : {"flight", "aircraft", "host", "counter"})
     if (!said.count(part)) return usage(std::string("say what is expected of ") + part + ", or --any-" + part);

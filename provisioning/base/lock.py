@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base import events
-from provisioning.base.errors import BuildLockHeldError
+from provisioning.base.errors import BuildLockHeldError, FilesystemError
 from provisioning.base.files import require_local_filesystem, wrap_os_errors, write_all
 
 FILE = ".c10.lock"
@@ -84,8 +85,9 @@ def _acquire(path: Path, timeout_s: float) -> int:
 
 def _try(path: Path) -> int | None:
     """Return a descriptor that holds the lock, or None if another holds it or has just replaced the file."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
+        _require_regular(fd, path)
         if _lock(fd) and _still_named(fd, path):
             return fd
     except BaseException:
@@ -93,6 +95,13 @@ def _try(path: Path) -> int | None:
         raise
     os.close(fd)
     return None
+
+
+def _require_regular(fd: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise FilesystemError(
+            "the lock file is no regular file", file=path, next_step="find out who put it there, then remove it"
+        )
 
 
 def _lock(fd: int) -> bool:
@@ -117,7 +126,12 @@ def _still_named(fd: int, path: Path) -> bool:
 
 
 def _sign_in(fd: int) -> None:
-    """Write who holds the lock; a full disk must not keep a build from recovering, so failure is no error."""
+    """Write who holds the lock; a full disk must not keep a build from recovering, so failure is no error.
+
+    Nothing is written to a file with a second name: whoever made the directory may have linked a file of this user's.
+    """
+    if os.fstat(fd).st_nlink != 1:
+        return
     me = Holder(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -134,9 +148,10 @@ def _sign_in(fd: int) -> None:
 def read_holder(path: Path) -> Holder | None:
     """Return who wrote the lock file at `path` last, or None if it is unknown."""
     try:
-        with open(path, "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            _require_regular(file.fileno(), path)
             return Holder(**json.loads(file.readline(4096)))
-    except (OSError, ValueError, TypeError):
+    except (OSError, FilesystemError, ValueError, TypeError):
         return None
 
 

@@ -6,9 +6,11 @@ import argparse
 import re
 import shutil
 import textwrap
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from provisioning.base.errors import Error
 from provisioning.base.words import meant
 from provisioning.console.style import WHEN
 
@@ -17,8 +19,31 @@ CHOICE = re.compile(r"(?P<where>.*)invalid choice: '?(?P<word>.*?)'? \(choose fr
 NAME_WIDTH = 14
 
 
+class _Once(argparse._StoreAction):  # noqa: SLF001  argparse has no public name of the action that keeps a value
+    """Keeps the one value of an option. A second one would take back the first without a word."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._given_in: weakref.ref[argparse.Namespace] | None = None
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Keep the value; exit with 2 if this parse has met the option before."""
+        if option is not None:
+            if self._given_in is not None and self._given_in() is namespace:
+                parser.error(f"{option} is given twice, and takes one value")
+            self._given_in = weakref.ref(namespace)
+        super().__call__(parser, namespace, values, option)
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that names what a misspelt word was meant to be."""
+    """A parser that names what a misspelt word was meant to be, and takes no option twice that has one value."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2; a choice that is none gets the nearest one."""
@@ -52,6 +77,12 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: Sequence[str]) -> No
         found = OPTION.fullmatch(word)
         if found and not any(name.startswith(found[1]) for name in known):
             parser.error(f"there is no option {found[1]}{meant(found[1], known).replace(chr(39), '')}")
+
+
+def needs(option: str, needed: str, *, given: bool, there: bool) -> None:
+    """Raise Error if `option` is given without what it has an effect on."""
+    if given and not there:
+        raise Error(f"{option} has no effect without {needed}", next_step=f"leave {option} out, or add {needed}")
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.self_test:
         from provisioning.cli.check.self_test import report
 
+        _refuse_beside_self(args)
+
         return report(args.cache, as_json=args.json)
     summary, findings = examine(args.cache, expectations(args, args.cache, lambda: _keys(args.cache)))
     findings = (*findings, *(_deep(args.cache) if args.deep else ()))
@@ -68,6 +70,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{sentence(summary.parts())}\n{as_text(findings)}")
     return VerificationError.exit_code if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _refuse_beside_self(args: argparse.Namespace) -> None:
+    """Raise Error for an option about a cache: with --self none is looked at."""
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    about_self = {"cache", "self_test", "json"}
+    given = sorted(n for n, v in vars(parser.parse_args([])).items() if n not in about_self and getattr(args, n) != v)
+    if given:
+        raise Error(
+            "with --self no cache is looked at: these have no effect",
+            facts={"options": ", ".join(given)},
+            next_step="leave them out, or leave out --self",
+        )
 
 
 def _keys(cache: Path) -> tuple[PublicKey, ...]:

@@ -194,16 +194,16 @@ def trusted_by(
 ) -> Expectations:
     """Return whose signature counts: a trust file or keys that are named, else the vehicle's trust file, else `keys`.
 
-    Keys that are named do not bring back what the vehicle's trust file revokes.
+    Keys or a trust file that are named do not bring back what the vehicle's trust file revokes.
     """
     if args.trust is not None and args.public_key:
         raise Error("--trust and --public-key both say who may sign", next_step="leave one of them out")
-    if args.trust is not None:
-        return signed_by((), args)._replace(trust=read_trust(args.trust).newest)
     installed = installed_trust(vehicle)
-    if not args.public_key:
+    if not (args.public_key or args.trust):
         return signed_by((), args)._replace(trust=installed.newest) if installed else signed_by(keys(), args)
     named = signed_by(tuple(map(load_public_key, args.public_key)), args)
+    if args.trust is not None:
+        named = named._replace(trust=read_trust(args.trust).newest)
     return named._replace(revoked=named.revoked.union(installed.newest.revoked)) if installed else named
 
 
@@ -218,16 +218,18 @@ def signed_by(keys: tuple[PublicKey, ...], args: argparse.Namespace | None = Non
 
 def expected_host(args: argparse.Namespace, *, this: bool) -> ExpectedHost | Anything:
     """Return the parts of the host tuple that are expected; with `this`, those of this computer among them."""
+    known = this_host() if this else {}
     parts: dict[str, str | Anything] = dict.fromkeys(ExpectedHost._fields, ANY)
     if getattr(args, "any_host", False) and (args.this_host or args.host):
         raise Error("--any-host takes back what --this-host and --host ask for", next_step="leave one of them out")
-    if this:
-        parts |= this_host()
     for pair in args.host:
         name, _, value = pair.partition("=")
         if name not in parts or not value:
             raise Error(f"--host {pair}: NAME=VALUE expected, NAME one of {', '.join(parts)}")
+        if parts[name] not in (ANY, value):
+            raise Error(f"--host {pair}: {name} must also be {parts[name]}", next_step="expect one of them")
         parts[name] = value
+    parts = {name: known.get(name, ANY) if value is ANY else value for name, value in parts.items()}
     return ANY if set(parts.values()) == {ANY} else ExpectedHost(**parts)
 
 

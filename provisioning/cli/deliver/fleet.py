@@ -15,7 +15,7 @@ from typing import Any
 
 from provisioning.base import events
 from provisioning.base.asking import ask, last_lines
-from provisioning.base.errors import DeliveryError, EngineError, Error
+from provisioning.base.errors import DeliveryError, EngineError, Error, SigningError
 from provisioning.base.lock import build_lock
 from provisioning.base.words import typed
 from provisioning.build import contents, steps
@@ -23,12 +23,14 @@ from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.sync import sync_vehicle
+from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
 from provisioning.engines.remote import SERVE, serve
+from provisioning.flight.signing import public_key_of
 from provisioning.flight.summary import summarise, utc_today
 from provisioning.flight.trust import read_trust, to_bytes
 
@@ -65,6 +67,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, and where asked for send, every vehicle's generation; one that fails does not stop the others."""
     if args.compile:
+        if args.fleet or args.json or args.only:
+            raise Error("--compile answers one caller: no other word has an effect", next_step="leave the others out")
         serve(sys.stdin.buffer, sys.stdout.buffer)
         return 0
     asking = args.fleet[:1] == ["status"]
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         raise Error("--json has no effect without status", next_step="leave --json out")
     flight = read_flight(fleet.cache)
+    _refuse_revoked(fleet, flight)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         steps.survey(flight)
     worst = 0
@@ -92,6 +97,19 @@ def run(args: argparse.Namespace) -> int:
             print(f"{vehicle.name}: {error}", file=sys.stderr, flush=True)
             worst = worst or error.exit_code
     return worst
+
+
+def _refuse_revoked(fleet: Fleet, flight: Flight) -> None:
+    """Raise SigningError where the key that would sign is one that FLEET.toml revokes: no vehicle would take it."""
+    key = public_key_of(flight.signing)
+    if fleet.revoked & key.digests:
+        raise SigningError(
+            "the key that signs is revoked in FLEET.toml",
+            file=flight.root / "flight.toml",
+            key="signing.key",
+            facts={"fingerprint": key.fingerprint},
+            next_step="make a new key with flightcache keygen, name it there, and give it to the vehicles",
+        )
 
 
 def _refuse_unknown(fleet: Fleet, names: list[str]) -> None:

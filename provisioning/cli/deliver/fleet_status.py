@@ -6,7 +6,7 @@ import json
 import secrets
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 def show(fleet: Fleet, only: Sequence[str] | None, *, as_json: bool) -> int:
     """Ask, print a line for each vehicle, and return 0 if every one has proven that its cache passes there."""
-    answers = [asked(vehicle) for vehicle in fleet.vehicles if not only or vehicle.name in only]
+    answers = [asked(vehicle, fleet.revoked) for vehicle in fleet.vehicles if not only or vehicle.name in only]
     if as_json:
         rows = [{**a._asdict(), "receipt": a.receipt and a.receipt._asdict()} for a in answers]
         print(json.dumps({"vehicles": rows}, indent=2))
@@ -48,11 +48,11 @@ def show(fleet: Fleet, only: Sequence[str] | None, *, as_json: bool) -> int:
     return 0 if all(answer.good for answer in answers) else VerificationError.exit_code
 
 
-def asked(vehicle: Vehicle) -> Answer:
-    """Ask one vehicle for a receipt about what it has now."""
+def asked(vehicle: Vehicle, revoked: Collection[str] = ()) -> Answer:
+    """Ask one vehicle for a receipt about what it has now; what a key of `revoked` signed does not verify."""
     nonce = secrets.token_hex(32)
     try:
-        data = _ask(vehicle, nonce)
+        data = _ask(vehicle, nonce, revoked)
         key = load_public_key(Path(vehicle.receipt_key)) if vehicle.receipt_key else None
         receipt = read_receipt(data, key, nonce=nonce)
     except Error as error:
@@ -60,12 +60,13 @@ def asked(vehicle: Vehicle) -> Answer:
     return Answer(vehicle.name, receipt, proven=key is not None, reason="" if key else "no receipt_key: not proven")
 
 
-def _ask(vehicle: Vehicle, nonce: str) -> bytes:
+def _ask(vehicle: Vehicle, nonce: str, revoked: Collection[str]) -> bytes:
     to = parse_destination(vehicle.target) if vehicle.target else None
     if to is None or not (vehicle.command or to.host):
         raise DeliveryError("nothing says how to ask it", file=vehicle.name, next_step="give command and target")
     words = [*shlex.split(vehicle.program), "receipt", to.path, "--nonce", nonce]
     words += ["--public-key", vehicle.remote_key] if vehicle.remote_key else []
+    words += ["--revoked", ",".join(sorted(revoked))] if revoked else []
     shell = shlex.split(vehicle.command) if vehicle.command else [*SSH, to.host]
     try:
         done = ask([*shell, shlex.join(words)], most_bytes=RECEIPT_BYTES, within_s=TIME_S)

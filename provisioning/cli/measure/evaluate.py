@@ -19,6 +19,7 @@ from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, g
 from provisioning.cli.measure.locate import add_view, question_of, require_view, second_stage
 from provisioning.cli.measure.track import add_track, flown, report, require_track, settings_of
 from provisioning.cli.measure.variants import Variant, locators, parse_variant
+from provisioning.cli.parsing import needs
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
 from provisioning.quality.evaluate import (
@@ -90,6 +91,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask every setting every query and print one table."""
     _require_own(args)
+    needs("--own", "--try", given=args.own, there=bool(args.variants))
     if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
         raise Error("--within and --radius: metres above zero")
     require_view(args, max(RANKS))

@@ -14,6 +14,7 @@ from provisioning.base.angles import Origin
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
+from provisioning.cli.parsing import needs
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
@@ -130,6 +131,10 @@ def require_view(args: argparse.Namespace, k: int) -> None:
     """Refuse numbers that make no sense. Raises Error."""
     if k < 1 or (args.rotate is not None and args.rotate < 1):
         raise Error("-k and --rotate: at least 1")
+    if args.rotate is not None and args.heading_sigma:
+        raise Error(
+            "--heading-sigma has no effect with --rotate", next_step="--rotate tries all headings: leave one out"
+        )
     if args.patches < 0 or not 0 <= args.heading_sigma <= 180:
         raise Error("--patches: 0 or more; --heading-sigma: 0 to 180 degree")
     if not 0 <= args.height_sigma <= 40:
@@ -169,6 +174,7 @@ def question_of(args: argparse.Namespace, manifest: Manifest, k: int, stage: Sec
 def run(args: argparse.Namespace) -> int:
     """Verify the cache, look every photo up, report."""
     require_view(args, args.k)
+    needs("--own", "--contact-sheet", given=args.own, there=args.contact_sheet is not None)
     near, known = _prior(args), _known(args)
     with verified(args.cache, ground(args, args.cache)) as (verdict, _):
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from provisioning.base.errors import Error
 from provisioning.base.files import write_durably
+from provisioning.cli.parsing import needs
 from provisioning.quality.evaluate import Query, Trial, to_csv
 from provisioning.quality.locate import Locator
 from provisioning.quality.track import Flown, Settings, as_json, as_text, fly, per_step, to_geojson, to_svg
@@ -27,21 +28,20 @@ def add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--odometry",
         type=float,
-        default=DEFAULT.noise,
         metavar="SHARE",
         help=f"standard deviation of odometry, a share of the way ({DEFAULT.noise:g})",
     )
-    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help=f"of start and odometry ({DEFAULT.seed})")
+    parser.add_argument("--seed", type=int, help=f"of start and odometry ({DEFAULT.seed})")
     parser.add_argument("--geojson", type=Path, metavar="FILE", help="write the flight as a map layer")
 
 
 def require_track(args: argparse.Namespace) -> None:
     """Raise Error for options that cannot be."""
-    if not args.track and args.geojson:
-        raise Error("--geojson draws a flight", next_step="add --track")
-    if not 0 < args.odometry <= MOST_NOISE:
+    for name in ("geojson", "odometry", "seed"):
+        needs(f"--{name}", "--track", given=getattr(args, name) is not None, there=args.track)
+    if args.odometry is not None and not 0 < args.odometry <= MOST_NOISE:
         raise Error(f"--odometry: above 0, {MOST_NOISE:g} at most", next_step="0.1 is wrong by a tenth of the way")
-    if args.seed < 0:
+    if args.seed is not None and args.seed < 0:
         raise Error("--seed: 0 or more")
 
 
@@ -49,9 +49,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Return how the flight is simulated; the start is known to --radius."""
     return Settings(
         radius_m=args.radius or DEFAULT.radius_m,
-        noise=args.odometry,
+        noise=args.odometry or DEFAULT.noise,
         within_m=args.within or DEFAULT.within_m,
-        seed=args.seed,
+        seed=DEFAULT.seed if args.seed is None else args.seed,
     )
 
 
