@@ -121,7 +121,7 @@ def _key_apart(command: Run, cache: Path) -> Iterator[None]:
 
 
 def is_program() -> bool:
-    """Tell whether this process is doit's: started as `doit`, `python -m doit`, or by a dodo.py."""
+    """Return whether this process is doit's: started as `doit`, `python -m doit`, or by a dodo.py."""
     name = os.path.basename(sys.argv[0])
     return name.startswith(("doit", "dodo")) or os.path.basename(os.path.dirname(sys.argv[0])) == "doit"
 
@@ -170,7 +170,7 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
     ) -> None:
         super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
         if not pos_args:
-            steps.reset(self.cache, tell=print, dryrun=dryrun)
+            steps.reset(self.cache, log=print, dryrun=dryrun)
 
 
 class Run(DoitRun):  # type: ignore[misc]

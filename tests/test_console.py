@@ -88,7 +88,7 @@ def test_live_line_is_never_wider_than_the_terminal(clock):
     assert len(stream.getvalue().replace(CLEAR_LINE, "")) < 80
 
 
-def test_warnings_are_told_at_once_counted_and_repeated_at_the_end(capsys):
+def test_warnings_are_reported_at_once_counted_and_repeated_at_the_end(capsys):
     stream = io.StringIO()
     listener = console.listen("human", stream)
     for _ in range(3):

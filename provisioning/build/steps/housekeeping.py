@@ -31,14 +31,14 @@ KEPT = frozenset({"counter"})
 """Names in `.build` that a reset keeps: a counter that started again would let an old generation pass for new."""
 
 
-def reset(cache: Path, *, tell: Callable[[str], object], dryrun: bool) -> None:
+def reset(cache: Path, *, log: Callable[[str], object], dryrun: bool) -> None:
     """Remove everything that was built, `current` first, so that no reader meets a generation half removed."""
     doomed = [publish.CURRENT, publish.GENERATIONS]
     doomed += [f".build/{name}" for name in directories.names_in(cache, ".build") if name not in KEPT]
     for name in doomed:
         if not os.path.lexists(cache / name):
             continue
-        tell(f"removing {cache / name}")
+        log(f"removing {cache / name}")
         if not dryrun:
             directories.remove(cache, name)
 
