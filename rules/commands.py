@@ -298,7 +298,7 @@ class Run(DoitRun):  # type: ignore[misc]
                 from provisioning.build import history
 
                 history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
-            steps.record(flight, report)
+            steps.record(flight.build_dir, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 
