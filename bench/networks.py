@@ -36,6 +36,7 @@ from provisioning.base.errors import Error  # noqa: E402
 from provisioning.config import Backbone, Engine  # noqa: E402
 from provisioning.engines import engine_spec, select  # noqa: E402
 from provisioning.engines.compile import compile_engine  # noqa: E402
+from provisioning.engines.ort.onnx_network import in_batches  # noqa: E402
 from provisioning.network import backbone as backbones  # noqa: E402
 from provisioning.network.backbone.image import fit  # noqa: E402
 from provisioning.network.session import open_session  # noqa: E402
@@ -157,16 +158,22 @@ def _figures(
 
 def _vectors(session: Any, tiles: Pixels) -> Any:
     name = session.get_inputs()[0].name
-    fixed = isinstance(session.get_inputs()[0].shape[0], int)
-    parts = np.array_split(tiles, len(tiles) if fixed else len(tiles) // 8)
-    vectors = np.concatenate([session.run(None, {name: part})[0] for part in parts])
+    vectors = in_batches(
+        lambda part: session.run(None, {name: part})[0], tiles, _fixed(session) or 8, session.get_outputs()[0].shape[-1]
+    )
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def _fixed(session: Any) -> int | None:
+    batch = session.get_inputs()[0].shape[0]
+    return batch if isinstance(batch, int) else None
+
+
 def _seconds(session: Any, tile: Pixels) -> float:
+    count = _fixed(session) or 1
     started = time.process_time()
-    session.run(None, {session.get_inputs()[0].name: tile})
-    return time.process_time() - started
+    session.run(None, {session.get_inputs()[0].name: np.repeat(tile, count, axis=0)})
+    return (time.process_time() - started) / count
 
 
 def _compiled(typed: Path, folder: Path) -> str:

@@ -122,7 +122,7 @@ def _key_apart(command: Run, cache: Path) -> Iterator[None]:
 
 
 def is_program() -> bool:
-    """Tell whether this process is doit's: started as `doit`, `python -m doit`, or by a dodo.py."""
+    """Return whether this process is doit's: started as `doit`, `python -m doit`, or by a dodo.py."""
     name = os.path.basename(sys.argv[0])
     return name.startswith(("doit", "dodo")) or os.path.basename(os.path.dirname(sys.argv[0])) == "doit"
 
@@ -171,7 +171,7 @@ class Clean(Guarded, DoitClean):  # type: ignore[misc]
     ) -> None:
         super()._execute(dryrun, cleandep, cleanall, True, pos_args)  # noqa: FBT003
         if not pos_args:
-            steps.reset(self.cache, tell=print, dryrun=dryrun)
+            steps.reset(self.cache, log=print, dryrun=dryrun)
 
 
 class Run(DoitRun):  # type: ignore[misc]
@@ -307,7 +307,7 @@ class Run(DoitRun):  # type: ignore[misc]
                 from provisioning.build import history
 
                 history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
-            steps.record(flight, report)
+            steps.record(flight.build_dir, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 

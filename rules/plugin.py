@@ -123,7 +123,7 @@ def _is_of_the_machine(error: Exception) -> bool:
 
 
 def _ends_here() -> bool:
-    """Tell whether this process is the command `doit` or `python -m doit`, which ends with what a command returns."""
+    """Return whether this process is the command `doit` or `python -m doit`, which ends with what a command returns."""
     program, doits = sys.modules["__main__"], sys.modules.get("doit.__main__")
     by_name = doits is not None and getattr(program, "main", None) is getattr(doits, "main", doits)
     return by_name or getattr(getattr(program, "__spec__", None), "name", "") == "doit.__main__"

@@ -20,7 +20,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal, as shells tell it."""
+        """128 + the signal, as shells report it."""
         return 128 + self.number
 
     def as_error(self) -> StoppedError:

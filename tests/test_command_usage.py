@@ -102,7 +102,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(words, reason, 
     ["import rules; rules.declare('dodo.py')", "from provisioning.cli import main; main(['completion', 'bash'])"],
     ids=["doit", "flightcache"],
 )
-def test_numpy_begins_on_one_thread_unless_told_otherwise(begin, told, threads, tmp_path):
+def test_numpy_begins_on_one_thread_unless_set_otherwise(begin, told, threads, tmp_path):
     (tmp_path / "dodo.py").touch()
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     program = f"{begin}; import numpy, threadpoolctl; print(threadpoolctl.threadpool_info()[0]['num_threads'])"
@@ -147,7 +147,7 @@ def test_nothing_is_said_of_what_was_left_out_when_nothing_was(cache, pem, capsy
     assert "not checked" not in capsys.readouterr().out
 
 
-def test_a_cache_cannot_name_the_key_it_is_judged_by(built, tmp_path, monkeypatch):
+def test_a_cache_cannot_name_the_key_it_is_verified_by(built, tmp_path, monkeypatch):
     from provisioning.cli.deliver.common import user_keys
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -264,7 +264,7 @@ def test_what_toml_cannot_say_is_no_setting():
     ("count", "told"),
     [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (3 << 20, "3.0 MiB"), (5 << 40, "5,120.0 GiB")],
 )
-def test_sizes_are_told_in_the_unit_that_reads_best(count, told):
+def test_sizes_are_shown_in_the_unit_that_reads_best(count, told):
     assert tiles_command._size(count) == told
 
 
@@ -287,14 +287,14 @@ def test_status_names_the_process_that_builds(built):
     assert status_command._build(busy, 0.0)["building"] == "process 4711"
 
 
-def test_plan_and_why_are_told_as_json(built, capsys):
+def test_plan_and_why_are_reported_as_json(built, capsys):
     assert main(["plan", str(built), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["has_work"] is False
     assert main(["why", "corpus", str(built), "--json"]) == 0
     assert [task["will_run"] for task in json.loads(capsys.readouterr().out)] == [False]
 
 
-def test_a_heading_is_a_compass_bearing_however_it_was_told():
+def test_a_heading_is_a_compass_bearing_however_it_was_given():
     asked = Question(camera=None, k=1, rotate=None, heading_deg=None, heading_sigma_deg=0.0, patches=0)
     assert headings_for(dataclasses.replace(asked, heading_deg=270.0), None) == (270.0,)
     assert headings_for(asked, None) == (0.0,)

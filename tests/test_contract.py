@@ -195,7 +195,7 @@ def test_parallel_doit_is_refused_with_the_reason(site: Path) -> None:
     assert "uses all cores by itself" in done.stderr
 
 
-def test_mistake_in_flight_toml_is_told_without_a_traceback(site: Path, tmp_path: Path) -> None:
+def test_mistake_in_flight_toml_is_reported_without_a_traceback(site: Path, tmp_path: Path) -> None:
     for name in ("dodo.py", "doit.cfg"):
         (tmp_path / name).write_bytes((site / "cache" / name).read_bytes())
     (tmp_path / "flight.toml").write_text("[area]\nzoms = [3]\n")

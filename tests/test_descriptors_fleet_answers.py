@@ -154,7 +154,7 @@ def test_a_worker_that_was_let_go_refuses_nothing():
 # the store around it
 
 
-def test_a_disk_that_refuses_the_database_is_told_as_such(tmp_path):
+def test_a_disk_that_refuses_the_database_is_reported_as_such(tmp_path):
     import sqlite3
 
     with pytest.raises(FilesystemError, match="disk I/O error"), guard.wrap_errors("write descriptors", tmp_path):

@@ -201,7 +201,7 @@ def test_a_failed_fsync_leaves_the_map_as_it_was(tmp_path, monkeypatch):
         assert again.missing(shas(1, 2)) == []
 
 
-def test_a_flipped_bit_is_found_dropped_and_told(tmp_path):
+def test_a_flipped_bit_is_found_dropped_and_reported(tmp_path):
     fill(tmp_path, 0, 1, 2)
     write_receipt(tmp_path, KEY, "c" * 64)
     path = shard_files(tmp_path)[0]

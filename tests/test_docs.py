@@ -38,7 +38,7 @@ def test_generated_reference_is_current(page):
     assert (DOCS / "reference" / page).read_text() == text, "run python docs/reference.py"
 
 
-def test_reference_tells_every_key_of_flight_toml():
+def test_reference_lists_every_key_of_flight_toml():
     from provisioning.config.template import keys, sections
 
     page = (DOCS / "reference" / "flight.toml.md").read_text()

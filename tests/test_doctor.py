@@ -97,7 +97,7 @@ def test_with_another_key_the_content_is_shown_as_unverified(cache: Cache, capsy
     assert "(unverified)" in found["flight"]["said"]
 
 
-def test_engines_for_another_host_are_told_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engines_for_another_host_are_reported_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     m = for_this_host(manifest_of())
     other = with_hash(m._replace(host=m.host._replace(runtime="0.1", arch="sm87")))
     code, found = examined(publish(tmp_path / "cache", manifest=other), capsys, "--public-key", PEM)
@@ -107,7 +107,7 @@ def test_engines_for_another_host_are_told_part_by_part(tmp_path: Path, capsys: 
     assert "host" not in found
 
 
-def test_missing_runtime_is_told(
+def test_missing_runtime_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("provisioning.cli.check.doctor.importlib.util.find_spec", lambda _name: None)

@@ -135,7 +135,7 @@ def test_no_tiles_give_no_descriptors(engine):
     assert OnnxRuntime().load(engine)(networks.tiles(1)[:0]).shape == (0, networks.DIMENSION)
 
 
-def test_engine_tells_its_shape_without_running(engine):
+def test_engine_gives_its_shape_without_running(engine):
     info = OnnxRuntime().inspect(engine)
     assert (info.batch, info.input_shape, info.input_type) == (None, (None, 32, 32, 3), "uint8")
     assert info.dimension == networks.DIMENSION
@@ -259,7 +259,7 @@ def test_probing_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_backend_is_told_by_the_first_bytes(engine):
+def test_backend_is_recognised_by_the_first_bytes(engine):
     assert [backend_of(data).name for data in (engine, b"ftrt\0", b"vtrt\0")] == [
         "onnxruntime",
         "tensorrt",
@@ -318,7 +318,7 @@ def test_fidelity_sees_neighbours_exchanged(reference):
     assert found.overlap_at_10 < 0.9
 
 
-def test_constant_descriptors_are_told(reference):
+def test_constant_descriptors_are_reported(reference):
     found = measure_fidelity(reference, Spoilt(reference, np.ones_like), networks.tiles(12))
     assert found.constant
 

@@ -91,7 +91,7 @@ def test_second_build_has_nothing_to_do(flown, orin):
 
 
 @pytest.mark.parametrize(("order", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_build_told_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_path, order, code):
+def test_build_asked_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_path, order, code):
     cache = tmp_path / "cache"
     subprocess.run(["cp", "-a", flown, cache], check=True)
     edit(cache, "# workspace_mb = 1024", "workspace_mb = 777")

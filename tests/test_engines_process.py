@@ -49,7 +49,7 @@ def vendor(tmp_path, monkeypatch):
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "cannot be imported"),
     ],
 )
-def test_what_a_compile_dies_of_is_told(vendor, code, what):
+def test_what_a_compile_dies_of_is_reported(vendor, code, what):
     with pytest.raises(EngineError, match=what):
         vendor(code)
 
@@ -140,7 +140,7 @@ def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
         parent.wait()
 
 
-def test_compile_tells_elapsed_time_against_last_time(vendor, tmp_path, caplog):
+def test_compile_shows_elapsed_time_against_last_time(vendor, tmp_path, caplog):
     with caplog.at_level(logging.DEBUG, "c10.provision"), pytest.raises(EngineError):
         vendor("import time; time.sleep(60)", timeout_s=2, last_s=41.6)
     beats = [record.kv for record in caplog.records if record.kv["task"] == "engine:net"]
@@ -169,7 +169,7 @@ def test_files_in_the_cache_directory_are_never_imported_by_a_compile(tmp_path, 
     assert (tmp_path / "engine").is_file()
 
 
-def test_what_a_compile_told_is_read_back_beside_its_engine(tmp_path):
+def test_what_a_compile_reports_is_read_back_beside_its_engine(tmp_path):
     engine = tmp_path / "net.engine"
     told = Compiled(1.25, {"layers": {"count": 2, "types": {"Conv": 2}, "outputs": {"Half": 1}}, "bytes": 7})
     compiled_path(engine).write_text(told.to_json())
@@ -184,5 +184,5 @@ def test_record_of_a_compile_that_cannot_be_read_is_none(tmp_path, content):
     assert read_compiled(tmp_path / "e") is None
 
 
-def test_compile_that_told_of_no_layers_has_no_note():
+def test_compile_that_reports_no_layers_has_no_note():
     assert layers_note("net", {"level": "extended"}) is None

@@ -95,7 +95,7 @@ def test_what_comes_from_the_target_is_no_engine_unless_it_is_one(spec, tmp_path
     assert not (tmp_path / "engine").exists()
 
 
-def test_a_target_that_cannot_be_reached_is_told(spec, tmp_path):
+def test_a_target_that_cannot_be_reached_is_reported(spec, tmp_path):
     with pytest.raises(EngineError, match=r"cannot be compiled there: .*No such file"):
         compile_there([str(tmp_path / "none")], spec, tmp_path / "engine", log=tmp_path / "net.log")
 
@@ -218,7 +218,7 @@ def test_a_debian_package_is_asked_for_its_version(monkeypatch, tmp_path, code, 
 
 
 @pytest.mark.parametrize("text", [None, "processor: 0\n"])
-def test_a_processor_that_tells_no_features_has_none(tmp_path, text):
+def test_a_processor_that_reports_no_features_has_none(tmp_path, text):
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
     assert _cpu_flags(tmp_path / "cpuinfo") == set()
@@ -238,7 +238,7 @@ def plan_of(tmp_path):
     return build_plan("tensorrt", spec, tmp_path / "plan")
 
 
-def test_a_builder_that_does_not_start_is_told(vendor, tmp_path, monkeypatch):
+def test_a_builder_that_does_not_start_is_reported(vendor, tmp_path, monkeypatch):
     monkeypatch.setattr(vendor, "builder", lambda _logger: None)
     vendor.module.objects["Builder"] = lambda *_a: None
     with pytest.raises(EngineError, match="could not start its builder"):
@@ -279,7 +279,7 @@ def network_on(*, context):
     return trt_run.TrtNetwork(module, None, engine, device)
 
 
-def test_no_memory_for_a_context_is_told_with_what_to_free():
+def test_no_memory_for_a_context_is_reported_with_what_to_free():
     with pytest.raises(EngineError, match="execution context") as caught:
         network_on(context=None)
     assert "free memory" in caught.value.next_step

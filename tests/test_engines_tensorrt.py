@@ -206,7 +206,7 @@ def test_failed_compile_leaves_the_timing_cache_as_it_was(vendor, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_layers_are_told_where_a_gpu_can_be_asked(vendor, tmp_path):
+def test_layers_are_reported_where_a_gpu_can_be_asked(vendor, tmp_path):
     assert build(tmp_path)["layers"] == {
         "count": 3,
         "types": {"CaskConvolution": 1, "CaskGemmMatrixMultiply": 2},
@@ -225,7 +225,7 @@ def test_unsupported_operator_is_named(vendor, tmp_path):
     assert caught.value.facts["Mystery odd_one"] == "Plugin not found (UNSUPPORTED_NODE)"
 
 
-def test_memory_that_runs_out_inside_tensorrt_is_told(vendor, tmp_path):
+def test_memory_that_runs_out_inside_tensorrt_is_reported(vendor, tmp_path):
     vendor.plan, vendor.errors = None, ["[defaultAllocator.cpp::allocate] Error Code 1: Cuda Runtime (out of memory)"]
     with pytest.raises(EngineError, match="could not compile net") as caught:
         build(tmp_path)
@@ -446,7 +446,7 @@ def test_header_is_read_before_anything_else(monkeypatch):
     assert TensorRT("tensorrt", same).load(PLAN).dimension == 12
 
 
-def test_library_tells_the_version_that_a_package_cuts_short(tmp_path, monkeypatch):
+def test_library_reports_the_version_that_a_package_cuts_short(tmp_path, monkeypatch):
     """JetPack's package says 10.3.0; two builds of it exist, and plans of one are refused by the other."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to make a library of")

@@ -68,7 +68,7 @@ def test_clones_give_the_same_descriptors(engine, tmp_path):
     assert np.array_equal(network.clone()(images), network(images))
 
 
-def test_timing_cache_and_layers_are_told(engine, tmp_path):
+def test_timing_cache_and_layers_are_reported(engine, tmp_path):
     if engine.backend == "tensorrt_rtx":
         pytest.skip("tensorrt_rtx does not time kernels at build time")
     onnx = networks.save(networks.network(), tmp_path / "m.onnx")

@@ -100,7 +100,7 @@ def host_of(backend, this):
         ),
     ],
 )
-def test_gpu_host_is_told_by_its_driver_and_release(tmp_path, facts, expected):
+def test_gpu_host_is_identified_by_its_driver_and_release(tmp_path, facts, expected):
     assert host_of("tensorrt", machine(tmp_path, **facts)) == expected
 
 
@@ -108,7 +108,7 @@ def test_gpu_host_is_told_by_its_driver_and_release(tmp_path, facts, expected):
     ("cpuinfo", "arch", "expected"),
     [(AVX512, "x86_64", "avx512-vnni"), (CORTEX, "aarch64", "neon+dotprod+i8mm+bf16"), ("", "x86_64", "generic")],
 )
-def test_cpu_host_is_told_by_machine_and_instruction_sets(tmp_path, cpuinfo, arch, expected):
+def test_cpu_host_is_identified_by_machine_and_instruction_sets(tmp_path, cpuinfo, arch, expected):
     this = machine(tmp_path, cpuinfo=cpuinfo, arch=arch, versions={"onnxruntime": "1.23.2"})
     assert select(Engine(), this).probe() == HostTuple("onnxruntime", "1.23.2", arch, expected, "linux")
 
@@ -277,7 +277,7 @@ def test_missing_module_names_the_extra_that_brings_it(tmp_path):
     assert "flightcache[rtx]" in caught.value.next_step
 
 
-def test_host_command_tells_tuple_and_jetpack(tmp_path, monkeypatch):
+def test_host_command_prints_tuple_and_jetpack(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     this = machine(tmp_path, release=R36, cpuinfo=CORTEX, gpu=ORIN, versions={"onnxruntime": "1.23.2"})
     found = describe(Engine(), None, this)

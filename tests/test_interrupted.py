@@ -148,7 +148,7 @@ def mounts() -> bool:
 
 @pytest.mark.skipif(not mounts(), reason="no right to mount a small disk")
 @pytest.mark.parametrize("free_kib", [0, 60])
-def test_a_full_disk_is_told_and_the_old_cache_stays(cache, free_kib):
+def test_a_full_disk_is_reported_and_the_old_cache_stays(cache, free_kib):
     """A disk of 16 MiB with so much left; SQLite, the compile and the stores all meet its end."""
     code = f"from tests.test_interrupted import on_a_full_disk; on_a_full_disk({str(cache)!r}, {free_kib})"
     done = subprocess.run(
@@ -183,7 +183,7 @@ def on_a_full_disk(original: str, free_kib: int) -> None:
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_a_quota_is_told_and_the_old_cache_stays(cache):
+def test_a_quota_is_reported_and_the_old_cache_stays(cache):
     """A limit on the size of files is as near as a test can come to one."""
 
     def limited() -> None:
@@ -198,7 +198,7 @@ def test_a_quota_is_told_and_the_old_cache_stays(cache):
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
 @pytest.mark.parametrize("place", [".build/store", "."])
-def test_a_directory_without_permission_is_told_and_the_old_cache_stays(cache, place):
+def test_a_directory_without_permission_is_reported_and_the_old_cache_stays(cache, place):
     """Root passes every permission, so its build runs without that capability."""
     command = [sys.executable, "-m", "doit"]
     if os.geteuid() == 0:

@@ -128,7 +128,7 @@ def test_bytes_have_prefixes():
     assert line.endswith("1.5 GB of 6.0 GB  18 s left  250 MB/s")
 
 
-def test_hashing_tells_how_far_it_is_and_ends_at_the_whole(tmp_path):
+def test_hashing_shows_how_far_it_is_and_ends_at_the_whole(tmp_path):
     files, heard = [], []
     for number in range(3):
         path = tmp_path / str(number)

@@ -86,7 +86,7 @@ def test_every_section_shows_its_facts(complete):
         assert fact in text, fact
 
 
-def test_what_the_compiler_told_of_layers_is_shown_and_escaped(complete):
+def test_what_the_compiler_reports_of_layers_is_shown_and_escaped(complete):
     page = report.render(dataclasses.replace(complete, notes=("net: 3 layers (2 Conv, 1 <Half>)",))).decode()
     assert "net: 3 layers (2 Conv, 1 &lt;Half&gt;)" in page
 

@@ -199,7 +199,7 @@ def test_truncated_plan_is_refused_by_the_runtime(plan):
     assert b"size" in done.stdout + done.stderr
 
 
-def test_runtime_tells_why_it_refuses_a_plan():
+def test_runtime_says_why_it_refuses_a_plan():
     trt = pytest.importorskip("tensorrt_rtx")
     code = (
         "import tensorrt_rtx as t\n"

@@ -29,7 +29,7 @@ def failure(name: str) -> SimpleNamespace:
     return SimpleNamespace(get_name=lambda: name, get_msg=lambda: "Traceback of a mistake of ours")
 
 
-def test_the_first_failure_is_the_one_that_is_told(collector, capsys):
+def test_the_first_failure_is_the_one_that_is_reported(collector, capsys):
     collector.add_failure(TASK, Failed(ConfigError("first")))
     collector.add_failure(TASK, Failed(ConfigError("second")))
     assert collector.failure.what == "first"
@@ -62,7 +62,7 @@ def test_a_task_that_the_user_set_aside_is_a_warning(collector, caplog):
     assert [getattr(record, "kv", {}) for record in caplog.records] == [{"task": "engine:net"}]
 
 
-def test_a_group_is_neither_told_nor_counted_as_reused(collector):
+def test_a_group_is_neither_shown_nor_counted_as_reused(collector):
     group = SimpleNamespace(name="engine", actions=[], values={})
     collector.execute_task(group)
     collector.add_success(group)
@@ -79,7 +79,7 @@ def test_a_given_that_does_not_fit_its_action_fails_when_the_rules_load(tmp_path
         rule(TaskRow(name="t", summary="", step=action, given={"onxn": 1}, due=None), tmp_path)
 
 
-def test_cleaning_tells_only_of_what_is_there(tmp_path, capsys):
+def test_cleaning_names_only_what_is_there(tmp_path, capsys):
     made = Target(store=tmp_path, kind="engine", name="net.engine", facts={})
     _remove(tmp_path, (made,), dryrun=True)
     assert capsys.readouterr().out == ""

@@ -124,7 +124,7 @@ def test_a_processor_without_wheels_is_refused(here):
         (False, {"tensorrt_rtx": "1.7.1.116"}, "ok", ""),
     ],
 )
-def test_an_idle_gpu_is_told_what_it_needs(here, tmp_path, jetson, versions, state, todo):
+def test_an_idle_gpu_is_reported_with_what_it_needs(here, tmp_path, jetson, versions, state, todo):
     if jetson:
         (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
     installed = lambda *names: next((versions[name] for name in names if name in versions), None)  # noqa: E731

@@ -154,7 +154,7 @@ def test_encrypted_key_without_password_names_the_ways_to_give_one(locked: Path)
     assert "NOT_SET" in str(caught.value.next_step)
 
 
-def test_wrong_password_is_told_as_such(locked: Path) -> None:
+def test_wrong_password_is_reported_as_such(locked: Path) -> None:
     with pytest.raises(SigningError, match="does not open"):
         sign(Signing(key=locked), b"bytes", password=lambda: b"wrong")
 
@@ -359,18 +359,18 @@ def test_command_gets_the_bytes_and_gives_the_signature(key: Path) -> None:
         ("pass", "not by the public key"),
     ],
 )
-def test_command_that_does_not_sign_is_told(key: Path, script: str, said: str) -> None:
+def test_command_that_does_not_sign_is_reported(key: Path, script: str, said: str) -> None:
     with pytest.raises(SigningError, match=said):
         sign(by_command(key, script), b"bytes")
 
 
-def test_last_words_of_a_failed_command_are_told(key: Path) -> None:
+def test_last_words_of_a_failed_command_are_reported(key: Path) -> None:
     with pytest.raises(SigningError) as caught:
         sign(by_command(key, "import sys; sys.exit('token: wrong PIN')"), b"bytes")
     assert caught.value.facts == {"it said": "token: wrong PIN"}
 
 
-def test_command_that_is_not_there_is_told(key: Path) -> None:
+def test_command_that_is_not_there_is_reported(key: Path) -> None:
     signing = Signing(public_key=public_key_path(key), command=("/no/such/signer",))
     with pytest.raises(SigningError, match="cannot be run"):
         sign(signing, b"bytes")

@@ -70,7 +70,7 @@ def test_a_directory_that_is_no_cache_is_refused(tmp_path):
         read_status(tmp_path)
 
 
-def test_an_unreadable_manifest_is_told_and_counts_as_not_published(cache):
+def test_an_unreadable_manifest_is_reported_and_counts_as_not_published(cache):
     (cache / "generations/000007/Manifest.json").write_bytes(b"{}")
     status = read_status(cache)
     assert status.current is None
@@ -79,7 +79,7 @@ def test_an_unreadable_manifest_is_told_and_counts_as_not_published(cache):
     assert metrics(status).splitlines()[2].endswith(" 0")
 
 
-def test_failure_is_told_with_its_reason(cache, capsys):
+def test_failure_is_reported_with_its_reason(cache, capsys):
     write_report(cache / ".build", BuildReport(outcome="FAILURE", failure_reason="no tiles\n  file: x", elapsed_s=0.1))
     main(["status", str(cache)])
     assert "reason      no tiles\n" in capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_sizes_for_reading(count, told):
     assert status_command.size(count) == told
 
 
-def test_the_time_of_each_step_is_told_longest_first(cache, capsys):
+def test_the_time_of_each_step_is_reported_longest_first(cache, capsys):
     from provisioning.build.history import remember
 
     facts = {"engine:net": {}, "corpus": {}, "descriptors": {}}

@@ -34,7 +34,7 @@ def fail_half_way(target: Target) -> None:
         raise KeyError("x")
 
 
-def test_a_made_target_is_intact_and_its_record_tells_its_facts(target):
+def test_a_made_target_is_intact_and_its_record_has_its_facts(target):
     make(target)
     assert is_intact(target)
     assert read_record(target).bytes == 6

@@ -72,7 +72,7 @@ def test_a_gate_held_to_as_much_or_more_is_not_lowered(gates):
         (dt.date(2020, 1, 1), "oldest imagery of 2021-05-30, after the date of this computer"),
     ],
 )
-def test_age_is_told_only_by_a_clock(today, part):
+def test_age_needs_a_clock(today, part):
     assert part in [text for text, _ in summarise(manifest_of(), "PASS", today=today).parts()]
 
 

@@ -97,7 +97,7 @@ def test_clean_removes_links_and_never_what_they_name(victim, tmp_path, place):
     (cache / place).symlink_to(victim)
     before = state(victim)
     with pytest.raises(FilesystemError) if place == ".build" else contextlib.nullcontext():
-        housekeeping.reset(cache, tell=lambda _: None, dryrun=False)
+        housekeeping.reset(cache, log=lambda _: None, dryrun=False)
     assert os.path.lexists(cache / place) is (place == ".build")
     assert state(victim) == before
 

@@ -44,11 +44,11 @@ class Cover:
         return self.bands[z][at].rows
 
     def holds(self, z: int, x: int, y: int) -> bool:
-        """Tell whether a tile belongs to the area."""
+        """Return whether a tile belongs to the area."""
         return any(low <= y <= high for low, high in self.rows(z, x))
 
     def touches(self, z: int, columns: Range, rows: Range) -> bool:
-        """Tell whether any tile of a rectangle belongs to the area."""
+        """Return whether any tile of a rectangle belongs to the area."""
         bands = self.bands.get(z, ())
         at = max(0, bisect_right(self._lefts.get(z, ()), columns[0]) - 1)
         while at < len(bands) and bands[at].left <= columns[1]:

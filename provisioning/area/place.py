@@ -17,7 +17,7 @@ def describe_place(bbox: BBox) -> str:
 
 
 def place_facts(bbox: BBox) -> dict[str, str]:
-    """Return what tells a person where a box lies: place, box and centre in degree (WGS 84), area, hemisphere."""
+    """Return where a box lies, for a person: place, box and centre in degree (WGS 84), area, hemisphere."""
     lat_e7, lon_e7 = bbox.middle[:2]
     west, south, east, north = (f"{side / 1e7:.7f}" for side in bbox)
     halves = ("northern" if lat_e7 >= 0 else "southern"), ("eastern" if lon_e7 >= 0 else "western")

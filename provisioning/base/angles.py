@@ -47,7 +47,7 @@ class BBox(NamedTuple):
         return Origin((self.south + self.north) // 2, wrapped_e7(self.west + self.width_e7 // 2))
 
     def holds(self, origin: Origin) -> bool:
-        """Tell whether `origin` is inside, edges included."""
+        """Return whether `origin` is inside, edges included."""
         if not self.south <= origin.lat_e7 <= self.north:
             return False
         if self.west <= self.east:
@@ -56,7 +56,7 @@ class BBox(NamedTuple):
 
 
 def overlap(a: BBox, b: BBox) -> bool:
-    """Tell whether two boxes share ground; either may cross the antimeridian."""
+    """Return whether two boxes share ground; either may cross the antimeridian."""
     apart = (b.west - a.west) % TURN_E7
     across = apart < a.width_e7 or TURN_E7 - apart < b.width_e7
     return across and a.south < b.north and b.south < a.north

@@ -75,7 +75,7 @@ class ArtifactRecord:
     facts: Mapping[str, object]
 
     def is_stat_of(self, path: Path) -> bool:
-        """Tell whether the regular file at `path` still has the recorded size, time and inode."""
+        """Return whether the regular file at `path` still has the recorded size, time and inode."""
         status = os.lstat(path)
         return (status.st_size, status.st_mtime_ns, status.st_ino) == (self.bytes, self.mtime_ns, self.inode)
 
@@ -99,7 +99,7 @@ _FIELDS = {"sha256": Sha256, "bytes": int, "mtime_ns": int, "inode": int, "facts
 
 
 def is_intact(target: Target) -> bool:
-    """Tell whether the file of `target` is what was recorded: by its stat, or else by its SHA-256. Never raises.
+    """Return whether the file of `target` is what was recorded: by its stat, or else by its SHA-256. Never raises.
 
     A file that was copied, moved or touched is read once; its record is then renewed if this process holds the lock.
     """
@@ -115,7 +115,7 @@ def is_intact(target: Target) -> bool:
 
 
 def is_whole(target: Target) -> bool:
-    """Tell whether the bytes of `target`, all of which are read, are those of its record. Never raises."""
+    """Return whether the bytes of `target`, all of which are read, are those of its record. Never raises."""
     try:
         record = read_record(target)
         return record is not None and sha256_file(target.path) == record.sha256

@@ -1,4 +1,4 @@
-"""Every error a caller may want to tell apart, and the one form in which a user reads them."""
+"""Every error that a caller may want to distinguish, and the one form in which a user reads them."""
 
 from __future__ import annotations
 

@@ -215,5 +215,5 @@ def _narrowed(low: int, high: int) -> tuple[int, int]:
 
 
 def contains(bbox: BBox, origin: Origin) -> bool:
-    """Tell whether a point lies inside the box, its edges included."""
+    """Return whether a point lies inside the box, its edges included."""
     return bbox.holds(origin)

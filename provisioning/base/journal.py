@@ -34,6 +34,6 @@ def begin_reading(db: sqlite3.Connection, path: Path) -> None:
 
 
 def has_little_room(path: Path) -> bool:
-    """Tell whether the file system of `path` could fill while a database is open."""
+    """Return whether the file system of `path` could fill while a database is open."""
     room = room_at(path)
     return room is not None and room.bytes < LITTLE_BYTES

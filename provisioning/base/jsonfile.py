@@ -47,7 +47,7 @@ def _by_orjson(document: object, *, indent: bool) -> bytes | None:
 
 
 def _holds_nan(value: object) -> bool:
-    """Tell whether a float is not finite somewhere in `value`: orjson writes null for it."""
+    """Return whether a float is not finite somewhere in `value`: orjson writes null for it."""
     if isinstance(value, float):
         return not -1e308 < value < 1e308
     if isinstance(value, dict):

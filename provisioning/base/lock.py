@@ -30,7 +30,7 @@ _held: dict[int, Path] = {}
 
 
 class Holder(NamedTuple):
-    """Who wrote the lock file last; `start_ticks` tells two processes with one pid apart."""
+    """Who wrote the lock file last; `start_ticks` distinguishes two processes with one pid."""
 
     pid: int
     host: str
@@ -65,7 +65,7 @@ def descriptors() -> tuple[int, ...]:
 
 
 def is_held_for(path: Path) -> bool:
-    """Tell whether this process, or the one that forked it, holds the lock of a cache directory above `path`."""
+    """Return whether this process, or the one that forked it, holds the lock of a cache directory above `path`."""
     real = Path(os.path.realpath(path))
     return any(real.is_relative_to(cache) for cache in _held.values())
 
@@ -118,7 +118,7 @@ def _lock(fd: int) -> bool:
 
 
 def _still_named(fd: int, path: Path) -> bool:
-    """Tell whether `path` still names the locked file: somebody may have removed it between open and lock."""
+    """Return whether `path` still names the locked file: somebody may have removed it between open and lock."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:

@@ -57,7 +57,7 @@ def read_report(build_dir: Path) -> BuildReport | None:
 
 
 def _is_sound(report: BuildReport) -> bool:
-    """Tell whether every field has its type: anyone may have written the file in a cache that came from elsewhere."""
+    """Return whether every field has its type: anyone may have written the file in a cache that came from elsewhere."""
     texts = (report.manifest_hash, report.manifest_path, report.failure_reason)
     counts = (report.engines_built, report.engines_reused, report.descriptors_generated)
     return (

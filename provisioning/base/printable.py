@@ -33,7 +33,7 @@ def printable_lines(text: str) -> str:
 
 
 def steers(text: str) -> bool:
-    """Tell whether `text` has a character that steers a terminal; the Manifest format has no such text."""
+    """Return whether `text` has a character that steers a terminal; a Manifest holds no such text."""
     return _STEERING.search(text) is not None
 
 

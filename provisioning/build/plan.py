@@ -104,7 +104,7 @@ def make_plan(root: Path) -> Plan:
     require_sources(flight)
     with tempfile.TemporaryDirectory() as scratch:
         aside = replace(flight, build_dir=Path(scratch))
-        _copy_catalogue(flight, aside)
+        _copy_catalogue(flight.build_dir, aside.build_dir)
         corpus = catalogue.scan(aside)
         today = dt.datetime.now(dt.timezone.utc).date()
         request = make_request(flight, corpus, today=today, scanned=aside)
@@ -138,20 +138,20 @@ def _recognition(cache: Path) -> str:
     return gates.recognition_of(now.manifest.gates) if now else ""
 
 
-def _copy_catalogue(flight: Flight, aside: Flight) -> None:
+def _copy_catalogue(build_dir: Path, aside: Path) -> None:
     """Copy the catalogue as of its last commit, so that a scan there leaves the real one alone."""
-    path = catalogue_path(flight.build_dir)
+    path = catalogue_path(build_dir)
     if not path.is_file():
         return
     frozen = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     try:
         with (
             closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro{frozen}", uri=True)) as source,
-            closing(sqlite3.connect(catalogue_path(aside.build_dir))) as copy,
+            closing(sqlite3.connect(catalogue_path(aside))) as copy,
         ):
             source.backup(copy)
     except sqlite3.Error:
-        catalogue_path(aside.build_dir).unlink(missing_ok=True)  # as after a loss: everything is looked at again
+        catalogue_path(aside).unlink(missing_ok=True)  # as after a loss: everything is looked at again
 
 
 def _tasks(request: Request, history: History) -> Iterator[TaskPlan]:

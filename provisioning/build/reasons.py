@@ -118,15 +118,15 @@ class Due:
         return tuple(f"{target.name}: {_wrong(target)}" for target in targets if not self._is_there(target))
 
     def _is_there(self, target: Target) -> bool:
-        """Tell whether a target can be reused: by its stat, and by its bytes where something is to be signed."""
+        """Return whether a target can be reused: by its stat, and by its bytes where something is to be signed."""
         return is_intact(target) and (not self._publishes or self._is_whole(target))
 
     def _is_whole_now(self, target: Target) -> bool:
-        """Tell whether work may begin from a target: by its bytes where this process is to do the work."""
+        """Return whether work may begin from a target: by its bytes where this process is to do the work."""
         return is_intact(target) and (not self._builds or self._is_whole(target))
 
     def _is_whole(self, target: Target) -> bool:
-        """Tell whether the bytes of an intact target are those of its record; read once, and damage is said once."""
+        """Return whether the bytes of an intact target are those of its record; read once, and damage is said once."""
         status = target.path.stat()
         file = (str(target.path), status.st_ino, status.st_ctime_ns, status.st_size)
         if file not in self._read:

@@ -18,7 +18,7 @@ _DAY_S = 86_400
 
 
 def is_due(build_dir: Path, days: int) -> bool:
-    """Tell whether `days` have passed since the last full read; 0 days: never, unless the file is missing.
+    """Return whether `days` have passed since the last full read; 0 days: never, unless the file is missing.
 
     A time in the future, as after a clock that was wrong, counts as long ago.
     """

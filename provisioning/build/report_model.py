@@ -78,7 +78,7 @@ def line(route: Route) -> tuple[LonLat, ...]:
 
 
 def _notes(request: Request) -> Iterator[str]:
-    """Yield what the networks cannot do, and what the compilers told about the layers of their engines."""
+    """Yield what the networks cannot do, and what the compilers reported about the layers of their engines."""
     yield from (LIMITS[b.onnx] for b in request.flight.backbone if b.role == "descriptor" and b.onnx in LIMITS)
     for network in request.networks:
         compiled = read_compiled(network.engine.path)

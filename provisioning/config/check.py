@@ -193,7 +193,7 @@ def check_tiles(tiles: Tiles) -> Iterator[Found]:
 
 
 def _is_a_day(captured: str) -> bool:
-    """Tell whether a capture date, if it is one, is in the calendar."""
+    """Return whether a capture date, if it is one, is in the calendar."""
     if not captured[:1].isdigit() or captured.endswith(".csv"):
         return True
     try:

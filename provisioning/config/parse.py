@@ -237,7 +237,7 @@ def parse(text: str, *, root: Path) -> Flight:
 
 
 def _follows(found: Issue, known: list[Issue]) -> bool:
-    """Tell whether `found` may be but the consequence of a value already reported in or below its key."""
+    """Return whether `found` may be but the consequence of a value already reported in or below its key."""
     return any(re.match(re.escape(found.key) + r"(?![\w-])", issue.key) for issue in known)
 
 

@@ -23,7 +23,7 @@ DERIVED = ("root", "build_dir", "store")
 
 
 def is_key(field: dataclasses.Field[Any]) -> bool:
-    """Tell whether a field is a key of flight.toml: `descriptors.store` is one, the store of a program is none."""
+    """Return whether a field is a key of flight.toml: `descriptors.store` is one, the store of a program is none."""
     return field.name not in DERIVED or "doc" in field.metadata
 
 

@@ -32,7 +32,7 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compile tells besides its engine: digests of the timing cache, layers, the version in the plan."""
+    """What a compile reports besides its engine: digests of the timing cache, layers, the version in the plan."""
 
     elapsed_s: float
     facts: Mapping[str, object]
@@ -102,7 +102,7 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
         start_new_session=True,  # Ctrl-C reaches us alone; we stop the compile in order
     )
     assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # it may be dead already: its exit code tells
+    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # it may be dead already: its exit code says so
         pipe.write(spec.to_json().encode())
     return child
 

@@ -50,7 +50,7 @@ class Found(NamedTuple):
     margin: float
 
     def is_clearly_better(self, other: Found) -> bool:
-        """Tell whether more tiles are found than with `other`, or as many with far more room."""
+        """Return whether more tiles are found than with `other`, or as many with far more room."""
         if self.recall >= other.recall + CLEARLY:
             return True
         return self.recall >= other.recall and self.margin > max(2 * other.margin, other.margin + CLEARLY)

@@ -63,7 +63,7 @@ def measure_fidelity(
 ) -> Fidelity:
     """Return how far `engine` is from `reference` on `images` uint8 [n, H, W, 3], n >= 1, of the size they take.
 
-    `on_progress` is told how many of how many images have gone through a network.
+    `on_progress` gets how many of how many images have gone through a network.
     """
     import numpy as np
 

@@ -19,7 +19,7 @@ _NAME = re.compile(
 
 
 class EngineName(NamedTuple):
-    """What an engine's file name tells."""
+    """What an engine's file name says."""
 
     model: str
     backend: str
@@ -44,7 +44,7 @@ def engine_name(model: str, host: HostTuple, precision: str) -> str:
 
 
 def parse_engine_name(name: str) -> EngineName:
-    """Return what `name` tells; EngineError if it is no engine name. Inverse of `engine_name`."""
+    """Return what `name` says; EngineError if it is no engine name. Inverse of `engine_name`."""
     if (parts := _parse(name)) is None:
         raise EngineError("not an engine file name", file=name)
     return parts

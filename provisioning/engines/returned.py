@@ -57,7 +57,7 @@ def describe(backend: Backend, engine: bytes, golden: Images) -> Floats:
 def inspect_returned(engine: bytes, onnx: bytes, spec: EngineSpec) -> None:
     """Refuse bytes that are no engine of the backend and version asked for, or take or give other than the network.
 
-    EngineError. A plan does not tell its inputs before it is loaded on its GPU; what it computed there is compared.
+    EngineError. A plan does not list its inputs before it is loaded on its GPU; what it computed there is compared.
     """
     if spec.host.backend != "onnxruntime":
         require_plan(engine, backend=spec.host.backend, runtime=spec.host.runtime)

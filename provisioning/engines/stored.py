@@ -19,7 +19,7 @@ class StoredEngine:
     bytes: int
 
     def is_for(self, host: HostTuple) -> bool:
-        """Tell whether it has the name of an engine for `host`; a name does not tell GPU name and instruction sets."""
+        """Return whether it has the name of an engine for `host`; a name has no GPU name and instruction sets."""
         return self.path.name == engine_name(self.name.model, host, self.name.precision)
 
 

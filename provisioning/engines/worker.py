@@ -37,7 +37,7 @@ def _as_answer(error: EngineError) -> dict[str, object]:
 
 
 def main(output: Path, answer: Path) -> None:
-    """Compile the spec on stdin into `output` and tell in `answer` how it went."""
+    """Compile the spec on stdin into `output` and write to `answer` how it went."""
     spec = EngineSpec.from_json(sys.stdin.read())
     result: dict[str, object]
     try:

@@ -75,7 +75,7 @@ def _area_shapes(bbox: BBox, outline: tuple[tuple[LonLat, ...], ...], maps: Sequ
 
 
 def _is_simple(ring: tuple[LonLat, ...]) -> bool:
-    """Tell whether a ring has an area and no two of its sides cross, touch or overlap."""
+    """Return whether a ring has an area and no two of its sides cross, touch or overlap."""
     points = _closed(ring)[:-1]
     sides = list(zip(points, [*points[1:], points[0]], strict=True))
     if len(set(points)) != len(points) or len(points) < 3 or len(points) > MOST_CORNERS:

@@ -103,8 +103,8 @@ def _runs(cells: Sequence[Cell], dates: list[str], sources: list[str]) -> Iterat
 
     def alike(item: tuple[int, Cell]) -> tuple[int, int, int, int, int, int]:
         at, cell = item
-        told = (day[cell.oldest] if cell.oldest else -1, source[", ".join(cell.sources)])
-        return (cell.y, cell.x - at, cell.present, cell.expected, *told)
+        fields = (day[cell.oldest] if cell.oldest else -1, source[", ".join(cell.sources)])
+        return (cell.y, cell.x - at, cell.present, cell.expected, *fields)
 
     for (y, _, *rest), group in groupby(enumerate(cells), key=alike):
         run = [cell for _, cell in group]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from provisioning.report.model import Cell, TileMap
 
 MAX_CELLS_ACROSS: Final = 96
-"""At 96 a side a map of any area stays below 100 kB and its squares can still be told apart on a phone."""
+"""At 96 a side a map of any area stays below 100 kB and its squares can still be distinguished on a phone."""
 
 
 class Run(NamedTuple):

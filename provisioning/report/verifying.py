@@ -37,7 +37,7 @@ def steps(model: ReportModel) -> Markup:
         "<p>KEY.pub.pem is the public key of whoever signed; it must reach you by another way than the cache. "
         "Run the commands in the directory of this page.</p>"
         f'<ol class="steps"><li>All of it, as the aircraft does:{_command(verify_command(model))}</li>'
-        f"<li>By hand: is this the key you were told? Its fingerprint:{_command(FINGERPRINT)}{fingerprint}</li>"
+        f"<li>By hand: is this the key you were given? Its fingerprint:{_command(FINGERPRINT)}{fingerprint}</li>"
         f"<li>Did that key sign this Manifest?{_command(SIGNATURE)}</li>"
         f"<li>Are the files those that the Manifest lists?{_command(LISTED_FILES)}"
         "Steps 2 to 4 do not notice unlisted files, another flight, or an older cache; step 1 does.</li></ol>"

@@ -23,7 +23,7 @@ from provisioning.base.errors import AreaError
 
 
 def is_wpml(members: Mapping[str, bytes]) -> bool:
-    """Tell whether the members of a ZIP are a DJI route."""
+    """Return whether the members of a ZIP are a DJI route."""
     names = [name.lower() for name in members]
     return any(name.endswith(".wpml") or name.rpartition("/")[2] == "template.kml" for name in names)
 

@@ -38,7 +38,7 @@ NO_RADIUS = "write its radius in metres as the property `radius`, or draw a poly
 
 
 def is_geojson(raw: Any) -> bool:
-    """Tell whether JSON is GeoJSON."""
+    """Return whether JSON is GeoJSON."""
     if isinstance(raw, list):
         return bool(raw) and all(isinstance(one, dict) and one.get("type") == "Feature" for one in raw)
     return isinstance(raw, dict) and (str(raw.get("type")) in TYPES or _is_circle_object(raw))
@@ -112,7 +112,7 @@ def _add(geometry: dict[str, Any], properties: dict[str, Any], path: Path, drawn
 
 
 def _is_circle_object(raw: dict[str, Any]) -> bool:
-    """Tell whether an object is the `Circle` geometry that some libraries add to GeoJSON."""
+    """Return whether an object is the `Circle` geometry that some libraries add to GeoJSON."""
     return raw.get("type") == "Circle" and "radius" in raw and "coordinates" in raw
 
 

@@ -41,7 +41,7 @@ class _Content:
 
 
 def is_plan(raw: Any) -> bool:
-    """Tell whether JSON is a plan or an old mission file."""
+    """Return whether JSON is a plan or an old mission file."""
     return isinstance(raw, dict) and (raw.get("fileType") in ("Plan", "Mission") or "MAV_AUTOPILOT" in raw)
 
 

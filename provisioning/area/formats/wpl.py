@@ -24,7 +24,7 @@ DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 
 def is_wpl(text: str) -> bool:
-    """Tell whether text is a waypoint file."""
+    """Return whether text is a waypoint file."""
     return bool(HEAD.match(text.lstrip("\ufeff\r\n\t \0")[:40]))
 
 

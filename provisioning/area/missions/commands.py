@@ -150,7 +150,7 @@ def _jump(command: Command, reading: Reading) -> Step:
 
 
 def _has_place(command: Command) -> bool:
-    """Tell whether a command has a position: two times null, NaN or 0 stand for "where the aircraft is then"."""
+    """Return whether a command has a position: two times null, NaN or 0 stand for "where the aircraft is then"."""
     return not all(value is None or value == 0 or value != value for value in command.place)  # noqa: PLR0124
 
 

@@ -12,33 +12,32 @@ from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build import unused
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
-from provisioning.config import Flight
 from provisioning.flight import publish
 
 
-def record(flight: Flight, report: BuildReport) -> None:
+def record(build_dir: Path, report: BuildReport) -> None:
     """Write the build report, under the lock, and log how the build ended."""
     if report.outcome == "IDEMPOTENT_NO_OP":
         events.event("idempotent.no_op", manifest_hash=report.manifest_hash)
     elif report.outcome == "SUCCESS":
         counts = {name: value for name, value in asdict(report).items() if name not in ("outcome", "failure_reason")}
         events.event("build.success", **counts)
-    make_dirs(flight.build_dir)
-    write_report(flight.build_dir, report)
+    make_dirs(build_dir)
+    write_report(build_dir, report)
 
 
 KEPT = frozenset({"counter"})
 """Names in `.build` that a reset keeps: a counter that started again would let an old generation pass for new."""
 
 
-def reset(cache: Path, *, tell: Callable[[str], object], dryrun: bool) -> None:
+def reset(cache: Path, *, log: Callable[[str], object], dryrun: bool) -> None:
     """Remove everything that was built, `current` first, so that no reader meets a generation half removed."""
     doomed = [publish.CURRENT, publish.GENERATIONS]
     doomed += [f".build/{name}" for name in directories.names_in(cache, ".build") if name not in KEPT]
     for name in doomed:
         if not os.path.lexists(cache / name):
             continue
-        tell(f"removing {cache / name}")
+        log(f"removing {cache / name}")
         if not dryrun:
             directories.remove(cache, name)
 

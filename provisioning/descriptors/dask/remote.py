@@ -135,13 +135,13 @@ def require_golden(job: Job, golden: Golden) -> None:
 
 
 def same_descriptor(job: Job, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> bool:
-    """Tell whether two computers agree: in every bit on CPUs, to GOLDEN_COSINE where runs are not bit-identical."""
+    """Return whether two computers agree: in every bit on CPUs, to GOLDEN_COSINE where runs are not bit-identical."""
     same = np.array_equal(found, expected, equal_nan=True)
     return same or (job.host.backend != "onnxruntime" and agrees(found, expected))
 
 
 def agrees(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> bool:
-    """Tell whether two descriptors are the same but for rounding; a kernel for one tile may round otherwise."""
+    """Return whether two descriptors are the same but for rounding; a kernel for one tile may round otherwise."""
     return np.array_equal(found, expected, equal_nan=True) or _cosine(found, expected) >= GOLDEN_COSINE
 
 

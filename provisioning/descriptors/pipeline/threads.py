@@ -1,4 +1,4 @@
-"""Threads that work together and stop together: a bounded channel between them, and the crew that runs them."""
+"""Threads that work together and stop together: a bounded channel between them, and the group that runs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLL_S = 0.2
 
 
 class Channel(Generic[Item]):
-    """A queue of at most `size` items. Waiting ends when the crew stops; iteration ends when it is closed."""
+    """A queue of at most `size` items. Waiting ends when the group stops; iteration ends when it is closed."""
 
     def __init__(self, size: int, stop: threading.Event) -> None:
         self._size, self._stop = size, stop
@@ -23,7 +23,7 @@ class Channel(Generic[Item]):
         self._closed = False
 
     def put(self, item: Item) -> bool:
-        """Wait for room and add `item`; False where the crew has stopped, and nobody will take it."""
+        """Wait for room and add `item`; False where the group has stopped, and nobody will take it."""
         with self._changed:
             while len(self._items) >= self._size and not self._stop.is_set():
                 self._changed.wait(POLL_S)
@@ -73,7 +73,7 @@ class ThreadGroup:
         def guarded() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for the crew
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for the group
                 self._errors.append(error)
                 self.stop.set()
             finally:

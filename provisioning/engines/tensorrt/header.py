@@ -1,7 +1,7 @@
 """The header of a TensorRT plan, read without deserialising it.
 
 As NVIDIA's trtexec does for `--getPlanVersionOnly` (Apache-2.0, sampleEngines.cpp): magic at 0, a zero u32 at 4, the
-version of the builder in bytes 24 to 27. It tells an old or foreign plan from a current one; it is no protection
+version of the builder in bytes 24 to 27. An old or foreign plan is found by it; it is no protection
 against tampering, which only the signature is.
 """
 
@@ -42,6 +42,6 @@ def require_plan(data: bytes, *, backend: str, runtime: str) -> None:
 
 
 def _wrote_it(wrote: str, runtime: str) -> bool:
-    """Compare as many parts as `runtime` tells; a header has one byte for each, so a build number above 255 wraps."""
+    """Compare as many parts as `runtime` reports; a header has one byte for each, so a build number above 255 wraps."""
     here = [int(part) & 0xFF for part in re.findall(r"\d+", runtime.partition("+")[0])[:4]]
     return len(here) >= 3 and [int(part) for part in wrote.split(".")][: len(here)] == here

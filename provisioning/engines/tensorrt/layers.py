@@ -1,4 +1,4 @@
-"""What an engine is made of, as TensorRT's EngineInspector tells it."""
+"""What an engine is made of, as TensorRT's EngineInspector reports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provisioning.engines.tensorrt.cuda import query_gpu
 
 
 def layers(trt: Any, plan: Any, logger: Any) -> dict[str, object]:
-    """Return what the engine's layers are, as EngineInspector tells it; nothing where there is no GPU to ask it on."""
+    """Return what the engine's layers are, as EngineInspector has them; nothing where there is no GPU to ask it on."""
     if query_gpu() is None:
         return {}
     runtime = trt.Runtime(logger)

@@ -95,7 +95,7 @@ class TensorRT:
         return {"profile": profile, "workspace_mb": engine.workspace_mb, "strongly_typed": True, "tf32": False}
 
     def build(self, spec: EngineSpec, output: Path) -> Mapping[str, object]:
-        """Compile `spec` into `output`; EngineError tells what TensorRT refused."""
+        """Compile `spec` into `output`; EngineError says what TensorRT refused."""
         from provisioning.engines.tensorrt.trt_build import build_plan
 
         return build_plan(self.name, spec, output)
@@ -120,7 +120,7 @@ class TensorRT:
 
 
 def library_version(installed: str) -> str | None:
-    """Return the four-part version that libnvinfer itself tells, or None; `installed` is the package's version.
+    """Return the four-part version that libnvinfer itself reports, or None; `installed` is the package's version.
 
     The package's version has three parts on JetPack 6, where two builds of 10.3.0 exist.
     """

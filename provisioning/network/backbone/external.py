@@ -40,7 +40,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 
 def _not_onnx(path: Path, error: Exception | None) -> BackboneError:
-    """Return the error for a file that is no ONNX model, with what it is as far as its first bytes tell."""
+    """Return the error for a file that is no ONNX model, with what it is as far as its first bytes show."""
     with path.open("rb") as file:
         start = file.read(4096)
     what, step = _link_as_text(path, start) or _kind(start)

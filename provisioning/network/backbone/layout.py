@@ -46,7 +46,7 @@ def _of_tokens(shape: Axes, size: tuple[int, int], backbone: Backbone, output: s
 
 
 def _counts_tokens(count: int | None, size: tuple[int, int], strides: Iterable[int]) -> bool:
-    """Tell whether `count` can be the number of tokens of an image of `size`, with a few special ones."""
+    """Return whether `count` can be the number of tokens of an image of `size`, with a few special ones."""
     if count is None:
         return True
     grids = [(size[0] // stride) * (size[1] // stride) for stride in strides]
@@ -63,7 +63,7 @@ def _of_map(shape: Axes, size: tuple[int, int], backbone: Backbone, output: str,
 
 
 def _is_small_image(axes: Axes, size: tuple[int, int]) -> bool:
-    """Tell whether `axes` are height and width of an image of `size` made smaller by one stride, within a cell."""
+    """Return whether `axes` are height and width of an image of `size` made smaller by one stride, within a cell."""
     height, width = axes
     if height is None or width is None:
         return True

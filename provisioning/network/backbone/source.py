@@ -1,6 +1,6 @@
 """The ONNX file of a backbone: where it is, what belongs to it, and one digest over all of it.
 
-A memo remembers digests by stat, so that a no-op neither reads half a gigabyte of weights nor imports onnx.
+A memo keeps digests by stat, so that a no-op neither reads half a gigabyte of weights nor imports onnx.
 """
 
 from __future__ import annotations

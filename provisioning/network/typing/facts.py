@@ -58,7 +58,7 @@ def typed_facts(
 
 
 def quantises_bias(backend: str) -> bool:
-    """Tell whether `backend` takes biases as integers: the parsers of TensorRT refuse DequantizeLinear of int32."""
+    """Return whether `backend` takes biases as integers: the parsers of TensorRT refuse DequantizeLinear of int32."""
     return backend == "onnxruntime"
 
 

@@ -31,7 +31,7 @@ def dynamically_quantised(model: Any) -> tuple[str, ...]:
 
 
 def is_quantised(model: Any) -> bool:
-    """Tell whether a model computes with integers anywhere."""
+    """Return whether a model computes with integers anywhere."""
     return any(node.op_type in QUANTISED_OPERATORS for node in nodes(model.graph))
 
 
@@ -83,5 +83,5 @@ def tile_size(model: Any) -> tuple[int, int] | None:
 
 
 def is_cast_to_fp32(node: Any) -> bool:
-    """Tell whether the network itself asks for fp32 from here on."""
+    """Return whether the network itself asks for fp32 from here on."""
     return node.op_type == "Cast" and any(a.name == "to" and a.i == 1 for a in node.attribute)
