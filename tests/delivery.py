@@ -96,6 +96,14 @@ def publish_cache(
     return cache
 
 
+def two_caches(root: Path, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[Path, Keys, Expectations]:
+    """Publish `root`/old and `root`/new, counters 1 and 2; return `root`, the keys of both, and trust in them."""
+    keys = make_keys(root)
+    publish_cache(root / "old", keys, counter=1, files=old)
+    publish_cache(root / "new", keys, counter=2, files=new)
+    return root, keys, trust_anything_by(keys.public)
+
+
 def trust_anything_by(*publics: PublicKey) -> Expectations:
     return Expectations(keys=publics, flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY)
 

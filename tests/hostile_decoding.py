@@ -8,7 +8,24 @@ import signal
 from provisioning.sources.decoding import Decoding
 from provisioning.sources.tile_file import read_file
 
-LOOPS, CRASHES, KILLED, EATS = (b"<%s>" % name for name in (b"loops", b"crashes", b"killed", b"eats"))
+LOOPS, CRASHES, KILLED, EATS, LEAVES = (
+    b"<%s>" % name for name in (b"loops", b"crashes", b"killed", b"eats", b"leaves")
+)
+
+
+def misbehave(data):
+    """Do what the last bytes of a tile say."""
+    if data.endswith(LOOPS):
+        while True:
+            pass
+    if data.endswith(CRASHES):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data.endswith(KILLED):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(EATS):
+        bytearray(8 << 30)
+    if data.endswith(LEAVES):
+        os._exit(0)
 
 
 class HostileDecoding(Decoding):
@@ -16,13 +33,5 @@ class HostileDecoding(Decoding):
 
     def __call__(self, asked, room):
         data = read_file(asked.given[0]) if isinstance(asked.given[0], str) else asked.given[0] or b""
-        if data.endswith(LOOPS):
-            while True:
-                pass
-        if data.endswith(CRASHES):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if data.endswith(KILLED):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if data.endswith(EATS):
-            bytearray(8 << 30)
+        misbehave(data)
         return super().__call__(asked, room)

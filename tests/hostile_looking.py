@@ -7,10 +7,7 @@ import os
 import signal
 
 from provisioning.sources import eighth, image, listing, looking
-
-LOOPS, CRASHES, KILLED, EATS, LEAVES = (
-    b"<%s>" % name for name in (b"loops", b"crashes", b"killed", b"eats", b"leaves")
-)
+from tests.hostile_decoding import misbehave
 
 
 class HostileLooking(looking.Looking):
@@ -18,17 +15,7 @@ class HostileLooking(looking.Looking):
 
     def _inspected(self, data):
         for each in data.values():
-            if each.endswith(LOOPS):
-                while True:
-                    pass
-            if each.endswith(CRASHES):
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if each.endswith(KILLED):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if each.endswith(EATS):
-                bytearray(8 << 30)
-            if each.endswith(LEAVES):
-                os._exit(0)
+            misbehave(each)
         return super()._inspected(data)
 
 

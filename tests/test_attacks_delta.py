@@ -20,7 +20,7 @@ from provisioning.delivery.earlier import no_bases
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import send_needed
 from provisioning.flight.verify import verify
-from tests.delivery import make_keys, manifest_of, noise, publish_cache, tree, trust_anything_by
+from tests.delivery import manifest_of, noise, publish_cache, tree, two_caches
 from tests.test_delta import NEW, NEW_INDEX, OLD, OLD_INDEX, delta_of, whole_generation
 
 zstd = compression.zstd_module()
@@ -124,11 +124,7 @@ def test_what_stands_in_place_of_the_earlier_file_is_not_read(tmp_path, what):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Caches of two generations, and their key."""
-    root = tmp_path_factory.mktemp("attacks")
-    keys = make_keys(root)
-    publish_cache(root / "old", keys, counter=1, files=OLD)
-    publish_cache(root / "new", keys, counter=2, files=NEW)
-    return root, keys, trust_anything_by(keys.public)
+    return two_caches(tmp_path_factory.mktemp("attacks"), OLD, NEW)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from provisioning.delivery.stream import send_documents, send_needed
 from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify
-from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
+from tests.delivery import FILES, noise, publish_cache, tree, two_caches
 
 REPOSITORY = Path(__file__).parents[1]
 HERE = f"{shlex.quote(sys.executable)} -m provisioning.cli"
@@ -47,13 +47,10 @@ NEW = {**OLD, "corpus.index": NEW_INDEX}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A cache that keeps two generations, one with the first only, one with the second only, and their key."""
-    root = tmp_path_factory.mktemp("delta")
-    keys = make_keys(root)
-    publish_cache(root / "old", keys, counter=1, files=OLD)
-    publish_cache(root / "new", keys, counter=2, files=NEW)
+    root, keys, expect = two_caches(tmp_path_factory.mktemp("delta"), OLD, NEW)
     publish_cache(root / "both", keys, counter=1, files=OLD)
     publish_cache(root / "both", keys, counter=2, files=NEW)
-    return root, keys, trust_anything_by(keys.public)
+    return root, keys, expect
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from provisioning import catalogue
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.workers import Limits
 from provisioning.sources import listing, looking
-from tests import hostile_looking
+from tests import hostile_decoding, hostile_looking
 from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 
 TILES = block(4, 4)
@@ -49,7 +49,7 @@ def hostile(monkeypatch):
 def test_a_tile_at_which_processes_end_is_refused_by_name_and_the_others_are_kept(
     tmp_path, hostile, kind, ending, said
 ):
-    path = WRITERS[kind](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_looking, ending)})
+    path = WRITERS[kind](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_decoding, ending)})
     corpus = catalogue.scan(skipping(path, TILES))
     (bad,) = corpus.skipped
     assert (corpus.count, (bad.z, bad.x, bad.y)) == (15, BAD)
@@ -64,7 +64,7 @@ def replace_policy(asked):
 
 @pytest.mark.parametrize("ending", ["KILLED", "EATS"])
 def test_a_kill_from_outside_or_a_lack_of_memory_is_this_computers_failure(tmp_path, hostile, ending, monkeypatch):
-    path = WRITERS["xyz"](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_looking, ending)})
+    path = WRITERS["xyz"](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_decoding, ending)})
     asked = skipping(path, TILES)
     with pytest.raises(FilesystemError, match="this computer failed") as caught:
         catalogue.scan(asked)

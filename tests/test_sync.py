@@ -26,7 +26,7 @@ from provisioning.delivery.stream import GREETING, read_line, receive_documents,
 from provisioning.delivery.target import Target
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify
-from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
+from tests.delivery import FILES, make_keys, noise, tree, two_caches
 
 REPOSITORY = Path(__file__).parents[1]
 HERE = f"{shlex.quote(sys.executable)} -m provisioning.cli"
@@ -37,11 +37,7 @@ NEW = {**OLD, "corpus.index": noise(202_000, "new")}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Two caches with the generations before and after a few new tiles, and the key that signed both."""
-    root = tmp_path_factory.mktemp("sync")
-    keys = make_keys(root)
-    publish_cache(root / "old", keys, counter=1, files=OLD)
-    publish_cache(root / "new", keys, counter=2, files=NEW)
-    return root, keys, trust_anything_by(keys.public)
+    return two_caches(tmp_path_factory.mktemp("sync"), OLD, NEW)
 
 
 @pytest.fixture(autouse=True)

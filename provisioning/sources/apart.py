@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 GDAL_CACHE_MB = "128"
 KEPT_BYTES = 8 << 20
+MEMORY_BYTES, PIXEL_BYTES = 1 << 30, 40
+"""Memory for anything, and for one pixel of the largest tile: decoded in 16 bits with alpha, turned, resized."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of parameters in glibc's malloc.h."""
 
@@ -24,6 +26,11 @@ def opened(sources: Sequence[TileSource], beside: Sequence[TileSource]) -> dict[
     from provisioning.sources.stores import open_tiles
 
     return {source_name(each): open_tiles(each, beside) for each in sources if each.kind != "xyz"}
+
+
+def memory_bytes(max_pixels: int) -> int:
+    """Return the limit on the memory of a process that decodes tiles of at most `max_pixels`."""
+    return MEMORY_BYTES + PIXEL_BYTES * max_pixels
 
 
 def keep_memory() -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.workers import Items, Limits, SeveralError, Worker, Workers
-from provisioning.sources.apart import keep_memory
+from provisioning.sources import apart
 from provisioning.sources.eighth import inspect_tiles
 from provisioning.sources.image import Inspection, Sight, load_decoders
 from provisioning.sources.likeness import LOOK_BYTES
@@ -29,8 +29,6 @@ MOST_FAULT_BYTES = 400
 MOST_REMEMBERED = 4096
 """Inspections remembered for the same bytes elsewhere: a picture of the sea, or of "no imagery"."""
 ROOM_BYTES = MOST_TILE_BYTES
-MEMORY_BYTES, PIXEL_BYTES = 1 << 30, 40
-"""Memory for anything, and for one pixel of the largest tile."""
 
 
 class Span(NamedTuple):
@@ -64,7 +62,7 @@ class Looking:
     prepare = staticmethod(load_decoders)
 
     def __init__(self, sight: Sight) -> None:
-        keep_memory()
+        apart.keep_memory()
         self._sight = sight._asdict()
         self._inspections: dict[bytes, Inspection] = {}
 
@@ -131,7 +129,7 @@ class Lookers:
             items=Items("the tile", _name, TileError, lambda asked: len(asked) > 1),
             reads=directories,
             room_bytes=ROOM_BYTES,
-            limits=Limits(memory_bytes=MEMORY_BYTES + PIXEL_BYTES * sight.max_pixels),
+            limits=Limits(memory_bytes=apart.memory_bytes(sight.max_pixels)),
         )
 
     @property

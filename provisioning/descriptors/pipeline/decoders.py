@@ -16,14 +16,12 @@ from provisioning.catalogue import Tile, open_reader
 from provisioning.config import Flight, TileSource
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.network.backbone.image import Pixels
+from provisioning.sources.apart import memory_bytes
 from provisioning.sources.decoding import SHAPE, UNREAD, Asked, Decoding, View
 from provisioning.sources.stores import opened_files
 from provisioning.sources.tile_file import Address
 
 ITEMS = Items("the tile", lambda asked: "{}/{}/{} of {}".format(*asked.tiles[0][:4]), TileError)
-MEMORY_BYTES = 1 << 30
-PIXEL_BYTES = 40
-"""Memory for one pixel of the largest tile: decoded in 16 bits with alpha, turned with its mirror images, resized."""
 
 
 class Reader(Protocol):
@@ -64,7 +62,7 @@ class Decoders:
             reads=[file for source in reader.sources for file in opened_files(source, containers)],
             room_bytes=self.image_bytes,
             rooms=batch * slots,
-            limits=Limits(memory_bytes=MEMORY_BYTES + PIXEL_BYTES * view.max_pixels),
+            limits=Limits(memory_bytes=memory_bytes(view.max_pixels)),
             needs_scratch=any(source.kind not in ("pmtiles", "geotiff") for source in containers),
         )
         self._free: list[Decoder] = []

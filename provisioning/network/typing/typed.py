@@ -50,7 +50,8 @@ def make_typed(
         _require_declared(backbone, arrives)
         if backbone.precision == "fp32" or arrives != "fp32":
             _require_one_file(source)
-            _with_readable_quantisers(model, prepared)
+            if arrives == "int8":
+                _with_readable_quantisers(model, prepared)
             prepared.replace(output)
         elif backbone.precision == "fp16":
             name_nodes(model)
@@ -73,7 +74,7 @@ def _with_readable_quantisers(model: Any, prepared: Path) -> None:
     """Write a model that arrives with Q/DQ anew, in an opset that ONNX Runtime opens (`int8.NEWEST_OPSET`)."""
     from provisioning.network.backbone.ports import lowered_opset
 
-    converted = lowered_opset(model, NEWEST_OPSET) if typed_as(model) == "int8" else model
+    converted = lowered_opset(model, NEWEST_OPSET)
     if converted is not model:
         prepared.write_bytes(converted.SerializeToString(deterministic=True))
 
