@@ -39,8 +39,8 @@ from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.receipts import write_receipt  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import OnnxRuntime  # noqa: E402
-from provisioning.index.build import build as build_index  # noqa: E402
 from provisioning.index.ids import rows_of  # noqa: E402
+from provisioning.index.write.build import build as build_index  # noqa: E402
 
 KEY = sha256_bytes(b"incremental")
 DIMENSION, BLOCK = 512, 4096

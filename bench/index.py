@@ -36,9 +36,9 @@ import numpy as np  # noqa: E402
 
 from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
-from provisioning.index.build import build  # noqa: E402
 from provisioning.index.choice import HRQ_REFINE, rotated  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
+from provisioning.index.write.build import build  # noqa: E402
 
 QUERIES = 500
 KINDS = {"flat": "Flat", "sqfp16": "SQfp16", "sq8": "SQ8", "hrq": "HR{p},RaBitQfs,Refine(SQ8)", "sq4": "SQ4"}

@@ -91,7 +91,7 @@ def make_mbtiles(path: Path, count: int) -> None:
 
 def flight_of(scratch: Path, source: Path, count: int, scan: str):
     """Return the flight whose area is exactly the tiles."""
-    from provisioning.base.geo import tile_bounds_e7
+    from provisioning.base.geometry.geo import tile_bounds_e7
     from provisioning.config import Area, BBox, Flight, Tiles, TileSource
 
     rows = min(ROWS, count)
@@ -106,7 +106,7 @@ def flight_of(scratch: Path, source: Path, count: int, scan: str):
 
 def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
     """Scan once, in this process: what the child processes of this benchmark do."""
-    from provisioning.base.blas import begin_with_one_thread
+    from provisioning.base.process.blas import begin_with_one_thread
     from provisioning.catalogue import scan
 
     begin_with_one_thread()  # as flightcache and doit do

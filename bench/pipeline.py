@@ -52,7 +52,7 @@ from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
 from provisioning.network.backbone import onnx_source, prepare  # noqa: E402
-from provisioning.sources.decoding import Asked, Decoding, View  # noqa: E402
+from provisioning.sources.processes.decoding import Asked, Decoding, View  # noqa: E402
 
 ZOOM, COLUMN, ROW = 18, 130_000, 90_000
 AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)

@@ -25,18 +25,18 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from bench.results import replace_section  # noqa: E402
-from provisioning.base import geo  # noqa: E402
-from provisioning.base.angles import BBox  # noqa: E402
+from provisioning.base.geometry import geo  # noqa: E402
+from provisioning.base.geometry.angles import BBox  # noqa: E402
 from provisioning.build.request import requirements_of  # noqa: E402
 from provisioning.catalogue import corpus_table, iter_tiles, scan  # noqa: E402
 from provisioning.cli.begin.demo_imagery import write_demo_tiles  # noqa: E402
 from provisioning.config.schema import Area, Backbone, Flight, Gates, Index, Tiles, TileSource  # noqa: E402
 from provisioning.descriptors import decoded_tiles  # noqa: E402
 from provisioning.engines import Network  # noqa: E402
-from provisioning.engines.fidelity import reference_network  # noqa: E402
-from provisioning.index.build import build  # noqa: E402
+from provisioning.engines.accuracy.fidelity import reference_network  # noqa: E402
 from provisioning.index.ids import rows_of  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
+from provisioning.index.write.build import build  # noqa: E402
 from provisioning.network.backbone import onnx_source  # noqa: E402
 from provisioning.network.backbone.image import turn  # noqa: E402
 from provisioning.quality.gates.perturb import PERTURBATIONS, turned  # noqa: E402

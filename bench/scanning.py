@@ -106,7 +106,7 @@ def read_and_hash(path: Path) -> None:
             hashlib.sha256(data).digest()
         return
     from provisioning.config import TileSource
-    from provisioning.sources.pmtiles import PMTiles
+    from provisioning.sources.containers.pmtiles import PMTiles
 
     store = PMTiles(TileSource(path=path))
     fd = os.open(path, os.O_RDONLY)
@@ -127,7 +127,7 @@ def decode_eighths(path: Path) -> None:
 
 def in_this_process(path: Path, count: int, what: str) -> None:
     """Do one of these and print the processor time it took."""
-    from provisioning.base.blas import begin_with_one_thread
+    from provisioning.base.process.blas import begin_with_one_thread
 
     begin_with_one_thread()
     import numpy  # noqa: F401, ICN001 - imports are left out

@@ -92,7 +92,7 @@ def reports(work: Path, imagery: Path) -> tuple[Path, Path]:
 def _under(model: ReportModel) -> tuple[TileMap, ...]:
     """Return the tiles of the finest zoom level under the route, found by walking along it."""
     from provisioning import report
-    from provisioning.base.geo import tile_at
+    from provisioning.base.geometry.geo import tile_at
 
     (route,), zoom, parts = model.routes, max(demo.ZOOMS), 200
     lines = [(a, b) for a, b in itertools.pairwise(route)]

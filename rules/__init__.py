@@ -20,7 +20,7 @@ __all__ = ["build", "declare"]
 
 def declare(dodo: str | os.PathLike[str]) -> dict[str, object]:
     """Return what the dodo.py at the path `dodo` must contain: the tasks of its directory and doit's settings."""
-    from provisioning.base.blas import begin_with_one_thread
+    from provisioning.base.process.blas import begin_with_one_thread
 
     begin_with_one_thread()
     from provisioning.console.streams import write_any_character

@@ -27,13 +27,14 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from provisioning import console
-from provisioning.base import confined, events
-from provisioning.base.blas import require_address_space
+from provisioning.base import events
+from provisioning.base.disk.files import make_dirs, wrap_machine_errors
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import Error, FilesystemError
-from provisioning.base.files import make_dirs, wrap_machine_errors
-from provisioning.base.lock import build_lock
 from provisioning.base.outcome import BuildReport
-from provisioning.base.stopping import exit_soon_after
+from provisioning.base.process import confined
+from provisioning.base.process.blas import require_address_space
+from provisioning.base.process.stopping import exit_soon_after
 from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight

@@ -107,7 +107,7 @@ def _answered(command: Any, params: Any, args: list[str]) -> int:
 def _leave(code: int) -> None:
     """End this process at once, where the part of the program that does so can be loaded."""
     try:
-        from provisioning.base.leaving import leave
+        from provisioning.base.process.leaving import leave
     except Exception as error:  # as above
         if not _is_of_the_machine(error):
             raise
@@ -116,7 +116,7 @@ def _leave(code: int) -> None:
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Tell whether a part of the program could not be read or run, or is not all there, as `base.files` does."""
+    """Tell whether a part of the program could not be read or run, or is not all there, as `base.disk.files` does."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, ModuleType)
     return isinstance(error, (OSError, MemoryError, ImportError))

@@ -10,7 +10,7 @@ from typing import Any
 from provisioning import console
 from provisioning.base.errors import Error
 from provisioning.base.outcome import BuildReport
-from provisioning.build import contents
+from provisioning.build.generation import contents
 from provisioning.build.tasks import CHECKS, WALK
 from provisioning.flight import summary as summaries
 from provisioning.flight.publish import MANIFEST

@@ -11,10 +11,10 @@ from typing import Any
 from doit.dependency import UptodateCalculator
 from doit.exceptions import TaskFailed
 
-from provisioning.base import artifacts, lock
-from provisioning.base.artifacts import Target
+from provisioning.base.disk import artifacts, lock
+from provisioning.base.disk.artifacts import Target
+from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import BuildLockHeldError, Error
-from provisioning.base.files import wrap_machine_errors
 from provisioning.base.hashing import plain
 from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow

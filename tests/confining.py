@@ -1,4 +1,4 @@
-"""What a parser might do while it reads foreign input: functions for `base.confined` to call."""
+"""What a parser might do while it reads foreign input: functions for `base.process.confined` to call."""
 
 from __future__ import annotations
 

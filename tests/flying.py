@@ -6,8 +6,8 @@ from decimal import Decimal
 from geographiclib.geodesic import Geodesic
 
 from provisioning.area.area import measure_area
-from provisioning.base import geo
-from provisioning.base.angles import Origin
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import Origin
 from provisioning.config import Area
 
 EARTH = Geodesic.WGS84

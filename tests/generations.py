@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provisioning.base import artifacts, files, lock
+from provisioning.base.disk import artifacts, files, lock
 from provisioning.base.errors import VerificationError
 from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
 from provisioning.flight import manifest, publish

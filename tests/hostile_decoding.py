@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from provisioning.sources.decoding import Decoding
+from provisioning.sources.processes.decoding import Decoding
 from provisioning.sources.tile_file import read_file
 
 LOOPS, CRASHES, KILLED, EATS, LEAVES = (

@@ -6,7 +6,9 @@ import errno
 import os
 import signal
 
-from provisioning.sources import eighth, image, listing, looking
+from provisioning.sources.pixels import eighth, image
+from provisioning.sources.processes import inspection as looking
+from provisioning.sources.processes import listing
 from tests.hostile_decoding import misbehave
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioning.catalogue.scanning import inspecting
-from provisioning.sources.looking import Looker
+from provisioning.sources.processes.inspection import Looker
 
 
 class Looks:

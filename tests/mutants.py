@@ -2,7 +2,7 @@
 
 `python -m tests.mutants` does it in a temporary copy of the checkout, as `[tool.mutmut]` in pyproject.toml says. It
 needs `pip install mutmut==3.8.1`, which nothing else uses, and half an hour of four processors. With patterns, such as
-`'provisioning.base.geo.*'`, only those mutants are run.
+`'provisioning.base.geometry.geo.*'`, only those mutants are run.
 """
 
 from __future__ import annotations

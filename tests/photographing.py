@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from provisioning.base.angles import Origin
+from provisioning.base.geometry.angles import Origin
 
 EQUATOR_M = 2 * math.pi * 6_371_008.8
 

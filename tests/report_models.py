@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from provisioning import report
-from provisioning.base import geo
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.cli.begin import demo_imagery as demo
 from provisioning.flight.manifest import (
     AreaPart,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from provisioning.base import files
+from provisioning.base.disk import files
 from provisioning.base.errors import AreaError, ConfigError, IndexingError
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request

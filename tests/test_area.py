@@ -20,9 +20,9 @@ from provisioning.area.cover import Band, Cover, merged, union
 from provisioning.area.ellipsoid import box_size_m, meridian_m, rows_km2
 from provisioning.area.near import Near, bands_near
 from provisioning.area.shapes import Point, unrolled
-from provisioning.base import geo
-from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.catalogue import area_of, measure_coverage, scan
 from provisioning.catalogue.gaps import holes, missing
 from provisioning.config import Area, AreaPart, FlightIdentity
@@ -409,8 +409,7 @@ def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_p
     from provisioning.config.schema import Sector
     from provisioning.quality.gates import Requirements
     from provisioning.quality.gates.corpus import corpus_figures
-    from provisioning.quality.gates.judging import judge
-    from provisioning.quality.gates.limits import corpus_limits
+    from provisioning.quality.gates.limits import corpus_limits, enforce
 
     tiles = block(3, 3)
     store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
@@ -422,10 +421,10 @@ def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_p
         corpus = scan(asked)
         figures, limits = corpus_figures(corpus, Sector(), today=date(2025, 1, 1)), corpus_limits(anything, corpus)
         if passes:
-            assert judge(figures, limits)["coverage.required"].verdict == "pass"
+            assert enforce(figures, limits)["coverage.required"].verdict == "pass"
         else:
             with pytest.raises(GateError) as caught:
-                judge(figures, limits)
+                enforce(figures, limits)
             assert f"{Z}/{X}/{Y} (take-off)" in caught.value.facts["coverage.required"]
 
 

@@ -13,9 +13,9 @@ import shapely
 
 from provisioning import cli
 from provisioning.area import apart, reading
-from provisioning.base import confined
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.process import confined
 from provisioning.catalogue import area_of, scan
 from provisioning.config import Area
 from tests.flying import plan as plan_of

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from provisioning.base import geo
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry import geo
 from tests.flying import EARTH, area_of, covered, written
 from tests.properties import examples
 from tests.test_routes_formats import gpx, kml, points, zipped

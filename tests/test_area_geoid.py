@@ -8,8 +8,8 @@ import pytest
 from provisioning.area import geoid
 from provisioning.area.geoid import folders
 from provisioning.area.place import height_in_words
-from provisioning.base.angles import Origin
-from provisioning.build import contents
+from provisioning.base.geometry.angles import Origin
+from provisioning.build.generation import contents
 from provisioning.config import FlightIdentity
 
 pyproj = pytest.importorskip("pyproj", reason="geoid grids need the extra geo")

@@ -6,9 +6,9 @@ import pytest
 
 from provisioning.area.area import enclosing, measure_area
 from provisioning.area.reading import read_mission
-from provisioning.base import geo
-from provisioning.base.angles import BBox
 from provisioning.base.errors import AreaError, EmptyCorpusError
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import BBox
 from provisioning.catalogue import measure_coverage
 from provisioning.config import Area
 from tests.test_area import drawn

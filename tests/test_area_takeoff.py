@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.area.area import check_takeoff, measure_area, takeoff_tile
-from provisioning.base import geo
-from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
 from provisioning.catalogue import area_of, last_corpus, scan
 from provisioning.config import Area, AreaPart, FlightIdentity
 from tests.flying import HOME, A, plan, simple, written

@@ -13,10 +13,11 @@ import pytest
 
 from provisioning.base.errors import DeliveryError, FilesystemError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.delivery import compression, trusting, verifying
-from provisioning.delivery.contents import Listed
-from provisioning.delivery.delta import MOST_GROWTH, SEGMENT_BYTES, WINDOW_BYTES, Base, opened_base, rebuilt
-from provisioning.delivery.earlier import no_bases
+from provisioning.delivery import trusting, verifying
+from provisioning.delivery.bundle import compression
+from provisioning.delivery.bundle.contents import Listed
+from provisioning.delivery.bundle.delta import MOST_GROWTH, SEGMENT_BYTES, WINDOW_BYTES, Base, opened_base, rebuilt
+from provisioning.delivery.bundle.earlier import no_bases
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import send_needed
 from provisioning.flight.verify import verify
@@ -93,7 +94,7 @@ def test_a_bomb_takes_no_memory(tmp_path):
     code = (
         "import resource,sys;resource.setrlimit(resource.RLIMIT_AS,(400<<20,)*2)\n"
         "from pathlib import Path;from provisioning.base.errors import DeliveryError\n"
-        "from provisioning.delivery.contents import Listed;from provisioning.delivery.delta import opened_base,rebuilt\n"
+        "from provisioning.delivery.bundle.contents import Listed;from provisioning.delivery.bundle.delta import opened_base,rebuilt\n"
         "with opened_base(Path(sys.argv[1]),'base') as base:\n"
         "  try: [None for _ in rebuilt(open(sys.argv[1]+'/bomb','rb'),base,Listed('x',1<<29,'0'*64))]\n"
         "  except DeliveryError as error: print(error.facts['detail'])\n"

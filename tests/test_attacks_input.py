@@ -17,12 +17,13 @@ from PIL import Image
 from provisioning.base.errors import DeliveryError, Error, SigningError
 from provisioning.cli import main
 from provisioning.config import Signing
-from provisioning.delivery import check_bundle, documents_of, pack
+from provisioning.delivery import check_bundle, documents_of
+from provisioning.delivery.bundle.pack import pack
 from provisioning.delivery.trust import trusting
-from provisioning.engines.remote import serve
+from provisioning.engines.vehicle.remote import serve
 from provisioning.flight.signing import generate_key, load_public_key, public_key_path, sign
 from provisioning.flight.verify import verify
-from provisioning.sources.image import MOST_SCANS, inspect_tile
+from provisioning.sources.pixels.image import MOST_SCANS, inspect_tile
 from tests import delivery
 
 

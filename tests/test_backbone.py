@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BackboneError
 from provisioning.base.hashing import digest_of, sha256_file
-from provisioning.base.lock import build_lock
 from provisioning.config import Backbone
 from provisioning.network.backbone import fit, onnx_source, prepare, prepared_facts, resolved
 from provisioning.network.backbone.image import turn
@@ -407,7 +407,7 @@ def test_fresh_memo_needs_no_onnx(tmp_path):
     onnx.save(models.linear(), str(tmp_path / "m.onnx"))
     script = (
         "import sys, pathlib; from provisioning.network.backbone import onnx_source; from provisioning.config import Backbone\n"
-        "from provisioning.base.lock import build_lock\n"
+        "from provisioning.base.disk.lock import build_lock\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "with build_lock(root):\n"
         "    for name in ('big.onnx', 'm.onnx', 'builtin:gist-color'):\n"

@@ -155,7 +155,7 @@ def test_a_model_that_may_not_be_read_is_named(tmp_path):
 
 
 def test_external_data_that_went_away_costs_a_look_and_names_the_file(tmp_path):
-    from provisioning.base.lock import build_lock
+    from provisioning.base.disk.lock import build_lock
 
     path = models.with_external_data(models.linear(), tmp_path / "model.onnx")
     backbone, memo = Backbone(name="m", onnx=str(path)), tmp_path / ".build" / "memo.json"

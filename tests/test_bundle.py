@@ -16,17 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.base.errors import DeliveryError, Error, VerificationError
-from provisioning.delivery import (
-    archive_bytes,
-    check_bundle,
-    compression,
-    documents_of,
-    install_bundle,
-    pack,
-    trusting,
-    verifying,
-)
-from provisioning.delivery.archive import END, Member, header, parse_header
+from provisioning.delivery import archive_bytes, check_bundle, documents_of, install_bundle, trusting, verifying
+from provisioning.delivery.bundle import compression
+from provisioning.delivery.bundle.archive import END, Member, header, parse_header
+from provisioning.delivery.bundle.pack import pack
 from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 

@@ -11,10 +11,10 @@ import pytest
 
 from provisioning.base.errors import DeliveryError, VerificationError
 from provisioning.base.events import Bytes
-from provisioning.delivery import check_bundle, documents_of, pack, sync_over, trusting
-from provisioning.delivery.archive import Member, header, parse_header
-from provisioning.delivery.compression import compressing
-from provisioning.delivery.pack import _copy
+from provisioning.delivery import check_bundle, documents_of, sync_over, trusting
+from provisioning.delivery.bundle.archive import Member, header, parse_header
+from provisioning.delivery.bundle.compression import compressing
+from provisioning.delivery.bundle.pack import _copy, pack
 from provisioning.delivery.stream import receive_documents
 from provisioning.delivery.sync import copy_bundle
 from provisioning.delivery.target import installed

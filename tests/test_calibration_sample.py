@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from provisioning import catalogue
-from provisioning.base.angles import BBox
-from provisioning.base.lock import build_lock
+from provisioning.base.disk.lock import build_lock
+from provisioning.base.geometry.angles import BBox
 from provisioning.config import Backbone, Flight, Tiles, TileSource
 from provisioning.config.schema import Area
 from provisioning.descriptors.pipeline.sampling import calibration_digest, chosen_tiles

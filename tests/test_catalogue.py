@@ -69,7 +69,7 @@ def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monk
     asked = flight(tmp_path, write(tmp_path / "sat.container", tiles), bbox=bbox_of(tiles))
     settled_scan(asked)
     read.clear()
-    monkeypatch.setattr("provisioning.sources.listing.Lister", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("provisioning.sources.processes.listing.Lister", lambda *_: pytest.fail("opened"))
     assert scan(asked).count == 12
     assert read == []
 
@@ -474,7 +474,7 @@ def test_a_no_op_imports_neither_numpy_nor_pillow(tmp_path, tiles):
 import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from provisioning.base.angles import BBox
+from provisioning.base.geometry.angles import BBox
 from provisioning.config import Area, Flight, Tiles, TileSource
 from provisioning.catalogue import scan
 flight = Flight(root=Path({str(tmp_path / "cache")!r}), area=Area(bbox=BBox(*{tuple(bbox_of(tiles))!r}), zooms=({Z},)),

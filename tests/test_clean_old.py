@@ -96,7 +96,7 @@ def test_what_the_last_build_used_stays_although_flight_toml_has_changed(cache):
 
 
 def test_it_waits_for_the_lock_and_says_who_has_it(cache, capsys):
-    from provisioning.base.lock import build_lock
+    from provisioning.base.disk.lock import build_lock
 
     before = held(cache)
     pid = os.fork()

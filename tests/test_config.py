@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base.angles import BBox, Origin
 from provisioning.base.errors import ConfigError
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.config.parse import parse, read_flight, require_sources
 from provisioning.config.template import render
 

@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from provisioning.base import confined, events, landlock
+from provisioning.base import events
 from provisioning.base.errors import BackboneError, TileError
+from provisioning.base.process import confined, landlock
 from tests import confining
 from tests.processes import gone
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import rules
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError, EmptyCorpusError, ManifestCoverageError
-from provisioning.base.lock import build_lock
-from provisioning.build import contents
+from provisioning.build.generation import contents
 from provisioning.flight.manifest import manifest_hash
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import load_public_key
@@ -125,7 +125,7 @@ def test_lock_held_is_refused_with_path_and_pid_and_nothing_is_written(site: Pat
 
 
 def test_lock_held_raises_its_own_error_with_the_pid(site: Path) -> None:
-    holder = "import sys, time; from provisioning.base.lock import build_lock; from pathlib import Path\nwith build_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from provisioning.base.disk.lock import build_lock; from pathlib import Path\nwith build_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", holder, str(site / "cache")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

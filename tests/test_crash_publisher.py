@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioning.base import artifacts
+from provisioning.base.disk import artifacts
 from provisioning.base.errors import Error
 from provisioning.flight import publish
 from tests import faults, generations

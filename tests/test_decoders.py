@@ -18,7 +18,7 @@ from PIL import Image
 
 from provisioning.base.errors import DescriptorError, FilesystemError, TileError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.base.workers import Limits
+from provisioning.base.process.workers import Limits
 from provisioning.catalogue import iter_tiles, open_reader
 from provisioning.config import BBox, TileSource
 from provisioning.descriptors import decoded_tiles, describe, store_path
@@ -26,7 +26,7 @@ from provisioning.descriptors.pipeline import decoders as module
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.store import DescriptorStore
-from provisioning.sources.decoding import View
+from provisioning.sources.processes.decoding import View
 from tests.describing import scanned_flight
 from tests.hostile_decoding import CRASHES, EATS, KILLED, LOOPS, HostileDecoding
 from tests.processes import gone
@@ -296,7 +296,7 @@ def descendants(pid):
 
 def test_nothing_to_describe_starts_no_process(flight, monkeypatch):
     run(flight)
-    monkeypatch.setattr("provisioning.base.workers._Process", None)
+    monkeypatch.setattr("provisioning.base.process.workers._Process", None)
     assert run(flight).computed == 0
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.delivery import delta, documents_of, parse_destination, remote_command, sync_over
-from provisioning.delivery.contents import Listed
-from provisioning.delivery.delta import Base, differences, most_bytes, rebuilt
-from provisioning.delivery.earlier import bases_in, cache_of
+from provisioning.delivery import documents_of, parse_destination, remote_command, sync_over
+from provisioning.delivery.bundle import delta
+from provisioning.delivery.bundle.contents import Listed
+from provisioning.delivery.bundle.delta import Base, differences, most_bytes, rebuilt
+from provisioning.delivery.bundle.earlier import bases_in, cache_of
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import send_documents, send_needed
 from provisioning.delivery.trust import trusting, verifying
@@ -159,8 +160,8 @@ def test_a_base_that_shrinks_is_an_error():
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """A file of 256 MiB costs what one of 64 MiB does, at both ends."""
     code = (
-        "import os,sys;from provisioning.delivery.delta import *;"
-        "from provisioning.delivery.contents import Listed;"
+        "import os,sys;from provisioning.delivery.bundle.delta import *;"
+        "from provisioning.delivery.bundle.contents import Listed;"
         "n=int(sys.argv[1])<<20;fd=os.open(sys.argv[2],os.O_RDONLY);base=Base(fd,n);f=Listed('x',n,'0'*64);"
         "out=open(sys.argv[3],'wb');\n"
         "for _,p in differences(open(sys.argv[2],'rb'),base,f): out.write(p)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from provisioning.base import geo
+from provisioning.base.geometry import geo
 from provisioning.cli import main
 from provisioning.cli.begin import demo_imagery as demo
 from provisioning.cli.begin.demo import make_demo

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 
-from provisioning.base import landlock
 from provisioning.base.errors import ConfigError, DescriptorError
+from provisioning.base.process import landlock
 from provisioning.config.parse import parse
 from provisioning.descriptors import describe
 from provisioning.descriptors.dask import frames as frames_module
@@ -38,7 +38,7 @@ landlocked = pytest.mark.skipif(
         [
             sys.executable,
             "-c",
-            "import sys; from provisioning.base import landlock; sys.exit(not landlock.confine([]))",
+            "import sys; from provisioning.base.process import landlock; sys.exit(not landlock.confine([]))",
         ],
         cwd=Path(__file__).parents[1],
         check=False,
@@ -229,7 +229,7 @@ def test_a_confined_process_reads_its_libraries_and_nothing_else(tmp_path):
     (tmp_path / "key.pem").write_text("private")
     code = f"""
 import os, sys
-from provisioning.base import landlock
+from provisioning.base.process import landlock
 assert landlock.confine(landlock.libraries())
 import onnx, numpy
 for path, mode in (({str(tmp_path / "key.pem")!r}, "r"), ({str(tmp_path / "new")!r}, "w"), ("/etc/passwd", "r"),

@@ -17,8 +17,8 @@ import pytest
 from doit.doit_cmd import DoitMain
 
 import rules
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError
-from provisioning.base.lock import build_lock
 from provisioning.build.plan import make_plan
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request

@@ -28,8 +28,8 @@ from provisioning.engines import (
     engine_spec,
     parse_engine_name,
 )
+from provisioning.engines.accuracy.fidelity import batch_invariance, measure_fidelity, perturbed, reference_network
 from provisioning.engines.compile import compile_engine
-from provisioning.engines.fidelity import batch_invariance, measure_fidelity, perturbed, reference_network
 from provisioning.engines.selection import backend_of
 from provisioning.network import backbone as backbones
 from provisioning.network.typing.typed import make_typed

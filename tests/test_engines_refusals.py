@@ -18,9 +18,9 @@ from provisioning.engines import HostTuple, OnnxRuntime, TensorRT, engine_spec, 
 from provisioning.engines.host import Machine, _cpu_flags, _dpkg_version
 from provisioning.engines.ort import ort
 from provisioning.engines.ort.onnx_network import OnnxNetwork
-from provisioning.engines.remote import GREETING, There, compile_there, local_backend, serve
 from provisioning.engines.tensorrt import cuda, trt_run
 from provisioning.engines.tensorrt.trt_build import build_plan
+from provisioning.engines.vehicle.remote import GREETING, There, compile_there, local_backend, serve
 from provisioning.network.typing.graph import tile_size
 from tests import networks
 from tests.test_engines_tensorrt import PLAN, VERSIONS, Vendor

@@ -16,7 +16,7 @@ import provisioning.engines
 from provisioning.base.errors import EngineError
 from provisioning.config import Backbone, Engine
 from provisioning.engines import HostTuple, Machine, Profile, TensorRT, engine_spec
-from provisioning.engines.fidelity import batch_invariance
+from provisioning.engines.accuracy.fidelity import batch_invariance
 from provisioning.engines.tensorrt import trt, trt_run
 from provisioning.engines.tensorrt.cuda import Gpu
 from provisioning.engines.tensorrt.layers import layer_summary

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.crops import make_crops
-from provisioning.base.angles import Origin
 from provisioning.base.errors import Error, PhotoError
-from provisioning.base.geo import tile_centre
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import tile_centre
 from provisioning.build.request import read_request
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pyproj import Geod
 
-from provisioning.base.angles import Origin
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate import Answer, Asked, Query, Result, as_json, as_text
 from provisioning.quality.evaluate.conditions import Conditions, broken_down, conditions, off_centre
 from provisioning.quality.evaluate.table import confidence

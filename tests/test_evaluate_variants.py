@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from provisioning.base.errors import Error
-from provisioning.base.geo import tile_centre
+from provisioning.base.geometry.geo import tile_centre
 from provisioning.cli import main
 from tests import building
 from tests.building import NORTH, WEST, ZOOM

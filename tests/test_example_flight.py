@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base.geo import tile_centre
+from provisioning.base.geometry.geo import tile_centre
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 

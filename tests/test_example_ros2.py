@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as Images
 
 from provisioning.base.errors import VerificationError
-from provisioning.base.geo import tile_centre
+from provisioning.base.geometry.geo import tile_centre
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 

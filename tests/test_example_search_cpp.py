@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from provisioning.base.geo import unpack_id
+from provisioning.base.geometry.geo import unpack_id
 from provisioning.cli import main
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import directories, files
+from provisioning.base.disk import directories, files
 from provisioning.base.errors import FilesystemError
 
 MOUNTS = """\

@@ -17,7 +17,7 @@ from provisioning.cli import main
 from provisioning.cli.deliver import fleet as fleet_command
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Vehicle, derive, read_fleet
-from provisioning.engines.remote import GREETING, serve
+from provisioning.engines.vehicle.remote import GREETING, serve
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
 from tests import building

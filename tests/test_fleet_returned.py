@@ -10,19 +10,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from provisioning.base.asking import AnswerTooLongError, ask, last_lines
 from provisioning.base.errors import EngineError
 from provisioning.base.hashing import sha256_bytes
+from provisioning.base.process.capture import AnswerTooLongError, ask, last_lines
 from provisioning.cli import main
 from provisioning.cli.deliver.fleet import probe
 from provisioning.config import Backbone, Engine
 from provisioning.delivery.fleet import Vehicle
 from provisioning.engines import HostTuple, OnnxRuntime, engine_spec
-from provisioning.engines import apart as apart_module
-from provisioning.engines import remote as remote_module
-from provisioning.engines.apart import bare_environment, describe_apart
-from provisioning.engines.remote import compile_there
-from provisioning.engines.returned import golden_tiles
+from provisioning.engines.vehicle import apart as apart_module
+from provisioning.engines.vehicle import remote as remote_module
+from provisioning.engines.vehicle.apart import bare_environment, describe_apart
+from provisioning.engines.vehicle.remote import compile_there
+from provisioning.engines.vehicle.returned import golden_tiles
 from provisioning.flight import manifest
 from tests import building, networks
 from tests.test_fleet import PROGRAM, wrapper, write_fleet

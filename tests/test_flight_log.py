@@ -9,9 +9,9 @@ import struct
 import numpy as np
 import pytest
 
-from provisioning.base import confined
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.process import confined
 from provisioning.quality.evaluate import find_queries
 from provisioning.quality.evaluate.flight_log import is_flight_log, read_flight_log
 from provisioning.quality.query import Metadata, camera_rotation, viewing

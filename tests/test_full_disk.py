@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import files, journal
+from provisioning.base.disk import files, journal
 from provisioning.base.errors import FilesystemError
 from provisioning.build import preflight
 from provisioning.build.request import read_request

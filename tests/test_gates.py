@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning.base import geo
-from provisioning.base.angles import BBox
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import GateError
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import BBox
 from provisioning.base.hashing import Sha256, digest_of
-from provisioning.base.lock import build_lock
 from provisioning.build.request import requirements_of
 from provisioning.catalogue import Corpus, ZoomCount, corpus_table, decode, iter_tiles, scan
 from provisioning.config.schema import (
@@ -31,12 +31,12 @@ from provisioning.config.schema import (
 )
 from provisioning.console.listener import fields_of, kind_of
 from provisioning.descriptors import decoded_tiles
-from provisioning.engines.fidelity import reference_network
-from provisioning.index.build import build
+from provisioning.engines.accuracy.fidelity import reference_network
 from provisioning.index.ids import Rows, rows_of
 from provisioning.index.read import load_index
+from provisioning.index.write.build import build
 from provisioning.network.backbone import onnx_source
-from provisioning.quality.gates import Figure, GateResult, Limit, Requirements, entries, gate_facts, judge, read
+from provisioning.quality.gates import Figure, GateResult, Limit, Requirements, enforce, entries, gate_facts, read
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import FLAT_LEVELS
 from provisioning.quality.gates.limits import corpus_limits, network_limits
@@ -45,7 +45,7 @@ from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, VIEWS
 from provisioning.quality.gates.recognition import LEAST_REACH, across_sources, around, recognition
 from provisioning.quality.gates.retrieval import FIRST_ASKED, Views
 from provisioning.quality.gates.subject import Subject
-from provisioning.sources.image import inspect_tile as judge_image
+from provisioning.sources.pixels.image import inspect_tile as judge_image
 
 TODAY = dt.date(2026, 6, 1)
 NO_KEYS = np.empty((0, 32), np.uint8)
@@ -69,14 +69,14 @@ def limit(threshold="0.9", *, at_least=True, action="fail"):
     ],
 )
 def test_a_figure_is_held_to_its_limit(measured, held_to, verdict):
-    assert judge({"g": Figure(measured, "")}, {"g": held_to})["g"].verdict == verdict
+    assert enforce({"g": Figure(measured, "")}, {"g": held_to})["g"].verdict == verdict
 
 
 def test_every_failed_gate_is_named_with_figure_threshold_and_next_step():
     figures = {"a": Figure("0.899", "x"), "b": Figure("0.3", "y"), "c": Figure("1", "z")}
     limits = {"a": limit(), "b": limit("0.2", at_least=False), "c": limit()}
     with pytest.raises(GateError) as refusal:
-        judge(figures, limits)
+        enforce(figures, limits)
     assert set(refusal.value.facts) == {"a", "b"}
     assert "0.899" in refusal.value.facts["a"]
     assert "at most 0.2" in refusal.value.facts["b"]
@@ -85,19 +85,21 @@ def test_every_failed_gate_is_named_with_figure_threshold_and_next_step():
 
 def test_a_waiver_passes_its_gate_over_and_says_so():
     waiver = Waiver(gate="coverage", by="me", reason="sea")
-    got = judge({"coverage.z9": Figure("0.1", "")}, {"coverage.z9": limit()}, [waiver])
+    got = enforce({"coverage.z9": Figure("0.1", "")}, {"coverage.z9": limit()}, [waiver])
     assert got["coverage.z9"].verdict == "waived"
 
 
 def test_a_waiver_of_another_gate_waives_nothing():
     with pytest.raises(GateError):
-        judge({"fidelity": Figure("0.1", "")}, {"fidelity": limit()}, [Waiver(gate="coverage", by="me", reason="sea")])
+        enforce(
+            {"fidelity": Figure("0.1", "")}, {"fidelity": limit()}, [Waiver(gate="coverage", by="me", reason="sea")]
+        )
 
 
 @pytest.mark.parametrize(("figures", "limits"), [({"a": Figure("1", "")}, {}), ({}, {"a": limit()})])
 def test_nothing_passes_by_being_forgotten(figures, limits):
     with pytest.raises(ValueError, match="a"):
-        judge(figures, limits)
+        enforce(figures, limits)
 
 
 def make_flight(root, **parts):
@@ -114,7 +116,7 @@ def make_corpus(**parts):
 
 def judged(flight, corpus):
     asked = requirements_of(flight)
-    return judge(corpus_figures(corpus, asked.policy, today=TODAY), corpus_limits(asked, corpus), asked.waivers)
+    return enforce(corpus_figures(corpus, asked.policy, today=TODAY), corpus_limits(asked, corpus), asked.waivers)
 
 
 def test_one_missing_tile_of_a_million_is_not_full_coverage(tmp_path):

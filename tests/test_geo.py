@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pmtiles.tile import zxy_to_tileid as reference_tileid
 
-from provisioning.base import geo
+from provisioning.base.geometry import geo
 
 
 @st.composite

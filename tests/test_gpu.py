@@ -8,8 +8,8 @@ import pytest
 from provisioning.base.errors import EngineError
 from provisioning.config import Backbone, Engine
 from provisioning.engines import OnnxNetwork, engine_spec, select
+from provisioning.engines.accuracy.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.compile import compile_engine
-from provisioning.engines.fidelity import batch_invariance, measure_fidelity
 from provisioning.engines.tensorrt.cuda import query_gpu
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.int8 import to_int8

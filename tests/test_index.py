@@ -11,16 +11,16 @@ import faiss
 import numpy as np
 import pytest
 
-from provisioning.base import geo
 from provisioning.base.errors import IndexingError
 from provisioning.base.events import LOGGER
+from provisioning.base.geometry import geo
 from provisioning.config.schema import Index
 from provisioning.index import choose
-from provisioning.index.build import build
 from provisioning.index.ids import Rows, check_ids, rows_of
 from provisioning.index.read import load_index, search
-from provisioning.index.space import into_space
-from provisioning.index.whole import FAST_SCAN_COMPONENTS
+from provisioning.index.transform.space import into_space
+from provisioning.index.write.build import build
+from provisioning.index.write.whole import FAST_SCAN_COMPONENTS
 
 STREAMED = ("flat", "sqfp16", "sq8", "sq4")
 KINDS = (*STREAMED, "hrq")
@@ -263,7 +263,7 @@ from test_index import ids_of, vectors
 from provisioning.base.events import LOGGER
 from provisioning.config.schema import Index
 from provisioning.index import choose
-from provisioning.index.build import build
+from provisioning.index.write.build import build
 some = vectors(4096, 512)
 count = 100_000
 def gather(which):

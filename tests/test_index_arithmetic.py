@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from provisioning.base.errors import IndexingError
-from provisioning.index.eigen import DIRECT, OVERSAMPLE, jacobi, principal
-from provisioning.index.exact import exponents, mean_and_covariance, normalised, product
+from provisioning.index.transform.eigen import DIRECT, OVERSAMPLE, jacobi, principal
+from provisioning.index.transform.exact import exponents, mean_and_covariance, normalised, product
 
 
 def rows(count, dimension, seed=0):

@@ -12,7 +12,7 @@ from provisioning.config.parse import parse
 from provisioning.config.schema import Index
 from provisioning.index import choose
 from provisioning.index.choice import EXACT_UP_TO_BYTES, MEASURED, code_bytes, costs
-from provisioning.index.transform_spec import TransformSpec
+from provisioning.index.transform.spec import TransformSpec
 
 SIZES = [10**power for power in range(3, 8)]
 DIMENSIONS = [128, 256, 512, 1024, 2048, 4096, 8192, 8448]

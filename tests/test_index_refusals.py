@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from provisioning.base.errors import EmptyCorpusError, IndexingError
-from provisioning.index import eigen
-from provisioning.index.codec import check_rows
 from provisioning.index.info import read_info
-from provisioning.index.parallel import in_order
-from provisioning.report.tilemap import Run, tile_map
+from provisioning.index.transform.learn import eigen
+from provisioning.index.write.codec import check_rows
+from provisioning.index.write.parallel import in_order
+from provisioning.report.map.tilemap import Run, tile_map
 from tests.test_index import ids_of, vectors
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import lock
+from provisioning.base.disk import lock
 from provisioning.base.errors import BuildLockHeldError, DeliveryError, Error, FilesystemError, VerificationError
 from provisioning.cli import main
-from provisioning.delivery import documents_of, install_bundle, pack, trusting, verifying
+from provisioning.delivery import documents_of, install_bundle, trusting, verifying
+from provisioning.delivery.bundle.pack import pack
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import ANY, CounterFloor, verify
 from tests import faults

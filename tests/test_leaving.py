@@ -13,9 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def ended(body: str, **more: object) -> subprocess.CompletedProcess:
     """Run a program whose last call is `leave(7)`; after it stands what only an ordinary end reaches."""
-    program = (
-        f"import atexit, sys, threading\nfrom provisioning.base.leaving import leave\n{body}\nleave(7)\nsys.exit(3)"
-    )
+    program = f"import atexit, sys, threading\nfrom provisioning.base.process.leaving import leave\n{body}\nleave(7)\nsys.exit(3)"
     more = {"capture_output": True, "text": True, **more}
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, **more)
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import EngineError, PhotoError, VerificationError
-from provisioning.base.geo import tile_bounds_e7, tile_centre
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import tile_bounds_e7, tile_centre
 from provisioning.cli import main
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify

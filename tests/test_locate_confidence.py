@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from bench.crops import read_mosaic
-from provisioning.base.angles import Origin
-from provisioning.base.geo import pack_id
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import pack_id
 from provisioning.config.schema import Backbone
-from provisioning.engines.fidelity import reference_network
+from provisioning.engines.accuracy.fidelity import reference_network
 from provisioning.network.backbone import fit, onnx_source
 from provisioning.quality.locate import Locator, Photo, Question, answer
 from provisioning.quality.locate.confidence import LEAST_MARGIN, LEAST_STRUCTURE, doubt_of, structure

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import lock
+from provisioning.base.disk import lock
+from provisioning.base.disk.lock import FILE, build_lock
 from provisioning.base.errors import BuildLockHeldError, FilesystemError
-from provisioning.base.lock import FILE, build_lock
 
 ROOT = Path(__file__).parents[1]
 
 
 def python(code: str, cache: Path, **options) -> subprocess.Popen[str]:
     """Run `code` in another process with `cache` defined."""
-    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.lock import build_lock, descriptors\n"
+    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.disk.lock import build_lock, descriptors\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE, text=True, **options
     )
@@ -249,7 +249,9 @@ print(rounds, flush=True)
 
 def overlaps(cache: Path, *, processes: int, seconds: float) -> Counter[str]:
     """Let many processes take the lock again and again while some are killed; count rounds, kills and overlaps."""
-    head = f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.lock import build_lock\n"
+    head = (
+        f"from pathlib import Path; cache = Path({str(cache)!r})\nfrom provisioning.base.disk.lock import build_lock\n"
+    )
     children = [
         subprocess.Popen([sys.executable, "-c", head + WORK, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)

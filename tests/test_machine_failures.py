@@ -11,8 +11,8 @@ import pytest
 from doit.cmd_base import ModuleTaskLoader
 
 import rules
+from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error
-from provisioning.base.files import wrap_machine_errors
 from provisioning.build import steps
 from rules import commands, plugin
 from rules.signals import Stopped, stops_in_order
@@ -117,7 +117,7 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
 
 
 def test_the_end_of_a_command_needs_no_part_that_cannot_be_loaded(monkeypatch):
-    monkeypatch.setitem(sys.modules, "provisioning.base.leaving", None)  # importing it is an ImportError
+    monkeypatch.setitem(sys.modules, "provisioning.base.process.leaving", None)  # importing it is an ImportError
     plugin._leave(3)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import files, memo
+from provisioning.base.disk import files, memo
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import FilesystemError
-from provisioning.base.lock import build_lock
 
 FACTS = {"tiles": "ab", "count": 3}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import artifacts
+from provisioning.base.disk import artifacts
 from provisioning.cli import main
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import ANY, Expectations, verify

@@ -7,9 +7,9 @@ from geographiclib.geodesic import Geodesic
 
 from provisioning.area.area import measure_area
 from provisioning.area.reading import read_mission
-from provisioning.base import geo
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import Origin
 from provisioning.catalogue import scan
 from provisioning.config import Area, FlightIdentity
 from tests.tilesets import Z, flight, image, write_xyz

@@ -12,7 +12,7 @@ import pytest
 from provisioning.base.errors import BackboneError, EngineError
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork
-from provisioning.engines.fidelity import reference_network
+from provisioning.engines.accuracy.fidelity import reference_network
 from provisioning.network.backbone import onnx_source, prepare, source, wrap
 from provisioning.network.shape import measure
 from provisioning.network.typing.typed import check_range, make_typed

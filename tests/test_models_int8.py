@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from provisioning.base.hashing import digest_of
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork
-from provisioning.engines.fidelity import measure_fidelity
+from provisioning.engines.accuracy.fidelity import measure_fidelity
 from provisioning.network import backbone as backbones
 from provisioning.network.typing.facts import typed_facts
 from provisioning.network.typing.keep import kept_from_int8, kept_nodes, log_domain, name_nodes

@@ -21,9 +21,9 @@ from tests.mutants import ROOT, Mutant
 
 SAMPLE = [
     # file, line as it is, line as it must not be, guards
-    ("base/geo.py", "if tileid >= 0 else -1", "if True else -1", "test_geo.py"),
-    ("base/geo.py", "0 <= y < 1 << z", "0 <= y <= 1 << z", "test_geo.py"),
-    ("base/geo.py", "(low + 1, high - 1) if", "(low + 1, high - 2) if", "test_geo.py"),
+    ("base/geometry/geo.py", "if tileid >= 0 else -1", "if True else -1", "test_geo.py"),
+    ("base/geometry/geo.py", "0 <= y < 1 << z", "0 <= y <= 1 << z", "test_geo.py"),
+    ("base/geometry/geo.py", "(low + 1, high - 1) if", "(low + 1, high - 2) if", "test_geo.py"),
     (
         "flight/manifest/checks.py",
         "not low <= value <= high",
@@ -89,7 +89,9 @@ def test_a_sample_of_mutants_is_killed_by_the_tests_that_guard_them(tmp_path: Pa
 
 @pytest.mark.usefixtures("unmeasured")
 def test_code_as_it_is_passes_the_guards_of_a_mutant(tmp_path: Path) -> None:
-    assert survives(tmp_path / "copy", "base/geo.py", "if tileid >= 0 else -1", "if tileid >= 0 else -1", "test_geo.py")
+    assert survives(
+        tmp_path / "copy", "base/geometry/geo.py", "if tileid >= 0 else -1", "if tileid >= 0 else -1", "test_geo.py"
+    )
 
 
 def test_every_explained_survivor_is_a_change_to_a_line_that_is_there() -> None:

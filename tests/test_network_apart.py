@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from provisioning.base import confined
 from provisioning.base.errors import BackboneError
+from provisioning.base.process import confined
 from provisioning.config import Backbone
 from provisioning.network import apart
 from provisioning.network.backbone import onnx_source

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning.base import geo
 from provisioning.base.errors import IndexingError
+from provisioning.base.geometry import geo
 from provisioning.catalogue import last_corpus, open_reader, pieces, pieces_table, scan, tile_of
 from provisioning.config import Index, TileSource
 from provisioning.config.schema import BBox
@@ -26,7 +26,7 @@ from provisioning.quality.gates import Requirements
 from provisioning.quality.gates.recognition import around
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.locate.places import Places
-from provisioning.sources.cutting import cut
+from provisioning.sources.pixels.cutting import cut
 from tests.describing import scanned_flight
 
 KEYS = tuple(f"{n:064x}" for n in range(4))

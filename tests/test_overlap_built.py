@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning.base import geo
-from provisioning.base.angles import Origin
+from provisioning.base.geometry import geo
+from provisioning.base.geometry.angles import Origin
 from provisioning.build.plan import make_plan
 from provisioning.cli import main
 from provisioning.cli.measure.variants import parse_variant, varied

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from provisioning.base import confined
 from provisioning.base.errors import PhotoError
+from provisioning.base.process import confined
 from provisioning.quality.locate import photo as photos
 from provisioning.quality.locate.photo import read_photo, read_position
 

@@ -14,7 +14,7 @@ from provisioning.catalogue.surveying import survey
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
 from provisioning.config.parse import read_flight
-from provisioning.sources.image import inspect_tile
+from provisioning.sources.pixels.image import inspect_tile
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_xyz
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.area.place import describe_place, place_facts
-from provisioning.base.angles import BBox
 from provisioning.base.errors import TileError
+from provisioning.base.geometry.angles import BBox
 from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.base.angles import BBox
-from provisioning.base.geo import tile_bounds_e7
+from provisioning.base.geometry.angles import BBox
+from provisioning.base.geometry.geo import tile_bounds_e7
 from provisioning.report.geojson import coverage_geojson
 from provisioning.report.model import Cell, LonLat, TileMap
 from provisioning.report.polygons import polygons_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.base.angles import BBox, overlap
+from provisioning.base.geometry.angles import BBox, overlap
 from provisioning.catalogue import scan
 from provisioning.cli import main
 from provisioning.config.parse import read_flight

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
-from provisioning.sources.image import decode, inspect_tile
-from provisioning.sources.likeness import LOOK_BYTES, alike, look_of
+from provisioning.sources.pixels.image import decode, inspect_tile
+from provisioning.sources.pixels.likeness import LOOK_BYTES, alike, look_of
 from tests.tilesets import Z, bbox_of, block, flight, write_xyz
 
 BACKGROUNDS = [(232, 226, 208), (250, 250, 250), (20, 20, 24), (104, 108, 110)]

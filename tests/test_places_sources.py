@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.base.errors import TileError
-from provisioning.base.geo import tile_bounds_e7
+from provisioning.base.geometry.geo import tile_bounds_e7
 from provisioning.catalogue import decode, iter_tiles, open_reader, scan
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
-from provisioning.sources.layouts import KNOWN, detect
+from provisioning.sources.placement.layouts import KNOWN, detect
 from provisioning.sources.source import EVERYTHING
 from provisioning.sources.xyz import Folder, Layout
 from tests.properties import examples

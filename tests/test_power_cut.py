@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioning.base import artifacts
+from provisioning.base.disk import artifacts
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight import publish
 from tests import faults, generations

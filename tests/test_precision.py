@@ -11,9 +11,9 @@ from provisioning.base.errors import EngineError
 from provisioning.base.hashing import digest_of, sha256_file
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork
-from provisioning.engines.fidelity import measure_fidelity
+from provisioning.engines.accuracy.fidelity import measure_fidelity
 from provisioning.network import backbone as backbones
-from provisioning.network.backbone.order import sort_nodes
+from provisioning.network.backbone.graph.order import sort_nodes
 from provisioning.network.typing.facts import typed_facts
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, typed_as

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import rules
 from provisioning.base.errors import ConfigError, GateError, IndexingError
-from provisioning.build.contents import _calibration_names
+from provisioning.build.generation.contents import _calibration_names
 from provisioning.build.plan import make_plan
 from provisioning.config import Calibration
 from provisioning.flight.manifest.checks import path as manifest_path

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """
 import hashlib, os, signal, threading, time
-from provisioning.base.stopping import exit_soon_after
+from provisioning.base.process.stopping import exit_soon_after
 def stop(number, frame):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)

@@ -12,7 +12,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError as DsseError
 from securesystemslib.signer import SSlibKey
 
-from provisioning.build.provenance import envelope, ml_bom, statement
+from provisioning.build.generation.provenance import envelope, ml_bom, statement
 from provisioning.flight.manifest import Manifest, parse
 from provisioning.flight.signing import load_public_key, sign
 from tests import building

@@ -9,10 +9,10 @@ import shutil
 
 import pytest
 
-from provisioning.base import artifacts, directories, files
+from provisioning.base.disk import artifacts, directories, files
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import FilesystemError, VerificationError
 from provisioning.base.hashing import sha256_file
-from provisioning.base.lock import build_lock
 from provisioning.cli.deliver import rollback as rollback_command
 from provisioning.flight import publish
 from tests import caches, crashing, generations

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from provisioning.base import directories
+from provisioning.base.disk import directories
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request
 from provisioning.build.steps import generation

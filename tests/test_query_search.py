@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from bench.crops import read_mosaic
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
-from provisioning.base.geo import pack_id, tileid_to_zxy, zxy_to_tileid
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import pack_id, tileid_to_zxy, zxy_to_tileid
 from provisioning.cli import main
 from provisioning.config.schema import Backbone, Index
-from provisioning.engines.fidelity import reference_network
+from provisioning.engines.accuracy.fidelity import reference_network
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
 from provisioning.index.among import ids_of, scores_among
-from provisioning.index.build import build
 from provisioning.index.read import load_index, search
+from provisioning.index.write.build import build
 from provisioning.network.backbone import fit, onnx_source
 from provisioning.quality.evaluate import find_queries
 from provisioning.quality.evaluate.run import right_tiles

@@ -20,7 +20,7 @@ from provisioning.config import Signing
 from provisioning.flight import signing
 from provisioning.flight.manifest import FileEntry, FlightPart, GateEntry, ZoomCount, to_bytes, with_hash
 from provisioning.report import verifying
-from provisioning.report.mosaic import MAX_BYTES, PAPER
+from provisioning.report.map.mosaic import MAX_BYTES, PAPER
 from tests import report_models
 
 VOID = {"meta", "link", "input", "br", "img", "circle", "path", "image"}

@@ -12,7 +12,7 @@ from PIL import Image
 from provisioning import report
 from provisioning.cli.begin import demo_imagery as demo
 from provisioning.report.failures import distance_m
-from provisioning.report.mosaic import MAX_PICTURE_BYTES, MOST_PICTURED, PICTURE_SIDE
+from provisioning.report.map.mosaic import MAX_PICTURE_BYTES, MOST_PICTURED, PICTURE_SIDE
 from tests import report_models
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning import report
-from provisioning.base.angles import BBox, Origin
-from provisioning.report import mercator
-from provisioning.report.drawing import cells_path, date_bins, draw_map, frame_of
+from provisioning.base.geometry.angles import BBox, Origin
+from provisioning.report.map import mercator
+from provisioning.report.map.drawing import cells_path, date_bins, draw_map, frame_of
 from provisioning.report.model import Cell
 from tests import report_models
 
@@ -62,7 +62,7 @@ def test_neighbouring_cells_in_a_row_become_one_rectangle():
 
 
 def test_projection_agrees_with_the_tile_grid():
-    from provisioning.base import geo
+    from provisioning.base.geometry import geo
 
     for z, x, y in ((0, 0, 0), (5, 17, 11), (18, 137_000, 91_000)):
         bounds = geo.tile_bounds_e7(z, x, y)

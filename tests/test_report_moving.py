@@ -7,7 +7,7 @@ import re
 import pytest
 
 from provisioning import report
-from provisioning.report.moving import _data, layers, toggle
+from provisioning.report.map.moving import _data, layers, toggle
 from provisioning.report.steps import _places, steps
 from tests import report_models
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import artifacts
-from provisioning.base.lock import build_lock
+from provisioning.base.disk import artifacts
+from provisioning.base.disk.lock import build_lock
 from provisioning.build import recheck
 from provisioning.build.reasons import expectations
 from provisioning.build.request import Request, read_request

@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import TileError
-from provisioning.base.lock import build_lock
 from provisioning.catalogue import (
     corpus_table,
     count_changed,

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 import rules.commands
-from provisioning.base.artifacts import Target
+from provisioning.base.disk.artifacts import Target
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError, ConfigError
-from provisioning.base.lock import build_lock
 from provisioning.build.tasks import TaskRow
 from rules.commands import _drop_damaged
 from rules.reporter import Collector

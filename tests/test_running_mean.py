@@ -6,8 +6,8 @@ import pytest
 from provisioning.base.errors import Error, IndexingError
 from provisioning.cli.measure.variants import parse_variant
 from provisioning.config.schema import Index
-from provisioning.index.build import build
 from provisioning.index.read import load_index, search
+from provisioning.index.write.build import build
 from provisioning.quality.locate.running import TILES_WEIGH, RunningMean, tiles_mean
 
 DIMENSION, COUNT = 48, 300

@@ -13,8 +13,9 @@ import pytest
 
 from provisioning import catalogue
 from provisioning.base.errors import FilesystemError, TileError
-from provisioning.base.workers import Limits
-from provisioning.sources import listing, looking
+from provisioning.base.process.workers import Limits
+from provisioning.sources.processes import inspection as looking
+from provisioning.sources.processes import listing
 from tests import hostile_decoding, hostile_looking
 from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 

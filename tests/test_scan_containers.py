@@ -10,7 +10,7 @@ import pytest
 from provisioning.catalogue import iter_tiles, open_reader, scan
 from provisioning.catalogue.scanning import containers
 from provisioning.catalogue.scanning import writer as writing
-from provisioning.sources import listing
+from provisioning.sources.processes import listing
 from tests import looked
 from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 

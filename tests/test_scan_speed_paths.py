@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from provisioning.area.cover import Band, Cover
 from provisioning.base.errors import TileError
-from provisioning.base.geo import MAX_ZOOM, tile_bounds_e7, tileid_to_zxy
+from provisioning.base.geometry.geo import MAX_ZOOM, tile_bounds_e7, tileid_to_zxy
 from provisioning.catalogue import scan
 from provisioning.catalogue.scanning import place as placing
-from provisioning.sources import likeness
-from provisioning.sources.evidence import Statement
-from provisioning.sources.idranges import LIMIT, are_inside, tiles_of_ids
-from provisioning.sources.placement import _misfit
+from provisioning.sources.containers.idranges import LIMIT, are_inside, tiles_of_ids
+from provisioning.sources.pixels import likeness
+from provisioning.sources.placement.evidence import Statement
+from provisioning.sources.placement.placement import _misfit
 from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles
 
 

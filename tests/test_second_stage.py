@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from provisioning.base.errors import Error
-from provisioning.base.geo import tile_at, tile_centre
+from provisioning.base.geometry.geo import tile_at, tile_centre
 from provisioning.cli import main
 from provisioning.quality.locate import Match, distance_m
 from provisioning.quality.locate.places import moved

@@ -141,7 +141,7 @@ def test_little_memory_is_warned_of(here, tmp_path, meminfo, state):
 
 
 def test_a_network_file_system_is_refused_before_anything_is_written(here, monkeypatch):
-    monkeypatch.setattr("provisioning.base.files.filesystem_type", lambda *_: "nfs4")
+    monkeypatch.setattr("provisioning.base.disk.files.filesystem_type", lambda *_: "nfs4")
     (found,) = _found(here, "file system")
     assert found.state == "bad"
     assert _found(here, "fsync") == []

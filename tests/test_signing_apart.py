@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import landlock
 from provisioning.base.errors import SigningError
+from provisioning.base.process import landlock
 from provisioning.config import Signing
 from provisioning.flight.manifest import to_bytes
 from provisioning.flight.signing import apart, generate_key, load_public_key, public_key_path
@@ -83,7 +83,7 @@ def test_a_build_signs_without_password_key_file_or_a_way_into_the_other_process
 
 
 def test_without_landlock_the_password_is_gone_all_the_same(key, tmp_path):
-    code = "from provisioning.base import landlock\nlandlock.version = lambda: 0\n" + BUILD
+    code = "from provisioning.base.process import landlock\nlandlock.version = lambda: 0\n" + BUILD
     seen = in_a_process(code, key, tmp_path / "m", PW="hush")
     assert seen[0] == "False False"
     assert load_public_key(public_key_path(key)).verifies(bytes.fromhex(seen[2]), MANIFEST)
@@ -158,7 +158,7 @@ def test_a_request_without_end_closes_the_connection(process):
 HIDE = """
 import os, sys
 from pathlib import Path
-from provisioning.base import landlock
+from provisioning.base.process import landlock
 root = Path(sys.argv[1])
 assert landlock.hide(root / "keys/k.pem", working=[root / "cache"])
 (root / "cache/new").write_text("new")
@@ -197,7 +197,7 @@ def test_a_hidden_file_stays_hidden_and_everything_beside_it_works(key, tmp_path
 @pytest.mark.parametrize("working", ["keys", "", "keys/not/there/yet"])
 def test_nothing_is_hidden_where_the_work_could_not_be_done(key, tmp_path, working):
     code = (
-        "import sys; from pathlib import Path; from provisioning.base import landlock;"
+        "import sys; from pathlib import Path; from provisioning.base.process import landlock;"
         "print(landlock.hide(Path(sys.argv[1]), working=[Path(sys.argv[2])])); open(sys.argv[1])"
     )
     assert in_a_process(code, key, tmp_path / working) == ["False"]

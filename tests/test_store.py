@@ -11,10 +11,10 @@ from decimal import Decimal
 
 import pytest
 
-from provisioning.base import artifacts
-from provisioning.base.artifacts import Target, atomic_output, is_intact, read_record
+from provisioning.base.disk import artifacts
+from provisioning.base.disk.artifacts import Target, atomic_output, is_intact, read_record
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import FilesystemError
-from provisioning.base.lock import build_lock
 
 
 @pytest.fixture

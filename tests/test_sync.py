@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import files as provisioning_files
+from provisioning.base.disk import files as provisioning_files
 from provisioning.base.errors import DeliveryError, FilesystemError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
 from provisioning.cli.deliver import sync as sync_command
 from provisioning.delivery import documents_of, parse_destination, remote_command, sync_here, sync_over, verifying
-from provisioning.delivery.contents import Listed
+from provisioning.delivery.bundle.contents import Listed
 from provisioning.delivery.stream import GREETING, read_line, receive_documents, send_needed
 from provisioning.delivery.target import Target
 from provisioning.flight.signing import public_key_path

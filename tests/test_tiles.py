@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from provisioning.base import geo
 from provisioning.base.errors import EmptyCorpusError, TileError
+from provisioning.base.geometry import geo
 from provisioning.catalogue import corpus_table, flat_ids, iter_tiles, last_corpus, open_reader, scan
 from provisioning.catalogue.inventory import take_inventory
 from provisioning.catalogue.packing import pack_ids
 from provisioning.catalogue.scanning.inspecting import Inspector
 from provisioning.config import Area, AreaPart, TileSource
 from provisioning.flight.manifest import coverage_sha256
-from provisioning.sources.image import inspect_tile
+from provisioning.sources.pixels.image import inspect_tile
 from tests.properties import examples
 from tests.tilesets import (
     HALF,

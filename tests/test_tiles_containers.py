@@ -12,8 +12,8 @@ from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import deserialize_directory
 
-from provisioning.base import geo
 from provisioning.base.errors import TileError
+from provisioning.base.geometry import geo
 from provisioning.catalogue import archive as archive_module
 from provisioning.catalogue import decode, iter_tiles, open_reader, scan
 from provisioning.catalogue.archive import write_pmtiles
@@ -21,10 +21,10 @@ from provisioning.catalogue.inventory import take_inventory
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.cli import main
 from provisioning.config import TileSource
-from provisioning.sources.geotiff import png
-from provisioning.sources.idranges import tiles_of_run
-from provisioning.sources.pmtiles import PMTiles
-from provisioning.sources.pmtiles_format import gzip_stored, parse_directory, serialise_directory
+from provisioning.sources.containers.geotiff import png
+from provisioning.sources.containers.idranges import tiles_of_run
+from provisioning.sources.containers.pmtiles import PMTiles
+from provisioning.sources.containers.pmtiles_format import gzip_stored, parse_directory, serialise_directory
 from provisioning.sources.store import TileQuery
 from tests.properties import examples
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz

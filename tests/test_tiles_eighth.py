@@ -7,10 +7,10 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from provisioning.sources import eighth
-from provisioning.sources.eighth import inspect_tiles
-from provisioning.sources.image import inspect_tile
-from provisioning.sources.likeness import COSINE
+from provisioning.sources.pixels import eighth
+from provisioning.sources.pixels.eighth import inspect_tiles
+from provisioning.sources.pixels.image import inspect_tile
+from provisioning.sources.pixels.likeness import COSINE
 from tests.building import tile_image
 
 LIMITS = {"max_pixels": 1 << 20, "nodata": ()}

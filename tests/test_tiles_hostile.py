@@ -17,9 +17,9 @@ from provisioning.base.errors import EmptyCorpusError, TileError
 from provisioning.catalogue import decode, scan
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.config import TileSource
-from provisioning.sources import tables as mbtiles_module
-from provisioning.sources.pmtiles import PMTiles
-from provisioning.sources.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
+from provisioning.sources.containers import tables as mbtiles_module
+from provisioning.sources.containers.pmtiles import PMTiles
+from provisioning.sources.containers.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from provisioning.sources.store import TileQuery
 from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
 

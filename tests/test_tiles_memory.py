@@ -7,12 +7,12 @@ import time
 import pytest
 
 from provisioning.base.errors import TileError
-from provisioning.base.geo import tiles_in_bbox
+from provisioning.base.geometry.geo import tiles_in_bbox
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
-from provisioning.sources import geotiff
 from provisioning.sources import source as sources
-from provisioning.sources.geotiff import GeoTIFF
+from provisioning.sources.containers import geotiff
+from provisioning.sources.containers.geotiff import GeoTIFF
 from tests.tilesets import block, write_mbtiles, write_xyz
 
 rasterio = pytest.importorskip("rasterio", reason="rasters need the extra geotiff")

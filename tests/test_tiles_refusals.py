@@ -12,8 +12,8 @@ from provisioning.catalogue import scan
 from provisioning.catalogue.archive import write_pmtiles
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
-from provisioning.sources.geotiff import GeoTIFF
-from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.containers.geotiff import GeoTIFF
+from provisioning.sources.containers.pmtiles import PMTiles
 from provisioning.sources.source import file_stamp, head_of
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import kind_of
@@ -112,13 +112,13 @@ def test_directories_may_be_stored_as_they_are(tmp_path):
 
 
 def test_a_root_directory_larger_than_any_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.sources.pmtiles.MOST_DIRECTORY_BYTES", 4)
+    monkeypatch.setattr("provisioning.sources.containers.pmtiles.MOST_DIRECTORY_BYTES", 4)
     with pytest.raises(TileError, match="larger than 4 bytes"):
         pmtiles(tmp_path / "a.pmtiles").read(0, 0, 0)
 
 
 def test_a_tile_larger_than_any_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("provisioning.sources.pmtiles.MOST_TILE_BYTES", 9)
+    monkeypatch.setattr("provisioning.sources.containers.pmtiles.MOST_TILE_BYTES", 9)
     assert pmtiles(tmp_path / "a.pmtiles").read(0, 0, 0) is None
 
 
@@ -243,7 +243,7 @@ def test_a_raster_without_what_reads_it_says_what_to_install(tmp_path, monkeypat
 
 def test_what_was_not_installed_gives_no_stamp_that_could_be_trusted(tmp_path, monkeypatch):
 
-    from provisioning.sources import geotiff
+    from provisioning.sources.containers import geotiff
 
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     later = (tmp_path / "a.tif").stat().st_mtime_ns + 10**10

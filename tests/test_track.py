@@ -11,8 +11,8 @@ import pytest
 from pyproj import Geod
 
 from bench.track import main as write_flights
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.geometry.angles import Origin
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
 from provisioning.flight.signing import generate_key

@@ -16,8 +16,8 @@ from provisioning.base.errors import FilesystemError, PhotoError, TileError
 from provisioning.catalogue.scanning import inspecting
 from provisioning.config.parse import read_flight
 from provisioning.quality.locate.photo import read_photo
-from provisioning.sources import image as decoding
-from provisioning.sources import looking
+from provisioning.sources.pixels import image as decoding
+from provisioning.sources.processes import inspection as looking
 from tests import building, hostile_looking, looked
 
 MACHINE = (
@@ -114,7 +114,7 @@ def test_a_scan_under_a_limit_of_memory_leaves_no_mark(cache):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "import numpy, simplejpeg, provisioning.sources.image\n"
+        "import numpy, simplejpeg, provisioning.sources.pixels.image\n"
         "from provisioning import catalogue\n"
         "from provisioning.base.errors import Error\n"
         "from provisioning.config.parse import read_flight\n"

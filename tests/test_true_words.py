@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provisioning.build import provenance
+from provisioning.build.generation import provenance
 from tests import building
 from tests.caches import KEY, publish
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from provisioning.base.errors import ConfigError
-from provisioning.build import contents
+from provisioning.build.generation import contents
 from provisioning.cli import main
 from provisioning.config.parse import parse
 from tests import building

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import directories
+from provisioning.base.disk import directories
 from provisioning.base.errors import FilesystemError
 from provisioning.build.steps import housekeeping
-from provisioning.delivery import documents_of, install_bundle, pack, sync_here, trusting, verifying
+from provisioning.delivery import documents_of, install_bundle, sync_here, trusting, verifying
+from provisioning.delivery.bundle.pack import pack
 from provisioning.flight import publish
 from provisioning.flight.verify import verify
 from tests.delivery import make_keys, publish_cache, trust_anything_by

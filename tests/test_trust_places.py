@@ -11,7 +11,8 @@ import pytest
 
 from provisioning.base import events
 from provisioning.base.errors import DeliveryError, Error, SigningError
-from provisioning.delivery import documents_of, install_bundle, pack, trusting, verifying
+from provisioning.delivery import documents_of, install_bundle, trusting, verifying
+from provisioning.delivery.bundle.pack import pack
 from provisioning.flight import publish
 from provisioning.flight.verify import Code, CounterFloor, verify
 from tests import caches

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import ManifestError, TrustError
-from provisioning.base.geo import unpack_id
+from provisioning.base.geometry.geo import unpack_id
 from provisioning.base.printable import steers
 from provisioning.flight.manifest import (
     coverage_lines,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base import landlock, workers
 from provisioning.base.errors import ConfigError, FilesystemError, TileError
-from provisioning.base.workers import Items, Limits, SeveralError, StoppedError, Workers
+from provisioning.base.process import landlock, workers
+from provisioning.base.process.workers import Items, Limits, SeveralError, StoppedError, Workers
 from tests import working
 from tests.processes import gone
 

@@ -11,8 +11,8 @@ from PIL import Image
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from provisioning.base.angles import BBox
-from provisioning.base.geo import tile_bounds_e7
+from provisioning.base.geometry.angles import BBox
+from provisioning.base.geometry.geo import tile_bounds_e7
 from provisioning.config import Area, Flight, Tiles, TileSource
 
 Z, X, Y = 15, 17_000, 11_000

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import Error
+from provisioning.base.geometry.angles import Origin
 from provisioning.config import Engine
 from provisioning.engines import select
 from provisioning.flight.signing import load_public_key

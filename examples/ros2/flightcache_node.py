@@ -23,8 +23,8 @@ from sensor_msgs.msg import Image, NavSatFix, NavSatStatus
 from startup import arguments, expectations, look_up, start
 from std_msgs.msg import Float64
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import Error
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.locate import Photo, Prior
 
 CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}

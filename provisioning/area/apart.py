@@ -1,4 +1,4 @@
-"""Reading a file that draws an area or a mission, as a call into another process (`base.confined`)."""
+"""Reading a file that draws an area or a mission, as a call into another process (`base.process.confined`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from provisioning.area.files import BESIDE
 from provisioning.area.shapes import Drawing, Margin, Note, Point, Polygon, Ring
-from provisioning.base import confined
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
 from provisioning.base.jsonfile import from_json
+from provisioning.base.process import confined
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 from provisioning.area.cover import Range
-from provisioning.base.angles import BBox
-from provisioning.base.geo import E7, row_edge_deg
+from provisioning.base.geometry.angles import BBox
+from provisioning.base.geometry.geo import E7, row_edge_deg
 
 A = 6_378_137.0
 """Equatorial radius, metre."""

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
+from provisioning.base.geometry.angles import Origin
 
 MODELS = (
     ("EGM2008", "us_nga_egm08_25.tif"),

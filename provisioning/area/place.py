@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioning.area.ellipsoid import box_size_m, zone_km2
-from provisioning.base.angles import TURN_E7, BBox, Origin
+from provisioning.base.geometry.angles import TURN_E7, BBox, Origin
 
 
 def describe_place(bbox: BBox) -> str:

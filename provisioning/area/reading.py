@@ -14,8 +14,8 @@ from provisioning.area.formats.lines import Drawn, as_area, as_missions
 from provisioning.area.missions.flying import fly_mission
 from provisioning.area.missions.steps import Mission
 from provisioning.area.shapes import Drawing
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
 
 MISSIONS = "QGroundControl .plan, QGC WPL 110, mwp or INAV XML, DJI KMZ, Litchi CSV, GPX, KML"
 AREAS = "GeoJSON, KML or KMZ, GPX, GeoPackage, Shapefile, FlatGeobuf, the fence of a .plan"

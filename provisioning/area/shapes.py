@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioning.base.angles import AltDatum, Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import AltDatum, Origin
 
 MOST_POINTS = 200_000
 MOST_MARGIN_M = 200_000.0

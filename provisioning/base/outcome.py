@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, get_args
 
-from provisioning.base.files import read_regular, write_durably
+from provisioning.base.disk.files import read_regular, write_durably
 from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json, to_json
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 
-from provisioning.base.files import read_regular, write_durably
+from provisioning.base.disk.files import read_regular, write_durably
 from provisioning.base.frozen import dataclass
 
 FILE = "history.json"

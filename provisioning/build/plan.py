@@ -16,8 +16,8 @@ from urllib.parse import quote
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
-from provisioning.build import contents
 from provisioning.build.estimate import Estimate, estimate
+from provisioning.build.generation import contents
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import Due
@@ -27,7 +27,7 @@ from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
-from provisioning.index.transform_spec import AUTO
+from provisioning.index.transform.spec import AUTO
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
 

@@ -6,18 +6,17 @@ import datetime as dt
 from collections.abc import Mapping
 
 from provisioning import catalogue, descriptors, index
-from provisioning.base.artifacts import ArtifactRecord, Target
+from provisioning.base.disk.artifacts import ArtifactRecord, Target
+from provisioning.base.disk.files import make_dirs, require_free_bytes, require_free_inodes, write_durably
 from provisioning.base.errors import GateError, ManifestError
-from provisioning.base.files import make_dirs, require_free_bytes, require_free_inodes, write_durably
 from provisioning.base.hashing import Sha256
-from provisioning.build import contents
+from provisioning.build.generation import contents
 from provisioning.build.request import MAP_FILE, Request, requirements_of
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.flight import manifest
 from provisioning.flight.manifest import GateEntry
 from provisioning.quality.gates.corpus import corpus_figures
-from provisioning.quality.gates.judging import judge
-from provisioning.quality.gates.limits import corpus_limits
+from provisioning.quality.gates.limits import corpus_limits, enforce
 
 INODES_PER_TARGET = 3
 """Its directory, file and artifact record."""
@@ -43,7 +42,7 @@ def corpus_gates(request: Request) -> Mapping[str, GateEntry]:
     """Return the gates that need no network. Raises GateError naming all that fail."""
     asked, corpus = requirements_of(request.flight), request.tiles
     figures = corpus_figures(corpus, asked.policy, today=dt.datetime.now(dt.timezone.utc).date())
-    return judge(figures, corpus_limits(asked, corpus), asked.waivers)
+    return enforce(figures, corpus_limits(asked, corpus), asked.waivers)
 
 
 def require_room(request: Request) -> None:
@@ -76,7 +75,7 @@ def _inodes_to_make(request: Request) -> int:
 def draw_holes(request: Request, error: GateError) -> GateError:
     """Write `.build/coverage.geojson` with the gaps of the area, and return `error` with the file that shows them."""
     from provisioning import report
-    from provisioning.build.report_model import area_maps, line
+    from provisioning.build.generation.report_model import area_maps, line
 
     build_dir, area = request.flight.build_dir, catalogue.area_of(request.flight)
     drawn = report.coverage_geojson(

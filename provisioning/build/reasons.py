@@ -12,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from provisioning import descriptors
-from provisioning.base import events, lock
-from provisioning.base.artifacts import Target, is_intact, is_whole, read_record
+from provisioning.base import events
+from provisioning.base.disk import lock
+from provisioning.base.disk.artifacts import Target, is_intact, is_whole, read_record
 from provisioning.base.errors import Error
-from provisioning.build import contents, recheck
-from provisioning.build.contents import Published
+from provisioning.build import recheck
+from provisioning.build.generation import contents
+from provisioning.build.generation.contents import Published
 from provisioning.build.request import NetworkRequest, Request
 from provisioning.flight import manifest, publish, signing
 from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify

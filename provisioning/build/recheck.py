@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from provisioning.base.files import discard
+from provisioning.base.disk.files import discard
 
 FILE = "rechecked"
 _DAY_S = 86_400

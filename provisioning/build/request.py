@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, engines, index
-from provisioning.base.artifacts import Target
+from provisioning.base.disk.artifacts import Target
 from provisioning.base.distributions import own_version
 from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
@@ -255,7 +255,7 @@ def _extras(
             "on_board": flight.tiles.on_board,
             "key": signing.public_key_of(flight.signing).fingerprint,
         }
-        from provisioning.build.provenance import BOM_FILE, STATEMENT_FILE
+        from provisioning.build.generation.provenance import BOM_FILE, STATEMENT_FILE
 
         yield _target(flight, "provenance", BOM_FILE, signed)
         yield _target(flight, "provenance", STATEMENT_FILE, signed)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provisioning.base import lock
-from provisioning.base.angles import Origin
+from provisioning.base.disk import lock
+from provisioning.base.disk.files import free_bytes, read_regular, wrap_os_errors
 from provisioning.base.errors import ConfigError, ManifestError
-from provisioning.base.files import free_bytes, read_regular, wrap_os_errors
+from provisioning.base.geometry.angles import Origin
 from provisioning.base.outcome import FILE as REPORT_FILE
 from provisioning.base.outcome import BuildReport, read_report
 from provisioning.build.history import read_history

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 
-from provisioning.base.artifacts import Target
+from provisioning.base.disk.artifacts import Target
 from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact
 from provisioning.build import steps

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from provisioning import descriptors
-from provisioning.base import directories
-from provisioning.base.files import wrap_os_errors
+from provisioning.base.disk import directories
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.frozen import dataclass
 from provisioning.build.request import Request
 from provisioning.flight import publish

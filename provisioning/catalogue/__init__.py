@@ -27,13 +27,13 @@ from provisioning.catalogue.reading import (
 )
 from provisioning.catalogue.scanning.scan import scan
 from provisioning.catalogue.values import Corpus, Skipped, Tile, ZoomCount, not_scanned
-from provisioning.sources.facts import decoder_facts
+from provisioning.sources.pixels.facts import decoder_facts
 
 if TYPE_CHECKING:
     from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
     from provisioning.catalogue.coverage import area_of, measure_coverage
     from provisioning.catalogue.gaps import CoverageFigures
-    from provisioning.sources.image import decode
+    from provisioning.sources.pixels.image import decode
 else:
     __getattr__ = on_demand(
         __name__,
@@ -41,7 +41,7 @@ else:
             "provisioning.catalogue.archive": ["PMTILES_FORMAT", "write_pmtiles"],
             "provisioning.catalogue.coverage": ["area_of", "measure_coverage"],
             "provisioning.catalogue.gaps": ["CoverageFigures"],
-            "provisioning.sources.image": ["decode"],
+            "provisioning.sources.pixels.image": ["decode"],
         },
     )
 

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from provisioning.base import events
-from provisioning.base.angles import HALF_TURN_E7
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import TileError
-from provisioning.base.files import wrap_os_errors
-from provisioning.base.geo import tileid_to_zxy
+from provisioning.base.geometry.angles import HALF_TURN_E7
+from provisioning.base.geometry.geo import tileid_to_zxy
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue.reading import corpus_table, last_corpus, open_reader, tile_lengths
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
 from provisioning.config import Flight
-from provisioning.sources.image import image_format
-from provisioning.sources.pmtiles_format import (
+from provisioning.sources.containers.pmtiles_format import (
     GZIP,
     HEADER,
     MAGIC,
@@ -32,6 +31,7 @@ from provisioning.sources.pmtiles_format import (
     gzip_stored,
     serialise_directory,
 )
+from provisioning.sources.pixels.image import image_format
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from provisioning.area.area import Area, area_facts, measure_area, takeoff_tile
 from provisioning.area.cover import count
-from provisioning.base.angles import Origin
+from provisioning.base.geometry.angles import Origin
 from provisioning.catalogue import database
 from provisioning.catalogue.gaps import (
     CoverageFigures,

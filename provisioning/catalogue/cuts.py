@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
-from provisioning.base.geo import CUTS
+from provisioning.base.geometry.geo import CUTS
 from provisioning.catalogue.reading import (
     Placed,
     changed_columns,

@@ -19,10 +19,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from provisioning.base import journal
+from provisioning.base.disk import journal
+from provisioning.base.disk.files import make_dirs, wrap_os_errors
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
-from provisioning.base.files import make_dirs, wrap_os_errors
 
 FORMAT = 9
 FILE = "catalogue.sqlite"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range, Rows
 from provisioning.area.ellipsoid import box_size_m
-from provisioning.base.angles import BBox
-from provisioning.base.geo import tile_bounds_e7
+from provisioning.base.geometry.angles import BBox
+from provisioning.base.geometry.geo import tile_bounds_e7
 from provisioning.catalogue.scanning.columns import unpacked_runs
 from provisioning.catalogue.values import RequiredTile
 

@@ -9,8 +9,8 @@ from datetime import date
 
 from provisioning.area.cover import Cover
 from provisioning.area.ellipsoid import rows_km2
-from provisioning.base.angles import BBox
 from provisioning.base.errors import EmptyCorpusError
+from provisioning.base.geometry.angles import BBox
 from provisioning.catalogue import database
 from provisioning.catalogue.coverage import area_of, figures_of
 from provisioning.catalogue.gaps import CoverageFigures, hole_note, present_runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.geo import pack_id
+from provisioning.base.geometry.geo import pack_id
 
 Int64s = NDArray[np.int64]
 

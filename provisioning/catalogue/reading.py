@@ -11,9 +11,9 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
+from provisioning.base.disk.lock import is_held_for
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
-from provisioning.base.lock import is_held_for
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, TAKEN_ROW, UNDATED
 from provisioning.catalogue.scanning.settings import choice_facts

@@ -9,7 +9,7 @@ import numpy as np
 from provisioning.area.area import Route
 from provisioning.area.corridor import pieces_of, space
 from provisioning.area.shapes import Point
-from provisioning.base.angles import BBox
+from provisioning.base.geometry.angles import BBox
 from provisioning.catalogue.gaps import Located
 
 

@@ -19,19 +19,19 @@ from typing import NamedTuple
 from provisioning.area.area import enclosing
 from provisioning.area.cover import count
 from provisioning.area.place import describe_place
-from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.events import progress
-from provisioning.base.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
+from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
+from provisioning.base.geometry.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
 from provisioning.catalogue.gaps import Hole, holes
 from provisioning.catalogue.scanning.columns import PARTLY_PPM, packed_runs, unpacked_runs
 from provisioning.catalogue.scanning.repeats import REPEATS
 from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Tiles, TileSource
-from provisioning.sources.geotiff import with_values
-from provisioning.sources.image import inspect_tile, may_be_transparent
-from provisioning.sources.likeness import LOOK_BYTES, alike
-from provisioning.sources.placing import placed
+from provisioning.sources.containers.geotiff import with_values
+from provisioning.sources.pixels.image import inspect_tile, may_be_transparent
+from provisioning.sources.pixels.likeness import LOOK_BYTES, alike
+from provisioning.sources.placement.placing import placed
 from provisioning.sources.source import EVERYTHING, Container, listed
 from provisioning.sources.stores import kind_of, open_store
 from provisioning.sources.xyz import Directory

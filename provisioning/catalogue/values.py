@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import NamedTuple
 
-from provisioning.base.angles import AltDatum, BBox, Origin
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.frozen import dataclass
+from provisioning.base.geometry.angles import AltDatum, BBox, Origin
 from provisioning.base.hashing import Sha256
 from provisioning.base.jsonfile import from_json
 

@@ -8,10 +8,10 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from provisioning.base.blas import begin_with_one_thread, require_address_space
+from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error, FilesystemError
-from provisioning.base.files import wrap_machine_errors
-from provisioning.base.leaving import leave
+from provisioning.base.process.blas import begin_with_one_thread, require_address_space
+from provisioning.base.process.leaving import leave
 from provisioning.base.words import meant, meant_file, missing_part
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
@@ -175,7 +175,7 @@ def _apart() -> Iterator[None]:
     if READERS.isdisjoint(sys.argv[1:]):
         yield
         return
-    from provisioning.base import confined
+    from provisioning.base.process import confined
 
     with confined.apart():
         yield

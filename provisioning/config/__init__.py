@@ -1,6 +1,6 @@
 """flight.toml as frozen values."""
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.config.schema import (
     Area,
     AreaPart,

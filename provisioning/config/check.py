@@ -14,8 +14,8 @@ from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 
-from provisioning.base.angles import HALF_TURN_E7, TURN_E7, BBox
-from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
+from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
+from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
 from provisioning.base.words import meant, meant_file, typed

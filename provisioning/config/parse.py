@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.disk.files import read_regular
 from provisioning.base.errors import ConfigError
-from provisioning.base.files import read_regular
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names

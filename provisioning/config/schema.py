@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from provisioning.base.angles import BBox, Origin
 from provisioning.base.frozen import dataclass
+from provisioning.base.geometry.angles import BBox, Origin
 
 NO_PATH = Path()
 """A path that was not given; one that was is absolute."""

@@ -17,8 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from provisioning.base.disk.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.base.errors import ConfigError, SigningError
-from provisioning.base.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.parse import read_flight, read_toml
 from provisioning.config.schema import Flight

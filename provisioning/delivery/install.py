@@ -8,14 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import DeliveryError, Error, FilesystemError
-from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256, sha256_bytes
-from provisioning.delivery.check import Ahead, Carried, Trust, check_bundle, read_documents, read_files, read_since
-from provisioning.delivery.compression import decompressing, zstd_module
-from provisioning.delivery.contents import Documents, Listed, listed
-from provisioning.delivery.delta import LEAST_BYTES, Pieces, opened_base, rebuilt
-from provisioning.delivery.since import Since
+from provisioning.delivery.bundle.check import (
+    Ahead,
+    Carried,
+    Trust,
+    check_bundle,
+    read_documents,
+    read_files,
+    read_since,
+)
+from provisioning.delivery.bundle.compression import decompressing, zstd_module
+from provisioning.delivery.bundle.contents import Documents, Listed, listed
+from provisioning.delivery.bundle.delta import LEAST_BYTES, Pieces, opened_base, rebuilt
+from provisioning.delivery.bundle.since import Since
 from provisioning.delivery.stream import Need, read_changed, read_needed, receive_documents, write_line
 from provisioning.delivery.target import (
     Earlier,

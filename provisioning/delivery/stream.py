@@ -9,7 +9,7 @@ Sizes are signed, so nothing else needs framing; nothing is sent that the receiv
 goes on in the middle of a file.
 
 A sender that says "delta" may be answered with bases: for a file that is needed, an earlier version that the receiver
-holds. Then {"from": sha256}\n and the delta of that file (delivery/delta.py) stand in place of its bytes, or
+holds. Then {"from": sha256}\n and the delta of that file (delivery/bundle/delta.py) stand in place of its bytes, or
 {"from": null}\n and its bytes, where the sender does not have that version. An end that knows no deltas ignores both
 words, and gets or sends whole files.
 """
@@ -23,10 +23,10 @@ from typing import IO, NamedTuple, Protocol
 from provisioning.base.errors import DeliveryError
 from provisioning.base.events import Bytes
 from provisioning.base.hashing import Sha256
-from provisioning.delivery.archive import COPY_BYTES, Readable
-from provisioning.delivery.contents import MANIFEST_LIMITS, OPTIONAL_LIMITS, Documents, Listed, listed
-from provisioning.delivery.delta import Base, differences, rebuilt
-from provisioning.delivery.earlier import Bases, no_bases
+from provisioning.delivery.bundle.archive import COPY_BYTES, Readable
+from provisioning.delivery.bundle.contents import MANIFEST_LIMITS, OPTIONAL_LIMITS, Documents, Listed, listed
+from provisioning.delivery.bundle.delta import Base, differences, rebuilt
+from provisioning.delivery.bundle.earlier import Bases, no_bases
 from provisioning.flight.manifest import Manifest
 
 GREETING = b"flightcache-sync/1 "

@@ -10,17 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.events import Bytes
-from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import Sha256
-from provisioning.delivery.archive import COPY_BYTES
-from provisioning.delivery.check import Trust, check_bundle
-from provisioning.delivery.compression import zstd_module
-from provisioning.delivery.contents import Documents, Listed
-from provisioning.delivery.earlier import Bases, no_bases
+from provisioning.delivery.bundle.archive import COPY_BYTES
+from provisioning.delivery.bundle.check import Trust, check_bundle
+from provisioning.delivery.bundle.compression import zstd_module
+from provisioning.delivery.bundle.contents import Documents, Listed
+from provisioning.delivery.bundle.earlier import Bases, no_bases
+from provisioning.delivery.bundle.pack import Bundle, pack
 from provisioning.delivery.install import deliver
-from provisioning.delivery.pack import Bundle, pack
 from provisioning.delivery.pipes import PATIENCE_S, Pipes, SilentError
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.target import Outcome, Target, Verify

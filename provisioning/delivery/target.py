@@ -18,14 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base import directories
-from provisioning.base.artifacts import ArtifactRecord
+from provisioning.base.disk import directories
+from provisioning.base.disk.artifacts import ArtifactRecord
+from provisioning.base.disk.files import make_dirs, read_regular, require_free_bytes, wrap_os_errors, write_all
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import make_dirs, read_regular, require_free_bytes, wrap_os_errors, write_all
 from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
-from provisioning.base.lock import build_lock
-from provisioning.delivery.archive import COPY_BYTES
-from provisioning.delivery.contents import MANIFEST_NAMES, Documents, Listed, listed
+from provisioning.delivery.bundle.archive import COPY_BYTES
+from provisioning.delivery.bundle.contents import MANIFEST_NAMES, Documents, Listed, listed
 from provisioning.flight import publish
 from provisioning.flight.manifest import MAX_BYTES, Manifest
 from provisioning.flight.verify import CounterFloor, Verdict

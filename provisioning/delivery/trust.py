@@ -8,8 +8,8 @@ from pathlib import Path
 from provisioning.base import events
 from provisioning.base.errors import ManifestError, VerificationError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.delivery.check import Trust
-from provisioning.delivery.contents import MANIFEST_NAMES, Documents, sidecar
+from provisioning.delivery.bundle.check import Trust
+from provisioning.delivery.bundle.contents import MANIFEST_NAMES, Documents, sidecar
 from provisioning.delivery.target import Verify
 from provisioning.flight import trust as trusts
 from provisioning.flight.manifest import Manifest, parse

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning.base import events, lock
+from provisioning.base import events
+from provisioning.base.disk import lock
 from provisioning.base.errors import EngineError
 from provisioning.engines.spec import EngineSpec
 

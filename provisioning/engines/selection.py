@@ -23,7 +23,7 @@ def select(engine: Engine, machine: Machine = THIS_MACHINE) -> Backend:
     EngineError if `engine.host` names another computer and the backend cannot compile for one.
     """
     if engine.command:
-        from provisioning.engines.remote import There
+        from provisioning.engines.vehicle.remote import There
 
         return There(_whole_tuple(engine))
     name = _auto(machine) if engine.backend == "auto" else engine.backend

@@ -9,8 +9,8 @@ import json
 import time
 from typing import Any, NamedTuple
 
+from provisioning.base.disk.files import wrap_os_errors, write_durably
 from provisioning.base.errors import DeliveryError, ManifestError
-from provisioning.base.files import wrap_os_errors, write_durably
 from provisioning.base.hashing import sha256_bytes
 from provisioning.flight.manifest.checks import Issues, digest, moment, name, one_of, optional, record, text, whole
 from provisioning.flight.manifest.schema import MAX_WHOLE, dump

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from provisioning.index.ids import Floats, Int64s
-from provisioning.index.space import into_space
+from provisioning.index.transform.space import into_space
 
 BLOCK_ROWS = 16_384
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from provisioning.base.errors import IndexingError
 from provisioning.base.frozen import dataclass
-from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
+from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.config.schema import Index
-from provisioning.index.transform_spec import TransformSpec
+from provisioning.index.transform.spec import TransformSpec
 
 ID_BYTES = 8
 HEADER_BYTES = 1024

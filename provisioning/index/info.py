@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from provisioning.base.artifacts import Target
+from provisioning.base.disk.artifacts import Target
 from provisioning.base.errors import IndexingError
 from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json

@@ -1,4 +1,4 @@
-"""Everything that opens a user's ONNX model before it is compiled, as calls into another process (`base.confined`)."""
+"""What opens a user's ONNX model before it is compiled, called in another process (`base.process.confined`)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioning.base import confined
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import BackboneError
-from provisioning.base.files import wrap_os_errors
+from provisioning.base.process import confined
 from provisioning.config import Backbone
 from provisioning.network.backbone.source import OnnxSource, trees
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from provisioning.base.disk.files import wrap_os_errors, write_new
 from provisioning.base.errors import BackboneError
-from provisioning.base.files import wrap_os_errors, write_new
 from provisioning.config import Backbone
 from provisioning.config.template import default_of, toml
 from provisioning.network.backbone import onnx_source, prepare

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.artifacts import Target, atomic_output, is_whole
-from provisioning.base.files import wrap_os_errors
+from provisioning.base.disk.artifacts import Target, atomic_output, is_whole
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts

@@ -2,6 +2,15 @@
 
 from provisioning.report.changes import changes
 from provisioning.report.geojson import coverage_geojson
+from provisioning.report.map.mosaic import (
+    MOST_PICTURED,
+    Thumbnail,
+    make_mosaic,
+    mosaic_places,
+    mosaic_zoom,
+    small_picture,
+)
+from provisioning.report.map.tilemap import Run, tile_map
 from provisioning.report.model import (
     Cell,
     Change,
@@ -16,9 +25,7 @@ from provisioning.report.model import (
     TileMap,
     TileMark,
 )
-from provisioning.report.mosaic import MOST_PICTURED, Thumbnail, make_mosaic, mosaic_places, mosaic_zoom, small_picture
 from provisioning.report.page import render
-from provisioning.report.tilemap import Run, tile_map
 
 __all__ = [
     "MOST_PICTURED",

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-from provisioning.base import geo
-from provisioning.report import mercator
+from provisioning.base.geometry import geo
 from provisioning.report.html import Markup, paragraph, section
+from provisioning.report.map import mercator
+from provisioning.report.map.mosaic import MOST_PICTURED, PICTURE_SIDE
 from provisioning.report.model import Failure, Picture, ReportModel
-from provisioning.report.mosaic import MOST_PICTURED, PICTURE_SIDE
 
 
 def failures(model: ReportModel) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
+from provisioning.base.geometry.angles import Origin
 from provisioning.flight.manifest import Manifest
 
 

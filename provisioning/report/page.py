@@ -9,12 +9,12 @@ from importlib.resources import files
 from provisioning.area.place import height_in_words
 from provisioning.flight.summary import summarise
 from provisioning.report import tables, verifying
-from provisioning.report.drawing import position
 from provisioning.report.failures import failures
 from provisioning.report.html import facts, number, section
-from provisioning.report.mapview import map_section
+from provisioning.report.map.drawing import position
+from provisioning.report.map.moving import SCRIPT_SOURCE, script_and_data
+from provisioning.report.map.view import map_section
 from provisioning.report.model import LonLat, ReportModel
-from provisioning.report.moving import SCRIPT_SOURCE, script_and_data
 from provisioning.report.steps import steps
 
 POLICY = (

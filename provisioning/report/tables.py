@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from provisioning.area.place import place_facts
-from provisioning.report import mercator
 from provisioning.report.html import Cell, Markup, code, facts, number, paragraph, section, table
+from provisioning.report.map import mercator
 from provisioning.report.model import ReportModel
 
 SKIPPED_SHOWN = 200

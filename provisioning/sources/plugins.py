@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from provisioning.base.errors import TileError
-from provisioning.base.geo import MAX_ZOOM
+from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.base.printable import printable
 from provisioning.config import TileSource
 from provisioning.sources.source import source_name

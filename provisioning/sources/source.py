@@ -9,10 +9,10 @@ from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
 from provisioning.base.errors import TileError
-from provisioning.base.geo import MAX_ZOOM
+from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.config.naming import default_name
-from provisioning.sources.evidence import Statement
+from provisioning.sources.placement.evidence import Statement
 from provisioning.sources.store import TileStore
 
 RACY_NS = 20_000_000

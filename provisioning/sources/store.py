@@ -11,8 +11,8 @@ from datetime import date
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from provisioning.area.cover import Cover
-from provisioning.base.angles import BBox
-from provisioning.base.geo import tile_bounds_e7
+from provisioning.base.geometry.angles import BBox
+from provisioning.base.geometry.geo import tile_bounds_e7
 
 
 class TileQuery(NamedTuple):

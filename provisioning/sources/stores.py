@@ -44,7 +44,7 @@ def kind_of(source: TileSource) -> str:
         return _database_kind(source.path, (found.st_size, found.st_mtime_ns, found.st_ino))
     if head[:7] == b"PMTiles":
         return "pmtiles"
-    from provisioning.sources.geotiff import raster_kind
+    from provisioning.sources.containers.geotiff import raster_kind
 
     if raster_kind(head):
         return "geotiff"
@@ -63,7 +63,7 @@ def _holds_sheets(path: os.PathLike[str]) -> bool:
 
 @lru_cache(maxsize=64)
 def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG001 - part of the key
-    from provisioning.sources.tables import database_kind
+    from provisioning.sources.containers.tables import database_kind
 
     return database_kind(path)
 
@@ -89,14 +89,14 @@ def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: in
     if kind == "xyz":
         return Look("", "")
     if kind == "geotiff":
-        from provisioning.sources import geotiff
+        from provisioning.sources.containers import geotiff
 
         return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
     if kind == "pmtiles":
-        from provisioning.sources import pmtiles
+        from provisioning.sources.containers import pmtiles
 
         return Look("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
-    from provisioning.sources import sqlite_file
+    from provisioning.sources.containers import sqlite_file
 
     return Look("", sqlite_file.stamp(source.path, now_ns=now_ns), sqlite_file.head(source.path))
 
@@ -112,14 +112,14 @@ def open_container(source: TileSource, beside: Sequence[TileSource] = ()) -> Con
     """Open a container; TileError if it is damaged or holds no imagery. `beside` are all sources of the flight."""
     kind = kind_of(source)
     if kind == "geotiff":
-        from provisioning.sources.geotiff import GeoTIFF
+        from provisioning.sources.containers.geotiff import GeoTIFF
 
         return GeoTIFF(source, _rasters(source, beside))
     if kind == "pmtiles":
-        from provisioning.sources.pmtiles import PMTiles
+        from provisioning.sources.containers.pmtiles import PMTiles
 
         return PMTiles(source)
-    from provisioning.sources.tables import open_table
+    from provisioning.sources.containers.tables import open_table
 
     return open_table(source, kind)
 
@@ -146,7 +146,7 @@ def opened_files(source: TileSource, beside: Sequence[TileSource] = ()) -> list[
     """Return what reading tiles of a source opens: its directory, or the files that there are of it."""
     kind = kind_of(source)
     if kind == "geotiff":
-        from provisioning.sources import geotiff
+        from provisioning.sources.containers import geotiff
 
         return [source.path, *geotiff.files_of(source, _rasters(source, beside))]
     real = os.path.realpath(source.path)

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range, Rows, count
 from provisioning.base.errors import TileError
-from provisioning.base.geo import MAX_ZOOM
+from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.config import TileSource
-from provisioning.sources.evidence import Statement, beside
 from provisioning.sources.fingerprint import Listing
+from provisioning.sources.placement.evidence import Statement, beside
 from provisioning.sources.source import EVERYTHING, RACY_NS
 from provisioning.sources.store import StoredTile, TileQuery
 from provisioning.sources.tile_file import read_file

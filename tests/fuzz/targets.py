@@ -22,9 +22,10 @@ from provisioning.base.errors import Error
 from provisioning.base.hashing import sha256_bytes
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
-from provisioning.delivery import Listed, check_bundle, documents_of, install_bundle, listed, pack
-from provisioning.delivery.delta import Base, differences, opened_base, rebuilt
-from provisioning.delivery.earlier import bases_in, generation_since
+from provisioning.delivery import Listed, check_bundle, documents_of, install_bundle, listed
+from provisioning.delivery.bundle.delta import Base, differences, opened_base, rebuilt
+from provisioning.delivery.bundle.earlier import bases_in, generation_since
+from provisioning.delivery.bundle.pack import pack
 from provisioning.delivery.fleet import read_fleet
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import read_line, send_documents, send_needed
@@ -34,7 +35,7 @@ from provisioning.flight.verify import CounterFloor, verify
 from provisioning.flight.verify.floor import read_floor
 from provisioning.flight.verify.reasons import Refusal
 from provisioning.quality.locate.photo import read_photo
-from provisioning.sources.image import inspect_tile
+from provisioning.sources.pixels.image import inspect_tile
 from provisioning.sources.stores import open_container
 from tests import delivery, tilesets
 from tests.fuzzing import corpus as manifests

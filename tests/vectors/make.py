@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provisioning.base.geo import CUTS, PackedId, pack_id
+from provisioning.base.geometry.geo import CUTS, PackedId, pack_id
 from provisioning.flight.manifest import (
     SCHEMA_2,
     Accepted,

@@ -18,8 +18,8 @@ from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import Reading
 from provisioning.area.missions.steps import Mission, fly
 from provisioning.area.shapes import Note, Point, left_out, placed, point
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
 
 
 def is_wpml(members: Mapping[str, bytes]) -> bool:

@@ -17,8 +17,8 @@ from provisioning.area.missions.building import MissionBuilder
 from provisioning.area.missions.commands import FLOWN, JUMP_TAG, Command, Reading
 from provisioning.area.missions.steps import Mission, Step, along
 from provisioning.area.shapes import Drawing, Margin, Note, Point, Polygon, Ring, closed, metres, point
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
 
 ARDUPILOT = 3
 FIXED_WINGS = frozenset({1, *range(19, 26)})

@@ -7,8 +7,8 @@ from typing import Literal
 from provisioning.area.missions.commands import Command, Reading, read_command
 from provisioning.area.missions.steps import MOST_STEPS, Mission, Step
 from provisioning.area.shapes import Margin, Note, Point, Ring
-from provisioning.base.angles import AltDatum, Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import AltDatum, Origin
 
 
 class MissionBuilder:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from provisioning.area.missions.plane import circle, plane_at
 from provisioning.area.missions.steps import FOR_EVER, Mission, Step
 from provisioning.area.shapes import MOST_POINTS, Drawing, Note, Point, Ring, unrolled
-from provisioning.base.angles import Origin
 from provisioning.base.errors import AreaError
+from provisioning.base.geometry.angles import Origin
 
 if TYPE_CHECKING:
     import numpy as np

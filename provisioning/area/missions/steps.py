@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from provisioning.area.shapes import Margin, Note, Point, Ring
-from provisioning.base.angles import AltDatum, Origin
+from provisioning.base.geometry.angles import AltDatum, Origin
 
 FOR_EVER = -1
 MOST_STEPS = 65_535

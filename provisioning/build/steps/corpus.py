@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from provisioning import catalogue, descriptors
 from provisioning.area.place import describe_place
 from provisioning.base import events
-from provisioning.base.artifacts import atomic_output, read_whole
+from provisioning.base.disk.artifacts import atomic_output, read_whole
+from provisioning.base.disk.files import make_dirs
 from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
-from provisioning.base.files import make_dirs
 from provisioning.build.request import Request, requirements_of
 from provisioning.config import Flight, Index
 from provisioning.config.parse import require_sources
-from provisioning.index.transform_spec import AUTO
+from provisioning.index.transform.spec import AUTO
 from provisioning.network.backbone import onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.quality.gates.corpus import accepted_coverage
@@ -151,7 +151,7 @@ def build_index(request: Request) -> Mapping[str, object]:
 
 
 def _build_index(request: Request) -> None:
-    from provisioning.index.build import build
+    from provisioning.index.write.build import build
 
     with _corpus(request) as (rows, stores), atomic_output(request.index) as output:
         gather = rows.gather([store.gather for store in stores])
@@ -169,7 +169,7 @@ def _with_transform(request: Request, rows: Rows, gather: Gather) -> tuple[Index
     The kind stays the one that plan and preflight named.
     """
     from provisioning.index.choice import choose
-    from provisioning.index.parallel import idle_threads
+    from provisioning.index.write.parallel import idle_threads
     from provisioning.quality.gates.transforms import choose_transform
 
     asked = request.flight.index
@@ -221,11 +221,11 @@ def measure(request: Request) -> Mapping[str, object]:
 
 
 def _measure(request: Request) -> None:
+    from provisioning.engines.accuracy.diagnosis import explain
+    from provisioning.engines.accuracy.fidelity import reference_network
     from provisioning.engines.compile import golden_agreement
-    from provisioning.engines.diagnosis import explain
-    from provisioning.engines.fidelity import reference_network
-    from provisioning.index.parallel import idle_threads
     from provisioning.index.read import load_index
+    from provisioning.index.write.parallel import idle_threads
     from provisioning.quality.gates.limits import network_limits
     from provisioning.quality.gates.measure import measure as measure_gates
 

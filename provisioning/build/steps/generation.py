@@ -6,9 +6,10 @@ from pathlib import Path
 
 from provisioning import catalogue
 from provisioning.base import events
-from provisioning.base.artifacts import atomic_output
+from provisioning.base.disk.artifacts import atomic_output
 from provisioning.base.errors import Error, ManifestCoverageError, VerificationError
-from provisioning.build import contents, reasons, recheck, unused
+from provisioning.build import reasons, recheck, unused
+from provisioning.build.generation import contents
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
 from provisioning.flight import manifest, publish, signing
@@ -19,7 +20,7 @@ from provisioning.quality import gates
 def draw_report(request: Request) -> None:
     """Write report.html, coverage.geojson and, where asked for, the imagery. Raises TileError, FilesystemError."""
     from provisioning import report
-    from provisioning.build.report_model import report_model
+    from provisioning.build.generation.report_model import report_model
 
     model = report_model(request)
     drawn = {

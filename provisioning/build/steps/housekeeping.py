@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from provisioning.base import directories, events
-from provisioning.base.files import make_dirs, wrap_os_errors
+from provisioning.base import events
+from provisioning.base.disk import directories
+from provisioning.base.disk.files import make_dirs, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build import unused
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from provisioning import descriptors, engines
 from provisioning.base import events
-from provisioning.base.artifacts import Target, atomic_output, is_intact, is_whole, read_whole
+from provisioning.base.disk.artifacts import Target, atomic_output, is_intact, is_whole, read_whole
+from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error, TileError
-from provisioning.base.files import write_durably
 from provisioning.build.history import read_history
 from provisioning.build.request import NetworkRequest, Request
 
@@ -59,7 +59,7 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
 def compile_network(request: Request, network: NetworkRequest) -> None:
     """Compile the engine of `network` in a fresh process. Raises EngineError."""
     from provisioning.engines.compile import compile_engine, compiled_path
-    from provisioning.engines.remote import compile_there
+    from provisioning.engines.vehicle.remote import compile_there
 
     flight = request.flight
     last_s = read_history(flight.build_dir).seconds.get(f"engine:{network.name}", 0)
@@ -84,7 +84,7 @@ def _golden(request: Request, network: NetworkRequest) -> NDArray[np.uint8] | No
     """Return a few tiles of the corpus as `network` takes them, None where there are none to be had."""
     import numpy as np
 
-    from provisioning.engines.returned import GOLDEN_TILES
+    from provisioning.engines.vehicle.returned import GOLDEN_TILES
 
     try:
         tiles = list(_sample(request, network)(GOLDEN_TILES))

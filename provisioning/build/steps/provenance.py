@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provisioning.base.artifacts import Target, atomic_output
-from provisioning.build import contents, provenance
+from provisioning.base.disk.artifacts import Target, atomic_output
+from provisioning.build.generation import contents, provenance
 from provisioning.build.request import Request
 from provisioning.flight import signing
 

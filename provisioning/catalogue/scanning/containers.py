@@ -129,7 +129,7 @@ class StoreUpdate:
             with closing(plugin(self._source)) as store:
                 yield from batches_of((self._of_plugin(store, each) for each in store.query(self._query)), BATCH)
             return
-        from provisioning.sources.listing import Lister
+        from provisioning.sources.processes.listing import Lister
 
         with closing(Lister(source, beside, self._query)) as lister:
             for batch in lister.batches():

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
-from provisioning.sources.image import Sight
+from provisioning.sources.pixels.image import Sight
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from provisioning.sources.looking import Asked, Looked, Looker, Lookers
+    from provisioning.sources.processes.inspection import Asked, Looked, Looker, Lookers
 
 Result = TypeVar("Result")
 Digest = bytes
@@ -118,7 +118,7 @@ class Inspector:
 
     @cached_property
     def _lookers(self) -> Lookers:
-        from provisioning.sources.looking import Lookers
+        from provisioning.sources.processes.inspection import Lookers
 
         return Lookers(self._directories, self._sight)
 
@@ -197,7 +197,7 @@ def _without_looking(at: Candidate) -> Found | None:
 
 def _asked(suspects: Iterable[Candidate], room: memoryview) -> list[Asked]:
     """Return what to ask of tiles; bytes in hand are copied into the room."""
-    from provisioning.sources.looking import Asked, Span
+    from provisioning.sources.processes.inspection import Asked, Span
 
     asked, end = [], 0
     for at in suspects:
@@ -213,7 +213,7 @@ def _asked(suspects: Iterable[Candidate], room: memoryview) -> list[Asked]:
 
 def _found(looker: Looker, at: Candidate, looked: Looked | TileError) -> Found:
     """Return what a process found of a tile; what it cannot open is read here: a link to where it may not look."""
-    from provisioning.sources.looking import AS_KNOWN
+    from provisioning.sources.processes.inspection import AS_KNOWN
 
     if isinstance(looked, TileError):
         return _ends_processes(at, looked.what)

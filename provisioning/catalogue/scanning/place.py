@@ -6,7 +6,7 @@ import sqlite3
 
 from provisioning.catalogue import database
 from provisioning.config import TileSource
-from provisioning.sources.placing import check_place, place_said, place_stamp
+from provisioning.sources.placement.placing import check_place, place_said, place_stamp
 from provisioning.sources.source import source_name
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from provisioning.base.events import warn
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
-from provisioning.sources.likeness import LOOK_BYTES, alike
+from provisioning.sources.pixels.likeness import LOOK_BYTES, alike
 
 if TYPE_CHECKING:
     import numpy as np

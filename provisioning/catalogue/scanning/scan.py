@@ -9,9 +9,9 @@ from dataclasses import replace
 from logging import INFO, WARNING
 
 from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.base.events import event, warn
-from provisioning.base.files import wrap_os_errors
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
@@ -24,7 +24,7 @@ from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Flight
-from provisioning.sources.image import Sight
+from provisioning.sources.pixels.image import Sight
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import Look, kind_of, look_at, with_kinds

@@ -10,7 +10,7 @@ from pathlib import Path
 from provisioning.area.area import area_facts
 from provisioning.base.hashing import Sha256, digest_of
 from provisioning.config import Flight, TileSource
-from provisioning.sources.facts import decoder_facts
+from provisioning.sources.pixels.facts import decoder_facts
 from provisioning.sources.source import source_name
 
 JUDGE_RULE = "2"

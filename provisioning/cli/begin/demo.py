@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from provisioning.base.disk.files import make_dirs, wrap_os_errors
 from provisioning.base.errors import ConfigError
-from provisioning.base.files import make_dirs, wrap_os_errors
 from provisioning.base.words import typed
 from provisioning.cli.begin.init import NewCache, create_cache, network_text
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from provisioning.base import geo
+from provisioning.base.geometry import geo
 from provisioning.config import BBox
 
 Array = npt.NDArray[Any]

@@ -6,12 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import BackboneError, FilesystemError
-from provisioning.base.files import wrap_os_errors
 from provisioning.config import Tiles
 from provisioning.network.backbone.image import Pixels
 from provisioning.network.export import export, exporter_of
-from provisioning.sources.image import decode
+from provisioning.sources.pixels.image import decode
 
 COMPARED = 8
 """Tiles that are compared, evenly out of those given."""

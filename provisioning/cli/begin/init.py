@@ -16,9 +16,9 @@ from typing import Any
 
 from provisioning.area.area import measure_area
 from provisioning.area.place import describe_place, place_facts
-from provisioning.base.angles import BBox, overlap
+from provisioning.base.disk.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.base.errors import ConfigError, SigningError
-from provisioning.base.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
+from provisioning.base.geometry.angles import BBox, overlap
 from provisioning.base.words import meant, meant_file, typed
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, AreaPart, Index, TileSource
@@ -28,7 +28,7 @@ from provisioning.config.template import render
 from provisioning.console import listen
 from provisioning.flight import signing
 from provisioning.network.builtin.known import GIST_COLOR, LIMITS, recommended
-from provisioning.sources.placement import scheme_of
+from provisioning.sources.placement.placement import scheme_of
 
 DODO = '''\
 """The flight cache in this directory: `doit` builds it, `doit clean` resets it, `doit list` names its tasks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from provisioning.base import artifacts
+from provisioning.base.disk import artifacts
 from provisioning.base.errors import ConfigError
 from provisioning.base.hashing import sha256_file
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from provisioning.base.disk.files import read_regular
 from provisioning.base.errors import Error, ManifestError, SigningError, VerificationError
-from provisioning.base.files import read_regular
 from provisioning.base.hashing import short
 from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
 from provisioning.console.style import painted, sentence

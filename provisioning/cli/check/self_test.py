@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioning.base.disk.files import filesystem_type, free_bytes, require_local_filesystem
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, FilesystemError
-from provisioning.base.files import filesystem_type, free_bytes, require_local_filesystem
 from provisioning.cli.check.doctor import Finding, as_text
 from provisioning.engines.host import THIS_MACHINE, Machine, instruction_class, l4t_release
 from provisioning.engines.tensorrt.trt import DISTRIBUTIONS

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from provisioning.base.errors import DeliveryError
 from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
-from provisioning.delivery.earlier import Generation, cache_of, generation_since
+from provisioning.delivery.bundle.earlier import Generation, cache_of, generation_since
+from provisioning.delivery.bundle.pack import bundle_name, pack
 from provisioning.delivery.media import require_mounted
-from provisioning.delivery.pack import bundle_name, pack
 from provisioning.flight.manifest import Manifest
 
 EXAMPLE = """\

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
 from provisioning.cli.check import verify as verify_command
-from provisioning.delivery.contents import Documents
-from provisioning.delivery.pack import documents_of
+from provisioning.delivery.bundle.contents import Documents
+from provisioning.delivery.bundle.pack import documents_of
 from provisioning.flight.signing import PublicKey, asker, keys_directory, load_public_key, public_key_of
 from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.trust import read_trust, to_bytes

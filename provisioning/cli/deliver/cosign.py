@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from provisioning.base.disk.files import read_regular, wrap_os_errors
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import SigningError
-from provisioning.base.files import read_regular, wrap_os_errors
-from provisioning.base.lock import build_lock
 from provisioning.cli.check.verify import trust_arguments, trusted_by
 from provisioning.cli.deliver.common import private_key, user_keys
 from provisioning.flight import publish

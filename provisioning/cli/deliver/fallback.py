@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.base.lock import build_lock
 from provisioning.cli.check.verify import expectations, recipient_arguments, trust_arguments
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.receipt import tested, write_receipt

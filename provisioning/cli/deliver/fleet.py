@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.base import events
-from provisioning.base.asking import ask, last_lines
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError, EngineError, Error, SigningError
-from provisioning.base.lock import build_lock
+from provisioning.base.process.capture import ask, last_lines
 from provisioning.base.words import typed
-from provisioning.build import contents, steps
+from provisioning.build import steps
+from provisioning.build.generation import contents
 from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import trusted_keys
@@ -29,7 +30,7 @@ from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
-from provisioning.engines.remote import SERVE, serve
+from provisioning.engines.vehicle.remote import SERVE, serve
 from provisioning.flight.signing import public_key_of
 from provisioning.flight.summary import summarise, utc_today
 from provisioning.flight.trust import read_trust, to_bytes

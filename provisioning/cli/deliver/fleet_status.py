@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.asking import ask, last_lines
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.printable import printable
+from provisioning.base.process.capture import ask, last_lines
 from provisioning.delivery.fleet import Fleet, Vehicle
 from provisioning.delivery.sync import SSH, parse_destination
 from provisioning.flight.receipt import Receipt, read_receipt

@@ -9,9 +9,9 @@ from pathlib import Path
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
 from provisioning.cli.deliver.common import add_keys, ground
 from provisioning.console.style import sentence
-from provisioning.delivery.check import Checked, check_bundle
-from provisioning.delivery.contents import Documents
-from provisioning.delivery.since import Since
+from provisioning.delivery.bundle.check import Checked, check_bundle
+from provisioning.delivery.bundle.contents import Documents
+from provisioning.delivery.bundle.since import Since
 from provisioning.delivery.trust import trusting
 from provisioning.flight import trust as trusts
 from provisioning.flight.manifest import Manifest, parse

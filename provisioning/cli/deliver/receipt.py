@@ -9,8 +9,8 @@ import socket
 import sys
 from pathlib import Path
 
+from provisioning.base.disk.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.errors import DeliveryError
-from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.cli.check.verify import expectations, recipient_arguments, trust_arguments
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.flight.receipt import Receipt, log, read_receipt, receipt_of, sign_receipt

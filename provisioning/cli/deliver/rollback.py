@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from provisioning.base.artifacts import ArtifactRecord
+from provisioning.base.disk.artifacts import ArtifactRecord
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.hashing import Sha256
-from provisioning.base.lock import build_lock
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.flight import publish

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DeliveryError, Error, FilesystemError
-from provisioning.base.files import require_local_filesystem
 from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
-from provisioning.delivery.contents import Documents
-from provisioning.delivery.earlier import bases_in, cache_of
+from provisioning.delivery.bundle.contents import Documents
+from provisioning.delivery.bundle.earlier import bases_in, cache_of
+from provisioning.delivery.bundle.pack import bundle_name
 from provisioning.delivery.install import KEEP
 from provisioning.delivery.media import require_place
-from provisioning.delivery.pack import bundle_name
 from provisioning.delivery.pipes import PATIENCE_S
 from provisioning.delivery.sync import (
     Sent,

@@ -10,8 +10,8 @@ import shlex
 import time
 from pathlib import Path
 
+from provisioning.base.disk.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.errors import SigningError, TrustError
-from provisioning.base.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.hashing import Sha256
 from provisioning.base.words import typed
 from provisioning.cli.check.verify import fingerprint_file, fingerprints

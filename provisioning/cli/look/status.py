@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provisioning.area.place import height_in_words
-from provisioning.base.angles import Origin
+from provisioning.base.disk.files import wrap_os_errors, write_durably
 from provisioning.base.errors import Error
-from provisioning.base.files import wrap_os_errors, write_durably
+from provisioning.base.geometry.angles import Origin
 from provisioning.base.hashing import short
 from provisioning.base.printable import printable
 from provisioning.build.status import Status, read_status

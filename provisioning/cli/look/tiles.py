@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from provisioning.area.place import place_facts
-from provisioning.base.lock import build_lock
+from provisioning.base.disk.lock import build_lock
 from provisioning.catalogue import scan
 from provisioning.catalogue.inventory import Inventory, take_inventory
 from provisioning.config.parse import read_flight

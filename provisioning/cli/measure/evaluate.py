@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error
-from provisioning.base.files import write_durably
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.cli.measure.locate import add_view, question_of, require_view, second_stage
 from provisioning.cli.measure.track import add_track, flown, report, require_track, settings_of

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
+from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error, PhotoError
-from provisioning.base.files import write_durably
+from provisioning.base.geometry.angles import Origin
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.cli.parsing import needs
 from provisioning.flight.manifest import Manifest

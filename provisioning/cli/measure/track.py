@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error
-from provisioning.base.files import write_durably
 from provisioning.cli.parsing import needs
 from provisioning.quality.evaluate import Query, Trial, to_csv
 from provisioning.quality.locate import Locator

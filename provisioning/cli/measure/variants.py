@@ -16,11 +16,11 @@ from shlex import quote
 from typing import NamedTuple
 
 from provisioning import catalogue
-from provisioning.base.artifacts import atomic_output, is_intact, read_record
+from provisioning.base.disk.artifacts import atomic_output, is_intact, read_record
+from provisioning.base.disk.files import wrap_os_errors
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import Error
-from provisioning.base.files import wrap_os_errors
 from provisioning.base.hashing import sha256_bytes
-from provisioning.base.lock import build_lock
 from provisioning.build import steps
 from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.steps.networks import network_here

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from provisioning import descriptors
-from provisioning.base.lock import build_lock
+from provisioning.base.disk.lock import build_lock
 from provisioning.build import unused
 from provisioning.build.request import Request, read_request
 from provisioning.config.parse import read_flight

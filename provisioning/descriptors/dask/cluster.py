@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from provisioning.base import landlock
 from provisioning.base.errors import DescriptorError
+from provisioning.base.process import landlock
 from provisioning.descriptors.dask.frames import write_frame
 from provisioning.descriptors.dask.link import Order, Task, Tls
 from provisioning.descriptors.dask.remote import EnginePlugin, Job, compute, refusal

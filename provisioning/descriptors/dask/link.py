@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, Any, NamedTuple
 
-from provisioning.base.confined import bare_environment
 from provisioning.base.errors import DescriptorError, TileError
 from provisioning.base.events import error as log_error
 from provisioning.base.events import warn
+from provisioning.base.process.confined import bare_environment
 from provisioning.catalogue import Tile
 from provisioning.descriptors.dask.frames import Floats, FrameReader, foreign
 from provisioning.descriptors.dask.remote import Golden, Job, agrees

@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from provisioning.base.errors import Error, TileError
-from provisioning.base.workers import Items, Limits, Worker, Workers
+from provisioning.base.process.workers import Items, Limits, Worker, Workers
 from provisioning.catalogue import Tile, open_reader
 from provisioning.config import Flight, TileSource
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.network.backbone.image import Pixels
-from provisioning.sources.apart import memory_bytes
-from provisioning.sources.decoding import SHAPE, UNREAD, Asked, Decoding, View
+from provisioning.sources.processes.common import memory_bytes
+from provisioning.sources.processes.decoding import SHAPE, UNREAD, Asked, Decoding, View
 from provisioning.sources.stores import opened_files
 from provisioning.sources.tile_file import Address
 

@@ -14,7 +14,7 @@ from provisioning.descriptors.pipeline.sampling import chosen_tiles
 from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, resolved
 from provisioning.network.backbone.image import Pixels
-from provisioning.sources.decoding import View
+from provisioning.sources.processes.decoding import View
 
 
 def sample_images(flight: Flight, backbone: Backbone, source: OnnxSource, count: int) -> Iterator[Pixels]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from provisioning.base import memo
+from provisioning.base.disk import memo
 from provisioning.base.hashing import Fact, Sha256, digest_of
 from provisioning.catalogue import Tile, iter_tiles, last_corpus
 from provisioning.config import Flight

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from provisioning.base.batches import batches_of
+from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import progress
-from provisioning.base.files import require_local_filesystem
 from provisioning.base.hashing import Sha256, sha256_bytes
 from provisioning.catalogue import Piece, last_corpus, not_scanned, open_reader, pieces, tile_of
 from provisioning.config import Flight
@@ -29,7 +29,7 @@ from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import Backend, Network
 from provisioning.network.backbone import model_file, resolved
-from provisioning.sources.decoding import View
+from provisioning.sources.processes.decoding import View
 
 CHUNK = 4096
 """Tiles looked up in the store at a time; also what the memory for waiting work is bounded by."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provisioning.base import directories
-from provisioning.base.files import fsync_dir, make_dirs
+from provisioning.base.disk import directories
+from provisioning.base.disk.files import fsync_dir, make_dirs
 
 UNFINISHED = "tmp-"
 

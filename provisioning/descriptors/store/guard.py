@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from provisioning.base.disk.files import discard, wrap_os_errors
 from provisioning.base.errors import DescriptorError, FilesystemError
-from provisioning.base.files import discard, wrap_os_errors
 
 MAP = "map.sqlite"
 

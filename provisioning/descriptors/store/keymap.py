@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from provisioning.base import journal
 from provisioning.base.batches import batches_of
+from provisioning.base.disk import journal
 
 LOOKUP = 4096
 """Keys asked for in one statement; SQLite's own limit is 32 766."""

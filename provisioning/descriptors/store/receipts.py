@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from provisioning.base.files import discard, make_dirs, write_durably
+from provisioning.base.disk.files import discard, make_dirs, write_durably
 from provisioning.base.hashing import Sha256, digest_of
 
 KEPT = 64

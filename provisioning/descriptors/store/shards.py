@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from provisioning.base.disk.files import fsync_dir, write_all
 from provisioning.base.errors import DescriptorError
-from provisioning.base.files import fsync_dir, write_all
 from provisioning.descriptors.store import generations
 
 HEADER_BYTES = 64

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from provisioning.base.batches import batches_of
+from provisioning.base.disk.files import make_dirs
 from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import error as log_error
-from provisioning.base.files import make_dirs
 from provisioning.base.hashing import Sha256
 from provisioning.descriptors.store import generations, shards
 from provisioning.descriptors.store.guard import MAP, discard_map, lock_file, locked, wrap_errors

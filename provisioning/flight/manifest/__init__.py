@@ -1,6 +1,6 @@
 """The Manifest: its values, its one byte form, and its digests. Specified in docs/manifest.md."""
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.flight.manifest.coverage import coverage_lines, coverage_sha256
 from provisioning.flight.manifest.formula import manifest_hash, manifest_preimage, with_hash
 from provisioning.flight.manifest.schema import parse, to_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from provisioning.base.geo import MOST_ROTATIONS_WITH_CUTS
+from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_FILES
 from provisioning.flight.manifest.types import SCHEMA_1, Camera, Manifest
 

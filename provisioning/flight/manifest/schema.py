@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.limits import MAX_SOURCES, MAX_WAIVERS
 from provisioning.flight.manifest.checks import (
     Check,

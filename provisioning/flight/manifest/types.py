@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from provisioning.base.angles import BBox, Origin
+from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.hashing import Sha256
 
 Schema = Literal["flight-cache-manifest/1", "flight-cache-manifest/2"]

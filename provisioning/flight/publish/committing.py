@@ -6,9 +6,10 @@ import contextlib
 import os
 from pathlib import Path
 
-from provisioning.base import directories, events
+from provisioning.base import events
+from provisioning.base.disk import directories
+from provisioning.base.disk.files import temporary_beside, wrap_os_errors
 from provisioning.base.errors import FilesystemError
-from provisioning.base.files import temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import (
     CURRENT,
     GENERATIONS,

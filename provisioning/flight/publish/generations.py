@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from provisioning.base import directories
+from provisioning.base.disk import directories
 from provisioning.base.errors import FilesystemError
 
 CURRENT = "current"

@@ -1,6 +1,6 @@
 """Recovery: what a killed build left goes, what `current` needs and what is finished stays. Idempotent.
 
-Everything here works on handles from the cache's root down: see `provisioning.base.directories`.
+Everything here works on handles from the cache's root down: see `provisioning.base.disk.directories`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from provisioning.base import directories
+from provisioning.base.disk import directories
+from provisioning.base.disk.files import TEMPORARY, temporary_beside, wrap_os_errors
 from provisioning.base.errors import FilesystemError
-from provisioning.base.files import TEMPORARY, temporary_beside, wrap_os_errors
 from provisioning.flight.publish.generations import (
     BUILD,
     COUNTER,

@@ -8,16 +8,16 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provisioning.base import directories
-from provisioning.base.artifacts import ArtifactRecord
-from provisioning.base.errors import FilesystemError, SigningError
-from provisioning.base.files import (
+from provisioning.base.disk import directories
+from provisioning.base.disk.artifacts import ArtifactRecord
+from provisioning.base.disk.files import (
     require_free_bytes,
     temporary_beside,
     wrap_os_errors,
     write_all,
     write_new,
 )
+from provisioning.base.errors import FilesystemError, SigningError
 from provisioning.base.hashing import CHUNK_BYTES, Sha256, sha256_bytes, sha256_file
 from provisioning.flight import manifest as manifests
 from provisioning.flight.publish.generations import (

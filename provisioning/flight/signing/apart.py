@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from provisioning.base import landlock
 from provisioning.base.errors import Error, SigningError
+from provisioning.base.process import landlock
 from provisioning.flight.signing.passwords import asker, forget_password, hand_over_password
 from provisioning.flight.signing.public import PublicKey
 from provisioning.flight.signing.signer import public_key_of, sign, use_process

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provisioning.base.disk.files import read_regular
 from provisioning.base.errors import TrustError
-from provisioning.base.files import read_regular
 from provisioning.flight.trust.document import MAX_BYTES, MAX_VERSIONS, parse, payload
 from provisioning.flight.trust.types import ROOT, SignedVersion, Trust, Version
 

@@ -1,10 +1,10 @@
-"""A decoded tile becomes the image that a network takes (`sources/fitting.py`), at the headings that are indexed."""
+"""A decoded tile as the image that a network takes (`sources/pixels/fitting.py`), at the headings that are indexed."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from provisioning.sources.fitting import KEEP_ASPECT, Pixels, fit, turn
+from provisioning.sources.pixels.fitting import KEEP_ASPECT, Pixels, fit, turn
 
 __all__ = ["KEEP_ASPECT", "Pixels", "fit", "headings", "turn"]
 

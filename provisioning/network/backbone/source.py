@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from provisioning.base import memo as memos
+from provisioning.base.disk import memo as memos
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import BackboneError
 from provisioning.base.frozen import dataclass

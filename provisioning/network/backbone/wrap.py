@@ -15,21 +15,21 @@ import onnx
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import BackboneError
 from provisioning.base.events import warn
-from provisioning.base.files import wrap_os_errors
 from provisioning.config import Backbone
-from provisioning.network.backbone.adapt import plain
-from provisioning.network.backbone.back import append_back
 from provisioning.network.backbone.external import load_graph, load_weights
-from provisioning.network.backbone.front import prepend_front
+from provisioning.network.backbone.graph.adapt import plain
+from provisioning.network.backbone.graph.back import append_back
+from provisioning.network.backbone.graph.front import prepend_front
+from provisioning.network.backbone.graph.order import sort_nodes
+from provisioning.network.backbone.graph.ports import Ports, find_ports, image_size, require_opset, square
+from provisioning.network.backbone.graph.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.layout import output_layout
-from provisioning.network.backbone.order import sort_nodes
-from provisioning.network.backbone.ports import Ports, find_ports, image_size, require_opset, square
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
 from provisioning.network.backbone.reproducible import require_reproducible
 from provisioning.network.backbone.source import LARGEST_FILE_BYTES, OnnxSource
-from provisioning.network.backbone.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.trial import DOES_NOT_RUN, NOT_ONE_FOR_EACH, TRACED, measured_shape, trial
 
 TILES, DESCRIPTORS = "tiles", "descriptors"

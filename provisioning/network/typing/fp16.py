@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from provisioning.network.backbone.order import sort_nodes
+from provisioning.network.backbone.graph.order import sort_nodes
 from provisioning.network.typing.graph import is_cast_to_fp32
 from provisioning.network.typing.keep import kept_nodes, name_nodes
 
@@ -18,7 +18,7 @@ def to_fp16(model: Any, keep_fp32: tuple[str, ...], *, infer_shapes: bool = True
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from provisioning.network.backbone.branches import captured
+    from provisioning.network.backbone.graph.branches import captured
 
     name_nodes(model)
     keep = kept_nodes(model, keep_fp32) | {model.graph.node[place].name for place in captured(model.graph)}
@@ -40,7 +40,7 @@ def _floats(model: Any, *, infer_shapes: bool) -> set[str]:
     """Return the names of the values and weights in fp32, where a node has graphs inside that may read them."""
     from onnx import TensorProto, shape_inference
 
-    from provisioning.network.backbone.branches import captured
+    from provisioning.network.backbone.graph.branches import captured
 
     if not captured(model.graph):
         return set()
@@ -57,8 +57,8 @@ def _hand_in(graph: Any, floats: set[str]) -> set[str]:
     """
     from onnx import helper
 
-    from provisioning.network.backbone.branches import captured
-    from provisioning.network.backbone.stitch import rename, subgraphs
+    from provisioning.network.backbone.graph.branches import captured
+    from provisioning.network.backbone.graph.stitch import rename, subgraphs
 
     casts = {}
     for place, names in captured(graph).items():

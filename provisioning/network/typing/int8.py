@@ -96,7 +96,7 @@ def _quantised(path: Path, reader: _Reader, scratch: Path, options: Int8Options)
 
 def _read_fp32(graph: Any, kept: frozenset[str]) -> None:
     """Let the nodes named in `kept` read what was made: onnxruntime quantises the outputs of the layers before them."""
-    from provisioning.network.backbone.stitch import drop_dead_nodes
+    from provisioning.network.backbone.graph.stitch import drop_dead_nodes
 
     makes = makers(graph)
     for node in graph.node:

@@ -72,7 +72,7 @@ def make_typed(
 
 def _with_readable_quantisers(model: Any, prepared: Path) -> None:
     """Write a model that arrives with Q/DQ anew, in an opset that ONNX Runtime opens (`int8.NEWEST_OPSET`)."""
-    from provisioning.network.backbone.ports import lowered_opset
+    from provisioning.network.backbone.graph.ports import lowered_opset
 
     converted = lowered_opset(model, NEWEST_OPSET)
     if converted is not model:
@@ -106,8 +106,8 @@ def _flat(model: Any, precision: str) -> Any:
     """Return a model that is to be converted without local functions, and without branches that are always taken."""
     if precision == "fp32":
         return model
-    from provisioning.network.backbone.adapt import inlined
-    from provisioning.network.backbone.branches import take_branches
+    from provisioning.network.backbone.graph.adapt import inlined
+    from provisioning.network.backbone.graph.branches import take_branches
 
     model = inlined(model)
     take_branches(model.graph)
@@ -126,7 +126,7 @@ def int8_source(backbone: Backbone, source: backbones.OnnxSource) -> Any:
 
 def _for_int8(backbone: Backbone, model: Any) -> Any:
     """Return the model with a name for each node, in an opset that can be quantised for each channel."""
-    from provisioning.network.backbone.ports import lowered_opset, opset_of, require_opset
+    from provisioning.network.backbone.graph.ports import lowered_opset, opset_of, require_opset
 
     raised = require_opset(model, str(backbone.onnx), least=OLDEST_OPSET)
     converted = lowered_opset(raised, NEWEST_OPSET)

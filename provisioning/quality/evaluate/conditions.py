@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7, tile_at, tile_centre
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7, tile_at, tile_centre
 from provisioning.quality.evaluate.score import Answer, Recall, recalls
 from provisioning.quality.locate import Photo, Places, distance_m
 from provisioning.quality.query import Viewing

@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioning.base import confined
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.process import confined
 from provisioning.quality.query.attitude import Angles, Matrix, angles_of
 from provisioning.quality.query.viewing import Known
 

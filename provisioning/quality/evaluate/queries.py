@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import warn
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.flight_log import Capture, for_photos, is_flight_log, read_flight_log
 from provisioning.quality.evaluate.subtitles import Frame, frame_number, read_subtitles
 from provisioning.quality.locate.photo import read_position

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.query.attitude import Angles
 from provisioning.quality.query.viewing import Known
 

@@ -11,18 +11,18 @@ from provisioning.quality.gates.facts import gate_facts, transform_facts
 from provisioning.quality.gates.values import Figure, GateResult, Requirements, entries, read, recognition_of
 
 if TYPE_CHECKING:
-    from provisioning.quality.gates.judging import Limit, judge
+    from provisioning.quality.gates.limits import Limit, enforce
 else:
-    __getattr__ = on_demand(__name__, {"provisioning.quality.gates.judging": ["Limit", "judge"]})
+    __getattr__ = on_demand(__name__, {"provisioning.quality.gates.limits": ["Limit", "enforce"]})
 
 __all__ = [
     "Figure",
     "GateResult",
     "Limit",
     "Requirements",
+    "enforce",
     "entries",
     "gate_facts",
-    "judge",
     "read",
     "recognition_of",
     "transform_facts",

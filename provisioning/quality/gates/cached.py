@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
-from provisioning.base import memo
+from provisioning.base.disk import memo
 from provisioning.base.hashing import Fact
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.quality.gates.subject import Subject

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, cuts_of, is_upright_tile
 from provisioning.index.read import search
-from provisioning.index.space import into_space
+from provisioning.index.transform.space import into_space
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, decimal
 

@@ -10,7 +10,7 @@ from provisioning.base.hashing import Fact
 from provisioning.catalogue import Corpus
 from provisioning.config import Index
 from provisioning.config.schema import Gates
-from provisioning.index.transform_spec import AUTO
+from provisioning.index.transform.spec import AUTO
 from provisioning.quality.gates.corpus import stale_on
 from provisioning.quality.gates.values import Requirements
 

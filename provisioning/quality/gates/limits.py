@@ -1,20 +1,19 @@
-"""Thresholds from flight.toml, with the default of each and what to do where it fails."""
+"""Thresholds from flight.toml, each with a default and a next step; every failed gate is named in one error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Literal, NamedTuple
 
+from provisioning.base.errors import GateError
 from provisioning.catalogue import Corpus
 from provisioning.config import Backbone
 from provisioning.config.check import BUILTINS
-from provisioning.config.schema import Gates
-from provisioning.quality.gates.values import Requirements
-
-if TYPE_CHECKING:
-    from provisioning.quality.gates.judging import Limit
+from provisioning.config.schema import Gates, Waiver
+from provisioning.flight.manifest import GateEntry
+from provisioning.quality.gates.values import Figure, Requirements
 
 COSINE = MappingProxyType({"fp32": Decimal("0.9999"), "fp16": Decimal("0.999"), "int8": Decimal("0.97")})
 AGREEMENT = MappingProxyType({"fp32": Decimal("0.99"), "fp16": Decimal("0.97"), "int8": Decimal("0.85")})
@@ -28,14 +27,26 @@ BETTER = (
 )
 
 
+class Limit(NamedTuple):
+    """What a figure is held to, and what to do where it fails. No `threshold`: the figure is only reported."""
+
+    threshold: Decimal | None
+    at_least: bool
+    next_step: str
+    action: Literal["fail", "warn"] = "fail"
+
+    def holds(self, measured: Decimal) -> bool:
+        """Return whether `measured` passes."""
+        assert self.threshold is not None
+        return measured >= self.threshold if self.at_least else measured <= self.threshold
+
+
 def network_limits(gates: Gates, backbone: Backbone) -> Mapping[str, Limit]:
     """Return the limits of what is measured with the network and the index.
 
     A network that the user chose must recognise. The built-in one is what a bare machine has: it builds, and it says
     what it cannot do.
     """
-    from provisioning.quality.gates.judging import Limit
-
     precision = backbone.precision
     engine = "rebuild the engine (doit clean engine && doit), try precision fp32 or keep_fp32, or report the compiler"
     return {
@@ -77,8 +88,6 @@ def network_limits(gates: Gates, backbone: Backbone) -> Mapping[str, Limit]:
 
 def corpus_limits(asked: Requirements, corpus: Corpus) -> Mapping[str, Limit]:
     """Return the limits of coverage at each zoom and of the age of the imagery."""
-    from provisioning.quality.gates.judging import Limit
-
     finest = max(corpus.per_zoom, default=0)
     limits = {
         f"coverage.z{zoom}": Limit(
@@ -100,3 +109,55 @@ def corpus_limits(asked: Requirements, corpus: Corpus) -> Mapping[str, Limit]:
         action=asked.policy.action,
     )
     return limits
+
+
+def family(gate: str) -> str:
+    """Return the name by which a gate is waived: `coverage` for `coverage.z15`."""
+    return gate.partition(".")[0]
+
+
+def enforce(
+    figures: Mapping[str, Figure], limits: Mapping[str, Limit], waivers: Sequence[Waiver] = ()
+) -> Mapping[str, GateEntry]:
+    """Return the Manifest entry of each figure; GateError lists every gate that failed and is not waived.
+
+    A figure that has a threshold and could not be measured warns. A figure without a limit, or a limit without a
+    figure, is a mistake of the caller and raises ValueError: nothing passes by being forgotten.
+    """
+    if figures.keys() != limits.keys():
+        raise ValueError(f"figures and limits differ: {sorted(figures.keys() ^ limits.keys())}")
+    waived = {waiver.gate for waiver in waivers}
+    verdicts = {name: _verdict(figures[name], limits[name], waived={name, family(name)} & waived) for name in figures}
+    failed = [name for name, verdict in verdicts.items() if verdict == "fail"]
+    if failed:
+        raise _failure(failed, figures, limits)
+    return {name: _entry(figures[name], limits[name], verdicts[name]) for name in sorted(figures)}
+
+
+def _verdict(figure: Figure, limit: Limit, *, waived: set[str]) -> str:
+    if limit.threshold is None:
+        return "pass"
+    if figure.measured is None:
+        return "warn"
+    if limit.holds(Decimal(figure.measured)):
+        return "pass"
+    return "waived" if waived else limit.action
+
+
+def _entry(figure: Figure, limit: Limit, verdict: str) -> GateEntry:
+    threshold = None if limit.threshold is None else f"{limit.threshold.normalize():f}"
+    assert verdict in ("pass", "warn", "waived")
+    return GateEntry(figure.measured, threshold, verdict, figure.detail)  # type: ignore[arg-type]
+
+
+def _failure(failed: Sequence[str], figures: Mapping[str, Figure], limits: Mapping[str, Limit]) -> GateError:
+    facts = {}
+    for name in failed:
+        figure, limit = figures[name], limits[name]
+        side = "at least" if limit.at_least else "at most"
+        facts[name] = f"{figure.measured}, {side} {limit.threshold} is asked ({figure.detail}); {limit.next_step}"
+    return GateError(
+        f"{len(failed)} of {len(figures)} quality gates failed; nothing is published",
+        facts=facts,
+        next_step="correct what each line says, or pass a gate over knowingly with [[waiver]] gate, by, reason",
+    )

@@ -10,13 +10,12 @@ from functools import partial
 from provisioning.base.events import event, progress
 from provisioning.config import Backbone
 from provisioning.engines import Network
-from provisioning.engines.fidelity import Fidelity, batch_invariance, measure_fidelity
-from provisioning.engines.returned import GOLDEN_COSINE
+from provisioning.engines.accuracy.fidelity import Fidelity, batch_invariance, measure_fidelity
+from provisioning.engines.vehicle.returned import GOLDEN_COSINE
 from provisioning.quality.gates.cached import cached
 from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
-from provisioning.quality.gates.judging import Limit, judge
-from provisioning.quality.gates.limits import corpus_limits, network_limits
+from provisioning.quality.gates.limits import Limit, corpus_limits, enforce, network_limits
 from provisioning.quality.gates.recognition import is_decided, recognition
 from provisioning.quality.gates.retrieval import index_recall, look
 from provisioning.quality.gates.subject import Subject
@@ -68,7 +67,7 @@ def measure(
         )
     if subject.transform is not None:
         figures["transform"], limits["transform"] = subject.transform, Limit(None, at_least=True, next_step="")
-    entries = judge(figures, limits, asked.waivers)
+    entries = enforce(figures, limits, asked.waivers)
     for name, entry in entries.items():
         event("gate", gate=name, **entry._asdict())
     return GateResult(entries, {"recognition": recognised.table}, {"degenerate": named}, recognised.missed)

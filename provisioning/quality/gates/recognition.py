@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.geo import CUTS
+from provisioning.base.geometry.geo import CUTS
 from provisioning.index.among import scores_among
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, Rows, cuts_of, is_upright_tile
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG

@@ -17,8 +17,8 @@ from provisioning.base.events import progress
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.index.ids import Floats, Int64s
 from provisioning.index.read import search
-from provisioning.index.space import into_space
-from provisioning.index.stream import blocks
+from provisioning.index.transform.space import into_space
+from provisioning.index.write.stream import blocks
 from provisioning.quality.gates.cached import cached_store
 from provisioning.quality.gates.perturb import VIEWS, Colours, colours_of
 from provisioning.quality.gates.subject import Subject

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base import geo
 from provisioning.base.errors import TileError
+from provisioning.base.geometry import geo
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile
 from provisioning.engines import Network

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from provisioning.index.choice import SAMPLE_ROWS
-from provisioning.index.exact import Doubles, product
 from provisioning.index.ids import Floats, Int64s, evenly
-from provisioning.index.stream import blocks
-from provisioning.index.transform import Transform, learn, transform_of
-from provisioning.index.transform_spec import LEAST_VECTORS, TransformSpec
+from provisioning.index.transform.exact import Doubles, product
+from provisioning.index.transform.learn import Transform, learn, transform_of
+from provisioning.index.transform.spec import LEAST_VECTORS, TransformSpec
+from provisioning.index.write.stream import blocks
 from provisioning.quality.gates.perturb import ANY_HEADING, KNOWN_HEADING, VIEWS
 from provisioning.quality.gates.recognition import Flags, around, paired, place_of, rows_elsewhere
 from provisioning.quality.gates.retrieval import described_views

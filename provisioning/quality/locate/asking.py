@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, structure
 from provisioning.quality.locate.photo import Photo
 from provisioning.quality.locate.places import Prior

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.geo import CUTS
+from provisioning.base.geometry.geo import CUTS
 from provisioning.index.ids import Floats, Int64s
 
 Doubles = NDArray[np.float64]

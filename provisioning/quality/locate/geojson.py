@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.search import Match
 
 

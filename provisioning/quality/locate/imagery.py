@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provisioning.base.geo import cut_parts
+from provisioning.base.geometry.geo import cut_parts
 from provisioning.catalogue import decode, iter_tiles, open_reader
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
@@ -14,8 +14,8 @@ from provisioning.flight.verify import Verdict
 from provisioning.network.backbone.image import Pixels
 from provisioning.quality.locate.search import Match
 from provisioning.quality.locate.sheet import Imagery
-from provisioning.sources.cutting import cut
-from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.containers.pmtiles import PMTiles
+from provisioning.sources.pixels.cutting import cut
 
 ON_BOARD = "tiles.pmtiles"
 MAX_PIXELS = 16_777_216

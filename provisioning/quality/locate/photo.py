@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from provisioning.base import confined
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.process import confined
 from provisioning.quality.query.attitude import Angles
 from provisioning.quality.query.camera import Camera
 from provisioning.quality.query.metadata import Metadata, read_metadata

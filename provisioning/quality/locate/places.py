@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import IndexingError
-from provisioning.base.geo import CUTS, E7, MAX_HEADINGS, MAX_ZOOM
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import CUTS, E7, MAX_HEADINGS, MAX_ZOOM
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Int64s, cuts_of, headings_of
 
 EARTH_RADIUS_M = 6_371_008.8

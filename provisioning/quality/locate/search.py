@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import EngineError
-from provisioning.base.geo import CUTS, E7, PackedId, unpack_id
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import CUTS, E7, PackedId, unpack_id
 from provisioning.config import Engine
 from provisioning.engines import Network, select
 from provisioning.flight.manifest import EngineEntry, Manifest

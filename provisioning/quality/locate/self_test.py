@@ -119,9 +119,9 @@ def _golden(verdict: Verdict, locator: Locator) -> SelfTest:
 
 def _tiles(verdict: Verdict, locator: Locator, rows: Int64s) -> Iterator[tuple[int, Pixels]]:
     """Yield rows of the index with the pixels of their tiles, read from the file that was verified."""
-    from provisioning.base.geo import unpack_id
+    from provisioning.base.geometry.geo import unpack_id
     from provisioning.catalogue import decode
-    from provisioning.sources.pmtiles import PMTiles
+    from provisioning.sources.containers.pmtiles import PMTiles
 
     with verdict.descriptor(ON_BOARD) as fd:
         archive = PMTiles(TileSource(path=Path(f"/proc/self/fd/{fd}")))

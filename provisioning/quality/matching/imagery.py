@@ -17,7 +17,7 @@ from provisioning.config import TileSource
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate.imagery import MAX_PIXELS, ON_BOARD, has_imagery
 from provisioning.quality.matching.features import Extractor, Features
-from provisioning.sources.pmtiles import PMTiles
+from provisioning.sources.containers.pmtiles import PMTiles
 
 Pixels = NDArray[np.uint8]
 Tiles = Callable[[int, int, int], "Pixels | None"]

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.photo import turned_north_up
 from provisioning.quality.locate.places import EQUATOR_M
 from provisioning.quality.locate.search import Match, distance_m, origin_at

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.evaluate.plot import COLOURS, FONT
 from provisioning.quality.locate import distance_m
 from provisioning.quality.track.figures import figures

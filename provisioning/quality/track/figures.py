@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import median
 from typing import NamedTuple
 
-from provisioning.base.geo import E7
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate import distance_m
 from provisioning.quality.track.fly import Flown, Step
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provisioning.base.angles import Origin
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
+from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.run import prior_around
 from provisioning.quality.locate import Locator, Match, Prior, Question, answer, distance_m, read_photo

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from provisioning.base.angles import Origin
-from provisioning.base.geo import E7
+from provisioning.base.geometry.angles import Origin
+from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.places import EARTH_RADIUS_M
 
 

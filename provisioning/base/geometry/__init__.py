@@ -1,0 +1,1 @@
+"""Points, boxes and tiles of the Web Mercator grid, in integers."""

@@ -1,0 +1,1 @@
+"""Processes: other programs, foreign input read apart, an end within seconds."""

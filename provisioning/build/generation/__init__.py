@@ -1,0 +1,1 @@
+"""What a generation holds: its files, its Manifest, report and provenance."""

@@ -1,0 +1,1 @@
+"""A verified generation as one file, whole or as what changed since an earlier one."""

@@ -1,0 +1,1 @@
+"""Compiling on the computer that will fly the engine."""

@@ -1,0 +1,1 @@
+"""Writing `corpus.index`, the same bytes on every computer."""

@@ -1,0 +1,56 @@
+"""hrq, which FAISS builds in one piece: bits of rotated vectors (RaBitQ), refined by 8-bit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from provisioning.base.events import progress
+from provisioning.index.choice import HRQ_REFINE, rotated
+from provisioning.index.ids import Floats, Int64s
+from provisioning.index.write import layout
+from provisioning.index.write.parallel import idle_threads
+from provisioning.index.write.stream import Job, blocks, write_all
+
+FAST_SCAN_COMPONENTS = 2048
+"""The longest vectors of FAISS's fast scan: of 4096 components, that of FAISS 1.15.1 finds none again (measured)."""
+ADD_BYTES = 16 << 20
+"""Descriptors in one call of `add`: FAISS starts its threads for each."""
+
+
+def write_whole(job: Job, output: Path, sample: Int64s) -> None:
+    """Write an hrq index to `output`; the range of its 8-bit codes is learned from the rows `sample`."""
+    import faiss
+
+    held = _filled(job, sample)
+    with open(output, "wb", buffering=0) as file:
+        write_all(file, layout.transforms(job.trained, len(job.ids)))
+        writer = faiss.PyCallbackIOWriter(lambda data: write_all(file, data), 1 << 20)
+        faiss.write_index(held, writer)
+        del writer
+
+
+def _filled(job: Job, sample: Int64s) -> Any:
+    import faiss
+
+    count, dimension = len(job.ids), job.trained.dimension
+    form = "RaBitQfs" if dimension <= FAST_SCAN_COMPONENTS else "RaBitQ"
+    factory = f"HR{rotated(dimension)},{form},Refine(SQ8)"
+    index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    index.k_factor = HRQ_REFINE
+    held = faiss.IndexIDMap2(index)
+    with idle_threads():
+        index.train(job.rows(sample))
+        for block in blocks(count, job.trained.input, ADD_BYTES):
+            held.add_with_ids(_rows(job, block), job.ids[block])
+            progress("corpus", block.stop, count, unit="vectors")
+    return held
+
+
+def _rows(job: Job, which: slice) -> Floats:
+    """Return the rows of `which`, read in the small blocks that the descriptor store serves best."""
+    parts = blocks(which.stop - which.start, job.trained.input)
+    moved = [slice(which.start + part.start, which.start + part.stop) for part in parts]
+    return np.concatenate([job.rows(part) for part in moved])

@@ -1,0 +1,1 @@
+"""Changes to an ONNX graph that somebody else wrote."""

@@ -1,0 +1,1 @@
+"""Many tiles in one file: PMTiles, tables of SQLite, rasters that are cut into tiles."""

@@ -1,0 +1,1 @@
+"""From bytes of a tile to the image that a network takes."""

@@ -1,0 +1,1 @@
+"""What processes do that read tiles (`base/process/workers.py`): they import little."""
