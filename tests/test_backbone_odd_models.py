@@ -150,7 +150,7 @@ def test_only_the_model_keys_a_backbone_of_another_role():
 
 def test_a_model_that_may_not_be_read_is_named(tmp_path):
     (tmp_path / "model.onnx").mkdir()
-    with pytest.raises(BackboneError, match="cannot be read: Is a directory"):
+    with pytest.raises(BackboneError, match="cannot be read: not a regular file but a directory"):
         onnx_source(Backbone(name="m", onnx=str(tmp_path / "model.onnx")), tmp_path, None)
 
 

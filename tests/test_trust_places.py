@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import threading
@@ -147,6 +148,10 @@ def private_keys(tmp_path: Path) -> list[bytes]:
         pem(elliptic, form=s.PrivateFormat.TraditionalOpenSSL),
         pem(old, form=s.PrivateFormat.TraditionalOpenSSL),
         b"# the key\n\n" + pem(caches.KEY),
+        bytes((2 << 20) - 20) + pem(caches.KEY),
+        bytes(3 << 20) + pem(caches.KEY, encoding=s.Encoding.DER),
+        pem(caches.KEY).decode().encode("utf-16"),
+        b'{"key": "' + base64.b64encode(pem(caches.KEY, encoding=s.Encoding.DER)) + b'"}',
     ]
 
 

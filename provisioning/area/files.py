@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, ParseError  # only the type and the error: defusedxml does the reading
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import AreaError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def feature_kind(data: bytes) -> str:
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """Return the bytes of an area file; AreaError if it cannot be read or is larger than `most`."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(most + 1)
     except OSError as error:
         raise AreaError(

@@ -10,6 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NewType
 
+from provisioning.base.disk.files import open_regular
+
 Sha256 = NewType("Sha256", str)
 """64 lower-case hex digits."""
 
@@ -43,11 +45,8 @@ def sha256_fd(fd: int) -> Sha256:
 
 def sha256_file(path: Path | str) -> Sha256:
     """Return the SHA-256 of the file at `path`; OSError passes through."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return sha256_fd(fd)
-    finally:
-        os.close(fd)
+    with open_regular(path) as file:
+        return sha256_fd(file.fileno())
 
 
 Fact = str | int | bool | None | Decimal | Path | Iterable["Fact"] | Mapping[str, "Fact"]

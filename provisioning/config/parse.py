@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from provisioning.base.disk.files import read_regular
+from provisioning.base.disk.files import read_input
 from provisioning.base.errors import ConfigError
 from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.words import meant, typed
@@ -274,7 +274,7 @@ def read_flight(root: Path) -> Flight:
 def _read_text(root: Path) -> str:
     file = root / FILE
     try:
-        data = read_regular(file.resolve(), limit=LARGEST_FILE_BYTES)  # it may be a link of the user's own
+        data = read_input(file, limit=LARGEST_FILE_BYTES)  # it may be a link of the user's own
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"flight.toml cannot be read: {getattr(error, 'strerror', error)}",

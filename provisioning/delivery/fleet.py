@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from provisioning.base.disk.files import make_dirs, read_regular, wrap_os_errors, write_durably
+from provisioning.base.disk.files import make_dirs, read_input, wrap_os_errors, write_durably
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.parse import read_flight, read_toml
@@ -78,7 +78,7 @@ def read_fleet(file: Path) -> Fleet:
     ConfigError lists every mistake.
     """
     try:
-        raw = tomllib.loads(read_regular(file.resolve(), limit=LIMIT_BYTES).decode("utf-8"))
+        raw = tomllib.loads(read_input(file, limit=LIMIT_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
     tables = raw.get("vehicle", [{}])

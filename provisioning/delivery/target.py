@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 from provisioning.base.disk import directories
 from provisioning.base.disk.artifacts import ArtifactRecord
-from provisioning.base.disk.files import make_dirs, read_regular, require_free_bytes, wrap_os_errors, write_all
+from provisioning.base.disk.files import (
+    make_dirs,
+    open_regular,
+    read_regular,
+    require_free_bytes,
+    wrap_os_errors,
+    write_all,
+)
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import Sha256, sha256_bytes, sha256_file
@@ -149,7 +156,7 @@ class Target:
         directories.make(self.root, INCOMING)
         if self._linked(source, file.sha256):
             return path
-        with open(source, "rb") as pieces:
+        with open_regular(source) as pieces:
             return self.receive(file, iter(lambda: pieces.read(COPY_BYTES), b""))
 
     def _linked(self, source: Path, name: str) -> bool:

@@ -17,6 +17,12 @@ def find_weights(options: Any, folder: Path | None) -> None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
 
 
+def _require_library(path: Path) -> None:
+    """Refuse what is no regular file: the loader would wait for a pipe."""
+    if not path.is_file():
+        raise EngineError("the library of custom operators is no file", file=path, next_step="give a shared library")
+
+
 def _options(custom_ops: Path | None, level: str) -> Any:
     import onnxruntime
 
@@ -27,6 +33,7 @@ def _options(custom_ops: Path | None, level: str) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # errors are raised, and said by us
     if custom_ops is not None:
+        _require_library(custom_ops)
         options.register_custom_ops_library(str(custom_ops))
     return options
 

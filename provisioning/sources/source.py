@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import TileError
 from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.config import TileSource
@@ -86,7 +87,7 @@ def file_stamp(path: str | os.PathLike[str], *, now_ns: int) -> str:
 def head_of(path: str | os.PathLike[str], size: int) -> bytes:
     """Return the first bytes of a file."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(size)
     except OSError as error:
         raise TileError(

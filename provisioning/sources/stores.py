@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import ConfigError, TileError
 from provisioning.config import Flight, TileSource
 from provisioning.config.check import check_tiles
@@ -33,7 +34,7 @@ def kind_of(source: TileSource) -> str:
     try:
         if os.path.isdir(source.path):
             return "geotiff" if _holds_sheets(source.path) else "xyz"
-        with open(source.path, "rb") as stream:
+        with open_regular(source.path) as stream:
             head = stream.read(64)
         found = os.stat(source.path)
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO, TextIO
 
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.frozen import dataclass
@@ -202,15 +204,51 @@ def make_dirs(path: Path) -> None:
         fsync_dir(path.parent)
 
 
-def read_regular(path: Path, *, limit: int) -> bytes:
-    """Return at most `limit` + 1 bytes of a file that somebody else may have put there.
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
+    """Open the regular file at `path`, or where a link there leads if `follow`, for reading.
 
-    OSError for a link, and for what is no regular file: opening a pipe would wait, reading a device never end.
+    OSError, at once, for anything else: opening a pipe would wait, reading a device never end.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    links = 0 if follow else os.O_NOFOLLOW
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | links)
+    try:
+        _require_regular(fd, path)
+        os.set_blocking(fd, True)
+        return open(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _require_regular(fd: int, path: str | os.PathLike[str]) -> None:
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, f"not a regular file but {kind}", str(path))
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_text(path: str | os.PathLike[str], *, encoding: str = "utf-8", errors: str = "strict") -> TextIO:
+    """Open the regular file at `path` as text with its line ends as they are; OSError as `open_regular`."""
+    return io.TextIOWrapper(open_regular(path), encoding=encoding, errors=errors, newline="")
+
+
+def read_input(path: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
+    """Return the bytes, at most `limit` + 1, of a file that a user names, which may be a link; OSError as there."""
+    with open_regular(path) as file:
+        return file.read(-1 if limit is None else limit + 1)
+
+
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """Return at most `limit` + 1 bytes of a file that somebody else may have put there; OSError for a link, too."""
+    with open_regular(path, follow=False) as file:
         return file.read(limit + 1)
 
 

@@ -70,7 +70,7 @@ def hide(file: Path, *, working: Iterable[Path] = ()) -> bool:
     """
     if version() < 2 or not file.exists():
         return False
-    hidden = file.resolve()
+    hidden = Path(os.path.realpath(file))
     if any(_nearest(directory) in hidden.parents for directory in working):
         return False
     import tempfile
@@ -102,7 +102,8 @@ def _remove_own(directory: str, owner: int) -> None:
 
 def _nearest(directory: Path) -> Path:
     """Return `directory`, or what is there of the way to it."""
-    return next(path for path in (directory.resolve(), *directory.resolve().parents) if path.exists())
+    real = Path(os.path.realpath(directory))
+    return next(path for path in (real, *real.parents) if path.exists())
 
 
 def _steps(file: Path) -> Iterable[tuple[Path, Path]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+from provisioning.base.disk.files import open_regular, open_text
 from provisioning.base.errors import TileError
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import Day
@@ -132,7 +133,7 @@ def _metadata(source: TileSource) -> dict[str, object]:
             container.close()
     path = _metadata_file(source)
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             found = json.loads(stream.read(MOST_METADATA_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise TileError(f"the metadata cannot be read: {error}", file=path) from error
@@ -149,7 +150,7 @@ def _parsed(text: str, file: Path, where: str) -> int:
 def _rows(path: Path) -> Iterator[tuple[int, int, int, int]]:
     """Yield z, x, y, day of each line of a CSV; a first line of names is passed over."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
+        with open_text(path, encoding="utf-8-sig") as stream:
             for number, row in enumerate(csv.reader(stream), 1):
                 if row and not (number == 1 and not row[0].strip().isdigit()):
                     yield _row(row, path, number)

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from provisioning.base.disk.files import wrap_os_errors
+from provisioning.base.disk.files import read_input, wrap_os_errors
 from provisioning.base.errors import BackboneError, FilesystemError
 from provisioning.config import Tiles
 from provisioning.network.backbone.image import Pixels
@@ -60,7 +60,7 @@ def _images(folder: Path) -> list[Pixels]:
         )
     chosen = found[:: max(1, len(found) // COMPARED)][:COMPARED]
     with wrap_os_errors("read a tile"):
-        return [decode(path.read_bytes(), max_pixels=Tiles.max_pixels) for path in chosen]
+        return [decode(read_input(path), max_pixels=Tiles.max_pixels) for path in chosen]
 
 
 def _drawn() -> list[Pixels]:

@@ -153,6 +153,8 @@ def _check_given(tiles: Path | None, backbone: Path | None, key: Path | None) ->
     ):
         if path and path != NO_PATH and not path.exists():
             raise ConfigError(f"no such file: {path}{meant_file(path)}", key=name, next_step=step)
+        if name != "--tiles" and path and path.exists() and not path.is_file():
+            raise ConfigError(f"this is no file: {path}", key=name, next_step=step)
 
 
 def new_key(name: str) -> Path:

@@ -66,7 +66,7 @@ def user_keys(paths: list[Path] | None, cache: Path) -> tuple[PublicKey, ...]:
     in the cache nor around it (whoever made a cache also wrote the flight.toml in it), or those that `init` made for
     this user.
     """
-    here, root = Path.cwd(), cache.resolve()
+    here, root = Path.cwd(), Path(os.path.realpath(cache))
     apart = here != root and here not in root.parents and root not in here.parents
     if paths or os.environ.get(KEY_VARIABLE) or (apart and (here / "flight.toml").is_file()):
         return trusted_keys(paths, here if apart else None)

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+from provisioning.base.disk.files import read_input, wrap_os_errors
 from provisioning.base.errors import EngineError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.config import Engine
@@ -63,7 +64,8 @@ def _engines(path: Path) -> list[Path]:
 
 def measure(path: Path, *, batches: list[int], seconds: float, custom_ops: Path | None = None) -> dict[str, object]:
     """Return the figures of one engine; EngineError if it cannot run here or takes no tiles."""
-    data = path.read_bytes()
+    with wrap_os_errors("read an engine", path):
+        data = read_input(path)
     backend = backend_of(data)
     network = backend.load(data, custom_ops=custom_ops)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -158,7 +159,7 @@ def _varied(question: Question, variant: Variant) -> Question:
 def _named(cache: Path, manifest: Manifest) -> str:
     """Return how the table calls a cache: its directory and what sets it apart."""
     index = manifest.descriptor_index
-    words = [cache.resolve().name, index.kind]
+    words = [Path(os.path.realpath(cache)).name, index.kind]
     words += [index.transform] if index.transform != "none" else []
     words += [f"{index.rotations} headings"] if index.rotations > 1 else []
     words += ["cuts"] if index.overlap else []

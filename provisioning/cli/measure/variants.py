@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from provisioning import catalogue
 from provisioning.base.disk.artifacts import atomic_output, is_intact, read_record
-from provisioning.base.disk.files import wrap_os_errors
+from provisioning.base.disk.files import read_input, wrap_os_errors
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import Error
 from provisioning.base.hashing import sha256_bytes
@@ -189,7 +189,7 @@ def _put_back(request: Request, network: NetworkRequest, manifest: Manifest) -> 
         raise _not_published(request, network, manifest.engines)
     path = request.cache / "current" / entry.path
     with wrap_os_errors(f"read {entry.path}", path):
-        data = path.read_bytes()
+        data = read_input(path)
     if sha256_bytes(data) != entry.sha256:
         raise Error("the engine is not the one that was verified", file=path, next_step="flightcache verify")
     with atomic_output(network.engine) as output:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import DeliveryError
 from provisioning.delivery.bundle.archive import Readable
 
@@ -52,7 +53,7 @@ def compressing(output: BinaryIO) -> Iterator[BinaryIO]:
 @contextmanager
 def decompressing(path: Path) -> Iterator[Readable]:
     """Yield the archive inside the bundle at `path`, compressed or not; DeliveryError on damage found while reading."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         compressed = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
         if not compressed:

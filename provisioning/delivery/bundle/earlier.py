@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -52,7 +53,7 @@ def no_bases(_: Sha256) -> AbstractContextManager[Base | None]:
 
 def cache_of(path: Path) -> Path:
     """Return the cache directory of a path that names it, or one of its generations."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))
     return real.parent.parent if real.parent.name == publish.GENERATIONS else path
 
 

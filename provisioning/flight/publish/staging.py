@@ -11,6 +11,7 @@ from pathlib import Path
 from provisioning.base.disk import directories
 from provisioning.base.disk.artifacts import ArtifactRecord
 from provisioning.base.disk.files import (
+    open_regular,
     require_free_bytes,
     temporary_beside,
     wrap_os_errors,
@@ -105,22 +106,33 @@ def _is_ours(cache: Path, source: Path) -> bool:
     return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (BUILD, GENERATIONS))
 
 
-_KEY_BYTES = 1 << 16
-_PEM_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
-_DER_KEY = re.compile(rb"0.?.\x02\x01[\x00\x01]0.{1,12}\x06\x03\x2b\x65\x70", re.DOTALL)
-"""PKCS#8 of an Ed25519 key."""
+_LONGEST_MARK = 128
+_BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
+_BEGIN_UTF16 = re.compile(rb"-\0B\0E\0G\0I\0N\0 \0(?:[A-Z0-9 ]\0){0,40}P\0R\0I\0V\0A\0T\0E\0 \0K\0E\0Y")
+_ED25519 = b"\x06\x03\x2b\x65\x70"
+_DER = re.compile(rb"0.\x02\x01[\x00\x01]0\x05" + _ED25519, re.DOTALL)
+"""The beginning of PKCS#8 of an Ed25519 key, in DER and its base64."""
+_BASE64 = (b"MC4CAQAwBQYDK2Vw", b"MFECAQEwBQYDK2Vw")
 
 
 def refuse_private_key(path: Path) -> None:
-    """Raise SigningError if a file that is about to be published holds a private key, PEM or DER, of any kind."""
-    with open(path, "rb") as file:
-        data = file.read(_KEY_BYTES)
-    if _PEM_KEY.search(data) or _DER_KEY.match(data):
-        raise SigningError(
-            "a private key would be published with the cache",
-            file=path,
-            next_step="take it out of flight.toml ([[calibration]] lists files that everybody may read)",
-        )
+    """Raise SigningError if a file that is about to be published holds a private key, PEM or DER, anywhere in it."""
+    with open_regular(path) as file:
+        before = b""
+        while data := file.read(CHUNK_BYTES):
+            if _holds_private_key(before + data):
+                raise SigningError(
+                    "a private key would be published with the cache",
+                    file=path,
+                    next_step="take it out of flight.toml ([[calibration]] lists files that everybody may read)",
+                )
+            before = data[-_LONGEST_MARK:]
+
+
+def _holds_private_key(data: bytes) -> bool:
+    if _BEGIN.search(data) or _BEGIN_UTF16.search(data) or any(mark in data for mark in _BASE64):
+        return True
+    return _ED25519 in data and _DER.search(data) is not None
 
 
 def _place(cache: Path, source: Path, dest: Path, record: ArtifactRecord | None) -> Sha256:
@@ -157,15 +169,12 @@ def _link(source: Path, dest: Path) -> bool:
 
 def _copy(source: Path, dest: Path) -> Sha256:
     require_free_bytes(dest.parent, os.stat(source).st_size, what=f"a copy of {dest.name}")
-    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open_regular(source) as reader:
         writer = os.open(dest, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444)
         try:
-            while data := os.read(reader, CHUNK_BYTES):
+            while data := os.read(reader.fileno(), CHUNK_BYTES):
                 write_all(writer, data)
             os.fsync(writer)
         finally:
             os.close(writer)
-    finally:
-        os.close(reader)
     return sha256_file(dest)

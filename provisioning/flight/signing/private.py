@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import SigningError
 from provisioning.base.words import typed
 from provisioning.flight.signing.public import PublicKey, public_key_path
@@ -68,16 +69,13 @@ def _write_new(path: Path, data: bytes, *, mode: int) -> None:
 def read_private(path: Path) -> bytes:
     """Return the bytes of a private key file; SigningError if it is no regular file or others can read it (& 077)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = open_regular(path)
     except OSError as error:
         raise SigningError(
             f"the private key cannot be read: {error.strerror}", file=path, next_step="make one with flightcache keygen"
         ) from error
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise SigningError("the private key is not a regular file", file=path)
-        mode = stat.S_IMODE(status.st_mode)
+    with opened as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         if mode & 0o077:
             raise SigningError(
                 f"the private key is open to others (mode {mode:04o})", file=path, next_step=typed("chmod", "600", path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from provisioning.base.disk.files import read_input
 from provisioning.base.errors import SigningError
 
 SIGNATURE_BYTES = 64
@@ -109,9 +109,7 @@ def read_fingerprint_file(path: Path) -> frozenset[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_input(path, limit=MAX_FILE_BYTES)
         if len(data) > MAX_FILE_BYTES:
             raise SigningError(f"larger than {MAX_FILE_BYTES} bytes", file=path)
         return data.decode().splitlines()
@@ -164,9 +162,7 @@ def _by_library(pem: bytes, path: Path) -> PublicKey:
 
 def _one_pem(path: Path) -> bytes:
     """Return the bytes of a file that is one PEM block: what a library would skip could be somebody's second key."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        data = file.read(MAX_FILE_BYTES + 1)
+    data = read_input(path, limit=MAX_FILE_BYTES)
     if len(data) > MAX_FILE_BYTES or not _PEM.fullmatch(data):
         raise ValueError("not one PEM block")
     return data

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import BackboneError
 from provisioning.network.backbone.source import trees
 
@@ -41,7 +43,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 def _not_onnx(path: Path, error: Exception | None) -> BackboneError:
     """Return the error for a file that is no ONNX model, with what it is as far as its first bytes show."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(4096)
     what, step = _link_as_text(path, start) or _kind(start)
     return BackboneError(
@@ -111,7 +113,7 @@ def inside(path: Path, location: str) -> Path:
             facts={"model": path},
             next_step="copy it beside the model under this name",
         )
-    real = found.resolve()
+    real = Path(os.path.realpath(found))
     if not any(real.is_relative_to(root) for root in trees(path)):
         raise BackboneError(
             "the model's external data is a link that leads out of the model's directory",
@@ -162,7 +164,7 @@ def _part(file: Path, entry: Mapping[str, str], expected: int | None, model: Pat
     """Return the bytes that `entry` names in `file`."""
     try:
         offset, length = int(entry.get("offset", 0)), int(entry.get("length", -1))
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(offset)
             data = stream.read(length)
     except (OSError, ValueError) as error:

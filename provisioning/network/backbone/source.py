@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.base.disk import memo as memos
+from provisioning.base.disk.files import open_regular
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import BackboneError
 from provisioning.base.frozen import dataclass
@@ -105,17 +106,17 @@ def _read(path: Path) -> OnnxSource:
 
 def trees(path: Path) -> Iterator[Path]:
     """Yield the directories in which external data may lie: the model's, that of its file, its Hugging Face cache."""
-    yield path.parent.resolve()
-    yield path.resolve().parent
+    yield Path(os.path.realpath(path.parent))
+    yield Path(os.path.realpath(path)).parent
     for above in path.absolute().parents:
         if above.name == "snapshots" and (above.parent / "blobs").is_dir():
-            yield above.parent.resolve()
+            yield Path(os.path.realpath(above.parent))
 
 
 def _digest(path: Path) -> Sha256:
     """Hash one file of a model after a look at its first bytes."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(len(LFS_POINTER))
         if start == LFS_POINTER:
             raise BackboneError(

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioning.base.disk.files import read_input
 from provisioning.base.errors import BackboneError
 from provisioning.base.hashing import Sha256, sha256_bytes
 
@@ -50,7 +51,7 @@ def read(weights: Weights, name: str) -> bytes:
             next_step=f'{INSTALL}, or set onnx = "builtin:gist-color", which needs none and knows places less well',
         )
     try:
-        data = path.read_bytes()
+        data = read_input(path)
     except OSError as error:
         raise BackboneError(f"the weights of {name} cannot be read: {error.strerror}", file=path) from error
     if sha256_bytes(data) != weights.sha256:

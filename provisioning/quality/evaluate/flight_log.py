@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
@@ -50,7 +52,7 @@ def is_flight_log(path: Path) -> bool:
 
 def _kind_of(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(8)
     except OSError as error:
         raise PhotoError(f"the flight log cannot be read: {error.strerror}", file=path) from error
@@ -64,7 +66,8 @@ def read_flight_log(path: Path) -> tuple[Capture, ...]:
     """
     subject = confined.Subject("the flight log", path, PhotoError)
     path = path.absolute()
-    rows = confined.call(_read, path, subject=subject, reads={path.parent, path.resolve().parent}, limits=LIMITS)
+    reads = {path.parent, Path(os.path.realpath(path)).parent}
+    rows = confined.call(_read, path, subject=subject, reads=reads, limits=LIMITS)
     try:
         captures = tuple(_capture(*row) for row in rows)
     except (TypeError, ValueError, LookupError) as error:
@@ -171,7 +174,7 @@ def _of_cam(cam: Any, number: int, mount: Any) -> tuple[object, ...]:
 
 
 def _is_text(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(3) == b"FMT"
 
 
@@ -189,7 +192,7 @@ def _px4(path: Path) -> Iterator[tuple[object, ...]]:
     """Yield the topics camera_capture; the attitude is the gimbal's where the log has one, else the airframe's."""
     core = _library("pyulog.core")
     topics = ["camera_capture", "home_position", "gimbal_device_attitude_status"]
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         log = core.ULog(file, topics)
     data = {each.name: each.data for each in log.data_list}
     found = data.get("camera_capture")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioning.base.disk.files import open_text
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import warn
 from provisioning.base.geometry.angles import Origin
@@ -126,7 +127,7 @@ def read_queries(path: Path) -> tuple[Query, ...]:
     PhotoError lists every row that cannot be used, by its line.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             issues = [f"no column {name!r}" for name in COLUMNS if name not in (rows.fieldnames or ())]
             found = [] if issues else [_query(row, path.parent) for row in rows]

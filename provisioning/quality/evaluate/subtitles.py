@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioning.base.disk.files import read_input
 from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.quality.query.attitude import Angles
@@ -32,7 +33,7 @@ def read_subtitles(path: Path) -> dict[int, Frame]:
     ones. PhotoError if no frame has a position.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_input(path).decode("utf-8", "replace")
     except OSError as error:
         raise PhotoError(f"the subtitle cannot be read: {error.strerror}", file=path) from error
     frames = dict(_frames(text))

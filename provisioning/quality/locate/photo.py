@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from provisioning.base.disk.files import open_regular, read_input
 from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
@@ -58,7 +60,7 @@ def read_position(path: Path) -> Origin | None:
 def _apart(function: Callable[[Path], Any], path: Path) -> Any:
     """Call `function` in a process that can read the photo's directory: one for all photos there."""
     path = path.absolute()
-    reads = {path.parent, path.resolve().parent}
+    reads = {path.parent, Path(os.path.realpath(path)).parent}
     return confined.call(function, path, subject=confined.Subject("the photo", path, PhotoError), reads=reads,
                          limits=LIMITS)  # fmt: skip
 
@@ -77,7 +79,7 @@ def _metadata(said: dict[str, Any]) -> Metadata:
 def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     """Return what the photo says of itself, as plain data, and its pixels uint8 [H, W, 3]."""
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(read_input(path)), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PhotoError(
                     "the photo is too large",
@@ -109,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
 
 def _read_position(path: Path) -> Origin | None:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             return gps_position(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"not a photo that can be read: {error}", file=path) from error

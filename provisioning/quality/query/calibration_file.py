@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import PhotoError
 from provisioning.quality.query.camera import Camera, Model
 
@@ -24,7 +25,7 @@ KALIBR_MODELS: Mapping[str, Model] = {"none": "brown", "radtan": "brown", "equid
 def read_calibration(path: Path) -> Camera:
     """Return the camera in the file at `path`, the first one of several; PhotoError if it holds none that is known."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise PhotoError(f"the camera calibration cannot be read: {error.strerror}", file=path) from error

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.area.area import enclosing
 from provisioning.area.cover import Band, count, union
+from provisioning.base.disk.files import open_regular
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.geometry.angles import HALF_TURN_E7, BBox, wrapped_e7
@@ -100,7 +101,7 @@ def _other_paths(source: TileSource, beside: Sequence[TileSource]) -> list[Path]
 
 def _head(path: Path) -> bytes:
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(64).lstrip()
     except OSError as error:
         raise TileError(
@@ -115,7 +116,7 @@ def _vrt_sources(path: Path) -> list[Path]:
 
     found = []
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             tree = fromstring(stream.read(LARGEST_VRT_BYTES))
     except (SyntaxError, DefusedXmlException, ValueError) as error:
         raise _error(path, f"the VRT is not valid XML: {error}") from error

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from provisioning.area.cover import Cover
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import TileError
 from provisioning.base.geometry.geo import tileid_to_zxy, zxy_to_tileid
 from provisioning.config import TileSource
@@ -72,7 +73,8 @@ class PMTiles:
                 next_step="remove the key; if the place is wrong, convert the archive's source again",
             )  # fmt: skip
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with open_regular(self.path) as file:
+                self._fd = os.dup(file.fileno())
         except OSError as error:
             raise TileError(f"tile source cannot be read: {error.strerror}", file=self.path) from error
         try:

@@ -39,7 +39,7 @@ def stamp(path: Path, *, now_ns: int) -> str:
         file_stamp(real, now_ns=now_ns),
         *(file_stamp(name, now_ns=now_ns) if os.path.exists(name) else "-" for name in beside),
     ]
-    return " ".join([*stamps, head_of(real, HEADER_BYTES).hex()]) if all(stamps) else ""
+    return " ".join([*stamps, head_of(path, HEADER_BYTES).hex()]) if all(stamps) else ""
 
 
 def head(path: Path) -> str:
@@ -93,7 +93,7 @@ class SQLiteFile:
         """Return the URI by which the file is read without writing beside it."""
         real = os.path.realpath(self.path)
         self._refuse_hot_journal(real)
-        in_wal_mode = head_of(real, HEADER_BYTES)[19:20] == bytes([WAL_VERSION])
+        in_wal_mode = head_of(self.path, HEADER_BYTES)[19:20] == bytes([WAL_VERSION])
         if not in_wal_mode:
             return _uri(real, "mode=ro")
         has_log = os.path.exists(f"{real}-wal") and os.path.getsize(f"{real}-wal") > 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import TileError
 from provisioning.base.frozen import dataclass
 
@@ -61,7 +62,7 @@ def _read(path: Path, read: Callable[[str, bytes], Statement | None]) -> Stateme
     from defusedxml.common import DefusedXmlException
 
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(LARGEST_BYTES + 1)
         return read(path.name, data[:LARGEST_BYTES])
     except (ValueError, SyntaxError, RecursionError, DefusedXmlException) as error:
