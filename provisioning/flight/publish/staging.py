@@ -110,7 +110,7 @@ _LONGEST_MARK = 128
 _BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
 _BEGIN_UTF16 = re.compile(rb"-\0B\0E\0G\0I\0N\0 \0(?:[A-Z0-9 ]\0){0,40}P\0R\0I\0V\0A\0T\0E\0 \0K\0E\0Y")
 _ED25519 = b"\x06\x03\x2b\x65\x70"
-_DER = re.compile(rb"0.\x02\x01[\x00\x01]0\x05" + _ED25519, re.DOTALL)
+_DER = re.compile(rb"0.\x02\x01[\x00\x01]0\x05" + re.escape(_ED25519), re.DOTALL)
 """The beginning of PKCS#8 of an Ed25519 key, in DER and its base64."""
 _BASE64 = (b"MC4CAQAwBQYDK2Vw", b"MFECAQEwBQYDK2Vw")
 
