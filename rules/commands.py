@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import sys
 import time
 import traceback
@@ -42,10 +41,10 @@ from provisioning.config.parse import read_flight
 from provisioning.console.streams import OutputError, answering
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
+from rules.database import database, make_usable
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
 from rules.signals import Stopped, stops_in_order
-from rules.tasks import database
 
 __all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 
@@ -73,7 +72,7 @@ def sole_builder(flight: Flight) -> Iterator[None]:
     _require_short_paths(flight)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
-        _drop_damaged(database(flight.root))
+        make_usable(database(flight.root))
         with in_hand(flight):
             yield
 
@@ -89,17 +88,6 @@ def _require_short_paths(flight: Flight) -> None:
             facts={"longest path below it": f"{longest} bytes", "limit": f"{SQLITE_PATH_BYTES} bytes"},
             next_step="move the cache directory, or descriptors.store, to a shorter path",
         )
-
-
-def _drop_damaged(database: str) -> None:
-    """Remove a database of doit that is none: it holds nothing that is needed, and doit would end with a traceback."""
-    with contextlib.closing(sqlite3.connect(database)) as db:
-        try:
-            db.execute("SELECT * FROM sqlite_master").fetchall()
-        except sqlite3.OperationalError:
-            return
-        except (sqlite3.DatabaseError, UnicodeDecodeError):  # its messages quote what is no text
-            os.unlink(database)
 
 
 @contextlib.contextmanager

@@ -7,17 +7,34 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from doit.cmd_info import Info as DoitInfo
-from doit.cmd_list import List
+from doit.cmd_list import List as DoitList
 from doit.exceptions import InvalidCommand
 
 from provisioning.build.history import differences, short
+from rules.database import for_reading
+from rules.plugin import cache_of
 
 __all__ = ["Info", "List"]
 
 WIDTH = 12
 
 
-class Info(DoitInfo):  # type: ignore[misc]  # doit has no types
+class Shows:
+    """A doit command that only shows, whatever doit's database is like."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run the command and return doit's exit code."""
+        cache = cache_of(self, params)
+        if cache is not None:
+            params["dep_file"] = for_reading(cache)
+        return int(super().execute(params, args) or 0)  # type: ignore[misc]
+
+
+class List(Shows, DoitList):  # type: ignore[misc]  # doit has no types
+    """`doit list`."""
+
+
+class Info(Shows, DoitInfo):  # type: ignore[misc]
     """doit's `info`; tasks of a flight cache are shown in the words of `flightcache why`."""
 
     def _execute(self, pos_args: list[str], hide_status: bool = False) -> int:  # noqa: FBT001, FBT002 - doit's convention

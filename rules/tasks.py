@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from doit.exceptions import InvalidDodoFile
 from provisioning.base.errors import Error
 from provisioning.build.request import Request, read_request
 from provisioning.build.tasks import TaskRow, task_rows
+from rules.database import database
 from rules.rule import Task, UpToDate, rule
 
 
@@ -40,12 +40,6 @@ def _group(name: str, members: Sequence[TaskRow]) -> Task:
     due = [row.due for row in members if row.due]
     reasons = UpToDate(lambda: tuple(reason for why in due for reason in why()))
     return {"basename": name, "name": None, "doc": members[0].summary, "uptodate": [reasons]}
-
-
-def database(root: Path) -> str:
-    """Return doit's database: in `.build`, or in memory for a `doit list` before anything was built."""
-    build_dir = root / ".build"
-    return str(build_dir / "doit.sqlite") if os.path.isdir(build_dir) else ":memory:"
 
 
 def namespace(tasks: Tasks) -> dict[str, object]:

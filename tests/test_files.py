@@ -101,6 +101,17 @@ def test_a_full_disk_under_a_database_is_a_file_system_error(tmp_path):
     assert "free space" in caught.value.next_step
 
 
+def test_what_sqlite_cannot_open_is_said_as_the_system_says_it(tmp_path):
+    """SQLite says "unable to open database file" of each refusal."""
+    with (
+        pytest.raises(FilesystemError, match="unable to open") as caught,
+        files.wrap_os_errors("read it", tmp_path),
+        closing(sqlite3.connect(tmp_path)),
+    ):
+        pass
+    assert "a directory stands" in caught.value.next_step
+
+
 def test_a_mistake_in_sql_stays_what_it_is(tmp_path):
     with (
         closing(sqlite3.connect(":memory:")) as database,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import os
 import shutil
@@ -14,10 +16,11 @@ import pytest
 
 from provisioning.base.disk import artifacts
 from provisioning.base.disk.lock import build_lock
-from provisioning.build import recheck
+from provisioning.build import recheck, steps
 from provisioning.build.reasons import expectations
 from provisioning.build.request import Request, read_request
 from provisioning.cli import main
+from provisioning.config import Flight
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import generate_key
 from provisioning.flight.verify import verify
@@ -139,6 +142,37 @@ def test_a_rotten_shape_is_learned_again(cache: Path) -> None:
     assert path.read_bytes() != data
     assert build(cache).outcome == "IDEMPOTENT_NO_OP"
     assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("how", ["unreadable", "damaged"])
+def test_no_manifest_is_signed_whose_image_size_is_lost_during_the_build(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The scan has seen it whole. The next build learns it again and goes on."""
+    (path,) = cache.glob(".build/store/*/shape.json")
+    survey, read = steps.survey, Path.read_bytes
+
+    def read_all_but_it(self: Path) -> bytes:
+        if self == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return read(self)
+
+    def survey_and_lose(flight: Flight) -> None:
+        survey(flight)
+        if how == "damaged":
+            flip(path)
+        else:
+            during.setattr(Path, "read_bytes", read_all_but_it)
+
+    put_tile(cache.parent / "tiles", 1, 1, seed=9)
+    with monkeypatch.context() as during:
+        during.setattr(steps, "survey", survey_and_lose)
+        assert build(cache).outcome == "FAILURE"
+    assert os.readlink(cache / "current") == "generations/000001"
+    assert build(cache).outcome == "SUCCESS"
+    (engine,) = json.loads((cache / "current" / "Manifest.json").read_bytes())["artifacts"]["engines"]
+    assert engine["input"]["height"] > 0
+    verifies(cache)
 
 
 ROTS = ["corpus.index", "engine", "report.html"]

@@ -7,12 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import rules.commands
 from provisioning.base.disk.artifacts import Target
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError, ConfigError
 from provisioning.build.tasks import TaskRow
-from rules.commands import _drop_damaged
 from rules.reporter import Collector
 from rules.rule import Failed, UpToDate, _remove, rule
 from rules.signals import stops_in_order
@@ -117,19 +115,3 @@ def test_a_build_in_a_thread_leaves_signals_to_its_caller():
     thread.start()
     thread.join()
     assert seen == [before]
-
-
-def test_a_database_that_is_busy_is_left_alone(tmp_path, monkeypatch):
-    import sqlite3
-
-    class Busy:
-        def execute(self, _query):
-            raise sqlite3.OperationalError("database is locked")
-
-        def close(self):
-            pass
-
-    (tmp_path / "db").write_bytes(b"kept")
-    monkeypatch.setattr(rules.commands.sqlite3, "connect", lambda _path: Busy())
-    _drop_damaged(str(tmp_path / "db"))
-    assert (tmp_path / "db").read_bytes() == b"kept"

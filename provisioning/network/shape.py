@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioning.base.disk.artifacts import Target, atomic_output, is_whole
+from provisioning.base.disk.artifacts import Target, atomic_output, read_record
 from provisioning.base.disk.files import wrap_os_errors
+from provisioning.base.hashing import sha256_bytes
 from provisioning.base.jsonfile import from_json
 from provisioning.config import Backbone
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts
@@ -31,12 +32,22 @@ def shape_target(store: Path, backbone: Backbone, source: OnnxSource) -> Target:
 
 
 def known_shape(target: Target) -> Shape | None:
-    """Return the shape, or None while it has not been learned. One that cannot be read is an error: it decides keys."""
+    """Return the shape; None where it has not been learned or is damaged, so that it is learned again.
+
+    One that cannot be read is a FilesystemError, never None: it decides keys and what a Manifest says of an engine.
+    """
     with wrap_os_errors("read the shape of a network", target.path):
         try:
-            return Shape(**from_json(target.path.read_bytes())) if is_whole(target) else None
-        except (FileNotFoundError, ValueError, TypeError):
+            data = target.path.read_bytes()
+        except FileNotFoundError:
             return None
+    record = read_record(target)
+    if record is None or sha256_bytes(data) != record.sha256:
+        return None
+    try:
+        return Shape(**from_json(data))
+    except (ValueError, TypeError):
+        return None
 
 
 def learn_shape(target: Target, backbone: Backbone, source: OnnxSource) -> Shape:

@@ -43,6 +43,8 @@ _NEXT_STEP = {
     errno.ENOENT: "check the path: it is not there, or something removed it a moment ago; then run this again",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
     errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
+    errno.EISDIR: "a directory stands where a file should: move it away, then run this again",
+    errno.EBUSY: "another program uses it (`fuser -v` names it): wait for it or end it, then run this again",
     errno.ENAMETOOLONG: "use shorter names",
     errno.ELOOP: "a symbolic link stands where a file should: remove it",
 }
@@ -55,6 +57,7 @@ _SQLITE_SAYS = {
     "disk I/O error": errno.EIO,
     "readonly database": errno.EACCES,
     "unable to open": errno.EACCES,
+    "is locked": errno.EBUSY,
 }
 
 _REFUSED = {
@@ -79,7 +82,20 @@ def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
         if type(error).__module__ != "sqlite3" or type(error).__name__ not in ("OperationalError", "DatabaseError"):
             raise
         code = next((code for text, code in _SQLITE_SAYS.items() if text in str(error)), None)
+        if code == errno.EACCES and path is not None:  # what SQLite says of each refusal
+            code = _refused_to_open(path) or code
         raise _refusal(what, path, None, f"SQLite: {error}", code) from error
+
+
+def _refused_to_open(path: Path | str) -> int | None:
+    """Return why the system does not open a file for writing; None where it does, or where there is none."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.errno
+    return None
 
 
 @contextlib.contextmanager

@@ -169,7 +169,6 @@ def host(request: Request) -> manifest.Host:
 
 
 def _engine(network: NetworkRequest, record: ArtifactRecord) -> manifest.EngineEntry:
-    shape = network.shape
     return manifest.EngineEntry(
         path=network.engine.name,
         bytes=record.bytes,
@@ -179,8 +178,18 @@ def _engine(network: NetworkRequest, record: ArtifactRecord) -> manifest.EngineE
         onnx_sha256=network.source.sha256,
         key=network.engine.key,
         precision=network.backbone.precision,
-        input=manifest.ImageInput(shape.height, shape.width, resolved(network.backbone).fit_how) if shape else None,
+        input=_input(network) if network.backbone.role == "descriptor" else None,
     )
+
+
+def _input(network: NetworkRequest) -> manifest.ImageInput:
+    """Return the image that the descriptor network takes. ManifestError where it is not known: it is never left out."""
+    if network.shape is None:
+        raise ManifestError(
+            f"the image size of backbone {network.name} could not be read",
+            next_step="run `doit` again: it is learned anew",
+        )
+    return manifest.ImageInput(network.shape.height, network.shape.width, resolved(network.backbone).fit_how)
 
 
 def _index(request: Request, record: ArtifactRecord, built: index.IndexInfo) -> manifest.IndexEntry:
