@@ -204,6 +204,20 @@ def test_recall_is_broken_down_by_heading_height_and_distance_to_the_centre(scen
     assert "south (135 to 225)" in capsys.readouterr().out
 
 
+def test_how_many_photos_gave_no_heading_or_pitch_is_said_with_what_was_assumed(scene, capsys):
+    cache, _ = scene
+    centre = tile_centre(ZOOM, WEST, NORTH)
+    place = [centre.lat_e7 / 1e7, centre.lon_e7 / 1e7]
+    name = f"tiles/{ZOOM}/{WEST}/{NORTH}.jpg"
+    rows = [[name, *place, 90, "", 900, 100], [name, *place, "", -90, 900, 100], [name, *place, "", "", "", ""]]
+    header = ("file", "lat", "lon", "yaw", "pitch", "height_m", "fov_deg")
+    list_ = write_queries(cache.parent / "unsaid.csv", rows, header)
+    (found,) = evaluated([list_, cache], capsys)
+    assert found["assumed"] == {"heading_deg": {"photos": 2, "value": 0}, "pitch_deg": {"photos": 1, "value": -90}}
+    assert main(["evaluate", str(list_), str(cache), "--public-key", str(cache.parent / "key.pub.pem")]) == 0
+    assert "of 3 photos 2 give no heading (north assumed), 1 give no pitch (-90° assumed)" in capsys.readouterr().out
+
+
 def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, capsys):
     cache, _ = scene
     rows = [["far.jpg", "0", "0", ""]]

@@ -280,6 +280,7 @@ def test_the_command_names_tile_place_and_similarity(scene, capsys):
     assert main(["locate", str(tile(tiles, 1, 2)), "--cache", str(cache), "-k", "2"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[1].strip() == "north assumed: the photo has no heading; try --rotate 16"
+    assert "pitch" not in "".join(told)  # compared as it is: no pitch is needed
     assert told[2].split() == ["rank", "tile", "lat", "lon", "similarity", "stands", "out", "heading"]
     assert f"{ZOOM}/{WEST + 1}/{NORTH + 2}" in told[3]
     assert "1.000" in told[3]
@@ -300,6 +301,22 @@ def test_the_command_uses_the_photo_s_own_heading_and_position(scene, tmp_path, 
     assert found["heading_deg"] == 90
     assert (best["tile"], best["heading_deg"]) == (f"{ZOOM}/{WEST + 1}/{NORTH + 2}", 90)
     assert best["distance_m"] < 5
+
+
+def test_what_a_photo_does_not_say_is_said_with_what_stood_for_it(scene, tmp_path, capsys):
+    cache = building.copy_site(scene[0].parent, tmp_path / "site")
+    building.edit(cache, "# height_m = …", "height_m = 900")
+    assert building.build(cache).outcome == "SUCCESS"
+    words = ["locate", str(tile(scene[1], 1, 2)), "--cache", str(cache), "--fov", "100"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "north assumed" in told
+    assert "pitch of -90° assumed: the photo has none; --pitch DEG says it" in told
+    assert "900 m above ground assumed (camera.height_m): the photo has no height; --height M says it" in told
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["assumed"] == {"heading_deg": 0, "pitch_deg": -90, "height_m": 900}
+    assert main([*words, "--json", "--heading", "5", "--pitch=-80", "--height", "800"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["assumed"] == {}
 
 
 def test_the_command_writes_geojson_and_a_contact_sheet(scene, tmp_path):

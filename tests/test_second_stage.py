@@ -316,6 +316,28 @@ def test_locate_gives_the_position_with_its_covariance(flown, capsys):
     assert "features" in said.out
 
 
+def test_a_cut_that_the_index_names_is_placed_by_features(flown, tmp_path, capsys):
+    """With index.overlap = 2, a photo of a corner of tiles is most like a cut, and its position is found all the same."""
+    cache = building.copy_site(flown[0].parent, tmp_path / "site")
+    building.edit(cache, "# overlap = 1", "overlap = 2")
+    assert building.build(cache).outcome == "SUCCESS"
+    truth = place_at(building.ZOOM, building.WEST + 2.05, building.NORTH + 1.95)
+    mpp = metres_per_pixel(building.ZOOM, truth)
+    ground = textured(4, 12)
+    half_a_tile = 128 * mpp / math.tan(math.radians(32.5)) * 4 / 3  # so high that its shorter side shows one tile
+    pixels = photograph(ground, (2.05 * 256, 1.95 * 256), mpp, height=half_a_tile, fov=65.0)
+    dji_jpeg(cache.parent / "a.jpg", pixels, truth, height=half_a_tile, yaw=0, pitch=-90, equivalent_mm=0)
+    code, said = located(cache, capsys, "--patches", "0", "--json")
+    assert code == 0, said.err
+    plain = json.loads(said.out)[0]["matches"][0]
+    assert plain["cut"] == 3
+    code, said = located(cache, capsys, "--patches", "0", "--second-stage", "orb", "--json")
+    (row,) = json.loads(said.out)
+    assert row["fix"]["features"] >= 12
+    assert (row["matches"][0]["tile"], row["matches"][0]["cut"]) == (plain["tile"], 3)
+    assert row["matches"][0]["distance_m"] < 20 < plain["distance_m"]  # a pixel is 6.5 m, the cut's centre 180 m away
+
+
 def test_without_it_nothing_is_said_of_it(flown, capsys):
     code, said = located(flown[0], capsys, "--fov", "65", "--json")
     assert code == 0

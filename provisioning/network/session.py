@@ -11,19 +11,14 @@ from typing import Any
 from provisioning.base.errors import EngineError
 
 
-def find_weights(options: Any, folder: Path | None) -> None:
-    """Let a session that is opened from bytes find the external data that its model names in `folder`."""
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-
-
 def _require_library(path: Path) -> None:
     """Refuse what is no regular file: the loader would wait for a pipe."""
     if not path.is_file():
         raise EngineError("the library of custom operators is no file", file=path, next_step="give a shared library")
 
 
-def _options(custom_ops: Path | None, level: str) -> Any:
+def session_options(level: str, custom_ops: Path | None, weights: Path | None = None) -> Any:
+    """Return the options of every session: one thread, silent, optimised to `level`; `weights` as in `open_session`."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # for a program that imported it before us; see provisioning/__init__.py
@@ -35,6 +30,8 @@ def _options(custom_ops: Path | None, level: str) -> Any:
     if custom_ops is not None:
         _require_library(custom_ops)
         options.register_custom_ops_library(str(custom_ops))
+    if weights is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     return options
 
 
@@ -78,14 +75,13 @@ def open_session(
 ) -> Any:
     """Return a single-threaded session of the file or the bytes `model`, optimised to `level`, also saved to `save`.
 
-    `weights`: the directory of external data, for bytes.
+    `weights`: the directory of external data that the model names, for bytes.
     EngineError holds what onnxruntime says: the operator it does not know, the type it has no kernel for.
     """
     import onnxruntime
 
     with translated(model if isinstance(model, str) else "engine"):
-        options = _options(custom_ops, level)
-        find_weights(options, weights)
+        options = session_options(level, custom_ops, weights)
         if save is not None:
             options.optimized_model_filepath = str(save)
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -19,6 +19,7 @@ from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
     Answered,
+    Assumed,
     Locator,
     Match,
     Photo,
@@ -241,7 +242,7 @@ def _as_json(found: list[Located]) -> str:
                 "compared": compared(item.answered),
                 "confident": item.answered.doubt is None,
                 "doubt": item.answered.doubt,
-                "north_assumed": item.answered.north_assumed,
+                "assumed": item.answered.assumed.as_json(),
                 "fix": item.answered.fix and fix_json(item.answered.fix),
                 "matches": [as_json(match) for match in item.matches],
             }
@@ -281,8 +282,7 @@ def _lines(item: Located) -> Iterator[str]:
     if not item.matches:
         yield "      no tile of the cache lies where the photo can have been taken"
         return
-    if item.answered.north_assumed:
-        yield "      north assumed: the photo has no heading; try --rotate 16"
+    yield from (f"      {line}" for line in _assumptions(item.answered.assumed))
     if item.answered.doubt:
         yield f"      not confident: {item.answered.doubt}"
     if item.answered.fix:
@@ -294,6 +294,17 @@ def _lines(item: Located) -> Iterator[str]:
         )
     yield HEADER + ("      away" if item.matches[0].distance_m is not None else "")
     yield from (_line(rank, match) for rank, match in enumerate(item.matches, 1))
+
+
+def _assumptions(assumed: Assumed) -> Iterator[str]:
+    """Yield what was taken for granted of a photo, and what says better."""
+    if assumed.heading_deg is not None:
+        yield "north assumed: the photo has no heading; try --rotate 16"
+    if assumed.pitch_deg is not None:
+        yield f"pitch of {assumed.pitch_deg:.0f}° assumed: the photo has none; --pitch DEG says it"
+    if assumed.height_m is not None:
+        height = f"{assumed.height_m:.0f} m above ground"
+        yield f"{height} assumed (camera.height_m): the photo has no height; --height M says it"
 
 
 def _line(rank: int, match: Match) -> str:

@@ -13,7 +13,7 @@ import onnxruntime
 
 from provisioning.base.errors import BackboneError, EngineError
 from provisioning.network.backbone.presets import Preset
-from provisioning.network.session import find_weights, run_limited
+from provisioning.network.session import run_limited, session_options
 
 TRIAL_S = 300.0
 """Longest run of a model on a batch; the largest backbones take seconds."""
@@ -63,14 +63,7 @@ def measured_shape(
 
 
 def _session(model: onnx.ModelProto, custom_ops: Path | None, weights: Path | None) -> Any:
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if custom_ops is not None:
-        options.register_custom_ops_library(str(custom_ops))
-    find_weights(options, weights)
+    options = session_options("ORT_ENABLE_BASIC", custom_ops, weights)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -14,7 +14,7 @@ from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
-from provisioning.quality.locate import Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
+from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
 from provisioning.quality.locate.places import moved
 from provisioning.quality.matching import Fix
 from provisioning.quality.query import Viewing
@@ -23,7 +23,8 @@ from provisioning.quality.query import Viewing
 class Asked(NamedTuple):
     """A query with the places that were named, how its photo was rendered, or why it was not, and its conditions.
 
-    fix: where features gave the first position. doubt: why the first place is not to be relied on.
+    fix: where features gave the first position. doubt: why the first place is not to be relied on. assumed: what the
+    photo and the list did not say.
     """
 
     query: Query
@@ -33,6 +34,7 @@ class Asked(NamedTuple):
     conditions: Conditions = Conditions()
     fix: Fix | None = None
     doubt: str | None = None
+    assumed: Assumed = Assumed()
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
         off_centre=off_centre(locator.places, query.place, locator.places.zooms[-1] if zoom is None else zoom),
     )
     said = Answer(query.name, away, right, held)
-    return Asked(query, found.matches, said, found.viewing, seen, found.fix, found.doubt)
+    return Asked(query, found.matches, said, found.viewing, seen, found.fix, found.doubt, found.assumed)
 
 
 def right_tiles(

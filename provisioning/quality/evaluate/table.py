@@ -54,6 +54,7 @@ def as_text(results: Sequence[Result]) -> str:
     prior = "" if results[0].radius_m is None else f"; position known to {results[0].radius_m:,.0f} m"
     lines.append(f"{first.queries} photos; right: a place within {first.within_m:,.0f} m{prior}")
     lines += [line for result in results for line in _not_rendered(result)]
+    lines += [line for result in results for line in _taken_for_granted(result)]
     lines += [line for result in results for line in _elsewhere(result)]
     lines += [line for result in results for line in _fixed(result)]
     lines += [_doubted(result) for result in results if result.asked]
@@ -117,6 +118,30 @@ def _not_rendered(result: Result) -> Iterator[str]:
         yield f"{result.name}: {count} of {len(result.asked)} photos compared as they are ({reason})"
 
 
+ASSUMED = {
+    "heading_deg": "give no heading (north assumed)",
+    "pitch_deg": "give no pitch ({:.0f}° assumed)",
+    "height_m": "give no height ({:.0f} m above ground assumed, camera.height_m)",
+}
+
+
+def _taken_for_granted(result: Result) -> Iterator[str]:
+    """Yield how many photos did not say their heading, pitch or height, and what was assumed."""
+    found = assumed(result)
+    said = [f"{count} {ASSUMED[name].format(value)}" for name, (count, value) in found.items()]
+    if said:
+        yield f"{result.name}: of {len(result.asked)} photos {', '.join(said)}"
+
+
+def assumed(result: Result) -> Mapping[str, tuple[int, float]]:
+    """Return by what was not said of how many photos, and the value that stood for it, the same for all."""
+    values: dict[str, list[float]] = {}
+    for asked in result.asked:
+        for name, value in asked.assumed.as_json().items():
+            values.setdefault(name, []).append(value)
+    return {name: (len(values[name]), values[name][0]) for name in ASSUMED if name in values}
+
+
 def _set(cell: str, width: int, *, left: bool) -> str:
     return cell.ljust(width) if left else cell.rjust(width)
 
@@ -146,6 +171,7 @@ def as_json(result: Result) -> dict[str, object]:
         "within_m": found.within_m,
         "radius_m": result.radius_m,
         "rendered": sum(not isinstance(asked.viewing, str) for asked in result.asked),
+        "assumed": {name: {"photos": count, "value": value} for name, (count, value) in assumed(result).items()},
         "reachable": round(found.reachable, 4),
         "median_error_m": _finite(found.median_error_m),
         "median_error_found_m": _finite(found.median_found_m),

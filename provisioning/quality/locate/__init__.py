@@ -1,6 +1,6 @@
 """Where was this photo taken? Answered by a verified cache, on the ground or in flight."""
 
-from provisioning.quality.locate.asking import Answered, Question, answer
+from provisioning.quality.locate.asking import Answered, Assumed, Question, answer
 from provisioning.quality.locate.geojson import as_json, to_geojson
 from provisioning.quality.locate.photo import Photo, read_photo, turned_north_up
 from provisioning.quality.locate.places import Places, Prior
@@ -9,6 +9,7 @@ from provisioning.quality.locate.sheet import Row, contact_sheet
 
 __all__ = [
     "Answered",
+    "Assumed",
     "Locator",
     "Match",
     "Photo",

@@ -52,18 +52,33 @@ class Question:
     second_stage: SecondStage | None = None
 
 
+class Assumed(NamedTuple):
+    """What stood for something that neither the photo nor the caller said; None where it was said, or not needed.
+
+    heading_deg: north. pitch_deg: the mounting's, straight down unless [camera] says otherwise. height_m: that of
+    [camera].
+    """
+
+    heading_deg: float | None = None
+    pitch_deg: float | None = None
+    height_m: float | None = None
+
+    def as_json(self) -> dict[str, float]:
+        """Return what was assumed by its name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
 class Answered(NamedTuple):
     """Matches, the best first; how the photo was rendered, or why it was compared as it is.
 
-    doubt: why the first match is not to be relied on, None where nothing speaks against it. north_assumed: nothing
-    said where the photo's top points. fix: the position of the first match is from features that agree; None where the
-    second stage was not asked, or no place stood out.
+    doubt: why the first match is not to be relied on, None where nothing speaks against it. fix: the position of the
+    first match is from features that agree; None where the second stage was not asked, or no place stood out.
     """
 
     matches: tuple[Match, ...]
     viewing: Viewing | str
     doubt: str | None = None
-    north_assumed: bool = False
+    assumed: Assumed = Assumed()
     fix: Fix | None = None
 
 
@@ -84,7 +99,7 @@ def answer(
     seen = _viewing(photo, question, known)
     own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
     headings = headings_for(question, own)
-    assumed = own is None and question.rotate is None and question.heading_deg is None
+    assumed = _assumed(seen, headed=own is not None or question.rotate is not None or question.heading_deg is not None)
     k = max(question.k, COMPARED)
     if isinstance(seen, str):
         found = locator.locate(photo.pixels, k=k, headings=headings, position=position, near=near)
@@ -119,6 +134,15 @@ def _doubt(locator: Locator, photo: Photo, found: tuple[Match, ...]) -> str | No
         likeness=found[0].likeness,
         least=locator.least_likeness,
     )
+
+
+def _assumed(seen: Viewing | str, *, headed: bool) -> Assumed:
+    """Return what stands for the unknown; `headed`: the heading is known, or every one is tried."""
+    north = None if headed else 0.0
+    if isinstance(seen, str):
+        return Assumed(north)
+    pitch = seen.mounting[1] if seen.angles.pitch_deg is None else None
+    return Assumed(north, pitch, seen.height_m if seen.height_assumed else None)
 
 
 def _viewing(photo: Photo, question: Question, known: Known) -> Viewing | str:

@@ -75,16 +75,18 @@ class SecondStage:
         pixels: the photo, uint8 [H, W, 3]. viewing: how it looked at the ground, or why that is not known. position:
         the true one, to measure distances from.
         """
-        tried = sorted(self.tried(pixels, viewing, matches), key=lambda each: -each.fix.inliers)
-        if not tried or tried[0].fix.inliers < LEAST_INLIERS:
+        tried = tuple(self.tried(pixels, viewing, matches))
+        best = max(tried, key=lambda each: each.fix.inliers, default=None)
+        if best is None or best.fix.inliers < LEAST_INLIERS:
             return tuple(matches), None
-        best = tried[0]
-        others = [each.fix.inliers for each in tried[1:] if distance_m(each.position, best.position) > best.apart_m]
-        if others and best.fix.inliers < TIMES_THE_NEXT * others[0]:
+        here = [distance_m(each.position, best.position) <= best.apart_m for each in tried]
+        others = [each.fix.inliers for each, same in zip(tried, here, strict=True) if not same]
+        if others and best.fix.inliers < TIMES_THE_NEXT * max(others):
             return tuple(matches), None
+        named = tried[here.index(True)].match  # from a place beside it, too, features lead here: the index knows better
         away = distance_m(best.position, position) if position else None
-        first = best.match._replace(position=best.position, distance_m=away)
-        return (first, *(each for each in matches if each is not best.match)), best.fix
+        first = named._replace(position=best.position, distance_m=away)
+        return (first, *(each for each in matches if each is not named)), best.fix
 
     def tried(self, pixels: Pixels, viewing: Viewing | str, matches: Sequence[Match]) -> Iterator[_Tried]:
         """Yield how well the photo fits at each of the first `k` places that lie apart."""

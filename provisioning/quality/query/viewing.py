@@ -34,12 +34,16 @@ NOTHING = Known()
 
 
 class Viewing(NamedTuple):
-    """A camera with its attitude and its height above ground, metre; `view` fixes the yaw."""
+    """A camera with its attitude and its height above ground, metre; `view` fixes the yaw.
+
+    height_assumed: neither the photo nor the caller gave the height, so it is the declared one.
+    """
 
     camera: Camera
     angles: Angles
     height_m: float
     mounting: Three = MOUNTED_DOWN
+    height_assumed: bool = False
 
     def view(self, yaw_deg: float) -> View:
         """Return the view under a yaw, degree clockwise from true north."""
@@ -55,14 +59,16 @@ def viewing(
     PhotoError where the photo is not of the shape of the camera declared.
     """
     camera = camera_of(declared, metadata, width=width, height=height, fov_deg=known.fov_deg)
-    height_m = _height_m(declared, metadata, known)
+    known_m = _height_m(declared, metadata, known)
+    height_m = declared.height_m if known_m is None else known_m
     if camera is None:
         return "no focal length: declare [camera] in flight.toml and build, or give --fov"
     if height_m is None:
         return "no height above ground: declare camera.height_m and build, or give --height"
     if height_m < LEAST_HEIGHT_M:
         return f"a height above ground of {height_m:.1f} m"
-    return Viewing(camera, _angles(declared, metadata.angles, known.angles), height_m, declared.mounting)
+    angles = _angles(declared, metadata.angles, known.angles)
+    return Viewing(camera, angles, height_m, declared.mounting, known_m is None)
 
 
 def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
@@ -83,7 +89,7 @@ def _height_m(declared: Declared, metadata: Metadata, known: Known) -> float | N
         return known.height_m
     if declared.ground_m is not None and altitude_m is not None:
         return altitude_m - declared.ground_m
-    return declared.height_m if relative_m is None else relative_m
+    return relative_m
 
 
 def camera_of(
