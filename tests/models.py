@@ -76,6 +76,35 @@ def with_external_data(model, path):
     return path
 
 
+def vast(path, width=23_200):
+    """Save a network of SIDE-pixel images with 2.2 GB of weights in fp32, written row by row, and return its path."""
+    cells, columns = 3 * (SIDE // 4) ** 2, 24
+    sizes = {"first": (cells, width), "second": (width, width), "third": (width, columns)}
+    nodes = [
+        helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["small"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "first"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "second"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "third"], ["vector"]),
+    ]
+    image = ("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
+    model = _model(nodes, image, ("vector", TensorProto.FLOAT, ["n", columns]), {}, 17, 8)
+    rng = np.random.default_rng(1)
+    with path.with_name("vast.weights").open("wb") as file:
+        for name, (rows, length) in sizes.items():
+            start = file.tell()
+            for _ in range(rows):
+                file.write((rng.standard_normal(length, np.float32) / np.float32(rows**0.5)).tobytes())
+            tensor = model.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=(rows, length))
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "vast.weights"), ("offset", start), ("length", file.tell() - start)):
+                tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 def _model(nodes, image, vector, weights, opset, ir):
     graph = helper.make_graph(
         nodes,

@@ -90,15 +90,15 @@ def test_external_data_that_is_not_as_announced_is_refused(tmp_path, change):
     assert caught.value.next_step
 
 
-def test_more_than_one_file_can_hold_is_refused_before_it_is_read(tmp_path):
+def test_int8_above_2_gib_is_refused_before_it_is_read(tmp_path):
     """The weights are a sparse file: nothing of three gigabytes is read, or written."""
     path = models.with_external_data(models.linear(), tmp_path / "model.onnx")
     os.truncate(path.with_name("model.onnx.data"), 3 << 30)
-    backbone = Backbone(name="m", onnx=str(path))
+    backbone = Backbone(name="m", onnx=str(path), precision="int8")
     source = OnnxSource(path, Sha256("0" * 64), (path, path.with_name("model.onnx.data")))
     with pytest.raises(BackboneError, match="above 2 GiB") as caught:
         prepare(backbone, source, tmp_path / "network.onnx")
-    assert caught.value.next_step == 'set precision = "fp16" for backbone.m'
+    assert caught.value.next_step == 'set precision = "fp16" or "fp32" for backbone.m'
 
 
 def test_a_link_that_was_copied_as_text_is_named_and_can_be_made_again(tmp_path, monkeypatch):

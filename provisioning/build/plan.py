@@ -21,7 +21,7 @@ from provisioning.build.generation import contents
 from provisioning.build.history import History, differences, read_history, short
 from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import Due
-from provisioning.build.request import Request, make_request
+from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import Flight
@@ -30,6 +30,11 @@ from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lac
 from provisioning.index.transform.spec import AUTO
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
+
+SHARE_OF_FP32 = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25}
+"""Bytes of a network's weights in a precision, to those in fp32."""
+COPIES_IN_MEMORY = 2
+"""An engine's bytes and the session of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,15 +199,23 @@ def _timed(task: TaskPlan, missing: int, tried: Estimate) -> float | None:
     return seconds * missing if seconds is not None and task.task == "descriptors" else seconds
 
 
+def _model_bytes(network: NetworkRequest, tasks: tuple[TaskPlan, ...]) -> int:
+    """Return about how many bytes the typed ONNX and the engine of `network` take, as far as they are to be made."""
+    due = sum(_will_run(f"{made}:{network.name}", tasks) for made in ("onnx", "engine"))
+    return int(due * network.source.size_bytes * SHARE_OF_FP32[network.backbone.precision])
+
+
 def _sizes(request: Request, tasks: tuple[TaskPlan, ...], missing: int, tried: Estimate) -> dict[str, Any]:
     """Return bytes to write, memory and index."""
     assert tried.shape is not None
     shape = tried.shape
     written = missing * shape.dimension * BYTES_PER_COMPONENT[request.flight.descriptors.dtype]
+    written += sum(_model_bytes(network, tasks) for network in request.networks)
     if not _will_run("corpus", tasks):
         return {"bytes_to_write": written, "memory_bytes": 0, "index": ""}
     choice = chosen_index(request, shape.dimension)
     text = f"{choice.kind}: {choice.reason}{'; cuts half a tile apart' if request.overlap > 1 else ''}"
     if request.flight.index.transform == AUTO:
         text += "; transform auto: chosen in the build from views of the tiles"
-    return {"bytes_to_write": written + choice.bytes, "memory_bytes": choice.build_bytes, "index": text}
+    memory = max(choice.build_bytes, COPIES_IN_MEMORY * request.descriptor_network.source.size_bytes)
+    return {"bytes_to_write": written + choice.bytes, "memory_bytes": memory, "index": text}

@@ -38,7 +38,8 @@ def rehearse(backbone: Backbone, source: OnnxSource, *, clock: Callable[[], floa
         prepared = Path(scratch) / "prepared.onnx"
         prepare(backbone, source, prepared)
         shape, ready = shape_of(prepared), clock()
-        session = open_session(str(prepared), backbone.custom_ops, level="ORT_ENABLE_EXTENDED")
+        graph = prepared.read_bytes()
+        session = open_session(graph, backbone.custom_ops, level="ORT_ENABLE_EXTENDED", weights=source.weights)
     opened = clock()
     _run(session, shape)  # the first run also reserves memory
     each = _each(lambda: _run(session, shape), clock)

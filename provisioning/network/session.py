@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from provisioning.base.errors import EngineError
+from provisioning.network import large
 
 
 def _require_library(path: Path) -> None:
@@ -78,10 +80,40 @@ def open_session(
     `weights`: the directory of external data that the model names, for bytes.
     EngineError holds what onnxruntime says: the operator it does not know, the type it has no kernel for.
     """
-    import onnxruntime
-
     with translated(model if isinstance(model, str) else "engine"):
         options = session_options(level, custom_ops, weights)
+        packed = large.opened(Path(model)) if isinstance(model, str) else model if large.is_packed(model) else None
+        if packed is not None:
+            return _open_packed(packed, options, save)
         if save is not None:
             options.optimized_model_filepath = str(save)
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return _session(model, options)
+
+
+def _session(model: str | bytes, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _open_packed(packed: large.Buffer, options: Any, save: Path | None) -> Any:
+    """Return a session of a model above 2 GiB, also saved to `save`; the weights stay where they are in `packed`."""
+    import onnx
+    from onnxruntime import OrtValue
+
+    graph = large.graph_of(packed)
+    weights = large.weights_of(onnx.load_model_from_string(graph), packed)
+    values = [OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    if save is None:
+        session = _session(graph, options)
+    else:
+        with tempfile.TemporaryDirectory(dir=save.parent) as scratch:
+            written = Path(scratch) / "optimised.onnx"
+            options.optimized_model_filepath = str(written)
+            for key, value in (("file_name", "weights"), ("min_size_in_bytes", str(large.SMALLEST_BYTES))):
+                options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+            session = _session(graph, options)
+            large.save(onnx.load(str(written)), save)
+    session.kept_weights = values  # ONNX Runtime reads them where they lie
+    return session

@@ -7,6 +7,7 @@ from typing import Any
 
 from provisioning.base.errors import EngineError
 from provisioning.engines.spec import EngineInfo
+from provisioning.network import large
 
 
 def describe_onnx(data: bytes, *, backend: str) -> EngineInfo:
@@ -19,12 +20,12 @@ def read_onnx(data: bytes, *, backend: str, weights: Path | None = None) -> tupl
     import onnx
 
     try:
-        model = onnx.load_model_from_string(data)
+        model = onnx.load_model_from_string(large.graph_of(data))
         inputs, outputs = _ports(model)
     except Exception as error:  # protobuf's DecodeError has no stable home; IndexError means no graph
         raise EngineError("these bytes are no ONNX model", facts={"bytes": len(data)}) from error
-    if not weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise EngineError("the engine refers to weights outside its file", facts={"bytes": len(data)})
+    if not weights:
+        large.weights_of(model, data)
     shape = inputs[0][2]
     dimension = outputs[0][2][-1] if outputs[0][2] else None
     return model, EngineInfo(

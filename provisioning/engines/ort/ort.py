@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from provisioning.engines.spec import EngineInfo, EngineSpec, Network
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-_LIMIT_BYTES = (1 << 31) - 1
-"""An ONNX file is one protobuf message, which cannot be larger."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,11 @@ class OnnxRuntime:
 
     def build(self, spec: EngineSpec, output: Path) -> Mapping[str, object]:
         """Optimise the typed ONNX and save it as `output`; EngineError names the operator that cannot run."""
+        from provisioning.engines.ort.onnx_info import describe_onnx
         from provisioning.network.session import open_session
 
         open_session(str(spec.onnx), spec.custom_ops, level="ORT_ENABLE_EXTENDED", save=output)
-        _require_one_file(output)
+        describe_onnx(output.read_bytes(), backend=self.name)
         return {"level": "extended"}
 
     def inspect(self, data: bytes) -> EngineInfo:
@@ -63,12 +62,3 @@ class OnnxRuntime:
         from provisioning.engines.ort.onnx_network import OnnxNetwork
 
         return OnnxNetwork.load(data, custom_ops=custom_ops)
-
-
-def _require_one_file(output: Path) -> None:
-    """Refuse an engine that spilled its weights into a second file."""
-    if output.stat().st_size > _LIMIT_BYTES:
-        raise EngineError("an onnxruntime engine above 2 GiB is not one file", file=output)
-    from provisioning.engines.ort.onnx_info import describe_onnx
-
-    describe_onnx(output.read_bytes(), backend="onnxruntime")

@@ -7,6 +7,7 @@ lives in the ONNX has a digest.
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from provisioning.engines.spec import EngineSpec
 from provisioning.engines.tensorrt.header import plan_version
 from provisioning.engines.tensorrt.layers import layers
 from provisioning.engines.tensorrt.timing import lend_timing_cache
+from provisioning.network import large
 
 
 def build_plan(module_name: str, spec: EngineSpec, output: Path) -> Mapping[str, object]:
@@ -66,8 +68,9 @@ def _logger(trt: Any) -> Any:
 def _parse(trt: Any, network: Any, logger: Any, spec: EngineSpec) -> None:
     """Fill `network` from the ONNX; EngineError names node, operator and reason of everything refused."""
     parser = trt.OnnxParser(network, logger)
-    if parser.parse_from_file(str(spec.onnx)):
-        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if parser.parse_from_file(str(large.unpack(spec.onnx, Path(scratch)))):
+            return
     refused = [parser.get_error(index) for index in range(parser.num_errors)]
     facts = {_node(error): f"{error.desc()} ({error.code().name})" for error in refused}
     raise EngineError(

@@ -29,7 +29,7 @@ from provisioning.network.backbone.graph.stitch import drop_dead_nodes, free_nam
 from provisioning.network.backbone.layout import output_layout
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
 from provisioning.network.backbone.reproducible import require_reproducible
-from provisioning.network.backbone.source import LARGEST_FILE_BYTES, OnnxSource
+from provisioning.network.backbone.source import OnnxSource
 from provisioning.network.backbone.trial import DOES_NOT_RUN, NOT_ONE_FOR_EACH, TRACED, measured_shape, trial
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
@@ -117,18 +117,16 @@ def load(backbone: Backbone, source: OnnxSource) -> onnx.ModelProto:
         return onnx.load_model_from_string(onnx_bytes(backbone.onnx))
     model = load_graph(source.path)
     if source.weights:
-        _require_fp16(backbone, source)
+        _require_no_calibration(backbone, source)
     load_weights(model, source.path, most_bytes=SMALL_WEIGHT_BYTES if source.weights else None)
     sort_nodes(model.graph)
     return model
 
 
-def _require_fp16(backbone: Backbone, source: OnnxSource) -> None:
-    """Refuse a model above 2 GiB that is not made half as large."""
-    if source.size_bytes > 2 * LARGEST_FILE_BYTES:
-        raise _too_large(source.name, "choose a smaller one: above 4 GiB it does not fit in fp16 either")
-    if backbone.precision != "fp16" or backbone.custom_ops:
-        raise _too_large(source.name, f'set precision = "fp16" for backbone.{backbone.name}')
+def _require_no_calibration(backbone: Backbone, source: OnnxSource) -> None:
+    """Refuse int8 above 2 GiB: onnxruntime's calibration reads and writes one protobuf message."""
+    if backbone.precision == "int8":
+        raise _too_large(source.name, f'set precision = "fp16" or "fp32" for backbone.{backbone.name}')
 
 
 def network(backbone: Backbone, model: onnx.ModelProto, file: str, weights: Path | None = None) -> onnx.ModelProto:

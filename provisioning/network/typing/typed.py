@@ -11,6 +11,7 @@ from provisioning.base import events
 from provisioning.base.errors import EngineError
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
+from provisioning.network import large
 from provisioning.network.typing.facts import RANGE_TILES, Images, quantises_bias
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
@@ -49,15 +50,18 @@ def make_typed(
         arrives = typed_as(model)
         _require_declared(backbone, arrives)
         if backbone.precision == "fp32" or arrives != "fp32":
-            _require_one_file(source)
             if arrives == "int8":
                 _with_readable_quantisers(model, prepared)
-            prepared.replace(output)
+            if source.weights is None:
+                prepared.replace(output)
+            else:
+                _with_weights(model, source)
+                large.save(model, output)
         elif backbone.precision == "fp16":
             name_nodes(model)
             size = tile_size(model)
             _require_range(backbone, model, () if size is None else _extremes(size), source.weights)
-            onnx.save(_halved(model, backbone, source), str(output))
+            large.save(_halved(model, backbone, source), output)
         else:
             _require_tiles(backbone, model)
             model = _for_int8(backbone, model)
@@ -79,26 +83,22 @@ def _with_readable_quantisers(model: Any, prepared: Path) -> None:
         prepared.write_bytes(converted.SerializeToString(deterministic=True))
 
 
-def _require_one_file(source: backbones.OnnxSource) -> None:
-    """Refuse a model that arrives in fp16 and is above 2 GiB still."""
-    if source.weights:
-        raise EngineError(
-            "the model is above 2 GiB in fp16, more than one ONNX file can hold",
-            file=source.name,
-            next_step="choose a smaller one",
-        )
+def _with_weights(model: Any, source: backbones.OnnxSource) -> None:
+    """Read the weights that stayed in their files into `model`."""
+    from provisioning.network.backbone.external import load_weights
+
+    if source.path is not None:
+        load_weights(model, source.path)
 
 
 def _halved(model: Any, backbone: Backbone, source: backbones.OnnxSource) -> Any:
     """Return `model` in fp16. Above 2 GiB its shapes are inferred before its weights are loaded: onnx takes no more."""
-    if source.weights is None or source.path is None:
+    if source.weights is None:
         return to_fp16(model, backbone.keep_fp32)
     from onnx import shape_inference
 
-    from provisioning.network.backbone.external import load_weights
-
     model = shape_inference.infer_shapes(model)
-    load_weights(model, source.path)
+    _with_weights(model, source)
     return to_fp16(model, backbone.keep_fp32, infer_shapes=False)
 
 
