@@ -34,13 +34,12 @@ from bench.results import machine, ratio, replace_section  # noqa: E402
 from provisioning.base.hashing import Sha256, sha256_bytes  # noqa: E402
 from provisioning.catalogue import corpus_table, distinct_digests, last_corpus, scan  # noqa: E402
 from provisioning.config import Flight  # noqa: E402
-from provisioning.descriptors import store_path  # noqa: E402
-from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.receipts import write_receipt  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import OnnxRuntime  # noqa: E402
 from provisioning.index.ids import rows_of  # noqa: E402
 from provisioning.index.write.build import build as build_index  # noqa: E402
+from tests.describing import describe  # noqa: E402
 
 KEY = sha256_bytes(b"incremental")
 DIMENSION, BLOCK = 512, 4096
@@ -71,21 +70,21 @@ def seconds(call: Callable[[], object]) -> float:
 
 def know_all(flight: Flight, key: Sha256) -> None:
     """Put a random unit descriptor of every tile into the store, and the receipt that all are there."""
-    rng, shas = np.random.default_rng(0), list(distinct_digests(flight))
-    with DescriptorStore(store_path(flight), key, "float32") as store:
+    rng, shas = np.random.default_rng(0), list(distinct_digests(flight.build_dir))
+    with DescriptorStore(flight.descriptor_store, key, "float32") as store:
         for start in range(0, len(shas), BLOCK):
             vectors = rng.standard_normal((len(shas[start : start + BLOCK]), DIMENSION), np.float32)
             store.append(shas[start : start + BLOCK], vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    corpus = last_corpus(flight)
+    corpus = last_corpus(flight.selection, flight.build_dir)
     assert corpus is not None
-    write_receipt(store_path(flight), key, corpus.coverage_sha256)
+    write_receipt(flight.descriptor_store, key, corpus.coverage_sha256)
 
 
 def build(flight: Flight, output: Path) -> None:
     """Build the index as `doit` does."""
     with ExitStack() as stack:
-        store = stack.enter_context(DescriptorStore(store_path(flight), KEY, "float32"))
-        rows = rows_of(*corpus_table(flight))
+        store = stack.enter_context(DescriptorStore(flight.descriptor_store, KEY, "float32"))
+        rows = rows_of(*corpus_table(flight.build_dir))
         build_index(flight.index, rows.ids, rows.gather([store.gather]), output)
 
 
@@ -110,7 +109,7 @@ def one_round(flight: Flight, engine: bytes, index: Path, new: int, threads: int
     """Describe and index the `new` tiles, with the bare network before and after."""
     network = OnnxRuntime().load(engine)
     images = np.random.default_rng(1).integers(0, 256, (BATCH, *network.size, 3), np.uint8)
-    scan_s = seconds(lambda: scan(flight))
+    scan_s = seconds(lambda: scan(flight.selection, flight.build_dir))
     before = bare_network(network, images, threads, 4).rate
     describe_s = seconds(lambda: describe(flight, engine=engine, backend=OnnxRuntime(), keys=[KEY]))
     index_s = seconds(lambda: build(flight, index))

@@ -113,7 +113,7 @@ def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
     flight = flight_of(scratch, source, count, mode)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    corpus = scan(flight)
+    corpus = scan(flight.selection, flight.build_dir)
     seconds = time.perf_counter() - start
     heavy = sorted({"numpy", "PIL", "simplejpeg", "onnxruntime", "faiss"} & set(sys.modules))
     assert corpus.count == count - corpus.removed, corpus
@@ -311,7 +311,8 @@ def main() -> None:
     if args.archive:
         from provisioning.catalogue import write_pmtiles
 
-        write_pmtiles(flight_of(args.scratch, args.scan, args.tiles[0], args.mode), args.archive)
+        flight = flight_of(args.scratch, args.scan, args.tiles[0], args.mode)
+        write_pmtiles(flight.selection, flight.build_dir, args.archive)
     elif args.scan:
         run_scan(args.scratch, args.scan, args.tiles[0], args.mode)
     if args.archive or args.scan:

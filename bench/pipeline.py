@@ -43,16 +43,15 @@ from provisioning.base.hashing import sha256_bytes  # noqa: E402
 from provisioning.catalogue import Tile, iter_tiles, open_reader, scan  # noqa: E402
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Tiles, TileSource  # noqa: E402
 from provisioning.config.schema import Descriptors  # noqa: E402
-from provisioning.descriptors import store_path  # noqa: E402
 from provisioning.descriptors.pipeline import layouts  # noqa: E402
 from provisioning.descriptors.pipeline.decoders import Decoders  # noqa: E402
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit  # noqa: E402
 from provisioning.descriptors.pipeline.results import Results  # noqa: E402
-from provisioning.descriptors.pipeline.update import describe  # noqa: E402
 from provisioning.descriptors.store.store import DescriptorStore  # noqa: E402
 from provisioning.engines import Network, OnnxRuntime  # noqa: E402
 from provisioning.network.backbone import onnx_source, prepare  # noqa: E402
 from provisioning.sources.processes.decoding import Asked, Decoding, View  # noqa: E402
+from tests.describing import describe  # noqa: E402
 
 ZOOM, COLUMN, ROW = 18, 130_000, 90_000
 AREA = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)
@@ -137,7 +136,7 @@ def flight_of(root: Path, threads: int) -> Flight:
         descriptors=Descriptors(threads=threads),
     )
     flight.build_dir.mkdir(exist_ok=True)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     return flight
 
 
@@ -198,7 +197,7 @@ def bare_network(network: Network, images: np.ndarray, threads: int, seconds: fl
 @contextmanager
 def decoders_of(flight: Flight, size: tuple[int, int], batch: int, threads: int) -> Iterator[Decoders]:
     """Yield decoders as a build has them, already started."""
-    with open_reader(flight) as reader:
+    with open_reader(flight.tiles.source, flight.build_dir) as reader:
         view = View((Fraction(0),), size, "resize", 1 << 22)
         decoders = Decoders(reader, view, batch=batch, slots=layouts.slots(threads))
         try:
@@ -241,14 +240,14 @@ class Rates(NamedTuple):
 
 def throughput(flight: Flight, engine: bytes, *, threads: int, rounds: int) -> Rates:
     """Measure the parts and the whole alternately."""
-    tiles, network = list(iter_tiles(flight)), OnnxRuntime().load(engine)
-    with open_reader(flight) as reader:
+    tiles, network = list(iter_tiles(flight.build_dir)), OnnxRuntime().load(engine)
+    with open_reader(flight.tiles.source, flight.build_dir) as reader:
         images = np.stack(
             [TileLoader(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
         )
     rounds_of: list[tuple[Cost, ...]] = []
     for n in range(rounds):
-        shutil.rmtree(store_path(flight), ignore_errors=True)
+        shutil.rmtree(flight.descriptor_store, ignore_errors=True)
         rounds_of.append(
             (
                 bare_network(network, images, threads, 3),
@@ -289,9 +288,9 @@ class Device:
 
 def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
     """Return tiles per second of the GPU layout, batch 32, with a device of `rate`; starting processes counts."""
-    tiles = list(iter_tiles(flight))
-    shutil.rmtree(store_path(flight), ignore_errors=True)
-    kept = DescriptorStore(store_path(flight), sha256_bytes(b"gpu"), "float32")
+    tiles = list(iter_tiles(flight.build_dir))
+    shutil.rmtree(flight.descriptor_store, ignore_errors=True)
+    kept = DescriptorStore(flight.descriptor_store, sha256_bytes(b"gpu"), "float32")
     with kept, decoders_of(flight, Device.size, 32, threads) as decoders:
         units = (Unit(tile, 0) for tile in tiles)
         started = time.perf_counter()
@@ -301,8 +300,8 @@ def simulated_gpu(flight: Flight, rate: float, threads: int) -> float:
 
 def raw_decoding(flight: Flight, threads: int) -> float:
     """Return tiles per second that the cores can read, decode and fit: plain loops in processes, and nothing else."""
-    with open_reader(flight) as reader:
-        asked = [Asked(tuple(tile), 0, reader.given(tile)) for tile in iter_tiles(flight)]
+    with open_reader(flight.tiles.source, flight.build_dir) as reader:
+        asked = [Asked(tuple(tile), 0, reader.given(tile)) for tile in iter_tiles(flight.build_dir)]
     ready, go = multiprocessing.Barrier(threads + 1), multiprocessing.Barrier(threads + 1)
 
     def work(n: int) -> None:
@@ -331,12 +330,12 @@ def raw_decoding(flight: Flight, threads: int) -> float:
 def one_percent(flight: Flight, root: Path, engine: bytes, count: int, side: int) -> tuple[int, float]:
     """Return how many tiles 1 % are, and the seconds to describe them when the others are known."""
     key = sha256_bytes(b"delta")
-    with DescriptorStore(store_path(flight), key, "float32") as kept:
-        known = [bytes.fromhex(tile.sha256) for tile in iter_tiles(flight)]
+    with DescriptorStore(flight.descriptor_store, key, "float32") as kept:
+        known = [bytes.fromhex(tile.sha256) for tile in iter_tiles(flight.build_dir)]
         kept.append(known, np.random.default_rng(0).random((len(known), 512), np.float32))
     new = max(1, count // 100)
     write_tiles(root, count, count + new, side)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     started = time.perf_counter()
     assert describe(flight, engine=engine, backend=OnnxRuntime(), keys=[key]).computed == new
     return new, time.perf_counter() - started
@@ -401,7 +400,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     rates = {}
     for name, flight in flights.items():
         rates[name] = throughput(flight, engine_of(scratch, name), threads=threads, rounds=options.rounds)
-        yield f"| {name} | {len(list(iter_tiles(flight)))} | {rates[name].cells} |"
+        yield f"| {name} | {len(list(iter_tiles(flight.build_dir)))} | {rates[name].cells} |"
     yield ""
     yield from gpu_lines(flights["gist-color"], threads, options.rounds)
     yield ""

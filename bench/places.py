@@ -67,14 +67,14 @@ def recalls(tiles: Path, backbone: str) -> tuple[int, Mapping[str, list[float]]]
         root = Path(scratch)
         (root / ".build").mkdir()
         flight = flight_of(root, tiles, backbone, 1)
-        corpus = scan(flight)
+        corpus = scan(flight.selection, flight.build_dir)
         network = reference_network(flight.backbone[0], onnx_source(flight.backbone[0], root, None))
-        with decoded_tiles(flight) as decoded:
-            images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
+        with decoded_tiles(flight.tiles, flight.build_dir) as decoded:
+            images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight.build_dir)}
             subject = Subject(
                 requirements_of(flight),
                 corpus,
-                rows_of(*corpus_table(flight)),
+                rows_of(*corpus_table(flight.build_dir)),
                 lambda _: np.empty((0, 0)),
                 None,
                 network,
@@ -110,7 +110,7 @@ def column(
 ) -> dict[str, float]:
     """Return recall@1 by perturbation under one setting."""
     turns = flight.index.rotations
-    rows = rows_of(*corpus_table(flight), rotations=turns)
+    rows = rows_of(*corpus_table(flight.build_dir), rotations=turns)
     by_heading = [
         {
             sha: network(subject.seen(turn(image, Fraction(n, turns)) if n else image)[None])[0]

@@ -96,8 +96,8 @@ def caches(scratch: Path, count: int) -> dict[str, Path]:
     archive = scratch / f"{count}.pmtiles"
     if not archive.exists():
         flight = read_flight(scratch / f"cache-{count}")
-        scan(flight)
-        write_pmtiles(flight, archive)
+        scan(flight.selection, flight.build_dir)
+        write_pmtiles(flight.selection, flight.build_dir, archive)
     for kind in ("mbtiles", "pmtiles"):
         found[f"{count:,}, {kind}"] = made(scratch, f"cache-{count}-{kind}", scratch / f"{count}.{kind}")
     return found

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def run(
 
     def read(path: Path) -> Flight:
         flight = read_flight(path)
-        return flight if tiles is None else with_stores(flight, tiles)
+        return flight if tiles is None else replace(flight, tiles=with_stores(flight.tiles, tiles))
 
     root = cache.absolute()
     loader = ModuleTaskLoader(namespace(Tasks(root, lambda path: read_request(path, read))))

@@ -27,7 +27,7 @@ from provisioning.catalogue import area_of, measure_coverage, scan
 from provisioning.catalogue.gaps import holes, missing
 from provisioning.config import Area, AreaPart, FlightIdentity
 from tests.properties import examples
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
+from tests.tilesets import X, Y, Z, bbox_of, block, flight, scanned, write_xyz
 
 EARTH = Geodesic.WGS84
 
@@ -352,8 +352,8 @@ def test_a_hole_is_measured_and_placed(tmp_path):
         tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] not in {(X + 2, Y + 1), (X + 3, Y + 2)}}
     )
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
-    corpus = scan(asked)
-    gaps = measure_coverage(asked).per_zoom[Z]
+    corpus = scan(asked.selection, asked.build_dir)
+    gaps = measure_coverage(asked.area, asked.flight.takeoff, asked.build_dir).per_zoom[Z]
     ((hole, where),) = gaps.holes
     assert (gaps.expected, gaps.present, gaps.hole_count, hole.tiles, where) == (30, 28, 1, 2, None)
     assert hole.bbox == bbox_of([(Z, X + 2, Y + 1), (Z, X + 3, Y + 2)])
@@ -372,8 +372,8 @@ def test_a_hole_on_a_route_says_where_on_it_it_lies(tmp_path):
     x, y = geo.tile_at(Z, lat_e7=470_500_000, lon_e7=81_000_000)
     tiles = {(Z, cx, cy): d for (_, cx, cy), d in big_block(cover).items() if (cx, cy) != (x, y)}
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), area=part)
-    corpus = scan(asked)
-    figures = measure_coverage(asked)
+    corpus = scan(asked.selection, asked.build_dir)
+    figures = measure_coverage(asked.area, asked.flight.takeoff, asked.build_dir)
     ((_, where),) = figures.per_zoom[Z].holes
     assert where.leg == 2
     assert where.off_m < 800
@@ -397,9 +397,9 @@ def test_the_take_off_tile_is_required_wherever_it_is(tmp_path):
     store = write_xyz(tmp_path / "sat", {at: d for at, d in tiles.items() if at[1:] != (X, Y)})
     centre, there = geo.tile_centre(Z, X, Y), geo.tile_centre(Z, X + 1, Y)
     base = flight(tmp_path, store, area=Area(bbox=bbox_of(tiles), zooms=(Z,), min_coverage={Z: Decimal(0)}))
-    gone = scan(replace(base, flight=FlightIdentity(takeoff=centre)))
+    gone = scanned(replace(base, flight=FlightIdentity(takeoff=centre)))
     assert [tuple(t) for t in gone.required_missing] == [(Z, X, Y, "take-off")]
-    fine = scan(replace(base, flight=FlightIdentity(takeoff=there)))
+    fine = scanned(replace(base, flight=FlightIdentity(takeoff=there)))
     assert (fine.required, fine.required_missing, fine.takeoff) == (1, (), there)
     assert fine.area_sha256 == gone.area_sha256
 
@@ -418,7 +418,7 @@ def test_a_missing_take_off_tile_fails_the_gate_whatever_coverage_is_asked(tmp_p
     base = flight(tmp_path, store, area=area)
     for tile, passes in (((X, Y), False), ((X + 1, Y), True)):
         asked = replace(base, flight=FlightIdentity(takeoff=geo.tile_centre(Z, *tile)))
-        corpus = scan(asked)
+        corpus = scan(asked.selection, asked.build_dir)
         figures, limits = corpus_figures(corpus, Sector(), today=date(2025, 1, 1)), corpus_limits(anything, corpus)
         if passes:
             assert enforce(figures, limits)["coverage.required"].verdict == "pass"
@@ -432,8 +432,8 @@ def test_an_area_is_measured_once(tmp_path, monkeypatch):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", block()), area=Area(
         geojson=geojson(tmp_path, {"type": "Point", "coordinates": [8, 47]}), buffer_m=Decimal(800), zooms=(Z,),
         part=(AreaPart(bbox=bbox_of(block()), zooms=(Z,)),)))  # fmt: skip
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     monkeypatch.setattr("provisioning.catalogue.scanning.scan.measure_area", lambda _: pytest.fail("measured"))
     monkeypatch.setattr("provisioning.catalogue.coverage.measure_area", lambda _: pytest.fail("measured"))
-    scan(asked)
-    assert area_of(asked).cover.expected(Z) > 9
+    scan(asked.selection, asked.build_dir)
+    assert area_of(asked.area, asked.flight.takeoff, asked.build_dir).cover.expected(Z) > 9

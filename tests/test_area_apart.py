@@ -147,10 +147,10 @@ def test_an_area_that_is_known_starts_no_process(tmp_path, monkeypatch):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", block()), area=Area(mission=path, zooms=(Z,), buffer_m=0))
     called, really = [], confined.call
     monkeypatch.setattr(confined, "call", lambda *args, **more: called.append(args) or really(*args, **more))
-    first = scan(asked)
+    first = scan(asked.selection, asked.build_dir)
     assert len(called) == 1
-    assert replace(scan(asked), added=first.added) == first
-    area_of(asked)
+    assert replace(scan(asked.selection, asked.build_dir), added=first.added) == first
+    area_of(asked.area, asked.flight.takeoff, asked.build_dir)
     assert len(called) == 1
 
 

@@ -62,8 +62,9 @@ def test_boxes_all_around_the_world_are_enclosed_by_the_world():
 
 
 def test_coverage_before_the_first_scan_says_what_to_run(tmp_path):
+    asked = flight(tmp_path, tmp_path / "sat", bbox=bbox_of(block()))
     with pytest.raises(EmptyCorpusError, match="not been scanned") as caught:
-        measure_coverage(flight(tmp_path, tmp_path / "sat", bbox=bbox_of(block())))
+        measure_coverage(asked.area, None, asked.build_dir)
     assert "doit" in caught.value.next_step
 
 

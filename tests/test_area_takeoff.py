@@ -13,7 +13,7 @@ from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox, Origi
 from provisioning.catalogue import area_of, last_corpus, scan
 from provisioning.config import Area, AreaPart, FlightIdentity
 from tests.flying import HOME, A, plan, simple, written
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, write_xyz
+from tests.tilesets import X, Y, Z, bbox_of, block, flight, scanned, write_xyz
 
 CENTRE = geo.tile_centre(Z, X + 1, Y + 1)
 
@@ -27,13 +27,13 @@ def store_and_flight(tmp_path, takeoff, **area):
 
 def test_a_take_off_outside_a_box_is_refused_with_the_keys_that_help(tmp_path):
     with pytest.raises(AreaError, match="take-off point lies outside the area") as caught:
-        scan(store_and_flight(tmp_path, Origin(CENTRE.lat_e7 + 10_000_000, CENTRE.lon_e7)))
+        scanned(store_and_flight(tmp_path, Origin(CENTRE.lat_e7 + 10_000_000, CENTRE.lon_e7)))
     assert caught.value.key == "flight.takeoff"
     assert "area.bbox" in caught.value.next_step
 
 
 def test_a_take_off_inside_a_box_requires_its_tile(tmp_path):
-    corpus = scan(store_and_flight(tmp_path, CENTRE))
+    corpus = scanned(store_and_flight(tmp_path, CENTRE))
     assert (corpus.required, corpus.required_missing) == (1, ())
     assert corpus.takeoff == CENTRE
 
@@ -42,10 +42,10 @@ def test_the_take_off_tile_is_asked_for_at_the_finest_zoom_that_the_area_has_the
     tiles = block()
     elsewhere = AreaPart(bbox=BBox(0, 0, 10_000_000, 10_000_000), zooms=(Z + 1,))
     asked = store_and_flight(tmp_path, CENTRE, bbox=bbox_of(tiles), zooms=(Z,), part=(elsewhere,))
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.required, corpus.required_missing) == (1, ())
-    assert takeoff_tile(area_of(asked).cover, CENTRE) == (Z, X + 1, Y + 1)
-    assert last_corpus(asked) is not None
+    assert takeoff_tile(area_of(asked.area, asked.flight.takeoff, asked.build_dir).cover, CENTRE) == (Z, X + 1, Y + 1)
+    assert last_corpus(asked.selection, asked.build_dir) is not None
 
 
 def test_every_required_tile_of_a_mission_can_be_in_its_area(tmp_path):
@@ -80,7 +80,7 @@ def test_what_a_mission_leaves_open_is_an_event_of_each_scan(tmp_path, caplog):
     for _ in range(2):
         caplog.clear()
         with caplog.at_level("INFO", logger="c10.provision"):
-            scan(asked)
+            scan(asked.selection, asked.build_dir)
         said = [record for record in caplog.records if getattr(record, "kind", "") == "c10.provision.area.open"]
         assert any(r.levelname == "WARNING" and "outside the mission" in r.kv["note"] for r in said)
 

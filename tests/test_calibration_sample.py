@@ -19,6 +19,11 @@ from tests import networks
 ZOOM = 16
 
 
+def sample_digest(flight):
+    corpus = catalogue.last_corpus(flight.selection, flight.build_dir)
+    return calibration_digest(flight.build_dir, corpus.coverage_sha256, 8)
+
+
 def tile_bytes(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(networks.tiles(1, side=64, seed=seed)[0]).save(path)
@@ -36,8 +41,8 @@ def cache(tmp_path):
     def scanned():
         os.makedirs(flight.build_dir, exist_ok=True)
         with build_lock(tmp_path):
-            catalogue.scan(flight)
-            calibration_digest(flight, 8)
+            catalogue.scan(flight.selection, flight.build_dir)
+            sample_digest(flight)
         return flight
 
     return scanned
@@ -45,39 +50,39 @@ def cache(tmp_path):
 
 def test_sample_is_the_smallest_digests(cache):
     flight = cache()
-    everything = sorted(tile.sha256 for tile in catalogue.iter_tiles(flight))
-    assert [tile.sha256 for tile in chosen_tiles(flight, 8)] == everything[:8]
+    everything = sorted(tile.sha256 for tile in catalogue.iter_tiles(flight.build_dir))
+    assert [tile.sha256 for tile in chosen_tiles(flight.build_dir, 8)] == everything[:8]
 
 
 def test_sample_of_a_small_corpus_is_all_of_it(cache):
-    assert len(chosen_tiles(cache(), 1000)) == 30
+    assert len(chosen_tiles(cache().build_dir, 1000)) == 30
 
 
 def test_same_picture_in_many_places_is_taken_once(cache, tmp_path):
     flight = cache()
-    first = chosen_tiles(flight, 1)[0]
-    with catalogue.open_reader(flight) as reader:
+    first = chosen_tiles(flight.build_dir, 1)[0]
+    with catalogue.open_reader(flight.tiles.source, flight.build_dir) as reader:
         data = reader.read(first)
     for y in (32758, 32759):
         (tmp_path / f"tiles/{ZOOM}/32768/{y}.png").write_bytes(data)
-    before = [tile.sha256 for tile in chosen_tiles(flight, 8)]
-    assert [tile.sha256 for tile in chosen_tiles(cache(), 8)] == before
+    before = [tile.sha256 for tile in chosen_tiles(flight.build_dir, 8)]
+    assert [tile.sha256 for tile in chosen_tiles(cache().build_dir, 8)] == before
 
 
 def test_tile_outside_the_sample_leaves_the_digest(cache, tmp_path):
     flight = cache()
-    digest, largest = calibration_digest(flight, 8), chosen_tiles(flight, 8)[-1].sha256
+    digest, largest = sample_digest(flight), chosen_tiles(flight.build_dir, 8)[-1].sha256
     seed = next(s for s in range(100, 200) if _sha_of(tmp_path / "probe.png", s) > largest)
     tile_bytes(tmp_path / f"tiles/{ZOOM}/32768/32759.png", seed)
-    assert calibration_digest(cache(), 8) == digest
+    assert sample_digest(cache()) == digest
 
 
 def test_tile_inside_the_sample_changes_the_digest(cache, tmp_path):
     flight = cache()
-    digest, largest = calibration_digest(flight, 8), chosen_tiles(flight, 8)[-1].sha256
+    digest, largest = sample_digest(flight), chosen_tiles(flight.build_dir, 8)[-1].sha256
     seed = next(s for s in range(100, 300) if _sha_of(tmp_path / "probe.png", s) < largest)
     tile_bytes(tmp_path / f"tiles/{ZOOM}/32768/32759.png", seed)
-    assert calibration_digest(cache(), 8) != digest
+    assert sample_digest(cache()) != digest
 
 
 def _sha_of(path, seed):
@@ -89,25 +94,25 @@ def _sha_of(path, seed):
 
 def test_remembered_sample_is_not_chosen_again(cache, monkeypatch):
     flight = cache()
-    digest = calibration_digest(flight, 8)
+    digest = sample_digest(flight)
     monkeypatch.setattr(
         "provisioning.descriptors.pipeline.sampling.iter_tiles", lambda _flight: pytest.fail("read again")
     )
-    assert calibration_digest(flight, 8) == digest
+    assert sample_digest(flight) == digest
 
 
 def test_lost_or_spoilt_memory_costs_nothing_but_time(cache):
     flight = cache()
-    digest = calibration_digest(flight, 8)
+    digest = sample_digest(flight)
     for content in (b"", b"{}", b'{"coverage": 1}'):
         (flight.build_dir / "calibration-tiles.json").write_bytes(content)
-        assert calibration_digest(flight, 8) == digest
+        assert sample_digest(flight) == digest
 
 
 def test_looking_without_the_lock_writes_nothing(cache):
     flight = cache()
     (flight.build_dir / "calibration-tiles.json").unlink()
-    calibration_digest(flight, 8)
+    sample_digest(flight)
     assert not (flight.build_dir / "calibration-tiles.json").exists()
 
 

@@ -32,7 +32,19 @@ from provisioning.config import TileSource
 from provisioning.flight.manifest import coverage_sha256
 from provisioning.sources import fingerprint
 from tests import looked
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+from tests.tilesets import (
+    X,
+    Y,
+    Z,
+    bbox_of,
+    block,
+    flight,
+    image,
+    scanned,
+    write_mbtiles,
+    write_reference_pmtiles,
+    write_xyz,
+)
 
 SETTLE_S = 0.06
 
@@ -50,7 +62,7 @@ def read(monkeypatch):
 
 def settled_scan(asked):
     time.sleep(SETTLE_S)
-    return scan(asked)
+    return scan(asked.selection, asked.build_dir)
 
 
 @pytest.mark.parametrize("mode", ["stat", "dirs"])
@@ -70,7 +82,7 @@ def test_an_unchanged_container_is_not_opened(tmp_path, tiles, read, write, monk
     settled_scan(asked)
     read.clear()
     monkeypatch.setattr("provisioning.sources.processes.listing.Lister", lambda *_: pytest.fail("opened"))
-    assert scan(asked).count == 12
+    assert scan(asked.selection, asked.build_dir).count == 12
     assert read == []
 
 
@@ -111,9 +123,9 @@ def test_the_digest_is_found_while_the_scan_looks_on_and_again_if_more_changes(
     asked_for, digest = [], summing.coverage_digest
     monkeypatch.setattr(summing, "coverage_digest", lambda db: asked_for.append(1) or digest(db))
     write_xyz(tmp_path / "sat", {(Z, X + column, Y + 1): image(900 + column) for column in columns})
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.changed, len(asked_for)) == (len(columns), hashed)
-    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
+    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked.build_dir))
 
 
 def test_many_folders_that_moved_cost_one_digest_and_two_commits(tmp_path, tiles, monkeypatch):
@@ -125,9 +137,9 @@ def test_many_folders_that_moved_cost_one_digest_and_two_commits(tmp_path, tiles
     monkeypatch.setattr(summing, "coverage_digest", lambda db: hashed.append(1) or digest(db))
     monkeypatch.setattr(Writer, "flush", lambda writer: commits.append(1) or flush(writer))
     write_xyz(tmp_path / "sat", {(Z, X + column, Y + 3): image(950 + column) for column in (0, 2, 3)})
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.added, len(hashed), len(commits)) == (3, 1, 2)
-    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked))
+    assert corpus.coverage_sha256 == coverage_sha256(iter_tiles(asked.build_dir))
 
 
 def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):
@@ -168,7 +180,7 @@ def test_folders_whose_times_moved_are_looked_at_first(tmp_path, tiles, monkeypa
         "_visit",
         lambda self, a_visit, seen: visited.append(a_visit.folder.path) or visit(self, a_visit, seen),
     )
-    assert scan(asked).removed == 1
+    assert scan(asked.selection, asked.build_dir).removed == 1
     assert visited == [f"{Z}/{X + column}" for column in (3, 0, 1, 2)]
 
 
@@ -211,7 +223,7 @@ def test_added_removed_and_changed_tiles_are_found(tmp_path, tiles, read, mode):
     assert (corpus.added, corpus.removed, corpus.changed) == (1, 1, 1)
     assert mode == "full" or sorted(read) == sorted([changed, new])
     clean = flight(tmp_path / "clean", store, bbox=box)
-    assert scan(clean).coverage_sha256 == corpus.coverage_sha256
+    assert scan(clean.selection, clean.build_dir).coverage_sha256 == corpus.coverage_sha256
 
 
 def test_stat_mode_sees_a_rewrite_in_place_with_its_old_times(tmp_path, tiles):
@@ -245,7 +257,7 @@ def test_a_tile_written_while_the_clock_stood_still_is_looked_at_again(tmp_path,
     path = store / "{}/{}/{}.png".format(*next(iter(tiles)))
     moment = os.stat(path)
     monkeypatch.setattr(time, "time_ns", lambda: max(moment.st_mtime_ns, moment.st_ctime_ns) + 1_000_000)
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     db = sqlite3.connect(catalogue.catalogue_path(asked.build_dir))
     assert {c for (c,) in db.execute("SELECT ctime_ns FROM tile")} == {0}
     assert {listing for (listing,) in db.execute("SELECT listing FROM folder")} == {None}
@@ -292,41 +304,41 @@ def test_an_area_that_shrinks_and_grows_again_reads_nothing(tmp_path, tiles, rea
     whole = settled_scan(asked)
     read.clear()
     small = flight(tmp_path, asked.tiles.source[0], bbox=bbox_of(block(1, 3)))
-    assert (settled_scan(small).count, last_corpus(asked)) == (3, None)
+    assert (settled_scan(small).count, last_corpus(asked.selection, asked.build_dir)) == (3, None)
     assert settled_scan(asked).coverage_sha256 == whole.coverage_sha256
     assert read == []
 
 
 def test_tiles_come_back_under_another_store_of_the_same_name(tmp_path, tiles):
     one, two = write_xyz(tmp_path / "1", tiles), write_xyz(tmp_path / "2", block(4, 3, seed=500))
-    scan(flight(tmp_path, one, bbox=bbox_of(tiles)))
-    corpus = scan(flight(tmp_path, two, bbox=bbox_of(tiles)))
+    scanned(flight(tmp_path, one, bbox=bbox_of(tiles)))
+    corpus = scanned(flight(tmp_path, two, bbox=bbox_of(tiles)))
     assert (corpus.changed, corpus.added, corpus.removed) == (12, 0, 0)
 
 
 def test_a_source_that_is_configured_no_longer_leaves_the_corpus(tmp_path, tiles):
     one = TileSource(path=write_xyz(tmp_path / "1", tiles), name="one")
     two = TileSource(path=write_xyz(tmp_path / "2", tiles), name="two")
-    assert scan(flight(tmp_path, one, two, bbox=bbox_of(tiles))).count == 24
-    corpus = scan(flight(tmp_path, two, bbox=bbox_of(tiles)))
+    assert scanned(flight(tmp_path, one, two, bbox=bbox_of(tiles))).count == 24
+    corpus = scanned(flight(tmp_path, two, bbox=bbox_of(tiles)))
     assert (corpus.count, corpus.removed, corpus.sources) == (12, 12, ("two",))
 
 
 def test_a_state_of_the_corpus_tells_what_changed_after_it(tmp_path, tiles):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
     first = settled_scan(asked)
-    ((one, _),) = states(asked)
+    ((one, _),) = states(asked.build_dir)
     assert settled_scan(asked).coverage_sha256 == first.coverage_sha256
-    assert [state for state, _ in states(asked)] == [one]
+    assert [state for state, _ in states(asked.build_dir)] == [one]
     write_xyz(tmp_path / "sat", {(Z, X + 1, Y): image(700), (Z, X + 3, Y + 2): image(701)})
     second = settled_scan(asked)
-    assert states(asked) == [(one + 1, second.coverage_sha256), (one, first.coverage_sha256)]
-    assert {row[1] for row in iter_placed(asked, since=one)} == {X + 1, X + 3}
-    assert len(list(iter_placed(asked, since=one))) == count_changed(asked, since=one) == 6
-    assert len(list(iter_placed(asked))) == count_changed(asked, since=0) == 12
+    assert states(asked.build_dir) == [(one + 1, second.coverage_sha256), (one, first.coverage_sha256)]
+    assert {row[1] for row in iter_placed(asked.build_dir, since=one)} == {X + 1, X + 3}
+    assert len(list(iter_placed(asked.build_dir, since=one))) == count_changed(asked.build_dir, since=one) == 6
+    assert len(list(iter_placed(asked.build_dir))) == count_changed(asked.build_dir, since=0) == 12
     wider = replace(asked, tiles=replace(asked.tiles, max_pixels=1 << 21))
-    scan(wider)
-    assert [state for state, _ in states(wider)] == [one + 1, one]  # judged again, with the same result
+    scan(wider.selection, wider.build_dir)
+    assert [state for state, _ in states(wider.build_dir)] == [one + 1, one]  # judged again, with the same result
 
 
 def test_only_the_last_states_are_remembered(tmp_path, tiles, monkeypatch):
@@ -336,18 +348,18 @@ def test_only_the_last_states_are_remembered(tmp_path, tiles, monkeypatch):
     for n in range(5):
         write_xyz(store, {(Z, X, Y): image(800 + n)})
         settled_scan(asked)
-    assert [state for state, _ in states(asked)] == [5, 4, 3]
+    assert [state for state, _ in states(asked.build_dir)] == [5, 4, 3]
 
 
 def test_a_source_added_later_numbers_ids_by_name(tmp_path, tiles):
     late = TileSource(path=write_xyz(tmp_path / "1", tiles), name="b")
     early = TileSource(path=write_xyz(tmp_path / "2", tiles), name="a")
-    scan(flight(tmp_path / "x", late, bbox=bbox_of(tiles)))
+    scanned(flight(tmp_path / "x", late, bbox=bbox_of(tiles)))
     grown, clean = (flight(tmp_path / n, late, early, bbox=bbox_of(tiles)) for n in ("x", "y"))
-    scan(grown)
-    scan(clean)
-    assert (corpus_table(grown)[0] == corpus_table(clean)[0]).all()
-    assert list(iter_tiles(grown)) == list(iter_tiles(clean))
+    scan(grown.selection, grown.build_dir)
+    scan(clean.selection, clean.build_dir)
+    assert (corpus_table(grown.build_dir)[0] == corpus_table(clean.build_dir)[0]).all()
+    assert list(iter_tiles(grown.build_dir)) == list(iter_tiles(clean.build_dir))
 
 
 def test_a_commit_that_stays_in_the_log_of_an_mbtiles_file_is_seen(tmp_path, tiles):
@@ -373,40 +385,40 @@ def test_a_cache_directory_that_moves_with_its_tiles_reads_nothing(tmp_path, til
     here.rename(there)
     moved = flight(there, there / "cache" / "sat", bbox=bbox_of(tiles))
     read.clear()
-    assert last_corpus(moved) == before
-    assert scan(moved).coverage_sha256 == before.coverage_sha256
+    assert last_corpus(moved.selection, moved.build_dir) == before
+    assert scan(moved.selection, moved.build_dir).coverage_sha256 == before.coverage_sha256
     assert read == []
 
 
 def test_a_damaged_catalogue_is_begun_anew(tmp_path, tiles):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    before = scan(asked)
+    before = scan(asked.selection, asked.build_dir)
     path = catalogue.catalogue_path(asked.build_dir)
     for damage in (b"not a database at all", b"SQLite format 3\0" + b"\xff" * 5000, b""):
         for name in path.parent.glob("catalogue.sqlite*"):
             name.unlink()
         path.write_bytes(damage)
-        assert last_corpus(asked) is None
-        assert scan(asked).coverage_sha256 == before.coverage_sha256
+        assert last_corpus(asked.selection, asked.build_dir) is None
+        assert scan(asked.selection, asked.build_dir).coverage_sha256 == before.coverage_sha256
 
 
 def test_a_catalogue_that_rots_inside_is_begun_anew(tmp_path):
     tiles = block(30, 30)
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    before = scan(asked)
+    before = scan(asked.selection, asked.build_dir)
     path = catalogue.catalogue_path(asked.build_dir)
     size = path.stat().st_size
     with open(path, "r+b") as stream:
         for page in range(3, size // 4096):
             stream.seek(page * 4096)
             stream.write(b"\x07" * 4096)
-    assert scan(asked).coverage_sha256 == before.coverage_sha256
-    assert len(list(iter_tiles(asked))) == 900
+    assert scan(asked.selection, asked.build_dir).coverage_sha256 == before.coverage_sha256
+    assert len(list(iter_tiles(asked.build_dir))) == 900
 
 
 def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     write_xyz(tmp_path / "sat", block(4, 3, seed=90))
     prepared = catalogue._prepared
 
@@ -418,14 +430,14 @@ def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
     monkeypatch.setattr(catalogue, "_prepared", small)
     big = flight(tmp_path, write_xyz(tmp_path / "big", block(60, 60)), bbox=bbox_of(block(60, 60)))
     with pytest.raises(FilesystemError, match="cannot write the tile catalogue"):
-        scan(big)
+        scan(big.selection, big.build_dir)
 
 
 def test_before_the_first_scan_there_is_no_corpus(tmp_path, tiles):
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    assert last_corpus(asked) is None
+    assert last_corpus(asked.selection, asked.build_dir) is None
     with pytest.raises(EmptyCorpusError, match="not been scanned"):
-        next(iter_tiles(asked))
+        next(iter_tiles(asked.build_dir))
     assert not asked.build_dir.exists()
 
 
@@ -446,7 +458,7 @@ print("done", flush=True)
 def test_a_scan_killed_at_any_time_leaves_a_true_catalogue_and_its_work(tmp_path):
     tiles = block(20, 20)
     store = write_xyz(tmp_path / "sat", tiles)
-    clean = scan(flight(tmp_path / "clean", store, bbox=bbox_of(tiles)))
+    clean = scanned(flight(tmp_path / "clean", store, bbox=bbox_of(tiles)))
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
     code = SCANNER.format(path=sys.path, root=str(tmp_path), store=str(store))
     kept = 0
@@ -457,14 +469,16 @@ def test_a_scan_killed_at_any_time_leaves_a_true_catalogue_and_its_work(tmp_path
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        last = last_corpus(asked)
+        last = last_corpus(asked.selection, asked.build_dir)
         assert last is None or last.coverage_sha256 == clean.coverage_sha256
         with catalogue.reading(asked.build_dir) as db:
             now = db.execute("SELECT count(*) FROM tile").fetchone()[0] if db else 0
         assert now >= kept, "finished work was lost"
         kept = now
-    assert scan(asked).coverage_sha256 == clean.coverage_sha256
-    assert list(iter_tiles(asked)) == list(iter_tiles(flight(tmp_path / "clean", store, bbox=bbox_of(tiles))))
+    assert scan(asked.selection, asked.build_dir).coverage_sha256 == clean.coverage_sha256
+    assert list(iter_tiles(asked.build_dir)) == list(
+        iter_tiles(flight(tmp_path / "clean", store, bbox=bbox_of(tiles)).build_dir)
+    )
 
 
 def test_a_no_op_imports_neither_numpy_nor_pillow(tmp_path, tiles):
@@ -479,7 +493,7 @@ from provisioning.config import Area, Flight, Tiles, TileSource
 from provisioning.catalogue import scan
 flight = Flight(root=Path({str(tmp_path / "cache")!r}), area=Area(bbox=BBox(*{tuple(bbox_of(tiles))!r}), zooms=({Z},)),
                 tiles=Tiles(source=(TileSource(path=Path({str(store)!r}), name="sat"),)))
-assert scan(flight).count == 12
+assert scan(flight.selection, flight.build_dir).count == 12
 print(sorted({{"numpy", "PIL", "simplejpeg", "rasterio", "geographiclib", "concurrent.futures"}} & set(sys.modules)))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

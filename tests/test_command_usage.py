@@ -334,11 +334,12 @@ def manifest_in(cache):
 def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
     from provisioning import catalogue
 
-    zoom = read_flight(built).area.zooms[0]
-    before = catalogue.last_corpus(read_flight(built))
+    flight = read_flight(built)
+    zoom = flight.area.zooms[0]
+    before = catalogue.last_corpus(flight.selection, flight.build_dir)
     with locators(built, [parse_variant(f"zooms={zoom}")], manifest=manifest_in(built), custom_ops=None) as found:
         assert [request.tiles.count for _, _, request in found] == [before.count]
-    assert catalogue.last_corpus(read_flight(built)) == before
+    assert catalogue.last_corpus(flight.selection, flight.build_dir) == before
 
 
 # imagery on board

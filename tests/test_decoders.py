@@ -21,13 +21,13 @@ from provisioning.base.hashing import sha256_bytes
 from provisioning.base.process.workers import Limits
 from provisioning.catalogue import iter_tiles, open_reader
 from provisioning.config import BBox, TileSource
-from provisioning.descriptors import decoded_tiles, describe, store_path
+from provisioning.descriptors import decoded_tiles
 from provisioning.descriptors.pipeline import decoders as module
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.sources.processes.decoding import View
-from tests.describing import scanned_flight
+from tests.describing import describe, scanned_flight
 from tests.hostile_decoding import CRASHES, EATS, KILLED, LOOPS, HostileDecoding
 from tests.processes import gone
 from tests.test_descriptors import Fake, by_colour
@@ -67,7 +67,7 @@ def flight(tmp_path):
 
 @contextmanager
 def decoders_of(flight, view=VIEW):
-    with open_reader(flight) as reader:
+    with open_reader(flight.tiles.source, flight.build_dir) as reader:
         decoders = Decoders(reader, view, batch=4, slots=2)
         try:
             yield decoders
@@ -77,8 +77,8 @@ def decoders_of(flight, view=VIEW):
 
 def same_as_here(flight, view=VIEW):
     """Compare every image with that of the same code in this process."""
-    units = [Unit(tile, heading) for tile in iter_tiles(flight) for heading in range(len(view.headings))]
-    with decoders_of(flight, view) as decoders, open_reader(flight) as reader:
+    units = [Unit(tile, heading) for tile in iter_tiles(flight.build_dir) for heading in range(len(view.headings))]
+    with decoders_of(flight, view) as decoders, open_reader(flight.tiles.source, flight.build_dir) as reader:
         here = TileLoader(reader.read, view.headings, view.size, view.how, view.max_pixels)
         decoder = decoders.decoder()
         for n, at in enumerate(range(0, len(units), 4)):
@@ -95,9 +95,12 @@ def test_images_are_bit_for_bit_those_of_the_same_process(flight, how):
 
 
 def test_whole_tiles_are_bit_for_bit_those_of_the_same_process(flight):
-    with decoded_tiles(flight) as decoded, open_reader(flight) as reader:
+    with (
+        decoded_tiles(flight.tiles, flight.build_dir) as decoded,
+        open_reader(flight.tiles.source, flight.build_dir) as reader,
+    ):
         here = TileLoader(reader.read, (Fraction(0),), (32, 32), "resize", 1 << 20)
-        for tile in iter_tiles(flight):
+        for tile in iter_tiles(flight.build_dir):
             np.testing.assert_array_equal(decoded(tile), here.image(Unit(tile, 0)))
 
 
@@ -166,7 +169,7 @@ def test_tiles_behind_links_that_lead_out_of_the_source_are_decoded(tmp_path):
 
 
 def test_a_tile_that_is_gone_or_changed_or_no_image_is_a_fault_and_costs_no_other(flight):
-    tiles = list(iter_tiles(flight))
+    tiles = list(iter_tiles(flight.build_dir))
     paths = sorted((flight.root / "tiles").rglob("*.*"))
     paths[0].unlink()
     paths[1].write_bytes(paths[2].read_bytes())
@@ -205,8 +208,8 @@ def test_a_tile_that_hangs_or_crashes_its_decoder_is_named_and_the_others_are_de
     ((tile, reason),) = caught.value.facts.items()
     assert tile == f"test {ZOOM}/{COLUMN + 1}/{ROW + 1}"
     assert said in reason
-    with DescriptorStore(store_path(flight), KEYS[0], flight.descriptors.dtype) as kept:
-        assert len(list(kept.missing([bytes.fromhex(each.sha256) for each in iter_tiles(flight)]))) == 1
+    with DescriptorStore(flight.descriptor_store, KEYS[0], flight.descriptors.dtype) as kept:
+        assert len(list(kept.missing([bytes.fromhex(each.sha256) for each in iter_tiles(flight.build_dir)]))) == 1
 
 
 @pytest.mark.parametrize("end", [KILLED, EATS])
@@ -306,7 +309,7 @@ def test_a_store_of_ones_own_is_read_in_the_build_and_decoded_elsewhere(tmp_path
     flight = flight_of(tmp_path, TileSource(name="own", store=Held(data)))
     assert same_as_here(flight) == 4
     with decoders_of(flight) as decoders:
-        unit = Unit(next(iter_tiles(flight)), 0)
+        unit = Unit(next(iter_tiles(flight.build_dir)), 0)
         flight.tiles.source[0].store.data = [b""] * 4
         with pytest.raises(TileError, match="has changed since"):
             decoders.image(unit)

@@ -24,7 +24,7 @@ from provisioning.base.hashing import digest_of, sha256_bytes
 from provisioning.catalogue import decode, iter_tiles, last_corpus, scan
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Index, Tiles, TileSource
 from provisioning.config.schema import Descriptors
-from provisioning.descriptors import describe, descriptor_facts, headings, is_described, sample_images, store_path
+from provisioning.descriptors import descriptor_facts, headings, is_described, sample_images
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoder
 from provisioning.descriptors.pipeline.memory import return_large_blocks
@@ -34,6 +34,7 @@ from provisioning.engines import OnnxRuntime
 from provisioning.network.backbone import onnx_source, prepare
 from provisioning.network.backbone.image import fit, turn
 from tests import networks
+from tests.describing import describe
 
 ZOOM, COLUMN, ROW = 14, 8580, 5736
 KEYS = tuple(sha256_bytes(b"%d" % n) for n in range(8))
@@ -93,7 +94,7 @@ def flight(tmp_path):
         descriptors=Descriptors(threads=2),
     )
     flight.build_dir.mkdir()
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     return flight
 
 
@@ -102,8 +103,8 @@ def run(flight, function=by_colour, *, name="onnxruntime", keys=KEYS[:1]):
 
 
 def gathered(flight, key=KEYS[0]):
-    with DescriptorStore(store_path(flight), key, flight.descriptors.dtype) as kept:
-        return kept.gather([bytes.fromhex(tile.sha256) for tile in iter_tiles(flight)])
+    with DescriptorStore(flight.descriptor_store, key, flight.descriptors.dtype) as kept:
+        return kept.gather([bytes.fromhex(tile.sha256) for tile in iter_tiles(flight.build_dir)])
 
 
 def changed(flight, **sections):
@@ -128,7 +129,7 @@ def test_every_tile_is_described_once(flight):
 
 
 def paths(flight):
-    return [flight.root / "tiles" / str(t.z) / str(t.x) / f"{t.y}.png" for t in iter_tiles(flight)]
+    return [flight.root / "tiles" / str(t.z) / str(t.x) / f"{t.y}.png" for t in iter_tiles(flight.build_dir)]
 
 
 def test_nothing_new_runs_no_network(flight):
@@ -143,7 +144,7 @@ def test_nothing_new_runs_no_network(flight):
 def test_one_new_tile_is_one_inference(flight):
     run(flight)
     write_tile(flight.root, 40)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     seen = []
     assert run(flight, lambda images: (seen.append(len(images)), by_colour(images))[1]).computed == 1
     assert seen == [1]
@@ -154,10 +155,10 @@ def test_a_tile_that_comes_back_is_not_computed_again(flight):
     path = write_tile(flight.root, 3)
     data = path.read_bytes()
     path.unlink()
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert run(flight).computed == 0
     path.write_bytes(data)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert run(flight).computed == 0
 
 
@@ -165,7 +166,7 @@ def test_tiles_of_the_same_bytes_share_one_inference(flight):
     for n in range(40, 60):
         write_tile(flight.root, n, seed=7)
     flight = changed(flight, tiles={"blank": "keep"})  # one picture in twenty places is else "no imagery"
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert run(flight).computed == 40
     assert len(gathered(flight)) == 60
 
@@ -179,7 +180,7 @@ def test_another_cache_with_the_same_store_computes_nothing(flight, tmp_path_fac
     source = TileSource(path=other_root / "tiles", name="test")
     other = replace(first, root=other_root, build_dir=other_root / ".build", tiles=Tiles(source=(source,)))
     other.build_dir.mkdir()
-    scan(other)
+    scan(other.selection, other.build_dir)
     assert run(other).computed == 0
     np.testing.assert_array_equal(gathered(other), gathered(first))
 
@@ -210,11 +211,11 @@ def test_a_restart_in_the_middle_does_not_change_a_bit(flight, network):
     expected = gathered(flight)
     for half in (flight.root / "tiles" / str(ZOOM)).glob("*[13579]"):
         half.rename(half.with_name("away-" + half.name))
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     first = describe(flight, engine=network, backend=OnnxRuntime(), keys=KEYS[1:2])
     for half in (flight.root / "tiles" / str(ZOOM)).glob("away-*"):
         half.rename(half.with_name(half.name.removeprefix("away-")))
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     second = describe(flight, engine=network, backend=OnnxRuntime(), keys=KEYS[1:2])
     assert first.computed + second.computed == whole.computed
     np.testing.assert_array_equal(gathered(flight, KEYS[1]), expected)
@@ -303,12 +304,12 @@ def test_a_non_finite_descriptor_names_its_tile_and_keeps_the_others(flight, cap
 
 
 def test_a_constant_descriptor_is_refused_every_time(flight):
-    coverage = last_corpus(flight).coverage_sha256
+    coverage = last_corpus(flight.selection, flight.build_dir).coverage_sha256
     for _ in range(2):
         with pytest.raises(DescriptorError, match="constant") as caught:
             run(flight, lambda images: np.ones((len(images), 6), np.float32))
         assert caught.value.file == flight.descriptor_backbone.onnx
-        assert not is_described(store_path(flight), KEYS[:1], coverage)
+        assert not is_described(flight.descriptor_store, KEYS[:1], coverage)
 
 
 def test_a_tile_that_changed_after_the_scan_is_named(flight):
@@ -318,7 +319,7 @@ def test_a_tile_that_changed_after_the_scan_is_named(flight):
         run(flight)
     assert "skip" not in caught.value.next_step, "nothing is wrong with the tile"
     assert f"test {ZOOM}/{path.parent.name}/{path.stem}" in caught.value.facts
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert run(flight).computed == 0
 
 
@@ -344,12 +345,12 @@ def test_an_engine_that_fails_stops_the_run(flight, name):
 
 
 def test_a_receipt_says_that_a_corpus_is_described(flight):
-    coverage = last_corpus(flight).coverage_sha256
-    assert not is_described(store_path(flight), KEYS[:1], coverage)
+    coverage = last_corpus(flight.selection, flight.build_dir).coverage_sha256
+    assert not is_described(flight.descriptor_store, KEYS[:1], coverage)
     run(flight)
-    assert is_described(store_path(flight), KEYS[:1], coverage)
-    assert not is_described(store_path(flight), KEYS[:2], coverage)
-    assert not is_described(store_path(flight), KEYS[:1], sha256_bytes(b"other tiles"))
+    assert is_described(flight.descriptor_store, KEYS[:1], coverage)
+    assert not is_described(flight.descriptor_store, KEYS[:2], coverage)
+    assert not is_described(flight.descriptor_store, KEYS[:1], sha256_bytes(b"other tiles"))
 
 
 @pytest.fixture
@@ -365,7 +366,7 @@ def test_only_columns_that_changed_since_the_last_receipt_are_looked_up(flight, 
     assert sum(asked_of) == 40
     asked_of.clear()
     write_tile(flight.root, 43)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert run(flight).computed == 1
     assert sum(asked_of) == 5  # the four of its column, and it
 
@@ -373,11 +374,11 @@ def test_only_columns_that_changed_since_the_last_receipt_are_looked_up(flight, 
 def test_an_interrupted_run_leaves_no_receipt_to_skip_by(flight, asked_of):
     run(flight)
     write_tile(flight.root, 43)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     with pytest.raises(DescriptorError):
         run(flight, lambda images: np.full((len(images), 6), np.nan, np.float32))
     write_tile(flight.root, 44)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     asked_of.clear()
     assert run(flight).computed == 2
     assert sum(asked_of) == 10
@@ -385,9 +386,9 @@ def test_an_interrupted_run_leaves_no_receipt_to_skip_by(flight, asked_of):
 
 def test_rows_that_were_lost_are_looked_for_in_the_whole_corpus(flight, asked_of):
     run(flight)
-    next((store_path(flight) / KEYS[0]).rglob("*.rows")).unlink()
+    next((flight.descriptor_store / KEYS[0]).rglob("*.rows")).unlink()
     write_tile(flight.root, 43)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     asked_of.clear()
     assert run(flight).computed == 41
     assert sum(asked_of) == 41
@@ -400,26 +401,30 @@ def test_two_copies_of_a_cache_that_share_a_store_do_not_believe_each_others_rec
     shutil.copytree(flight.root, flight.root / "copy", ignore=shutil.ignore_patterns("copy", "shared"))
     twin = replace(shared, root=flight.root / "copy")
     twin = changed(twin, tiles={"source": (replace(flight.tiles.source[0], path=twin.root / "tiles"),)})
-    scan(twin)
+    scan(twin.selection, twin.build_dir)
     for cache, number in ((shared, 43), (twin, 44)):
         write_tile(cache.root, number)
-        scan(cache)
+        scan(cache.selection, cache.build_dir)
         assert run(cache).computed == 1
         assert len(gathered(cache)) == 41
 
 
 def test_old_receipts_do_not_pile_up(flight):
     for n in range(80):
-        write_receipt(store_path(flight), KEYS[0], sha256_bytes(b"corpus %d" % n))
+        write_receipt(flight.descriptor_store, KEYS[0], sha256_bytes(b"corpus %d" % n))
     run(flight)
-    assert len(list((store_path(flight) / KEYS[0] / "receipts").iterdir())) <= 64
-    assert is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+    assert len(list((flight.descriptor_store / KEYS[0] / "receipts").iterdir())) <= 64
+    assert is_described(
+        flight.descriptor_store, KEYS[:1], last_corpus(flight.selection, flight.build_dir).coverage_sha256
+    )
 
 
 def test_a_deleted_store_takes_its_receipts_along(flight):
     run(flight)
-    shutil.rmtree(store_path(flight))
-    assert not is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+    shutil.rmtree(flight.descriptor_store)
+    assert not is_described(
+        flight.descriptor_store, KEYS[:1], last_corpus(flight.selection, flight.build_dir).coverage_sha256
+    )
     assert run(flight).computed == 40
 
 
@@ -515,7 +520,7 @@ def test_work_in_flight_is_bounded_by_the_queue(flight, name, monkeypatch):
     """With a network that hardly moves, only as many tiles are read as queues and buffers hold."""
     for n in range(40, 200):
         write_tile(flight.root, n)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     read, most = [], []
     done = threading.Lock()
     real = Decoder.look
@@ -546,10 +551,10 @@ def test_work_in_flight_is_bounded_by_the_queue(flight, name, monkeypatch):
 def test_samples_are_spread_over_the_corpus_and_fit_the_model(flight):
     backbone = Backbone(name="g")
     source = onnx_source(backbone, flight.root, None)
-    few = list(sample_images(flight, backbone, source, 8))
+    few = list(sample_images(flight.tiles, flight.build_dir, backbone, source, 8))
     assert [image.shape for image in few] == [(128, 128, 3)] * 8
-    assert len(list(sample_images(flight, backbone, source, 100))) == 40
-    again = list(sample_images(flight, backbone, source, 8))
+    assert len(list(sample_images(flight.tiles, flight.build_dir, backbone, source, 100))) == 40
+    again = list(sample_images(flight.tiles, flight.build_dir, backbone, source, 8))
     np.testing.assert_array_equal(few, again)
 
 
@@ -573,7 +578,7 @@ def test_real_model_on_real_tiles(tmp_path, shared_data):
         descriptors=Descriptors(threads=2, dtype="float16"),
     )
     flight.build_dir.mkdir()
-    corpus = scan(flight)
+    corpus = scan(flight.selection, flight.build_dir)
     done = describe(flight, engine=(tmp_path / "m.onnx").read_bytes(), backend=OnnxRuntime(), keys=KEYS[:1])
     found = gathered(flight)
     assert done.dimension == 512

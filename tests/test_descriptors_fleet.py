@@ -11,10 +11,11 @@ import pytest
 
 from provisioning.base.errors import DescriptorError
 from provisioning.catalogue import last_corpus, scan
-from provisioning.descriptors import describe, is_described, store_path
+from provisioning.descriptors import is_described
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.engines import OnnxRuntime
 from tests import networks
+from tests.describing import describe
 from tests.test_descriptors import KEYS, changed, flight, gathered, paths, write_tile
 
 distributed = pytest.importorskip("distributed")
@@ -79,17 +80,19 @@ def test_fleet_and_this_computer_give_the_same_bytes(flight, network, cluster):
     done = in_fleet(cluster, flight, network)
     assert (done.computed, done.total) == (40, 40)
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
-    assert is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+    assert is_described(
+        flight.descriptor_store, KEYS[:1], last_corpus(flight.selection, flight.build_dir).coverage_sha256
+    )
     assert in_fleet(cluster, flight, network).computed == 0
     write_tile(flight.root, 41)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     assert in_fleet(cluster, flight, network, keys=(KEYS[0], *KEYS[2:5]), rotations=4).computed == 1 + 3 * 41
 
 
 def test_a_killed_worker_costs_its_tasks_only(flight, network, cluster, monkeypatch):
     for n in range(40, 120):
         write_tile(flight.root, n)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     victims = list(workers(cluster).values())[:1]
     put = Results.put
 
@@ -146,7 +149,9 @@ def test_no_worker_that_fits_is_an_error_with_each_reason(flight, network, clust
     with pytest.raises(DescriptorError, match="no worker of the dask cluster can run this engine") as caught:
         in_fleet(cluster, flight, network)
     assert len(caught.value.facts) == 2
-    assert not is_described(store_path(flight), KEYS[:1], last_corpus(flight).coverage_sha256)
+    assert not is_described(
+        flight.descriptor_store, KEYS[:1], last_corpus(flight.selection, flight.build_dir).coverage_sha256
+    )
 
 
 def test_a_tile_that_cannot_be_read_costs_itself_only(flight, network, cluster):
@@ -183,7 +188,7 @@ def test_two_caches_may_use_one_fleet_at_a_time(flight, network, cluster):
 def test_a_worker_that_joins_later_is_checked_and_used(flight, network, cluster, monkeypatch):
     for n in range(40, 120):
         write_tile(flight.root, n)
-    scan(flight)
+    scan(flight.selection, flight.build_dir)
     put, grown = Results.put, []
 
     def put_and_grow(self, units, vectors):

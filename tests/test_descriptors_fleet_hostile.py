@@ -19,7 +19,6 @@ import pytest
 from provisioning.base.errors import ConfigError, DescriptorError
 from provisioning.base.process import landlock
 from provisioning.config.parse import parse
-from provisioning.descriptors import describe
 from provisioning.descriptors.dask import frames as frames_module
 from provisioning.descriptors.dask import link
 from provisioning.descriptors.dask.frames import FrameReader, write_frame
@@ -27,6 +26,7 @@ from provisioning.descriptors.pipeline.loader import TileLoader
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.engines import OnnxRuntime
 from tests import building, networks
+from tests.describing import describe
 from tests.test_descriptors import KEYS, changed, flight, gathered
 from tests.test_descriptors_fleet_answers import NORTH_UP, by_mean, seeing
 from tests.tilesets import image

@@ -563,12 +563,12 @@ def test_places_on_real_imagery_are_found_again(tmp_path, shared_data):
     area = Area(bbox=BBox(850000000, 270000000, 860000000, 280000000), zooms=(19,), min_coverage={19: Decimal(0)})
     flight = make_flight(tmp_path, area=area, tiles=Tiles(source=(source,)))
     (tmp_path / ".build").mkdir()
-    corpus = scan(flight)
+    corpus = scan(flight.selection, flight.build_dir)
     backbone = flight.descriptor_backbone
     network = reference_network(backbone, onnx_source(backbone, tmp_path, None))
-    with decoded_tiles(flight) as decoded:
-        images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight)}
-        rows = rows_of(*corpus_table(flight))
+    with decoded_tiles(flight.tiles, flight.build_dir) as decoded:
+        images = {bytes.fromhex(t.sha256): decoded(t) for t in iter_tiles(flight.build_dir)}
+        rows = rows_of(*corpus_table(flight.build_dir))
         subject = Subject(
             asked=requirements_of(flight), corpus=corpus, rows=rows, gather=lambda which: vectors[which], index=None, network=network,
             decode=decoded, fit="resize",

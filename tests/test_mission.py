@@ -12,7 +12,7 @@ from provisioning.base.geometry import geo
 from provisioning.base.geometry.angles import Origin
 from provisioning.catalogue import scan
 from provisioning.config import Area, FlightIdentity
-from tests.tilesets import Z, flight, image, write_xyz
+from tests.tilesets import Z, flight, image, scanned, write_xyz
 
 EARTH = Geodesic.WGS84
 HOME = [47.3977, 8.5456, 488.0]
@@ -135,11 +135,11 @@ def test_home_is_the_take_off_point_unless_one_is_given(tmp_path):
     path = written(tmp_path, plan(simple(16, 47.3978, 8.5457)))
     store = write_xyz(tmp_path / "sat", {(Z, *tile): image(1)})
     asked = flight(tmp_path, store, area=Area(mission=path, zooms=(Z,)))
-    assert scan(asked).takeoff == Origin(473_977_000, 85_456_000, 488_000)
+    assert scan(asked.selection, asked.build_dir).takeoff == Origin(473_977_000, 85_456_000, 488_000)
     given = Origin(473_978_000, 85_457_000)
     from dataclasses import replace
 
-    assert scan(replace(asked, flight=FlightIdentity(takeoff=given))).takeoff == given
+    assert scanned(replace(asked, flight=FlightIdentity(takeoff=given))).takeoff == given
 
 
 def test_a_route_over_the_antimeridian_has_no_leg_around_the_world(tmp_path):

@@ -15,7 +15,7 @@ from provisioning.base.geometry import geo
 from provisioning.catalogue import last_corpus, open_reader, pieces, pieces_table, scan, tile_of
 from provisioning.config import Index, TileSource
 from provisioning.config.schema import BBox
-from provisioning.descriptors import describe, is_described, store_path
+from provisioning.descriptors import is_described
 from provisioning.descriptors.dask import remote
 from provisioning.descriptors.pipeline.loader import TileLoader, Unit
 from provisioning.descriptors.store.lookup import count_lacking
@@ -27,7 +27,7 @@ from provisioning.quality.gates.recognition import around
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.locate.places import Places
 from provisioning.sources.pixels.cutting import cut
-from tests.describing import scanned_flight
+from tests.describing import describe, scanned_flight
 
 KEYS = tuple(f"{n:064x}" for n in range(4))
 WORLD = BBox(-1_800_000_000, -850_000_000, 1_800_000_000, 850_000_000)
@@ -71,15 +71,15 @@ def described(flight, *, overlap=2, keys=KEYS[:1]):
 
 def addresses(flight):
     """Return z, x, y and number of the cut of everything that is described."""
-    ids, _ = pieces_table(flight, overlap=2)
+    ids, _ = pieces_table(flight.build_dir, overlap=2)
     assert (np.diff(ids) > 0).all()
     return {(found.z, found.x, found.y, found.cut) for found in (geo.unpack_id(int(each), 1) for each in ids)}
 
 
 def stored(flight, key=KEYS[0]):
     """Return the pictures that were described by z, x, y and cut."""
-    ids, keys = pieces_table(flight, overlap=2)
-    with DescriptorStore(store_path(flight), key, "float32") as store:
+    ids, keys = pieces_table(flight.build_dir, overlap=2)
+    with DescriptorStore(flight.descriptor_store, key, "float32") as store:
         rows = store.gather([each.tobytes() for each in keys])
     found = (geo.unpack_id(int(each), 1) for each in ids)
     return {(f.z, f.x, f.y, f.cut): row.reshape(SIDE, SIDE, 3) for f, row in zip(found, rows, strict=True)}
@@ -119,7 +119,7 @@ def test_two_sources_of_one_place_are_cut_each_by_itself(tmp_path):
     for source in ("sat", "drone"):
         for x in (30, 31):
             write_tile(tmp_path, 6, x, 20, source=source, seed=len(source) * 100 + x)
-    ids, _ = pieces_table(scanned(tmp_path, "sat", "drone"), overlap=2)
+    ids, _ = pieces_table(scanned(tmp_path, "sat", "drone").build_dir, overlap=2)
     assert [geo.unpack_id(int(each), 1)[3:] for each in ids] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), (0, 0, 0), (1, 0, 0)]  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def test_the_centre_of_a_cut_is_the_corner_of_mercantiles_tile(z, x, y, number):
 def test_each_cut_is_indexed_at_every_heading(tmp_path):
     write_tile(tmp_path, 6, 30, 20)
     write_tile(tmp_path, 6, 31, 20)
-    ids, keys = pieces_table(scanned(tmp_path), overlap=2)
+    ids, keys = pieces_table(scanned(tmp_path).build_dir, overlap=2)
     rows = rows_of(ids, keys, rotations=16)
     found = [geo.unpack_id(int(each), 16) for each in rows.ids]
     assert [(each.x, each.cut, each.heading) for each in found] == [
@@ -221,7 +221,7 @@ def test_a_tile_is_read_little_more_than_once(tmp_path):
 
     loader = TileLoader(read, (0,), (SIDE, SIDE), "resize", 1 << 20, cuts=True)
     loader._kept._most = 64 * SIDE * SIDE * 3  # a square of eight
-    for piece in pieces(scanned(tmp_path), overlap=2).new:
+    for piece in pieces(scanned(tmp_path).build_dir, overlap=2).new:
         loader.image(Unit(piece.tiles[0], 0, piece.cut, piece.tiles[1:]))
     assert len(set(reads)) == 144
     assert len(reads) <= 1.5 * 144
@@ -243,11 +243,11 @@ def square(tmp_path):
 def test_a_changed_tile_is_described_again_with_the_eight_cuts_that_show_it(square):
     assert described(square).computed == 81
     write_tile(square.root, 6, 32, 22, seed=1)
-    scan(square)
-    assert count_lacking(square, store_path(square), KEYS[:1], overlap=2) == 9
+    scan(square.selection, square.build_dir)
+    assert count_lacking(square.build_dir, square.descriptor_store, KEYS[:1], overlap=2) == 9
     assert described(square).computed == 9
     write_tile(square.root, 6, 30, 20, seed=2)  # in the corner
-    scan(square)
+    scan(square.selection, square.build_dir)
     assert described(square).computed == 4
 
 
@@ -256,24 +256,24 @@ def test_a_removed_tile_costs_nothing_and_an_added_one_itself_and_its_cuts(squar
     path = square.root / "sat/6/32/22.png"
     kept = path.read_bytes()
     path.unlink()
-    scan(square)
+    scan(square.selection, square.build_dir)
     assert described(square).computed == 0
     assert len(addresses(square)) == 81 - 9
     path.write_bytes(kept)
-    scan(square)
+    scan(square.selection, square.build_dir)
     assert described(square).computed == 0
     write_tile(square.root, 6, 35, 20)
-    scan(square)
+    scan(square.selection, square.build_dir)
     assert described(square).computed == 2
 
 
 def test_a_store_with_tiles_alone_lacks_only_the_cuts(square):
-    coverage = last_corpus(square).coverage_sha256
+    coverage = last_corpus(square.selection, square.build_dir).coverage_sha256
     assert described(square, overlap=1).computed == 25
-    assert not is_described(store_path(square), KEYS[:1], coverage, overlap=2)
-    assert count_lacking(square, store_path(square), KEYS[:1], overlap=2) == 56
+    assert not is_described(square.descriptor_store, KEYS[:1], coverage, overlap=2)
+    assert count_lacking(square.build_dir, square.descriptor_store, KEYS[:1], overlap=2) == 56
     assert described(square).computed == 56
-    assert is_described(store_path(square), KEYS[:1], coverage, overlap=2)
+    assert is_described(square.descriptor_store, KEYS[:1], coverage, overlap=2)
     assert described(square, overlap=1).computed == 0
 
 
@@ -282,7 +282,7 @@ def test_only_what_shows_a_column_that_changed_is_looked_up(square, monkeypatch)
     seen, missing = [], DescriptorStore.missing
     monkeypatch.setattr(DescriptorStore, "missing", lambda s, keys: missing(s, seen.append(len(keys)) or keys))
     write_tile(square.root, 6, 30, 22, seed=1)  # in the first column
-    scan(square)
+    scan(square.selection, square.build_dir)
     assert described(square).computed == 6
     assert sum(seen) == 5 + 5 + 4 + 4
 
@@ -297,11 +297,11 @@ def test_equal_tiles_have_one_descriptor_and_so_have_equal_cuts(tmp_path):
 def test_without_cuts_everything_is_as_before(square):
     from provisioning.catalogue import corpus_table
 
-    ids, keys = pieces_table(square, overlap=1)
-    before = corpus_table(square)
+    ids, keys = pieces_table(square.build_dir, overlap=1)
+    before = corpus_table(square.build_dir)
     assert (ids == before[0]).all()
     assert (keys == before[1]).all()
-    assert [piece.key for piece in pieces(square, overlap=1).new] == [keys[n].tobytes() for n in np.argsort(ids_by_column(ids))]  # fmt: skip
+    assert [piece.key for piece in pieces(square.build_dir, overlap=1).new] == [keys[n].tobytes() for n in np.argsort(ids_by_column(ids))]  # fmt: skip
 
 
 def ids_by_column(ids):
@@ -370,17 +370,17 @@ def test_a_worker_cuts_the_same_from_the_tiles_that_it_is_sent(square, monkeypat
     job = remote.Job("run", "0" * 64, None, None, (0,), "resize", 1 << 20, 4, cuts=True)
     monkeypatch.setitem(remote._HELD, job.resource, remote.Held(Whole()))
     units = [Unit(*pair) for pair in units_of(square)]
-    with open_reader(square) as reader:
+    with open_reader(square.tiles.source, square.build_dir) as reader:
         data = {tile: reader.read(tile) for unit in units for tile in unit.tiles}
     answer = remote.compute(job, units, data)
     assert answer.rows == list(range(81))
-    with DescriptorStore(store_path(square), KEYS[0], "float32") as store:
+    with DescriptorStore(square.descriptor_store, KEYS[0], "float32") as store:
         expected = store.gather([unit.key for unit in units])
     np.testing.assert_array_equal(np.frombuffer(answer.described, "<f4").reshape(81, -1), expected)
 
 
 def units_of(flight):
-    for piece in pieces(flight, overlap=2).new:
+    for piece in pieces(flight.build_dir, overlap=2).new:
         tile, *beside = map(tile_of, piece.tiles)
         yield tile, 0, piece.cut, tuple(beside)
 

@@ -15,7 +15,7 @@ from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
 from provisioning.config.parse import read_flight
 from provisioning.sources.pixels.image import inspect_tile
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_xyz
+from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, scanned, write_xyz
 
 
 def picture(pixels, kind="PNG"):
@@ -65,23 +65,23 @@ def with_placeholders(count=7):
 def test_a_repeated_picture_is_a_hole(tmp_path):
     tiles = with_placeholders()
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.count, corpus.per_zoom[Z].present, corpus.per_zoom[Z].expected) == (42, 42, 49)
-    assert sum(row.empty for row in take_inventory(asked).sources) == 7
+    assert sum(row.empty for row in take_inventory(asked.selection, asked.build_dir).sources) == 7
     kept = flight(tmp_path / "kept", tmp_path / "sat", bbox=bbox_of(tiles), blank="keep")
-    assert scan(kept).count == 49
+    assert scan(kept.selection, kept.build_dir).count == 49
 
 
 def test_a_picture_becomes_a_placeholder_when_it_has_come_often_and_imagery_again_when_it_is_replaced(tmp_path):
     tiles = with_placeholders(3)
     store = write_xyz(tmp_path / "sat", tiles)
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
-    assert scan(asked).count == 49
+    assert scan(asked.selection, asked.build_dir).count == 49
     more = with_placeholders(4)
     write_xyz(store, {at: more[at] for at in tiles if more[at] != tiles[at]})
-    assert scan(asked).count == 45
+    assert scan(asked.selection, asked.build_dir).count == 45
     write_xyz(store, {at: block(7, 7)[at] for at in list(tiles)[:1]})
-    assert scan(asked).count == 49
+    assert scan(asked.selection, asked.build_dir).count == 49
 
 
 def test_a_source_of_one_picture_is_asked_about_not_refused(tmp_path):
@@ -89,7 +89,7 @@ def test_a_source_of_one_picture_is_asked_about_not_refused(tmp_path):
     held = survey(write_xyz(tmp_path / "sat", tiles))
     assert held.per_zoom[Z].present == 9
     assert "IS THIS IMAGERY?" in held.notes[0]
-    assert scan(flight(tmp_path, tmp_path / "sat", bbox=bbox_of(tiles))).count == 9
+    assert scanned(flight(tmp_path, tmp_path / "sat", bbox=bbox_of(tiles))).count == 9
 
 
 def test_a_hole_in_the_middle_is_a_question_in_the_output_and_in_the_file(tmp_path, capsys):
@@ -126,7 +126,7 @@ def test_tiles_over_the_antimeridian_make_a_small_box(tmp_path):
     create_cache(tmp_path / "cache", tiles=write_xyz(tmp_path / "sat", tiles))
     box = read_flight(tmp_path / "cache").area.bbox
     assert box.west > box.east
-    assert scan(read_flight(tmp_path / "cache")).per_zoom[Z][:2] == (4, 4)
+    assert scanned(read_flight(tmp_path / "cache")).per_zoom[Z][:2] == (4, 4)
 
 
 def test_init_takes_a_drawn_area_and_lowers_no_gate(tmp_path):

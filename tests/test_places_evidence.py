@@ -18,7 +18,7 @@ from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
 from tests.properties import examples
-from tests.tilesets import bbox_of, block, flight, image, write_mbtiles, write_xyz
+from tests.tilesets import bbox_of, block, flight, image, scanned, write_mbtiles, write_xyz
 
 BERN = (15, 17_059, 11_532)
 """46.95 N 7.42 E"""
@@ -93,7 +93,7 @@ def test_random_places_come_back_or_are_refused(tmp_path_factory, z, across, dow
         return
     assert close(held.bbox, bounds(tiles)), (held.source, held.notes)
     asked = flight(store.parent, held.source, bbox=held.bbox, zooms=(z,))
-    assert scan(asked).count == len(tiles)
+    assert scan(asked.selection, asked.build_dir).count == len(tiles)
 
 
 @pytest.mark.parametrize("writer", WRITERS[:-1])
@@ -117,11 +117,11 @@ def test_a_build_stops_where_the_configured_rows_contradict_the_evidence(tmp_pat
     store = written(tmp_path, tiles, writer, tms=writer != "mbtiles")
     for source in (TileSource(path=store), TileSource(path=store, scheme="tms" if writer == "mbtiles" else "xyz")):
         with pytest.raises(TileError, match="do not lie where") as caught:
-            scan(flight(tmp_path, source, bbox=bbox_of(tiles)))
+            scanned(flight(tmp_path, source, bbox=bbox_of(tiles)))
         assert caught.value.key == "tiles.source.scheme"
         assert {text[:10] for text in caught.value.facts.values()} >= {"46.9 S 7.4", "46.9 N 7.4"}
     right = TileSource(path=store, scheme="xyz" if writer == "mbtiles" else "tms")
-    assert scan(flight(tmp_path, right, bbox=bbox_of(tiles))).count == len(tiles)
+    assert scanned(flight(tmp_path, right, bbox=bbox_of(tiles))).count == len(tiles)
 
 
 def test_evidence_can_be_overruled_by_the_user(tmp_path):

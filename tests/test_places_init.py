@@ -64,7 +64,7 @@ def test_mission_area_rows_and_pattern_in_one_line(tmp_path, capsys):
     assert "the mission or area lies here" in capsys.readouterr().out
     asked = read_flight(tmp_path / "cache")
     assert (asked.area.mission, [part.geojson for part in asked.area.part]) == (mission, [area])
-    assert scan(asked).required_missing == ()
+    assert scan(asked.selection, asked.build_dir).required_missing == ()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
 from provisioning.sources.pixels.image import decode, inspect_tile
 from provisioning.sources.pixels.likeness import LOOK_BYTES, alike, look_of
-from tests.tilesets import Z, bbox_of, block, flight, write_xyz
+from tests.tilesets import Z, bbox_of, block, flight, scanned, write_xyz
 
 BACKGROUNDS = [(232, 226, 208), (250, 250, 250), (20, 20, 24), (104, 108, 110)]
 
@@ -99,19 +99,22 @@ def test_nearly_the_same_picture_in_many_places_is_a_hole_that_init_and_the_gate
     held = survey(store)
     assert held.per_zoom[Z].present == 49 - count
     assert f"{count} of 49 tiles show a picture that repeats" in " ".join(held.notes)
-    corpus = scan(flight(tmp_path, store, bbox=bbox_of(tiles)))
+    corpus = scanned(flight(tmp_path, store, bbox=bbox_of(tiles)))
     assert (corpus.count, corpus.per_zoom[Z].expected) == (49 - count, 49)
     assert f"{count} hold a picture that repeats (no imagery?), such as {Z}/" in corpus.hole_notes[Z]
-    assert scan(flight(tmp_path / "kept", store, bbox=bbox_of(tiles), blank="keep")).count == 49
+    assert scanned(flight(tmp_path / "kept", store, bbox=bbox_of(tiles), blank="keep")).count == 49
 
 
 def test_one_more_copy_makes_it_a_placeholder_as_a_clean_scan_would(tmp_path):
     first, more = with_placeholders(3), with_placeholders(4)
     store = write_xyz(tmp_path / "sat", first, suffix=".jpg")
     asked = flight(tmp_path, store, bbox=bbox_of(first))
-    assert scan(asked).count == 49
+    assert scan(asked.selection, asked.build_dir).count == 49
     write_xyz(store, {at: more[at] for at in more if more[at] != first[at]}, suffix=".jpg")
-    grown, clean = scan(asked), scan(flight(tmp_path / "clean", store, bbox=bbox_of(first)))
+    grown, clean = (
+        scan(asked.selection, asked.build_dir),
+        scanned(flight(tmp_path / "clean", store, bbox=bbox_of(first))),
+    )
     assert grown.count == 45
     assert grown.coverage_sha256 == clean.coverage_sha256
 
@@ -135,7 +138,7 @@ def test_tiles_that_are_partly_blank_are_asked_about_and_noted(tmp_path):
         tiles[at] = encoded(drawn)
     store = write_xyz(tmp_path / "sat", tiles, suffix=".jpg")
     assert "3 OF 9 TILES ARE PARTLY BLANK" in " ".join(survey(store).notes)
-    corpus = scan(flight(tmp_path, store, bbox=bbox_of(tiles)))
+    corpus = scanned(flight(tmp_path, store, bbox=bbox_of(tiles)))
     assert corpus.count == 9
     assert "3 of those there are partly blank" in corpus.hole_notes[Z]
 

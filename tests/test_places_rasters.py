@@ -77,9 +77,9 @@ def shown(tmp_path, source):
     held = survey(source)
     z = max(held.per_zoom)
     asked = flight(tmp_path, held.source, bbox=held.bbox, zooms=(z,), max_empty=1, blank="keep")
-    scan(asked)
-    with open_reader(asked) as reader:
-        for tile in iter_tiles(asked):
+    scan(asked.selection, asked.build_dir)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        for tile in iter_tiles(asked.build_dir):
             rgba = np.asarray(Image.open(io.BytesIO(reader.read(tile))).convert("RGBA"))
             row, column = np.nonzero(rgba[..., 3] == 255)
             lon = (tile.x + (column + 0.5) / 256) / (1 << z) * 360 - 180
@@ -220,4 +220,4 @@ def test_avif_tiles_are_read_from_a_directory_and_from_mbtiles(tmp_path):
         tiles[at] = out.getvalue()
     for store in (write_xyz(tmp_path / "sat", tiles, suffix=".avif"), write_mbtiles(tmp_path / "a.mbtiles", tiles)):
         asked = flight(tmp_path / f"of {store.name}", store, bbox=bbox_of(tiles))
-        assert scan(asked).per_zoom[Z][:2] == (4, 4)
+        assert scan(asked.selection, asked.build_dir).per_zoom[Z][:2] == (4, 4)

@@ -20,7 +20,7 @@ from provisioning.sources.placement.layouts import KNOWN, detect
 from provisioning.sources.source import EVERYTHING
 from provisioning.sources.xyz import Folder, Layout
 from tests.properties import examples
-from tests.tilesets import bbox_of, flight, image, write_mbtiles
+from tests.tilesets import bbox_of, flight, image, scanned, write_mbtiles
 
 BERN = (17, 68_240, 46_132)
 HALF_WORLD_M = 20_037_508.342789244
@@ -33,9 +33,9 @@ def tiles_at(z=BERN[0], x=BERN[1], y=BERN[2], width=3, height=2):
 def read_back(tmp_path, source, tiles):
     """Scan a source over exactly the area of `tiles` and return what is read, by address."""
     asked = flight(tmp_path, source, bbox=bbox_of(tiles), zooms=(max(t[0] for t in tiles),))
-    scan(asked)
-    with open_reader(asked) as reader:
-        return {t[:3]: reader.read(t) for t in iter_tiles(asked)}
+    scan(asked.selection, asked.build_dir)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        return {t[:3]: reader.read(t) for t in iter_tiles(asked.build_dir)}
 
 
 # directories
@@ -91,7 +91,7 @@ def test_a_build_that_finds_no_file_names_the_layout(tmp_path):
     tiles = tiles_at()
     store = write_paths(tmp_path / "sat", tiles, PATHS["SAS.Planet"])
     with pytest.raises(TileError, match=r"SAS\.Planet") as caught:
-        scan(flight(tmp_path, store, bbox=bbox_of(tiles)))
+        scanned(flight(tmp_path, store, bbox=bbox_of(tiles)))
     assert caught.value.key == "tiles.source.pattern"
 
 
@@ -326,9 +326,9 @@ def noise(*shape, dtype="uint8", high=255):
 def first_tile(tmp_path, source):
     held = survey(source)
     asked = flight(tmp_path, held.source, bbox=held.bbox, zooms=(17,))
-    scan(asked)
-    with open_reader(asked) as reader:
-        return decode(reader.read(next(iter_tiles(asked))), max_pixels=1 << 20)
+    scan(asked.selection, asked.build_dir)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        return decode(reader.read(next(iter_tiles(asked.build_dir))), max_pixels=1 << 20)
 
 
 RGB = noise(3, 256, 256)
@@ -366,7 +366,7 @@ def test_sixteen_bits_are_scaled_by_values_that_are_written_down(tmp_path):
     pixels = noise(1, 256, 256, dtype="uint16", high=2047)
     path = write_raster(tmp_path / "a.tif", pixels)
     with pytest.raises(TileError, match="black and white") as caught:
-        scan(flight(tmp_path, path, bbox=bbox_of([BERN]), zooms=(17,)))
+        scanned(flight(tmp_path, path, bbox=bbox_of([BERN]), zooms=(17,)))
     assert caught.value.key == "tiles.source.values"
     low, high = survey(path).source.values
     assert (low, high) == tuple(np.percentile(pixels, (2, 98)).astype(int))
@@ -402,10 +402,10 @@ def test_sheets_are_one_mosaic(tmp_path):
     each = [TileSource(path=path, name=path.name) for path in sorted((tmp_path / "sheets").iterdir())]
     for n, sources in enumerate(([held.source], each)):
         asked = flight(tmp_path / str(n), *sources, bbox=held.bbox, zooms=(17,))
-        corpus = scan(asked)
+        corpus = scan(asked.selection, asked.build_dir)
         assert (corpus.count, corpus.per_zoom[17].present) == (4, 4)
-        with open_reader(asked) as reader:
-            for tile in iter_tiles(asked):
+        with open_reader(asked.tiles.source, asked.build_dir) as reader:
+            for tile in iter_tiles(asked.build_dir):
                 x, y = (tile.x - 68_240) * 256, (tile.y - 46_132) * 256
                 expected = whole[:, y : y + 256, x : x + 256].transpose(1, 2, 0)
                 assert (decode(reader.read(tile), max_pixels=1 << 20) == expected).all(), tile

@@ -175,9 +175,9 @@ def comes_back(root, name, place):
     assert max(held.per_zoom) == z
     assert all(abs(side / 1e7 - wanted) < 2e-6 for side, wanted in zip(held.bbox, expected, strict=True)), held
     asked = flight(root, held.source, bbox=held.bbox, zooms=(z,))
-    assert scan(asked).count == len(tiles)
-    with open_reader(asked) as reader:
-        for tile in iter_tiles(asked):
+    assert scan(asked.selection, asked.build_dir).count == len(tiles)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        for tile in iter_tiles(asked.build_dir):
             pixels = np.asarray(Image.open(io.BytesIO(reader.read(tile))).convert("RGB")).astype(int)
             assert np.abs(pixels - picture(tile.z, tile.x, tile.y, side)).mean() < 2
     return True

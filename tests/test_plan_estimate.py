@@ -10,7 +10,6 @@ from provisioning.base.errors import EngineError
 from provisioning.build import estimate as estimating
 from provisioning.build.plan import make_plan
 from provisioning.build.request import read_request
-from provisioning.catalogue import scan
 from provisioning.cli import main
 from provisioning.cli.look.plan import summary
 from provisioning.config.parse import read_flight
@@ -18,6 +17,7 @@ from provisioning.network import apart
 from provisioning.network.rehearsal import MOST_IMAGES, WITHIN_S, Rehearsal, _each
 from provisioning.network.shape import Shape
 from tests import building
+from tests.tilesets import scanned
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_first_plan_tries_the_network_and_says_what_that_leaves_out(first, cap
 
 def test_the_trial_is_shared_among_threads_and_the_gates_look_at_a_sample(tmp_path):
     cache = building.new_cache(tmp_path)
-    scan(read_flight(cache))
+    scanned(read_flight(cache))
     request = read_request(cache)
     tried = Rehearsal(Shape(128, 128, 544), 0.1, 0.1, 1.0)
     seen = estimating._Seen(decode_s=0.5, views_s=0.25)
@@ -79,7 +79,7 @@ def test_an_engine_that_is_compiled_for_a_gpu_is_not_tried_on_the_cpu(first, mon
     network = request.descriptor_network
     network = replace(network, host=network.host._replace(backend="tensorrt"))
     monkeypatch.setattr(type(request), "descriptor_network", network)
-    found = estimating.estimate(request, request.flight)
+    found = estimating.estimate(request, request.build_dir)
     assert (found.seconds, found.why_not) == ({}, "tensorrt has to compile gist-color first")
     assert found.shape is not None
 

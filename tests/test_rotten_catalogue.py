@@ -20,7 +20,7 @@ from provisioning.catalogue import (
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config import TileSource
 from tests import looked
-from tests.tilesets import Z, age, bbox_of, block, flight, image, write_mbtiles, write_xyz
+from tests.tilesets import Z, age, bbox_of, block, flight, image, scanned, write_mbtiles, write_xyz
 
 
 @pytest.fixture(params=["xyz", "mbtiles"])
@@ -30,7 +30,7 @@ def asked(tmp_path, request):
     age(store)
     source = TileSource(path=store, name="sat", captured="2024-05-06")
     asked = flight(tmp_path, source, bbox=bbox_of(tiles))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     (tmp_path / "cache").mkdir(exist_ok=True)
     return asked
 
@@ -86,15 +86,15 @@ def test_what_rots_is_not_in_the_next_corpus(asked, rot, tmp_path, caplog):
         spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")  # the row is used again
         spoil(asked, "DELETE FROM meta WHERE name = 'corpus'")
     change_a_tile(asked)
-    found = scan(asked)
-    clean = scan(flight(tmp_path / "clean", asked.tiles.source[0], bbox=asked.area.bbox))
+    found = scan(asked.selection, asked.build_dir)
+    clean = scanned(flight(tmp_path / "clean", asked.tiles.source[0], bbox=asked.area.bbox))
     assert (found.coverage_sha256, found.count, found.bytes, found.oldest_capture, dict(found.per_zoom)) == (
         clean.coverage_sha256, clean.count, clean.bytes, clean.oldest_capture, dict(clean.per_zoom),
     )  # fmt: skip
     said = sum("catalogue.damaged" in str(record.__dict__) for record in caplog.records)
     assert said == 1
     caplog.clear()
-    assert scan(asked).coverage_sha256 == clean.coverage_sha256
+    assert scan(asked.selection, asked.build_dir).coverage_sha256 == clean.coverage_sha256
     assert not [record for record in caplog.records if "catalogue.damaged" in str(record.__dict__)]
 
 
@@ -103,17 +103,17 @@ def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
     spoil(asked, ROT["digest of a row"])
     spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")
     spoil(asked, "DELETE FROM meta WHERE name = 'corpus'")
-    assert scan(asked).count == 16
+    assert scan(asked.selection, asked.build_dir).count == 16
     assert looks.inspected == [(Z, 17_000, 11_001)]
 
 
 READERS = {
     "corpus_table": corpus_table,
-    "iter_placed": lambda asked: list(iter_placed(asked)),
-    "iter_tiles": lambda asked: list(iter_tiles(asked)),
-    "distinct_digests": lambda asked: list(distinct_digests(asked)),
-    "dated_places": lambda asked: list(dated_places(asked, Z)),
-    "source_rows": lambda asked: list(source_rows(asked)),
+    "iter_placed": lambda asked: list(iter_placed(asked.build_dir)),
+    "iter_tiles": lambda asked: list(iter_tiles(asked.build_dir)),
+    "distinct_digests": lambda asked: list(distinct_digests(asked.build_dir)),
+    "dated_places": lambda asked: list(dated_places(asked.build_dir, Z)),
+    "source_rows": lambda asked: list(source_rows(asked.build_dir)),
 }
 
 
@@ -123,17 +123,17 @@ def test_no_reader_gives_a_rotten_column_and_the_next_scan_makes_it_again(asked,
     spoil(asked, ROT["a packed bit"])
     with build_lock(asked.root), pytest.raises(TileError, match="catalogue is damaged: column 15/17000"):
         READERS[reader](asked)
-    assert last_corpus(asked) is None
-    scan(asked)
+    assert last_corpus(asked.selection, asked.build_dir) is None
+    scan(asked.selection, asked.build_dir)
     assert str(READERS[reader](asked)) == str(expected)
 
 
 def test_who_does_not_hold_the_lock_writes_nothing(asked):
     spoil(asked, ROT["a packed bit"])
     with pytest.raises(TileError, match="damaged"):
-        corpus_table(asked)
-    assert last_corpus(asked) is not None
-    assert count_changed(asked, since=0) == 16
+        corpus_table(asked.build_dir)
+    assert last_corpus(asked.selection, asked.build_dir) is not None
+    assert count_changed(asked.build_dir, since=0) == 16
 
 
 def test_dates_that_are_set_anew_do_not_make_a_rotten_row_right(asked, tmp_path):
@@ -142,4 +142,7 @@ def test_dates_that_are_set_anew_do_not_make_a_rotten_row_right(asked, tmp_path)
     spoil(asked, ROT["digest of a row"])
     source = replace(asked.tiles.source[0], captured="2025-01-01")
     again = replace(asked, tiles=replace(asked.tiles, source=(source,)))
-    assert scan(again).coverage_sha256 == scan(flight(tmp_path / "clean", source, bbox=asked.area.bbox)).coverage_sha256
+    assert (
+        scan(again.selection, again.build_dir).coverage_sha256
+        == scanned(flight(tmp_path / "clean", source, bbox=asked.area.bbox)).coverage_sha256
+    )

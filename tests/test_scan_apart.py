@@ -17,7 +17,7 @@ from provisioning.base.process.workers import Limits
 from provisioning.sources.processes import inspection as looking
 from provisioning.sources.processes import listing
 from tests import hostile_decoding, hostile_looking
-from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+from tests.tilesets import Z, bbox_of, block, flight, image, scanned, write_mbtiles, write_reference_pmtiles, write_xyz
 
 TILES = block(4, 4)
 BAD = (Z, 17_001, 11_002)
@@ -51,12 +51,12 @@ def test_a_tile_at_which_processes_end_is_refused_by_name_and_the_others_are_kep
     tmp_path, hostile, kind, ending, said
 ):
     path = WRITERS[kind](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_decoding, ending)})
-    corpus = catalogue.scan(skipping(path, TILES))
+    corpus = scanned(skipping(path, TILES))
     (bad,) = corpus.skipped
     assert (corpus.count, (bad.z, bad.x, bad.y)) == (15, BAD)
     assert said in bad.reason
     with pytest.raises(TileError, match="1 tile cannot be used"):
-        catalogue.scan(replace_policy(skipping(path, TILES)))
+        scanned(replace_policy(skipping(path, TILES)))
 
 
 def replace_policy(asked):
@@ -68,17 +68,17 @@ def test_a_kill_from_outside_or_a_lack_of_memory_is_this_computers_failure(tmp_p
     path = WRITERS["xyz"](tmp_path, {**TILES, BAD: image(77) + getattr(hostile_decoding, ending)})
     asked = skipping(path, TILES)
     with pytest.raises(FilesystemError, match="this computer failed") as caught:
-        catalogue.scan(asked)
+        catalogue.scan(asked.selection, asked.build_dir)
     assert caught.value.facts == {"item": "{}/{}/{}".format(*BAD)}
     monkeypatch.undo()
-    assert catalogue.scan(asked).count == 16
+    assert catalogue.scan(asked.selection, asked.build_dir).count == 16
 
 
 def test_what_one_process_calls_damaged_and_a_new_one_does_not_is_an_image(tmp_path, monkeypatch):
     monkeypatch.setattr(looking, "Looking", hostile_looking.Doubting)
     few = dict(list(TILES.items())[:1])
     path = write_xyz(tmp_path / "sat", few)
-    corpus = catalogue.scan(flight(tmp_path / "cache", path, bbox=bbox_of(few), on_error="skip"))
+    corpus = scanned(flight(tmp_path / "cache", path, bbox=bbox_of(few), on_error="skip"))
     assert (corpus.count, corpus.skipped) == (1, ())
 
 
@@ -87,24 +87,24 @@ def test_of_a_tile_on_which_processes_do_not_agree_nothing_is_remembered(tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(looking, "Looking", hostile_looking.Undecided)
         with pytest.raises(FilesystemError, match="two looks at a tile differ"):
-            catalogue.scan(asked)
-    assert catalogue.scan(asked).skipped == ()
+            catalogue.scan(asked.selection, asked.build_dir)
+    assert catalogue.scan(asked.selection, asked.build_dir).skipped == ()
 
 
 @pytest.mark.parametrize("kind", ["mbtiles", "pmtiles"])
 def test_the_order_batches_and_restarts_of_a_listing_change_nothing(tmp_path, kind, monkeypatch):
     path = WRITERS[kind](tmp_path, TILES)
-    expected = catalogue.scan(skipping(path, TILES)).coverage_sha256
+    expected = scanned(skipping(path, TILES)).coverage_sha256
     monkeypatch.setattr(listing, "Listing", hostile_looking.ForgetfulListing)
     again = flight(tmp_path / "other", path, bbox=bbox_of(TILES))
-    assert catalogue.scan(again).coverage_sha256 == expected
+    assert catalogue.scan(again.selection, again.build_dir).coverage_sha256 == expected
 
 
 def test_a_container_at_which_processes_end_is_refused_by_its_name(tmp_path, monkeypatch):
     path = WRITERS["mbtiles"](tmp_path, TILES)
     monkeypatch.setattr(listing, "Listing", hostile_looking.CrashingListing)
     with pytest.raises(TileError, match=r"the container cannot be read: SIGSEGV.*twice") as caught:
-        catalogue.scan(skipping(path, TILES))
+        scanned(skipping(path, TILES))
     assert caught.value.facts == {"item": str(path)}
 
 
@@ -114,7 +114,7 @@ def test_a_tile_behind_a_link_to_elsewhere_is_inspected_from_bytes(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     file.rename(tmp_path / "elsewhere" / "tile")
     file.symlink_to(tmp_path / "elsewhere" / "tile")
-    assert catalogue.scan(skipping(path, TILES)).count == 16
+    assert scanned(skipping(path, TILES)).count == 16
 
 
 def test_rows_that_hold_no_bytes_and_empty_ones_are_named(tmp_path):
@@ -124,7 +124,7 @@ def test_rows_that_hold_no_bytes_and_empty_ones_are_named(tmp_path):
         where = (other[1], (1 << Z) - 1 - other[2])
         db.execute("UPDATE tiles SET tile_data = 'text' WHERE (tile_column, tile_row) = (?, ?)", where)
     db.close()
-    found = {(bad.z, bad.x, bad.y): bad.reason for bad in catalogue.scan(skipping(path, TILES)).skipped}
+    found = {(bad.z, bad.x, bad.y): bad.reason for bad in scanned(skipping(path, TILES)).skipped}
     assert found == {BAD: "the tile is empty (0 bytes)", other: "the row holds no image"}
 
 

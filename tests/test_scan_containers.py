@@ -52,7 +52,7 @@ def scanned(tmp_path, request, monkeypatch):
     age(path)
     asked = flight(tmp_path, path, bbox=bbox_of(TILES))
     monkeypatch.setattr("provisioning.sources.source.RACY_NS", -(10**12))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     return asked, path, request.param
 
 
@@ -65,9 +65,9 @@ def test_a_container_that_was_only_touched_is_hashed_and_not_opened(scanned, mon
     asked, path, _ = scanned
     seen = Counted(monkeypatch)
     os.utime(path, (1, 1))
-    before = scan(asked)
+    before = scan(asked.selection, asked.build_dir)
     assert (before.added, seen.hashed, seen.opened, seen.inspected, seen.rows) == (0, 1, 0, 0, [])
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     assert seen.hashed == 1
 
 
@@ -76,7 +76,7 @@ def test_a_copy_of_the_container_is_the_container(scanned, monkeypatch):
     shutil.copy(path, path.with_suffix(".copy"))
     path.with_suffix(".copy").replace(path)
     seen = Counted(monkeypatch)
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     assert (seen.hashed, seen.opened) == (1, 0)
 
 
@@ -85,10 +85,10 @@ def test_one_changed_tile_is_judged_and_written_and_no_other(scanned, monkeypatc
     at = (Z, 17_003, 11_004)
     write_again(path, kind, {**TILES, at: image(999)})
     seen = Counted(monkeypatch)
-    found = scan(asked)
+    found = scan(asked.selection, asked.build_dir)
     assert (found.changed, seen.inspected, seen.rows) == (1, 1, [at])
-    with open_reader(asked) as reader:
-        assert {t[:3]: reader.read(t) for t in iter_tiles(asked)} == {**TILES, at: image(999)}
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        assert {t[:3]: reader.read(t) for t in iter_tiles(asked.build_dir)} == {**TILES, at: image(999)}
 
 
 def test_the_same_tiles_in_another_order_or_format_of_the_file_write_nothing(scanned, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_same_tiles_in_another_order_or_format_of_the_file_write_nothing(sca
         pytest.skip("a PMTiles archive has one order")
     write_again(path, kind, dict(reversed(TILES.items())))
     seen = Counted(monkeypatch)
-    assert scan(asked).changed == 0
+    assert scan(asked.selection, asked.build_dir).changed == 0
     assert (seen.inspected, seen.rows) == (0, [])
 
 
@@ -105,9 +105,9 @@ def test_a_tile_that_came_and_one_that_went_are_found(scanned):
     asked, path, kind = scanned
     fewer = dict(list(TILES.items())[1:])
     write_again(path, kind, fewer)
-    assert (scan(asked).removed, scan(asked).count) == (1, 63)
+    assert (scan(asked.selection, asked.build_dir).removed, scan(asked.selection, asked.build_dir).count) == (1, 63)
     write_again(path, kind, TILES)
-    assert (scan(asked).added, scan(asked).count) == (1, 64)
+    assert (scan(asked.selection, asked.build_dir).added, scan(asked.selection, asked.build_dir).count) == (1, 64)
 
 
 def test_a_byte_changed_in_place_is_found_though_header_and_size_are_as_they_were(scanned):
@@ -117,16 +117,16 @@ def test_a_byte_changed_in_place_is_found_though_header_and_size_are_as_they_wer
     assert data.count(old) == 1
     path.write_bytes(data.replace(old, new[: len(old)].ljust(len(old), b"\0")))
     changed = replace(asked, tiles=replace(asked.tiles, on_error="skip"))
-    before = {t[:3]: t.sha256 for t in iter_tiles(asked)}
-    scan(changed)
-    assert {t[:3]: t.sha256 for t in iter_tiles(changed)} != before
+    before = {t[:3]: t.sha256 for t in iter_tiles(asked.build_dir)}
+    scan(changed.selection, changed.build_dir)
+    assert {t[:3]: t.sha256 for t in iter_tiles(changed.build_dir)} != before
 
 
 def test_a_larger_area_lists_a_container_again_whose_digest_is_known(tmp_path, scanned):
     asked, _, _ = scanned
     small = {at: data for at, data in TILES.items() if at[1] < 17_004}
-    scan(replace(asked, area=replace(asked.area, bbox=bbox_of(small))))
-    assert scan(asked).count == 64
+    scanned(replace(asked, area=replace(asked.area, bbox=bbox_of(small))))
+    assert scan(asked.selection, asked.build_dir).count == 64
 
 
 def test_a_source_that_moves_while_it_is_read_is_said_and_the_next_scan_converges(scanned, monkeypatch, caplog):
@@ -139,13 +139,13 @@ def test_a_source_that_moves_while_it_is_read_is_said_and_the_next_scan_converge
         WRITERS[kind](path.parent / "next" / path.name, {**TILES, at: image(2)}).replace(path)
 
     looked.before_looking(monkeypatch, looked.once(moves))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     said = [record for record in caplog.records if "tiles.moving" in str(record.__dict__)]
     assert len(said) == 1
     assert "changed while it was read" in str(said[0].__dict__)
-    scan(asked)
-    with open_reader(asked) as reader:
-        assert {t[:3]: reader.read(t) for t in iter_tiles(asked)} == {**TILES, at: image(2)}
+    scan(asked.selection, asked.build_dir)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        assert {t[:3]: reader.read(t) for t in iter_tiles(asked.build_dir)} == {**TILES, at: image(2)}
 
 
 class Killed(BaseException):
@@ -169,13 +169,13 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
     with monkeypatch.context() as patched:
         looked.before_looking(patched, kill)
         with pytest.raises(Killed):
-            scan(asked)
+            scan(asked.selection, asked.build_dir)
     with sqlite3.connect(asked.build_dir / "catalogue.sqlite") as db:
         (kept,) = db.execute("SELECT count(*) FROM tile").fetchone()
     db.close()
     assert kept >= 30
     looks = looked.Looks(monkeypatch)
-    assert scan(asked).count == 64
+    assert scan(asked.selection, asked.build_dir).count == 64
     assert len(looks.inspected) == 64 - kept
     if kind == "xyz":
         assert len(looks.asked) == 64 - kept  # a file's stat tells that it is the one that was inspected

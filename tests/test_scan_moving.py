@@ -9,10 +9,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from provisioning import catalogue
 from provisioning.base.errors import TileError
 from provisioning.config.parse import read_flight
 from tests import building, looked
+from tests.tilesets import scanned
 
 OLD_S = time.time() - 3600
 
@@ -63,17 +63,17 @@ def test_a_directory_that_moves_is_said_and_the_next_scan_is_that_of_a_clean_cac
     during(monkeypatch, lambda: CHANGES[name](tiles))
     goes = name == "a folder goes"
     with pytest.raises(TileError) if goes else nullcontext():
-        catalogue.scan(read_flight(cache))
+        scanned(read_flight(cache))
     said = warned(caplog)
     assert bool(said) != goes
     assert all("run doit again" in each["note"] for each in said)
     monkeypatch.undo()
-    after = catalogue.scan(read_flight(cache))
+    after = scanned(read_flight(cache))
     shutil.rmtree(cache / ".build")
-    assert after.coverage_sha256 == catalogue.scan(read_flight(cache)).coverage_sha256
+    assert after.coverage_sha256 == scanned(read_flight(cache)).coverage_sha256
 
 
 def test_a_directory_at_rest_is_not_said_to_move(cache, caplog):
-    catalogue.scan(read_flight(cache))
-    catalogue.scan(read_flight(cache))
+    scanned(read_flight(cache))
+    scanned(read_flight(cache))
     assert not warned(caplog)

@@ -125,12 +125,12 @@ def test_the_place_is_checked_again_where_an_address_is_new_and_not_where_bytes_
     path = WRITERS[kind](tmp_path / f"sat.{kind}", TILES)
     age(path)
     asked = flight(tmp_path, path, bbox=bbox_of(TILES))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     assert len(counted) == 1
     for tiles, checks in (({**TILES, (Z, 17_003, 11_004): image(999)}, 1), (dict([*TILES.items()][1:]), 2), (TILES, 3)):
         path.unlink()
         WRITERS[kind](path, tiles)
-        scan(asked)
+        scan(asked.selection, asked.build_dir)
         assert len(counted) == checks
 
 
@@ -138,10 +138,10 @@ def test_a_container_that_says_another_place_is_refused_though_its_tiles_are_as_
     path = write_mbtiles(tmp_path / "sat.mbtiles", TILES)
     age(path)
     asked = flight(tmp_path, path, bbox=bbox_of(TILES))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     with sqlite3.connect(path) as db:
         db.execute("INSERT INTO metadata VALUES ('bounds', '10,10,11,11')")
     for _ in range(2):
         with pytest.raises(TileError, match="own description"):
-            scan(asked)
+            scan(asked.selection, asked.build_dir)
     assert len(counted) == 3

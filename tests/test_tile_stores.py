@@ -28,6 +28,7 @@ from tests.tilesets import (
     block,
     flight,
     image,
+    scanned,
     write_mbtiles,
     write_reference_pmtiles,
     write_xyz,
@@ -73,8 +74,8 @@ def held(tmp_path, store, tiles, **more):
 
 
 def corpus(asked):
-    with open_reader(asked) as reader:
-        return {tile[:3]: reader.read(tile) for tile in iter_tiles(asked)}
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        return {tile[:3]: reader.read(tile) for tile in iter_tiles(asked.build_dir)}
 
 
 # --- the protocol
@@ -83,8 +84,8 @@ def corpus(asked):
 def test_a_store_in_python_is_scanned_read_and_covered_as_any_other(tmp_path):
     tiles = block()
     store, files = Memory(tiles), write_mbtiles(tmp_path / "sat.mbtiles", tiles)
-    mine = scan(held(tmp_path / "a", store, tiles))
-    theirs = scan(flight(tmp_path / "b", files, bbox=bbox_of(tiles)))
+    mine = scanned(held(tmp_path / "a", store, tiles))
+    theirs = scanned(flight(tmp_path / "b", files, bbox=bbox_of(tiles)))
     assert (mine.coverage_sha256, mine.per_zoom, mine.count) == (theirs.coverage_sha256, theirs.per_zoom, 9)
     assert corpus(held(tmp_path / "a", store, tiles)) == tiles
 
@@ -107,8 +108,8 @@ def test_built_in_kinds_are_stores_of_the_same_protocol(tmp_path, kind):
     assert all(tile.data in (None, tiles[tile[:3]]) for tile in listed)
     assert {at: store.read(*at) for at in tiles} == tiles
     # and what is listed by one can be given on by a store in Python
-    again = scan(held(tmp_path / "again", _Passing(store), tiles))
-    assert again.coverage_sha256 == scan(flight(tmp_path, path, bbox=bbox_of(tiles))).coverage_sha256
+    again = scanned(held(tmp_path / "again", _Passing(store), tiles))
+    assert again.coverage_sha256 == scanned(flight(tmp_path, path, bbox=bbox_of(tiles))).coverage_sha256
     store.close()
 
 
@@ -130,34 +131,38 @@ def test_a_stamp_that_stays_lists_nothing_and_a_digest_that_stays_reads_nothing(
     tiles = block()
     store = Memory(tiles)
     asked = held(tmp_path, store, tiles)
-    first = scan(asked)
+    first = scan(asked.selection, asked.build_dir)
     assert (store.queries, len(store.reads)) == (1, 9)
-    assert scan(asked).coverage_sha256 == first.coverage_sha256
+    assert scan(asked.selection, asked.build_dir).coverage_sha256 == first.coverage_sha256
     assert (store.queries, len(store.reads)) == (1, 9)
     changed = next(iter(tiles))
     store.tiles[changed], store.version = image(99), "2"
-    second = scan(asked)
+    second = scan(asked.selection, asked.build_dir)
     assert (second.changed, store.queries, store.reads[9:]) == (1, 2, [changed])
     store.version = ""  # it does not know: it is listed each time, and nothing is read
-    assert scan(asked).coverage_sha256 == scan(asked).coverage_sha256 == second.coverage_sha256
+    assert (
+        scan(asked.selection, asked.build_dir).coverage_sha256
+        == scan(asked.selection, asked.build_dir).coverage_sha256
+        == second.coverage_sha256
+    )
     assert (store.queries, len(store.reads)) == (4, 10)
 
 
 def test_another_identity_reads_every_tile_again(tmp_path):
     store = Memory(block())
     asked = held(tmp_path, store, store.tiles)
-    before = scan(asked)
+    before = scan(asked.selection, asked.build_dir)
     store.identity = "memory/2"
-    assert scan(asked).coverage_sha256 == before.coverage_sha256
+    assert scan(asked.selection, asked.build_dir).coverage_sha256 == before.coverage_sha256
     assert len(store.reads) == 18
 
 
 def test_a_store_without_digests_is_read_when_its_stamp_moves(tmp_path):
     store = Memory(block(), digests=False)
     asked = held(tmp_path, store, store.tiles)
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     store.version = "2"
-    assert scan(asked).changed == 0
+    assert scan(asked.selection, asked.build_dir).changed == 0
     assert len(store.reads) == 18
 
 
@@ -165,19 +170,19 @@ def test_scan_full_trusts_no_digest(tmp_path):
     store = Memory(block())
     asked = held(tmp_path, store, store.tiles)
     asked = replace(asked, tiles=replace(asked.tiles, scan="full"))
-    scan(asked)
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
+    scan(asked.selection, asked.build_dir)
     assert len(store.reads) == 18
 
 
 def test_tiles_that_are_listed_no_longer_leave_the_corpus(tmp_path):
     store = Memory(block())
     asked = held(tmp_path, store, block())
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     gone = next(iter(store.tiles))
     del store.tiles[gone]
     store.version = "2"
-    found = scan(asked)
+    found = scan(asked.selection, asked.build_dir)
     assert (found.removed, found.count) == (1, 8)
     assert gone not in corpus(asked)
 
@@ -186,26 +191,26 @@ def test_capture_dates_come_from_the_store_and_change_without_a_read(tmp_path):
     store = Memory(block())
     store.days = dict.fromkeys(store.tiles, date(2024, 5, 6))
     asked = held(tmp_path, store, store.tiles)
-    assert scan(asked).oldest_capture == "2024-05-06"
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2024-05-06"
     store.days[next(iter(store.tiles))], store.version = date(2019, 1, 2), "2"
-    assert scan(asked).oldest_capture == "2019-01-02"
-    assert list(source_rows(asked)) == [("sat", 9, "2019-01-02", "2024-05-06")]
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2019-01-02"
+    assert list(source_rows(asked.build_dir)) == [("sat", 9, "2019-01-02", "2024-05-06")]
     assert len(store.reads) == 9
-    assert scan(held(tmp_path, store, store.tiles, captured="2025-01-01")).oldest_capture == "2025-01-01"
-    assert scan(asked).oldest_capture == "2019-01-02"  # what the store says holds again
+    assert scanned(held(tmp_path, store, store.tiles, captured="2025-01-01")).oldest_capture == "2025-01-01"
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2019-01-02"  # what the store says holds again
 
 
 def test_the_sector_class_is_part_of_the_question(tmp_path):
     store = Memory(block())
     asked = held(tmp_path, store, store.tiles)
-    scan(asked)
-    scan(replace(asked, flight=FlightIdentity(sector_class="war")))
+    scan(asked.selection, asked.build_dir)
+    scanned(replace(asked, flight=FlightIdentity(sector_class="war")))
     assert (store.queries, store.asked.sector_class, store.asked.source) == (2, "war", "sat")
 
 
 def test_a_query_gives_the_area_as_rectangles_and_boxes(tmp_path):
     store = Memory(block())
-    scan(held(tmp_path, store, store.tiles))
+    scanned(held(tmp_path, store, store.tiles))
     ranges = list(store.asked.ranges())
     assert {(z, x, y) for z, a, b, c, d in ranges for x in range(a, b + 1) for y in range(c, d + 1)} == set(block())
     assert [box for _, box in store.asked.boxes()] == [bbox_of(block())]
@@ -216,7 +221,7 @@ def test_a_query_gives_the_area_as_rectangles_and_boxes(tmp_path):
 
 def refused(tmp_path, store, tiles=None) -> TileError:
     with pytest.raises(TileError) as caught:
-        scan(held(tmp_path, store, tiles or block()))
+        scanned(held(tmp_path, store, tiles or block()))
     assert type(store).__name__ in caught.value.what
     assert caught.value.next_step
     return caught.value
@@ -239,7 +244,7 @@ def test_a_store_that_raises_is_named_with_the_tile_and_nothing_is_remembered_of
     assert "ConnectionResetError" in error.what
     assert error.facts["tile"] == "{}/{}/{}".format(*FIRST)
     store.broken = False
-    assert scan(held(tmp_path, store, block())).skipped == ()
+    assert scanned(held(tmp_path, store, block())).skipped == ()
 
 
 def test_digests_that_are_not_those_of_the_bytes_are_an_error(tmp_path):
@@ -256,10 +261,13 @@ def test_digests_that_are_not_those_of_the_bytes_are_an_error(tmp_path):
 def test_a_digest_that_lies_later_is_found_when_the_tile_is_used(tmp_path):
     store = Memory(block())
     asked = held(tmp_path, store, block())
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     store.tiles[FIRST] = image(7)  # and neither stamp nor digest say so
-    with open_reader(asked) as reader, pytest.raises(TileError, match="has changed since it was scanned"):
-        [reader.read(tile) for tile in iter_tiles(asked)]
+    with (
+        open_reader(asked.tiles.source, asked.build_dir) as reader,
+        pytest.raises(TileError, match="has changed since it was scanned"),
+    ):
+        [reader.read(tile) for tile in iter_tiles(asked.build_dir)]
 
 
 def listing(*rows):
@@ -447,7 +455,7 @@ def test_the_example_is_built_from_and_nothing_is_done_twice(example):
     assert second.outcome == "IDEMPOTENT_NO_OP"
     read = read_flight(cache)
     assert corpus(read) == files
-    assert list(source_rows(read)) == [("maxar", 4, "2024-05-06", "2024-05-06")]
+    assert list(source_rows(read.build_dir)) == [("maxar", 4, "2024-05-06", "2024-05-06")]
 
 
 COMMANDS = {
@@ -501,9 +509,9 @@ def test_a_store_of_a_program_that_fails_is_the_typed_error(tmp_path):
 def test_one_store_for_several_sources_is_refused_and_names_are_checked(tmp_path):
     several = flight(tmp_path, TileSource(path=tmp_path, name="a"), TileSource(path=tmp_path, name="b"), bbox=None)
     with pytest.raises(Error, match="cannot be used") as caught:
-        with_stores(several, Memory())
+        with_stores(several.tiles, Memory())
     assert "a, b" in str(caught.value)
     with pytest.raises(Error, match="printable"):
-        with_stores(several, {"a b": Memory()})
-    kept = with_stores(several, {"b": Memory(), "c": Memory()})
-    assert [(s.name, s.store is not None) for s in kept.tiles.source] == [("a", False), ("b", True), ("c", True)]
+        with_stores(several.tiles, {"a b": Memory()})
+    kept = with_stores(several.tiles, {"b": Memory(), "c": Memory()})
+    assert [(s.name, s.store is not None) for s in kept.source] == [("a", False), ("b", True), ("c", True)]

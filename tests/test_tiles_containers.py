@@ -27,7 +27,19 @@ from provisioning.sources.containers.pmtiles import PMTiles
 from provisioning.sources.containers.pmtiles_format import gzip_stored, parse_directory, serialise_directory
 from provisioning.sources.store import TileQuery
 from tests.properties import examples
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+from tests.tilesets import (
+    X,
+    Y,
+    Z,
+    bbox_of,
+    block,
+    flight,
+    image,
+    scanned,
+    write_mbtiles,
+    write_reference_pmtiles,
+    write_xyz,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 
@@ -57,9 +69,9 @@ def test_a_real_archive_is_a_corpus(tmp_path, shared_data):
     path = shared_data / "containers" / "usgs-mt-whitney-8-15-webp-512.pmtiles"
     held = survey(path)
     asked = flight(tmp_path, path, bbox=held.bbox, zooms=tuple(held.per_zoom))
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.count, corpus.skipped) == (50, ())
-    write_pmtiles(asked, tmp_path / "out.pmtiles")
+    write_pmtiles(asked.selection, asked.build_dir, tmp_path / "out.pmtiles")
     assert reference(tmp_path / "out.pmtiles") == reference(path)
 
 
@@ -106,9 +118,9 @@ def test_the_archive_holds_the_tiles_own_bytes_each_once(tmp_path):
     same = image(4242)
     tiles |= {(Z, X + i, Y + 4): same for i in range(5)}
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), blank="keep")
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     out = tmp_path / "tiles.pmtiles"
-    write_pmtiles(asked, out)
+    write_pmtiles(asked.selection, asked.build_dir, out)
     assert reference(out) == tiles
     with open(out, "rb") as stream:
         header = Reader(MmapSource(stream)).header()
@@ -118,7 +130,7 @@ def test_the_archive_holds_the_tiles_own_bytes_each_once(tmp_path):
     assert header["tile_type"].name == "PNG"
     assert (header["min_zoom"], header["max_zoom"]) == (Z, Z)
     again = flight(tmp_path / "again", TileSource(path=out, name="sat"), bbox=bbox_of(tiles), blank="keep")
-    assert scan(again).coverage_sha256 == corpus.coverage_sha256
+    assert scan(again.selection, again.build_dir).coverage_sha256 == corpus.coverage_sha256
 
 
 def test_the_archives_bytes_depend_on_the_corpus_alone(tmp_path):
@@ -126,8 +138,8 @@ def test_the_archives_bytes_depend_on_the_corpus_alone(tmp_path):
     outs = []
     for n, store in enumerate((write_xyz(tmp_path / "sat", tiles), write_mbtiles(tmp_path / "s.mbtiles", tiles))):
         asked = flight(tmp_path / str(n), store, bbox=bbox_of(tiles))
-        scan(asked)
-        write_pmtiles(asked, tmp_path / f"{n}.out")
+        scan(asked.selection, asked.build_dir)
+        write_pmtiles(asked.selection, asked.build_dir, tmp_path / f"{n}.out")
         outs.append((tmp_path / f"{n}.out").read_bytes())
     assert outs[0] == outs[1]
 
@@ -137,9 +149,9 @@ def test_an_archive_with_leaf_directories_reads_back(tmp_path, monkeypatch):
     monkeypatch.setattr(archive_module, "ROOT_END", 200)
     tiles = block(12, 12)
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     out = tmp_path / "tiles.pmtiles"
-    write_pmtiles(asked, out)
+    write_pmtiles(asked.selection, asked.build_dir, out)
     with open(out, "rb") as stream:
         assert Reader(MmapSource(stream)).header()["leaf_directory_length"] > 0
     assert reference(out) == tiles
@@ -153,8 +165,8 @@ def test_of_sources_that_share_a_tile_the_first_by_name_is_archived(tmp_path):
     one = TileSource(path=write_xyz(tmp_path / "1", tiles), name="a")
     two = TileSource(path=write_xyz(tmp_path / "2", others), name="b")
     asked = flight(tmp_path, two, one, bbox=bbox_of(others))
-    assert scan(asked).count == 10
-    write_pmtiles(asked, tmp_path / "out")
+    assert scan(asked.selection, asked.build_dir).count == 10
+    write_pmtiles(asked.selection, asked.build_dir, tmp_path / "out")
     assert reference(tmp_path / "out") == others | tiles
 
 
@@ -162,10 +174,10 @@ def test_a_tile_that_changed_since_the_scan_is_not_archived(tmp_path):
     tiles = block(2, 2)
     store = write_xyz(tmp_path / "sat", tiles)
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
-    scan(asked)
+    scan(asked.selection, asked.build_dir)
     write_xyz(store, {next(iter(tiles)): image(5)})
     with pytest.raises(TileError, match="has changed"):
-        write_pmtiles(asked, tmp_path / "out")
+        write_pmtiles(asked.selection, asked.build_dir, tmp_path / "out")
 
 
 # surveys
@@ -177,7 +189,7 @@ def test_a_survey_counts_no_tile_that_the_scan_will_call_empty(tmp_path):
     for n, store in enumerate((write_xyz(tmp_path / "x", tiles), write_mbtiles(tmp_path / "m.mbtiles", tiles),
                                write_reference_pmtiles(tmp_path / "p.pmtiles", tiles))):  # fmt: skip
         held = survey(store)
-        corpus = scan(flight(tmp_path / str(n), store, bbox=held.bbox))
+        corpus = scanned(flight(tmp_path / str(n), store, bbox=held.bbox))
         assert held.per_zoom[Z][:2] == corpus.per_zoom[Z][:2] == (11, 12)
 
 
@@ -190,13 +202,13 @@ def test_a_raster_is_cut_into_the_tiles_that_it_touches(tmp_path, shared_data):
     held = survey(path)
     assert list(held.per_zoom) == [9]
     asked = flight(tmp_path, path, bbox=held.bbox, zooms=(8, 9, 10), max_empty=Decimal("0.99"))
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert corpus.per_zoom[9].present >= held.per_zoom[9].present > 4
     assert corpus.skipped == ()
-    assert scan(flight(tmp_path / "again", path, bbox=held.bbox, zooms=(8, 9, 10), max_empty=Decimal("0.99"))
+    assert scanned(flight(tmp_path / "again", path, bbox=held.bbox, zooms=(8, 9, 10), max_empty=Decimal("0.99"))
                 ).coverage_sha256 == corpus.coverage_sha256  # fmt: skip
-    with open_reader(asked) as reader:
-        for tile in iter_tiles(asked):
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        for tile in iter_tiles(asked.build_dir):
             assert decode(reader.read(tile), max_pixels=1 << 20).shape == (256, 256, 3)
 
 
@@ -215,9 +227,9 @@ def test_a_raster_on_the_grid_gives_its_own_pixels(tmp_path):
     with rasterio.open(path, "w", transform=corner, **profile) as out:
         out.write(pixels)
     asked = flight(tmp_path, path, bbox=bbox_of([(z, x, y), (z, x + 1, y + 1)]), zooms=(z,))
-    assert scan(asked).count == 4
-    with open_reader(asked) as reader:
-        for tile in iter_tiles(asked):
+    assert scan(asked.selection, asked.build_dir).count == 4
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        for tile in iter_tiles(asked.build_dir):
             left, top = (tile.x - x) * 256, (tile.y - y) * 256
             expected = pixels[:, top : top + 256, left : left + 256].transpose(1, 2, 0)
             assert (decode(reader.read(tile), max_pixels=1 << 20) == expected).all()
@@ -240,10 +252,10 @@ def dated(tmp_path, captured, tiles=None, store=None):
 
 
 def test_a_source_may_have_one_date(tmp_path):
-    assert scan(dated(tmp_path, "2024-02-29")).oldest_capture == "2024-02-29"
-    again = scan(dated(tmp_path, "2023-01-01"))
+    assert scanned(dated(tmp_path, "2024-02-29")).oldest_capture == "2024-02-29"
+    again = scanned(dated(tmp_path, "2023-01-01"))
     assert (again.oldest_capture, again.undated, again.changed) == ("2023-01-01", 0, 0)
-    never = scan(dated(tmp_path, ""))
+    never = scanned(dated(tmp_path, ""))
     assert (never.oldest_capture, never.undated) == (None, 4)
 
 
@@ -254,9 +266,9 @@ def test_dates_change_without_reading_a_tile(tmp_path, monkeypatch):
 
     first = dated(tmp_path, "2024-02-29")
     time.sleep(0.05)
-    scan(first)
+    scan(first.selection, first.build_dir)
     monkeypatch.setattr(Inspector, "_some", lambda *_: pytest.fail("a tile was read"))
-    assert scan(dated(tmp_path, "2020-02-02", store=tmp_path / "sat")).oldest_capture == "2020-02-02"
+    assert scanned(dated(tmp_path, "2020-02-02", store=tmp_path / "sat")).oldest_capture == "2020-02-02"
 
 
 def test_dates_may_come_from_a_csv_by_tile(tmp_path):
@@ -264,13 +276,13 @@ def test_dates_may_come_from_a_csv_by_tile(tmp_path):
     asked.root.mkdir()
     csv = asked.root / "dates.csv"
     csv.write_text(f"z,x,y,date\n{Z},{X},{Y},2021-03-04\n{Z},{X + 1},{Y},2022-03-04\n9,1,1,1999-01-01\n")
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.oldest_capture, corpus.undated) == ("2021-03-04", 2)
     csv.write_text(f"{Z},{X},{Y},2020-03-04\n")
-    corpus = scan(asked)
+    corpus = scan(asked.selection, asked.build_dir)
     assert (corpus.oldest_capture, corpus.undated) == ("2020-03-04", 3)
     write_xyz(tmp_path / "sat", {(Z, X, Y): image(800)})
-    assert scan(asked).oldest_capture == "2020-03-04"
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2020-03-04"
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "a,b,c,d\n1,2,x,2020-01-01", "1,2,3,2020-13-01", "1,2,3,2020-01-01,5"])
@@ -279,7 +291,7 @@ def test_a_csv_that_is_none_is_named_with_its_line(tmp_path, line):
     asked.root.mkdir()
     (asked.root / "dates.csv").write_text(line)
     with pytest.raises(TileError, match=r"line [12]"):
-        scan(asked)
+        scan(asked.selection, asked.build_dir)
 
 
 def test_dates_may_be_the_files_own(tmp_path):
@@ -290,8 +302,8 @@ def test_dates_may_be_the_files_own(tmp_path):
     for path in store.rglob("*.png"):
         os.utime(path, (1_600_000_000, 1_600_000_000))
     os.utime(store / f"{Z}/{X}/{Y}.png", (1_500_000_000, 1_500_000_000))
-    assert scan(asked).oldest_capture == "2017-07-14"
-    (row,) = take_inventory(asked).sources
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2017-07-14"
+    (row,) = take_inventory(asked.selection, asked.build_dir).sources
     assert (row.oldest, row.newest) == ("2017-07-14", "2020-09-13")
 
 
@@ -304,15 +316,15 @@ def test_dates_may_come_from_metadata(tmp_path):
     }
     (stores["x"] / "metadata.json").write_text(json.dumps({"acquisition_date": "2024-05-06T10:00:00Z"}))
     for name, store in stores.items():
-        assert scan(dated(tmp_path / name, "metadata", tiles, store)).oldest_capture == "2024-05-06", name
+        assert scanned(dated(tmp_path / name, "metadata", tiles, store)).oldest_capture == "2024-05-06", name
 
 
 def test_metadata_without_a_date_are_an_error_and_no_guess(tmp_path):
     tiles = block(2, 2)
     with pytest.raises(TileError, match="no capture date"):
-        scan(dated(tmp_path / "m", "metadata", tiles, write_mbtiles(tmp_path / "a.mbtiles", tiles)))
+        scanned(dated(tmp_path / "m", "metadata", tiles, write_mbtiles(tmp_path / "a.mbtiles", tiles)))
     with pytest.raises(TileError, match=r"none of metadata\.json"):
-        scan(dated(tmp_path / "x", "metadata", tiles, write_xyz(tmp_path / "x", tiles)))
+        scanned(dated(tmp_path / "x", "metadata", tiles, write_xyz(tmp_path / "x", tiles)))
 
 
 # flightcache tiles
@@ -354,6 +366,6 @@ def test_what_a_survey_found_is_covered_when_it_is_scanned(tmp_path):
     from provisioning.config.parse import read_flight
 
     asked = read_flight(configured(tmp_path))
-    for z, counted in scan(asked).per_zoom.items():
+    for z, counted in scan(asked.selection, asked.build_dir).per_zoom.items():
         assert Decimal(counted.present) / counted.expected >= asked.area.min_coverage.get(z, 1)
         assert asked.area.min_coverage[z] > Decimal("0.9")

@@ -21,7 +21,19 @@ from provisioning.sources.containers import tables as mbtiles_module
 from provisioning.sources.containers.pmtiles import PMTiles
 from provisioning.sources.containers.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from provisioning.sources.store import TileQuery
-from tests.tilesets import X, Y, Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+from tests.tilesets import (
+    X,
+    Y,
+    Z,
+    bbox_of,
+    block,
+    flight,
+    image,
+    scanned,
+    write_mbtiles,
+    write_reference_pmtiles,
+    write_xyz,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 TILES = block()
@@ -32,7 +44,7 @@ BAD = (Z, X + 1, Y + 1)
 def refused(asked, match):
     start = time.monotonic()
     with pytest.raises(TileError, match=match) as caught:
-        scan(asked)
+        scan(asked.selection, asked.build_dir)
     assert time.monotonic() - start < 20
     return caught.value
 
@@ -146,7 +158,7 @@ def test_names_that_are_no_tiles_are_passed_over(tmp_path):
         (store / zoom / str(X)).mkdir(parents=True)
         (store / zoom / str(X) / f"{Y}.png").write_bytes(b"?")
     (column / f"{1 << Z}.png").write_bytes(b"?")
-    assert scan(flight(tmp_path, store, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, store, bbox=BOX)).count == 9
 
 
 def test_two_files_for_one_tile_are_refused(tmp_path):
@@ -161,7 +173,7 @@ def test_loops_of_links_end(tmp_path):
     os.symlink(store, store / str(Z) / str(X) / "loop")
     os.symlink(".", store / str(Z) / str(X + 5))
     os.symlink("..", store / str(Z) / "up")
-    assert scan(flight(tmp_path, store, bbox=bbox_of(TILES | block(1, 3, x=X + 5)))).count == 9
+    assert scanned(flight(tmp_path, store, bbox=bbox_of(TILES | block(1, 3, x=X + 5)))).count == 9
 
 
 @pytest.mark.parametrize("target", ["itself", "nowhere"])
@@ -178,7 +190,7 @@ def test_a_tile_that_is_a_link_to_an_image_is_that_image(tmp_path):
     path = store / "{}/{}/{}.png".format(*BAD)
     os.rename(path, tmp_path / "one.png")
     os.symlink(tmp_path / "one.png", path)
-    assert scan(flight(tmp_path, store, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, store, bbox=BOX)).count == 9
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
@@ -266,7 +278,7 @@ def test_rows_whose_numbers_are_no_tile_are_passed_over(tmp_path):
         ):
             db.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (*row, b"?"))
     db.close()
-    assert scan(flight(tmp_path, path, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, path, bbox=BOX)).count == 9
     assert survey(path).per_zoom[Z].present == 9
 
 
@@ -294,7 +306,7 @@ def test_mbtiles_through_a_view_are_read(tmp_path):
         db.execute("ALTER TABLE tiles RENAME TO map")
         db.execute("CREATE VIEW tiles AS SELECT zoom_level, tile_column, tile_row, tile_data FROM map")
     db.close()
-    assert scan(flight(tmp_path, path, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, path, bbox=BOX)).count == 9
 
 
 def test_mbtiles_in_a_directory_that_cannot_be_written_are_read(tmp_path):
@@ -302,7 +314,7 @@ def test_mbtiles_in_a_directory_that_cannot_be_written_are_read(tmp_path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA journal_mode = WAL")
     db.close()
-    assert scan(flight(tmp_path, path, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, path, bbox=BOX)).count == 9
 
 
 # PMTiles
@@ -411,7 +423,7 @@ def test_a_run_over_the_whole_world_costs_no_more_than_the_area(tmp_path):
     base = ((1 << 2 * Z) - 1) // 3
     path = archive(tmp_path / "a.pmtiles", directory((base, 1 << 2 * Z, len(png), 0)), data=png)
     start = time.monotonic()
-    assert scan(flight(tmp_path, path, bbox=BOX)).count == 9
+    assert scanned(flight(tmp_path, path, bbox=BOX)).count == 9
     assert time.monotonic() - start < 5
 
 

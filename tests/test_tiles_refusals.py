@@ -21,7 +21,7 @@ from provisioning.sources.tile_file import read_file
 from provisioning.sources.xyz import Layout, names_in
 from tests.test_tiles_containers import dated
 from tests.test_tiles_hostile import archive, directory
-from tests.tilesets import Z, bbox_of, block, flight, image, write_mbtiles, write_reference_pmtiles, write_xyz
+from tests.tilesets import Z, bbox_of, block, flight, image, scanned, write_mbtiles, write_reference_pmtiles, write_xyz
 
 
 def test_a_kind_that_is_told_is_believed(tmp_path):
@@ -75,7 +75,7 @@ def test_columns_may_come_before_zooms(tmp_path, tms):
     (store / "readme").mkdir()
     (next(store.glob("[0-9]*")) / str(Z) / "notes.txt").write_text("no tile")
     source = TileSource(path=store, name="sat", pattern="{y}/{z}/{x}", scheme="tms" if tms else "xyz")
-    assert scan(flight(tmp_path, source, bbox=bbox_of(tiles))).count == 4
+    assert scanned(flight(tmp_path, source, bbox=bbox_of(tiles))).count == 4
 
 
 def test_a_file_that_comes_in_pieces_is_read_to_its_end(tmp_path, monkeypatch):
@@ -86,8 +86,9 @@ def test_a_file_that_comes_in_pieces_is_read_to_its_end(tmp_path, monkeypatch):
 
 
 def test_an_archive_of_no_tiles_is_no_imagery(tmp_path):
+    asked = flight(tmp_path, tmp_path / "sat", bbox=bbox_of(block()))
     with pytest.raises(EmptyCorpusError, match="not been scanned"):
-        write_pmtiles(flight(tmp_path, tmp_path / "sat", bbox=bbox_of(block())), tmp_path / "a.pmtiles")
+        write_pmtiles(asked.selection, asked.build_dir, tmp_path / "a.pmtiles")
 
 
 ONE_TILE = directory((0, 1, 10, 0))
@@ -159,14 +160,14 @@ def test_dates_may_be_those_of_a_container(tmp_path):
     tiles = block(2, 2)
     store = write_reference_pmtiles(tmp_path / "a.pmtiles", tiles)
     os.utime(store, (1_500_000_000, 1_500_000_000))
-    assert scan(dated(tmp_path, "mtime", tiles, store)).oldest_capture == "2017-07-14"
+    assert scanned(dated(tmp_path, "mtime", tiles, store)).oldest_capture == "2017-07-14"
 
 
 def test_metadata_of_a_directory_that_are_no_json_are_named(tmp_path):
     store = write_xyz(tmp_path / "x", block(2, 2))
     (store / "metadata.json").write_text("{")
     with pytest.raises(TileError, match=r"metadata\.json lies beside the tiles"):
-        scan(dated(tmp_path, "metadata", block(2, 2), store))
+        scanned(dated(tmp_path, "metadata", block(2, 2), store))
 
 
 def test_dates_in_a_csv_that_is_no_text_are_named(tmp_path):
@@ -174,7 +175,7 @@ def test_dates_in_a_csv_that_is_no_text_are_named(tmp_path):
     asked.root.mkdir()
     (asked.root / "dates.csv").write_bytes(b"z,x,y,date\n\xff\xfe\n")
     with pytest.raises(TileError, match="capture dates cannot be read"):
-        scan(asked)
+        scan(asked.selection, asked.build_dir)
 
 
 def test_mbtiles_rows_without_a_number_are_no_addresses(tmp_path):
@@ -209,7 +210,7 @@ def test_the_date_of_a_raster_is_in_its_tags(tmp_path):
     from dataclasses import replace
 
     asked = replace(asked, area=replace(asked.area, bbox=held.bbox, zooms=tuple(held.per_zoom)))
-    assert scan(asked).oldest_capture == "2023-04-05"
+    assert scan(asked.selection, asked.build_dir).oldest_capture == "2023-04-05"
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")

@@ -19,6 +19,7 @@ from provisioning.quality.locate.photo import read_photo
 from provisioning.sources.pixels import image as decoding
 from provisioning.sources.processes import inspection as looking
 from tests import building, hostile_looking, looked
+from tests.tilesets import scanned
 
 MACHINE = (
     errno.EMFILE,
@@ -57,7 +58,7 @@ def failing(monkeypatch, error, *, times, name="read_file", module=inspecting):
 
 
 def clean(tmp_path):
-    return catalogue.scan(read_flight(building.new_cache(tmp_path / "clean", side=2))).coverage_sha256
+    return scanned(read_flight(building.new_cache(tmp_path / "clean", side=2))).coverage_sha256
 
 
 @pytest.mark.parametrize("number", MACHINE)
@@ -69,10 +70,10 @@ def test_an_error_of_the_machine_is_never_a_tile_that_cannot_be_decoded(cache, t
         patched.setattr(looking, "Looking", hostile_looking.Blind)
         failing(patched, OSError(number, os.strerror(number)), times=99)
         with pytest.raises(FilesystemError, match="this computer could not look at a tile") as caught:
-            catalogue.scan(flight)
+            catalogue.scan(flight.selection, flight.build_dir)
         assert os.strerror(number) in caught.value.what
         assert caught.value.next_step
-    corpus = catalogue.scan(flight)
+    corpus = catalogue.scan(flight.selection, flight.build_dir)
     assert (corpus.count, corpus.skipped) == (4, ())
 
 
@@ -80,7 +81,7 @@ def test_an_error_of_the_machine_is_never_a_tile_that_cannot_be_decoded(cache, t
 def test_a_moment_that_passes_is_not_even_told(cache, monkeypatch, number):
     monkeypatch.setattr(looking, "Looking", hostile_looking.Blind)
     calls = failing(monkeypatch, OSError(number, os.strerror(number)), times=2)
-    assert catalogue.scan(read_flight(cache)).count == 4
+    assert scanned(read_flight(cache)).count == 4
     assert len(calls) == 6
 
 
@@ -92,8 +93,8 @@ def test_what_is_no_word_of_a_parser_is_no_fault_of_the_tile(cache, monkeypatch,
     with monkeypatch.context() as patched:
         patched.setattr(looking, "Looking", getattr(hostile_looking, error))
         with pytest.raises(FilesystemError, match="this computer failed"):
-            catalogue.scan(flight)
-    corpus = catalogue.scan(flight)
+            catalogue.scan(flight.selection, flight.build_dir)
+    corpus = catalogue.scan(flight.selection, flight.build_dir)
     assert (corpus.count, corpus.skipped) == (4, ())
 
 
@@ -106,7 +107,7 @@ def test_a_decoder_that_only_says_it_failed_is_asked_again_where_memory_is_short
 def test_bytes_that_are_no_image_stay_a_fault_of_the_tile(cache):
     next((cache.parent / "tiles").rglob("*.jpg")).write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(TileError, match="1 tile cannot be used"):
-        catalogue.scan(read_flight(cache))
+        scanned(read_flight(cache))
 
 
 def test_a_scan_under_a_limit_of_memory_leaves_no_mark(cache):
@@ -123,7 +124,7 @@ def test_a_scan_under_a_limit_of_memory_leaves_no_mark(cache):
         "flight = read_flight(Path(sys.argv[1]))\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * 4096\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), -1))\n"
-        "try:\n    catalogue.scan(flight)\nexcept (Error, MemoryError) as error:\n    print(type(error).__name__)\n"
+        "try:\n    catalogue.scan(flight.selection, flight.build_dir)\nexcept (Error, MemoryError) as error:\n    print(type(error).__name__)\n"
     )
     for spare in (0, 100_000, 400_000, 1_000_000, 4_000_000):
         subprocess.run(
@@ -133,8 +134,8 @@ def test_a_scan_under_a_limit_of_memory_leaves_no_mark(cache):
             check=False,
         )
         if (cache / ".build/catalogue.sqlite").exists():
-            assert catalogue.scan(read_flight(cache)).skipped == ()
-    assert catalogue.scan(read_flight(cache)).count == 4
+            assert scanned(read_flight(cache)).skipped == ()
+    assert scanned(read_flight(cache)).count == 4
 
 
 # resumed
@@ -162,21 +163,21 @@ def test_a_killed_first_scan_goes_on_where_it_was(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         looked.before_looking(patched, cut_off)
         with pytest.raises(Cut):
-            catalogue.scan(flight)
+            catalogue.scan(flight.selection, flight.build_dir)
     second = looked.Looks(monkeypatch).asked
-    assert catalogue.scan(flight).count == 16
+    assert catalogue.scan(flight.selection, flight.build_dir).count == 16
     assert sorted(first + second) == sorted({*first, *second})
     assert len(first + second) == 16
 
 
 def test_a_new_decoder_sees_every_tile_again_also_after_it_was_cut_off(cache, monkeypatch):
     flight = read_flight(cache)
-    before = catalogue.scan(flight)
+    before = catalogue.scan(flight.selection, flight.build_dir)
     building.edit(cache, "# max_pixels = ", "max_pixels = 1000000 #")
     calls = looked.Looks(monkeypatch).inspected
-    assert catalogue.scan(read_flight(cache)).coverage_sha256 == before.coverage_sha256
+    assert scanned(read_flight(cache)).coverage_sha256 == before.coverage_sha256
     assert len(calls) == 4
-    assert catalogue.scan(read_flight(cache)).coverage_sha256 == before.coverage_sha256
+    assert scanned(read_flight(cache)).coverage_sha256 == before.coverage_sha256
 
 
 # photos

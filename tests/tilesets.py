@@ -13,6 +13,7 @@ from pmtiles.writer import Writer
 
 from provisioning.base.geometry.angles import BBox
 from provisioning.base.geometry.geo import tile_bounds_e7
+from provisioning.catalogue import Corpus, scan
 from provisioning.config import Area, Flight, Tiles, TileSource
 
 Z, X, Y = 15, 17_000, 11_000
@@ -89,6 +90,11 @@ def flight(root: Path, *sources, bbox=None, zooms=(Z,), area=None, **tiles) -> F
     stores = tuple(s if isinstance(s, TileSource) else TileSource(path=s, name="sat") for s in sources)
     shape = area or Area(bbox=bbox, zooms=zooms)
     return Flight(root=root / "cache", area=shape, tiles=Tiles(source=stores, **tiles))
+
+
+def scanned(flight: Flight) -> Corpus:
+    """Return the corpus of a flight, scanned now."""
+    return scan(flight.selection, flight.build_dir)
 
 
 def age(path: Path, seconds: float = 3600) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from provisioning.base.errors import Error
 from provisioning.build.request import Request
 from provisioning.catalogue import decode, iter_tiles, open_reader
-from provisioning.config import Flight
+from provisioning.config import Tiles
 from provisioning.network import apart
 from provisioning.network.backbone import resolved
 from provisioning.network.backbone.image import fit
@@ -46,8 +47,8 @@ class _Seen(NamedTuple):
     views_s: float
 
 
-def estimate(request: Request, scanned: Flight) -> Estimate:
-    """Try the descriptor network for about two seconds, and decode a few tiles of the catalogue `scanned`.
+def estimate(request: Request, build_dir: Path) -> Estimate:
+    """Try the descriptor network for about two seconds, and decode a few tiles of the catalogue in `build_dir`.
 
     What cannot be tried is unknown and says why; only a network without a shape is an error. Raises BackboneError.
     """
@@ -56,7 +57,7 @@ def estimate(request: Request, scanned: Flight) -> Estimate:
         return Estimate(_shape(request), why_not=f"{network.host.backend} has to compile {network.name} first")
     try:
         tried = apart.rehearsed(network.backbone, network.source)
-        seen = _seen(scanned, resolved(network.backbone).fit_how, tried.shape)
+        seen = _seen(request.flight.tiles, build_dir, resolved(network.backbone).fit_how, tried.shape)
     except (Error, OSError, MemoryError) as error:
         what = error.what if isinstance(error, Error) else str(error) or "not enough memory"
         return Estimate(_shape(request), why_not=f"{network.name} could not be tried: {what}")
@@ -83,16 +84,16 @@ def _seconds(request: Request, tried: Rehearsal, seen: _Seen) -> dict[str, float
     }
 
 
-def _seen(scanned: Flight, how: str, shape: Shape) -> _Seen:
+def _seen(tiles: Tiles, build_dir: Path, how: str, shape: Shape) -> _Seen:
     """Decode a few tiles, and look at the last of them as the gates do. TileError if one cannot be read."""
-    tiles = list(itertools.islice(iter_tiles(scanned), TILES))
-    with open_reader(scanned) as reader:
+    some = list(itertools.islice(iter_tiles(build_dir), TILES))
+    with open_reader(tiles.source, build_dir) as reader:
         began = time.perf_counter()
-        for tile in tiles:
-            pixels = decode(reader.read(tile), max_pixels=scanned.tiles.max_pixels)
+        for tile in some:
+            pixels = decode(reader.read(tile), max_pixels=tiles.max_pixels)
             fit(pixels, shape[:2], how)
     decoded = time.perf_counter()
     scene = np.pad(pixels, [(side // 2, side // 2) for side in pixels.shape[:2]] + [(0, 0)], mode="symmetric")
     for view in VIEWS.values():
         fit(view(scene, 0, None), shape[:2], how)
-    return _Seen((decoded - began) / len(tiles), time.perf_counter() - decoded)
+    return _Seen((decoded - began) / len(some), time.perf_counter() - decoded)

@@ -8,12 +8,12 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from provisioning import catalogue, descriptors
+from provisioning import catalogue
 from provisioning.area.place import describe_place
 from provisioning.base.hashing import plain
 from provisioning.build.estimate import Estimate, estimate
@@ -24,7 +24,6 @@ from provisioning.build.reasons import Due
 from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
-from provisioning.config import Flight
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.index.transform.spec import AUTO
@@ -108,9 +107,9 @@ def make_plan(root: Path) -> Plan:
     flight = read_flight(root)
     require_sources(flight)
     with tempfile.TemporaryDirectory() as scratch:
-        aside = replace(flight, build_dir=Path(scratch))
-        _copy_catalogue(flight.build_dir, aside.build_dir)
-        corpus = catalogue.scan(aside)
+        aside = Path(scratch)
+        _copy_catalogue(flight.build_dir, aside)
+        corpus = catalogue.scan(flight.selection, aside)
         today = dt.datetime.now(dt.timezone.utc).date()
         request = make_request(flight, corpus, today=today, scanned=aside)
         if Due(request).unchecked():
@@ -178,16 +177,15 @@ def _change(fact: str, before: object, after: object) -> Change:
     return Change(fact=fact, before=short(before), after=short(after))
 
 
-def _missing(request: Request, aside: Flight) -> int:
-    store = descriptors.store_path(request.flight)
-    return count_lacking(aside, store, request.descriptor_keys, overlap=request.overlap)
+def _missing(request: Request, aside: Path) -> int:
+    return count_lacking(aside, request.flight.descriptor_store, request.descriptor_keys, overlap=request.overlap)
 
 
 def _will_run(name: str, tasks: Iterable[TaskPlan]) -> bool:
     return any(task.task == name and task.will_run for task in tasks)
 
 
-def _tried(request: Request, aside: Flight, tasks: Iterable[TaskPlan]) -> Estimate:
+def _tried(request: Request, aside: Path, tasks: Iterable[TaskPlan]) -> Estimate:
     """Return what a trial of the network says, where no build has said how long a descriptor takes."""
     shape = request.descriptor_network.shape
     timed = any(task.task == "descriptors" and task.seconds is not None for task in tasks)

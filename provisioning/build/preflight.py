@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from provisioning import catalogue, descriptors, index
+from provisioning import index
 from provisioning.base.disk.artifacts import ArtifactRecord, Target
 from provisioning.base.disk.files import make_dirs, require_free_bytes, require_free_inodes, write_durably
 from provisioning.base.errors import GateError, ManifestError
@@ -52,8 +52,8 @@ def require_room(request: Request) -> None:
     require_free_inodes(flight.build_dir, _inodes_to_make(request), what="the artefacts and the generation")
     if shape is None:
         return
-    store = descriptors.store_path(flight)
-    missing = count_lacking(flight, store, request.descriptor_keys, overlap=request.overlap)
+    store = flight.descriptor_store
+    missing = count_lacking(flight.build_dir, store, request.descriptor_keys, overlap=request.overlap)
     make_dirs(store)
     needed = missing * shape.dimension * BYTES_PER_COMPONENT[flight.descriptors.dtype]
     require_free_bytes(store, needed, what=f"{missing} descriptors")
@@ -77,7 +77,7 @@ def draw_holes(request: Request, error: GateError) -> GateError:
     from provisioning import report
     from provisioning.build.generation.report_model import area_maps, line
 
-    build_dir, area = request.flight.build_dir, catalogue.area_of(request.flight)
+    build_dir, area = request.build_dir, request.area
     drawn = report.coverage_geojson(
         bbox=request.tiles.bbox,
         maps=tuple(area_maps(request, area)),

@@ -60,7 +60,7 @@ class Due:
         checked = request.descriptor_network.checked
         if checked is not None and (reasons := self._not_made(checked)):
             return reasons
-        store, coverage = descriptors.store_path(request.flight), request.tiles.coverage_sha256
+        store, coverage = request.flight.descriptor_store, request.tiles.coverage_sha256
         if descriptors.is_described(store, request.descriptor_keys, coverage, overlap=request.overlap):
             return ()
         return self.indexed() or self.gates()

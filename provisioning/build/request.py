@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning import catalogue, descriptors, engines, index
+from provisioning.area.area import Area
 from provisioning.base.disk.artifacts import Target
 from provisioning.base.distributions import own_version
 from provisioning.base.frozen import dataclass
@@ -93,6 +94,16 @@ class Request:
         return self.flight.root
 
     @property
+    def build_dir(self) -> Path:
+        """Its `.build`."""
+        return self.flight.build_dir
+
+    @property
+    def area(self) -> Area:
+        """The area, as measured for the last scan; AreaError if it cannot be understood."""
+        return catalogue.area_of(self.flight.area, self.flight.flight.takeoff, self.build_dir)
+
+    @property
     def descriptor_network(self) -> NetworkRequest:
         """The network whose output is indexed."""
         return next(network for network in self.networks if network.backbone.role == "descriptor")
@@ -124,7 +135,8 @@ def read_request(root: Path, read: Callable[[Path], Flight] = read_flight) -> Re
     Raises ConfigError, BackboneError, EngineError.
     """
     flight = _IN_HAND.get(root.absolute()) or read(root)
-    return make_request(flight, catalogue.last_corpus(flight), today=dt.datetime.now(dt.timezone.utc).date())
+    corpus = catalogue.last_corpus(flight.selection, flight.build_dir)
+    return make_request(flight, corpus, today=dt.datetime.now(dt.timezone.utc).date())
 
 
 def make_request(
@@ -132,16 +144,17 @@ def make_request(
     corpus: Corpus | None,
     *,
     today: dt.date,
-    scanned: Flight | None = None,
+    scanned: Path | None = None,
     networks: tuple[NetworkRequest, ...] | None = None,
 ) -> Request:
     """Return the request of `flight` over `corpus`; `today` decides whether imagery has become too old.
 
-    `scanned` is where the catalogue of `corpus` is, if that is not `flight`: `flightcache plan` scans aside. `networks`
-    are taken as they are, calibrated on whatever tiles they were, in place of those that `corpus` would decide.
+    `scanned` is where the catalogue of `corpus` is, if that is not its `.build`: `flightcache plan` scans aside.
+    `networks` are taken as they are, calibrated on whatever tiles they were, in place of those that `corpus` would
+    decide.
     """
     backend = engines.select(flight.engine)
-    networks = networks or tuple(_networks(flight, backend, corpus, scanned or flight))
+    networks = networks or tuple(_networks(flight, backend, corpus, scanned or flight.build_dir))
     coverage = corpus.coverage_sha256 if corpus else None
     describing = next(n for n in networks if n.backbone.role == "descriptor")
     keys = tuple(_descriptor_keys(flight, describing))
@@ -196,12 +209,15 @@ def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> 
     return Target(flight.build_dir / "store", kind, name, facts)
 
 
-def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: Flight) -> Iterator[NetworkRequest]:
+def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: Path) -> Iterator[NetworkRequest]:
     host = backend.probe()
     for backbone in flight.backbone:
         source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
-        calibrates = corpus is not None and backbone.precision == "int8"
-        calibration = descriptors.calibration_digest(scanned, backbone.calibration_tiles) if calibrates else None
+        calibration = (
+            descriptors.calibration_digest(scanned, corpus.coverage_sha256, backbone.calibration_tiles)
+            if corpus is not None and backbone.precision == "int8"
+            else None
+        )
         facts = engines.typed_facts(backbone, source, calibration, backend=host.backend)
         typed = _target(flight, "onnx", f"{backbone.name}.onnx", facts)
         engine = _target(
@@ -215,10 +231,11 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: 
             if backbone.role == "descriptor"
             else None
         )
-        sees = corpus is not None and (backbone.role, backbone.precision) == ("descriptor", "fp16")
-        tiles = descriptors.calibration_digest(scanned, engines.RANGE_TILES) if sees else None
-        range_facts = engines.range_facts(typed.key, tiles)
-        checked = _target(flight, "range", f"{backbone.name}.range.json", range_facts) if sees else None
+        checked = None
+        if corpus is not None and (backbone.role, backbone.precision) == ("descriptor", "fp16"):
+            tiles = descriptors.calibration_digest(scanned, corpus.coverage_sha256, engines.RANGE_TILES)
+            range_facts = engines.range_facts(typed.key, tiles)
+            checked = _target(flight, "range", f"{backbone.name}.range.json", range_facts)
         yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration, checked)
 
 

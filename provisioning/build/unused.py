@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from provisioning import descriptors
 from provisioning.base.disk import directories
 from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.frozen import dataclass
@@ -71,7 +70,7 @@ def tidy(request: Request) -> tuple[Unused, ...]:
 
 def note_use(request: Request) -> None:
     """Give what `request` uses the present time; where that fails it may be made again earlier than need be."""
-    build_dir, store = request.flight.build_dir, descriptors.store_path(request.flight)
+    build_dir, store = request.flight.build_dir, request.flight.descriptor_store
     used = [build_dir / STORE / key for key in _targets(request)]
     used += [folder / key for key in request.descriptor_keys for folder in (store, build_dir / MEMOS)]
     for path in used:
@@ -134,7 +133,7 @@ def _last_keys(build_dir: Path) -> tuple[str, ...]:
 
 def _own_store(request: Request) -> str | None:
     """Return the descriptor store relative to `.build`, None where it lies elsewhere."""
-    store, build_dir = Path(os.path.realpath(descriptors.store_path(request.flight))), request.flight.build_dir
+    store, build_dir = Path(os.path.realpath(request.flight.descriptor_store)), request.flight.build_dir
     own = Path(os.path.realpath(build_dir))
     return store.relative_to(own).as_posix() if own in store.parents else None
 

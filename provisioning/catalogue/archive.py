@@ -8,6 +8,7 @@ catalogue, so that the archive is written from front to back.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,7 +21,7 @@ from provisioning.base.geometry.geo import tileid_to_zxy
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue.reading import corpus_table, last_corpus, open_reader, tile_lengths
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
-from provisioning.config import Flight
+from provisioning.config import Selection, TileSource
 from provisioning.sources.containers.pmtiles_format import (
     GZIP,
     HEADER,
@@ -46,18 +47,18 @@ TILE_TYPES = {"png": 2, "jpeg": 3, "webp": 4, "avif": 5}
 UNKNOWN_TYPE = 0
 
 
-def write_pmtiles(flight: Flight, output: Path) -> None:
+def write_pmtiles(selection: Selection, build_dir: Path, output: Path) -> None:
     """Write the corpus of the last scan to `output`; where sources share a tile, the first by name is taken.
 
     Raises EmptyCorpusError without a corpus, TileError if a tile has changed since the scan, FilesystemError.
     """
-    corpus = last_corpus(flight)
+    corpus = last_corpus(selection, build_dir)
     if corpus is None or not corpus.count:
         raise not_scanned()
-    plan = _Plan(flight, corpus)
+    plan = _Plan(build_dir, corpus)
     with wrap_os_errors("write the imagery", output), open(output, "wb") as stream:
         stream.write(bytes(HEADER.size) + plan.root + plan.metadata + plan.leaves)
-        kinds = plan.write_data(flight, stream)
+        kinds = plan.write_data(selection.tiles.source, build_dir, stream)
         stream.seek(0)
         stream.write(HEADER.pack(*plan.header(kinds.pop() if len(kinds) == 1 else UNKNOWN_TYPE)))
 
@@ -65,12 +66,12 @@ def write_pmtiles(flight: Flight, output: Path) -> None:
 class _Plan:
     """All of the archive but the tiles' bytes: 80 bytes of memory a tile."""
 
-    def __init__(self, flight: Flight, corpus: Corpus) -> None:
+    def __init__(self, build_dir: Path, corpus: Corpus) -> None:
         import numpy as np
 
-        packed, digests = corpus_table(flight)
+        packed, digests = corpus_table(build_dir)
         ids, first = np.unique(packed >> 14, return_index=True)
-        lengths = tile_lengths(flight)[first]
+        lengths = tile_lengths(build_dir)[first]
         self.corpus = corpus
         self.digests = digests[first]
         self.sources = (packed[first] >> 6 & 0xFF).tolist()
@@ -81,11 +82,11 @@ class _Plan:
         self.metadata = gzip_stored(json.dumps({"name": "flightcache", "type": "baselayer"}, sort_keys=True).encode())
         self.root, self.leaves = _directories(self.entries)
 
-    def write_data(self, flight: Flight, stream: BinaryIO) -> set[int]:
+    def write_data(self, sources: Sequence[TileSource], build_dir: Path, stream: BinaryIO) -> set[int]:
         """Write each distinct tile once and return the PMTiles types of the images."""
         kinds: set[int] = set()
         kept = self.kept.tolist()
-        with open_reader(flight) as reader:
+        with open_reader(sources, build_dir) as reader:
             for done, i in enumerate(kept):
                 source = self.corpus.sources[self.sources[i]]
                 data = reader.read(

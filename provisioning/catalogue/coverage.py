@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning.area.area import Area, area_facts, measure_area, takeoff_tile
@@ -20,7 +21,7 @@ from provisioning.catalogue.gaps import (
 )
 from provisioning.catalogue.scanning.columns import unpacked_runs
 from provisioning.catalogue.values import RequiredTile, not_scanned
-from provisioning.config import Flight
+from provisioning.config import Area as AskedArea
 
 if TYPE_CHECKING:
     from provisioning.catalogue.route import Routes
@@ -29,23 +30,23 @@ MOST_HOLES = 100
 """Holes listed for each zoom level, the largest; all are counted."""
 
 
-def area_of(flight: Flight) -> Area:
-    """Return the area of `flight`, remembered if it was measured before; AreaError if it cannot be understood."""
-    with database.reading(flight.build_dir) as db:
-        if db is not None and database.get(db, "area_facts") == area_facts(flight.area, flight.flight.takeoff):
+def area_of(asked: AskedArea, takeoff: Origin | None, build_dir: Path) -> Area:
+    """Return the area asked for, remembered if it was measured before; AreaError if it cannot be understood."""
+    with database.reading(build_dir) as db:
+        if db is not None and database.get(db, "area_facts") == area_facts(asked, takeoff):
             text = database.get(db, "area")
             if text is not None:
                 return Area.from_json(text)
-    return measure_area(flight.area, flight.flight.takeoff)
+    return measure_area(asked, takeoff)
 
 
-def measure_coverage(flight: Flight) -> CoverageFigures:
+def measure_coverage(asked: AskedArea, takeoff: Origin | None, build_dir: Path) -> CoverageFigures:
     """Return what the last scan found of the area. Raises EmptyCorpusError before the first scan."""
-    area = area_of(flight)
-    with database.reading(flight.build_dir) as db:
+    area = area_of(asked, takeoff, build_dir)
+    with database.reading(build_dir) as db:
         if db is None or database.get(db, "corpus") is None:
             raise not_scanned()
-        return figures_of(db, area, flight.flight.takeoff or area.home)
+        return figures_of(db, area, takeoff or area.home)
 
 
 def figures_of(db: sqlite3.Connection, area: Area, takeoff: Origin | None) -> CoverageFigures:

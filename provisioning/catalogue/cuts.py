@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.geometry.geo import CUTS
@@ -22,7 +23,6 @@ from provisioning.catalogue.reading import (
     distinct_digests,
     iter_placed,
 )
-from provisioning.config import Flight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,42 +53,42 @@ class Pieces(NamedTuple):
     new: Iterator[Piece]
 
 
-def pieces(flight: Flight, *, overlap: int, since: int = 0) -> Pieces:
+def pieces(build_dir: Path, *, overlap: int, since: int = 0) -> Pieces:
     """Return what the corpus has described, as far as it shows tiles of columns that changed after state `since`.
 
     overlap: 1 for tiles alone, 2 with cuts: these come in the order of ids, neighbours close together, so that who
     keeps the last few hundred decoded tiles decodes each little more than once.
     """
     if overlap == 1:
-        placed = (Piece(row[-1], 0, (row,)) for row in iter_placed(flight, since=since))
-        return Pieces(count_changed(flight, since=0), count_changed(flight, since=since), placed)
+        placed = (Piece(row[-1], 0, (row,)) for row in iter_placed(build_dir, since=since))
+        return Pieces(count_changed(build_dir, since=0), count_changed(build_dir, since=since), placed)
     import numpy as np
 
-    grid = Grid.of(flight, since=since)
+    grid = Grid.of(build_dir, since=since)
     there = np.stack([grid.there(cut) for cut in range(len(CUTS))], axis=1)
     due = there & np.stack([grid.touched(cut) for cut in range(len(CUTS))], axis=1)
     return Pieces(int(there.sum()), int(due.sum()), map(grid.piece, *(each.tolist() for each in np.nonzero(due))))
 
 
-def distinct_keys(flight: Flight, *, overlap: int, since: int = 0) -> Iterator[bytes]:
+def distinct_keys(build_dir: Path, *, overlap: int, since: int = 0) -> Iterator[bytes]:
     """Yield the different keys of what `pieces` has as new."""
     if overlap == 1:
-        yield from distinct_digests(flight, since=since)
+        yield from distinct_digests(build_dir, since=since)
         return
     import numpy as np
 
-    grid = Grid.of(flight, since=since)
+    grid = Grid.of(build_dir, since=since)
     rows = [np.flatnonzero(grid.there(cut) & grid.touched(cut)) for cut in range(len(CUTS))]
     yield from {key for cut, some in enumerate(rows) for key in grid.keys(cut, some)}
 
 
-def pieces_table(flight: Flight, *, overlap: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def pieces_table(build_dir: Path, *, overlap: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of all pieces (heading 0 of one), int64 [n] ascending, and their keys, uint8 [n, 32]."""
     if overlap == 1:
-        return corpus_table(flight)
+        return corpus_table(build_dir)
     import numpy as np
 
-    grid = Grid.of(flight)
+    grid = Grid.of(build_dir)
     rows = [np.flatnonzero(grid.there(cut)) for cut in range(len(CUTS))]
     ids = np.concatenate([grid.ids[some] | cut for cut, some in enumerate(rows)])
     keys = b"".join(key for cut, some in enumerate(rows) for key in grid.keys(cut, some))
@@ -114,14 +114,14 @@ class Grid:
     changed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, flight: Flight, *, since: int = 0) -> Grid:
+    def of(cls, build_dir: Path, *, since: int = 0) -> Grid:
         """Read the corpus of the last scan."""
         import numpy as np
 
-        ids, table = corpus_by_id(flight)
+        ids, table = corpus_by_id(build_dir)
         columns = np.stack([table.z, table.x, table.rows["y"].astype(np.int64), table.source])
         shas = np.ascontiguousarray(table.rows["sha256"]).view(np.uint8).reshape(-1, 32)
-        dirty = np.array([z << 32 | x for z, x in changed_columns(flight, since=since)], np.int64)
+        dirty = np.array([z << 32 | x for z, x in changed_columns(build_dir, since=since)], np.int64)
         changed = np.isin(table.z << 32 | table.x, dirty)
         return cls(ids, columns, shas, table.names, _parts(ids, columns), changed)
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
+from pathlib import Path
 
 from provisioning.area.cover import Cover
 from provisioning.area.ellipsoid import rows_km2
@@ -16,7 +17,7 @@ from provisioning.catalogue.coverage import area_of, figures_of
 from provisioning.catalogue.gaps import CoverageFigures, hole_note, present_runs
 from provisioning.catalogue.scanning.columns import unpacked_runs
 from provisioning.catalogue.values import RequiredTile, Skipped
-from provisioning.config import Flight
+from provisioning.config import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +69,15 @@ class Inventory:
         return asdict(self)
 
 
-def take_inventory(flight: Flight) -> Inventory:
+def take_inventory(selection: Selection, build_dir: Path) -> Inventory:
     """Return what the last scan found; it reads the catalogue alone. EmptyCorpusError before the first scan."""
     from provisioning.catalogue.reading import last_corpus
 
-    corpus = last_corpus(flight)
+    corpus = last_corpus(selection, build_dir)
     if corpus is None:
         raise EmptyCorpusError("the tiles have not been scanned", next_step="run `flightcache tiles --scan`, or `doit`")
-    area = area_of(flight)
-    with database.reading(flight.build_dir) as db:
+    area = area_of(selection.area, selection.takeoff, build_dir)
+    with database.reading(build_dir) as db:
         assert db is not None
         figures = figures_of(db, area, corpus.takeoff)
         zooms = tuple(_zoom_rows(db, area.cover, figures))

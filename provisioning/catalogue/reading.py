@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.batches import batches_of
@@ -19,7 +20,7 @@ from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, TAKEN_ROW, UND
 from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
-from provisioning.config import Flight, TileSource
+from provisioning.config import Selection, TileSource
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileStore
 from provisioning.sources.stores import kind_of, open_tiles, with_kinds
@@ -36,32 +37,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def last_corpus(flight: Flight) -> Corpus | None:
+def last_corpus(selection: Selection, build_dir: Path) -> Corpus | None:
     """Return the corpus of the last scan without looking at any tile; None if these settings were never scanned."""
-    with database.reading(flight.build_dir) as db:
-        if db is None or database.get(db, "choice_facts") != choice_facts(flight):
+    with database.reading(build_dir) as db:
+        if db is None or database.get(db, "choice_facts") != choice_facts(selection):
             return None
         text = database.get(db, "corpus")
-        return None if text is None else at_takeoff(db, flight, Corpus.from_json(text))
+        return None if text is None else at_takeoff(db, selection.takeoff, Corpus.from_json(text))
 
 
 @contextmanager
-def _catalogue(flight: Flight) -> Iterator[sqlite3.Connection]:
-    with database.reading(flight.build_dir) as db:
+def _catalogue(build_dir: Path) -> Iterator[sqlite3.Connection]:
+    with database.reading(build_dir) as db:
         if db is None or database.get(db, "corpus") is None:
             raise not_scanned()
         try:
             yield db
         except (sqlite3.DatabaseError, database.DamagedError) as error:
-            raise _damaged(flight, error) from error
+            raise _damaged(build_dir, error) from error
 
 
-def _damaged(flight: Flight, error: Exception) -> TileError:
+def _damaged(build_dir: Path, error: Exception) -> TileError:
     """Return what is said of a damaged catalogue; a builder has what is damaged read again by its next scan."""
-    if isinstance(error, database.DamagedError) and is_held_for(flight.build_dir):
-        with database.opened(flight.build_dir) as db:
+    if isinstance(error, database.DamagedError) and is_held_for(build_dir):
+        with database.opened(build_dir) as db:
             database.begin_again(db, error.columns)
-    path = database.catalogue_path(flight.build_dir)
+    path = database.catalogue_path(build_dir)
     return TileError(
         f"the tile catalogue is damaged: {error}",
         file=path,
@@ -84,31 +85,31 @@ def _columns(db: sqlite3.Connection, since: int = 0) -> Iterator[tuple[int, int,
         yield z, x, packed
 
 
-def states(flight: Flight) -> list[tuple[int, Sha256]]:
+def states(build_dir: Path) -> list[tuple[int, Sha256]]:
     """Return number and coverage digest of the last states of the corpus, newest first."""
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         rows = db.execute("SELECT state, coverage_sha256 FROM corpus ORDER BY state DESC")
         return [(state, Sha256(digest)) for state, digest in rows]
 
 
-def count_changed(flight: Flight, *, since: int) -> int:
+def count_changed(build_dir: Path, *, since: int) -> int:
     """Return how many tiles `iter_placed` yields."""
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         return int(db.execute("SELECT sum(count) FROM col WHERE changed > ?", (since,)).fetchone()[0] or 0)
 
 
-def changed_columns(flight: Flight, *, since: int) -> list[tuple[int, int]]:
+def changed_columns(build_dir: Path, *, since: int) -> list[tuple[int, int]]:
     """Return z and x of the columns of the corpus that changed after state `since`."""
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         return db.execute("SELECT z, x FROM col WHERE changed > ?", (since,)).fetchall()
 
 
-def iter_placed(flight: Flight, *, since: int = 0) -> Iterator[Placed]:
+def iter_placed(build_dir: Path, *, since: int = 0) -> Iterator[Placed]:
     """Yield place and digest of each tile in the columns of the corpus that changed after state `since`.
 
     As the catalogue lies: nothing need be sorted first.
     """
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         names = dict(db.execute("SELECT number, name FROM source"))
         for z, x, packed in _columns(db, since):
             for y, source, _, _, _, digest in TAKEN_ROW.iter_unpack(packed):
@@ -121,11 +122,11 @@ def tile_of(placed: Placed) -> Tile:
     return Tile(z, x, y, source, Sha256(digest.hex()))
 
 
-def iter_tiles(flight: Flight) -> Iterator[Tile]:
+def iter_tiles(build_dir: Path) -> Iterator[Tile]:
     """Yield the tiles of the corpus in the order (zoom, latitude, longitude, source), south and west first."""
     import numpy as np
 
-    table = _table(flight)
+    table = _table(build_dir)
     rows, names = table.rows, table.names
     order = np.lexsort((table.source, table.x, -rows["y"].astype(np.int64), table.z))
     for at in order.tolist():
@@ -133,19 +134,19 @@ def iter_tiles(flight: Flight) -> Iterator[Tile]:
         yield Tile(int(table.z[at]), int(table.x[at]), int(rows["y"][at]), names[table.source[at]], digest)
 
 
-def distinct_digests(flight: Flight, *, since: int = 0) -> Iterator[bytes]:
+def distinct_digests(build_dir: Path, *, since: int = 0) -> Iterator[bytes]:
     """Yield the SHA-256 (32 bytes) of every different tile that `iter_placed` yields."""
     import numpy as np
 
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         packed = b"".join(packed for _, _, packed in _columns(db, since))
     digests = np.unique(np.frombuffer(packed, TAKEN_FIELDS)["sha256"].copy())
     yield from (digest.tobytes() for digest in digests)
 
 
-def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | None]]:
+def dated_places(build_dir: Path, zoom: int) -> Iterator[tuple[int, int, str | None]]:
     """Yield (x, y, oldest capture date) of every address of the corpus at one zoom level, each once."""
-    table = _table(flight)
+    table = _table(build_dir)
     here = table.z == zoom
     oldest: dict[tuple[int, int], int] = {}
     columns = (table.x[here], table.rows["y"][here], table.rows["day"][here])
@@ -156,18 +157,18 @@ def dated_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str | No
         yield x, y, _date(day)
 
 
-def source_places(flight: Flight, zoom: int) -> Iterator[tuple[int, int, str]]:
+def source_places(build_dir: Path, zoom: int) -> Iterator[tuple[int, int, str]]:
     """Yield (x, y, source) of every tile of the corpus at one zoom level."""
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         yield from db.execute(
             "SELECT t.x, t.y, s.name FROM tile t JOIN source s ON s.number = t.source WHERE t.z = ? AND t.state = ?",
             (zoom, database.TAKEN),
         )
 
 
-def source_rows(flight: Flight) -> Iterator[tuple[str, int, str | None, str | None]]:
+def source_rows(build_dir: Path) -> Iterator[tuple[str, int, str | None, str | None]]:
     """Yield (name, tiles in the corpus, oldest, newest capture date) of every source, by name."""
-    table = _table(flight)
+    table = _table(build_dir)
     for number, name in enumerate(table.names):
         days = table.rows["day"][table.source == number]
         dated = days[days != UNDATED]
@@ -179,25 +180,25 @@ def _date(day: int) -> str | None:
     return date.fromordinal(day).isoformat() if day != UNDATED else None
 
 
-def corpus_table(flight: Flight) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def corpus_table(build_dir: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return the index ids of the corpus (heading 0), int64 [n] ascending, and their SHA-256, uint8 [n, 32]."""
     import numpy as np
 
-    ids, digests = _by_id(flight, "sha256")
+    ids, digests = _by_id(build_dir, "sha256")
     return ids, np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 32)
 
 
-def flat_ids(flight: Flight, below: float) -> NDArray[np.int64]:
+def flat_ids(build_dir: Path, below: float) -> NDArray[np.int64]:
     """Return the index ids (heading 0) of tiles whose grey levels have a standard deviation of less than `below`."""
     import numpy as np
 
-    ids, textures = _by_id(flight, "texture_centi")
+    ids, textures = _by_id(build_dir, "texture_centi")
     return ids[textures.astype(np.int64) < 100 * below]
 
 
-def tile_lengths(flight: Flight) -> NDArray[np.int64]:
+def tile_lengths(build_dir: Path) -> NDArray[np.int64]:
     """Return the bytes of each tile of the corpus, int64 [n], in the order of `corpus_table`."""
-    return _by_id(flight, "bytes")[1].astype("int64")
+    return _by_id(build_dir, "bytes")[1].astype("int64")
 
 
 class Table(NamedTuple):
@@ -216,8 +217,8 @@ class Table(NamedTuple):
     names: tuple[str, ...]
 
 
-def _table(flight: Flight) -> Table:
-    with _catalogue(flight) as db:
+def _table(build_dir: Path) -> Table:
+    with _catalogue(build_dir) as db:
         return _table_of(list(_columns(db)), _numbers(db))
 
 
@@ -237,11 +238,11 @@ def _table_of(columns: list[tuple[int, int, bytes]], numbers: dict[int, str]) ->
     return Table(z, x, source, rows, tuple(names))
 
 
-def corpus_by_id(flight: Flight) -> tuple[NDArray[np.int64], Table]:
+def corpus_by_id(build_dir: Path) -> tuple[NDArray[np.int64], Table]:
     """Return the index ids of the tiles (heading 0), int64 [n] ascending, and the tiles in this order."""
     import numpy as np
 
-    table = _table(flight)
+    table = _table(build_dir)
     ids = _ids_of(table)
     order = np.argsort(ids, kind="stable")
     z, x, source = (each[order] for each in (table.z, table.x, table.source))
@@ -256,7 +257,7 @@ def _ids_of(table: Table) -> NDArray[np.int64]:
     return pack_ids(table.z, table.x, table.rows["y"].astype(np.int64), table.source)
 
 
-def _by_id(flight: Flight, field: str) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
+def _by_id(build_dir: Path, field: str) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
     """Return the index ids of the tiles of the corpus, int64 [n] ascending, and a field of `TAKEN_FIELDS` of each.
 
     A part of the columns at a time: all fields of a million tiles are 150 MB.
@@ -264,7 +265,7 @@ def _by_id(flight: Flight, field: str) -> tuple[NDArray[np.int64], NDArray[np.ge
     import numpy as np
 
     ids, values = [np.empty(0, np.int64)], [np.empty(0, np.dtype(TAKEN_FIELDS)[field])]
-    with _catalogue(flight) as db:
+    with _catalogue(build_dir) as db:
         numbers = _numbers(db)
         for columns in batches_of(_columns(db), COLUMNS):
             table = _table_of(columns, numbers)
@@ -283,9 +284,9 @@ class _Suffixes:
     Asked for each tile by four threads it was a sixth of all that reading and decoding took.
     """
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, build_dir: Path) -> None:
         self._lock = threading.Lock()
-        path = database.catalogue_path(flight.build_dir)
+        path = database.catalogue_path(build_dir)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._numbers: dict[str, int] = dict(self._db.execute("SELECT name, number FROM source"))
         self._agreed: dict[tuple[int, int, int | None], str | None] = {}
@@ -312,8 +313,8 @@ class _Suffixes:
 class TileReader:
     """Reads tiles of the corpus; may be used from several threads. Containers are opened when they are first read."""
 
-    def __init__(self, flight: Flight) -> None:
-        self._all = flight.tiles.source
+    def __init__(self, sources: Sequence[TileSource], build_dir: Path) -> None:
+        self._all = sources
         self._kinds = {source_name(source): kind_of(source) for source in self._all}
         self._layouts = {source_name(s): Layout(s) for s in self._all if self._kinds[source_name(s)] == "xyz"}
         self._containers: dict[str, TileStore] = {}
@@ -321,7 +322,7 @@ class TileReader:
         for source in self._all:
             if self._kinds[source_name(source)] == "plugin":
                 self._container(source_name(source))
-        self._suffixes = _Suffixes(flight)
+        self._suffixes = _Suffixes(build_dir)
 
     @property
     def sources(self) -> tuple[TileSource, ...]:
@@ -368,9 +369,9 @@ class TileReader:
 
 
 @contextmanager
-def open_reader(flight: Flight) -> Iterator[TileReader]:
+def open_reader(sources: Sequence[TileSource], build_dir: Path) -> Iterator[TileReader]:
     """Open the stores to read tiles of the corpus."""
-    reader = TileReader(flight)
+    reader = TileReader(sources, build_dir)
     try:
         yield reader
     finally:

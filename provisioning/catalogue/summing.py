@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioning.area.area import Area, takeoff_tile
+from provisioning.base.geometry.angles import Origin
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.columns import Changes, Choice, refresh
 from provisioning.catalogue.values import Corpus, Skipped, ZoomCount
-from provisioning.config import Flight
+from provisioning.config import Tiles
 from provisioning.flight.manifest.coverage import COVERAGE_TAG
 from provisioning.sources.source import source_name
 
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from provisioning.catalogue.gaps import ZoomGaps
 
 
-def choice_of(db: sqlite3.Connection, flight: Flight, area: Area, names: dict[int, str]) -> Choice:
+def choice_of(db: sqlite3.Connection, tiles: Tiles, area: Area, names: dict[int, str]) -> Choice:
     """Return what decides which rows of the catalogue are the corpus; `names` are the sources by their number there."""
     from provisioning.catalogue.scanning.repeats import find_repeated
 
-    settings = {source_name(source): source for source in flight.tiles.source}
+    settings = {source_name(source): source for source in tiles.source}
     priority = {
         number: {
             z: settings[name].zoom_priority.get(z, settings[name].priority)
@@ -38,8 +39,8 @@ def choice_of(db: sqlite3.Connection, flight: Flight, area: Area, names: dict[in
         }
         for number, name in names.items()
     }
-    repeated = find_repeated(db) if flight.tiles.blank == "hole" else frozenset()
-    return Choice(cover=area.cover, names=names, priority=priority, max_empty=flight.tiles.max_empty, repeated=repeated)
+    repeated = find_repeated(db) if tiles.blank == "hole" else frozenset()
+    return Choice(cover=area.cover, names=names, priority=priority, max_empty=tiles.max_empty, repeated=repeated)
 
 
 def coverage_digest(db: sqlite3.Connection) -> Sha256:
@@ -182,9 +183,9 @@ def _skipped(db: sqlite3.Connection) -> list[Skipped]:
     ]
 
 
-def at_takeoff(db: sqlite3.Connection, flight: Flight, corpus: Corpus) -> Corpus:
-    """Return the corpus with this flight's take-off point, whose tile is required where the area has it."""
-    takeoff = flight.flight.takeoff or corpus.home
+def at_takeoff(db: sqlite3.Connection, takeoff: Origin | None, corpus: Corpus) -> Corpus:
+    """Return the corpus with the take-off point, whose tile is required where the area has it."""
+    takeoff = takeoff or corpus.home
     remembered = database.get(db, "area")
     if takeoff is None or not corpus.zooms or remembered is None:
         return corpus

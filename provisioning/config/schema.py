@@ -446,6 +446,17 @@ class Publish:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What decides which tiles of which stores are the corpus. Paths below `root` move with it."""
+
+    root: Path
+    tiles: Tiles
+    area: Area
+    takeoff: Origin | None = None
+    sector_class: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flight:
     """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory.
 
@@ -474,6 +485,19 @@ class Flight:
     def __post_init__(self) -> None:
         if self.build_dir == Path():
             object.__setattr__(self, "build_dir", self.root / ".build")
+
+    @property
+    def selection(self) -> Selection:
+        """What decides the corpus."""
+        who = self.flight
+        return Selection(
+            root=self.root, tiles=self.tiles, area=self.area, takeoff=who.takeoff, sector_class=who.sector_class
+        )
+
+    @property
+    def descriptor_store(self) -> Path:
+        """The directory of the descriptor store."""
+        return self.root / self.descriptors.store
 
     @property
     def descriptor_backbone(self) -> Backbone:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 
 from provisioning.base.hashing import Fact, Sha256
-from provisioning.config import Backbone, Flight
+from provisioning.config import Backbone
 from provisioning.network.backbone import resolved
 
 FORMAT = 1
@@ -38,8 +37,3 @@ def descriptor_facts(
         "dtype": dtype,
         "heading": str(heading),
     }
-
-
-def store_path(flight: Flight) -> Path:
-    """Return the directory of the descriptor store."""
-    return flight.root / flight.descriptors.store

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import ConfigError, TileError
-from provisioning.config import Flight, TileSource
+from provisioning.config import Tiles, TileSource
 from provisioning.config.check import check_tiles
 from provisioning.sources.source import SHEET_SUFFIXES, Container, source_name
 from provisioning.sources.store import TileStore
@@ -162,21 +162,21 @@ def open_store(source: TileSource) -> Container | Directory:
     return Directory(source) if kind_of(source) == "xyz" else open_container(source)
 
 
-def with_stores(flight: Flight, stores: TileStore | Mapping[str, TileStore]) -> Flight:
-    """Return `flight` with stores that a program holds in place of sources of flight.toml.
+def with_stores(tiles: Tiles, stores: TileStore | Mapping[str, TileStore]) -> Tiles:
+    """Return `tiles` with stores that a program holds in place of sources of flight.toml.
 
     One store takes the place of the only source, or is one where there is none. Of several, by name, each takes the
     place of the source of its name, or is added. Name, priority, zooms and capture date of a source are kept.
     ConfigError if one store is given for several sources, or a name cannot stand in a Manifest.
     """
-    known = {source_name(source): source for source in flight.tiles.source}
+    known = {source_name(source): source for source in tiles.source}
     if not isinstance(stores, Mapping):
         if len(known) > 1:
             raise _refused({"tiles.source": f"one store is given for {', '.join(known)}: give tiles={{name: store}}"})
         stores = {next(iter(known), "tiles"): stores}
     held = {name: _held(name, store, known.get(name, TileSource())) for name, store in stores.items()}
-    result = replace(flight, tiles=replace(flight.tiles, source=tuple({**known, **held}.values())))
-    if issues := dict(check_tiles(result.tiles)):
+    result = replace(tiles, source=tuple({**known, **held}.values()))
+    if issues := dict(check_tiles(result)):
         raise _refused(issues)
     return result
 

@@ -48,7 +48,7 @@ def report_model(request: Request) -> ReportModel:
     """Return what report.html shows of `request`; its engines, index and gates must have been made."""
     published = contents.published(request.cache)
     draft = contents.compose(request, counter=1, extras=())
-    area = catalogue.area_of(request.flight)
+    area = request.area
     return ReportModel(
         manifest=draft,
         index_reason=index.read_info(request.index_info).reason,
@@ -60,7 +60,7 @@ def report_model(request: Request) -> ReportModel:
             tile_map(z, _runs(area.required, z), (), west_column=_west(request, z)) for z in area.required.zooms
         ),
         sources=tuple(
-            SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in catalogue.source_rows(request.flight)
+            SourceRow(name=n, tiles=c, oldest=o, newest=y) for n, c, o, y in catalogue.source_rows(request.build_dir)
         ),
         skipped=tuple(SkippedTile(*tile) for tile in request.tiles.skipped),
         changes=changes(published.manifest if published else None, draft),
@@ -109,8 +109,8 @@ def _failures(request: Request) -> Iterator[Failure]:
     """Yield the tiles that were not recognised; the first MOST_PICTURED of them with pictures."""
     mistaken = gates.read(request.gates.path).mistaken
     wanted = {address for tile, taken_for, _ in mistaken[:MOST_PICTURED] for address in (tile, taken_for)}
-    at = {tile[:4]: tile for tile in catalogue.iter_tiles(request.flight) if tile[:4] in wanted} if wanted else {}
-    with catalogue.open_reader(request.flight) as reader:
+    at = {tile[:4]: tile for tile in catalogue.iter_tiles(request.build_dir) if tile[:4] in wanted} if wanted else {}
+    with catalogue.open_reader(request.flight.tiles.source, request.build_dir) as reader:
         read = {address: _bytes_of(reader, tile) for address, tile in at.items()}
     jpegs = {address: small_picture(data) for address, data in read.items() if data is not None}
     for tile, taken_for, why in mistaken:
@@ -123,9 +123,9 @@ def area_maps(request: Request, area: Area) -> Iterator[TileMap]:
         yield tile_map(
             zoom,
             _runs(area.cover, zoom),
-            catalogue.dated_places(request.flight, zoom),
+            catalogue.dated_places(request.build_dir, zoom),
             west_column=_west(request, zoom),
-            origins=catalogue.source_places(request.flight, zoom),
+            origins=catalogue.source_places(request.build_dir, zoom),
         )
 
 
@@ -146,7 +146,7 @@ def _mosaic(request: Request) -> Mosaic | None:
     zoom = mosaic_zoom({z: (right - left, bottom - top) for z, (left, top, right, bottom) in boxes.items()})
     shown = {(x % (1 << zoom), y) for x, y in mosaic_places(boxes[zoom])}
     at = {(tile.x, tile.y): tile for tile in _tiles_of(request, zoom) if (tile.x, tile.y) in shown}
-    with catalogue.open_reader(request.flight) as reader:
+    with catalogue.open_reader(request.flight.tiles.source, request.build_dir) as reader:
 
         def thumbnail(_z: int, x: int, y: int) -> bytes | None:
             tile = at.get((x % (1 << zoom), y))
@@ -163,7 +163,7 @@ def _bytes_of(reader: TileReader, tile: Tile) -> bytes | None:
 
 
 def _tiles_of(request: Request, zoom: int) -> Iterable[Tile]:
-    return (tile for tile in catalogue.iter_tiles(request.flight) if tile.z == zoom)
+    return (tile for tile in catalogue.iter_tiles(request.build_dir) if tile.z == zoom)
 
 
 def _bounds(request: Request, zoom: int) -> tuple[int, int, int, int]:

@@ -20,7 +20,7 @@ from provisioning.build.request import Request, requirements_of
 from provisioning.config import Flight, Index
 from provisioning.config.parse import require_sources
 from provisioning.index.transform.spec import AUTO
-from provisioning.network.backbone import onnx_source, resolved
+from provisioning.network.backbone import model_file, onnx_source, resolved
 from provisioning.network.shape import known_shape, learn_shape, shape_target
 from provisioning.quality.gates.corpus import accepted_coverage
 
@@ -44,12 +44,12 @@ def survey(flight: Flight) -> None:
     make_dirs(flight.build_dir)
     started = time.monotonic()
     try:
-        corpus = catalogue.scan(flight)
+        corpus = catalogue.scan(flight.selection, flight.build_dir)
     except EmptyCorpusError as error:
         events.error(
             "empty.corpus",
             reason=error.what,
-            bbox=[side / 1e7 for side in catalogue.area_of(flight).bbox],
+            bbox=[side / 1e7 for side in catalogue.area_of(flight.area, flight.flight.takeoff, flight.build_dir).bbox],
             zoom_levels=flight.area.all_zooms,
             sector_class=flight.flight.sector_class,
             elapsed_s=round(time.monotonic() - started, 3),
@@ -99,11 +99,15 @@ def describe(request: Request) -> Mapping[str, object]:
     check_range(request, request.descriptor_network)
     require_room(request)
     target, backend = runnable(request)
-    engine = read_whole(target)
+    flight, backbone = request.flight, request.descriptor_network.backbone
+    engine = descriptors.Engine(
+        read_whole(target), backend, backbone, model_file(flight.root, backbone), flight.engine.batch
+    )
+    wanted = descriptors.Wanted(
+        flight.descriptor_store, request.descriptor_keys, request.tiles.coverage_sha256, request.overlap
+    )
     done, before = _repairing(
-        lambda: descriptors.describe(
-            request.flight, engine=engine, backend=backend, keys=request.descriptor_keys, overlap=request.overlap
-        ),
+        lambda: descriptors.describe(wanted, engine, flight.tiles, flight.build_dir, flight.descriptors),
         lambda error: int(str(error.facts.get("computed", 0))),
     )
     return {"descriptors_generated": before + done.computed}
@@ -117,9 +121,9 @@ def _corpus(request: Request) -> Iterator[tuple[Rows, list[DescriptorStore]]]:
 
     flight = request.flight
     with contextlib.ExitStack() as stack:
-        path, dtype = descriptors.store_path(flight), flight.descriptors.dtype
+        path, dtype = flight.descriptor_store, flight.descriptors.dtype
         stores = [stack.enter_context(DescriptorStore(path, key, dtype)) for key in request.descriptor_keys]
-        ids, keys = catalogue.pieces_table(flight, overlap=request.overlap)
+        ids, keys = catalogue.pieces_table(flight.build_dir, overlap=request.overlap)
         yield rows_of(ids, keys, rotations=flight.index.rotations), stores
 
 
@@ -175,7 +179,7 @@ def _with_transform(request: Request, rows: Rows, gather: Gather) -> tuple[Index
     asked = request.flight.index
     if asked.transform != AUTO:
         return asked, None
-    with descriptors.decoded_tiles(request.flight) as decode, idle_threads():
+    with descriptors.decoded_tiles(request.flight.tiles, request.build_dir) as decode, idle_threads():
         chosen = choose_transform(_subject(request, rows, gather, decode, None))
     events.event("index.transform", transform=chosen.transform, found=chosen.found, reason=chosen.reason)
     kind = choose(asked, vectors=len(rows.ids), dimension=int(gather(slice(0, 1)).shape[1])).kind
@@ -200,9 +204,9 @@ def _subject(
         decode=decode,
         fit=resolved(request.descriptor_network.backbone).fit_how,
         key=request.descriptor_keys[0],
-        kept=request.flight.build_dir / "gates",
+        kept=request.build_dir / "gates",
         threads=request.flight.descriptors.threads,
-        flat=catalogue.flat_ids(request.flight, FLAT_LEVELS),
+        flat=catalogue.flat_ids(request.build_dir, FLAT_LEVELS),
     )
 
 
@@ -230,7 +234,11 @@ def _measure(request: Request) -> None:
     from provisioning.quality.gates.measure import measure as measure_gates
 
     flight, described = request.flight, request.descriptor_network
-    with _corpus(request) as (rows, stores), descriptors.decoded_tiles(flight) as decode, idle_threads():
+    with (
+        _corpus(request) as (rows, stores),
+        descriptors.decoded_tiles(flight.tiles, flight.build_dir) as decode,
+        idle_threads(),
+    ):
         gather = rows.gather([store.gather for store in stores])
         subject = _subject(request, rows, gather, decode, load_index(read_whole(request.index)))
         subject = dataclasses.replace(subject, transform=_transform_figure(request))

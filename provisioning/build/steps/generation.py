@@ -41,7 +41,7 @@ def draw_report(request: Request) -> None:
             if target.name in drawn:
                 output.write_bytes(drawn[target.name]())
             else:
-                catalogue.write_pmtiles(request.flight, output)
+                catalogue.write_pmtiles(request.flight.selection, request.build_dir, output)
     if stated:
         from provisioning.build.steps.provenance import state_provenance
 
@@ -65,7 +65,7 @@ def publish_generation(request: Request) -> None:
         events.error("rollback.done", cache_root=str(request.cache), reason=error.what)
         raise
     publish.commit(request.cache, staged, keep=request.flight.publish.keep_generations)
-    recheck.note(request.flight.build_dir)  # the verifier has just read all of it
+    recheck.note(request.build_dir)  # the verifier has just read all of it
     try:
         forget_superseded(request)
         unused.tidy(request)
@@ -93,7 +93,7 @@ def walk(request: Request, due: reasons.Due) -> dict[str, object]:
     found = due.examined()
     _require_none(found, strict=request.flight.coverage.strict, cache=request.cache)
     if due.is_recheck:
-        recheck.note(request.flight.build_dir)
+        recheck.note(request.build_dir)
     unused.note_use(request)
     now = contents.published(request.cache)
     says = gates.recognition_of(now.manifest.gates) if now else ""

@@ -51,7 +51,9 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
 
     def images(count: int) -> Iterator[NDArray[np.uint8]]:
         if network.backbone.role == "descriptor" and request.corpus is not None:
-            yield from descriptors.sample_images(request.flight, network.backbone, network.source, count)
+            yield from descriptors.sample_images(
+                request.flight.tiles, request.build_dir, network.backbone, network.source, count
+            )
 
     return images
 

@@ -9,22 +9,23 @@ from pathlib import Path
 
 from provisioning.area.area import area_facts
 from provisioning.base.hashing import Sha256, digest_of
-from provisioning.config import Flight, TileSource
+from provisioning.config import Selection, Tiles, TileSource
 from provisioning.sources.pixels.facts import decoder_facts
 from provisioning.sources.source import source_name
 
-JUDGE_RULE = "2"
+INSPECTION = "judge"
+"""The name under which catalogues keep `inspection_facts`: another one would have every tile inspected again."""
+INSPECTION_RULE = "2"
 """Counted up when the same pixels are found to be something else: every tile is inspected again."""
 MOVING = "the source changed while it was read: run doit again when it is at rest"
 
 
-def judge_facts(flight: Flight) -> Sha256:
-    """Return the digest of all that decides what looking at a tile's pixels finds."""
-    tiles = flight.tiles
+def inspection_facts(tiles: Tiles) -> Sha256:
+    """Return the digest of all that decides what the inspection of a tile's pixels finds."""
     return digest_of(
         {
             "decoder": decoder_facts(),
-            "rule": JUDGE_RULE,
+            "rule": INSPECTION_RULE,
             "max_pixels": tiles.max_pixels,
             "nodata": tiles.nodata,
             "blank": tiles.blank,
@@ -32,23 +33,23 @@ def judge_facts(flight: Flight) -> Sha256:
     )
 
 
-def choice_facts(flight: Flight) -> Sha256:
+def choice_facts(selection: Selection) -> Sha256:
     """Return the digest of all settings that decide which tiles of the stores are the corpus."""
     sources = [
-        {"store": store_facts(s, s.kind, root=flight.root), "captured": s.captured,
+        {"store": store_facts(s, s.kind, root=selection.root), "captured": s.captured,
          "priority": s.priority, "zooms": s.zooms, "zoom_priority": {str(z): p for z, p in s.zoom_priority.items()}}
-        for s in flight.tiles.source
+        for s in selection.tiles.source
     ]  # fmt: skip
     return digest_of({
-        "area": area_facts(flight.area, flight.flight.takeoff), "sources": sources, "max_empty": flight.tiles.max_empty,
-        "judge": judge_facts(flight), **_asked(flight),
+        "area": area_facts(selection.area, selection.takeoff), "sources": sources,
+        "max_empty": selection.tiles.max_empty, INSPECTION: inspection_facts(selection.tiles), **_asked(selection),
     })  # fmt: skip
 
 
-def _asked(flight: Flight) -> dict[str, str]:
-    """Return what is told to stores in Python beside the area."""
-    is_asked = any(source.plugin or source.store is not None for source in flight.tiles.source)
-    return {"sector_class": flight.flight.sector_class} if is_asked else {}
+def _asked(selection: Selection) -> dict[str, str]:
+    """Return what is passed to stores in Python beside the area."""
+    is_asked = any(source.plugin or source.store is not None for source in selection.tiles.source)
+    return {"sector_class": selection.sector_class} if is_asked else {}
 
 
 def store_facts(source: TileSource, kind: str, *, root: Path, identity: str = "") -> Sha256:

@@ -28,10 +28,9 @@ def _is(path: Path, sha256: str) -> bool:
 def damaged_rows(cache: Path) -> Iterator[tuple[Path, int, int]]:
     """Yield each key of the descriptor store with its damaged rows and all its rows."""
     from provisioning.config.parse import read_flight
-    from provisioning.descriptors import store_path
 
     try:
-        store = store_path(read_flight(cache))
+        store = read_flight(cache).descriptor_store
     except ConfigError:  # a cache that was moved: its own store, if it has one
         store = cache / ".build" / "descriptors"
     if not store.is_dir():

@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     flight = read_flight(args.cache)
     if args.scan:
         with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
-            scan(flight)
-    inventory = take_inventory(flight)
+            scan(flight.selection, flight.build_dir)
+    inventory = take_inventory(flight.selection, flight.build_dir)
     print(json.dumps(inventory.as_json(), indent=2) if args.json else as_text(inventory))
     return 0
 

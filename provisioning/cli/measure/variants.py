@@ -141,7 +141,8 @@ def _asked(variant: Variant, locator: Locator, request: Request) -> tuple[Varian
 
 def _last_request(flight: Flight, networks: tuple[NetworkRequest, ...] | None = None) -> Request:
     today = dt.datetime.now(dt.timezone.utc).date()
-    return make_request(flight, catalogue.last_corpus(flight), today=today, networks=networks)
+    corpus = catalogue.last_corpus(flight.selection, flight.build_dir)
+    return make_request(flight, corpus, today=today, networks=networks)
 
 
 def _built(flight: Flight, networks: tuple[NetworkRequest, ...]) -> tuple[Locator, Request]:

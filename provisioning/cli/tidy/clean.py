@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from provisioning import descriptors
 from provisioning.base.disk.lock import build_lock
 from provisioning.build import unused
 from provisioning.build.request import Request, read_request
@@ -63,7 +62,7 @@ def _show(request: Request, listed: Iterable[unused.Unused], last: str) -> None:
     for each in listed:
         days = max(0, int((now - each.used_s) // _DAY_S))
         print(f"{each.bytes / 1e6:10.1f} MB  {days:4d} days  {_short(each.path)}  {each.holds}")
-    store = descriptors.store_path(request.flight)
+    store = request.flight.descriptor_store
     if request.flight.build_dir not in store.parents:
         print(f"not looked at: {store} may serve other caches too")
     print(last or "nothing in .build is unused")

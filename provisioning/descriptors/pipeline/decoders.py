@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from provisioning.base.errors import Error, TileError
 from provisioning.base.process.workers import Items, Limits, Worker, Workers
 from provisioning.catalogue import Tile, open_reader
-from provisioning.config import Flight, TileSource
+from provisioning.config import Tiles, TileSource
 from provisioning.descriptors.pipeline.loader import Fault, Unit
 from provisioning.network.backbone.image import Pixels
 from provisioning.sources.processes.common import memory_bytes
@@ -179,10 +180,10 @@ class Decoder:
 
 
 @contextmanager
-def decoded_tiles(flight: Flight) -> Iterator[Callable[[Tile], Pixels]]:
+def decoded_tiles(tiles: Tiles, build_dir: Path) -> Iterator[Callable[[Tile], Pixels]]:
     """Yield what decodes a tile of the corpus, uint8 [H, W, 3], from any thread; TileError if it is no image."""
-    with open_reader(flight) as reader:
-        decoders = Decoders(reader, View((Fraction(0),), None, "", flight.tiles.max_pixels))
+    with open_reader(tiles.source, build_dir) as reader:
+        decoders = Decoders(reader, View((Fraction(0),), None, "", tiles.max_pixels))
         try:
             yield decoders.pixels
         finally:

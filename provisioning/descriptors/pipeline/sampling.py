@@ -7,32 +7,29 @@ remembered in `.build` for the corpus it was made of, since making it reads the 
 from __future__ import annotations
 
 import heapq
+from pathlib import Path
 
 from provisioning.base.disk import memo
 from provisioning.base.hashing import Fact, Sha256, digest_of
-from provisioning.catalogue import Tile, iter_tiles, last_corpus
-from provisioning.config import Flight
+from provisioning.catalogue import Tile, iter_tiles
 
 
-def calibration_digest(flight: Flight, count: int) -> Sha256 | None:
-    """Return the digest of the `count` tiles that calibrate a network; None before the first scan."""
-    corpus = last_corpus(flight)
-    if corpus is None:
-        return None
-    path, name = flight.build_dir / "calibration-tiles.json", str(count)
-    facts: dict[str, Fact] = {"coverage": corpus.coverage_sha256}
+def calibration_digest(build_dir: Path, coverage: Sha256, count: int) -> Sha256:
+    """Return the digest of the `count` tiles of the last scan, whose digest is `coverage`, that calibrate a network."""
+    path, name = build_dir / "calibration-tiles.json", str(count)
+    facts: dict[str, Fact] = {"coverage": coverage}
     shas = memo.get(path, name, facts)
     if shas is None:
-        shas = [tile.sha256 for tile in chosen_tiles(flight, count)]
+        shas = [tile.sha256 for tile in chosen_tiles(build_dir, count)]
         memo.put(path, name, facts, shas)
     return digest_of({"tiles": shas})
 
 
-def chosen_tiles(flight: Flight, count: int) -> tuple[Tile, ...]:
+def chosen_tiles(build_dir: Path, count: int) -> tuple[Tile, ...]:
     """Return at most `count` tiles of the last scan with different contents, by the digests of those contents."""
     chosen: dict[Sha256, Tile] = {}
     largest_first: list[int] = []
-    for tile in iter_tiles(flight):
+    for tile in iter_tiles(build_dir):
         if tile.sha256 in chosen or (len(chosen) == count and -int(tile.sha256, 16) < largest_first[0]):
             continue
         chosen[tile.sha256] = tile

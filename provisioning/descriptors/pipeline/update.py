@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DamagedDescriptorsError, DescriptorError
 from provisioning.base.events import progress
 from provisioning.base.hashing import Sha256, sha256_bytes
-from provisioning.catalogue import Piece, last_corpus, not_scanned, open_reader, pieces, tile_of
-from provisioning.config import Flight
+from provisioning.catalogue import Piece, open_reader, pieces, tile_of
+from provisioning.config import Backbone, Tiles
+from provisioning.config.schema import Descriptors
 from provisioning.descriptors.dask.remote import Job
-from provisioning.descriptors.facts import headings, store_path
+from provisioning.descriptors.facts import headings
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import Unit
@@ -28,7 +30,7 @@ from provisioning.descriptors.store.lookup import described_state
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import Backend, Network
-from provisioning.network.backbone import model_file, resolved
+from provisioning.network.backbone import resolved
 from provisioning.sources.processes.decoding import View
 
 CHUNK = 4096
@@ -47,66 +49,83 @@ class Described:
     dimension: int
 
 
-def describe(flight: Flight, *, engine: bytes, backend: Backend, keys: Sequence[Sha256], overlap: int = 1) -> Described:
-    """Compute the descriptors that the corpus of `flight` lacks; `keys` has one key for each of `index.rotations`.
+@dataclass(frozen=True)
+class Wanted:
+    """Descriptors of a corpus: the store they are kept in, and a key for each heading at which tiles are described.
 
-    overlap: 2 where cuts are described, too. `engine` are verified bytes. Finished work stays, whatever happens.
+    coverage: the digest of the corpus. overlap: 2 where cuts are described, too.
+    """
+
+    store: Path
+    keys: Sequence[Sha256]
+    coverage: Sha256
+    overlap: int = 1
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes them: verified bytes, the backend that loads them, and the backbone that they were compiled of.
+
+    model: the name of its file, for errors. batch: tiles at a time.
+    """
+
+    data: bytes
+    backend: Backend
+    backbone: Backbone
+    model: str
+    batch: int
+
+
+def describe(wanted: Wanted, engine: Engine, tiles: Tiles, build_dir: Path, settings: Descriptors) -> Described:
+    """Compute the descriptors that the corpus of the last scan lacks. Finished work stays, whatever happens.
+
     DescriptorError: tiles that gave no descriptor (all named), a constant descriptor, a damaged store.
     DamagedDescriptorsError: rows of before are damaged and now forgotten; call again. EngineError, FilesystemError pass
     through.
     """
     return_large_blocks()
-    backbone = flight.descriptor_backbone
-    network = backend.load(engine, custom_ops=backbone.custom_ops)
-    corpus = last_corpus(flight)
-    if corpus is None:
-        raise not_scanned()
-    require_local_filesystem(store_path(flight))
+    network = engine.backend.load(engine.data, custom_ops=engine.backbone.custom_ops)
+    require_local_filesystem(wanted.store)
     with ExitStack() as stack:
-        stores = [
-            stack.enter_context(DescriptorStore(store_path(flight), key, flight.descriptors.dtype)) for key in keys
-        ]
+        stores = [stack.enter_context(DescriptorStore(wanted.store, key, settings.dtype)) for key in wanted.keys]
         for store in stores:
             store.tidy()
-        reader = stack.enter_context(open_reader(flight))
-        turns = headings(flight.index.rotations)
-        view = View(turns, network.size, resolved(backbone).fit_how, flight.tiles.max_pixels, cuts=overlap > 1)
-        decoders = Decoders(reader, view, batch=flight.engine.batch, slots=layouts.slots(_threads(flight)))
+        reader = stack.enter_context(open_reader(tiles.source, build_dir))
+        fit, turns, overlap = resolved(engine.backbone).fit_how, headings(len(wanted.keys)), wanted.overlap
+        view = View(turns, network.size, fit, tiles.max_pixels, cuts=overlap > 1)
+        decoders = Decoders(reader, view, batch=engine.batch, slots=layouts.slots(_threads(settings)))
         stack.callback(decoders.close)
-        todo = pieces(flight, overlap=overlap, since=described_state(flight, store_path(flight), keys, overlap=overlap))
-        total = todo.total * len(keys)
-        passed = Passed(known=total - todo.changed * len(keys))
+        since = described_state(build_dir, wanted.store, wanted.keys, overlap=overlap)
+        todo = pieces(build_dir, overlap=overlap, since=since)
+        total = todo.total * len(turns)
+        passed = Passed(known=total - todo.changed * len(turns))
         results = Results(stores, lambda done: progress("descriptors", passed.known + done, total, unit="tiles"))
         units = missing_units(todo.new, results, passed)
-        _run(flight, units, network, decoders, results, engine=engine, backend=backend)
+        _run(units, network, decoders, results, engine, settings)
         for store in stores:
             store.flush()
-        model = model_file(flight.root, backbone)
-        results.require_all(model)
+        results.require_all(engine.model)
         try:
-            require_variety(stores[0], passed.sample, model)
+            require_variety(stores[0], passed.sample, engine.model)
         except DamagedDescriptorsError as error:  # rows of before; those that were computed now are in the store
             facts = {"computed": results.computed}
             raise DamagedDescriptorsError(
                 error.what, file=error.file, facts=facts, next_step=error.next_step
             ) from error
-    for key in keys:
-        write_receipt(store_path(flight), key, corpus.coverage_sha256, overlap=overlap)
+    for key in wanted.keys:
+        write_receipt(wanted.store, key, wanted.coverage, overlap=overlap)
     return Described(results.computed, todo.total, network.dimension)
 
 
 def _run(
-    flight: Flight,
     units: Iterable[Unit],
     network: Network,
     decoders: Decoders,
     results: Results,
-    *,
-    engine: bytes,
-    backend: Backend,
+    engine: Engine,
+    settings: Descriptors,
 ) -> None:
     """Put `units` through the network with the layout that this host, or a fleet of its like, is fastest with."""
-    settings, batch = flight.descriptors, flight.engine.batch
     if settings.executor == "dask":
         from provisioning.descriptors.dask.link import Cluster, Tls, submit
 
@@ -115,24 +134,24 @@ def _run(
 
         job = Job(
             run=os.urandom(4).hex(),
-            engine_sha256=sha256_bytes(engine),
-            host=backend.probe(),
-            custom_ops=flight.descriptor_backbone.custom_ops,
+            engine_sha256=sha256_bytes(engine.data),
+            host=engine.backend.probe(),
+            custom_ops=engine.backbone.custom_ops,
             headings=decoders.view.headings,
             how=decoders.view.how,
             max_pixels=decoders.view.max_pixels,
-            batch=batch,
+            batch=engine.batch,
             cuts=decoders.view.cuts,
         )
         tasks = batches_of(units, settings.task_tiles)
-        submit(tasks, network, decoders, results, job=job, engine=engine, cluster=cluster)
+        submit(tasks, network, decoders, results, job=job, engine=engine.data, cluster=cluster)
         return
-    layout = layouts.fused if backend.name == "onnxruntime" else layouts.staged
-    layout(units, network, decoders, results, threads=_threads(flight), batch=batch)
+    layout = layouts.fused if engine.backend.name == "onnxruntime" else layouts.staged
+    layout(units, network, decoders, results, threads=_threads(settings), batch=engine.batch)
 
 
-def _threads(flight: Flight) -> int:
-    return flight.descriptors.threads or len(os.sched_getaffinity(0))
+def _threads(settings: Descriptors) -> int:
+    return settings.threads or len(os.sched_getaffinity(0))
 
 
 @dataclass

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from provisioning.base.batches import batches_of
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import distinct_keys, states
-from provisioning.config import Flight
 from provisioning.descriptors.store.generations import existing
 from provisioning.descriptors.store.receipts import is_described
 
@@ -20,20 +19,20 @@ LOOKUP = 4096
 BYTES_PER_COMPONENT = {"float32": 4, "float16": 2}
 
 
-def described_state(flight: Flight, store: Path, keys: Sequence[Sha256], *, overlap: int) -> int:
+def described_state(build_dir: Path, store: Path, keys: Sequence[Sha256], *, overlap: int) -> int:
     """Return the last state of the corpus in which all its tiles had a descriptor under each of `keys`; 0 if none had.
 
     With overlap 2 its cuts, too. Only what changed since then need be looked up: a store that loses rows loses its
     receipts, too.
     """
-    known = (state for state, coverage in states(flight) if is_described(store, keys, coverage, overlap=overlap))
+    known = (state for state, coverage in states(build_dir) if is_described(store, keys, coverage, overlap=overlap))
     return next(known, 0)
 
 
-def count_lacking(flight: Flight, store: Path, keys: Sequence[Sha256], *, overlap: int = 1) -> int:
+def count_lacking(build_dir: Path, store: Path, keys: Sequence[Sha256], *, overlap: int = 1) -> int:
     """Return how many descriptors under `keys` the tiles of the last scan, and their cuts, lack."""
-    since = described_state(flight, store, keys, overlap=overlap)
-    wanted = list(distinct_keys(flight, overlap=overlap, since=since))
+    since = described_state(build_dir, store, keys, overlap=overlap)
+    wanted = list(distinct_keys(build_dir, overlap=overlap, since=since))
     return sum(count_missing(store, key, wanted) for key in keys)
 
 

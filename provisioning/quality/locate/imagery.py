@@ -45,8 +45,8 @@ def imagery_of(cache: Path, verdict: Verdict, wanted: Iterable[Match], *, own: b
     elif own and (cache / "flight.toml").is_file():
         flight = read_flight(cache)
         places = {(match.z, x, y, match.source) for match in wanted for x, y in _parts(match)}
-        tiles = {tile[:4]: tile for tile in iter_tiles(flight) if tile[:4] in places}
-        with open_reader(flight) as reader:
+        tiles = {tile[:4]: tile for tile in iter_tiles(flight.build_dir) if tile[:4] in places}
+        with open_reader(flight.tiles.source, flight.build_dir) as reader:
 
             def read(match: Match, x: int, y: int) -> bytes | None:
                 tile = tiles.get((match.z, x, y, match.source))
