@@ -140,9 +140,8 @@ def in_this_process(path: Path, count: int, what: str) -> None:
     flight = asked(path.parent, path, count)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    {"floor": read_and_hash, "decode": decode_eighths}.get(what, lambda _: scan(flight.selection, flight.build_dir))(
-        path
-    )
+    other = {"floor": read_and_hash, "decode": decode_eighths}.get(what)
+    _ = other(path) if other else scan(flight.selection, flight.build_dir)
     after = resource.getrusage(resource.RUSAGE_SELF)
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     print(json.dumps({"seconds": seconds, "rss_mb": peak_mb()}))
