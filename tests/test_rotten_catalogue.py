@@ -108,7 +108,7 @@ def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
 
 
 READERS = {
-    "corpus_table": corpus_table,
+    "corpus_table": lambda asked: corpus_table(asked.build_dir),
     "iter_placed": lambda asked: list(iter_placed(asked.build_dir)),
     "iter_tiles": lambda asked: list(iter_tiles(asked.build_dir)),
     "distinct_digests": lambda asked: list(distinct_digests(asked.build_dir)),

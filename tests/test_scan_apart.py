@@ -131,7 +131,8 @@ def test_rows_that_hold_no_bytes_and_empty_ones_are_named(tmp_path):
 NOTHING_LOADED = """
 import pickle, sys
 from provisioning import catalogue
-catalogue.scan(pickle.load(open(sys.argv[1], "rb")))
+flight = pickle.load(open(sys.argv[1], "rb"))
+catalogue.scan(flight.selection, flight.build_dir)
 print(*({"PIL", "simplejpeg", "rasterio"} & set(sys.modules)))
 """
 
