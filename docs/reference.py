@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from provisioning.base import errors
-from provisioning.cli import COMMANDS, command_parser
+from provisioning.cli import COMMANDS
+from provisioning.cli.running import command_parser
 from provisioning.config.schema import NO_PATH
 from provisioning.config.template import Section, default_of, keys, sections, toml
 

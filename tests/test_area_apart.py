@@ -11,12 +11,12 @@ import pyogrio
 import pytest
 import shapely
 
-from provisioning import cli
 from provisioning.area import apart, reading
 from provisioning.base.errors import AreaError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
 from provisioning.catalogue import area_of, scan
+from provisioning.cli import running
 from provisioning.config import Area
 from tests.flying import plan as plan_of
 from tests.flying import simple, written
@@ -158,6 +158,6 @@ def test_an_area_that_is_known_starts_no_process(tmp_path, monkeypatch):
 def test_commands_that_read_such_files_read_them_apart(monkeypatch, words):
     monkeypatch.setattr(sys, "argv", ["flightcache", *words])
     monkeypatch.setattr(confined, "_scope", None)
-    with cli._apart():
+    with running._apart():
         assert confined._scope is not None
     assert confined._scope is None

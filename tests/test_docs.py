@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from provisioning.base import errors
-from provisioning.cli import command_parser
+from provisioning.cli.running import command_parser
 from tests.scripts import loaded
 
 if sys.version_info >= (3, 11):

@@ -10,6 +10,7 @@ import sys
 import pytest
 from doit.cmd_base import ModuleTaskLoader
 
+import provisioning.cli
 import rules
 from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error
@@ -119,6 +120,15 @@ def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_
 def test_the_end_of_a_command_needs_no_part_that_cannot_be_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "provisioning.base.process.leaving", None)  # importing it is an ImportError
     plugin._leave(3)
+
+
+def test_a_command_that_cannot_be_loaded_does_not_end_like_an_answer_of_plan(monkeypatch, capsys):
+    monkeypatch.delattr(provisioning.cli, "running", raising=False)
+    monkeypatch.setitem(sys.modules, "provisioning.cli.running", None)
+    assert provisioning.cli.main(["plan"]) == Error.exit_code
+    said = capsys.readouterr().err
+    assert "cannot be loaded" in said
+    assert "next step" in said
 
 
 @pytest.mark.parametrize("part", ["_key_apart", "stops_in_order"])

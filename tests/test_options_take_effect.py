@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.cli import COMMANDS, command_parser, main
+from provisioning.cli import COMMANDS, main
 from provisioning.cli.deliver import fleet_status
+from provisioning.cli.running import command_parser
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Vehicle
 from provisioning.flight.signing import load_public_key, public_key_path

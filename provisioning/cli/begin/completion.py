@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from provisioning.base.errors import Error
-from provisioning.cli import COMMANDS, command_parser
+from provisioning.cli import COMMANDS
 from provisioning.cli.parsing import add_everywhere
+from provisioning.cli.running import command_parser
 
 FILES = ":files"
 """The line that asks the shell for names of files."""
