@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,18 @@ from provisioning.base.disk.files import read_input
 from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.quality.query.attitude import Angles
+from provisioning.quality.query.metadata import measured, upright
 from provisioning.quality.query.viewing import Known
 
 NUMBER = r"([+-]?\d+(?:\.\d+)?)"
-GPS = re.compile(rf"GPS\s*\(\s*{NUMBER}\s*,\s*{NUMBER}\s*,\s*{NUMBER}\s*\)")
-"""Older models: longitude, latitude, and the number of satellites or an altitude; the height stands elsewhere."""
+PLACE = re.compile(
+    rf"(?:GPS|RTK)\s*\(\s*(?:[EW]:\s*)?{NUMBER}\s*,\s*(?:[NS]:\s*)?{NUMBER}\s*,\s*{NUMBER}\s*(M?)m?\s*\)"
+)
+"""Without names: longitude, latitude, and the number of satellites or an altitude; the height stands elsewhere. The
+M300 writes latitude first, and its third number with an M; Autel names the hemispheres."""
+HEMISPHERES = re.compile(r"(?:GPS|RTK)\s*\(\s*([EW]):[^,]*,\s*([NS]):")
+GIMBAL = re.compile(rf"G\.PRY\s*\(\s*{NUMBER}[^\d,)]*,\s*{NUMBER}[^\d,)]*,\s*{NUMBER}")
+"""Phantom 4 Pro and RTK: pitch, roll, yaw of the gimbal."""
 
 
 class Frame(NamedTuple):
@@ -29,8 +36,8 @@ class Frame(NamedTuple):
 def read_subtitles(path: Path) -> dict[int, Frame]:
     """Return the frames of the subtitle at `path` by their number, from 1; those without a position are left out.
 
-    Read are `[latitude: …] [longitude: …] [rel_alt: …] [gb_yaw: …]` of newer models and `GPS (lon, lat, …)` of older
-    ones. PhotoError if no frame has a position.
+    Read are `[latitude: …] [longitude: …] [rel_alt: …] [gb_yaw: …]` of newer models, `GPS (lon, lat, …), H …m`,
+    `G.PRY (…)` and `BAROMETER:…` of older ones and of Autel. PhotoError if no frame has a position.
     """
     try:
         text = read_input(path).decode("utf-8", "replace")
@@ -65,21 +72,43 @@ def _time_s(block: str) -> float | None:
 
 def _place(block: str) -> Origin | None:
     lat, lon = _value(block, "latitude"), _value(block, "longt?itude")
-    older = GPS.search(block)
-    if lat is None and older:
-        lon, lat = float(older[1]), float(older[2])
+    if lat is None:
+        lon, lat = _unnamed(block)
     if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180 or lat == lon == 0:
         return None
     return Origin(round(lat * 1e7), round(lon * 1e7))
 
 
+def _unnamed(block: str) -> tuple[float | None, float | None]:
+    """Return longitude and latitude of `GPS(…)`."""
+    found = PLACE.search(block)
+    if found is None:
+        return None, None
+    first, second = float(found[1]), float(found[2])
+    sides = HEMISPHERES.search(block)
+    if sides:
+        return (-first if sides[1] == "W" else first), (-second if sides[2] == "S" else second)
+    return (second, first) if found[4] else (first, second)
+
+
 def _known(block: str) -> Known:
-    yaw, pitch, roll = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
-    relative = _value(block, "rel_alt")
-    if relative is None:
-        relative = _value(block, "H", unit=r"\s*m")
-    angles = Angles(None if yaw is None else yaw % 360, pitch, roll)
-    return Known(angles, relative_m=relative, altitude_m=_value(block, "abs_alt"))
+    heights = (_value(block, "rel_alt"), _value(block, "H", unit=r"\s*m"), _value(block, r"BAROMETER\s*[:(]"))
+    altitudes = (_value(block, "abs_alt"), _value(block, "altitude"))
+    return Known(upright(measured(_gimbal(block))), relative_m=_first(heights), altitude_m=_first(altitudes))
+
+
+def _gimbal(block: str) -> Angles:
+    older = GIMBAL.search(block)
+    if older:
+        pitch, roll, yaw = map(float, older.groups())
+        return Angles(yaw % 360, pitch, roll)
+    named = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
+    yaw_or_none, pitch_or_none, roll_or_none = named
+    return Angles(None if yaw_or_none is None else yaw_or_none % 360, pitch_or_none, roll_or_none)
+
+
+def _first(values: Iterable[float | None]) -> float | None:
+    return next((each for each in values if each is not None), None)
 
 
 def _value(block: str, name: str, *, unit: str = "") -> float | None:

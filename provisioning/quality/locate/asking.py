@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.geometry.angles import Origin
@@ -12,6 +14,7 @@ from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, st
 from provisioning.quality.locate.photo import Photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
+from provisioning.quality.query.camera import TURNED_DEG
 from provisioning.quality.query.declaration import UNDECLARED, Declared
 from provisioning.quality.query.patches import anchor
 from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
@@ -98,23 +101,26 @@ def answer(
     """
     seen = _viewing(photo, question, known)
     own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
-    headings = headings_for(question, own)
+    headings = headings_for(question, own, _turned_deg(photo) if isinstance(seen, str) else 0)
     assumed = _assumed(seen, headed=own is not None or question.rotate is not None or question.heading_deg is not None)
     k = max(question.k, COMPARED)
     if isinstance(seen, str):
         found = locator.locate(photo.pixels, k=k, headings=headings, position=position, near=near)
-    elif anchor(seen.view(headings[0])) is None:
-        return Answered((), NO_GROUND)
     else:
-        found = locator.locate_view(
+        readings = [each for each in seen.readings() if anchor(each.view(headings[0])) is not None]
+        if not readings:
+            return Answered((), NO_GROUND)
+        rendered = partial(
+            locator.locate_view,
             photo.pixels,
-            *viewings_for(question, seen),
             k=k,
             headings=headings,
             position=position,
             near=near,
             patches=question.patches,
         )
+        answers = [(rendered(*viewings_for(question, each)), each) for each in readings]
+        found, seen = max(answers, key=lambda each: each[0][0].standing if each[0] else -math.inf)
     doubt, fix = _doubt(locator, photo, found), None
     if question.second_stage is not None:
         found, fix = question.second_stage.refined(photo.pixels, seen, found, position)
@@ -152,12 +158,21 @@ def _viewing(photo: Photo, question: Question, known: Known) -> Viewing | str:
     return viewing(question.camera, photo.metadata, width=width, height=height, known=known)
 
 
-def headings_for(question: Question, own: float | None) -> tuple[float, ...]:
-    """Return the headings to try: those asked for, or else the one known with its uncertainty, or else north."""
+def headings_for(question: Question, own: float | None, turned_deg: int = 0) -> tuple[float, ...]:
+    """Return the headings to try: those asked for, or else the one known with its uncertainty, or else north.
+
+    turned_deg: by how much the stored pixels were turned to be shown; the photo's own heading may be of either top.
+    """
     if question.rotate is not None:
         return evenly_turned(question.rotate)
-    heading = question.heading_deg if question.heading_deg is not None else own
-    return tuple((each + (heading or 0.0)) % 360 for each in spread(question.heading_sigma_deg))
+    known = [question.heading_deg if question.heading_deg is not None else own or 0.0]
+    if turned_deg and own is not None and question.heading_deg is None:
+        known.append(own - turned_deg)
+    return tuple((each + heading) % 360 for heading in known for each in spread(question.heading_sigma_deg))
+
+
+def _turned_deg(photo: Photo) -> int:
+    return TURNED_DEG.get(photo.metadata.orientation, 0)
 
 
 def viewings_for(question: Question, seen: Viewing) -> Sequence[Viewing]:

@@ -73,7 +73,7 @@ def _metadata(said: dict[str, Any]) -> Metadata:
     camera = said["camera"]
     if camera is not None:
         camera = Camera(**{**camera, "distortion": tuple(camera["distortion"])})
-    return Metadata(Angles(*said["angles"]), said["relative_m"], said["altitude_m"], camera)
+    return Metadata(Angles(*said["angles"]), said["relative_m"], said["altitude_m"], camera, said["orientation"])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
@@ -87,7 +87,10 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
                     facts={"pixels": image.width * image.height, "limit": MAX_PIXELS},
                 )
             exif = image.getexif()
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            orientation = exif.get(
+                ExifTags.Base.Orientation
+            )  # the tag, before decoding: TIFF's reader applies it itself
+            pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             xmp = image.info.get("xmp", b"")
     except UnidentifiedImageError as error:
@@ -97,7 +100,9 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"not a photo that can be read: {error}", file=path) from error
     packet = xmp if isinstance(xmp, bytes) else str(xmp).encode()
-    metadata = read_metadata(exif, packet, pixels.shape[1], pixels.shape[0])
+    exif[ExifTags.Base.Orientation] = orientation
+    shown = pixels.shape[1], pixels.shape[0]
+    metadata = read_metadata(exif, packet, *(shown if orientation not in (5, 6, 7, 8) else shown[::-1]))
     if metadata.angles.yaw_deg is None:
         metadata = metadata._replace(angles=metadata.angles._replace(yaw_deg=gps_heading_deg(gps)))
     camera = None if metadata.camera is None else asdict(metadata.camera)
@@ -107,6 +112,13 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
         "position": gps_position(gps),
         "heading_deg": metadata.angles.yaw_deg,
     }, pixels
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8 bits of red, green, blue; of 16 bits, as of multispectral cameras, the upper ones."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _read_position(path: Path) -> Origin | None:
@@ -121,8 +133,8 @@ def gps_position(gps: dict[int, Any]) -> Origin | None:
     """Return the position in an EXIF GPS block, or None if there is none that makes sense."""
     lat = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
     lon = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef), "EW")
-    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
-        return None
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180 or lat == lon == 0:
+        return None  # 0, 0 is what a camera without a fix writes
     return Origin(round(lat * 1e7), round(lon * 1e7))
 
 

@@ -17,6 +17,14 @@ SAMPLES = 4096
 MOST_TANGENT = 20.0
 """Directions more than 87 degrees off the axis of a pinhole camera are not followed."""
 
+SHOWN = {
+    1: ((1, 0), (0, 1)), 2: ((-1, 0), (0, 1)), 3: ((-1, 0), (0, -1)), 4: ((1, 0), (0, -1)),
+    5: ((0, 1), (1, 0)), 6: ((0, -1), (1, 0)), 7: ((0, -1), (-1, 0)), 8: ((0, 1), (-1, 0)),
+}  # fmt: skip
+"""EXIF's orientations: right and down of the photo as shown, each as shares of right and down of the stored pixels."""
+TURNED_DEG = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}
+"""By how much stored pixels are turned clockwise to be shown; 2, 4, 5 and 7 are mirrored left to right before."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -48,6 +56,18 @@ class Camera:
             self, width=width, height=height, fx=self.fx * x, fy=self.fy * y,
             cx=(self.cx + 0.5) * x - 0.5, cy=(self.cy + 0.5) * y - 0.5,
         )  # fmt: skip
+
+    def shown(self, orientation: int) -> Camera:
+        """Return the camera of the photo as EXIF's `orientation` has it shown; self is for the stored pixels."""
+        (a, b), (c, d) = SHOWN[orientation]
+        sides = np.array([[a, b], [c, d]]) @ [self.width - 1, self.height - 1]
+        cx, cy = np.array([[a, b], [c, d]]) @ [self.cx, self.cy] - np.minimum(sides, 0)
+        fx, fy = (self.fx, self.fy) if a else (self.fy, self.fx)
+        lens = self.distortion
+        if self.model == "brown" and len(lens) >= 4:  # p2, p1 is a vector of the image plane
+            lens = (*lens[:2], c * lens[3] + d * lens[2], a * lens[3] + b * lens[2], *lens[4:])
+        width, height = (round(abs(each)) + 1 for each in sides)
+        return replace(self, width=width, height=height, fx=fx, fy=fy, cx=float(cx), cy=float(cy), distortion=lens)
 
     def project(self, directions: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return pixel coordinates (x, y) of directions, float64 [..., 2], and where the photo shows them, bool [...].

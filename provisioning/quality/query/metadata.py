@@ -16,41 +16,57 @@ NUMBER = rb"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """EXIF FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
 HEIGHTS_M = (-500.0, 100_000.0)
+LEAST_PIX4D_PITCH_DEG = -30.0
+"""No airframe photographs that far nose down; an Autel XL715 writes the camera's pitch there, -90 looks down."""
 
 
 class Metadata(NamedTuple):
     """What a photo says of itself; None where it does not.
 
     relative_m: height above the take-off point. altitude_m: above sea level or the ellipsoid, as the maker writes it.
-    camera: intrinsics from the photo alone.
+    camera: intrinsics from the photo alone, for the pixels as they are stored. orientation: by which EXIF says how
+    they are to be shown, 1 to 8.
     """
 
     angles: Angles = Angles()
     relative_m: float | None = None
     altitude_m: float | None = None
     camera: Camera | None = None
+    orientation: int = 1
 
 
 def read_metadata(exif: Any, xmp: bytes, width: int, height: int) -> Metadata:
-    """Return what the EXIF (a PIL.Image.Exif) and the XMP packet of a photo of width x height pixels say."""
+    """Return what the EXIF (a PIL.Image.Exif) and the XMP packet say of a photo stored as width x height pixels."""
     gps, details = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif)
+    orientation = exif.get(ExifTags.Base.Orientation)
     return Metadata(
         xmp_angles(xmp),
-        _within(_number(xmp, b"RelativeAltitude"), *HEIGHTS_M),
-        _within(_number(xmp, b"AbsoluteAltitude"), *HEIGHTS_M) or _gps_altitude_m(gps),
+        _height_m(xmp, b"RelativeAltitude", b"AboveGroundAltitude"),
+        _height_m(xmp, b"AbsoluteAltitude") or _gps_altitude_m(gps),
         _calibrated(xmp, width, height) or _from_exif(details, width, height),
+        orientation if orientation in range(1, 9) else 1,
     )
 
 
-def _fields(xmp: bytes, name: bytes, value: bytes) -> bytes | None:
+def _height_m(xmp: bytes, *names: bytes) -> float | None:
+    """Return the first of some heights that is written and plausible; DJI's before Pix4D's `Camera:` property."""
+    found = (_within(_number(xmp, name), *HEIGHTS_M) for name in names)
+    return next((each for each in found if each is not None), None)
+
+
+def _fields(xmp: bytes, name: bytes, value: bytes, prefix: bytes = rb"[\w.-]+") -> bytes | None:
     """Return the value of an XMP property written as an attribute or an element, whatever prefix its maker uses."""
-    found = re.search(rb"(?:^|[<\s])[\w.-]+:" + name + rb"\s*(?:=\s*[\"']|>)\s*(" + value + rb")\s*[\"'<]", xmp)
+    found = re.search(rb"(?:^|[<\s])" + prefix + b":" + name + rb"\s*(?:=\s*[\"']|>)\s*(" + value + rb")\s*[\"'<]", xmp)
     return found[1] if found else None
 
 
-def _number(xmp: bytes, name: bytes) -> float | None:
-    text = _fields(xmp, name, NUMBER)
-    return None if text is None else float(text)
+def _number(xmp: bytes, name: bytes, prefix: bytes = rb"[\w.-]+") -> float | None:
+    """Return a property that is a number, or a rational as XMP writes those of EXIF: 800/10."""
+    text = _fields(xmp, name, NUMBER + rb"(?:/\d+)?", prefix)
+    if text is None:
+        return None
+    number, _, divisor = text.partition(b"/")
+    return float(number) / float(divisor or 1) if float(divisor or 1) else None
 
 
 def _within(value: float | None, low: float, high: float) -> float | None:
@@ -67,14 +83,32 @@ def xmp_angles(xmp: bytes) -> Angles:
     for reading in (_gimbal(b"Gimbal"), _gimbal(b"Camera"), _skydio, _pix4d, _airframe):
         angles = reading(xmp)
         if angles is not None:
-            return angles
+            return upright(angles)
     return Angles()
+
+
+def upright(angles: Angles) -> Angles:
+    """Return the same attitude with the top of the photo where its yaw points: a roll of 180 is the other yaw.
+
+    DJI's Zenmuse cameras write pitch -90, roll 180 and the opposite yaw for a photo taken straight down.
+    """
+    yaw, pitch, roll, of = angles
+    if of == "body" or roll is None or not 135 < abs(roll) <= 180:
+        return angles
+    return Angles(_compass(None if yaw is None else yaw + 180), None if pitch is None else -180 - pitch,
+                  roll - math.copysign(180, roll))  # fmt: skip
+
+
+def measured(angles: Angles) -> Angles:
+    """Return `angles`, or none where all three are exactly 0: so DJI's Mini 2 and M400 write a gimbal not measured."""
+    return Angles() if angles[:3] == (0, 0, 0) else angles
 
 
 def _gimbal(whose: bytes) -> Callable[[bytes], Angles | None]:
     def reading(xmp: bytes) -> Angles | None:
         yaw, pitch, roll = (_angle(_number(xmp, whose + axis + b"Degree")) for axis in (b"Yaw", b"Pitch", b"Roll"))
-        return None if yaw is None and pitch is None else Angles(_compass(yaw), pitch, roll)
+        angles = measured(Angles(_compass(yaw), pitch, roll))
+        return None if angles.yaw_deg is None and angles.pitch_deg is None else angles
 
     return reading
 
@@ -88,20 +122,13 @@ def _skydio(xmp: bytes) -> Angles | None:
 
 
 def _pix4d(xmp: bytes) -> Angles | None:
-    yaw, pitch, roll = (_angle(_pix4d_number(xmp, axis)) for axis in (b"Yaw", b"Pitch", b"Roll"))
+    yaw, pitch, roll = (_angle(_number(xmp, axis, rb"Camera")) for axis in (b"Yaw", b"Pitch", b"Roll"))
     if yaw is None and pitch is None:
         return None
+    if pitch is not None and pitch < LEAST_PIX4D_PITCH_DEG:
+        return Angles(_compass(yaw), pitch, roll)
     mirrored = roll is not None and re.search(rb"sense\s?fly", xmp, re.IGNORECASE)
     return Angles(_compass(yaw), pitch, -roll if mirrored and roll is not None else roll, of="body")
-
-
-def _pix4d_number(xmp: bytes, axis: bytes) -> float | None:
-    found = re.search(
-        rb"(?:^|[<\s])Camera:" + axis + rb"\s*(?:=\s*[\"']|>)\s*(" + NUMBER + rb")(?:/(\d+))?\s*[\"'<]", xmp
-    )
-    if not found or found[2] == b"0":
-        return None
-    return float(found[1]) / float(found[2] or 1)
 
 
 def _airframe(xmp: bytes) -> Angles | None:

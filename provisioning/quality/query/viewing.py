@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
 from provisioning.quality.query.attitude import MOUNTED_DOWN, Angles, Three, camera_rotation
-from provisioning.quality.query.camera import Camera, focal_px_of_fov
+from provisioning.quality.query.camera import SHOWN, TURNED_DEG, Camera, focal_px_of_fov
 from provisioning.quality.query.declaration import Declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.rendering import View
@@ -36,7 +36,8 @@ NOTHING = Known()
 class Viewing(NamedTuple):
     """A camera with its attitude and its height above ground, metre; `view` fixes the yaw.
 
-    height_assumed: neither the photo nor the caller gave the height, so it is the declared one.
+    height_assumed: neither the photo nor the caller gave the height, so it is the declared one. turned_deg: by how much
+    the stored pixels were turned clockwise to be shown; camera and angles are those of the photo as it is shown.
     """
 
     camera: Camera
@@ -44,10 +45,27 @@ class Viewing(NamedTuple):
     height_m: float
     mounting: Three = MOUNTED_DOWN
     height_assumed: bool = False
+    turned_deg: int = 0
 
     def view(self, yaw_deg: float) -> View:
         """Return the view under a yaw, degree clockwise from true north."""
         return View(self.camera, camera_rotation(self.angles, yaw_deg=yaw_deg, mounting=self.mounting), self.height_m)
+
+    def readings(self) -> tuple[Viewing, ...]:
+        """Return what the angles may mean: those of the photo as shown, and, where it was turned, as it was stored.
+
+        Few makers say which, and near nadir a camera's own guess of what is up is random; photogrammetry takes the
+        sensor's.
+        """
+        return (self,) if not self.turned_deg else (self, self.rolled(-self.turned_deg))
+
+    def rolled(self, degrees: float) -> Viewing:
+        """Return the same camera turned about its axis, right side down."""
+        yaw, pitch, roll = self.mounting
+        if self.angles.of == "body":
+            return self._replace(mounting=(yaw, pitch, roll + degrees))
+        known = roll if self.angles.roll_deg is None else self.angles.roll_deg
+        return self._replace(angles=self.angles._replace(roll_deg=known + degrees))
 
 
 def viewing(
@@ -55,10 +73,12 @@ def viewing(
 ) -> Viewing | str:
     """Return how a photo of width x height pixels looked at the ground, or a phrase that says what is not known.
 
-    The caller's knowledge goes first, then what is declared for the lens and the photo for attitude and height. Raises
-    PhotoError where the photo is not of the shape of the camera declared.
+    width, height: as it is shown; the lens is declared for the pixels as they are stored. The caller's knowledge goes
+    first, then what is declared for the lens and the photo for attitude and height. Raises PhotoError where the photo
+    is not of the shape of the camera declared.
     """
-    camera = camera_of(declared, metadata, width=width, height=height, fov_deg=known.fov_deg)
+    stored = (width, height) if SHOWN[metadata.orientation][0][0] else (height, width)
+    camera = camera_of(declared, metadata, width=stored[0], height=stored[1], fov_deg=known.fov_deg)
     known_m = _height_m(declared, metadata, known)
     height_m = declared.height_m if known_m is None else known_m
     if camera is None:
@@ -68,7 +88,8 @@ def viewing(
     if height_m < LEAST_HEIGHT_M:
         return f"a height above ground of {height_m:.1f} m"
     angles = _angles(declared, metadata.angles, known.angles)
-    return Viewing(camera, angles, height_m, declared.mounting, known_m is None)
+    turned_deg = TURNED_DEG.get(metadata.orientation, 0)
+    return Viewing(camera.shown(metadata.orientation), angles, height_m, declared.mounting, known_m is None, turned_deg)
 
 
 def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
@@ -95,7 +116,7 @@ def _height_m(declared: Declared, metadata: Metadata, known: Known) -> float | N
 def camera_of(
     declared: Declared, metadata: Metadata, *, width: int, height: int, fov_deg: float | None = None
 ) -> Camera | None:
-    """Return the intrinsics for a photo of width x height pixels; None if nothing gives them."""
+    """Return the intrinsics for a photo stored as width x height pixels; None if nothing gives them."""
     if fov_deg is not None:
         return Camera.simple(width, height, focal_px_of_fov(fov_deg, width))
     lens = declared.for_photo(width, height)
