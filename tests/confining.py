@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -99,3 +100,11 @@ def may(kind, place):
     except OSError as error:
         return type(error).__name__
     raise AssertionError(kind)
+
+
+def killed(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+def lacks(number):
+    raise OSError(number, os.strerror(number))

@@ -34,6 +34,7 @@ def of_a(mistake):
         (ImportError("x.so: failed to map segment"), "failed to map segment", "dmesg"),
         (RuntimeError("can't start new thread"), "no thread", "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files", "ulimit -n"),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), "temporarily unavailable", "ulimit -u"),
         (of_a(lambda: plugin.no_such_name), "cannot be loaded: module 'rules.plugin' has no attribute", "dmesg"),
         (of_a(lambda: "".encode("no-codec")), "cannot be loaded: unknown encoding", "dmesg"),
         (SystemError("error return without exception set"), "memory does not suffice", "ulimit -v"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from provisioning.area.cover import Band, Cover
-from provisioning.base.errors import EmptyCorpusError, TileError
+from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.catalogue import scan
 from provisioning.catalogue.archive import write_pmtiles
 from provisioning.catalogue.surveying import survey
@@ -144,7 +144,7 @@ def test_an_archive_that_cannot_be_read_any_more_is_named(tmp_path):
     reader = pmtiles(tmp_path / "a.pmtiles")
     os.close(reader._fd)
     try:
-        with pytest.raises(TileError, match="Bad file descriptor"):
+        with pytest.raises(FilesystemError, match="Bad file descriptor"):
             reader.read(0, 0, 0)
     finally:
         reader._fd = os.open(os.devnull, os.O_RDONLY)

@@ -184,3 +184,14 @@ def has_in_memory(room, reversed_bytes):
 
 
 KEPT = "SENTINEL of working.py"
+
+
+class NoMemory:
+    """Nothing that a process has memory to receive."""
+
+    def __reduce__(self):
+        return no_memory, ()
+
+
+def no_memory():
+    raise MemoryError

@@ -21,7 +21,7 @@ from provisioning.catalogue.scanning.settings import choice_facts
 from provisioning.catalogue.summing import at_takeoff
 from provisioning.catalogue.values import Corpus, Tile, not_scanned
 from provisioning.config import Selection, TileSource
-from provisioning.sources.source import source_name
+from provisioning.sources.source import reading, source_name
 from provisioning.sources.store import TileStore
 from provisioning.sources.stores import kind_of, open_tiles, with_kinds
 from provisioning.sources.tile_file import checked, read_file
@@ -354,12 +354,11 @@ class TileReader:
 
     def _file(self, layout: Layout, tile: Tile) -> bytes | None:
         path = layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile))
-        try:
-            return read_file(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise TileError(f"a tile cannot be read: {error.strerror}", file=path) from error
+        with reading("a tile", path):
+            try:
+                return read_file(path)
+            except FileNotFoundError:
+                return None
 
     def close(self) -> None:
         """Close all containers."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from provisioning.area.cover import Band, Cover
-from provisioning.base.disk.files import open_regular
+from provisioning.base.disk.files import open_regular, wrap_os_errors
 from provisioning.base.errors import TileError
 from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.config.naming import default_name
 from provisioning.sources.placement.evidence import Statement
 from provisioning.sources.store import TileStore
+
+OF_THE_FILE = frozenset({
+    errno.EACCES, errno.EPERM, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ENXIO,
+})  # fmt: skip
+"""What the system says of a file; every other error is of the machine at this moment."""
 
 RACY_NS = 20_000_000
 """A file written this shortly before it was looked at may change again without changing its times: the clock of file
@@ -71,14 +79,27 @@ def source_name(source: TileSource) -> str:
     return source.name or default_name(source)
 
 
+@contextmanager
+def reading(what: str, path: str | os.PathLike[str], *, next_step: str = "") -> Iterator[None]:
+    """Raise an OSError of the block as a TileError where it is the file's, else as a FilesystemError: the machine's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OF_THE_FILE:
+            raise TileError(f"{what} cannot be read: {error.strerror}", file=str(path), next_step=next_step) from error
+        with wrap_os_errors(f"read {what}", str(path)):
+            raise
+
+
+def reading_source(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Do as `reading` for a file or directory that flight.toml names."""
+    return reading("tile source", path, next_step="check tiles.source.path")
+
+
 def file_stamp(path: str | os.PathLike[str], *, now_ns: int) -> str:
     """Return what a file's own stat says, empty while it is too young to be trusted; TileError if it is not there."""
-    try:
+    with reading_source(path):
         found = os.stat(path)
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=str(path), next_step="check tiles.source.path"
-        ) from error
     if max(found.st_mtime_ns, found.st_ctime_ns) > now_ns - RACY_NS:
         return ""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev} {found.st_ino}"
@@ -86,10 +107,5 @@ def file_stamp(path: str | os.PathLike[str], *, now_ns: int) -> str:
 
 def head_of(path: str | os.PathLike[str], size: int) -> bytes:
     """Return the first bytes of a file."""
-    try:
-        with open_regular(path) as stream:
-            return stream.read(size)
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=str(path), next_step="check tiles.source.path"
-        ) from error
+    with reading_source(path), open_regular(path) as stream:
+        return stream.read(size)

@@ -14,7 +14,7 @@ from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import ConfigError, TileError
 from provisioning.config import Tiles, TileSource
 from provisioning.config.check import check_tiles
-from provisioning.sources.source import SHEET_SUFFIXES, Container, source_name
+from provisioning.sources.source import SHEET_SUFFIXES, Container, reading_source, source_name
 from provisioning.sources.store import TileStore
 from provisioning.sources.xyz import Directory
 
@@ -31,16 +31,12 @@ def kind_of(source: TileSource) -> str:
         return "plugin"
     if source.kind != "auto":
         return source.kind
-    try:
+    with reading_source(source.path):
         if os.path.isdir(source.path):
             return "geotiff" if _holds_sheets(source.path) else "xyz"
         with open_regular(source.path) as stream:
             head = stream.read(64)
         found = os.stat(source.path)
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=source.path, next_step="check tiles.source.path"
-        ) from error
     if head[:16] == b"SQLite format 3\0":
         return _database_kind(source.path, (found.st_size, found.st_mtime_ns, found.st_ino))
     if head[:7] == b"PMTiles":

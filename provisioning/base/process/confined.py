@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base import errors, events
 from provisioning.base.disk import directories
-from provisioning.base.disk.files import make_dirs
+from provisioning.base.disk.files import machine_failure, make_dirs
 from provisioning.base.printable import printable
 from provisioning.base.process import landlock
 
@@ -64,6 +65,12 @@ _PR_SET_PDEATHSIG = 1
 _SCRATCH = "apart-"
 _LAST_WORDS = 4096
 _TO_DIE_S = 2.0
+OF_THE_SYSTEM = (signal.SIGKILL, signal.SIGTERM, signal.SIGBUS)
+"""Signals that say nothing of what was read. SIGBUS: a page of a library or of shared memory that is not to be had."""
+ERRORS_OF_THE_SYSTEM = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT,
+)  # fmt: skip
+"""What a call may fail with whatever is read; another may come of a name in the input."""
 _VALUE, _ERROR, _EVENT, _IMAGES, _ARRAY = b"v", b"x", b"e", b"i", b"a"
 
 
@@ -199,7 +206,10 @@ def call(
         timed_out = not over.is_alive()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_TO_DIE_S)
+        by_itself = process.returncode is not None
         last = _scope.end()
+        if by_itself and not timed_out and -process.returncode in OF_THE_SYSTEM:
+            raise _killed(subject, signal.Signals(-process.returncode)) from None
         raise _ended(subject, limits, process.returncode, timed_out=timed_out, last=last) from None
     except BaseException as error:
         if not isinstance(error, _SaidError):
@@ -234,6 +244,14 @@ class _SaidError(Exception):
                 next_step="close programs if this computer has less, else look at where the file comes from",
             )
         return errors.from_plain(said, subject.error)
+
+
+def _killed(subject: Subject, number: signal.Signals) -> errors.FilesystemError:
+    return errors.FilesystemError(
+        f"this computer failed: {number.name} ended the process that read {subject.name}",
+        file=subject.file,
+        next_step="close programs, look at `dmesg` for a lack of memory, then run this again",
+    )
 
 
 def _ended(subject: Subject, limits: Limits, returncode: int, *, timed_out: bool, last: str) -> errors.Error:
@@ -357,6 +375,12 @@ def _answer(
         _send(answers, _ERROR, json.dumps(errors.as_plain(error)).encode())
     except MemoryError:
         _send(answers, _ERROR, b'{"memory": true}')
+    except Exception as error:
+        refusal = machine_failure(error)
+        if refusal is None or (isinstance(error, OSError) and error.errno not in ERRORS_OF_THE_SYSTEM):
+            raise
+        said = errors.FilesystemError(f"this computer failed: {refusal[0]}", next_step=refusal[1])
+        _send(answers, _ERROR, json.dumps(errors.as_plain(said)).encode())
     else:
         if isinstance(value, tuple) and len(value) == 2 and hasattr(value[1], "tobytes"):
             value, array = value

@@ -39,6 +39,8 @@ READ, REFUSED, FAILED = range(3)
 MOST_ANSWER_BYTES = 1 << 16
 MOST_CONTROL_BYTES = 4096
 PID = struct.Struct("<i")
+MACHINE_FAILED = 75
+"""Exit status of a process that could not serve: EX_TEMPFAIL of sysexits.h."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 Handler = Callable[[Any, memoryview], bytes]
@@ -102,8 +104,11 @@ def _be_worker(make: Callable[..., Handler], stream_fd: int, memory_fd: int) -> 
     """Serve until the other end is gone; never return."""
     status = 1
     with contextlib.suppress(BaseException):
-        _serve_items(make, stream_fd, memory_fd)
-        status = 0
+        try:
+            _serve_items(make, stream_fd, memory_fd)
+            status = 0
+        except (MemoryError, OSError):  # not of an item: those are answers
+            status = MACHINE_FAILED
     os._exit(status)
 
 

@@ -35,8 +35,18 @@ from typing import Any, NamedTuple
 
 from provisioning.base import errors
 from provisioning.base.process import worker
-from provisioning.base.process.confined import bare_environment
-from provisioning.base.process.worker import ANSWER, ANSWERS, FAILED, HEADER, MOST_ANSWER_BYTES, PID, READ, REFUSED
+from provisioning.base.process.confined import OF_THE_SYSTEM, bare_environment
+from provisioning.base.process.worker import (
+    ANSWER,
+    ANSWERS,
+    FAILED,
+    HEADER,
+    MACHINE_FAILED,
+    MOST_ANSWER_BYTES,
+    PID,
+    READ,
+    REFUSED,
+)
 
 LOOK_S = 0.2
 """How often a process that takes long is looked at, and how soon a wait ends when it is to stop."""
@@ -44,8 +54,6 @@ MOST_LOST = 20
 """Items that may be refused because they end processes or take too long, before all is given up."""
 _F_ADD_SEALS, _NEITHER_SHRINK_NOR_GROW = 1033, 1 | 2 | 4
 _TO_DIE_S = 2.0
-_OF_THE_SYSTEM = (signal.SIGKILL, signal.SIGTERM, signal.SIGBUS)
-"""SIGBUS: a page of a library or of shared memory that the system cannot provide."""
 _STEPS = {
     errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run again",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run again",
@@ -300,8 +308,10 @@ class _Process:
             if any(length > MOST_ANSWER_BYTES for _, length in heads):
                 raise self._broken()
             return [(status, self._receive(length, watch)) for status, length in heads]
-        except OSError:
+        except ConnectionError:
             raise self._ended() from None
+        except OSError as error:
+            raise _EndedError(self.at, error.strerror or str(error), of_the_item=False) from None
 
     def _send(self, data: bytes, watch: _Watch) -> None:
         view = memoryview(data)
@@ -347,10 +357,12 @@ class _Process:
     def _ended(self) -> _EndedError:
         at, by_itself = self.at, self._died()
         status = self.end()
+        if by_itself and os.WIFEXITED(status) and os.WEXITSTATUS(status) == MACHINE_FAILED:
+            return _EndedError(at, "the process that read it lacks memory or files", of_the_item=False)
         if not by_itself or not os.WIFSIGNALED(status):
             return self._broken()
         name = signal.Signals(os.WTERMSIG(status))
-        return _EndedError(at, f"{name.name} ended the process that read it", of_the_item=name not in _OF_THE_SYSTEM)
+        return _EndedError(at, f"{name.name} ended the process that read it", of_the_item=name not in OF_THE_SYSTEM)
 
     def _died(self) -> bool:
         """Tell whether it has died, or does so soon."""

@@ -15,7 +15,7 @@ from provisioning.base.errors import TileError
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import Day
 from provisioning.config import TileSource
-from provisioning.sources.source import file_stamp
+from provisioning.sources.source import file_stamp, reading
 from provisioning.sources.stores import kind_of, open_container
 
 DAY_NS = 86_400 * 10**9
@@ -133,9 +133,9 @@ def _metadata(source: TileSource) -> dict[str, object]:
             container.close()
     path = _metadata_file(source)
     try:
-        with open_regular(path) as stream:
+        with reading("the metadata", path), open_regular(path) as stream:
             found = json.loads(stream.read(MOST_METADATA_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TileError(f"the metadata cannot be read: {error}", file=path) from error
     return found if isinstance(found, dict) else {}
 
@@ -150,11 +150,11 @@ def _parsed(text: str, file: Path, where: str) -> int:
 def _rows(path: Path) -> Iterator[tuple[int, int, int, int]]:
     """Yield z, x, y, day of each line of a CSV; a first line of names is passed over."""
     try:
-        with open_text(path, encoding="utf-8-sig") as stream:
+        with reading("the capture dates", path), open_text(path, encoding="utf-8-sig") as stream:
             for number, row in enumerate(csv.reader(stream), 1):
                 if row and not (number == 1 and not row[0].strip().isdigit()):
                     yield _row(row, path, number)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise TileError(f"the capture dates cannot be read: {error}", file=path) from error
 
 

@@ -19,7 +19,7 @@ from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Address, Writer
 from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
-from provisioning.sources.source import source_name
+from provisioning.sources.source import reading_source, source_name
 from provisioning.sources.store import StoredTile, TileQuery
 from provisioning.sources.stores import Look, look_at, plugin
 
@@ -57,12 +57,8 @@ def content_of(source: TileSource, look: Look, writer: Writer, *, is_new: bool) 
 
 
 def _content(source: TileSource, look: Look) -> str:
-    try:
+    with reading_source(source.path):
         return f"{look.head} {sha256_file(source.path)}"
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=source.path, next_step="check tiles.source.path"
-        ) from error
 
 
 class Listed(NamedTuple):

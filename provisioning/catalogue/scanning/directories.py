@@ -15,7 +15,7 @@ from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Writer
 from provisioning.sources import fingerprint
 from provisioning.sources.fingerprint import Listing
-from provisioning.sources.source import RACY_NS, file_stamp
+from provisioning.sources.source import RACY_NS, file_stamp, reading
 from provisioning.sources.xyz import Folder, Layout, is_settled
 
 Address = tuple[int, int, int]
@@ -210,13 +210,9 @@ def _times(path: str) -> tuple[int, int]:
 
 def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing]:
     """Return a folder's files: all of them, or its tiles alone where they are the smaller half."""
-    try:
+    with reading("tile directory", path, next_step="check its owner and mode"):
         names = os.listdir(path)
         kept = [name for name in names if tile_of(name)]
         if len(names) <= 2 * len(kept):
             return WHOLE, fingerprint.look(path, names)
         return PART, fingerprint.look(path, kept)
-    except OSError as error:
-        raise TileError(
-            f"tile directory cannot be read: {error.strerror}", file=path, next_step="check its owner and mode"
-        ) from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
 from provisioning.sources.pixels.image import Sight
+from provisioning.sources.source import OF_THE_FILE
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Digest = bytes
 """A name for the type where a field is called `bytes`."""
-OF_THE_FILE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-)
-"""What the system says of a file; every other error is of the machine at this moment."""
 RETRY_AFTER_S = (0.05, 0.5)
 MACHINE_STEPS = {
     errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run doit again",

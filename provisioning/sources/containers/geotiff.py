@@ -9,6 +9,7 @@ Only the named files are read, by the named drivers: no sidecar (.ovr, .aux.xml,
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -30,7 +31,7 @@ from provisioning.base.geometry.angles import HALF_TURN_E7, BBox, wrapped_e7
 from provisioning.base.geometry.geo import MAX_LATITUDE_E7, MAX_ZOOM, tiles_in_bbox
 from provisioning.config import TileSource
 from provisioning.sources.placement.evidence import HALF_WORLD_M, Statement
-from provisioning.sources.source import SHEET_SUFFIXES, check_count, file_stamp
+from provisioning.sources.source import SHEET_SUFFIXES, check_count, file_stamp, head_of, reading_source
 from provisioning.sources.store import StoredTile, TileQuery
 
 if TYPE_CHECKING:
@@ -99,14 +100,15 @@ def _other_paths(source: TileSource, beside: Sequence[TileSource]) -> list[Path]
     return [other.path for other in beside if other.path != source.path and rank(other) == rank(source)]
 
 
+def _raise_of_the_machine(said: str) -> None:
+    """Raise the OSError that GDAL met, where it says so: no descriptor left, a device or a server that fails."""
+    for number in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE):
+        if os.strerror(number) in said:
+            raise OSError(number, said)
+
+
 def _head(path: Path) -> bytes:
-    try:
-        with open_regular(path) as stream:
-            return stream.read(64).lstrip()
-    except OSError as error:
-        raise TileError(
-            f"tile source cannot be read: {error.strerror}", file=path, next_step="check tiles.source.path"
-        ) from error
+    return head_of(path, 64).lstrip()
 
 
 def _vrt_sources(path: Path) -> list[Path]:
@@ -203,6 +205,8 @@ class Sheet:
             what = str(error).replace("\n", " ")[:200]
             if "memory" in what.lower():
                 raise FilesystemError("not enough memory to read a raster", file=self.path) from error
+            with reading_source(self.path):
+                _raise_of_the_machine(what)
             raise _error(self.path, what, "make or copy it anew") from error
 
     def _check_blocks(self, path: Path) -> None:

@@ -12,7 +12,6 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +33,7 @@ from provisioning.sources.containers.pmtiles_format import (
     parse_directory,
 )
 from provisioning.sources.placement.evidence import Statement, from_metadata
-from provisioning.sources.source import file_stamp, head_of
+from provisioning.sources.source import file_stamp, head_of, reading, reading_source
 from provisioning.sources.store import StoredTile, TileQuery
 from provisioning.sources.tile_file import MOST_TILE_BYTES
 
@@ -72,11 +71,8 @@ class PMTiles:
                 "PMTiles archives have one row order", file=self.path, key="tiles.source.scheme",
                 next_step="remove the key; if the place is wrong, convert the archive's source again",
             )  # fmt: skip
-        try:
-            with open_regular(self.path) as file:
-                self._fd = os.dup(file.fileno())
-        except OSError as error:
-            raise TileError(f"tile source cannot be read: {error.strerror}", file=self.path) from error
+        with reading_source(self.path), open_regular(self.path) as file:
+            self._fd = os.dup(file.fileno())
         try:
             self._size = os.fstat(self._fd).st_size
             self.header = self._header()
@@ -181,13 +177,6 @@ class PMTiles:
             if not length or offset + length > (h.data_length if run else h.leaf_length):
                 raise self._error(f"the entry of tile id {first} points beyond its section")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._error(error.strerror or str(error)) from error
-
     def _directories(self, cover: Cover | None) -> Iterator[Directory]:
         """Yield all directories, passing over leaves without tiles of `cover`."""
         stack = [(self._root(), LIMIT, 1)]
@@ -206,7 +195,7 @@ class PMTiles:
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query; TileError if a directory is damaged."""
-        with self._translated():
+        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
             for ids, runs, lengths, offsets in self._directories(query.cover):
                 for first, run, length, offset, tile in zip(
                     ids, runs, lengths, offsets, _tiles_inside(ids, query.cover), strict=True
@@ -227,7 +216,7 @@ class PMTiles:
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
         """Yield z, x, y of every tile; a run longer than any imagery's is an error."""
-        with self._translated():
+        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
             for ids, runs, _, _ in self._directories(None):
                 for first, run, tile in zip(ids, runs, _tiles_of(ids), strict=True):
                     if run == 1:
@@ -240,7 +229,7 @@ class PMTiles:
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""
         tileid = zxy_to_tileid(z, x, y)
-        with self._translated():
+        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
             directory = self._root()
             high = LIMIT
             for _ in range(MOST_DEPTH):

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import FilesystemError, TileError
-from provisioning.sources.source import file_stamp, head_of
+from provisioning.sources.source import file_stamp, head_of, reading_source
 
 HEADER_BYTES = 100
 WAL_VERSION = 2
@@ -26,6 +27,9 @@ JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 """A rollback journal begins with it while its transaction is not finished."""
 MOST_COPIED_BYTES = 2 << 30
 """A larger file with a log that nobody has open is not copied to read it."""
+
+OF_THE_MACHINE = ("disk I/O", "disk is full", "unable to open", "is locked")
+"""In what SQLite says where the bytes of the file are not the reason."""
 
 
 def stamp(path: Path, *, now_ns: int) -> str:
@@ -65,13 +69,16 @@ class SQLiteFile:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Raise errors of SQLite as TileError; those of the machine (memory, disk) as FilesystemError."""
+        """Raise errors of SQLite as TileError; those of the machine (disk, descriptors, locks) as FilesystemError."""
         try:
             yield
         except sqlite3.Error as error:
-            if "disk" in str(error) and "malformed" not in str(error):
-                raise FilesystemError(f"a tile source cannot be read: {error}", file=self.path) from error
-            raise self.error(str(error)) from error
+            if not any(words in str(error) for words in OF_THE_MACHINE):
+                raise self.error(str(error)) from error
+            with reading_source(self.path), open_regular(self.path):  # the system's word, which SQLite keeps to itself
+                pass
+            step = "see `dmesg`, and whether a program writes it (`fuser -v`), then run doit again"
+            raise FilesystemError(f"a tile source cannot be read: {error}", file=self.path, next_step=step) from error
         except UnicodeDecodeError as error:  # its message quotes a schema that is no text
             raise self.error("database disk image is malformed") from error
 
