@@ -69,7 +69,7 @@ def require_cache(command: Any, params: Any) -> Path:
 @contextlib.contextmanager
 def sole_builder(flight: Flight) -> Iterator[None]:
     """Hold the lock of the cache; recovery has run. Raises BuildLockHeldError, FilesystemError."""
-    _require_short_paths(flight)
+    _require_short_paths(flight.root, flight.descriptor_store)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         publish.recover(flight.root, keep=flight.publish.keep_generations)
         make_usable(database(flight.root))
@@ -77,14 +77,14 @@ def sole_builder(flight: Flight) -> Iterator[None]:
             yield
 
 
-def _require_short_paths(flight: Flight) -> None:
+def _require_short_paths(root: Path, descriptor_store: Path) -> None:
     """Refuse a directory in which SQLite could open none of our databases: it says only that it is "unable to"."""
-    store = os.path.join(flight.root, flight.descriptors.store, "0" * 64, "map.sqlite-journal")
-    longest = max(len(os.fsencode(os.path.realpath(path))) for path in (store, database(flight.root) + "-journal"))
+    store = os.path.join(descriptor_store, "0" * 64, "map.sqlite-journal")
+    longest = max(len(os.fsencode(os.path.realpath(path))) for path in (store, database(root) + "-journal"))
     if longest > SQLITE_PATH_BYTES:
         raise FilesystemError(
             "the path of the cache directory is too long for SQLite",
-            file=flight.root,
+            file=root,
             facts={"longest path below it": f"{longest} bytes", "limit": f"{SQLITE_PATH_BYTES} bytes"},
             next_step="move the cache directory, or descriptors.store, to a shorter path",
         )
@@ -106,7 +106,7 @@ def _key_apart(command: Run, cache: Path) -> Iterator[None]:
         yield
         return
     command.read_flight = lambda _: flight
-    with key_apart(flight.signing, working=(flight.root, flight.descriptors.store)):
+    with key_apart(flight.signing, working=(flight.root, flight.descriptor_store)):
         yield
 
 
@@ -278,7 +278,7 @@ class Run(DoitRun):  # type: ignore[misc]
         if self.collector.ignored and rc == 0:
             self.collector.failure, rc = _ignored(self.collector.ignored), FAILED
         report = self.collector.report(flight.root)
-        self._write_down(flight, report)
+        self._write_down(flight.build_dir, report)
         return rc, report
 
     def _after(self, error: Error) -> int:
@@ -289,14 +289,14 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector.failure = error
         return FAILED
 
-    def _write_down(self, flight: Flight, report: BuildReport) -> None:
+    def _write_down(self, build_dir: Path, report: BuildReport) -> None:
         """Write what the next plan compares with, and the report. A failure warns: what is published stays so."""
         try:
             if self.collector.ran and not self.collector.failure:
                 from provisioning.build import history
 
-                history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
-            steps.record(flight.build_dir, report)
+                history.remember(build_dir, self.collector.facts, self.collector.seconds())
+            steps.record(build_dir, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 

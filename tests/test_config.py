@@ -197,7 +197,7 @@ def _issues(text: str, root: Path) -> dict[str, str]:
 )
 def test_a_tile_source_that_is_not_there_is_named_where_tiles_are_needed(root, text, key, problem):
     with pytest.raises(ConfigError) as wrong:
-        require_sources(parse(text, root=root))
+        require_sources(root, parse(text, root=root).tiles.source)
     assert problem in str(wrong.value.facts[key])
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
+
+from provisioning.build.request import Request
+from provisioning.config import BuildSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 ASK = ("config", "build", "cli")
@@ -28,9 +32,23 @@ def test_no_function_or_field_below_the_request_takes_the_whole_flight(package):
         f"{path.relative_to(ROOT)}:{line}"
         for path in (ROOT / "provisioning" / package).rglob("*.py")
         for line, names in annotations(ast.parse(path.read_text(encoding="utf-8")))
-        if "Flight" in names
+        if names & {"Flight", "BuildSettings"}
     ]
     assert not found
+
+
+def test_no_step_and_no_reason_of_a_build_can_reach_the_signing_key():
+    """A request has settings without [signing], and who signs without where the key is."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in (ROOT / "provisioning" / "build").rglob("*.py")
+        if path.name != "request.py"
+        for line, names in annotations(ast.parse(path.read_text(encoding="utf-8")))
+        if names & {"Flight", "Signing"}
+    ]
+    assert not found
+    assert {"signing", "lock"}.isdisjoint(field.name for field in dataclasses.fields(BuildSettings))
+    assert Request.__annotations__["flight"] == "BuildSettings"
 
 
 def test_what_takes_it_is_found():

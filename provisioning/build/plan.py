@@ -105,7 +105,7 @@ def make_plan(root: Path) -> Plan:
     of coverage and freshness, IndexingError, ManifestError.
     """
     flight = read_flight(root)
-    require_sources(flight)
+    require_sources(flight.root, flight.tiles.source)
     with tempfile.TemporaryDirectory() as scratch:
         aside = Path(scratch)
         _copy_catalogue(flight.build_dir, aside)

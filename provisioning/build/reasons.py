@@ -20,7 +20,7 @@ from provisioning.build import recheck
 from provisioning.build.generation import contents
 from provisioning.build.generation.contents import Published
 from provisioning.build.request import NetworkRequest, Request
-from provisioning.flight import manifest, publish, signing
+from provisioning.flight import manifest, publish
 from provisioning.flight.verify import ANY, Code, Expectations, KnownFile, Reason, verify
 
 Reasons = tuple[str, ...]
@@ -160,7 +160,7 @@ def expectations(request: Request) -> Expectations:
     """Return what this request expects of its own generation."""
     identity = request.flight.flight
     return Expectations(
-        keys=(signing.public_key_of(request.flight.signing),),
+        keys=(request.signer.public_key,),
         flight_id=identity.id,
         aircraft_id=identity.aircraft,
         host=contents.host(request),

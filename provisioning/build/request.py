@@ -16,7 +16,7 @@ from provisioning.base.distributions import own_version
 from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_file
 from provisioning.catalogue import Corpus, not_scanned
-from provisioning.config import Backbone, Calibration, Flight, Index
+from provisioning.config import Backbone, BuildSettings, Calibration, Flight, Index
 from provisioning.config.parse import read_flight
 from provisioning.engines import HostTuple
 from provisioning.flight import signing
@@ -63,7 +63,8 @@ class NetworkRequest:
 class Request:
     """Everything that decides a generation. Until the first scan `corpus` is None, and the targets are stand-ins."""
 
-    flight: Flight
+    flight: BuildSettings
+    signer: signing.Signer
     backend: Backend
     corpus: Corpus | None
     networks: tuple[NetworkRequest, ...]
@@ -153,7 +154,7 @@ def make_request(
     `networks` are taken as they are, calibrated on whatever tiles they were, in place of those that `corpus` would
     decide.
     """
-    backend = engines.select(flight.engine)
+    backend, signer = engines.select(flight.engine), signing.Signer(flight.signing)
     networks = networks or tuple(_networks(flight, backend, corpus, scanned or flight.build_dir))
     coverage = corpus.coverage_sha256 if corpus else None
     describing = next(n for n in networks if n.backbone.role == "descriptor")
@@ -180,6 +181,7 @@ def make_request(
     calibration = tuple((c, sha256_file(c.path)) for c in flight.calibration)
     return Request(
         flight=flight,
+        signer=signer,
         backend=backend,
         corpus=corpus,
         networks=networks,
@@ -187,13 +189,13 @@ def make_request(
         index=index_target,
         index_info=_target(flight, "index", "corpus.index.json", index_facts),
         gates=gates_target,
-        extras=tuple(_extras(flight, coverage, gates_target, calibration)),
+        extras=tuple(_extras(flight, signer, coverage, gates_target, calibration)),
         calibration=calibration,
         overlap=overlap,
     )
 
 
-def requirements_of(flight: Flight) -> gates.Requirements:
+def requirements_of(flight: BuildSettings) -> gates.Requirements:
     """Return what `flight` asks of the gates."""
     sector = flight.flight.sector_class
     return gates.Requirements(flight.gates, flight.area.min_coverage, sector, flight.sector.get(sector), flight.waiver)
@@ -205,11 +207,13 @@ def _index_facts(asked: Index, corpus: Corpus | None, dimension: int | None, ove
     return index.index_facts(asked, vectors=vectors, dimension=dimension, sources=sources, overlap=overlap)
 
 
-def _target(flight: Flight, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:
+def _target(flight: BuildSettings, kind: str, name: str, facts: Mapping[str, Fact]) -> Target:
     return Target(flight.build_dir / "store", kind, name, facts)
 
 
-def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: Path) -> Iterator[NetworkRequest]:
+def _networks(
+    flight: BuildSettings, backend: Backend, corpus: Corpus | None, scanned: Path
+) -> Iterator[NetworkRequest]:
     host = backend.probe()
     for backbone in flight.backbone:
         source = onnx_source(backbone, flight.root, flight.build_dir / "onnx-digests.json")
@@ -239,7 +243,7 @@ def _networks(flight: Flight, backend: Backend, corpus: Corpus | None, scanned: 
         yield NetworkRequest(backbone, source, host, shape, typed, engine, calibration, checked)
 
 
-def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256]:
+def _descriptor_keys(flight: BuildSettings, network: NetworkRequest) -> Iterator[Sha256]:
     decoder, dtype = catalogue.decoder_facts(), flight.descriptors.dtype
     for heading in descriptors.headings(flight.index.rotations):
         facts = descriptors.descriptor_facts(network.engine.key, network.backbone, decoder, dtype, heading)
@@ -248,7 +252,11 @@ def _descriptor_keys(flight: Flight, network: NetworkRequest) -> Iterator[Sha256
 
 
 def _extras(
-    flight: Flight, coverage: Sha256 | None, gates_target: Target, calibration: tuple[tuple[Calibration, Sha256], ...]
+    flight: BuildSettings,
+    signer: signing.Signer,
+    coverage: Sha256 | None,
+    gates_target: Target,
+    calibration: tuple[tuple[Calibration, Sha256], ...],
 ) -> Iterator[Target]:
     """What is on board beside engines, index and calibration."""
     above_sea = flight.flight.takeoff_datum == "amsl" or any(part.mission for part in flight.area.parts)
@@ -270,7 +278,7 @@ def _extras(
             **shown,
             "format": PROVENANCE_FORMAT,
             "on_board": flight.tiles.on_board,
-            "key": signing.public_key_of(flight.signing).fingerprint,
+            "key": signer.public_key.fingerprint,
         }
         from provisioning.build.generation.provenance import BOM_FILE, STATEMENT_FILE
 

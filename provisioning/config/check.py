@@ -24,12 +24,15 @@ from provisioning.config.schema import (
     Area,
     AreaPart,
     Backbone,
+    BuildSettings,
     Calibration,
     Camera,
     Descriptors,
     Flight,
+    FlightIdentity,
     Gates,
     Index,
+    Sector,
     Signing,
     Tiles,
     TileSource,
@@ -60,7 +63,7 @@ GATES = ("coverage", "freshness", "fidelity", "index_recall", "recognition", "de
 
 def check(flight: Flight) -> Iterator[Found]:
     """Yield every contradiction in `flight`, and every file it names that is not there."""
-    yield from _identity(flight)
+    yield from _identity(flight.flight, flight.sector)
     yield from check_area(flight.area)
     yield from check_tiles(flight.tiles)
     yield from _backbones(flight.backbone)
@@ -75,14 +78,14 @@ def check(flight: Flight) -> Iterator[Found]:
     yield from _signing(flight.signing)
 
 
-def _identity(flight: Flight) -> Iterator[Found]:
-    names = {"id": flight.flight.id, "aircraft": flight.flight.aircraft, "sector_class": flight.flight.sector_class}
+def _identity(who: FlightIdentity, sectors: Mapping[str, Sector]) -> Iterator[Found]:
+    names = {"id": who.id, "aircraft": who.aircraft, "sector_class": who.sector_class}
     for name, value in names.items():
         if value is not None and not ID_TEXT.fullmatch(value):
             yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
-    yield from _not_after(flight.flight.not_after)
-    yield from _sector(flight.flight.sector_class, flight.sector)
-    origin = flight.flight.takeoff
+    yield from _not_after(who.not_after)
+    yield from _sector(who.sector_class, sectors)
+    origin = who.takeoff
     if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
         yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
 
@@ -321,7 +324,7 @@ def missing_sources(sources: Sequence[TileSource]) -> Iterator[Found]:
             yield f"tiles.source[{n}].path", f"no such file: {source.path}{meant_file(source.path)}"
 
 
-def _files(flight: Flight) -> Iterator[Found]:
+def _files(flight: BuildSettings) -> Iterator[Found]:
     for key, path, is_there in _named_files(flight):
         if not is_there(path):
             yield key, f"no such file: {path}{meant_file(path)}"
@@ -344,7 +347,7 @@ def _builtins(backbones: Sequence[Backbone]) -> Iterator[Found]:
             yield f"backbone[{n}].onnx", expected + meant(backbone.onnx, BUILTINS)
 
 
-def _named_files(flight: Flight) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
+def _named_files(flight: BuildSettings) -> Iterator[tuple[str, Path, Callable[[Path], bool]]]:
     for n, source in enumerate(flight.tiles.source):
         if source.captured.endswith(".csv"):
             yield f"tiles.source[{n}].captured", flight.root / source.captured, Path.is_file

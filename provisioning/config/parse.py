@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -17,7 +17,7 @@ from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names
-from provisioning.config.schema import REMOVED, Flight, is_key
+from provisioning.config.schema import REMOVED, Flight, TileSource, is_key
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -178,7 +178,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _hints(kind: type, names: Iterable[str]) -> dict[str, Any]:
     """Return the types of the fields `names` of `kind`: most files set few keys, and to evaluate a type takes time."""
-    written = kind.__annotations__
+    written = {field.name: field.type for field in dataclasses.fields(kind)}
     wanted = types.SimpleNamespace(__annotations__={name: written[name] for name in names if name in written})
     return get_type_hints(wanted, vars(sys.modules[kind.__module__]))
 
@@ -241,11 +241,11 @@ def _follows(found: Issue, known: list[Issue]) -> bool:
     return any(re.match(re.escape(found.key) + r"(?![\w-])", issue.key) for issue in known)
 
 
-def require_sources(flight: Flight) -> None:
+def require_sources(root: Path, sources: Sequence[TileSource]) -> None:
     """Raise ConfigError naming every tile source that is not there."""
-    issues = [Issue(*found) for found in missing_sources(flight.tiles.source)]
+    issues = [Issue(*found) for found in missing_sources(sources)]
     if issues:
-        raise _config_error(flight.root / FILE, issues)
+        raise _config_error(root / FILE, issues)
 
 
 def _config_error(file: Path, issues: list[Issue]) -> ConfigError:

@@ -457,10 +457,11 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flight:
-    """The whole of flight.toml, parsed and checked. Paths are absolute; `root` is the cache directory.
+class BuildSettings:
+    """What flight.toml says of the cache itself, parsed and checked: all but who may build and sign it.
 
-    `build_dir` is its `.build` (targets, catalogue, stores, doit's database), or elsewhere for who only looks.
+    Paths are absolute; `root` is the cache directory. `build_dir` is its `.build` (targets, catalogue, stores, doit's
+    database), or elsewhere for who only looks.
     """
 
     root: Path
@@ -478,8 +479,6 @@ class Flight:
     sector: dict[str, Sector] = field(default_factory=dict)
     waiver: tuple[Waiver, ...] = ()
     coverage: Coverage = Coverage()
-    lock: Lock = Lock()
-    signing: Signing = Signing()
     publish: Publish = Publish()
 
     def __post_init__(self) -> None:
@@ -503,3 +502,11 @@ class Flight:
     def descriptor_backbone(self) -> Backbone:
         """The one backbone whose output is indexed."""
         return next(b for b in self.backbone if b.role == "descriptor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flight(BuildSettings):
+    """The whole of flight.toml. Who needs no key takes `BuildSettings`."""
+
+    lock: Lock = Lock()
+    signing: Signing = Signing()

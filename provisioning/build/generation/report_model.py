@@ -17,7 +17,6 @@ from provisioning.build.request import Request
 from provisioning.catalogue import Tile, TileReader
 from provisioning.engines.compile import read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
-from provisioning.flight import signing
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
 from provisioning.report import (
@@ -69,7 +68,7 @@ def report_model(request: Request) -> ReportModel:
         failures=tuple(_failures(request)),
         steps=tuple(Step(row.name, row.after) for row in tasks.task_rows(request)),
         notes=tuple(_notes(request)),
-        key_fingerprint=signing.public_key_of(request.flight.signing).fingerprint,
+        key_fingerprint=request.signer.public_key.fingerprint,
     )
 
 

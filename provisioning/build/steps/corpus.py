@@ -17,7 +17,7 @@ from provisioning.base.disk.artifacts import atomic_output, read_whole
 from provisioning.base.disk.files import make_dirs
 from provisioning.base.errors import DamagedDescriptorsError, EmptyCorpusError, GateError
 from provisioning.build.request import Request, requirements_of
-from provisioning.config import Flight, Index
+from provisioning.config import BuildSettings, Index
 from provisioning.config.parse import require_sources
 from provisioning.index.transform.spec import AUTO
 from provisioning.network.backbone import model_file, onnx_source, resolved
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from provisioning.quality.gates.values import Figure
 
 
-def survey(flight: Flight) -> None:
+def survey(flight: BuildSettings) -> None:
     """Find out what the rules must know before they can be declared: the tiles, the descriptor's length, the host.
 
     Raises EmptyCorpusError, TileError, AreaError, BackboneError.
     """
-    require_sources(flight)
+    require_sources(flight.root, flight.tiles.source)
     make_dirs(flight.build_dir)
     started = time.monotonic()
     try:

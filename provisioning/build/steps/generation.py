@@ -12,7 +12,7 @@ from provisioning.build import reasons, recheck, unused
 from provisioning.build.generation import contents
 from provisioning.build.request import MAP_FILE, REPORT_FILE, Request
 from provisioning.build.steps.housekeeping import forget_superseded
-from provisioning.flight import manifest, publish, signing
+from provisioning.flight import manifest, publish
 from provisioning.flight.verify import Code, Reason, verify
 from provisioning.quality import gates
 
@@ -78,7 +78,7 @@ def _stage(request: Request) -> Path:
     return publish.stage(
         request.cache,
         manifest=data,
-        signature=signing.sign(request.flight.signing, data, password=signing.asker()),
+        signature=request.signer.sign(data),
         files=contents.files(request),
         records=contents.records(request),
     )

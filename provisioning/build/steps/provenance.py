@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from provisioning.base.disk.artifacts import Target, atomic_output
 from provisioning.build.generation import contents, provenance
 from provisioning.build.request import Request
-from provisioning.flight import signing
 
 
 def state_provenance(request: Request, targets: Sequence[Target]) -> None:
     """Write the provenance files `targets`; the request's other extras are made. Raises ManifestError, SigningError."""
     others = [target for target in request.extras if target not in targets]
     draft = contents.compose(request, counter=1, extras=others)
-    keys = request.flight.signing
     written = {
         provenance.BOM_FILE: lambda: provenance.ml_bom(draft),
         provenance.STATEMENT_FILE: lambda: provenance.envelope(
             provenance.statement(draft),
-            sign=lambda data: signing.sign(keys, data, password=signing.asker()),
-            keyid=signing.public_key_of(keys).fingerprint,
+            sign=request.signer.sign,
+            keyid=request.signer.public_key.fingerprint,
         ),
     }
     for target in targets:

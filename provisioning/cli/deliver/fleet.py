@@ -24,14 +24,13 @@ from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.sync import sync_vehicle
-from provisioning.config import Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
 from provisioning.engines.host import HostTuple
 from provisioning.engines.names import PREFIXES
 from provisioning.engines.vehicle.remote import SERVE, serve
-from provisioning.flight.signing import public_key_of
+from provisioning.flight.signing import PublicKey, public_key_of
 from provisioning.flight.summary import summarise, utc_today
 from provisioning.flight.trust import read_trust, to_bytes
 
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         raise Error("--json has no effect without status", next_step="leave --json out")
     flight = read_flight(fleet.cache)
-    _refuse_revoked(fleet, flight)
+    _refuse_revoked(fleet, public_key_of(flight.signing), flight.root)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):
         steps.survey(flight)
     worst = 0
@@ -100,13 +99,12 @@ def run(args: argparse.Namespace) -> int:
     return worst
 
 
-def _refuse_revoked(fleet: Fleet, flight: Flight) -> None:
+def _refuse_revoked(fleet: Fleet, key: PublicKey, root: Path) -> None:
     """Raise SigningError where the key that would sign is one that FLEET.toml revokes: no vehicle would take it."""
-    key = public_key_of(flight.signing)
     if fleet.revoked & key.digests:
         raise SigningError(
             "the key that signs is revoked in FLEET.toml",
-            file=flight.root / "flight.toml",
+            file=root / "flight.toml",
             key="signing.key",
             facts={"fingerprint": key.fingerprint},
             next_step="make a new key with flightcache keygen, name it there, and give it to the vehicles",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from provisioning.flight.signing.apart import key_apart
     from provisioning.flight.signing.passwords import ask_password, asker, hand_over_password, read_password_fd
     from provisioning.flight.signing.private import generate_key, keys_directory
-    from provisioning.flight.signing.signer import public_key_of, sign
+    from provisioning.flight.signing.signer import Signer, public_key_of, sign
 else:
     __getattr__ = on_demand(
         __name__,
@@ -26,13 +26,14 @@ else:
                 "ask_password", "asker", "hand_over_password", "read_password_fd",
             ],
             "provisioning.flight.signing.private": ["generate_key", "keys_directory"],
-            "provisioning.flight.signing.signer": ["public_key_of", "sign"],
+            "provisioning.flight.signing.signer": ["Signer", "public_key_of", "sign"],
         },
     )  # fmt: skip
 
 __all__ = [
     "SIGNATURE_BYTES",
     "PublicKey",
+    "Signer",
     "ask_password",
     "asker",
     "generate_key",

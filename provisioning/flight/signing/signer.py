@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from provisioning.base.errors import SigningError
 from provisioning.base.words import typed
-from provisioning.flight.signing.passwords import find_password
+from provisioning.flight.signing.passwords import asker, find_password
 from provisioning.flight.signing.public import SIGNATURE_BYTES, PublicKey, load_public_key, public_key_path
 
 if TYPE_CHECKING:
@@ -55,6 +55,22 @@ def _derived(path: Path) -> PublicKey:
     from provisioning.flight.signing.private import load_private_key
 
     return PublicKey(load_private_key(path, locked).public_key().public_bytes_raw())
+
+
+class Signer:
+    """Whoever signs a build: its public key and its signatures, without where the key is."""
+
+    def __init__(self, signing: Signing) -> None:
+        self._signing = signing
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The public half of the key; SigningError if it cannot be found."""
+        return public_key_of(self._signing)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of `data`; a person at a terminal is asked for the password. SigningError."""
+        return sign(self._signing, data, password=asker())
 
 
 def sign(signing: Signing, data: bytes, *, password: Callable[[], bytes] | None = None) -> bytes:
