@@ -24,11 +24,9 @@ SMALL = {
     "pipeline": ["--tiles", "600", "--rss", "5000", "10000"],
     "index": ["--vectors", "10000"],
     "verify": ["--gb", "0.5", "--rounds", "3"],
-    "places": ["--demo"],
     "sync": [],
 }
 """The benchmarks and the arguments of their small form; all together take some minutes."""
-WITHOUT_SCRATCH = {"places"}
 
 
 def main() -> int:
@@ -49,7 +47,7 @@ def main() -> int:
 def _run(name: str, own: list[str], results: Path | None) -> int:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:  # on a disk: /tmp may be memory
         command = [sys.executable, str(HERE / f"{name}.py"), *(own or SMALL[name])]
-        command += [] if name in WITHOUT_SCRATCH else ["--scratch", str(Path(scratch) / name)]
+        command += ["--scratch", str(Path(scratch) / name)]
         command += ["--results", str(results)] if results else []
         print(f"\n$ python bench/{name}.py {' '.join(own or SMALL[name])}", flush=True)
         started = time.monotonic()

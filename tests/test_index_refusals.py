@@ -10,7 +10,7 @@ import pytest
 
 from provisioning.base.errors import EmptyCorpusError, IndexingError
 from provisioning.index.info import read_info
-from provisioning.index.transform.learn import eigen
+from provisioning.index.transform import eigen
 from provisioning.index.write.codec import check_rows
 from provisioning.index.write.parallel import in_order
 from provisioning.report.map.tilemap import Run, tile_map
