@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import Error
-from provisioning.base.words import meant, meant_file, missing_part, typed
+from provisioning.base.words import counted, meant, meant_file, missing_part, typed
 from provisioning.cli import GROUPS, main
 from provisioning.cli.look import status as status_command
 from provisioning.cli.parsing import take_everywhere
@@ -22,6 +22,10 @@ def refused(words, capsys):
         main(words)
     assert stopped.value.code == 2
     return capsys.readouterr().err
+
+
+def test_one_is_counted_as_one():
+    assert [counted(n, "file") for n in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
 
 
 @pytest.mark.parametrize(

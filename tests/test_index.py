@@ -320,6 +320,25 @@ def test_an_index_written_over_another_is_that_of_a_clean_build(tmp_path, kind, 
     assert sha(data) == sha(make(tmp_path / "clean", rows, kind=kind, transform=transform)[1])
 
 
+@pytest.mark.parametrize("kind", ["sq8", "hrq"])
+@pytest.mark.parametrize("left_out", [range(50, 9000, 100), range(4000, 4090)], ids=["everywhere", "at one place"])
+def test_rows_keep_their_eight_bits_when_one_per_cent_of_others_comes(tmp_path, kind, left_out):
+    """What a delta of the index lives on: an 8-bit code of an old row changes only where its component's range does."""
+    rows, before = vectors(9000, 128), np.delete(np.arange(9000), left_out)
+    old, new = (
+        eight_bit_range(make(tmp_path / "i", rows[which], ids_of(9000)[which], kind=kind)[1])
+        for which in (before, np.arange(9000))
+    )
+    assert (old != new).any(axis=0).sum() <= 4  # of 128; evenly spaced rows changed nearly all
+
+
+def eight_bit_range(data):
+    index = load_index(data)
+    inner = faiss.downcast_index(index.index)
+    codes = faiss.downcast_index(inner.refine_index) if hasattr(inner, "refine_index") else inner
+    return faiss.vector_to_array(codes.sq.trained).reshape(2, -1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("transform", "dimension"), [("none", 48), ("none", 130), ("pca(16)", 130), ("center", 48)])
 def test_an_index_has_the_bytes_that_the_choice_announced(tmp_path, kind, transform, dimension):

@@ -1,4 +1,4 @@
-"""Words that a person types: what a misspelt one was meant to be, and command lines that a shell takes as they are."""
+"""Words for a person and from one: counts, what a misspelt word was meant to be, command lines to be typed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 
 MOST_NAMES = 2000
 """Names of a directory that are looked at: one of tiles may have a million."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 file`, `2 files`, `1,000 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def meant(word: str, known: Iterable[object]) -> str:

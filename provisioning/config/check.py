@@ -18,7 +18,7 @@ from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
-from provisioning.base.words import meant, meant_file, typed
+from provisioning.base.words import counted, meant, meant_file, typed
 from provisioning.config.schema import (
     NO_PATH,
     Area,
@@ -259,7 +259,7 @@ def _backbones(backbones: Sequence[Backbone]) -> Iterator[Found]:
         channels = 1 if backbone.channels == "gray" else 3
         for name in ("mean", "std"):
             if len(getattr(backbone, name)) not in (0, 1, channels):
-                yield f"{key}.{name}", f"expected {channels} number{'s' * (channels > 1)}"
+                yield f"{key}.{name}", f"expected {counted(channels, 'number')}"
         if any(value == 0 for value in backbone.std):
             yield f"{key}.std", "contains 0"
         if backbone.skip_tokens and backbone.pooling not in ("avg", "gem"):

@@ -12,6 +12,7 @@ from typing import NamedTuple, TextIO
 
 from provisioning.base import events
 from provisioning.base.outcome import BuildReport
+from provisioning.base.words import counted
 from provisioning.console.bar import NAME_WIDTH, duration, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
 from provisioning.console.style import painted, sentence
@@ -196,7 +197,7 @@ class HumanListener(Listener):
 
     def _repeat_warnings(self) -> None:
         count = self.warning_count
-        self.line(painted("warn", f"{count} warning{'s' if count > 1 else ''}:", self.stream))
+        self.line(painted("warn", f"{counted(count, 'warning')}:", self.stream))
         for text, times in self.warnings.items():
             self.line(f"  {text}" + (f" ({times} times)" if times > 1 else ""))
         rest = count - sum(self.warnings.values())

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Literal, NamedTuple
 
+from provisioning.base.words import counted
 from provisioning.flight.manifest import GateEntry, Manifest
 from provisioning.flight.verify.verdict import Verdict
 
@@ -81,7 +82,7 @@ class Summary(NamedTuple):
         """Return the parts of the sentence in their order, each with its mark."""
         marks: Mapping[State, Mark] = {"PASS": "good", "REFUSED": "bad", "NOT VERIFIED": "warn"}
         first = Part(self.state, marks[self.state])
-        against = (Part(_count(self.reasons, "reason"), "bad"),) if self.reasons else ()
+        against = (Part(counted(self.reasons, "reason"), "bad"),) if self.reasons else ()
         return (first, *against, *(self._of_manifest() if self.counter is not None else ()))
 
     def _of_manifest(self) -> Iterator[Part]:
@@ -89,9 +90,9 @@ class Summary(NamedTuple):
         yield Part(f"flight {self.flight_id}" if self.flight_id else "any flight", "plain")
         yield from self._gates()
         if self.tiles_missing:
-            yield Part(f"{_count(self.tiles_missing, 'tile')} missing", "warn")
+            yield Part(f"{counted(self.tiles_missing, 'tile')} missing", "warn")
         if self.tiles_skipped:
-            yield Part(f"{_count(self.tiles_skipped, 'tile')} skipped", "warn")
+            yield Part(f"{counted(self.tiles_skipped, 'tile')} skipped", "warn")
         if self.accepted:
             yield Part("accepted by " + _accepted_by(self.accepted), "warn")
         yield self._age()
@@ -106,7 +107,7 @@ class Summary(NamedTuple):
         for names, how in ((self.gates_waived, "waived"), (self.gates_lowered, "lowered"), (self.gates_warned, "")):
             if names:
                 words = how or ("warns" if len(names) == 1 else "warn")
-                yield Part(f"{_count(len(names), 'gate')} {words}", "warn")
+                yield Part(f"{counted(len(names), 'gate')} {words}", "warn")
 
     def _age(self) -> Part:
         if self.oldest_capture is None:
@@ -115,7 +116,7 @@ class Summary(NamedTuple):
             return Part(f"oldest imagery of {self.oldest_capture}", "plain")
         if self.imagery_days < 0:
             return Part(f"oldest imagery of {self.oldest_capture}, after the date of this computer", "warn")
-        return Part(f"imagery up to {_count(self.imagery_days, 'day')} old", "plain")
+        return Part(f"imagery up to {counted(self.imagery_days, 'day')} old", "plain")
 
 
 def summarise(manifest: Manifest | None, state: State, *, reasons: int = 0, today: dt.date | None = None) -> Summary:
@@ -183,7 +184,3 @@ def _accepted_by(details: tuple[str, ...]) -> str:
     """Return who accepted, from `accepted by NAME: what`; each once."""
     names = [detail.partition(":")[0].removeprefix("accepted by ") for detail in details]
     return " and ".join(dict.fromkeys(names))
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

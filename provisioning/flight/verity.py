@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from provisioning.base.words import counted
+
 _ENABLE = 0x40806685  # _IOW('f', 133, struct fsverity_enable_arg)
 _MEASURE = 0xC0046686  # _IOWR('f', 134, struct fsverity_digest)
 _SHA256, _BLOCK_BYTES, _DIGEST_BYTES = 1, 4096, 64
@@ -61,4 +63,4 @@ def enable_all(files: Iterable[Path]) -> str:
         except OSError as error:
             return f"not enabled: {_MISSING.get(error.errno or 0, error.strerror)}"
         count += 1
-    return f"enabled on {count} files"
+    return f"enabled on {counted(count, 'file')}"

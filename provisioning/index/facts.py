@@ -10,7 +10,7 @@ from provisioning.base.hashing import Fact
 from provisioning.config.schema import Index
 from provisioning.index.choice import choose
 
-FORMAT = 2
+FORMAT = 3
 """Raised when our own code would give other bytes for the same input."""
 
 

@@ -106,3 +106,16 @@ def check_ids(ids: Int64s) -> Int64s:
 def evenly(rows: int, most: int) -> Int64s:
     """Return at most `most` of `rows` row numbers, evenly spaced: ids follow a space-filling curve, so do places."""
     return np.arange(rows, dtype=np.int64) if rows <= most else np.arange(most, dtype=np.int64) * rows // most
+
+
+def steadily(ids: Int64s, most: int) -> Int64s:
+    """Return at most `most` row numbers, ascending: those whose ids have the least hash.
+
+    One per cent of other ids changes one per cent of them, where evenly spaced rows would all be others.
+    """
+    if len(ids) <= most:
+        return np.arange(len(ids), dtype=np.int64)
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.sort(np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")[:most])

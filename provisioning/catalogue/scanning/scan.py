@@ -13,6 +13,7 @@ from provisioning.area.area import Area, area_facts, check_takeoff, measure_area
 from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.errors import EmptyCorpusError, FilesystemError, TileError
 from provisioning.base.events import event, warn
+from provisioning.base.words import counted
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.capture import day_rule
 from provisioning.catalogue.scanning.columns import last_state
@@ -226,7 +227,7 @@ def _accepted(selection: Selection, corpus: Corpus) -> Corpus:
     bad = corpus.skipped
     if bad and selection.tiles.on_error == "fail":
         raise TileError(
-            f"{len(bad)} tile{'s' * (len(bad) > 1)} cannot be used",
+            f"{counted(len(bad), 'tile')} cannot be used",
             facts={f"{b.source} {b.z}/{b.x}/{b.y}": b.reason for b in bad[:MOST_NAMED]}
             | ({"and": f"{len(bad) - MOST_NAMED} more"} if len(bad) > MOST_NAMED else {}),
             next_step='replace or remove them, or set tiles.on_error = "skip" in flight.toml',

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from provisioning.base.disk.files import read_regular
 from provisioning.base.errors import Error, ManifestError, SigningError, VerificationError
 from provisioning.base.hashing import short
+from provisioning.base.words import counted
 from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
 from provisioning.console.style import painted, sentence
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
@@ -176,7 +177,9 @@ def _content(manifest: Manifest, summary: Summary) -> Iterator[Finding]:
     yield Finding("flight", "ok", _who(manifest))
     tiles = manifest.tiles
     dated = f", oldest captured {tiles.oldest_capture}" if tiles.oldest_capture else ""
-    yield Finding("tiles", "ok", f"{tiles.count:,} tiles, {summary.tiles_missing:,} of the area missing{dated}")
+    yield Finding(
+        "tiles", "ok", f"{counted(tiles.count, 'tile')}, {summary.tiles_missing:,} of the area missing{dated}"
+    )
     states = (("waived", summary.gates_waived), ("lowered", summary.gates_lowered), ("warns", summary.gates_warned))
     marked = [f"{name} {state}" for state, names in states for name in names]
     yield Finding(
@@ -262,5 +265,5 @@ def as_text(findings: tuple[Finding, ...], *, advice: str = "do not fly this cac
         if finding.todo:
             lines.append(f"     {'':<{width}}  -> {finding.todo}")
     bad = sum(finding.state == "bad" for finding in findings)
-    lines.append(f"{bad} problem{'s' if bad != 1 else ''}: {advice}" if bad else "nothing stands against it")
+    lines.append(f"{counted(bad, 'problem')}: {advice}" if bad else "nothing stands against it")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from typing import Any
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.base.hashing import short
+from provisioning.base.words import counted
 from provisioning.console.style import sentence
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
@@ -353,7 +354,7 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
     if verdict.passed and manifest:
         size_mb = sum(entry.bytes for entry in manifest.files) / 1e6
         lines.append(
-            f"{cache}: {len(manifest.files)} files, {size_mb:.1f} MB in {elapsed_s:.2f} s, "
+            f"{cache}: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB in {elapsed_s:.2f} s, "
             f"manifest_hash {short(manifest.build.manifest_hash)}"
         )
         lines += details(manifest)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
+from provisioning.base.words import counted
 from provisioning.cli.deliver.common import add_keys, ground
 from provisioning.console.style import sentence
 from provisioning.delivery.bundle.check import Checked, check_bundle
@@ -99,7 +100,7 @@ def described(manifest: Manifest) -> dict[str, str]:
         "computer": " ".join(manifest.host),
         "area": ", ".join(f"{side} {value / 1e7:.5f}" for side, value in box._asdict().items()),
         "zoom levels": ", ".join(map(str, manifest.area.zoom_levels)),
-        "tiles": f"{present} of {expected} places, {tiles.count} tiles, {tiles.skipped} left out",
+        "tiles": f"{present} of {expected} places, {counted(tiles.count, 'tile')}, {tiles.skipped} left out",
         "oldest imagery": tiles.oldest_capture or "",
         "gates not passed": ", ".join(f"{name} ({manifest.gates[name].verdict})" for name in waived),
         "waived by": "; ".join(f"{waiver.gate}: {waiver.by}, {waiver.reason}" for waiver in manifest.waivers),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from provisioning.base.errors import Error
+from provisioning.base.words import counted
 from provisioning.cli.deliver.common import add_expectations, expectations
 from provisioning.cli.deliver.receipt import tested, write_receipt
 from provisioning.delivery.install import KEEP, install_bundle, receive
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print(
         f"{done.generation}: counter {done.counter}, manifest_hash {done.manifest_hash[:16]}, "
-        f"{done.received_files} files ({done.received_bytes:,} bytes) were not here yet"
+        f"not here yet: {counted(done.received_files, 'file')} ({counted(done.received_bytes, 'byte')})"
     )
     if receipt := _receipt(args, done, to, vehicle):
         print(f"self-test {read_receipt(receipt, None).self_test}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DeliveryError, Error, FilesystemError
+from provisioning.base.words import counted
 from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
 from provisioning.delivery.bundle.contents import Documents
@@ -187,8 +188,8 @@ def _carries_caches(path: Path) -> bool:
 def _summary(target: str, sent: Sent) -> str:
     share = 100 * sent.sent_bytes / sent.generation_bytes if sent.generation_bytes else 0
     return (
-        f"{target}: counter {sent.counter} is current; sent {sent.files} files, {sent.sent_bytes:,} bytes "
-        f"({share:.1f} % of the generation){_said_there(sent.receipt)}"
+        f"{target}: counter {sent.counter} is current; sent {counted(sent.files, 'file')}, "
+        f"{counted(sent.sent_bytes, 'byte')} ({share:.1f} % of the generation){_said_there(sent.receipt)}"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from provisioning.base.words import counted
 from provisioning.build.plan import Plan, TaskPlan, make_plan
 from provisioning.console.bar import duration, size
 
@@ -51,10 +52,10 @@ def task_lines(task: TaskPlan, plan: Plan) -> Iterator[str]:
 def summary(plan: Plan) -> str:
     """Return what the work amounts to, in one line."""
     if not plan.has_work:
-        return f"nothing to do: {plan.tiles} tiles, {plan.place}, everything is up to date"
+        return f"nothing to do: {counted(plan.tiles, 'tile')}, {plan.place}, everything is up to date"
     return (
-        f"{plan.tiles} tiles (+{plan.added} −{plan.removed} ~{plan.changed}), {plan.place}, "
-        f"{plan.descriptors} descriptors to compute, about {size(plan.bytes_to_write)} to write, "
+        f"{counted(plan.tiles, 'tile')} (+{plan.added} −{plan.removed} ~{plan.changed}), {plan.place}, "
+        f"{counted(plan.descriptors, 'descriptor')} to compute, about {size(plan.bytes_to_write)} to write, "
         f"up to {size(plan.memory_bytes)} of memory, {_time(plan)}"
     )
 

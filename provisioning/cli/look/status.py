@@ -14,6 +14,7 @@ from provisioning.base.errors import Error
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.hashing import short
 from provisioning.base.printable import printable
+from provisioning.base.words import counted
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
 from provisioning.console.bar import size
@@ -139,5 +140,5 @@ def ago(seconds: float) -> str:
     for length, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= length:
             count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{counted(count, unit)} ago"
     return "just now"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from provisioning.area.place import place_facts
 from provisioning.base.disk.lock import build_lock
+from provisioning.base.words import counted
 from provisioning.catalogue import scan
 from provisioning.catalogue.inventory import Inventory, take_inventory
 from provisioning.config.parse import read_flight
@@ -45,7 +46,7 @@ def as_text(inventory: Inventory) -> str:
     """Return the inventory for a person."""
     parts = [
         "\n".join([
-            f"{inventory.count:,} tiles, {_size(inventory.bytes)}",
+            f"{counted(inventory.count, 'tile')}, {_size(inventory.bytes)}",
             *(f"  {name + ':':8} {value}" for name, value in place_facts(inventory.bbox).items()),
         ]),
         f"coverage_sha256 {inventory.coverage_sha256}",

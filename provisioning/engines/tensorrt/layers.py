@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from provisioning.base.words import counted
 from provisioning.engines.tensorrt.cuda import query_gpu
 
 
@@ -40,8 +41,5 @@ def layers_note(model: str, facts: Mapping[str, object]) -> str | None:
     reported = facts.get("layers")
     if not isinstance(reported, dict):
         return None
-    counted = [
-        f"{count} {name}" for part in ("types", "outputs") for name, count in dict(reported.get(part, {})).items()
-    ]
-    count = reported.get("count")
-    return f"{model}: {count} layer{'s' if count != 1 else ''}" + (f" ({', '.join(counted)})" if counted else "")
+    kinds = [f"{count} {name}" for part in ("types", "outputs") for name, count in dict(reported.get(part, {})).items()]
+    return f"{model}: {counted(int(reported.get('count') or 0), 'layer')}" + (f" ({', '.join(kinds)})" if kinds else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from provisioning.base.events import event
 from provisioning.config.schema import Index
 from provisioning.index.choice import SAMPLE_ROWS, Choice, choose
-from provisioning.index.ids import Floats, Gather, Int64s, check_ids, evenly
+from provisioning.index.ids import Floats, Gather, Int64s, check_ids, evenly, steadily
 from provisioning.index.info import IndexInfo
 from provisioning.index.transform.learn import Transform, learn, transform_of
 from provisioning.index.transform.spec import TransformSpec
@@ -56,11 +56,15 @@ def _transformed(job: Job, transform: Transform) -> Job:
 
 
 def _write(job: Job, output: Path) -> None:
-    sample = evenly(len(job.ids), RANGE_ROWS)
-    if job.choice.kind == "hrq":
-        write_whole(job, output, sample)
+    kind = job.choice.kind
+    if kind not in ("sq8", "sq4", "hrq"):
+        write_streamed(job, output)
         return
-    if job.choice.kind in ("sq8", "sq4"):
-        learned = learned_range(job.rows(sample[block]) for block in blocks(len(sample), job.trained.dimension))
-        job = dataclasses.replace(job, trained=dataclasses.replace(job.trained, range=learned))
-    write_streamed(job, output)
+    sample = steadily(job.ids, RANGE_ROWS)
+    parts = (job.rows(sample[block]) for block in blocks(len(sample), job.trained.dimension))
+    trained = dataclasses.replace(job.trained, range=learned_range(kind, parts))
+    job = dataclasses.replace(job, trained=trained)
+    if kind == "hrq":
+        write_whole(job, output, sample)
+    else:
+        write_streamed(job, output)

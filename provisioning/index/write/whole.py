@@ -21,7 +21,7 @@ ADD_BYTES = 16 << 20
 
 
 def write_whole(job: Job, output: Path, sample: Int64s) -> None:
-    """Write an hrq index to `output`; the range of its 8-bit codes is learned from the rows `sample`."""
+    """Write an hrq index to `output`; the middle of its bits is learned from the rows `sample`."""
     import faiss
 
     held = _filled(job, sample)
@@ -43,6 +43,7 @@ def _filled(job: Job, sample: Int64s) -> Any:
     held = faiss.IndexIDMap2(index)
     with idle_threads():
         index.train(job.rows(sample))
+        faiss.copy_array_to_vector(job.trained.range, faiss.downcast_index(index.refine_index).sq.trained)
         for block in blocks(count, job.trained.input, ADD_BYTES):
             held.add_with_ids(_rows(job, block), job.ids[block])
             progress("corpus", block.stop, count, unit="vectors")
