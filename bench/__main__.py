@@ -25,6 +25,7 @@ SMALL = {
     "index": ["--vectors", "10000"],
     "verify": ["--gb", "0.5", "--rounds", "3"],
     "sync": [],
+    "delta": ["--vectors", "20000", "--tiles", "500"],
 }
 """The benchmarks and the arguments of their small form; all together take some minutes."""
 

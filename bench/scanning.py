@@ -36,7 +36,7 @@ FIELD = 3072
 """Side of the picture that JPEG tiles are cut from, pixels."""
 
 
-def jpegs() -> Callable[[int], bytes]:
+def jpegs(quality: int = 80) -> Callable[[int], bytes]:
     """Return a function to tiles of 256 pixels, each another part of one rough landscape."""
     import numpy as np
     import simplejpeg
@@ -53,7 +53,7 @@ def jpegs() -> Callable[[int], bytes]:
     def tile(n: int) -> bytes:
         y, x = np.random.default_rng(n).integers(0, FIELD - 256, 2).tolist()
         cut = np.ascontiguousarray(pixels[y : y + 256, x : x + 256])
-        data: bytes = simplejpeg.encode_jpeg(cut, quality=80, colorspace="RGB", colorsubsampling="420")
+        data: bytes = simplejpeg.encode_jpeg(cut, quality=quality, colorspace="RGB", colorsubsampling="420")
         return data
 
     return tile
