@@ -16,6 +16,7 @@ from provisioning.base.disk.artifacts import Target
 from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import BuildLockHeldError, Error
 from provisioning.base.hashing import plain
+from provisioning.base.printable import printable
 from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow
 
@@ -134,7 +135,7 @@ class Failed(TaskFailed):  # type: ignore[misc]  # doit has no types
 def _remove(root: Path, targets: Iterable[Target], dryrun: bool) -> None:  # noqa: FBT001 - doit's calling convention
     for target in targets:
         if target.path.exists():
-            print(f"removing {target.path}")
+            print(f"removing {printable(target.path)}")
         if not dryrun:
             _require_lock(root)
             artifacts.remove(target)

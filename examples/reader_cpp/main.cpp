@@ -189,9 +189,9 @@ int run_manifest(const std::string& verb, const std::string& path) {
     std::cout << (verb == "hash" ? manifest::Sha256::of(preimage) + "\n" : preimage);
     return 0;
   } catch (const manifest::UnknownSchema& error) {
-    std::cout << "schema\t" << error.what() << '\n';
+    std::cout << "schema\t" << printable(error.what()) << '\n';
   } catch (const json::Malformed& error) {
-    std::cout << "malformed\t" << error.what() << '\n';
+    std::cout << "malformed\t" << printable(error.what()) << '\n';
   }
   return kRefused;
 }
@@ -202,9 +202,9 @@ int run_trust(const std::string& path) {
     std::cout << trust::read(slurp(file)).version << '\n';
     return 0;
   } catch (const trust::Unsigned& error) {
-    std::cout << "unsigned\t" << error.what() << '\n';
+    std::cout << "unsigned\t" << printable(error.what()) << '\n';
   } catch (const json::Malformed& error) {
-    std::cout << "malformed\t" << error.what() << '\n';
+    std::cout << "malformed\t" << printable(error.what()) << '\n';
   }
   return kRefused;
 }
@@ -218,7 +218,7 @@ int run_ids(const std::string& rotations) {
       std::cout << place.zoom << '\t' << place.x << '\t' << place.y << '\t' << place.source << '\t' << place.heading
                 << '\t' << place.cut << '\t' << place.lat_e7 << '\t' << place.lon_e7 << '\n';
     } catch (const std::logic_error& error) {  // no number of 63 bits, or no id
-      std::cout << "malformed\t" << error.what() << '\n';
+      std::cout << "malformed\t" << printable(error.what()) << '\n';
       return kRefused;
     }
   }

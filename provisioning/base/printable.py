@@ -18,9 +18,9 @@ def _steering_in_lines() -> re.Pattern[str]:
     return re.compile(_STEERING.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 
 
-def printable(text: str) -> str:
+def printable(text: object) -> str:
     """Return `text` with each character that steers a terminal as its escape in ASCII, a newline too; else as it is."""
-    return _STEERING.sub(_escape, text)
+    return _STEERING.sub(_escape, str(text))
 
 
 def printable_lines(text: str) -> str:

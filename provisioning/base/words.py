@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from provisioning.base.printable import steers
+
 MOST_NAMES = 2000
 """Names of a directory that are looked at: one of tiles may have a million."""
 
@@ -48,7 +50,18 @@ def meant_file(path: str | os.PathLike[str]) -> str:
 
 
 def typed(*words: str | os.PathLike[str]) -> str:
-    """Return `words` as one command line: names with spaces and other signs of the shell are quoted."""
+    """Return `words` as one command line: names with spaces and other signs of the shell are quoted.
+
+    What steers a terminal is written as Bash and Zsh read it behind a `$`.
+    """
     import shlex  # as above
 
-    return shlex.join(os.fspath(word) for word in words)
+    texts = [os.fspath(word) for word in words]
+    return " ".join(_bash_string(text) if steers(text) else shlex.quote(text) for text in texts)
+
+
+def _bash_string(text: str) -> str:
+    def escaped(sign: str) -> str:
+        return "\\" + sign if sign in "\\'" else f"\\u{ord(sign):04x}" if steers(sign) else sign
+
+    return "$'" + "".join(map(escaped, text)) + "'"

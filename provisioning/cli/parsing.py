@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from provisioning.base.errors import Error
+from provisioning.base.printable import printable
 from provisioning.base.words import meant
 from provisioning.console.style import WHEN
 
@@ -50,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         if found := CHOICE.fullmatch(message):
             known = [name.strip(" '\"") for name in found["known"].split(",")]
             message = f"{found['where']}there is no {found['word']!r}{meant(found['word'], known)} ({', '.join(known)})"
-        super().error(message)
+        super().error(printable(message))
 
 
 def add_everywhere(parser: argparse.ArgumentParser) -> None:

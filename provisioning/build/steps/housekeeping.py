@@ -11,6 +11,7 @@ from provisioning.base import events
 from provisioning.base.disk import directories
 from provisioning.base.disk.files import make_dirs, wrap_os_errors
 from provisioning.base.outcome import BuildReport, write_report
+from provisioning.base.printable import printable
 from provisioning.build import unused
 from provisioning.build.request import IMAGERY_FILE, INDEX_FILE, Request
 from provisioning.flight import publish
@@ -38,7 +39,7 @@ def reset(cache: Path, *, log: Callable[[str], object], dryrun: bool) -> None:
     for name in doomed:
         if not os.path.lexists(cache / name):
             continue
-        log(f"removing {cache / name}")
+        log(f"removing {printable(cache / name)}")
         if not dryrun:
             directories.remove(cache, name)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from provisioning.base.disk.files import make_dirs, wrap_os_errors
 from provisioning.base.errors import ConfigError
+from provisioning.base.printable import printable
 from provisioning.base.words import typed
-from provisioning.cli.begin.init import NewCache, create_cache, network_text
+from provisioning.cli.begin.init import NewCache, create_cache, key_text, network_text
 
 CAMERA = {
     "model": "pinhole with radial and tangential distortion",
@@ -64,8 +65,8 @@ def make_demo(directory: Path) -> NewCache:
     camera = directory / "camera.json"  # and no cuts: the demo is to be done in seconds on any laptop
     new = create_cache(directory, tiles=directory / "tiles", calibration=[camera], index_overlap=1)
     count = new.survey and sum(zoom.present for zoom in new.survey.per_zoom.values())
-    print(f"{directory}: {count} tiles of synthetic imagery in tiles/, flight.toml, dodo.py")
-    print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
+    print(f"{printable(directory)}: {count} tiles of synthetic imagery in tiles/, flight.toml, dodo.py")
+    print(key_text(new))
     print(network_text(new))
     return new
 
@@ -74,7 +75,7 @@ def _verify(new: NewCache) -> int:
     from provisioning.cli import main
 
     words = ["verify", str(new.directory), "--public-key", str(new.public_key), "--ground"]
-    print(f"$ flightcache {' '.join(words)}", flush=True)
+    print(f"$ {typed('flightcache', *words)}", flush=True)
     return main(words)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from provisioning.base.disk.files import read_input, wrap_os_errors
 from provisioning.base.errors import BackboneError, FilesystemError
+from provisioning.base.printable import printable
 from provisioning.config import Tiles
 from provisioning.network.backbone.image import Pixels
 from provisioning.network.export import export, exporter_of
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
         raise FilesystemError("a file is there already", file=args.output, next_step="choose another name with -o")
     images = _images(args.tiles) if args.tiles else _drawn()
     made = export(exporter, args.weights, images, args.output)
-    print(f"# {args.output}: {made.dimension} numbers a tile; cosine to PyTorch at least {made.cosine:.6f}")
-    print(f"# on {len(images)} tiles of {args.tiles or 'drawn ground (--tiles compares on yours)'}")
+    print(f"# {printable(args.output)}: {made.dimension} numbers a tile; cosine to PyTorch at least {made.cosine:.6f}")
+    where = printable(args.tiles) if args.tiles else "drawn ground (--tiles compares on yours)"
+    print(f"# on {len(images)} tiles of {where}")
     print(made.lines())
     return 0
 

@@ -19,6 +19,7 @@ from provisioning.area.place import describe_place, place_facts
 from provisioning.base.disk.files import make_dirs, require_local_filesystem, wrap_os_errors, write_new
 from provisioning.base.errors import ConfigError, SigningError
 from provisioning.base.geometry.angles import BBox, overlap
+from provisioning.base.printable import printable
 from provisioning.base.words import meant, meant_file, typed
 from provisioning.catalogue.surveying import Survey, survey
 from provisioning.config import Area, AreaPart, Index, TileSource
@@ -321,10 +322,16 @@ def _degrees(bbox: BBox) -> list[Decimal]:
     return [Decimal(side).scaleb(-7) for side in bbox]
 
 
+def key_text(new: NewCache) -> str:
+    """Return where the new key is, and its public half."""
+    key, public = printable(new.key), printable(new.public_key)
+    return f"new signing key {key} (keep it secret); its public half, for the aircraft: {public}"
+
+
 def network_text(new: NewCache) -> str:
     """Return which network describes the tiles, and what it cannot do."""
     limit = LIMITS.get(new.onnx)
-    return f"network: {new.onnx}" + (f"\nnote: {limit}" if limit else "")
+    return f"network: {printable(new.onnx)}" + (f"\nnote: {limit}" if limit else "")
 
 
 def as_text(new: NewCache) -> str:
@@ -335,7 +342,7 @@ def as_text(new: NewCache) -> str:
     counts = ", ".join(f"zoom {z}: {c.present} of {c.expected}" for z, c in sorted(held.per_zoom.items()))
     rows = [f"  {name + ':':8} {value}" for name, value in place_facts(held.bbox).items()]
     lines = [f"tiles found: {counts}", f"the tiles lie here ({held.kind}, {order}):", *rows]
-    lines += [f"note: {note}" for note in held.notes]
+    lines += [f"note: {printable(note)}" for note in held.notes]
     if new.asked is not None:
         lines.append(f"the mission or area lies here: {describe_place(new.asked)}")
     elif held.kind == "xyz" and not held.has_evidence:
@@ -379,9 +386,9 @@ def run(args: argparse.Namespace) -> int:
         new = create_cache(
             args.directory, tiles=tiles, mission=args.mission, area=args.area, backbone=args.backbone, key=args.key
         )
-    print(f"{new.directory}: flight.toml, dodo.py and doit.cfg written")
+    print(f"{printable(new.directory)}: flight.toml, dodo.py and doit.cfg written")
     if new.key_is_new:
-        print(f"new signing key {new.key} (keep it secret); its public half, for the aircraft: {new.public_key}")
+        print(key_text(new))
     print(network_text(new))
     if new.survey is None:
         print("next: name your tiles and area in flight.toml, then run `doit` there", file=sys.stderr)

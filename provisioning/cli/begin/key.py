@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from provisioning.base.printable import printable
 from provisioning.flight.signing import load_public_key
 
 
@@ -19,5 +20,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line for each key."""
     for path in args.keys:
-        print(f"{load_public_key(path).fingerprint}  {path}")
+        print(f"{load_public_key(path).fingerprint}  {printable(path)}")
     return 0

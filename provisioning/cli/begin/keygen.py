@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from provisioning.base.errors import SigningError
+from provisioning.base.printable import printable
 from provisioning.flight.signing import ask_password, generate_key, public_key_path, read_password_fd
 
 
@@ -29,8 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the pair and print the fingerprint of its public half."""
     public = generate_key(args.path, password=_password(args))
-    print(f"private key {args.path}")
-    print(f"public key  {public_key_path(args.path)}")
+    print(f"private key {printable(args.path)}")
+    print(f"public key  {printable(public_key_path(args.path))}")
     print(f"fingerprint {public.fingerprint}")
     return 0
 

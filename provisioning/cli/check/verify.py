@@ -7,7 +7,6 @@ import calendar
 import datetime as dt
 import json
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from typing import Any
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.base.hashing import short
-from provisioning.base.words import counted
+from provisioning.base.printable import printable
+from provisioning.base.words import counted, typed
 from provisioning.console.style import sentence
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
@@ -297,11 +297,11 @@ def _usage(args: argparse.Namespace, unsaid: list[str]) -> str:
         "host": "--this-host",
         "counter": "--counter-floor N",
     }
-    typed = shlex.join(["flightcache", *args.words])
+    said = typed("flightcache", *args.words)
     return (
         f"flightcache verify: not said what is expected of {', '.join(unsaid)}; nothing was verified\n"
-        f"  on the aircraft: {' '.join([typed, *(named[part] for part in unsaid)])}\n"
-        f"  on the ground:   {typed} --ground\n"
+        f"  on the aircraft: {' '.join([said, *(named[part] for part in unsaid)])}\n"
+        f"  on the ground:   {said} --ground\n"
         f"  one by one:      {' '.join(f'--any-{part}' for part in unsaid)}"
     )
 
@@ -354,12 +354,12 @@ def as_text(verdict: Verdict, cache: Path, expect: Expectations, elapsed_s: floa
     if verdict.passed and manifest:
         size_mb = sum(entry.bytes for entry in manifest.files) / 1e6
         lines.append(
-            f"{cache}: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB in {elapsed_s:.2f} s, "
+            f"{printable(cache)}: {counted(len(manifest.files), 'file')}, {size_mb:.1f} MB in {elapsed_s:.2f} s, "
             f"manifest_hash {short(manifest.build.manifest_hash)}"
         )
         lines += details(manifest)
     else:
-        lines.append(f"{cache}:")
+        lines.append(f"{printable(cache)}:")
         for reason in verdict.reasons:
             lines += [f"  {reason}", f"    -> {NEXT_STEP[reason.code]}"]
     if left := unchecked(expect):

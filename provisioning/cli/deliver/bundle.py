@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from provisioning.base.errors import DeliveryError
+from provisioning.base.printable import printable
 from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
 from provisioning.delivery.bundle.earlier import Generation, cache_of, generation_since
 from provisioning.delivery.bundle.pack import bundle_name, pack
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         since = _since(args, manifest)
         output = output / bundle_name(manifest, since=args.since) if output.is_dir() else output
         bundle = pack(verdict, documents, output, since=since)
-    print(f"{bundle.path}: {bundle.bytes:,} bytes, SHA-256 {bundle.sha256}")
+    print(f"{printable(bundle.path)}: {bundle.bytes:,} bytes, SHA-256 {bundle.sha256}")
     if since is not None:
         print(
             f"only for a vehicle that holds generation {args.since}, manifest_hash {since.manifest.build.manifest_hash}"

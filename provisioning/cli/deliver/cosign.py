@@ -8,6 +8,7 @@ from pathlib import Path
 from provisioning.base.disk.files import read_regular, wrap_os_errors
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import SigningError
+from provisioning.base.printable import printable
 from provisioning.cli.check.verify import trust_arguments, trusted_by
 from provisioning.cli.deliver.common import private_key, user_keys
 from provisioning.flight import publish
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             verdict.require()
             public, signature = _signature(args, verdict)
         _add(args.cache, generation.name, verdict, public, signature)
-    print(f"{generation}: also signed by {public.fingerprint}")
+    print(f"{printable(generation)}: also signed by {public.fingerprint}")
     return 0
 
 

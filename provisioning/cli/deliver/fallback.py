@@ -8,6 +8,7 @@ from pathlib import Path
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.hashing import sha256_bytes
+from provisioning.base.printable import printable
 from provisioning.cli.check.verify import expectations, recipient_arguments, trust_arguments
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.receipt import tested, write_receipt
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         write_receipt(vehicle, verdict, fallback_from=source)
         verdict.require()
     print(f"current is {generation}: counter {accepted.counter}, accepted before counter {source}")
-    print("\n".join(f"  {reason}" for reason in why))
+    print("\n".join(f"  {printable(reason)}" for reason in why))
     return 0
 
 

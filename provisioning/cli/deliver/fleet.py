@@ -16,6 +16,7 @@ from typing import Any
 from provisioning.base import events
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import DeliveryError, EngineError, Error, SigningError
+from provisioning.base.printable import printable
 from provisioning.base.process.capture import ask, last_lines
 from provisioning.base.words import typed
 from provisioning.build import steps
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         if args.only and vehicle.name not in args.only:
             continue
         try:
-            print(f"{vehicle.name}: {_provision(fleet, vehicle)}", flush=True)
+            print(f"{vehicle.name}: {printable(_provision(fleet, vehicle))}", flush=True)
         except Error as error:
             print(f"{vehicle.name}: {error}", file=sys.stderr, flush=True)
             worst = worst or error.exit_code

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
+from provisioning.base.printable import printable
 from provisioning.base.words import counted
 from provisioning.cli.deliver.common import add_keys, ground
 from provisioning.console.style import sentence
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows = {**facts, "summary": sentence(summary.parts())}
         width = max(map(len, rows))
-        print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items() if value))
+        print("\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows.items() if value))
     return 0 if is_verified else VerificationError.exit_code
 
 

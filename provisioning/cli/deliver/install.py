@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from provisioning.base.errors import Error
+from provisioning.base.printable import printable
 from provisioning.base.words import counted
 from provisioning.cli.deliver.common import add_expectations, expectations
 from provisioning.cli.deliver.receipt import tested, write_receipt
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.bundle), args.target, trust=to.trust, verify=to.verify, keep=args.keep, vehicle=vehicle
     )
     print(
-        f"{done.generation}: counter {done.counter}, manifest_hash {done.manifest_hash[:16]}, "
+        f"{printable(done.generation)}: counter {done.counter}, manifest_hash {done.manifest_hash[:16]}, "
         f"not here yet: {counted(done.received_files, 'file')} ({counted(done.received_bytes, 'byte')})"
     )
     if receipt := _receipt(args, done, to, vehicle):

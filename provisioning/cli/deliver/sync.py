@@ -10,6 +10,7 @@ from pathlib import Path
 
 from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DeliveryError, Error, FilesystemError
+from provisioning.base.printable import printable
 from provisioning.base.words import counted
 from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
 from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         patience_s=args.timeout,
         whole=args.whole,
     )
-    print(said)
+    print(printable(said))
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from provisioning.base.disk.files import read_regular, wrap_os_errors, write_durably
 from provisioning.base.errors import SigningError, TrustError
 from provisioning.base.hashing import Sha256
+from provisioning.base.printable import printable
 from provisioning.base.words import typed
 from provisioning.cli.check.verify import fingerprint_file, fingerprints
 from provisioning.cli.deliver.common import private_key
@@ -223,7 +224,7 @@ def _install(args: argparse.Namespace) -> None:
     if before is None and not wanted:
         print("first trust file here: compare the root key's fingerprint with the one that you know from elsewhere")
     print(describe(installed))
-    print(f"installed   {vehicle.trust_file}, registered in {where}")
+    print(f"installed   {printable(vehicle.trust_file)}, registered in {printable(where)}")
     print(f"receipts    signed by {load_public_key(public_key_path(vehicle.key_file)).fingerprint}")
 
 
@@ -252,7 +253,7 @@ def describe(trust: Trust) -> str:
     lines = [f"trust file  version {newest.version}, {f'until {newest.not_after}' if newest.not_after else 'no end'}"]
     for key in newest.keys:
         until = f", until {key.not_after}" if key.not_after else ""
-        lines.append(f"{key.role:<11} {key.key.fingerprint}  {key.name or ''}{until}".rstrip())
+        lines.append(f"{key.role:<11} {key.key.fingerprint}  {printable(key.name or '')}{until}".rstrip())
     lines += [f"revoked     {each}" for each in newest.revoked]
     lines.append(
         f"must sign   {newest.thresholds.root} root keys a trust file, {newest.thresholds.signing} signing keys a cache"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.geometry.angles import Origin
+from provisioning.base.printable import printable
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
 from provisioning.cli.parsing import needs
 from provisioning.flight.manifest import Manifest
@@ -278,7 +279,7 @@ def _lines(item: Located) -> Iterator[str]:
     """Yield what a person reads of one photo: how it was compared, what to make of the answer, the places."""
     position = ", position in the photo" if item.photo.position else ""
     turned = f", top points to {item.photo.heading_deg:.0f}°" if item.photo.heading_deg is not None else ""
-    yield f"{item.path}{turned}{position}, {compared(item.answered)}"
+    yield f"{printable(item.path)}{turned}{position}, {compared(item.answered)}"
     if not item.matches:
         yield "      no tile of the cache lies where the photo can have been taken"
         return

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from provisioning.base.disk.lock import build_lock
+from provisioning.base.printable import printable
 from provisioning.build import unused
 from provisioning.build.request import Request, read_request
 from provisioning.config.parse import read_flight
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     _show(request, gone, f"{_total(gone)} freed" if gone else "")
     for each in found:
         if each not in gone:
-            print(f"left: {each.path} is in use by another process")
+            print(f"left: {printable(each.path)} is in use by another process")
     return 0
 
 
@@ -61,10 +62,10 @@ def _show(request: Request, listed: Iterable[unused.Unused], last: str) -> None:
     now = time.time()
     for each in listed:
         days = max(0, int((now - each.used_s) // _DAY_S))
-        print(f"{each.bytes / 1e6:10.1f} MB  {days:4d} days  {_short(each.path)}  {each.holds}")
+        print(f"{each.bytes / 1e6:10.1f} MB  {days:4d} days  {printable(_short(each.path))}  {each.holds}")
     store = request.flight.descriptor_store
     if request.flight.build_dir not in store.parents:
-        print(f"not looked at: {store} may serve other caches too")
+        print(f"not looked at: {printable(store)} may serve other caches too")
     print(last or "nothing in .build is unused")
 
 
