@@ -96,7 +96,7 @@ def test_a_command_line_to_be_typed_names_the_hostile_file_and_nothing_else():
     "words",
     [
         [HOSTILE],
-        ["plan", f"--{HOSTILE}"],
+        ["plan", "--" + HOSTILE.replace(" ", "")],
         ["sync", "a", "--keep", HOSTILE],
         ["init", "a", "--source-scheme", HOSTILE],
         ["verify", ".", "--revoked", HOSTILE],
