@@ -15,10 +15,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from provisioning.base.errors import Error, FilesystemError
-from provisioning.base.frozen import dataclass
 
 TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 """How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""
@@ -150,8 +149,7 @@ def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, 
     )
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """What this user may still write on the file system of `directory`; `inodes` is None where there is no limit."""
 
     directory: Path
