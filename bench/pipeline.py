@@ -212,7 +212,7 @@ def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int],
         def work(n: int) -> int:
             decoder, mine = decoders.decoder(), tiles[n::threads]
             for batch in batches_of(mine, BATCH):
-                decoder.look([Unit(tile, 0) for tile in batch])
+                decoder.load_batch([Unit(tile, 0) for tile in batch])
             return len(mine)
 
         return in_threads(threads, work)

@@ -116,7 +116,7 @@ def _leave(code: int) -> None:
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Tell whether a part of the program could not be read or run, or is not all there, as `base.disk.files` does."""
+    """Return whether a part of the program could not be read or run, or is not all there, as `base.disk.files` does."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, ModuleType)
     return isinstance(error, (OSError, MemoryError, ImportError))

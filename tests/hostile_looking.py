@@ -12,7 +12,7 @@ from provisioning.sources.processes import listing
 from tests.hostile_decoding import misbehave
 
 
-class HostileLooking(looking.Looking):
+class HostileLooking(looking.InspectTiles):
     """The one of a scan; what a tile's last bytes say happens while it is inspected."""
 
     def _inspected(self, data):
@@ -22,8 +22,8 @@ class HostileLooking(looking.Looking):
 
 
 def _failing(name, error):
-    def __init__(self, sight):
-        looking.Looking.__init__(self, sight)
+    def __init__(self, settings):
+        looking.InspectTiles.__init__(self, settings)
 
         def fail(*_args, **_more):
             raise error
@@ -31,7 +31,7 @@ def _failing(name, error):
         image._decoded = fail
         eighth._eighth = lambda *_: None  # as where it fails, too
 
-    return type(name, (looking.Looking,), {"__init__": __init__, "__module__": __name__})
+    return type(name, (looking.InspectTiles,), {"__init__": __init__, "__module__": __name__})
 
 
 ERRORS = {
@@ -46,7 +46,7 @@ ERRORS = {
 globals().update({name: _failing(name, error) for name, error in ERRORS.items()})
 
 
-class Doubting(looking.Looking):
+class Doubting(looking.InspectTiles):
     """Calls every tile damaged where it sees several; alone, as a new process is asked again, it is what it is."""
 
     def _inspected(self, data):
@@ -54,14 +54,14 @@ class Doubting(looking.Looking):
         return {k: v._replace(fault="bits were flipped") for k, v in found.items()} if len(data) > 1 else found
 
 
-class Undecided(looking.Looking):
+class Undecided(looking.InspectTiles):
     """Gives another reason each time."""
 
     def _inspected(self, data):
         return {digest: image.Inspection(0, 0, f"process {os.getpid()} does not like it") for digest in data}
 
 
-class Blind(looking.Looking):
+class Blind(looking.InspectTiles):
     """Can open no file."""
 
     def _read(self, asked, room):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioning.catalogue.scanning import inspecting
-from provisioning.sources.processes.inspection import Looker
+from provisioning.sources.processes.inspection import InspectionWorker
 
 
 class Looks:
@@ -11,30 +11,30 @@ class Looks:
 
     def __init__(self, monkeypatch):
         self.asked, self.inspected = [], []
-        real = Looker.look
+        real = InspectionWorker.inspect
 
-        def look(looker, asked):
+        def inspect(worker, asked):
             self.asked += [each.at for each in asked]
-            found = real(looker, asked)
+            found = real(worker, asked)
             self.inspected += [each.at for each, seen in zip(asked, found, strict=True) if seen.inspection]
             return found
 
-        monkeypatch.setattr(Looker, "look", look)
+        monkeypatch.setattr(InspectionWorker, "inspect", inspect)
 
     def clear(self):
         self.asked.clear()
         self.inspected.clear()
 
 
-def before_looking(monkeypatch, change):
+def before_inspection(monkeypatch, change):
     """Call `change` with the addresses of each share before it is looked at."""
-    real = inspecting.look
+    real = inspecting.inspect_share
 
-    def look(looker, candidates):
+    def inspect_share(worker, candidates):
         change([each[:3] for each in candidates])
-        return real(looker, candidates)
+        return real(worker, candidates)
 
-    monkeypatch.setattr(inspecting, "look", look)
+    monkeypatch.setattr(inspecting, "inspect_share", inspect_share)
 
 
 def once(change):

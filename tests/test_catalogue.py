@@ -143,8 +143,8 @@ def test_many_folders_that_moved_cost_one_digest_and_two_commits(tmp_path, tiles
 
 
 def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):
-    started, start = [], fingerprint._looking
-    monkeypatch.setattr(fingerprint, "_looking", lambda *told: started.append(start(*told)) or started[-1])
+    started, start = [], fingerprint._listing_process
+    monkeypatch.setattr(fingerprint, "_listing_process", lambda *told: started.append(start(*told)) or started[-1])
     (tmp_path / "there").mkdir()
     gone, there = str(tmp_path / "gone"), str(tmp_path / "there")
     with closing(fingerprint.ahead([gone, there] * 1000)) as ahead:
@@ -156,7 +156,7 @@ def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monke
 def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypatch):
     dying = tmp_path / "dying.py"
     dying.write_text("import os, sys\nos.read(0, 2 * int(sys.argv[1]))\n")
-    started, start, scripts = [], fingerprint._looking, [str(dying), fingerprint.__file__]
+    started, start, scripts = [], fingerprint._listing_process, [str(dying), fingerprint.__file__]
 
     def one_after_the_other(*told):
         monkeypatch.setattr(fingerprint, "__file__", scripts[len(started)])
@@ -164,7 +164,7 @@ def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypa
         return started[0] if started[0].wait() else started[-1]
 
     monkeypatch.setattr(fingerprint, "MOST_PROCESSES", 2)
-    monkeypatch.setattr(fingerprint, "_looking", one_after_the_other)
+    monkeypatch.setattr(fingerprint, "_listing_process", one_after_the_other)
     (tmp_path / "there").mkdir()
     seen = list(fingerprint.ahead([str(tmp_path / "there")] * 5))
     assert seen == [None] * 2 + [fingerprint.digest([])] * 3

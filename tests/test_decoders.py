@@ -83,7 +83,7 @@ def same_as_here(flight, view=VIEW):
         decoder = decoders.decoder()
         for n, at in enumerate(range(0, len(units), 4)):
             some = units[at : at + 4]
-            seen, faults, images = decoder.look(some, n % 2)
+            seen, faults, images = decoder.load_batch(some, n % 2)
             assert (seen, faults) == (some, [])
             np.testing.assert_array_equal(images, np.stack([here.image(unit) for unit in some]))
     return len(units)
@@ -176,9 +176,9 @@ def test_a_tile_that_is_gone_or_changed_or_no_image_is_a_fault_and_costs_no_othe
     with decoders_of(flight) as decoders:
         decoder, faults, seen = decoders.decoder(), [], 0
         for at in range(0, 12, 4):
-            looked = decoder.look([Unit(tile, 0) for tile in tiles[at : at + 4]])
-            faults += [fault.reason for fault in looked.faults]
-            seen += len(looked.images)
+            loaded = decoder.load_batch([Unit(tile, 0) for tile in tiles[at : at + 4]])
+            faults += [fault.reason for fault in loaded.faults]
+            seen += len(loaded.images)
     assert seen == 10
     assert sorted(each.split(" since")[0].split("of test ")[1] for each in faults) == ["has changed", "is gone"]
 

@@ -523,13 +523,13 @@ def test_work_in_flight_is_bounded_by_the_queue(flight, name, monkeypatch):
     scan(flight.selection, flight.build_dir)
     read, most = [], []
     done = threading.Lock()
-    real = Decoder.look
+    real = Decoder.load_batch
 
     def counted(self, units, slot=0):
         read.extend(units)
         return real(self, units, slot)
 
-    monkeypatch.setattr(Decoder, "look", counted)
+    monkeypatch.setattr(Decoder, "load_batch", counted)
     finished = []
 
     def slow(images):

@@ -9,7 +9,7 @@ import pytest
 from provisioning.quality.gates import measure as measuring
 from provisioning.quality.gates.perturb import NOISE_LEVELS, _noise
 from provisioning.quality.gates.recognition import CONFIDENT, is_decided, likely
-from provisioning.quality.gates.retrieval import FIRST_ASKED, look
+from provisioning.quality.gates.retrieval import FIRST_ASKED, retrieve_views
 from tests.test_gates import Thumbnail, landscape, make_subject, measured, views_that_find
 
 
@@ -42,16 +42,16 @@ def test_the_limit_of_flight_toml_counts_like_that_of_the_words(tmp_path):
 def test_the_other_tiles_are_seen_only_where_the_first_leave_it_open(tmp_path, decided):
     network = Thumbnail()
     subject = make_subject(tmp_path, landscape(9), network)
-    views = look(subject, lambda _: decided)
+    views = retrieve_views(subject, lambda _: decided)
     assert views.truth.tolist() == subject.rows.ids[subject.sample[: FIRST_ASKED if decided else None]].tolist()
     assert network.seen == 2 * len(views.truth)
 
 
 def test_views_in_two_goes_are_those_of_one(tmp_path, monkeypatch):
     subject = make_subject(tmp_path, landscape(7))
-    two = look(subject, lambda _: False)
+    two = retrieve_views(subject, lambda _: False)
     monkeypatch.setattr("provisioning.quality.gates.retrieval.FIRST_ASKED", 1000)
-    one = look(subject, lambda _: False)
+    one = retrieve_views(subject, lambda _: False)
     for part in ("queries", "found", "truth"):
         assert np.array_equal(getattr(one, part), getattr(two, part))
 

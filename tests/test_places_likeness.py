@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
 from provisioning.sources.pixels.image import decode, inspect_tile
-from provisioning.sources.pixels.likeness import LOOK_BYTES, alike, look_of
+from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike, perceptual_hash_of
 from tests.tilesets import Z, bbox_of, block, flight, scanned, write_xyz
 
 BACKGROUNDS = [(232, 226, 208), (250, 250, 250), (20, 20, 24), (104, 108, 110)]
@@ -47,9 +47,9 @@ def encoded(drawn, quality=80, kind="JPEG"):
 
 
 def groups_of(images, least=4):
-    looks = [look_of(decode(data, max_pixels=1 << 22)) for data in images]
+    looks = [perceptual_hash_of(decode(data, max_pixels=1 << 22)) for data in images]
     kept = [n for n, look in enumerate(looks) if look]
-    table = np.frombuffer(b"".join(looks[n] for n in kept), np.uint8).reshape(-1, LOOK_BYTES)
+    table = np.frombuffer(b"".join(looks[n] for n in kept), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES)
     return [[kept[i] for i in group] for group in alike(table, np.array(kept, np.int64), least=least)]
 
 
@@ -79,8 +79,8 @@ def test_calm_water_and_even_slopes_have_no_look_or_no_like():
 
 
 def test_three_places_are_not_many_and_one_place_in_four_sources_is_one():
-    look = look_of(np.asarray(placeholder()))
-    table = np.frombuffer(look * 4, np.uint8).reshape(4, LOOK_BYTES)
+    look = perceptual_hash_of(np.asarray(placeholder()))
+    table = np.frombuffer(look * 4, np.uint8).reshape(4, PERCEPTUAL_HASH_BYTES)
     assert alike(table, np.arange(4), least=4) == [[0, 1, 2, 3]]
     assert alike(table, np.array([1, 2, 3, 3]), least=4) == []
     assert alike(table[:0], np.arange(0), least=4) == []

@@ -14,8 +14,7 @@ import pytest
 from provisioning import catalogue
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.process.workers import Limits
-from provisioning.sources.processes import inspection as looking
-from provisioning.sources.processes import listing
+from provisioning.sources.processes import inspection, listing
 from tests import hostile_decoding, hostile_looking
 from tests.tilesets import Z, bbox_of, block, flight, image, scanned, write_mbtiles, write_reference_pmtiles, write_xyz
 
@@ -34,8 +33,8 @@ def skipping(path, tiles, **more):
 
 @pytest.fixture
 def hostile(monkeypatch):
-    monkeypatch.setattr(looking, "Looking", hostile_looking.HostileLooking)
-    monkeypatch.setattr(looking, "Limits", lambda **more: Limits(cpu_s=0.3, **more))
+    monkeypatch.setattr(inspection, "InspectTiles", hostile_looking.HostileLooking)
+    monkeypatch.setattr(inspection, "Limits", lambda **more: Limits(cpu_s=0.3, **more))
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -75,7 +74,7 @@ def test_a_kill_from_outside_or_a_lack_of_memory_is_this_computers_failure(tmp_p
 
 
 def test_what_one_process_calls_damaged_and_a_new_one_does_not_is_an_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(looking, "Looking", hostile_looking.Doubting)
+    monkeypatch.setattr(inspection, "InspectTiles", hostile_looking.Doubting)
     few = dict(list(TILES.items())[:1])
     path = write_xyz(tmp_path / "sat", few)
     corpus = scanned(flight(tmp_path / "cache", path, bbox=bbox_of(few), on_error="skip"))
@@ -85,7 +84,7 @@ def test_what_one_process_calls_damaged_and_a_new_one_does_not_is_an_image(tmp_p
 def test_of_a_tile_on_which_processes_do_not_agree_nothing_is_remembered(tmp_path, monkeypatch):
     asked = skipping(write_xyz(tmp_path / "sat", TILES), TILES)
     with monkeypatch.context() as patched:
-        patched.setattr(looking, "Looking", hostile_looking.Undecided)
+        patched.setattr(inspection, "InspectTiles", hostile_looking.Undecided)
         with pytest.raises(FilesystemError, match="two looks at a tile differ"):
             catalogue.scan(asked.selection, asked.build_dir)
     assert catalogue.scan(asked.selection, asked.build_dir).skipped == ()

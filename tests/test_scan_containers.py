@@ -139,7 +139,7 @@ def test_a_source_that_moves_while_it_is_read_is_said_and_the_next_scan_converge
         (path.parent / "next").mkdir()
         WRITERS[kind](path.parent / "next" / path.name, {**TILES, at: image(2)}).replace(path)
 
-    looked.before_looking(monkeypatch, looked.once(moves))
+    looked.before_inspection(monkeypatch, looked.once(moves))
     scan(asked.selection, asked.build_dir)
     said = [record for record in caplog.records if "tiles.moving" in str(record.__dict__)]
     assert len(said) == 1
@@ -168,7 +168,7 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
             raise Killed
 
     with monkeypatch.context() as patched:
-        looked.before_looking(patched, kill)
+        looked.before_inspection(patched, kill)
         with pytest.raises(Killed):
             scan(asked.selection, asked.build_dir)
     with sqlite3.connect(asked.build_dir / "catalogue.sqlite") as db:

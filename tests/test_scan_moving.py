@@ -31,7 +31,7 @@ def cache(tmp_path):
 
 def during(monkeypatch, change):
     """Let `change` happen once, while the first tile is looked at."""
-    looked.before_looking(monkeypatch, looked.once(change))
+    looked.before_inspection(monkeypatch, looked.once(change))
 
 
 def warned(caplog):

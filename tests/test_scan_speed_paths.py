@@ -93,7 +93,7 @@ def slow_pairs(looks, left, right):
 
 def test_pictures_of_other_tones_are_left_out_and_those_of_one_tone_compared():
     rng = np.random.default_rng(0)
-    base = rng.integers(0, 256, (40, likeness.LOOK_BYTES), dtype=np.uint8)
+    base = rng.integers(0, 256, (40, likeness.PERCEPTUAL_HASH_BYTES), dtype=np.uint8)
     waves = rng.standard_normal((40, likeness.COEFFICIENTS))
     scaled = (waves / np.linalg.norm(waves, axis=1, keepdims=True) * 127).round().astype(np.int8)
     base[:, 4:] = scaled.view(np.uint8)

@@ -37,7 +37,7 @@ def patched(rng):
 
 
 def decisions(found):
-    return found.empty_ppm, found.fault, found.texture_centi < 400, found.look is None
+    return found.empty_ppm, found.fault, found.texture_centi < 400, found.perceptual_hash is None
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
@@ -63,7 +63,7 @@ def test_the_look_is_that_of_the_same_picture_in_another_format():
         out = io.BytesIO()
         Image.open(io.BytesIO(jpeg)).save(out, "PNG")
         a, b = (
-            np.frombuffer(each.look[4:], np.int8).astype(int)
+            np.frombuffer(each.perceptual_hash[4:], np.int8).astype(int)
             for each in inspect_tiles([jpeg, out.getvalue()], **LIMITS)
         )
         assert a @ b >= (1 + COSINE) / 2 * 127 * 127

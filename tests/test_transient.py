@@ -17,7 +17,7 @@ from provisioning.catalogue.scanning import inspecting
 from provisioning.config.parse import read_flight
 from provisioning.quality.locate.photo import read_photo
 from provisioning.sources.pixels import image as decoding
-from provisioning.sources.processes import inspection as looking
+from provisioning.sources.processes import inspection
 from tests import building, hostile_looking, looked
 from tests.tilesets import scanned
 
@@ -67,7 +67,7 @@ def test_an_error_of_the_machine_is_never_a_tile_that_cannot_be_decoded(cache, t
     building.edit(cache, '# on_error = "fail"', f'on_error = "{policy}"')
     flight = read_flight(cache)
     with monkeypatch.context() as patched:
-        patched.setattr(looking, "Looking", hostile_looking.Blind)
+        patched.setattr(inspection, "InspectTiles", hostile_looking.Blind)
         failing(patched, OSError(number, os.strerror(number)), times=99)
         with pytest.raises(FilesystemError, match="this computer could not look at a tile") as caught:
             catalogue.scan(flight.selection, flight.build_dir)
@@ -79,7 +79,7 @@ def test_an_error_of_the_machine_is_never_a_tile_that_cannot_be_decoded(cache, t
 
 @pytest.mark.parametrize("number", MACHINE)
 def test_a_moment_that_passes_is_not_even_told(cache, monkeypatch, number):
-    monkeypatch.setattr(looking, "Looking", hostile_looking.Blind)
+    monkeypatch.setattr(inspection, "InspectTiles", hostile_looking.Blind)
     calls = failing(monkeypatch, OSError(number, os.strerror(number)), times=2)
     assert scanned(read_flight(cache)).count == 4
     assert len(calls) == 6
@@ -91,7 +91,7 @@ def test_what_is_no_word_of_a_parser_is_no_fault_of_the_tile(cache, monkeypatch,
     building.edit(cache, '# on_error = "fail"', 'on_error = "skip"')
     flight = read_flight(cache)
     with monkeypatch.context() as patched:
-        patched.setattr(looking, "Looking", getattr(hostile_looking, error))
+        patched.setattr(inspection, "InspectTiles", getattr(hostile_looking, error))
         with pytest.raises(FilesystemError, match="this computer failed"):
             catalogue.scan(flight.selection, flight.build_dir)
     corpus = catalogue.scan(flight.selection, flight.build_dir)
@@ -161,7 +161,7 @@ def test_a_killed_first_scan_goes_on_where_it_was(tmp_path, monkeypatch):
         first.extend(tiles)
 
     with monkeypatch.context() as patched:
-        looked.before_looking(patched, cut_off)
+        looked.before_inspection(patched, cut_off)
         with pytest.raises(Cut):
             catalogue.scan(flight.selection, flight.build_dir)
     second = looked.Looks(monkeypatch).asked

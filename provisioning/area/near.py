@@ -89,7 +89,7 @@ class _Squares(NamedTuple):
             yield self.only(squares, np.ones(len(self.of), bool)) if len(part) and part[-1] else self
 
     def any(self, pairs: Flags) -> Flags:
-        """Tell of each square whether any of its pairs is flagged."""
+        """Return for each square whether any of its pairs is flagged."""
         return np.bincount(self.of[pairs], minlength=len(self.x)) > 0
 
     def least(self, distances: Floats) -> Floats:
@@ -195,7 +195,7 @@ class _Search:
         return (squares.x[whole], squares.y[whole]), squares.only(~whole & squares.any(near), near)
 
     def _reaching(self, tiles: _Squares) -> Flags:
-        """Tell which tiles on the edge of the area reach into it by about a pixel."""
+        """Return which tiles on the edge of the area reach into it by about a pixel."""
         reached = np.zeros(len(tiles.x), bool)
         pixel = _places(self.z, tiles.x, tiles.y).radius / (1 << PIXEL_LEVELS)
         thick = np.full(len(pixel), self.reach)
@@ -290,7 +290,7 @@ class _Inside:
         return np.clip((share * self._bands).astype(np.int64), 0, self._bands - 1)
 
     def of(self, lat: Floats, lon: Floats) -> Flags:
-        """Tell which points are in any polygon: on an odd number of its rings' inner sides."""
+        """Return which points are in any polygon: on an odd number of its rings' inner sides."""
         result = np.zeros(len(lat), bool)
         band = self._band(lat)
         counts = np.where((lat >= self._south) & (lat <= self._north), self._ends[band + 1] - self._ends[band], 0)

@@ -126,12 +126,12 @@ class Grid:
         return cls(ids, columns, shas, table.names, _parts(ids, columns), changed)
 
     def there(self, cut: int) -> NDArray[np.bool_]:
-        """Tell for each tile whether all tiles are there that its cut shows, bool [n]."""
+        """Return for each tile whether all tiles are there that its cut shows, bool [n]."""
         there: NDArray[np.bool_] = self.parts[cut].min(axis=1) >= 0
         return there
 
     def touched(self, cut: int) -> NDArray[np.bool_]:
-        """Tell for each tile whether its cut shows a tile whose column has changed, bool [n]; if it is there."""
+        """Return for each tile whether its cut shows a tile whose column has changed, bool [n]; if it is there."""
         touched: NDArray[np.bool_] = self.changed[self.parts[cut]].max(axis=1)
         return touched
 

@@ -152,7 +152,7 @@ def tile_check(z: int, x: int, y: int, source: int, sha256: bytes | None, *inspe
 
 
 def is_damaged(row: Sequence[Any]) -> bool:
-    """Tell whether a row of the columns `CHECKED` and its check value is not what was written.
+    """Return whether a row of the columns `CHECKED` and its check value is not what was written.
 
     A tile that is still to be inspected has neither digest nor check value.
     """

@@ -95,11 +95,11 @@ class EarlyDigest:
 
     def conclude(self) -> tuple[Changes, Sha256]:
         """Choose again in what is dirty still; return all that changed and the digest. In the caller's transaction."""
-        foreseen = not self._db.execute("SELECT 1 FROM col WHERE dirty").fetchone() and self._digest
+        begun = not self._db.execute("SELECT 1 FROM col WHERE dirty").fetchone() and self._digest
         changes = self._changes.plus(refresh(self._db, self._choice()))
-        if foreseen:
+        if begun:
             with suppress(sqlite3.Error):
-                return changes, foreseen.result()
+                return changes, begun.result()
         return changes, coverage_digest(self._db)
 
 

@@ -30,7 +30,7 @@ from provisioning.catalogue.values import ZoomCount
 from provisioning.config import Tiles, TileSource
 from provisioning.sources.containers.geotiff import with_values
 from provisioning.sources.pixels.image import inspect_tile, may_be_transparent
-from provisioning.sources.pixels.likeness import LOOK_BYTES, alike
+from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike
 from provisioning.sources.placement.placing import placed
 from provisioning.sources.source import EVERYTHING, Container, listed
 from provisioning.sources.stores import kind_of, open_store
@@ -117,12 +117,12 @@ def _addressed(store: Container | Directory, source: TileSource) -> Columns:
     return columns
 
 
-class _Look(NamedTuple):
-    """What looking at one tile gave: whether it is imagery as far as it alone tells, its picture's digest, its look."""
+class _Probe(NamedTuple):
+    """What one tile is: whether it is imagery as far as it alone shows, and the digest and hash of its picture."""
 
     is_imagery: bool
     picture: bytes
-    look: bytes | None
+    perceptual_hash: bytes | None
     empty_ppm: int
 
 
@@ -133,57 +133,57 @@ def _imagery(store: Container | Directory, columns: Columns) -> tuple[Columns, t
         may_be_transparent(store.read(*at) or b"") for at in places[:: 1 + len(places) // SAMPLE]
     ):
         return columns, (f"{len(places):,} tiles: their images are looked at by the first scan of `doit`",)
-    looks: list[_Look] = []
+    probes: list[_Probe] = []
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for look in pool.map(lambda at: _look(store.read(*at)), places):
-            looks.append(look)
-            progress("tiles looked at", len(looks), len(places), unit="tiles")
-    often = _repeated(looks)
-    if often and all(look.picture in often for look in looks if look.is_imagery):
+        for probe in pool.map(lambda at: _probe(store.read(*at)), places):
+            probes.append(probe)
+            progress("tiles looked at", len(probes), len(places), unit="tiles")
+    often = _repeated(probes)
+    if often and all(probe.picture in often for probe in probes if probe.is_imagery):
         kept = {z: {x: array("I", ys) for x, ys in found.items()} for z, found in columns.items()}
         return kept, (f"EVERY TILE IS ONE OF {len(often)} PICTURES THAT REPEAT. IS THIS IMAGERY?",)
     result: Columns = {}
-    for (z, x, y), look in zip(places, looks, strict=True):
-        if look.is_imagery and look.picture not in often:
+    for (z, x, y), probe in zip(places, probes, strict=True):
+        if probe.is_imagery and probe.picture not in often:
             result.setdefault(z, {}).setdefault(x, array("I")).append(y)
-    return result, tuple(_left_out(looks, often))
+    return result, tuple(_left_out(probes, often))
 
 
-def _left_out(looks: Sequence[_Look], often: set[bytes]) -> Iterator[str]:
-    empty = sum(not look.is_imagery for look in looks)
-    partly = sum(look.is_imagery and look.empty_ppm > PARTLY_PPM for look in looks)
-    repeated = sum(look.is_imagery and look.picture in often for look in looks)
+def _left_out(probes: Sequence[_Probe], often: set[bytes]) -> Iterator[str]:
+    empty = sum(not probe.is_imagery for probe in probes)
+    partly = sum(probe.is_imagery and probe.empty_ppm > PARTLY_PPM for probe in probes)
+    repeated = sum(probe.is_imagery and probe.picture in often for probe in probes)
     if empty:
-        yield f"{empty:,} of {len(looks):,} tiles are empty, of one colour, or mostly black or white: taken as missing"
+        yield f"{empty:,} of {len(probes):,} tiles are empty, of one colour, or mostly black or white: taken as missing"
     if partly:
         yield (
-            f"{partly:,} OF {len(looks):,} TILES ARE PARTLY BLANK (SEAMS, BORDERS) AND ARE KEPT. IS THAT ENOUGH?"
+            f"{partly:,} OF {len(probes):,} TILES ARE PARTLY BLANK (SEAMS, BORDERS) AND ARE KEPT. IS THAT ENOUGH?"
             " (tiles.max_empty says how much is too much)"
         )
     if repeated:
         yield (
-            f"{repeated:,} of {len(looks):,} tiles show a picture that repeats, exactly or nearly (no imagery?):"
+            f"{repeated:,} of {len(probes):,} tiles show a picture that repeats, exactly or nearly (no imagery?):"
             ' counted as missing; tiles.blank = "keep" keeps them'
         )
 
 
-def _look(data: bytes | None) -> _Look:
+def _probe(data: bytes | None) -> _Probe:
     limits = Tiles()
     if data is None:
-        return _Look(is_imagery=False, picture=b"", look=None, empty_ppm=0)
+        return _Probe(is_imagery=False, picture=b"", perceptual_hash=None, empty_ppm=0)
     found = inspect_tile(data, max_pixels=limits.max_pixels, nodata=())
     full = found.empty_ppm <= limits.max_empty * 1_000_000
     picture = blake2b(data, digest_size=16).digest() if found.fault is None else b""
-    return _Look(is_imagery=full, picture=picture, look=found.look, empty_ppm=found.empty_ppm)
+    return _Probe(is_imagery=full, picture=picture, perceptual_hash=found.perceptual_hash, empty_ppm=found.empty_ppm)
 
 
-def _repeated(looks: Sequence[_Look]) -> set[bytes]:
+def _repeated(probes: Sequence[_Probe]) -> set[bytes]:
     """Return the digests of pictures that stand, to the last byte or nearly so, in `REPEATS` places or more."""
     import numpy as np
 
-    often = {picture for picture, n in Counter(look.picture for look in looks).items() if n >= REPEATS and picture}
-    seen = [(look.picture, look.look) for look in looks if look.look]
-    table = np.frombuffer(b"".join(look for _, look in seen), np.uint8).reshape(-1, LOOK_BYTES)
+    often = {picture for picture, n in Counter(probe.picture for probe in probes).items() if n >= REPEATS and picture}
+    seen = [(probe.picture, probe.perceptual_hash) for probe in probes if probe.perceptual_hash]
+    table = np.frombuffer(b"".join(probe for _, probe in seen), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES)
     groups = alike(table, np.arange(len(seen)), least=REPEATS)
     return often | {seen[i][0] for group in groups for i in group}
 

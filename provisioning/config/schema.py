@@ -461,7 +461,7 @@ class BuildSettings:
     """What flight.toml says of the cache itself, parsed and checked: all but who may build and sign it.
 
     Paths are absolute; `root` is the cache directory. `build_dir` is its `.build` (targets, catalogue, stores, doit's
-    database), or elsewhere for who only looks.
+    database), or elsewhere where nothing may be written there.
     """
 
     root: Path
@@ -506,7 +506,7 @@ class BuildSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Flight(BuildSettings):
-    """The whole of flight.toml. Who needs no key takes `BuildSettings`."""
+    """The whole of flight.toml. What needs no key takes `BuildSettings`."""
 
     lock: Lock = Lock()
     signing: Signing = Signing()

@@ -39,10 +39,10 @@ def task_ended(name: str) -> None:
 
 
 def task_failed(name: str) -> None:
-    """Say that a task has failed; why is told at the end."""
+    """Say that a task has failed; why is said at the end."""
     events.event("task.failed", task=name)
 
 
 def task_ignored(name: str) -> None:
-    """Say that a task is left out because the user told doit to ignore it."""
+    """Say that a task is left out because doit was asked to ignore it."""
     events.warn("task.ignored", task=name)

@@ -208,9 +208,9 @@ class HumanListener(Listener):
         elapsed_s = self._clock() - self._started.pop(task, self._clock())
         work = self._work.pop(task, None)
         rate = work.rate(self._clock()) if work and work.unit != "bytes" else 0
-        told = f", {rate:.0f} a second" if rate >= 1 else ""
+        speed = f", {rate:.0f} a second" if rate >= 1 else ""
         state = painted("bad", how, self.stream) if how else ""
-        self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{told}")
+        self.line(f"{task:<{NAME_WIDTH}} {state}{elapsed_s:.2f} s{speed}")
 
     def _progress(self, task: str, done: int, total: int, unit: str) -> None:
         now = self._clock()

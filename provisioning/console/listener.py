@@ -24,8 +24,8 @@ def kind_of(record: logging.LogRecord) -> str:
 
 def words(record: logging.LogRecord) -> str:
     """Return an event for reading: its kind, then `name value` for each field."""
-    told = ", ".join(f"{name} {_value(value)}" for name, value in fields_of(record).items() if value is not None)
-    return f"{kind_of(record)}: {told}" if told else kind_of(record)
+    fields = ", ".join(f"{name} {_value(value)}" for name, value in fields_of(record).items() if value is not None)
+    return f"{kind_of(record)}: {fields}" if fields else kind_of(record)
 
 
 def _value(value: object) -> str:

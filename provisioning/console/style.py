@@ -30,7 +30,7 @@ def colouring(when: When) -> Iterator[None]:
 
 
 def may_colour(stream: TextIO) -> bool:
-    """Tell whether colour is welcome on `stream`.
+    """Return whether colour is welcome on `stream`.
 
     `--color` decides; else a terminal that is not dumb, and NO_COLOR (https://no-color.org) not set.
     """

@@ -209,7 +209,7 @@ def _absolute(section: Section, table: Mapping[str, Any], root: Path) -> dict[st
 
 
 def _is_path(hint: Any, value: object) -> bool:
-    """Tell whether a key is a path: by its type, or (backbone.onnx) because it names a file instead of a built-in."""
+    """Return whether a key is a path: by its type, or (backbone.onnx) because it names a file instead of a built-in."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     onnx = isinstance(value, str) and value.endswith(".onnx") and not value.startswith("builtin:")
     return isinstance(value, str) and (Path in kinds or onnx)

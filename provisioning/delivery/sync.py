@@ -215,7 +215,7 @@ def copy_bundle(verdict: Verdict, documents: Documents, output: Path, *, trust: 
 
 
 def _holds(path: Path, documents: Documents, trust: Trust) -> bool:
-    """Tell whether the medium, not the page cache, gives back a whole bundle of this generation."""
+    """Return whether the medium, not the page cache, gives back a whole bundle of this generation."""
     with wrap_os_errors("read the bundle back", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -82,7 +82,7 @@ def _auto(machine: Machine) -> str:
 
 
 def _warn(reason: str) -> None:
-    """Tell that engines are for the CPU beside a GPU; `engine.backend = "onnxruntime"` says that it is meant."""
+    """Warn that engines are for the CPU beside a GPU; `engine.backend = "onnxruntime"` says that it is meant."""
     events.warn("engine.backend", chosen="onnxruntime", reason=reason)
 
 

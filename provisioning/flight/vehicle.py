@@ -163,7 +163,7 @@ def register(vehicle: Vehicle, *, system: bool) -> Path:
 
 
 def is_registered(vehicle: Vehicle) -> bool:
-    """Tell whether the trust file in this directory was installed on this computer."""
+    """Return whether the trust file in this directory was installed on this computer."""
     if os.environ.get(VARIABLE):
         return True  # named by whoever set up this computer
     return any(

@@ -81,7 +81,7 @@ def cuts_of(ids: Int64s, rotations: int) -> Int64s:
 
 
 def is_upright_tile(ids: Int64s) -> NDArray[np.bool_]:
-    """Tell for each id whether it is a tile of the grid at heading 0, bool [n]."""
+    """Return for each id whether it is a tile of the grid at heading 0, bool [n]."""
     return np.asarray((ids & LAST) == 0)
 
 

@@ -93,7 +93,7 @@ def opened(path: Path) -> Buffer | None:
 
 
 def is_packed(data: Buffer) -> bool:
-    """Tell whether `data` is of this form."""
+    """Return whether `data` is of this form."""
     return data[-len(MAGIC) :] == MAGIC
 
 

@@ -27,7 +27,7 @@ Listing = list[tuple[str, int, int, int, int, int]]
 """Name, mode, size, mtime_ns, ctime_ns, inode of each file."""
 
 
-def look(path: str, names: Iterable[str] | None = None) -> Listing:
+def read_listing(path: str, names: Iterable[str] | None = None) -> Listing:
     """Return name and stat of `names`, or of every file, in directory `path`; links are followed.
 
     A link that leads nowhere is listed with mode 0, so that it is reported; a file gone meanwhile is not listed.
@@ -66,7 +66,7 @@ def ahead(paths: Sequence[str]) -> Generator[bytes | None, None, None]:
         with open(read_fd, "rb") as news:
             with open(write_fd, "wb") as voice, _dealt(paths, width) as folders:
                 for _ in range(min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(paths))):
-                    running.append(_looking(folders, voice, width))  # noqa: PERF401 - those begun are ended
+                    running.append(_listing_process(folders, voice, width))  # noqa: PERF401 - those begun are ended
             yield from _in_order(news, len(paths))
     except OSError:
         return
@@ -89,7 +89,7 @@ def _dealt(paths: Sequence[str], width: int) -> BinaryIO:
     return stream
 
 
-def _looking(folders: BinaryIO, voice: BinaryIO, width: int) -> subprocess.Popen[bytes]:
+def _listing_process(folders: BinaryIO, voice: BinaryIO, width: int) -> subprocess.Popen[bytes]:
     """Return a process that looks at `folders`, records of `width` bytes, and writes what it sees to `voice`."""
     import subprocess
 
@@ -112,7 +112,7 @@ def main() -> None:
     while record := os.read(0, width):
         number, path = record[:NUMBER_BYTES], record[NUMBER_BYTES:].rstrip(b"\0")
         try:
-            seen = digest(look(os.fsdecode(path)))
+            seen = digest(read_listing(os.fsdecode(path)))
         except OSError:
             seen = UNSEEN
         os.write(1, number + seen)  # fewer bytes than a pipe keeps together

@@ -43,7 +43,7 @@ class TileQuery(NamedTuple):
             yield z, BBox(north_west.west, south_east.south, south_east.east, north_west.north)
 
     def holds(self, z: int, x: int, y: int) -> bool:
-        """Tell whether the area has this tile."""
+        """Return whether the area has this tile."""
         return self.cover.holds(z, x, y)
 
 

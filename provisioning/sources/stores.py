@@ -65,7 +65,7 @@ def _database_kind(path: Path, stat: tuple[int, int, int]) -> str:  # noqa: ARG0
     return database_kind(path)
 
 
-class Look(NamedTuple):
+class SourceState(NamedTuple):
     """What decides the bytes of a store beside its settings, and what differs when its content does.
 
     An empty stamp tells nothing: the store may have changed, or is too young to be trusted. `head` is size and header
@@ -77,25 +77,25 @@ class Look(NamedTuple):
     head: str = ""
 
 
-def look_at(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> Look:
+def source_state(source: TileSource, beside: Sequence[TileSource] = (), *, now_ns: int) -> SourceState:
     """Return how a container or plugin looks now, without listing a tile. `beside` are all sources of the flight."""
     kind = kind_of(source)
     if kind == "plugin":
         with closing(plugin(source)) as store:
-            return Look(store.identity, store.stamp())
+            return SourceState(store.identity, store.stamp())
     if kind == "xyz":
-        return Look("", "")
+        return SourceState("", "")
     if kind == "geotiff":
         from provisioning.sources.containers import geotiff
 
-        return Look("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
+        return SourceState("", geotiff.stamp(source, _rasters(source, beside), now_ns=now_ns))
     if kind == "pmtiles":
         from provisioning.sources.containers import pmtiles
 
-        return Look("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
+        return SourceState("", pmtiles.stamp(source.path, now_ns=now_ns), pmtiles.head(source.path))
     from provisioning.sources.containers import sqlite_file
 
-    return Look("", sqlite_file.stamp(source.path, now_ns=now_ns), sqlite_file.head(source.path))
+    return SourceState("", sqlite_file.stamp(source.path, now_ns=now_ns), sqlite_file.head(source.path))
 
 
 def plugin(source: TileSource) -> PluginStore:

@@ -47,7 +47,7 @@ class Placeholder(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether the number is all of z, x or y."""
+        """Return whether the number is all of z, x or y."""
         return self.div == 1 and not self.mod
 
     @property
@@ -183,7 +183,7 @@ class Layout:
         return tile
 
     def _is_path(self, folder: Folder, name: str, suffix: str, at: tuple[int, int, int]) -> bool:
-        """Tell whether a tile would be written to this file: parts of one number may contradict each other."""
+        """Return whether a tile would be written to this file: parts of one number may contradict each other."""
         return self._written(*at) == os.path.join(folder.path, name[: len(name) - len(suffix)])
 
 
@@ -329,5 +329,5 @@ def names_in(path: Path) -> list[str]:
 
 
 def is_settled(listing: Listing, *, now_ns: int) -> bool:
-    """Tell whether no file of the listing is so young that it may change again unseen."""
+    """Return whether no file of the listing is so young that it may change again unseen."""
     return all(max(row[3], row[4]) <= now_ns - RACY_NS for row in listing)

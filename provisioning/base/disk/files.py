@@ -130,7 +130,7 @@ def machine_failure(error: BaseException) -> tuple[str, str] | None:
 
 
 def _is_half_loaded(error: BaseException) -> bool:
-    """Tell whether a module or a codec is not all there: the import system passes over what it cannot read."""
+    """Return whether a module or a codec is not all there: the import system passes over what it cannot read."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, ModuleType)
     return isinstance(error, LookupError) and "unknown encoding" in str(error)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 STOP_WITHIN_S = 4.0
-"""A build that has not stopped in order after this is ended hard: whatever is cut off then, nothing is lost."""
+"""A build that has not stopped in order after this is killed: whatever is cut off then, nothing is lost."""
 _wakeup_is_guarded = False
 
 
@@ -43,7 +43,7 @@ def _watch(reader: int, signals: tuple[int, ...], over: threading.Event, within_
     while not over.is_set():
         number = os.read(reader, 1)[0]
         if number in signals and not over.wait(within_s):
-            sys.stderr.write(f"not stopped {within_s:g} s after {signal.Signals(number).name}: ended hard\n")
+            sys.stderr.write(f"not stopped {within_s:g} s after {signal.Signals(number).name}: killed\n")
             os._exit(128 + number)
 
 

@@ -49,7 +49,7 @@ _prepared: set[str] = set()
 
 
 class Setup(NamedTuple):
-    """What a process is told once, by whom it may trust."""
+    """What a process is given once, by whom it may trust."""
 
     arguments: tuple[object, ...]
     reads: tuple[str, ...]
@@ -76,7 +76,7 @@ def serve(control: socket.socket) -> None:
         try:
             make = _named(said.decode())
             pid = os.fork()
-        except Exception as error:  # noqa: BLE001 - an import may raise anything; who asked is told
+        except Exception as error:  # noqa: BLE001 - an import may raise anything; the caller gets it
             control.send(f"{type(error).__name__}: {error}".encode()[:MOST_CONTROL_BYTES])
         else:
             if pid == 0:

@@ -365,7 +365,7 @@ class _Process:
         return _EndedError(at, f"{name.name} ended the process that read it", of_the_item=name not in OF_THE_SYSTEM)
 
     def _died(self) -> bool:
-        """Tell whether it has died, or does so soon."""
+        """Return whether it has died, or does so soon."""
         until = time.monotonic() + _TO_DIE_S
         while not (dead := _state(self.pid) in ("Z", "X", "")) and time.monotonic() < until:
             time.sleep(0.01)

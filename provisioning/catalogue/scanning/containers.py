@@ -21,7 +21,7 @@ from provisioning.config import TileSource
 from provisioning.config.schema import NO_PATH
 from provisioning.sources.source import reading_source, source_name
 from provisioning.sources.store import StoredTile, TileQuery
-from provisioning.sources.stores import Look, look_at, plugin
+from provisioning.sources.stores import SourceState, plugin, source_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,23 +42,23 @@ class Content(NamedTuple):
     is_known: bool
 
 
-def content_of(source: TileSource, look: Look, writer: Writer, *, is_new: bool) -> Content:
+def content_of(source: TileSource, state: SourceState, writer: Writer, *, is_new: bool) -> Content:
     """Return a store's content where it costs little to know: that of a file that was only touched, or is new.
 
     With `is_new` nothing that is remembered counts.
     """
     before = writer.content()
-    if writer.is_as_it_was(look.stamp) and not is_new:
+    if writer.is_as_it_was(state.stamp) and not is_new:
         return Content(before, is_known=False)
-    if not look.head or (before.rpartition(" ")[0] != look.head and writer.count()):
+    if not state.head or (before.rpartition(" ")[0] != state.head and writer.count()):
         return Content("", is_known=False)
-    now = _content(source, look)
+    now = _content(source, state)
     return Content(now, is_known=now == before and not is_new)
 
 
-def _content(source: TileSource, look: Look) -> str:
+def _content(source: TileSource, state: SourceState) -> str:
     with reading_source(source.path):
-        return f"{look.head} {sha256_file(source.path)}"
+        return f"{state.head} {sha256_file(source.path)}"
 
 
 class Listed(NamedTuple):
@@ -93,7 +93,7 @@ class StoreUpdate:
         self._seen = array("Q")
         self._most = sum(query.cover.expected(z) for z in query.zooms)
 
-    def run(self, inspector: Inspector, beside: Sequence[TileSource], look: Look, content: str) -> None:
+    def run(self, inspector: Inspector, beside: Sequence[TileSource], state: SourceState, content: str) -> None:
         """Record every tile of the query. TileError if the store is damaged or holds a tile twice.
 
         `beside` are the containers of the flight, each with its kind: rasters fill each other's seams. `content` is the
@@ -107,11 +107,11 @@ class StoreUpdate:
                         self._writer.tile(found, settled=True)
                         self._is_changed = True
                 self._remove_the_others()
-                if self._has_moved_on(beside, look):
-                    look, content = Look(look.identity, ""), ""
-                if not content and look.head and not self._is_changed:
-                    content = _content(self._source, look)
-                self._writer.stamp(look.stamp, content)
+                if self._has_moved_on(beside, state):
+                    state, content = SourceState(state.identity, ""), ""
+                if not content and state.head and not self._is_changed:
+                    content = _content(self._source, state)
+                self._writer.stamp(state.stamp, content)
             finally:
                 self._writer.flush()
 
@@ -140,12 +140,12 @@ class StoreUpdate:
             return Listed(z, x, y, partial(store.bytes_of, tile), None, day)
         return Listed(z, x, y, data, sha256(data).digest(), day)
 
-    def _has_moved_on(self, beside: Sequence[TileSource], look: Look) -> bool:
-        """Tell whether the store changed while it was read: said, and looked at again by the next scan.
+    def _has_moved_on(self, beside: Sequence[TileSource], state: SourceState) -> bool:
+        """Return whether the store changed while it was read: said, and looked at again by the next scan.
 
         What was read may be of two states; bytes that are not those that were hashed are refused when they are used.
         """
-        if not look.stamp or look_at(self._source, beside, now_ns=time.time_ns()).stamp == look.stamp:
+        if not state.stamp or source_state(self._source, beside, now_ns=time.time_ns()).stamp == state.stamp:
             return False
         warn(
             "tiles.moving", source=source_name(self._source), tiles=len(self._seen),
@@ -216,7 +216,7 @@ class StoreUpdate:
 
 
 def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:
-    """Tell of each tile whether it is among the packed addresses `seen`."""
+    """Return for each tile whether it is among the packed addresses `seen`."""
     import numpy as np
 
     z, x, y = np.array(tiles, np.uint64).reshape(-1, 3).T

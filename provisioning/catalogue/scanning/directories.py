@@ -52,7 +52,7 @@ class DirectoryUpdate(NamedTuple):
     writer: Writer
     mode: str
     now_ns: int
-    foresee: Callable[[], None]
+    begin_digest: Callable[[], None]
     """Called once, when changes are in the catalogue and what is still to be looked at has probably not changed."""
 
     def run(self) -> None:
@@ -107,13 +107,13 @@ class DirectoryUpdate(NamedTuple):
         whole = [is_large and (visit.digest or b"")[:1] == WHOLE for visit in visits]
         paths = [self._path(visit.folder) for visit, ahead in zip(visits, whole, strict=True) if ahead]
         read: list[Folder] = []
-        foreseen = False
+        digest_begun = False
         with closing(fingerprint.ahead(paths)) as looks:
             for visit, ahead in zip(visits, whole, strict=True):
-                if read and is_large and not foreseen and visit.stamp == visit.now:
+                if read and is_large and not digest_begun and visit.stamp == visit.now:
                     self.writer.flush()
-                    self.foresee()
-                    foreseen = True
+                    self.begin_digest()
+                    digest_begun = True
                 seen = next(looks, None) if ahead else None
                 if self._visit(visit, WHOLE + seen if seen else None):
                     read.append(visit.folder)
@@ -214,5 +214,5 @@ def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing
         names = os.listdir(path)
         kept = [name for name in names if tile_of(name)]
         if len(names) <= 2 * len(kept):
-            return WHOLE, fingerprint.look(path, names)
-        return PART, fingerprint.look(path, kept)
+            return WHOLE, fingerprint.read_listing(path, names)
+        return PART, fingerprint.read_listing(path, kept)

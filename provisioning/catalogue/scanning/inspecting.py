@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
-from provisioning.sources.pixels.image import Sight
+from provisioning.sources.pixels.image import InspectionSettings
 from provisioning.sources.source import OF_THE_FILE
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from provisioning.sources.processes.inspection import Asked, Looked, Looker, Lookers
+    from provisioning.sources.processes.inspection import Asked, InspectedTile, InspectionWorker, InspectionWorkers
 
 Result = TypeVar("Result")
 Digest = bytes
@@ -52,7 +52,7 @@ class Known(NamedTuple):
     texture_centi: int
     fault: str | None
     day: int | None
-    look: bytes | None = None
+    perceptual_hash: bytes | None = None
 
 
 Where = Path | Digest | Callable[[], "Digest | None"] | None
@@ -80,7 +80,7 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What reading a suspect gave; `sha256` is None if it could not be read."""
+    """What reading a candidate gave; `sha256` is None if it could not be read."""
 
     candidate: Candidate
     sha256: Digest | None
@@ -88,11 +88,11 @@ class Found(NamedTuple):
     empty_ppm: int
     texture_centi: int
     fault: str | None
-    look: Digest | None = None
+    perceptual_hash: Digest | None = None
 
     @property
     def is_changed(self) -> bool:
-        """Tell whether this may change the corpus."""
+        """Return whether this may change the corpus."""
         known = self.candidate.known
         inspected = (known.sha256, known.empty_ppm, known.texture_centi, known.fault) if known else ()
         return inspected != (self.sha256, self.empty_ppm, self.texture_centi, self.fault)
@@ -101,10 +101,10 @@ class Found(NamedTuple):
 class Inspector:
     """Inspects candidates with the settings of one scan; its processes start with the first ones."""
 
-    def __init__(self, directories: Sequence[Path], sight: Sight) -> None:
-        self._directories, self._sight = directories, sight
+    def __init__(self, directories: Sequence[Path], settings: InspectionSettings) -> None:
+        self._directories, self._sight = directories, settings
         self._count = max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
-        self._free: list[Looker] = []
+        self._free: list[InspectionWorker] = []
         self._heard = 0
 
     @cached_property
@@ -114,24 +114,24 @@ class Inspector:
         return ThreadPoolExecutor(self._count, thread_name_prefix="tiles")
 
     @cached_property
-    def _lookers(self) -> Lookers:
-        from provisioning.sources.processes.inspection import Lookers
+    def _workers(self) -> InspectionWorkers:
+        from provisioning.sources.processes.inspection import InspectionWorkers
 
-        return Lookers(self._directories, self._sight)
+        return InspectionWorkers(self._directories, self._sight)
 
     def close(self) -> None:
         """End threads and processes."""
         if "_pool" in self.__dict__:
-            self._lookers.stop.set()
+            self._workers.stop.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
-            self._lookers.close()
+            self._workers.close()
 
     def inspected(self, candidates: Iterable[Candidate]) -> Iterator[Found]:
         """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is some shares."""
         waiting: deque[Future[list[Found]]] = deque()
         for share in shares_of(candidates):
             self.pass_over(len(share))
-            self._lookers  # noqa: B018 - made before threads ask for it
+            self._workers  # noqa: B018 - made before threads ask for it
             waiting.append(self._pool.submit(self._some, share))
             if len(waiting) > AHEAD * self._count:
                 yield from waiting.popleft().result()
@@ -144,10 +144,10 @@ class Inspector:
         progress("tiles", self._heard, 0, unit="tiles")
 
     def _some(self, candidates: list[Candidate]) -> list[Found]:
-        """Look at a share; in a thread of its own."""
-        looker = self._free.pop() if self._free else self._lookers.looker()
-        found = [each for share in shares_of(map(_fetched, candidates)) for each in look(looker, share)]
-        self._free.append(looker)
+        """Inspect a share; in a thread of its own."""
+        worker = self._free.pop() if self._free else self._workers.worker()
+        found = [each for share in shares_of(map(_fetched, candidates)) for each in inspect_share(worker, share)]
+        self._free.append(worker)
         return found
 
 
@@ -173,15 +173,15 @@ def _fetched(candidate: Candidate) -> Candidate:
     return candidate._replace(where=data, size=len(data or b""))
 
 
-def look(looker: Looker, candidates: Sequence[Candidate]) -> list[Found]:
+def inspect_share(worker: InspectionWorker, candidates: Sequence[Candidate]) -> list[Found]:
     """Return what one process finds of tiles whose bytes fit into its room. FilesystemError: this computer failed."""
-    known = [_without_looking(each) for each in candidates]
-    suspects = [each for each, found in zip(candidates, known, strict=True) if found is None]
-    looked = zip(suspects, looker.look(_asked(suspects, looker.room)) if suspects else [], strict=True)
-    return [found or _found(looker, *next(looked)) for found in known]
+    known = [_without_inspection(each) for each in candidates]
+    unknown = [each for each, found in zip(candidates, known, strict=True) if found is None]
+    inspected = zip(unknown, worker.inspect(_asked(unknown, worker.room)) if unknown else [], strict=True)
+    return [found or _found(worker, *next(inspected)) for found in known]
 
 
-def _without_looking(at: Candidate) -> Found | None:
+def _without_inspection(at: Candidate) -> Found | None:
     """Return what is known of a tile whose bytes are known, or are none."""
     if at.known and _is_as_known(at, at.digest):
         return _as_known(at, at.known)
@@ -192,12 +192,12 @@ def _without_looking(at: Candidate) -> Found | None:
     return None
 
 
-def _asked(suspects: Iterable[Candidate], room: memoryview) -> list[Asked]:
+def _asked(unknown: Iterable[Candidate], room: memoryview) -> list[Asked]:
     """Return what to ask of tiles; bytes in hand are copied into the room."""
     from provisioning.sources.processes.inspection import Asked, Span
 
     asked, end = [], 0
-    for at in suspects:
+    for at in unknown:
         if isinstance(at.where, bytes):
             start, end = end, end + len(at.where)
             room[start:end] = at.where
@@ -208,19 +208,19 @@ def _asked(suspects: Iterable[Candidate], room: memoryview) -> list[Asked]:
     return asked
 
 
-def _found(looker: Looker, at: Candidate, looked: Looked | TileError) -> Found:
+def _found(worker: InspectionWorker, at: Candidate, inspected: InspectedTile | TileError) -> Found:
     """Return what a process found of a tile; what it cannot open is read here: a link to where it may not look."""
     from provisioning.sources.processes.inspection import AS_KNOWN
 
-    if isinstance(looked, TileError):
-        return _ends_processes(at, looked.what)
-    if looked.inspection:
-        empty_ppm, texture_centi, fault, picture = looked.inspection
-        return Found(at, looked.sha256, looked.size, empty_ppm, texture_centi, fault, picture)
-    if at.known and looked.done == AS_KNOWN:
-        return _as_known(at, at.known)._replace(bytes=looked.size)
+    if isinstance(inspected, TileError):
+        return _ends_processes(at, inspected.what)
+    if inspected.inspection:
+        empty_ppm, texture_centi, fault, picture = inspected.inspection
+        return Found(at, inspected.sha256, inspected.size, empty_ppm, texture_centi, fault, picture)
+    if at.known and inspected.done == AS_KNOWN:
+        return _as_known(at, at.known)._replace(bytes=inspected.size)
     data = _read_here(at)
-    return data if isinstance(data, Found) else look(looker, [at._replace(where=data)])[0]
+    return data if isinstance(data, Found) else inspect_share(worker, [at._replace(where=data)])[0]
 
 
 def _read_here(at: Candidate) -> bytes | Found:
@@ -249,7 +249,7 @@ def _is_as_known(at: Candidate, digest: Digest | None) -> bool:
 
 
 def _as_known(at: Candidate, known: Known) -> Found:
-    return Found(at, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.look)
+    return Found(at, known.sha256, known.size, known.empty_ppm, known.texture_centi, known.fault, known.perceptual_hash)
 
 
 def undisturbed(work: Callable[[], Result], candidate: Candidate) -> Result:

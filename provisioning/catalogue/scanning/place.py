@@ -26,6 +26,6 @@ def check_place_once(db: sqlite3.Connection, source: TileSource, content: str, *
 
 
 def said_is_known(db: sqlite3.Connection, source: TileSource) -> bool:
-    """Tell whether a container says of the place of its tiles what it said when that was checked last."""
+    """Return whether a container says of the place of its tiles what it said when that was checked last."""
     said = database.get(db, f"said {source_name(source)}")
     return said is not None and said == place_said(source)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from provisioning.base.events import warn
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
-from provisioning.sources.pixels.likeness import LOOK_BYTES, alike
+from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def find_repeated(db: sqlite3.Connection) -> frozenset[bytes]:
 
 
 def _has_others(db: sqlite3.Connection, repeated: frozenset[bytes]) -> bool:
-    """Tell whether there is any picture but `repeated` ones: without others nothing shows that these are none."""
+    """Return whether there is any picture but `repeated` ones: without others nothing shows that these are none."""
     digests = db.execute("SELECT DISTINCT sha256 FROM tile WHERE sha256 NOT NULL")
     return any(digest not in repeated for (digest,) in digests)
 
@@ -70,14 +70,14 @@ def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> froz
     """Return the SHA-256 of pictures that look like others in `REPEATS` places, or like one `known` to be repeated."""
     import numpy as np
 
-    places, looks = _looks(db, only)
+    places, hashes = _hashes(db, only)
     for n, digest in enumerate(known):
         row = db.execute("SELECT look FROM tile WHERE sha256 = ? AND look NOT NULL LIMIT 1", (digest,)).fetchone()
         if row:  # it counts as standing in so many places, which no tile has
             places = np.concatenate([places, [-1 - REPEATS * n - place for place in range(REPEATS)]])
-            looks = np.vstack([looks, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
-    members = [i for group in alike(looks, places, least=REPEATS) for i in group if places[i] >= 0]
-    rows = ((*_unpacked(int(places[i])), looks[i].tobytes()) for i in members)
+            hashes = np.vstack([hashes, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
+    members = [i for group in alike(hashes, places, least=REPEATS) for i in group if places[i] >= 0]
+    rows = ((*_unpacked(int(places[i])), hashes[i].tobytes()) for i in members)
     return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
 
 
@@ -85,13 +85,13 @@ def _unpacked(place: int) -> tuple[int, int, int]:
     return place >> 50, place >> 25 & (1 << 25) - 1, place & (1 << 25) - 1
 
 
-def _looks(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return places, int64 [n], z, x and y of each packed, and looks, uint8 [n, LOOK_BYTES]."""
+def _hashes(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return places, int64 [n], z, x and y of each packed, and perceptual hashes, uint8 [n, 32]."""
     import numpy as np
 
     rows = db.execute(_LOOKS.format(only=only))
-    places, looks = [np.empty(0, np.int64)], [np.empty((0, LOOK_BYTES), np.uint8)]
+    places, hashes = [np.empty(0, np.int64)], [np.empty((0, PERCEPTUAL_HASH_BYTES), np.uint8)]
     while chunk := rows.fetchmany(_CHUNK):
         places.append(np.array([place for place, _ in chunk], np.int64))
-        looks.append(np.frombuffer(b"".join([look for _, look in chunk]), np.uint8).reshape(-1, LOOK_BYTES))
-    return np.concatenate(places), np.concatenate(looks)
+        hashes.append(np.frombuffer(b"".join([each for _, each in chunk]), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES))
+    return np.concatenate(places), np.concatenate(hashes)

@@ -26,10 +26,10 @@ from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Selection, Tiles
-from provisioning.sources.pixels.image import Sight
+from provisioning.sources.pixels.image import InspectionSettings
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileQuery
-from provisioning.sources.stores import Look, kind_of, look_at, with_kinds
+from provisioning.sources.stores import SourceState, kind_of, source_state, with_kinds
 from provisioning.sources.xyz import Layout
 
 REMEMBERED = 64
@@ -133,41 +133,42 @@ def _names(db: sqlite3.Connection) -> dict[int, str]:
 
 
 def _update_sources(
-    db: sqlite3.Connection, selection: Selection, area: Area, foresee: Callable[[], None], *, fresh: bool
+    db: sqlite3.Connection, selection: Selection, area: Area, begin_digest: Callable[[], None], *, fresh: bool
 ) -> None:
     """Visit every source; new settings make each folder and container worth a look."""
     tiles = selection.tiles
     nodata = tiles.nodata * (3 if len(tiles.nodata) == 1 else 1)
     readable = {source_name(source): source for source in with_kinds(tiles.source)}
-    sight = Sight(tiles.max_pixels, nodata, tiles.blank == "hole")
-    inspector = Inspector([source.path for source in readable.values() if source.kind == "xyz"], sight)
+    settings = InspectionSettings(tiles.max_pixels, nodata, tiles.blank == "hole")
+    inspector = Inspector([source.path for source in readable.values() if source.kind == "xyz"], settings)
     mode = "stat" if fresh and tiles.scan == "dirs" else tiles.scan
     now_ns = time.time_ns()
     try:
         _inspect_anew_if_decoder_changed(db, tiles)
-        looks = {source_name(s): look_at(s, tiles.source, now_ns=now_ns) for s in tiles.source}
-        numbers = _numbers(db, selection, looks)
+        source_states = {source_name(s): source_state(s, tiles.source, now_ns=now_ns) for s in tiles.source}
+        numbers = _numbers(db, selection, source_states)
         for source in tiles.source:
             cover = area.cover.only(source.zooms) if source.zooms else area.cover
             name = source_name(source)
             number = numbers[name]
             before = Writer(db, number, None)
-            content = content_of(source, looks[name], before, is_new=mode == "full")
-            is_listed = kind_of(source) != "xyz" and (mode == "full" or not before.is_as_it_was(looks[name].stamp))
+            state = source_states[name]
+            content = content_of(source, state, before, is_new=mode == "full")
+            is_listed = kind_of(source) != "xyz" and (mode == "full" or not before.is_as_it_was(state.stamp))
             place_waits = is_listed and before.count() > 0 and said_is_known(db, source)
             if not place_waits:
                 check_place_once(db, source, content.now)
             writer = Writer(db, number, day_rule(db, number, source, selection.root, now_ns=now_ns))
             if kind_of(source) == "xyz":
-                DirectoryUpdate(name, Layout(source), cover, inspector, writer, mode, now_ns, foresee).run()
+                DirectoryUpdate(name, Layout(source), cover, inspector, writer, mode, now_ns, begin_digest).run()
             elif content.is_known:
-                writer.stamp(looks[name].stamp, content.now)
+                writer.stamp(state.stamp, content.now)
                 writer.flush()
             elif is_listed:
                 query = TileQuery(cover, name, selection.sector_class)
                 update = StoreUpdate(source, query, writer, full=mode == "full")
                 beside = [other for other in readable.values() if other.kind != "xyz"]
-                update.run(inspector, beside, looks[name], content.now)
+                update.run(inspector, beside, state, content.now)
                 if place_waits:
                     check_place_once(db, source, content.now, is_known=not update.has_other_addresses)
             if writer.damaged:
@@ -176,14 +177,14 @@ def _update_sources(
         inspector.close()
 
 
-def _numbers(db: sqlite3.Connection, selection: Selection, looks: Mapping[str, Look]) -> dict[str, int]:
+def _numbers(db: sqlite3.Connection, selection: Selection, source_states: Mapping[str, SourceState]) -> dict[str, int]:
     """Return the numbers that sources have in the catalogue (not those in ids), by name.
 
     Sources that are configured no longer, or whose name now means another store, are dropped with their tiles.
     """
     wanted = {
         source_name(source): store_facts(
-            source, kind_of(source), root=selection.root, identity=looks[source_name(source)].identity
+            source, kind_of(source), root=selection.root, identity=source_states[source_name(source)].identity
         )
         for source in selection.tiles.source
     }

@@ -63,12 +63,12 @@ class Writer:
             (z, x, low, high, self.source),
         )
         found: dict[int, Known] = {}
-        for mtime_ns, ctime_ns, inode, suffix, look, *checked in rows:
+        for mtime_ns, ctime_ns, inode, suffix, perceptual_hash, *checked in rows:
             if database.is_damaged(checked):
                 self.damaged += 1
                 continue
             _, _, y, _, digest, size, day, empty_ppm, texture_centi, fault, _ = checked
-            inspected = empty_ppm, texture_centi, fault, day, look
+            inspected = empty_ppm, texture_centi, fault, day, perceptual_hash
             found[y] = Known(digest, mtime_ns, ctime_ns, inode, size, suffix, *inspected)
         return found
 
@@ -78,13 +78,13 @@ class Writer:
         return content or ""
 
     def is_as_it_was(self, stamp: str) -> bool:
-        """Tell whether a store looks as it did when all its tiles were recorded; an empty stamp tells nothing."""
+        """Return whether a store looks as it did when all its tiles were recorded; an empty stamp tells nothing."""
         (before,) = self.db.execute("SELECT stamp FROM source WHERE number = ?", (self.source,)).fetchone()
         return bool(stamp) and stamp == before
 
     @property
     def takes_listed_dates(self) -> bool:
-        """Tell whether the date that a store lists of a tile is the tile's."""
+        """Return whether the date that a store lists of a tile is the tile's."""
         return self._day is None
 
     def count(self) -> int:
@@ -105,7 +105,8 @@ class Writer:
         place = at.z, at.x, at.y, self.source
         state = database.FAULTY if found.fault else database.TAKEN  # as it will probably be: else it is written again
         check = database.tile_check(*place, found.sha256, found.bytes, *inspected)
-        row = (*place, found.sha256, found.bytes, *times, at.inode, at.suffix, *inspected, found.look, state, check)
+        picture = found.perceptual_hash
+        row = (*place, found.sha256, found.bytes, *times, at.inode, at.suffix, *inspected, picture, state, check)
         self._rows.append(row)
         if found.is_changed or (at.known and at.known.day != day):
             self._dirty.add((at.z, at.x))

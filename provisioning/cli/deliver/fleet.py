@@ -180,14 +180,14 @@ def probe(vehicle: Vehicle) -> dict[str, str]:
         ) from error
 
 
-def _host_tuple(told: dict[str, str]) -> dict[str, str]:
+def _host_tuple(given: dict[str, str]) -> dict[str, str]:
     """Return the parts of a host tuple, each one word; ValueError for anything else."""
-    sound = isinstance(told, dict) and told.keys() == set(HostTuple._fields)
-    if not sound or not all(isinstance(part, str) and re.fullmatch(r"[!-~]{1,100}", part) for part in told.values()):
+    sound = isinstance(given, dict) and given.keys() == set(HostTuple._fields)
+    if not sound or not all(isinstance(part, str) and re.fullmatch(r"[!-~]{1,100}", part) for part in given.values()):
         raise ValueError("no host tuple was answered")
-    if told["backend"] not in PREFIXES:
+    if given["backend"] not in PREFIXES:
         raise ValueError("its backend is not known here")
-    return told
+    return given
 
 
 def _doit(directory: Path) -> tuple[int, str]:

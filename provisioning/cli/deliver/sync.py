@@ -177,7 +177,7 @@ def _refuse_unused(kind: str, given: Mapping[str, bool]) -> None:
 
 
 def _carries_caches(path: Path) -> bool:
-    """Tell whether a cache directory can live at `path`; FAT, exFAT and network shares carry a bundle instead."""
+    """Return whether a cache directory can live at `path`; FAT, exFAT and network shares carry a bundle instead."""
     try:
         require_local_filesystem(path)
     except FilesystemError as error:

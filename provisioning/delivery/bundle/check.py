@@ -113,7 +113,7 @@ class Ahead:
         return self._ahead
 
     def begins(self, name: str) -> bool:
-        """Tell whether the file `name` is next."""
+        """Return whether the file `name` is next."""
         return any(self.peek()) and parse_header(self.peek()).name == name
 
 

@@ -151,7 +151,7 @@ class _Windows:
         return start, self._base.read(start, length)
 
     def _follow(self, anchors: list[tuple[int, bytes]], shift: int, window: bytes) -> bool:
-        """Tell whether anything of the segment is in `window`; the last place says where the next one should be."""
+        """Return whether anything of the segment is in `window`; the last place says where the next one should be."""
         found = [at + shift - where for where, anchor in anchors if (at := window.find(anchor)) >= 0]
         if found:
             self._moved, self._wait = found[-1], 0

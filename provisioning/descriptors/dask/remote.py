@@ -116,7 +116,7 @@ def compute(job: Job, units: Sequence[Unit], data: Mapping[Tile, bytes]) -> Answ
     parts = []
     for start in range(0, len(units), job.batch):
         batch = units[start : start + job.batch]
-        seen, _ = loader.look(batch, images)
+        seen, _ = loader.load_batch(batch, images)
         if seen:
             parts.append(network(images[: len(seen)]).astype("<f4").tobytes())
         rows += [start + n for n, unit in enumerate(batch) if unit in set(seen)]

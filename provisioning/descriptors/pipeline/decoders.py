@@ -26,7 +26,7 @@ ITEMS = Items("the tile", lambda asked: "{}/{}/{} of {}".format(*asked.tiles[0][
 
 
 class Reader(Protocol):
-    """What decoders are told of the tiles: a `TileReader`."""
+    """What decoders ask for tiles: a `TileReader`."""
 
     @property
     def sources(self) -> Sequence[TileSource]:
@@ -39,7 +39,7 @@ class Reader(Protocol):
         """Return the bytes of a tile."""
 
 
-class Looked(NamedTuple):
+class LoadedBatch(NamedTuple):
     """What looking at units gave: those that were seen, the others, and the images uint8 [seen, H, W, 3]."""
 
     seen: list[Unit]
@@ -84,10 +84,10 @@ class Decoders:
     def image(self, unit: Unit) -> Pixels:
         """Return the image of one unit, uint8 [H, W, 3]; TileError if it has none. From any thread."""
         with self._lent() as decoder:
-            looked = decoder.look([unit])
-            if looked.faults:
-                raise TileError(looked.faults[0].reason)
-            return np.array(looked.images[0])
+            loaded = decoder.load_batch([unit])
+            if loaded.faults:
+                raise TileError(loaded.faults[0].reason)
+            return np.array(loaded.images[0])
 
     def pixels(self, tile: Tile) -> Pixels:
         """Return a decoded tile as it is, uint8 [H, W, 3]; TileError if it is no image. From any thread."""
@@ -115,7 +115,7 @@ class Decoder:
     def __init__(self, owner: Decoders, worker: Worker) -> None:
         self._owner, self._worker = owner, worker
 
-    def look(self, units: Sequence[Unit], slot: int = 0) -> Looked:
+    def load_batch(self, units: Sequence[Unit], slot: int = 0) -> LoadedBatch:
         """Make the images of a batch of units in a slot, where they stay until something is looked at there again.
 
         FilesystemError: this computer failed. StoppedError: the work of all is to end.
@@ -134,7 +134,7 @@ class Decoder:
             if n != len(seen):
                 images[len(seen)] = images[n]
             seen.append(unit)
-        return Looked(seen, faults, images[: len(seen)])
+        return LoadedBatch(seen, faults, images[: len(seen)])
 
     def pixels(self, tile: Tile) -> Pixels:
         """Return the decoded tile as it is, uint8 [H, W, 3], until the next one; TileError if it is no image."""

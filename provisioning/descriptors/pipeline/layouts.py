@@ -54,7 +54,7 @@ def fused(
         def worker() -> None:
             own, decoder = network.clone(), decoders.decoder()
             while some := work.take_share(batch, of=threads):
-                seen, faults, images = decoder.look(some)
+                seen, faults, images = decoder.load_batch(some)
                 results.fail(faults)
                 if seen:
                     results.put(seen, own(images))
@@ -81,7 +81,7 @@ def staged(
                 slot = free.take()
                 if slot is None:
                     return
-                seen, faults, images = decoder.look(some, slot)
+                seen, faults, images = decoder.load_batch(some, slot)
                 results.fail(faults)
                 filled.put(_Filled(seen, images, partial(free.put, slot)))
 

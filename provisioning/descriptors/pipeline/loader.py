@@ -72,7 +72,7 @@ class TileLoader:
     _last: threading.local = field(default_factory=threading.local)
     _kept: Kept = field(default_factory=Kept)
 
-    def look(self, units: Sequence[Unit], images: Pixels) -> tuple[list[Unit], list[Fault]]:
+    def load_batch(self, units: Sequence[Unit], images: Pixels) -> tuple[list[Unit], list[Fault]]:
         """Fill `images` uint8 [>= n, H, W, 3] with the units that can be seen; return these, and the faults."""
         seen: list[Unit] = []
         faults: list[Fault] = []

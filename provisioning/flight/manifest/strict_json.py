@@ -33,7 +33,7 @@ def load(data: bytes) -> object:
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """Tell whether objects and lists are nested in more than `levels` levels; looks no further down than that."""
+    """Return whether objects and lists are nested in more than `levels` levels; looks no further down than that."""
     if not isinstance(value, (dict, list)):
         return False
     inner = value.values() if isinstance(value, dict) else value

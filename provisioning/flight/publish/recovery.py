@@ -188,6 +188,6 @@ def _remove_below(cache: Path, relative: str, *, shared: bool) -> None:
 
 
 def _writer_lives(temporary: str) -> bool:
-    """Tell whether the process that made this temporary name is another one that still runs."""
+    """Return whether the process that made this temporary name is another one that still runs."""
     found = TEMPORARY.match(temporary)
     return found is not None and int(found["pid"]) != os.getpid() and os.path.exists(f"/proc/{found['pid']}")

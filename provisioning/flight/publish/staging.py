@@ -101,7 +101,7 @@ def _bytes_to_copy(cache: Path, files: Mapping[str, Path]) -> int:
 
 
 def _is_ours(cache: Path, source: Path) -> bool:
-    """Tell whether only this package writes `source`; a file of the user must not share an inode with a generation."""
+    """Return whether only this package writes `source`: a file of the user must share no inode with a generation."""
     real = Path(os.path.realpath(source))
     return any(real.is_relative_to(os.path.realpath(cache / place)) for place in (BUILD, GENERATIONS))
 

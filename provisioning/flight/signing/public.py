@@ -57,7 +57,7 @@ class PublicKey(NamedTuple):
         return len(self.raw) != 32 or y >= _P or y in _SMALL_ORDER_Y
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Tell whether `signature` (64 bytes) is this key's over `data`; a weak key verifies nothing."""
+        """Return whether `signature` (64 bytes) is this key's over `data`; a weak key verifies nothing."""
         if self.is_weak:
             return False
         try:

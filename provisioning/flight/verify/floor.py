@@ -71,7 +71,7 @@ def _read(path: Path) -> Floor:
 
 
 def is_new(floor: CounterFloor) -> bool:
-    """Tell whether nothing was ever accepted by this floor: it is 0, and no set has raised it."""
+    """Return whether nothing was ever accepted by this floor: it is 0, and no set has raised it."""
     try:
         return _read(floor.path).counter == 0 and not os.path.lexists(os.path.realpath(floor.path) + BESIDE)
     except Refusal:

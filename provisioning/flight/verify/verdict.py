@@ -27,7 +27,7 @@ class VerifiedFile(NamedTuple):
     mtime_ns: int
 
     def is_unchanged(self) -> bool:
-        """Tell whether the file still has the size and time at which it was hashed."""
+        """Return whether the file still has the size and time at which it was hashed."""
         status = os.fstat(self.fd)
         return (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns)
 

@@ -46,7 +46,7 @@ class Capture(NamedTuple):
 
 
 def is_flight_log(path: Path) -> bool:
-    """Tell whether the file at `path` begins as a log that `read_flight_log` reads."""
+    """Return whether the file at `path` begins as a log that `read_flight_log` reads."""
     return _kind_of(path) is not None
 
 

@@ -70,7 +70,7 @@ def chance(near: int, tiles: int, rank: int) -> float:
 
 
 def is_hit(answer: Answer, rank: int, within_m: float) -> bool:
-    """Tell whether one of the first `rank` tiles lies within the distance."""
+    """Return whether one of the first `rank` tiles lies within the distance."""
     return any(distance <= within_m for distance in answer.distances_m[:rank])
 
 

@@ -70,6 +70,6 @@ def _ageless(policy: Sector, detail: str) -> Figure:
 
 
 def stale_on(corpus: Corpus, policy: Sector, *, today: dt.date) -> bool:
-    """Tell whether the imagery is too old for its sector class on `today`: a day may pass without a new build."""
+    """Return whether the imagery is too old for its sector class on `today`: a day may pass without a new build."""
     most, figure = policy.max_age_days, _freshness(corpus, policy, today)
     return most is not None and figure.measured is not None and int(figure.measured) > most

@@ -56,7 +56,7 @@ def _places(subject: Subject, rows: Int64s) -> Int64s:
 
 
 def _is_copied(subject: Subject, rows: Int64s) -> Flags:
-    """Tell for each row whether another place has the very bytes of its tile: a server's placeholder, for one."""
+    """Return for each row whether another place has the very bytes of its tile: a server's placeholder, for one."""
     starts = np.ascontiguousarray(subject.rows.shas[rows, :8]).view(np.uint64).ravel()
     _, group = np.unique(starts, return_inverse=True)
     places = _places(subject, rows)
@@ -67,7 +67,7 @@ def _is_copied(subject: Subject, rows: Int64s) -> Flags:
 
 
 def _has_twin(subject: Subject, rows: Int64s) -> Flags:
-    """Tell for each row whether another tile has almost its descriptor; cuts show ground that some tile shows."""
+    """Return for each row whether another tile has almost its descriptor; cuts show ground that some tile shows."""
     vectors = subject.gather(rows)
     cuts = cuts_of(subject.rows.ids, subject.rows.rotations).max(initial=0)
     _, ids = search(subject.index, vectors, SEARCHED * (1 + int(cuts)))

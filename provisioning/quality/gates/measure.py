@@ -17,7 +17,7 @@ from provisioning.quality.gates.corpus import corpus_figures
 from provisioning.quality.gates.degenerate import degenerate, distinct
 from provisioning.quality.gates.limits import Limit, corpus_limits, enforce, network_limits
 from provisioning.quality.gates.recognition import is_decided, recognition
-from provisioning.quality.gates.retrieval import index_recall, look
+from provisioning.quality.gates.retrieval import index_recall, retrieve_views
 from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, GateResult, decimal
 
@@ -44,7 +44,7 @@ def measure(
     fidelity. `on_target`: golden tiles that an engine compiled on its target was tried on there, and their least cosine
     to what its ONNX gives.
     """
-    views = look(subject, partial(is_decided, subject))
+    views = retrieve_views(subject, partial(is_decided, subject))
     recognised = recognition(subject, views)
     bad, named = degenerate(subject)
     asked = subject.asked
@@ -100,7 +100,7 @@ def _fidelity(
 
 
 def _is_beyond_doubt(found: Fidelity, limit: Decimal) -> bool:
-    """Tell whether an engine is so near to its reference that no other tile can show a difference that matters."""
+    """Return whether an engine is so near to its reference that no other tile can show a difference that matters."""
     allowed = float(1 - limit) / 100
     return not found.non_finite and found.agreement == 1 and found.cosine_min >= 1 - allowed
 

@@ -76,7 +76,7 @@ def recognition(subject: Subject, views: Views) -> Recognition:
 
 
 def is_decided(subject: Subject, views: Views) -> bool:
-    """Tell whether more tiles would, with a confidence of `CONFIDENT`, leave the words and the verdict as they are."""
+    """Return whether more tiles would, with confidence `CONFIDENT`, leave the words and the verdict as they are."""
     asked = [_asked(subject, int(truth), views.queries[:, column]) for column, truth in enumerate(views.truth)]
     guessed = float(np.mean([each.guessed for each in asked]))
     shares = dict(zip(views.names, np.mean([each.found for each in asked], axis=0).tolist(), strict=True))
@@ -211,6 +211,6 @@ def place_of(packed: int) -> tuple[int, int, int]:
 
 
 def _other(subject: Subject, truth: int, query: Floats) -> bool:
-    """Tell whether the tile of another source that is most like `query` shows the place of `truth`."""
+    """Return whether the tile of another source that is most like `query` shows the place of `truth`."""
     rows, right = rows_elsewhere(subject, truth)
     return bool(right[scores_among(subject.index, query, rows, subject.rows.ids)[0].argmax()])

@@ -47,13 +47,13 @@ class Views:
     truth: Int64s
 
 
-def look(subject: Subject, is_decided: Callable[[Views], bool]) -> Views:
+def retrieve_views(subject: Subject, is_decided: Callable[[Views], bool]) -> Views:
     """Take perturbed views of the sample through network and index; of its first tiles only, where these decide."""
-    views = _look(subject, subject.sample[:FIRST_ASKED])
+    views = _retrieve(subject, subject.sample[:FIRST_ASKED])
     rest = subject.sample[FIRST_ASKED:]
     if not len(rest) or is_decided(views):
         return views
-    more = _look(subject, rest)
+    more = _retrieve(subject, rest)
     return Views(
         views.names,
         np.concatenate([views.queries, more.queries], axis=1),
@@ -62,7 +62,7 @@ def look(subject: Subject, is_decided: Callable[[Views], bool]) -> Views:
     )
 
 
-def _look(subject: Subject, rows: Int64s) -> Views:
+def _retrieve(subject: Subject, rows: Int64s) -> Views:
     described = described_views(subject, rows)
     _, ids = search(subject.index, described.reshape(-1, described.shape[-1]), NEIGHBOURS)
     found = ids.reshape(*described.shape[:2], -1)

@@ -75,7 +75,7 @@ def decided(specs: Sequence[str], found: Flags) -> Chosen:
 
 
 def _views_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
-    """Tell which views of the sample are answered with their tile or one beside it, bool [views, transforms]."""
+    """Return which views of the sample are answered with their tile or one beside it, bool [views, transforms]."""
     names = [KNOWN_HEADING] if subject.asked.gates.heading == "known" else [KNOWN_HEADING, ANY_HEADING]
     queries = described_views(subject, subject.sample)[[list(VIEWS).index(name) for name in names]]
     found = np.zeros((len(names), len(subject.sample), len(transforms)), bool)
@@ -87,7 +87,7 @@ def _views_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
 
 
 def _sources_found(subject: Subject, transforms: Sequence[Transform]) -> Flags:
-    """Tell which tiles that two sources or dates show are found by one another, bool [tiles, transforms]."""
+    """Return which tiles that two sources or dates show are found by one another, bool [tiles, transforms]."""
     answers = [_of_source(subject, int(row), transforms) for row in paired(subject)]
     return np.array(answers, bool).reshape(-1, len(transforms))
 

@@ -23,7 +23,7 @@ MAX_PIXELS = 16_777_216
 
 
 def has_imagery(verdict: Verdict) -> bool:
-    """Tell whether the verified generation has its imagery on board."""
+    """Return whether the verified generation has its imagery on board."""
     return any(entry.path == ON_BOARD for entry in verdict.require().files)
 
 

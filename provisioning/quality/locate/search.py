@@ -315,7 +315,7 @@ def _seen_from(near: Prior, centres: Floats) -> Prior:
 
 
 def _within(found: Candidate, zoom: int, near: Prior | None) -> bool:
-    """Tell whether a position lies in the circle of a prior, a tile's half diagonal granted."""
+    """Return whether a position lies in the circle of a prior, a tile's half diagonal granted."""
     if near is None:
         return True
     own = origin_at(zoom, found.x, found.y)

@@ -71,7 +71,7 @@ def render_patch(photo: Pixels, view: View, *, east_m: float, north_m: float, si
 
 
 def _behind(view: View, east_m: Floats, north_m: Floats) -> NDArray[np.bool_]:
-    """Tell which points lie behind the camera or so far aside that no pixel stands for them."""
+    """Return which points lie behind the camera or so far aside that no pixel stands for them."""
     world = np.stack(np.broadcast_arrays(east_m, north_m, -view.height_m), axis=-1)
     toward = world @ view.rotation
     return np.asarray(toward[..., 2] < 0.05 * np.linalg.norm(toward, axis=-1))

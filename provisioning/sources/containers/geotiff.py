@@ -276,7 +276,7 @@ class Sheet:
 
     @property
     def has_16_bits(self) -> bool:
-        """Tell whether the pixels have more than 8 bits."""
+        """Return whether the pixels have more than 8 bits."""
         return str(self._file.dtypes[self.bands.colours[0] - 1]) != "uint8"
 
     def proposed_values(self) -> tuple[int, int]:
@@ -343,7 +343,7 @@ class Sheet:
         return found
 
     def touches(self, z: int, x: int, y: int) -> bool:
-        """Tell whether a tile lies in the file's box."""
+        """Return whether a tile lies in the file's box."""
         columns, (top, bottom) = tiles_in_bbox(self.bbox, z)
         return top <= y <= bottom and any(left <= x <= right for left, right in columns)
 

@@ -41,7 +41,7 @@ MOST_DIRECTORY_BYTES = 8 << 20
 MOST_METADATA_BYTES = 1 << 20
 MOST_DEPTH = 4
 MOST_OF_A_RUN = 1 << 20
-"""Tiles with one image that are listed; whoever wants them all is told that they are no imagery."""
+"""Tiles with one image that are listed; a listing of all says that they are no imagery."""
 CACHED_DIRECTORIES = 256
 Address = tuple[int, int, int]
 COMPRESSIONS = {0: "unknown", 3: "Brotli", 4: "Zstandard"}
@@ -157,7 +157,7 @@ class PMTiles:
         return directory
 
     def _is_sound(self, directory: Directory, high: int) -> bool:
-        """Tell whether no entry overlaps its successor and each lies in its section: many at a time."""
+        """Return whether no entry overlaps its successor and each lies in its section: many at a time."""
         import numpy as np
 
         ids, runs, lengths, offsets = (np.frombuffer(column, np.uint64) for column in directory)

@@ -24,7 +24,7 @@ from provisioning.sources.pixels.image import (
     inspect_tile,
     scans_of,
 )
-from provisioning.sources.pixels.likeness import looks_of
+from provisioning.sources.pixels.likeness import perceptual_hashes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,9 +94,9 @@ def _verdicts(pixels: Pixels, *, blank: bool) -> Iterator[tuple[int, Inspection]
     sure = np.array(textures) >= TEXTURED_CENTI
     if blank:
         sure &= _are_full(pixels)
-    looks = looks_of(pixels) if blank else [None] * len(pixels)
+    hashes = perceptual_hashes_of(pixels) if blank else [None] * len(pixels)
     for n in np.flatnonzero(sure).tolist():
-        yield n, Inspection(0, textures[n], None, looks[n])
+        yield n, Inspection(0, textures[n], None, hashes[n])
 
 
 def _textures_centi(pixels: Pixels) -> list[int]:

@@ -9,7 +9,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provisioning.base.errors import TileError
-from provisioning.sources.pixels.likeness import look_of
+from provisioning.sources.pixels.likeness import perceptual_hash_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,8 @@ PILLOW_FORMATS = ("PNG", "WEBP", "JPEG", "AVIF")
 """The only parsers that hostile bytes may reach."""
 
 
-class Sight(NamedTuple):
-    """How tiles are looked at, as `inspect_tile` takes it."""
+class InspectionSettings(NamedTuple):
+    """What `inspect_tile` takes beside the bytes of a tile."""
 
     max_pixels: int
     nodata: tuple[int, ...] = ()
@@ -53,13 +53,13 @@ class Inspection(NamedTuple):
 
     empty_ppm       share of transparent or nodata pixels, in millionths
     texture_centi   standard deviation of the grey levels (0 to 255) of the others, in hundredths
-    look            what tells whether two images show the same picture (`likeness.py`)
+    perceptual_hash equal or near for images of one picture (`likeness.py`)
     """
 
     empty_ppm: int
     texture_centi: int
     fault: str | None
-    look: bytes | None = None
+    perceptual_hash: bytes | None = None
 
 
 def load_decoders() -> None:
@@ -138,12 +138,12 @@ def inspect_tile(data: bytes, *, max_pixels: int, nodata: tuple[int, ...], blank
     empty = _empty_ppm(pixels, opaque, nodata)
     if blank:
         empty = max(empty, _blank_ppm(pixels, opaque))
-    look = look_of(pixels if opaque is None else _filled(pixels, opaque)) if blank else None
-    return Inspection(empty, _texture_centi(pixels, opaque), None, look)
+    perceptual_hash = perceptual_hash_of(pixels if opaque is None else _filled(pixels, opaque)) if blank else None
+    return Inspection(empty, _texture_centi(pixels, opaque), None, perceptual_hash)
 
 
 def may_be_transparent(data: bytes) -> bool:
-    """Tell from its first bytes whether an image can have transparent pixels; False for what is no image."""
+    """Return from its first bytes whether an image can have transparent pixels; False for what is no image."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return data[25:26] in (b"\4", b"\6") or b"tRNS" in data[:2048]
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -245,7 +245,7 @@ def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
 
 
 def _is_full_by_sample(pixels: Pixels) -> bool:
-    """Tell from one pixel of each block, where it can be told, that no block is black or white nor any part one colour.
+    """Return True where one pixel of each block shows that no block is black or white, nor any part of one colour.
 
     Of most imagery it can, in a tenth of the time that looking at every pixel takes.
     """
@@ -318,7 +318,7 @@ def _decoded(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | 
 
 
 def _is_of_the_bytes(error: Exception) -> bool:
-    """Tell whether the bytes, not the system, were the reason: only what parsers are known to raise counts.
+    """Return whether the bytes, not the system, were the reason: only what parsers are known to raise counts.
 
     A decoder or NumPy that cannot be loaded, and what the interpreter raises when it gets no memory (SystemError,
     AttributeError), say nothing of the tile.
@@ -333,7 +333,7 @@ def _is_of_the_bytes(error: Exception) -> bool:
 
 
 def _has_memory() -> bool:
-    """Tell whether there is room to decode: some decoders say only that they failed where an allocation did."""
+    """Return whether there is room to decode: some decoders say only that they failed where an allocation did."""
     try:
         bytearray(ROOM_BYTES)
     except MemoryError:

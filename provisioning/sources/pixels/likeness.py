@@ -1,8 +1,8 @@
-"""How a picture looks in 32 bytes, and which of many pictures are the same one, compressed again or slightly changed.
+"""A perceptual hash of 32 bytes, and which of many pictures are the same one, compressed again or slightly changed.
 
-A look is what of an image survives compression and a few other letters of text: its mean colour, its contrast and the
+The hash is what of an image survives compression and a few other letters of text: its mean colour, its contrast and the
 coarse frequencies of its brightness. Brightness that only rises evenly over the image is left out: calm water and
-snow have no look, and are never taken for one picture.
+snow have none, and are never taken for one picture.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 CELLS = 8
 """Cells a side over which brightness is averaged."""
 COEFFICIENTS = 28
-LOOK_BYTES = 4 + COEFFICIENTS
+PERCEPTUAL_HASH_BYTES = 4 + COEFFICIENTS
 LEAST_CONTRAST = 0.4
-"""Levels (0 to 255), root mean square over the cells, below which an image has no look."""
+"""Levels (0 to 255), root mean square over the cells, below which an image has none."""
 COSINE = 0.95
 COLOUR, CONTRAST = 5, 1.25
 """Levels by which the mean colours of one picture may differ, and the factor for its contrast."""
 BANDS, BAND_BITS = 4, 14
-"""Sorted orders in which like looks are sought, and hyperplanes of each: one misses a third of the pairs at 0.995."""
+"""Sorted orders in which like hashes are sought, and hyperplanes of each: one misses a third of the pairs at 0.995."""
 NEIGHBOURS = 3
 CHUNK = 50_000
 
 
-def look_of(pixels: NDArray[np.uint8]) -> bytes | None:
-    """Return the look of an image, uint8 [H, W, 3]; None if it is too smooth or too small to have one."""
-    return looks_of(pixels[None])[0]
+def perceptual_hash_of(pixels: NDArray[np.uint8]) -> bytes | None:
+    """Return the perceptual hash of an image, uint8 [H, W, 3]; None if it is too smooth or too small to have one."""
+    return perceptual_hashes_of(pixels[None])[0]
 
 
-def looks_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
-    """Return the looks of images of one size, uint8 [n, H, W, 3]."""
+def perceptual_hashes_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
+    """Return the perceptual hashes of images of one size, uint8 [n, H, W, 3]."""
     import numpy as np
 
     step = 2 if min(pixels.shape[1:3]) >= 128 else 1
@@ -55,8 +55,8 @@ def looks_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
     scaled = (waves / np.maximum(norms, 1)[:, None] * 127).round().astype(np.int8)
     packed = np.concatenate([colours, contrasts[:, None], scaled.view(np.uint8)], axis=1)
     return [
-        look.tobytes() if norm >= LEAST_CONTRAST * CELLS else None
-        for look, norm in zip(packed, norms.tolist(), strict=True)
+        perceptual_hash.tobytes() if norm >= LEAST_CONTRAST * CELLS else None
+        for perceptual_hash, norm in zip(packed, norms.tolist(), strict=True)
     ]
 
 
@@ -102,16 +102,16 @@ def _order() -> NDArray[np.int64]:
     return np.array([i * CELLS + j for _, i, j in places[:COEFFICIENTS]])
 
 
-def alike(looks: NDArray[np.uint8], places: NDArray[np.int64], *, least: int) -> list[list[int]]:
-    """Return groups of positions in `looks` that show one picture in at least `least` different `places`.
+def alike(hashes: NDArray[np.uint8], places: NDArray[np.int64], *, least: int) -> list[list[int]]:
+    """Return groups of positions in `hashes` that show one picture in at least `least` different `places`.
 
-    `looks` is uint8 [n, LOOK_BYTES], `places` int64 [n].
+    `hashes` is uint8 [n, PERCEPTUAL_HASH_BYTES], `places` int64 [n].
 
-    Pairs are found among neighbours in several sorted orders, not among all pairs: a million looks take seconds.
+    Pairs are found among neighbours in several sorted orders, not among all pairs: a million hashes take seconds.
     """
     import numpy as np
 
-    head, waves = looks[:, :4].astype(np.int16), np.ascontiguousarray(looks[:, 4:]).view(np.int8)
+    head, waves = hashes[:, :4].astype(np.int16), np.ascontiguousarray(hashes[:, 4:]).view(np.int8)
     group = _Groups()
     for order in _orders(waves):
         sorted_head = head[order]
@@ -125,7 +125,7 @@ def alike(looks: NDArray[np.uint8], places: NDArray[np.int64], *, least: int) ->
 
 
 def _orders(waves: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
-    """Yield sorted orders of looks: by the sides of hyperplanes they lie on, and along a line within those."""
+    """Yield sorted orders of hashes: by the sides of hyperplanes they lie on, and along a line within those."""
     import numpy as np
 
     random = np.random.default_rng(17)

@@ -236,14 +236,14 @@ def _share_outside(tiles: Sequence[Address], box: Box) -> float:
 
 
 def _row_touches(tile: BBox, box: Box) -> bool:
-    """Tell whether latitudes overlap those of a box by more than a rounding error."""
+    """Return whether latitudes overlap those of a box by more than a rounding error."""
     south, north = box[1] * 1e7, box[3] * 1e7
     tall = min((tile.north - tile.south) * TOLERANCE, (north - south) / 4)
     return tile.south + tall <= north and tile.north - tall >= south
 
 
 def _column_touches(tile: BBox, box: Box) -> bool:
-    """Tell whether longitudes overlap those of a box, either of which may cross the antimeridian."""
+    """Return whether longitudes overlap those of a box, either of which may cross the antimeridian."""
     west, east = box[0] * 1e7, box[2] * 1e7
     wide = min((tile.east - tile.west) % TURN_E7 * TOLERANCE, abs(east - west) / 4)
     last = east if west <= east else east + TURN_E7

@@ -1,7 +1,7 @@
-"""What a process does that looks at tiles (`base/process/workers.py`): bytes read and hashed, decoded and inspected.
+"""What a process does that inspects tiles (`base/process`): bytes read and hashed, decoded and inspected.
 
-Many share one request: looking at them together costs less. A process that ends at one of them does not tell which;
-they are then looked at one by one.
+Many share one request: to inspect them together costs less. A process that ends at one of them does not say which;
+they are then inspected one by one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import NamedTuple
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.process.workers import Items, Limits, SeveralError, Worker, Workers
 from provisioning.sources.pixels.eighth import inspect_tiles
-from provisioning.sources.pixels.image import Inspection, Sight, load_decoders
-from provisioning.sources.pixels.likeness import LOOK_BYTES
+from provisioning.sources.pixels.image import Inspection, InspectionSettings, load_decoders
+from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES
 from provisioning.sources.processes import common as apart
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 
 ANSWER = struct.Struct("<BI32sIIBH")
-"""What was done; number of bytes and SHA-256; emptiness and texture of the Inspection; bytes of look and fault."""
+"""What was done; number of bytes and SHA-256; emptiness and texture of the Inspection; bytes of hash and fault."""
 INSPECTED, AS_KNOWN, UNREADABLE = range(3)
 """UNREADABLE: the file cannot be opened there."""
 MOST_FAULT_BYTES = 400
@@ -40,15 +40,15 @@ class Span(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A tile to be looked at: the path of its file, or its bytes; not if these have the digest `known`."""
+    """A tile to be inspected: the path of its file, or its bytes; not if these have the digest `known`."""
 
     at: tuple[int, int, int]
     where: str | Span
     known: bytes | None
 
 
-class Looked(NamedTuple):
-    """What looking at a tile gave; `inspection` is None unless it was inspected."""
+class InspectedTile(NamedTuple):
+    """What the inspection of a tile gave; `inspection` is None unless it was inspected."""
 
     done: int
     size: int
@@ -56,18 +56,18 @@ class Looked(NamedTuple):
     inspection: Inspection | None
 
 
-class Looking:
-    """Looks at tiles."""
+class InspectTiles:
+    """Inspects tiles."""
 
     prepare = staticmethod(load_decoders)
 
-    def __init__(self, sight: Sight) -> None:
+    def __init__(self, settings: InspectionSettings) -> None:
         apart.keep_memory()
-        self._sight = sight._asdict()
+        self._sight = settings._asdict()
         self._inspections: dict[bytes, Inspection] = {}
 
     def __call__(self, asked: Sequence[Asked], room: memoryview) -> bytes:
-        """Return an ANSWER for each, look and fault behind it."""
+        """Return an ANSWER for each, hash and fault behind it."""
         read = [self._read(each, room) for each in asked]
         inspections = self._inspected({digest: data for done, data, digest in read if done == INSPECTED})
         return b"".join(
@@ -98,38 +98,38 @@ class Looking:
 
 
 def _packed(done: int, size: int, digest: bytes, inspection: Inspection) -> bytes:
-    empty_ppm, texture_centi, fault, look = inspection
-    said = (fault or "").encode()[:MOST_FAULT_BYTES]
-    return ANSWER.pack(done, size, digest, empty_ppm, texture_centi, len(look or b""), len(said)) + (look or b"") + said
+    empty_ppm, texture_centi, fault, perceptual_hash = inspection
+    picture, reason = perceptual_hash or b"", (fault or "").encode()[:MOST_FAULT_BYTES]
+    return ANSWER.pack(done, size, digest, empty_ppm, texture_centi, len(picture), len(reason)) + picture + reason
 
 
-def _unpacked(answer: bytes, count: int) -> Iterator[Looked]:
+def _unpacked(answer: bytes, count: int) -> Iterator[InspectedTile]:
     """Yield what an answer says, which nobody trusts; TileError if it is none."""
     at = 0
     for _ in range(count):
         if len(answer) < at + ANSWER.size:
             raise TileError("the process that looks at tiles gave no answer")
-        done, size, digest, empty_ppm, texture_centi, look_bytes, fault_bytes = ANSWER.unpack_from(answer, at)
+        done, size, digest, empty_ppm, texture_centi, hash_bytes, fault_bytes = ANSWER.unpack_from(answer, at)
         at += ANSWER.size
-        look = answer[at : at + LOOK_BYTES] if look_bytes == LOOK_BYTES else None
-        at += look_bytes
+        perceptual_hash = answer[at : at + PERCEPTUAL_HASH_BYTES] if hash_bytes == PERCEPTUAL_HASH_BYTES else None
+        at += hash_bytes
         fault = answer[at : at + fault_bytes].decode(errors="replace") if fault_bytes else None
         at += fault_bytes
-        inspection = Inspection(min(empty_ppm, 1_000_000), texture_centi, fault, look)
-        yield Looked(done, size, digest, inspection if done == INSPECTED else None)
+        inspection = Inspection(min(empty_ppm, 1_000_000), texture_centi, fault, perceptual_hash)
+        yield InspectedTile(done, size, digest, inspection if done == INSPECTED else None)
 
 
-class Lookers:
-    """Processes that look at tiles: files of `directories`, and bytes that they are given."""
+class InspectionWorkers:
+    """Processes that inspect tiles: files of `directories`, and bytes that they are given."""
 
-    def __init__(self, directories: Iterable[Path], sight: Sight) -> None:
+    def __init__(self, directories: Iterable[Path], settings: InspectionSettings) -> None:
         self._workers = Workers(
-            Looking,
-            sight,
+            InspectTiles,
+            settings,
             items=Items("the tile", _name, TileError, lambda asked: len(asked) > 1),
             reads=directories,
             room_bytes=ROOM_BYTES,
-            limits=Limits(memory_bytes=apart.memory_bytes(sight.max_pixels)),
+            limits=Limits(memory_bytes=apart.memory_bytes(settings.max_pixels)),
         )
 
     @property
@@ -137,30 +137,30 @@ class Lookers:
         """Set it, and whoever waits for an answer gets a StoppedError."""
         return self._workers.stop
 
-    def looker(self) -> Looker:
+    def worker(self) -> InspectionWorker:
         """Return one more, which one thread uses at a time; its process starts with the first tile."""
-        return Looker(self._workers.worker())
+        return InspectionWorker(self._workers.worker())
 
     def close(self) -> None:
         """End the processes."""
         self._workers.close()
 
 
-class Looker:
-    """One process that looks at tiles."""
+class InspectionWorker:
+    """One process that inspects tiles."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.room = worker.rooms
 
-    def look(self, asked: Sequence[Asked]) -> list[Looked | TileError]:
-        """Look at tiles, whose bytes may be in the room; a TileError says that one ends processes.
+    def inspect(self, asked: Sequence[Asked]) -> list[InspectedTile | TileError]:
+        """Inspect tiles, whose bytes may be in the room; a TileError says that one ends processes.
 
         What is no image is looked at again by a new process: a library that was loaded half-way, or memory that ran
         out, may say so of any bytes. FilesystemError: this computer failed.
         """
         found = self._once(asked)
-        doubtful = [n for n, each in enumerate(found) if isinstance(each, Looked) and _fault(each)]
+        doubtful = [n for n, each in enumerate(found) if isinstance(each, InspectedTile) and _fault(each)]
         if doubtful:
             self._worker.renew()
             again = self._once([asked[n] for n in doubtful])
@@ -168,7 +168,7 @@ class Looker:
                 found[n] = _agreed(found[n], second)
         return found
 
-    def _once(self, asked: Sequence[Asked]) -> list[Looked | TileError]:
+    def _once(self, asked: Sequence[Asked]) -> list[InspectedTile | TileError]:
         (answer,) = self._worker.read([asked])
         if isinstance(answer, bytes):
             return list(_unpacked(answer, len(asked)))
@@ -183,11 +183,11 @@ def _name(asked: Sequence[Asked]) -> str:
     return "{}/{}/{}".format(*asked[0].at)
 
 
-def _fault(looked: Looked) -> str | None:
+def _fault(looked: InspectedTile) -> str | None:
     return looked.inspection.fault if looked.inspection else None
 
 
-def _agreed(first: Looked | TileError, second: Looked | TileError) -> Looked | TileError:
+def _agreed(first: InspectedTile | TileError, second: InspectedTile | TileError) -> InspectedTile | TileError:
     """Return what two processes found of a tile that the first found to be no image."""
     if isinstance(first, TileError) or isinstance(second, TileError) or not _fault(second):
         return second
