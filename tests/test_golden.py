@@ -65,7 +65,7 @@ SCENES = {
     "plan": ["plan cache", "plan changed", "plan empty"],
     "rollback": ["rollback cache"],
     "status": ["status cache", "status empty", "status nowhere"],
-    "sync": ["sync drive cache", "sync drive empty"],
+    "sync": ["sync drive cache --public-key key.pub.pem", "sync drive cache", "sync drive empty"],
     "tiles": ["tiles cache", "tiles empty"],
     "verify": [
         "verify cache --public-key key.pub.pem --flight F-1 --ground",

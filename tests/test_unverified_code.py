@@ -145,7 +145,9 @@ def test_looking_at_a_hostile_bundle_runs_writes_and_calls_nothing(tmp_path, tru
     assert not (tmp_path / "PWNED").exists()
 
 
-@pytest.mark.parametrize("command", [["bundle"], ["locate", "photo.jpg", "--cache"], ["evaluate", "queries.csv"]])
+@pytest.mark.parametrize(
+    "command", [["bundle"], ["locate", "photo.jpg", "--cache"], ["evaluate", "queries.csv"], ["sync", "drive.d"]]
+)
 def test_the_flight_toml_of_a_cache_does_not_say_whom_to_trust(tmp_path, monkeypatch, capsys, command):
     """A whole cache signed by a stranger, with the stranger's key in its flight.toml: refused from every directory."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -26,18 +26,13 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "FLIGHTCACHE_PUBLIC_KEY"
 
 
-def add_keys(parser: argparse.ArgumentParser, *, otherwise: str = "") -> None:
-    """Add the options that say whose signature counts. otherwise: where a key comes from if none is named."""
-    otherwise = otherwise or (
-        "the key of your own flight.toml in the working directory, or the keys that `flightcache init` made for you"
-    )
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say whose signature counts on the ground."""
     verify_command.trust_arguments(
         parser,
-        default=f"; default: the file named by ${KEY_VARIABLE}, or {otherwise}",
+        default=f"; default: the file named by ${KEY_VARIABLE}, or the key of your own flight.toml in the working "
+        "directory, or the keys that `flightcache init` made for you",
     )
-
-
-OF_THE_CACHE = "in a cache directory with a flight.toml the key that it signs with"
 
 
 def add_custom_ops(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +49,7 @@ def add_own(parser: argparse.ArgumentParser) -> None:
 
 def add_expectations(parser: argparse.ArgumentParser) -> None:
     """Add the options of `flightcache verify` that say for whom the generation must be; a named floor is only read."""
-    add_keys(parser, otherwise=OF_THE_CACHE)
+    verify_command.trust_arguments(parser, default=f"; default: the file named by ${KEY_VARIABLE}")
     verify_command.recipient_arguments(parser, by_name=True)
     parser.set_defaults(raise_floor=False)
 

@@ -12,8 +12,8 @@ from provisioning.base.disk.files import require_local_filesystem
 from provisioning.base.errors import DeliveryError, Error, FilesystemError
 from provisioning.base.printable import printable
 from provisioning.base.words import counted
-from provisioning.cli.check.verify import expected_host, identity_arguments, signed_by, trusted_by
-from provisioning.cli.deliver.common import OF_THE_CACHE, add_keys, carried_trust, trusted_keys, verified
+from provisioning.cli.check.verify import expected_host, identity_arguments
+from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
 from provisioning.delivery.bundle.contents import Documents
 from provisioning.delivery.bundle.earlier import bases_in, cache_of
 from provisioning.delivery.bundle.pack import bundle_name
@@ -64,7 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, metavar="SECONDS", help=f"longest silence of the vehicle ({PATIENCE_S:g})"
     )
     identity_arguments(parser)
-    add_keys(parser, otherwise=OF_THE_CACHE)
+    add_keys(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         program=args.remote,
         shell=args.via,
         remote_key=args.remote_key,
-        expect=trusted_by(args, None, lambda: trusted_keys(None, args.cache))._replace(
+        expect=ground(args, args.cache)._replace(
             flight_id=args.flight, aircraft_id=args.aircraft, host=expected_host(args, this=False)
         ),
         this_host=args.this_host,
@@ -95,7 +95,7 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
     program: str = "flightcache",
     shell: str | None = None,
     remote_key: str | None = None,
-    expect: Expectations | None = None,
+    expect: Expectations,
     trust: bytes = b"",
     this_host: bool = False,
     keep: int | None = None,
@@ -108,7 +108,6 @@ def sync_vehicle(  # noqa: PLR0913  (the options of one command, all but two by 
     for the computer there. whole: no deltas. An option that has no effect on this kind of target is an Error.
     """
     to = parse_destination(target)
-    expect = expect or signed_by(trusted_keys(None, cache))
     if keep is not None and keep < 1:
         raise Error("--keep: at least the generation that is sent must stay")
     if patience_s is not None and not 0 < patience_s <= 86400:
