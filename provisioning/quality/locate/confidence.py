@@ -53,8 +53,9 @@ def structure(pixels: NDArray[np.uint8]) -> float:
 
     BLOCKS to each side. A photo of one colour, or of a slope from one to another, has none.
     """
-    grey = Image.fromarray(pixels.mean(axis=2, dtype=np.float32))
     side = max(2, min(BLOCKS, *(each // 2 for each in pixels.shape[:2])))
+    shrunk = Image.fromarray(pixels).reduce(max(1, min(pixels.shape[:2]) // (4 * side)))
+    grey = Image.fromarray(np.asarray(shrunk).mean(axis=2, dtype=np.float32))
     blocks = np.asarray(grey.resize((side, side), Image.Resampling.BOX), np.float64)
     steps = np.arange(side) - (side - 1) / 2
     blocks = blocks - blocks.mean()

@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
             orientation = exif.get(
                 ExifTags.Base.Orientation
             )  # the tag, before decoding: TIFF's reader applies it itself
-            pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
+            pixels = np.asarray(_rgb(image if orientation in (None, 1) else ImageOps.exif_transpose(image)))
             gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
             xmp = image.info.get("xmp", b"")
     except UnidentifiedImageError as error:

@@ -26,7 +26,7 @@ from provisioning.quality.locate.fusion import BACKGROUND, LEAST_SPREAD, Candida
 from provisioning.quality.locate.photo import turned_north_up
 from provisioning.quality.locate.places import EQUATOR_M, Places, Prior, distances_m, moved
 from provisioning.quality.query.patches import patch_centres, preferred_sides
-from provisioning.quality.query.rendering import Pixels, View, render_patch
+from provisioning.quality.query.rendering import Pixels, Shrinking, View, render_patch
 from provisioning.quality.query.viewing import Viewing
 
 PATCHES = 9
@@ -219,17 +219,18 @@ class Locator:
         """
         yaws = headings if headings is not None else (viewing.angles.yaw_deg or 0.0,)
         views = [(yaw, each.view(yaw)) for yaw in yaws for each in (viewing, *others)]
-        found = [row for yaw, view in views for row in self._of_view(pixels, view, yaw, near, patches)]
+        photo = Shrinking(pixels)
+        found = [row for yaw, view in views for row in self._of_view(photo, view, yaw, near, patches)]
         found.sort(key=lambda row: (-row[0].z, row[0].row))
         return tuple(self._as_match(*row, position) for row in found[:k])
 
     def _of_view(
-        self, pixels: Pixels, view: View, yaw: float, near: Prior | None, patches: int
+        self, photo: Shrinking, view: View, yaw: float, near: Prior | None, patches: int
     ) -> Iterator[tuple[Candidate, int, float, float]]:
         """Yield candidates with their zoom and yaw, and how like the tiles the patches are."""
         pool = self._pool(near)
         for part in self._parts(view, near, patches):
-            vectors = self.network(np.stack([self._rendered(pixels, view, each, part.side_m) for each in part.centres]))
+            vectors = self.network(np.stack([self._rendered(photo, view, each, part.side_m) for each in part.centres]))
             places, offsets = self.places, part.centres * [1, -1] / part.side_m
             scores, others = (scores_among(self.index, vectors, rows, self.ids) for rows in (part.rows, pool))
             x, y = places.half_x[part.rows] / 2, places.half_y[part.rows] / 2
@@ -258,10 +259,10 @@ class Locator:
                 if len(rows):
                     yield _Part(zooms[number], sides[number], centres, rows)
 
-    def _rendered(self, pixels: Pixels, view: View, centre: Floats, side_m: float) -> Pixels:
+    def _rendered(self, photo: Shrinking, view: View, centre: Floats, side_m: float) -> Pixels:
         size = max(self.network.size)
         east, north = centre.tolist()
-        patch = render_patch(pixels, view, east_m=east, north_m=north, side_m=side_m, size=size)
+        patch = render_patch(photo, view, east_m=east, north_m=north, side_m=side_m, size=size)
         return fit(patch.pixels, self.network.size, self.fit_how)
 
     def _as_match(self, found: Candidate, zoom: int, yaw: float, like: float, position: Origin | None) -> Match:

@@ -75,18 +75,23 @@ class Camera:
         directions: float64 [..., 3], right, down, forward of the camera; any length.
         """
         right, down, forward = np.moveaxis(directions, -1, 0)
-        sideways = np.hypot(right, down)
-        angle = np.arctan2(sideways, forward)
-        ahead = angle < self._widest
-        tangent = np.where(ahead, np.tan(np.minimum(angle, 1.55)), MOST_TANGENT)
-        radius = np.where(ahead, angle, 0.0) if self.model == "fisheye" else tangent
-        scale = radius / np.maximum(sideways, 1e-300)
+        sideways = np.sqrt(right * right + down * down)
+        if self.model == "fisheye":
+            angle = np.arctan2(sideways, forward)
+            ahead = angle < self._widest
+            scale = np.where(ahead, angle, 0.0) / np.maximum(sideways, 1e-300)
+        else:
+            ahead = sideways < math.tan(self._widest) * forward
+            length = np.where(ahead, forward, sideways / MOST_TANGENT)
+            scale = 1 / np.maximum(length, 1e-300)
         x, y = self._distorted(right * scale, down * scale)
         pixels = np.stack([self.fx * x + self.cx, self.fy * y + self.cy], axis=-1)
-        inside = (np.abs(pixels + 0.5 - np.array([self.width, self.height]) / 2) <= _half(self)).all(axis=-1)
-        return pixels, ahead & inside
+        inside = np.abs(pixels + 0.5 - _half(self)) <= _half(self)
+        return pixels, ahead & inside[..., 0] & inside[..., 1]
 
     def _distorted(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        if not self.distortion:
+            return x, y
         squared = x * x + y * y
         radial = self._radial(squared)
         if self.model == "fisheye" or len(self.distortion) < 4:
