@@ -18,7 +18,7 @@ from provisioning.config.schema import Camera as Settings
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
 from provisioning.quality.evaluate.subtitles import read_subtitles
-from provisioning.quality.locate import Locator, Photo, Prior, Question, answer, read_photo
+from provisioning.quality.locate import Locator, Photo, Prior, Question, answer, look, read_photo
 from provisioning.quality.locate.photo import gps_position
 from provisioning.quality.query import Angles, Camera, declared, viewing
 from provisioning.quality.query.metadata import Metadata, xmp_angles
@@ -44,7 +44,7 @@ def gimbal(yaw, pitch, roll, **more):
     return xmp(**{name: f"{value:+.2f}" for name, value in angles.items()}, **more)
 
 
-def look(angles):
+def axes_of(angles):
     """Return where camera and top of the photo point, in east, north, up."""
     known = viewing(declared(Settings(height_m=100, fov_deg=60)), Metadata(angles), width=40, height=30)
     turn = known.view(angles.yaw_deg or 0.0).rotation
@@ -55,10 +55,10 @@ def test_a_zenmuse_that_hangs_turned_about_sees_what_it_would_upright():
     """H30T straight down: pitch -90, roll 180, the yaw of the other side (orthority's issue 36)."""
     angles = xmp_angles(gimbal(-98, -90, 180))
     assert angles == Angles(82, -90, 0)
-    for one, other in zip(look(angles), look(Angles(262, -90, 180)), strict=True):
+    for one, other in zip(axes_of(angles), axes_of(Angles(262, -90, 180)), strict=True):
         assert one == pytest.approx(other, abs=1e-9)
     for roll in (180, -180, 172):
-        for one, other in zip(look(xmp_angles(gimbal(30, -75, roll))), look(Angles(30, -75, roll)), strict=True):
+        for one, other in zip(axes_of(xmp_angles(gimbal(30, -75, roll))), axes_of(Angles(30, -75, roll)), strict=True):
             assert one == pytest.approx(other, abs=1e-9)
 
 
@@ -72,7 +72,7 @@ def test_a_gimbal_that_was_not_measured_is_none():
 def test_autel_gives_the_camera_s_pitch_where_pix4d_has_the_airframe_s():
     """An XL715 counts from the horizon under the names of a schema that counts from nadir."""
     xl715, evo = (b'<a Camera:Yaw="10" Camera:Pitch="%d" Camera:Roll="0"/>' % pitch for pitch in (-90, 0))
-    for one, other in zip(look(xmp_angles(xl715)), look(xmp_angles(evo)), strict=True):
+    for one, other in zip(axes_of(xmp_angles(xl715)), axes_of(xmp_angles(evo)), strict=True):
         assert one == pytest.approx(other, abs=1e-9)
     assert xmp_angles(b'<a Camera:Yaw="10" Camera:Pitch="-8.5" Camera:Roll="2"/>').of == "body"
 
@@ -181,6 +181,17 @@ def test_lens_and_pixels_of_a_stored_photo_are_shown_alike(tmp_path, orientation
     assert (calibrated.camera.cx, calibrated.camera.cy) == middle[orientation]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
+def test_the_lens_is_of_the_stored_pixels_whatever_the_format(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112], exif[700] = orientation, xmp(CalibratedFocalLength="55.5")
+    Image.new("RGB", (60, 40)).save(tmp_path / "a", kind, exif=exif, xmp=exif[700])
+    photo = read_photo(tmp_path / "a")
+    assert photo.pixels.shape == ((60, 40, 3) if orientation == 6 else (40, 60, 3))
+    assert (photo.metadata.camera.width, photo.metadata.camera.height) == (60, 40)
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     """A locator over a square of fields, and the picture of it."""
@@ -215,6 +226,30 @@ def test_a_photo_is_found_whatever_its_orientation_and_whosever_its_angles_are(s
     )
     assert isinstance(found.viewing, Viewing)
     assert found.matches[0].distance_m < 700
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("patches", "decoded"), [(0, (300, 400, 3)), (9, (600, 800, 3))])
+def test_a_large_jpeg_is_decoded_no_finer_than_it_is_looked_at_and_gives_the_same_answer(
+    scene, tmp_path, orientation, patches, decoded
+):
+    locator, ground = scene
+    place = place_at(ZOOM, WEST + 2.5, NORTH + 2.5)
+    mpp = metres_per_pixel(ZOOM, place)
+    pixels = photograph(ground, (640, 640), mpp, height=4000.0, yaw=0.0, size=(3200, 2400), fov=60.0)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8769] = orientation, {0xA405: 43.267 * 1600 / math.tan(math.radians(30)) / 4000}
+    stored = Image.fromarray(pixels if orientation == 1 else np.ascontiguousarray(np.rot90(pixels)))
+    said = xmp(RelativeAltitude="+4000", GimbalYawDegree="+0.01", GimbalPitchDegree="-90", GimbalRollDegree="0")
+    stored.save(tmp_path / "a.jpg", quality=92, exif=exif, xmp=said)
+    question = Question(patches=patches)
+    whole, looked = read_photo(tmp_path / "a.jpg"), look(locator, tmp_path / "a.jpg", question)
+    assert whole.pixels.shape == (2400, 3200, 3)
+    assert looked.pixels.shape == decoded
+    one, other = (answer(locator, each, question, position=place).matches[0] for each in (whole, looked))
+    assert one.name == other.name
+    assert other.similarity == pytest.approx(one.similarity, abs=0.02)
+    assert abs(one.distance_m - other.distance_m) < 60  # 6.5 m a pixel
 
 
 def test_a_photo_compared_as_it_is_is_tried_under_both_tops(scene):

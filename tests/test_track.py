@@ -185,7 +185,7 @@ def scripted(monkeypatch, right):
         return Answered(tuple(Match(19, 0, 0, "s", 0.5, p, 0.0, None, p) for p in places), "not asked to")
 
     monkeypatch.setattr(module, "answer", answer)
-    monkeypatch.setattr(module, "read_photo", lambda path: path)
+    monkeypatch.setattr(module, "look", lambda _locator, path, *_, **__: path)
     return asked
 
 

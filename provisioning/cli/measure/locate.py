@@ -30,7 +30,7 @@ from provisioning.quality.locate import (
     answer,
     as_json,
     contact_sheet,
-    read_photo,
+    look,
     to_geojson,
 )
 from provisioning.quality.locate.asking import COMPARED
@@ -209,8 +209,8 @@ def _known(args: argparse.Namespace) -> Known:
 
 
 def _locate(locator: Locator, path: Path, question: Question, near: Prior | None, known: Known) -> Located:
-    photo = read_photo(path)
     try:
+        photo = look(locator, path, question, near=near, known=known)
         return Located(path, photo, answer(locator, photo, question, near=near, position=photo.position, known=known))
     except PhotoError as error:
         error.file = error.file or str(path)

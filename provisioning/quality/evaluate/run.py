@@ -14,7 +14,7 @@ from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
-from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, answer, distance_m, read_photo
+from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, answer, distance_m, look
 from provisioning.quality.locate.places import moved
 from provisioning.quality.matching import Fix
 from provisioning.quality.query import Viewing
@@ -61,7 +61,7 @@ def ask(locator: Locator, queries: Sequence[Query], trial: Trial) -> tuple[Asked
 def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
     near = None if trial.radius_m is None else prior_around(query.place, trial.radius_m, query.name)
     try:
-        photo = read_photo(query.path)
+        photo = look(locator, query.path, trial.question, near=near, known=query.known)
         found = answer(locator, photo, trial.question, near=near, position=query.place, known=query.known)
     except PhotoError as error:
         error.file = error.file or str(query.path)

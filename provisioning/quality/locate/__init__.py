@@ -1,6 +1,6 @@
 """Where was this photo taken? Answered by a verified cache, on the ground or in flight."""
 
-from provisioning.quality.locate.asking import Answered, Assumed, Question, answer
+from provisioning.quality.locate.asking import Answered, Assumed, Question, answer, look
 from provisioning.quality.locate.geojson import as_json, to_geojson
 from provisioning.quality.locate.photo import Photo, read_photo, turned_north_up
 from provisioning.quality.locate.places import Places, Prior
@@ -22,6 +22,7 @@ __all__ = [
     "contact_sheet",
     "distance_m",
     "evenly_turned",
+    "look",
     "read_photo",
     "to_geojson",
     "turned_north_up",

@@ -6,16 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, structure
-from provisioning.quality.locate.photo import Photo
+from provisioning.quality.locate.photo import Photo, Unread, read_photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
 from provisioning.quality.query.camera import TURNED_DEG
 from provisioning.quality.query.declaration import UNDECLARED, Declared
+from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.patches import anchor
 from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
 
@@ -99,7 +101,8 @@ def answer(
     near: circle to which the search is limited. position: the true one, to measure distances from. known: what is
     known of this photo beside its metadata. Raises PhotoError where the photo is not of the declared camera's shape.
     """
-    seen = _viewing(photo, question, known)
+    height, width = photo.pixels.shape[:2]
+    seen = _viewing(photo.metadata, width, height, question, known)
     own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
     headings = headings_for(question, own, _turned_deg(photo) if isinstance(seen, str) else 0)
     assumed = _assumed(seen, headed=own is not None or question.rotate is not None or question.heading_deg is not None)
@@ -127,6 +130,26 @@ def answer(
     return Answered(found[: question.k], seen, None if fix else doubt, assumed, fix)
 
 
+def look(
+    locator: Locator, path: Path, question: Question, *, near: Prior | None = None, known: Known = NOTHING
+) -> Photo:
+    """Return the photo at `path`, decoded as finely as `answer` looks at it with the same words."""
+
+    def needed(unread: Unread) -> float:
+        if question.second_stage is not None:
+            return 1.0
+        width, height = unread.width, unread.height
+        seen = _viewing(unread.metadata, width, height, question, known)
+        if isinstance(seen, str):
+            return min(1.0, 2 * max(locator.network.size) / min(width, height))
+        own = unread.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
+        views = [each.view(headings_for(question, own)[0]) for each in seen.readings()]
+        shares = (locator.needed_of(each, near, question.patches) for each in views if anchor(each) is not None)
+        return min(1.0, (1 + 2 * question.height_sigma) * max(shares, default=1.0))
+
+    return read_photo(path, needed)
+
+
 def _doubt(locator: Locator, photo: Photo, found: tuple[Match, ...]) -> str | None:
     if not found:
         return "nothing to compare with"
@@ -151,11 +174,10 @@ def _assumed(seen: Viewing | str, *, headed: bool) -> Assumed:
     return Assumed(north, pitch, seen.height_m if seen.height_assumed else None)
 
 
-def _viewing(photo: Photo, question: Question, known: Known) -> Viewing | str:
+def _viewing(metadata: Metadata, width: int, height: int, question: Question, known: Known) -> Viewing | str:
     if not question.patches:
         return "not asked to"
-    height, width = photo.pixels.shape[:2]
-    return viewing(question.camera, photo.metadata, width=width, height=height, known=known)
+    return viewing(question.camera, metadata, width=width, height=height, known=known)
 
 
 def headings_for(question: Question, own: float | None, turned_deg: int = 0) -> tuple[float, ...]:

@@ -66,12 +66,13 @@ def fused(
     lifted = _interpolated(scores - mean, half_x, half_y, offsets, at)
     above = (lifted / spread).sum(axis=0) / by_chance
     similar = mean.mean() + lifted.mean(axis=0)
-    taken: list[tuple[float, float]] = []
-    for number in np.lexsort((rows[tile], -above)):
-        place = float(at[number, 0]), float(at[number, 1])
-        if all(max(abs(place[0] - one[0]), abs(place[1] - one[1])) >= apart for one in taken):
-            taken.append(place)
-            yield Candidate(float(above[number]), float(similar[number]), *place, int(rows[tile[number]]))
+    order = np.lexsort((rows[tile], -above))
+    places, free = at[order], np.ones(len(order), bool)
+    for rank, number in enumerate(order):
+        if free[rank]:
+            free &= (np.abs(places - places[rank]) >= apart).any(axis=1)
+            x_, y_ = places[rank].tolist()
+            yield Candidate(float(above[number]), float(similar[number]), x_, y_, int(rows[tile[number]]))
 
 
 def _halves(corners: Corners) -> Int64s:

@@ -259,6 +259,16 @@ class Locator:
                 if len(rows):
                     yield _Part(zooms[number], sides[number], centres, rows)
 
+    def needed_of(self, view: View, near: Prior | None, patches: int) -> float:
+        """Return the share of a photo's resolution that `locate_view` looks at; 1 where all of it is."""
+        focal, size = min(view.camera.fx, view.camera.fy), max(self.network.size)
+        most = 0.0
+        for part in self._parts(view, near, patches):
+            away_m = np.hypot(np.hypot(*part.centres.T) + part.side_m / math.sqrt(2), view.height_m)
+            pixel_m = float(away_m.max()) ** 1.5 / view.height_m**0.5 / focal  # along and across the slant, their mean
+            most = max(most, pixel_m * size / part.side_m)
+        return min(1.0, most or 1.0)
+
     def _rendered(self, photo: Shrinking, view: View, centre: Floats, side_m: float) -> Pixels:
         size = max(self.network.size)
         east, north = centre.tolist()

@@ -51,6 +51,8 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """Return the same camera for photos of another size and the same shape."""
+        if (width, height) == (self.width, self.height):
+            return self
         x, y = width / self.width, height / self.height
         return replace(
             self, width=width, height=height, fx=self.fx * x, fy=self.fy * y,

@@ -120,7 +120,9 @@ def camera_of(
     if fov_deg is not None:
         return Camera.simple(width, height, focal_px_of_fov(fov_deg, width))
     lens = declared.for_photo(width, height)
-    return metadata.camera if lens is None else _of_shape(lens, width, height)
+    if lens is None:
+        return metadata.camera and metadata.camera.resized(width, height)
+    return _of_shape(lens, width, height)
 
 
 def _of_shape(camera: Camera, width: int, height: int) -> Camera:

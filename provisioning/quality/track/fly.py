@@ -12,7 +12,7 @@ from provisioning.base.events import progress
 from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.run import prior_around
-from provisioning.quality.locate import Locator, Match, Prior, Question, answer, distance_m, read_photo
+from provisioning.quality.locate import Locator, Match, Prior, Question, answer, distance_m, look
 from provisioning.quality.locate.places import moved
 from provisioning.quality.track.belief import Belief
 from provisioning.quality.track.odometry import Leg, leg_between, simulated
@@ -133,7 +133,8 @@ def _reach_m(settings: Settings, flown_m: float) -> float:
 
 def _matches(locator: Locator, query: Query, question: Question, near: Prior) -> tuple[Match, ...]:
     try:
-        return answer(locator, read_photo(query.path), question, near=near, known=query.known).matches
+        photo = look(locator, query.path, question, near=near, known=query.known)
+        return answer(locator, photo, question, near=near, known=query.known).matches
     except PhotoError as error:
         error.file = error.file or str(query.path)
         raise
