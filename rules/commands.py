@@ -38,6 +38,7 @@ from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import Flight
 from provisioning.config.parse import read_flight
+from provisioning.console.listener import Listener
 from provisioning.console.streams import OutputError, answering
 from provisioning.flight import publish
 from provisioning.flight.signing import hand_over_password, key_apart
@@ -185,7 +186,7 @@ class Run(DoitRun):  # type: ignore[misc]
             listener.close()
         return rc if self._is_said(listener, report) else rc or FAILED
 
-    def _is_said(self, listener: console.Listener, report: BuildReport) -> bool:
+    def _is_said(self, listener: Listener, report: BuildReport) -> bool:
         """Say how the build ended; False where that cannot be written, though a program waits for it."""
         try:
             with answering():

@@ -54,12 +54,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Program(Parser):
+    """The parser of all commands; it lists them only when its help is asked for."""
+
+    def format_help(self) -> str:
+        """Return the help."""
+        self.description = f"{DESCRIPTION}\n{grouped(GROUPS, HEADINGS)}"
+        return super().format_help()
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Return the parser; only the chosen command's module is imported and asked for its arguments."""
-    parser = Parser(
+    """Return the parser of the chosen command, or of all, which have no arguments; others are not imported."""
+    parser = _Program(
         prog="flightcache",
         usage="flightcache [-h] [--version] [-q] [--color WHEN] COMMAND ...",
-        description=f"{DESCRIPTION}\n{grouped(GROUPS, HEADINGS)}",
         epilog="`flightcache COMMAND --help` says more.\n"
         "example: flightcache init mycache --tiles tiles/ && cd mycache && doit",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,10 +75,16 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     add_everywhere(parser)
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="flightcache"
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        help=argparse.SUPPRESS,
+        prog="flightcache",
+        parser_class=Parser,
     )
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in COMMANDS if chosen is None else (chosen,):
+        about = COMMANDS[name]
+        command = commands.add_parser(name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:
             importlib.import_module(_module(name)).arguments(command)
     return parser

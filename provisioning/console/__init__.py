@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from provisioning.base import events
-from provisioning.console.human import HumanListener
-from provisioning.console.listener import Listener
 
-__all__ = ["Listener", "listen", "task_ended", "task_failed", "task_ignored", "task_started"]
+if TYPE_CHECKING:
+    from provisioning.console.listener import Listener
+
+__all__ = ["listen", "task_ended", "task_failed", "task_ignored", "task_started"]
 
 
 def listen(log_format: Literal["human", "json"], stream: TextIO) -> Listener:
@@ -17,9 +18,15 @@ def listen(log_format: Literal["human", "json"], stream: TextIO) -> Listener:
     `finish(report)` then repeats the warnings, and says the outcome: for people as the last line of standard output,
     as JSON on `stream`.
     """
-    listener = _json(stream) if log_format == "json" else HumanListener(stream)
+    listener = _json(stream) if log_format == "json" else _human(stream)
     listener.open()
     return listener
+
+
+def _human(stream: TextIO) -> Listener:
+    from provisioning.console.human import HumanListener  # here, because most commands only paint words
+
+    return HumanListener(stream)
 
 
 def _json(stream: TextIO) -> Listener:

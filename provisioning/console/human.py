@@ -8,14 +8,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from provisioning.base import events
-from provisioning.base.outcome import BuildReport
 from provisioning.base.words import counted
 from provisioning.console.bar import NAME_WIDTH, duration, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words
 from provisioning.console.style import painted, sentence
+
+if TYPE_CHECKING:
+    from provisioning.base.outcome import BuildReport
 
 NEXT_STEP = "next step:"
 REDRAW_EVERY_S = 0.1

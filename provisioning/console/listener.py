@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from provisioning.base import events
 from provisioning.base.hashing import on_hashed
-from provisioning.base.outcome import BuildReport
+
+if TYPE_CHECKING:
+    from provisioning.base.outcome import BuildReport
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
