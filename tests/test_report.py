@@ -21,7 +21,7 @@ from provisioning.flight import signing
 from provisioning.flight.manifest import FileEntry, FlightPart, GateEntry, ZoomCount, to_bytes, with_hash
 from provisioning.report import verifying
 from provisioning.report.map.mosaic import MAX_BYTES, PAPER
-from tests import report_models
+from tests import building, report_models
 
 VOID = {"meta", "link", "input", "br", "img", "circle", "path", "image"}
 CSS = (Path(report.__file__).parent / "page.css").read_text()
@@ -260,6 +260,20 @@ def test_mosaic_shows_the_imagery_where_it_is(demo_imagery):
         assert picture.getpixel((100, 100)) == pytest.approx(PAPER, abs=3)
         shown = picture.crop((512, 256, 768, 512)).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         assert shown == pytest.approx(tile.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)), abs=4)
+
+
+def test_a_tile_that_changed_changes_few_pieces_of_the_mosaic_each_written_by_itself_in_base64():
+    """What a delta of the page lives on."""
+    tiles = {(x, y): building.tile_image(16 * y + x) for x in range(16) for y in range(16)}
+    jpegs = [
+        report.make_mosaic(14, (0, 0, 16, 16), lambda _, x, y, t=shown: t[x, y]).jpeg
+        for shown in (tiles, {**tiles, (5, 7): building.tile_image(999)})
+    ]
+    marker = re.compile(rb"\xff[\xd0-\xd7]")
+    old, new = map(marker.split, jpegs)
+    assert len(old) == len(new) == 1024
+    assert 0 < sum(a != b for a, b in zip(old, new, strict=True)) <= 24
+    assert all(found.start() % 3 == 0 for jpeg in jpegs for found in marker.finditer(jpeg))
 
 
 @pytest.mark.parametrize(

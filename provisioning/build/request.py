@@ -31,7 +31,7 @@ INDEX_FILE = "corpus.index"
 REPORT_FILE = "report.html"
 MAP_FILE = "coverage.geojson"
 IMAGERY_FILE = "tiles.pmtiles"
-REPORT_FORMAT = 3
+REPORT_FORMAT = 4
 PROVENANCE_FORMAT = 1
 
 

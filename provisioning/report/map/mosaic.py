@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,10 @@ MOST_PICTURED: Final = 64
 MAX_PICTURE_BYTES: Final = 2_400
 """Of one tile. The mosaic and two pictures for each of MOST_PICTURED tiles in base64 keep the report below 1.6 MB."""
 QUALITIES: Final = (72, 55, 40, 25, 12)
+PIECE_BLOCKS: Final = 4
+"""Of 16 pixels a side, in one piece of a JPEG."""
+SCAN: Final = 0xDA
+"""The marker before the coded pixels."""
 PAPER: Final = (128, 132, 126)
 
 
@@ -136,7 +141,23 @@ def _encode(paper: Image, most: int) -> bytes:
     """Return JPEG bytes, `most` of them where that can be had: noisy imagery is compressed harder."""
     for quality in QUALITIES:
         buffer = io.BytesIO()
-        paper.save(buffer, "JPEG", quality=quality, optimize=False)
-        if buffer.tell() <= most:
+        paper.save(buffer, "JPEG", quality=quality, optimize=False, restart_marker_blocks=PIECE_BLOCKS)
+        data = _in_thirds(buffer.getvalue())
+        if len(data) <= most:
             break
-    return buffer.getvalue()
+    return data
+
+
+def _in_thirds(jpeg: bytes) -> bytes:
+    """Return the JPEG with fill bytes before its restart markers, so that each piece begins at a multiple of 3 bytes.
+
+    A piece is coded by itself, and so is its base64: where a tile changes, a delta of the page carries its pieces.
+    """
+    at = 2
+    while jpeg[at + 1] != SCAN:
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    first, *others = re.split(rb"(?=\xff[\xd0-\xd7])", jpeg[at:])
+    parts = bytearray(jpeg[:at] + first)
+    for piece in others:
+        parts += b"\xff" * (-len(parts) % 3) + piece
+    return bytes(parts)
