@@ -112,7 +112,7 @@ def test_a_flood_of_warnings_is_cut_short_but_counted(capsys):
     listener.finish(REPORT)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 20 + 1 + 20 + 1
-    assert lines[20] == "5000 warnings:"
+    assert lines[20] == "5,000 warnings:"
     assert lines[-1] == "  and 4980 more (`doit --log json` writes every one)"
 
 
