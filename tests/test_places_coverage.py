@@ -147,3 +147,16 @@ def test_an_area_that_is_not_there_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(ConfigError, match="no such file"):
         create_cache(tmp_path / "cache", tiles=tmp_path / "sat", mission=tmp_path / "none.plan")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_coarser_place_elsewhere_is_named_with_what_asks_for_it(tmp_path):
+    tiles = {
+        (12, 2200, 1400): image(1),
+        (12, 2201, 1400): image(2),
+        (11, 1100, 700): image(3),
+        (11, 500, 900): image(4),
+    }
+    (said,) = (note for note in survey(write_xyz(tmp_path / "sat", tiles)).notes if "left out" in note)
+    assert said.startswith("zoom 11: 1 of 2 tiles are in the area of the finest zoom; left out: 1 near ")
+    corners = ", ".join(f"{side / 1e7:.7f}" for side in bbox_of({(11, 500, 900): b""}))
+    assert said.endswith(f"[[area.part]] bbox = [{corners}], zooms = [11]")

@@ -21,7 +21,7 @@ from provisioning.area.cover import count
 from provisioning.area.place import describe_place
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.events import progress
-from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
+from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox, overlap
 from provisioning.base.geometry.geo import MAX_LATITUDE_E7, tile_bounds_e7, tiles_in_bbox
 from provisioning.catalogue.gaps import Hole, holes
 from provisioning.catalogue.scanning.columns import PARTLY_PPM, packed_runs, unpacked_runs
@@ -43,6 +43,8 @@ SAMPLE = 64
 MOST_LOOKED_AT = 20_000
 SPARSE = 0.1
 """Share of the box around all of the finest tiles below which far-off groups of tiles are boxes of their own."""
+SHOWN = 3
+"""Places that are named of those left out."""
 NEAR_LEVELS = 4
 """Tiles whose ancestors so many levels up touch are one group: gaps of up to 16 tiles."""
 
@@ -104,7 +106,7 @@ def survey(path: Path | TileSource) -> Survey:
         per_zoom={z: c for z, c in per_zoom.items() if c.present},
         source=source,
         has_evidence=any(s.boxes or s.centre or s.scheme for s in said),
-        notes=(*notes, *more, *left_out, *_beyond(kept, per_zoom)),
+        notes=(*notes, *more, *left_out, *_beyond(kept, bbox, per_zoom)),
     )
 
 
@@ -194,20 +196,31 @@ def _box(z: int, columns: Mapping[int, Iterable[int]]) -> tuple[BBox, tuple[str,
     tiles = sum(len(set(ys)) for ys in columns.values())
     if _expected(z, whole) * SPARSE <= tiles:
         return whole, ()
+    (first, around), *others = _groups(z, columns)
+    if not others:
+        return whole, ()
+    note = f"zoom {z}: {first:,} of {tiles:,} tiles are in the area; left out: {_named(z, others, columns)}"
+    return _box_around(z, _inside(z, around, columns)), (note,)
+
+
+def _groups(z: int, columns: Mapping[int, Iterable[int]]) -> list[tuple[int, Hole]]:
+    """Return the far-off groups of some tiles, each with how many it has, the largest first."""
     up = min(NEAR_LEVELS, z)
     coarse: dict[int, set[int]] = {}
     for x, ys in columns.items():
         coarse.setdefault(x >> up, set()).update(y >> up for y in ys)
     groups = holes(z - up, [(x, unpacked_runs(packed_runs(sorted(ys)))) for x, ys in sorted(coarse.items())])
-    if len(groups) == 1:
-        return whole, ()
-    boxes = [(_tiles_inside(z, group, columns), group) for group in groups]
-    held = sorted(((n, around) for n, around in boxes if n), key=lambda pair: -pair[0])
-    inside = _inside(z, held[0][1], columns)
-    rest = ", ".join(f"{n:,} near {describe_place(group.bbox)}" for n, group in held[1:4])
-    more = f" and {len(held) - 4} more places" if len(held) > 4 else ""
-    note = f"zoom {z}: {held[0][0]:,} of {tiles:,} tiles are in the area; left out: {rest}{more} (add an [[area.part]])"
-    return _box_around(z, inside), (note,)
+    counted = [(_tiles_inside(z, group, columns), group) for group in groups]
+    return sorted(((n, group) for n, group in counted if n), key=lambda pair: -pair[0])
+
+
+def _named(z: int, groups: Sequence[tuple[int, Hole]], columns: Mapping[int, Iterable[int]]) -> str:
+    """Return where some groups of tiles lie, and what flight.toml asks for the first of them with."""
+    boxes = [_box_around(z, _inside(z, group, columns)) for _, group in groups[:SHOWN]]
+    rest = ", ".join(f"{n:,} near {describe_place(box)}" for (n, _), box in zip(groups, boxes, strict=False))
+    more = f" and {len(groups) - SHOWN} more places" if len(groups) > SHOWN else ""
+    corners = ", ".join(f"{side / 1e7:.7f}" for side in boxes[0])
+    return f"{rest}{more}; the first is asked for by [[area.part]] bbox = [{corners}], zooms = [{z}]"
 
 
 def _inside(z: int, group: Hole, columns: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
@@ -248,9 +261,11 @@ def _counted(z: int, bbox: BBox, columns: Mapping[int, Iterable[int]]) -> ZoomCo
     return ZoomCount(present, _expected(z, bbox), 0)
 
 
-def _beyond(columns: Columns, per_zoom: Mapping[int, ZoomCount]) -> Iterator[str]:
-    """Yield what coarser zoom levels hold outside the box of the finest."""
+def _beyond(columns: Columns, bbox: BBox, per_zoom: Mapping[int, ZoomCount]) -> Iterator[str]:
+    """Yield what coarser zoom levels hold outside the box of the finest, and where that is another place."""
     for z in sorted(columns)[:-1]:
         total = sum(len(set(ys)) for ys in columns[z].values())
         if total > per_zoom[z].present:
-            yield f"zoom {z}: {per_zoom[z].present:,} of {total:,} tiles are in the area of the finest zoom"
+            said = f"zoom {z}: {per_zoom[z].present:,} of {total:,} tiles are in the area of the finest zoom"
+            elsewhere = [(n, group) for n, group in _groups(z, columns[z]) if not overlap(group.bbox, bbox)]
+            yield said + (f"; left out: {_named(z, elsewhere, columns[z])}" if elsewhere else "")
