@@ -36,7 +36,7 @@ from provisioning.base.process.blas import require_address_space
 from provisioning.base.process.stopping import exit_soon_after
 from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
-from provisioning.config import Flight
+from provisioning.config import BuildSettings, Flight
 from provisioning.config.parse import read_flight
 from provisioning.console.listener import Listener
 from provisioning.console.streams import OutputError, answering
@@ -245,7 +245,7 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector.failure = error
         return rc, self.collector.report(None)
 
-    def _run_tasks(self, flight: Flight, params: Any, args: list[str]) -> int:
+    def _run_tasks(self, flight: BuildSettings, params: Any, args: list[str]) -> int:
         require_address_space(ADDRESS_SPACE_BYTES, what="a build")
         if _asks_for_tiles(args):
             steps.survey(flight)
@@ -263,7 +263,7 @@ class Run(DoitRun):  # type: ignore[misc]
             return NOT_STARTED
         return rc
 
-    def _build_locked(self, flight: Flight, params: Any, args: list[str]) -> tuple[int, BuildReport]:
+    def _build_locked(self, flight: BuildSettings, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
             with wrap_machine_errors("build here"):
                 rc = self._run_tasks(flight, params, args)
