@@ -86,7 +86,7 @@ step "New tiles: only they are computed; only what is new is sent"
 cp tiles/14/8585/5741.jpg tiles/14/8582/5738.jpg.new && mv tiles/14/8582/5738.jpg.new tiles/14/8582/5738.jpg
 cd survey
 see '^SUCCESS.*descriptors 8 generated.*counter 2' doit
-send() { see "$1" flightcache sync vehicle:cache --via "$desk/ssh-to heron-1" --remote "$vehicle" --flight F-118 --aircraft AC-7; }
+send() { see "$1" flightcache sync vehicle:cache --via "$desk/ssh-to heron-1" --remote "$vehicle" --flight F-118 --aircraft AC-7 --trust trust.json; }
 send 'counter 2'
 see 'PASS, counter 2' on heron-1 "$vehicle verify cache --flight F-118 --aircraft AC-7 --any-host"
 

@@ -76,7 +76,7 @@ def photo_of(cache: Path) -> Path:
         (["evaluate", "queries.csv", "CACHE", "--within", "0"], "above zero"),
         (["evaluate", "queries.csv", "CACHE", "--frame-step", "0"], "at least 1"),
         (["evaluate", "queries.csv", "CACHE", "--patches", "-1"], "0 or more"),
-        (["locate", "PHOTO", "--cache", "CACHE", "--radius", "5"], "together with --near"),
+        (["locate", "PHOTO", "--cache", "CACHE", "--radius", "5"], "no effect without --near"),
         (["locate", "PHOTO", "--cache", "CACHE", "--height", "1"], "2 to 100000"),
         (["locate", "PHOTO", "--cache", "CACHE", "--fov", "0"], "1 to 170"),
         (["locate", "PHOTO", "--cache", "CACHE", "--pitch", "120"], "-90 looks straight down"),

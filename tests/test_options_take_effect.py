@@ -8,6 +8,7 @@ import pytest
 
 from provisioning.cli import COMMANDS, main
 from provisioning.cli.deliver import fleet_status
+from provisioning.cli.parsing import options
 from provisioning.cli.running import command_parser
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Vehicle
@@ -73,34 +74,112 @@ def test_one_part_of_the_host_said_twice_alike_is_fine(made):
     assert main(["verify", str(cache), "--public-key", str(key), "--ground", *same, *same]) in {0, 22}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--public-key", "k.pem"], ["--flight", "F-1"], ["--revoked", "0" * 64], ["--deep"], ["--counter-floor", "3"]],
-)
-def test_doctor_of_the_computer_takes_no_option_about_a_cache(tmp_path, words, capsys):
-    assert main(["doctor", "--self", str(tmp_path), *words]) == 10
-    said = capsys.readouterr()
-    assert "no effect" in said.err
-    assert not said.out
+WITHOUT_OBJECT = {
+    "cosign --by": ["cosign", "--key", "k.pem", "--by", "k.pub.pem"],
+    "cosign --signature": ["cosign", "--signature", "s"],
+    "doctor --at": ["doctor", "--self", "--at", "2026-05-01"],
+    "doctor --counter-floor": ["doctor", "--self", "--counter-floor", "3"],
+    "doctor --deep": ["doctor", "--self", "--deep"],
+    "doctor --flight": ["doctor", "--self", "--flight", "F-1"],
+    "doctor --public-key": ["doctor", "--self", "--public-key", "k.pem"],
+    "evaluate --frame-step": ["evaluate", "photos", "--frame-step", "3"],
+    "evaluate --geojson": ["evaluate", "photos", "--geojson", "a.geojson"],
+    "evaluate --odometry": ["evaluate", "photos", "--odometry", "0.1"],
+    "evaluate --own": ["evaluate", "photos", "--own"],
+    "evaluate --rerank": ["evaluate", "photos", "--rerank", "3"],
+    "evaluate --seed": ["evaluate", "photos", "--seed", "0"],
+    "evaluate --heading-sigma": ["evaluate", "photos", "--rotate", "8", "--heading-sigma", "5"],
+    "fleet --compile": ["fleet", "FLEET.toml", "--compile"],
+    "fleet --only": ["fleet", "--compile", "--only", "heron-1"],
+    "fleet --json": ["fleet", "FLEET.toml", "--json"],
+    "init --pattern": ["init", "new", "--pattern", "{z}/{y}/{x}"],
+    "init --source-scheme": ["init", "new", "--source-scheme", "tms"],
+    "init --table": ["init", "new", "--table", "t"],
+    "locate --heading-sigma": ["locate", "photo.jpg", "--rotate", "8", "--heading-sigma", "5"],
+    "locate --own": ["locate", "photo.jpg", "--own"],
+    "locate --radius": ["locate", "photo.jpg", "--radius", "100"],
+    "locate --rerank": ["locate", "photo.jpg", "--rerank", "3"],
+    "sync --remote": ["sync", "drive", "cache", "--public-key", "k.pub.pem", "--remote", "x"],
+    "sync --remote-key": ["sync", "drive", "cache", "--public-key", "k.pub.pem", "--remote-key", "x"],
+    "sync --this-host": ["sync", "drive", "cache", "--public-key", "k.pub.pem", "--this-host"],
+    "sync --timeout": ["sync", "drive", "cache", "--public-key", "k.pub.pem", "--timeout", "3"],
+    "sync --whole": ["sync", "drive", "cache", "--public-key", "k.pub.pem", "--whole"],
+    "trust --by-command": ["trust", "sign", "t.json", "--by-command", "x"],
+    "trust --public-key": ["trust", "sign", "t.json", "--key", "k.pem", "--public-key", "k.pub.pem"],
+    "verify --raise-floor": ["verify", ".", "--public-key", "k.pub.pem", "--ground", "--raise-floor"],
+}
+"""Options by a use of them that lacks what they act on."""
+TRUST = "--fingerprint --public-key --revoked --revoked-file --trust"
+FOR_WHOM = "--aircraft --flight --host --no-aircraft --no-flight --this-host"
+AT_WHAT_TIME = "--at --no-clock"
+FLOOR = "--any-counter --counter-floor --counter-floor-file"
+VIEW = "--heading --rotate --patches --second-stage --height-sigma --pitch-sigma --custom-ops"
+ANYBODY = "--any-aircraft --any-flight --any-host"
+WITH_EFFECT = {
+    "init": "--area --backbone --key --mission --tiles",
+    "export": "--output --tiles --weights",
+    "keygen": "--encrypt --password-env --password-fd",
+    "plan": "--json",
+    "why": "--json",
+    "status": "--json --metrics",
+    "tiles": "--json --scan",
+    "host": "--json",
+    "verify": f"{TRUST} {FOR_WHOM} {ANYBODY} {FLOOR} {AT_WHAT_TIME} --ground --json --verbose",
+    "doctor": f"{TRUST} {FOR_WHOM} {FLOOR} {AT_WHAT_TIME} --json --self",
+    "clean": "--dry-run --old --yes",
+    "locate": f"{TRUST} {VIEW} --cache --contact-sheet --fov --geojson --height --json --near --pitch",
+    "evaluate": f"{TRUST} {VIEW} --csv --json --plot --radius --track --try --within",
+    "bench-engine": "--batch --custom-ops --seconds",
+    "bundle": f"{TRUST} --output --since",
+    "install": f"{TRUST} {FOR_WHOM} {ANYBODY} {FLOOR} {AT_WHAT_TIME} --keep --no-self-test --stream",
+    "trust": "--key --not-after --recover --remove --revoke --revoke-file --root --root-fingerprint --root-threshold "
+    "--signing --system --threshold",
+    "cosign": f"{TRUST} --key",
+    "fallback": f"{TRUST} {FOR_WHOM} {AT_WHAT_TIME}",
+    "receipt": f"{TRUST} {FOR_WHOM} {AT_WHAT_TIME} --nonce",
+    "info": f"{TRUST} --json",
+    "sync": f"{TRUST} {FOR_WHOM} --keep --via",
+    "rollback": "--public-key --to",
+}
+"""Options that always do something, by command; they may stand above too, for what takes their effect away."""
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["locate", "photo.jpg", "--own"],
-        ["locate", "photo.jpg", "--rotate", "8", "--heading-sigma", "5"],
-        ["evaluate", "photos", "--own"],
-        ["evaluate", "photos", "--odometry", "0.1"],
-        ["evaluate", "photos", "--seed", "0"],
-        ["evaluate", "photos", "--geojson", "a.geojson"],
-        ["fleet", "--compile", "--only", "heron-1"],
-        ["fleet", "FLEET.toml", "--compile"],
-    ],
-)
-def test_an_option_without_what_it_acts_on_is_refused_before_anything_is_read(tmp_path, monkeypatch, words, capsys):
+def test_of_every_option_of_every_command_it_is_known_what_it_acts_on():
+    for name in COMMANDS:
+        known = {key.partition(" ")[2] for key in WITHOUT_OBJECT if key.startswith(f"{name} ")}
+        known |= set(WITH_EFFECT.get(name, "").split())
+        assert known == set(options(command_parser(name))) - {"--help"}, name
+
+
+@pytest.mark.parametrize("words", WITHOUT_OBJECT.values(), ids=WITHOUT_OBJECT)
+def test_an_option_without_what_it_acts_on_is_refused_before_anything_is_done(
+    made, tmp_path, monkeypatch, words, capsys
+):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 10
-    assert "effect" in capsys.readouterr().err
+    cache, key = made
+    (tmp_path / "cache").symlink_to(cache)
+    (tmp_path / "k.pub.pem").symlink_to(key)
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "FLEET.toml").write_text('[[vehicle]]\nname = "heron-1"\n')
+    before = sorted(tmp_path.rglob("*"))
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "effect" in said.err
+    assert "leave" in said.err
+    assert not said.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [(["--pattern", "{z}/{x}/{y}"], "a directory of tiles"), (["--table", "t"], "a GeoPackage")],
+)
+def test_how_tiles_are_read_is_not_said_of_another_kind_of_source(tmp_path, capsys, words, needed):
+    source = tmp_path / "tiles.pmtiles"
+    source.write_bytes(b"PMTiles\x03" + bytes(200))
+    assert main(["init", str(tmp_path / "new"), "--tiles", str(source), *words]) == 2
+    assert f"no effect without {needed}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 # --- trust that is said in one place counts in every other ------------------------------------------------------------------

@@ -137,7 +137,7 @@ def test_sync_asks_the_vehicle_for_flight_aircraft_and_host(world: World, capsys
 
 def test_sync_to_a_drive_cannot_ask_for_this_host(world: World, capsys) -> None:
     world.build(1)
-    world.run("sync", world.target, world.cache, "--public-key", world.public("one"), "--this-host", rc=10)
+    world.run("sync", world.target, world.cache, "--public-key", world.public("one"), "--this-host", rc=2)
     assert "--this-host has no effect" in capsys.readouterr().err
 
 

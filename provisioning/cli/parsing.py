@@ -78,10 +78,16 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: Sequence[str]) -> No
             parser.error(f"there is no option {found[1]}{meant(found[1], known).replace(chr(39), '')}")
 
 
+class UsageError(Error):
+    """Options of which one would have no effect; nothing was done. Ends as wrong usage that argparse finds."""
+
+    exit_code = 2
+
+
 def needs(option: str, needed: str, *, given: bool, there: bool) -> None:
-    """Raise Error if `option` is given without what it has an effect on."""
+    """Raise UsageError if `option` is given without what it has an effect on."""
     if given and not there:
-        raise Error(f"{option} has no effect without {needed}", next_step=f"leave {option} out, or add {needed}")
+        raise UsageError(f"{option} has no effect without {needed}", next_step=f"leave {option} out, or add {needed}")
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -22,6 +22,7 @@ from provisioning.base.geometry.angles import BBox, overlap
 from provisioning.base.printable import printable
 from provisioning.base.words import meant, meant_file, typed
 from provisioning.catalogue.surveying import Survey, survey
+from provisioning.cli.parsing import needs
 from provisioning.config import Area, AreaPart, Index, TileSource
 from provisioning.config.check import BUILTIN, BUILTINS, check_area
 from provisioning.config.schema import NO_PATH
@@ -30,6 +31,7 @@ from provisioning.console import listen
 from provisioning.flight import signing
 from provisioning.network.builtin.known import GIST_COLOR, LIMITS, recommended
 from provisioning.sources.placement.placement import scheme_of
+from provisioning.sources.stores import kind_of
 
 DODO = '''\
 """The flight cache in this directory: `doit` builds it, `doit clean` resets it, `doit list` names its tasks."""
@@ -53,6 +55,8 @@ list = rules.plugin:List
 
 LOOKED_AT_ZOOM = 12
 """Zoom at which a mission is measured where no tiles say which."""
+OPTIONS = {"scheme": "--source-scheme", "pattern": "--pattern", "table": "--table"}
+"""What says how a source is read, by the field of TileSource."""
 FILES = ("flight.toml", "dodo.py", "doit.cfg")
 OVERLAP_BY_RULE = 0
 """New flights have cuts where the rule of docs/index.md allows it; a flight.toml of before stays without until its
@@ -365,11 +369,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a drawn area, instead of the box of the tiles or besides the mission's corridor",
     )
-    parser.add_argument(
-        "--source-scheme", choices=("xyz", "tms"), default="auto", help="rows from the north (xyz) or the south (tms)"
-    )
-    parser.add_argument("--pattern", metavar="PATH", default="{z}/{x}/{y}", help="path of a tile in a directory")
-    parser.add_argument("--table", default="", help="the tile table of a GeoPackage that has several")
+    parser.add_argument("--source-scheme", choices=("xyz", "tms"), help="rows from the north (xyz) or the south (tms)")
+    parser.add_argument("--pattern", metavar="PATH", help="path of a tile in a directory ({z}/{x}/{y})")
+    parser.add_argument("--table", help="the tile table of a GeoPackage that has several")
     parser.add_argument(
         "--backbone", type=Path, metavar="ONNX", help="descriptor network: a file, or builtin:NAME; default: built in"
     )
@@ -377,11 +379,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: flightcache init survey-7 --tiles ~/tiles/valley.mbtiles && cd survey-7 && doit"
 
 
+def _tiles(args: argparse.Namespace) -> TileSource | None:
+    """Return the source with what is said of how it is read; UsageError for what has no effect on one of its kind."""
+    given = {"scheme": args.source_scheme, "pattern": args.pattern, "table": args.table}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        needs(OPTIONS[name], "--tiles SRC", given=True, there=args.tiles is not None)
+    if args.tiles is None:
+        return None
+    source = TileSource(path=args.tiles, **given)
+    if "pattern" in given or "table" in given:
+        kind = kind_of(source) if args.tiles.exists() else ""
+        needs("--pattern", "a directory of tiles", given="pattern" in given, there=kind in ("xyz", ""))
+        needs("--table", "a GeoPackage", given="table" in given, there=kind in ("geopackage", ""))
+    return source
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the cache directory and say what to do next."""
-    tiles = None
-    if args.tiles:
-        tiles = TileSource(path=args.tiles, scheme=args.source_scheme, pattern=args.pattern, table=args.table)
+    tiles = _tiles(args)
     with closing(listen("human", sys.stderr)):
         new = create_cache(
             args.directory, tiles=tiles, mission=args.mission, area=args.area, backbone=args.backbone, key=args.key

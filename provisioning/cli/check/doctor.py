@@ -15,6 +15,7 @@ from provisioning.base.errors import Error, ManifestError, SigningError, Verific
 from provisioning.base.hashing import short
 from provisioning.base.words import counted
 from provisioning.cli.check.verify import details, expectation_arguments, expectations, summary_of, unchecked
+from provisioning.cli.parsing import UsageError
 from provisioning.console.style import painted, sentence
 from provisioning.flight.manifest import MAX_BYTES, Manifest, parse
 from provisioning.flight.signing import PublicKey
@@ -74,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_beside_self(args: argparse.Namespace) -> None:
-    """Raise Error for an option about a cache: with --self none is looked at."""
+    """Raise UsageError for an option about a cache: with --self none is looked at."""
     parser = argparse.ArgumentParser()
     arguments(parser)
     about_self = {"cache", "self_test", "json"}
     given = sorted(n for n, v in vars(parser.parse_args([])).items() if n not in about_self and getattr(args, n) != v)
     if given:
-        raise Error(
+        raise UsageError(
             "with --self no cache is looked at: these have no effect",
             facts={"options": ", ".join(given)},
             next_step="leave them out, or leave out --self",

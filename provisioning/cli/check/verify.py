@@ -18,6 +18,7 @@ from provisioning.base.errors import Error, SigningError, VerificationError
 from provisioning.base.hashing import short
 from provisioning.base.printable import printable
 from provisioning.base.words import counted, typed
+from provisioning.cli.parsing import needs
 from provisioning.console.style import sentence
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.signing import PublicKey, load_public_key, read_fingerprint_file, read_fingerprints
@@ -183,8 +184,7 @@ def _floor(args: argparse.Namespace, vehicle: Vehicle | None) -> int | CounterFl
     raises = getattr(args, "raise_floor", False)  # doctor and install change nothing by verifying
     if args.counter_floor_file is not None:
         return CounterFloor(args.counter_floor_file, raise_on_pass=raises)
-    if raises:
-        raise Error("--raise-floor needs --counter-floor-file", next_step="name the file that keeps the floor")
+    needs("--raise-floor", "--counter-floor-file FILE", given=raises, there=False)
     if args.counter_floor is not None:
         return int(args.counter_floor)
     return ANY if args.any_counter or vehicle is None else vehicle.floor

@@ -11,6 +11,7 @@ from provisioning.base.errors import SigningError
 from provisioning.base.printable import printable
 from provisioning.cli.check.verify import trust_arguments, trusted_by
 from provisioning.cli.deliver.common import private_key, user_keys
+from provisioning.cli.parsing import needs
 from provisioning.flight import publish
 from provisioning.flight.signing import SIGNATURE_BYTES, PublicKey, load_public_key
 from provisioning.flight.trust import Version
@@ -39,6 +40,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, add the signature, and say who has signed now."""
+    needs("--by", "--signature FILE", given=args.by is not None, there=args.signature is not None)
+    needs("--signature", "--by PEM, whose signature it is", given=args.signature is not None, there=args.by is not None)
     with build_lock(args.cache.absolute()):
         generation = publish.current_generation(args.cache)
         if generation is None:
@@ -65,8 +68,6 @@ def _signature(args: argparse.Namespace, verdict: Verdict) -> tuple[PublicKey, b
     if args.key is not None:
         private = private_key(args.key)
         return PublicKey(private.public_key().public_bytes_raw()), private.sign(data)
-    if args.by is None:
-        raise SigningError("--signature needs --by: whose signature it is")
     public = load_public_key(args.by)
     with wrap_os_errors("read the signature", args.signature):
         signature = read_regular(args.signature, limit=SIGNATURE_BYTES)

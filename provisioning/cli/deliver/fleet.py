@@ -25,6 +25,7 @@ from provisioning.cli.begin.init import DODO, DOIT_CFG
 from provisioning.cli.check.verify import signed_by
 from provisioning.cli.deliver.common import trusted_keys
 from provisioning.cli.deliver.sync import sync_vehicle
+from provisioning.cli.parsing import UsageError, needs
 from provisioning.config.parse import read_flight
 from provisioning.console.style import sentence
 from provisioning.delivery.fleet import Fleet, Vehicle, derive, read_fleet
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Build, and where asked for send, every vehicle's generation; one that fails does not stop the others."""
     if args.compile:
         if args.fleet or args.json or args.only:
-            raise Error("--compile answers one caller: no other word has an effect", next_step="leave the others out")
+            raise UsageError("--compile answers one caller: nothing else has an effect", next_step="leave the rest out")
         serve(sys.stdin.buffer, sys.stdout.buffer)
         return 0
     asking = args.fleet[:1] == ["status"]
@@ -82,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
         from provisioning.cli.deliver.fleet_status import show
 
         return show(fleet, args.only, as_json=args.json)
-    if args.json:
-        raise Error("--json has no effect without status", next_step="leave --json out")
+    needs("--json", "status", given=args.json, there=False)
     flight = read_flight(fleet.cache)
     _refuse_revoked(fleet, public_key_of(flight.signing), flight.root)
     with build_lock(flight.root, timeout_s=float(flight.lock.timeout_s)):

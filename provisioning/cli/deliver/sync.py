@@ -14,6 +14,7 @@ from provisioning.base.printable import printable
 from provisioning.base.words import counted
 from provisioning.cli.check.verify import expected_host, identity_arguments
 from provisioning.cli.deliver.common import add_keys, carried_trust, ground, verified
+from provisioning.cli.parsing import UsageError
 from provisioning.delivery.bundle.contents import Documents
 from provisioning.delivery.bundle.earlier import bases_in, cache_of
 from provisioning.delivery.bundle.pack import bundle_name
@@ -169,10 +170,10 @@ def _to_drive(root: Path, verdict: Verdict, documents: Documents, expect: Expect
 
 
 def _refuse_unused(kind: str, given: Mapping[str, bool]) -> None:
-    """Raise Error if an option was given that does nothing for this kind of target."""
+    """Raise UsageError if an option was given that does nothing for this kind of target."""
     for name, is_given in given.items():
         if is_given:
-            raise Error(f"{name} has no effect: the target is {kind}", next_step=f"leave {name} out")
+            raise UsageError(f"{name} has no effect: the target is {kind}", next_step=f"leave {name} out")
 
 
 def _carries_caches(path: Path) -> bool:

@@ -17,6 +17,7 @@ from provisioning.base.printable import printable
 from provisioning.base.words import typed
 from provisioning.cli.check.verify import fingerprint_file, fingerprints
 from provisioning.cli.deliver.common import private_key
+from provisioning.cli.parsing import needs
 from provisioning.flight.signing import (
     PublicKey,
     generate_key,
@@ -180,14 +181,15 @@ def _next(args: argparse.Namespace) -> None:
 
 
 def _sign(args: argparse.Namespace) -> None:
+    has_key, has_command = args.public_key is not None, args.by_command is not None
+    needs("--public-key", "--by-command WORDS", given=has_key, there=has_command)
+    needs("--by-command", "--public-key PEM, whose signature it makes", given=has_command, there=has_key)
     trust = _read(args.file)
     newest = trust.versions[-1]
     data = payload(newest.signed)
     if args.key is not None:
         private = private_key(args.key)
         public, signature = PublicKey(private.public_key().public_bytes_raw()), private.sign(data)
-    elif args.public_key is None:
-        raise SigningError("--by-command needs --public-key: whose signature it makes")
     else:
         public, signature = load_public_key(args.public_key), sign_by_command(tuple(shlex.split(args.by_command)), data)
     if not public.verifies(signature, data):

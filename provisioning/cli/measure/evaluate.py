@@ -31,6 +31,7 @@ from provisioning.quality.evaluate import (
     as_text,
     ask,
     find_queries,
+    has_subtitles,
     per_query,
     to_csv,
     to_svg,
@@ -65,9 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--radius", type=float, metavar="M", help="search only a circle of this radius that holds the truth"
     )
-    parser.add_argument(
-        "--frame-step", type=int, default=1, metavar="N", help="frames of the video between two images (1)"
-    )
+    parser.add_argument("--frame-step", type=int, metavar="N", help="frames of the video between two images (1)")
     add_view(parser)
     parser.add_argument(
         "--try",
@@ -96,10 +95,16 @@ def run(args: argparse.Namespace) -> int:
     if any(each is not None and not 0 < each < float("inf") for each in (args.within, args.radius)):
         raise Error("--within and --radius: metres above zero")
     require_view(args, max(RANKS))
-    if args.frame_step < 1:
+    if args.frame_step is not None and args.frame_step < 1:
         raise Error("--frame-step: at least 1")
+    needs(
+        "--frame-step",
+        "a folder of a video's frames with its .SRT",
+        given=args.frame_step is not None,
+        there=has_subtitles(args.queries),
+    )
     require_track(args)
-    queries = find_queries(args.queries, frame_step=args.frame_step)
+    queries = find_queries(args.queries, frame_step=args.frame_step or 1)
     if args.track:
         report(args, list(_results(args, queries, partial(flown, settings_of(args)))))
         return 0

@@ -15,7 +15,7 @@ from provisioning.base.errors import Error, PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.printable import printable
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
-from provisioning.cli.parsing import needs
+from provisioning.cli.parsing import UsageError, needs
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.quality.locate import (
@@ -134,7 +134,7 @@ def require_view(args: argparse.Namespace, k: int) -> None:
     if k < 1 or (args.rotate is not None and args.rotate < 1):
         raise Error("-k and --rotate: at least 1")
     if args.rotate is not None and args.heading_sigma:
-        raise Error(
+        raise UsageError(
             "--heading-sigma has no effect with --rotate", next_step="--rotate tries all headings: leave one out"
         )
     if args.patches < 0 or not 0 <= args.heading_sigma <= 180:
@@ -143,8 +143,9 @@ def require_view(args: argparse.Namespace, k: int) -> None:
         raise Error("--height-sigma: 0 to 40 per cent")
     if not 0 <= args.pitch_sigma <= 20:
         raise Error("--pitch-sigma: 0 to 20 degree")
-    if args.rerank is not None and (args.second_stage is None or not 1 <= args.rerank <= COMPARED):
-        raise Error(f"--rerank: 1 to {COMPARED} places, together with --second-stage {'|'.join(CLASSICAL)}")
+    needs("--rerank", "--second-stage", given=args.rerank is not None, there=args.second_stage is not None)
+    if args.rerank is not None and not 1 <= args.rerank <= COMPARED:
+        raise Error(f"--rerank: 1 to {COMPARED} places")
 
 
 @contextmanager
@@ -193,8 +194,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prior(args: argparse.Namespace) -> Prior | None:
-    if args.radius is not None and (args.near is None or not 0 < args.radius < float("inf")):
-        raise Error("--radius: metres above zero, together with --near LAT,LON")
+    needs("--radius", "--near LAT,LON", given=args.radius is not None, there=args.near is not None)
+    if args.radius is not None and not 0 < args.radius < float("inf"):
+        raise Error("--radius: metres above zero")
     return None if args.near is None else Prior(args.near, args.radius or DEFAULT_RADIUS_M)
 
 

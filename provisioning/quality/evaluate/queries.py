@@ -59,6 +59,11 @@ def find_queries(path: Path, *, frame_step: int = 1) -> tuple[Query, ...]:
     return _in_folder(path, frame_step) if path.is_dir() else read_queries(path)
 
 
+def has_subtitles(path: Path) -> bool:
+    """Return whether `path` is a folder with the subtitle of a video."""
+    return path.is_dir() and any(each.suffix.lower() == ".srt" for each in path.iterdir())
+
+
 def _in_folder(folder: Path, frame_step: int) -> tuple[Query, ...]:
     files = sorted((each for each in folder.iterdir() if each.suffix.lower() in PHOTOS), key=_by_number)
     found = _placed(files, _record_in(folder), frame_step)
