@@ -30,6 +30,7 @@ from provisioning.quality.locate import (
     turned_north_up,
 )
 from provisioning.quality.locate.photo import gps_heading_deg, gps_position
+from provisioning.quality.locate.places import moved
 from provisioning.quality.query.metadata import xmp_angles
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
@@ -337,15 +338,37 @@ def test_the_command_writes_geojson_and_a_contact_sheet(scene, tmp_path):
     features = json.loads((tmp_path / "f.geojson").read_text())["features"]
     assert [f["properties"]["rank"] for f in features] == [1, 2, 3, 1, 2, 3]
     sheet = np.asarray(Image.open(tmp_path / "s.png"))
-    photo, best, second = (sheet[8:200, left : left + 192].astype(int) for left in (8, 208, 408))
+    photo, best, second = (sheet[8:200, left : left + 192].astype(int) for left in (8, 408, 608))
     assert np.abs(photo - best).mean() < 3  # the photo is the tile
     assert np.abs(photo - second).mean() > 20
+    map_ = sheet[8:200, 208:400].astype(int)
+    middle = np.asarray(Image.open(tile(tiles, 1, 2)).convert("RGB").resize((64, 64))).astype(int)
+    off = np.abs(map_[64:128, 64:128] - middle)
+    assert np.median(off) < 8  # three tiles to each side, the answer's in the middle
+    assert tuple(map_[96, 96]) == (220, 20, 20)
+
+
+def test_the_map_marks_the_answers_and_the_photo_s_own_place(scene, locator):
+    photo = pixels(tile(scene[1], 1, 1))
+    first, *_ = locator.locate(photo, k=1)
+    east = first._replace(position=moved(first.position, east_m=side_of(first) / 2, north_m=0))
+    truth = moved(first.position, east_m=0, north_m=side_of(first))
+    row = Row("a.jpg", photo, (first, east), position=truth)
+    map_ = np.asarray(Image.open(io.BytesIO(contact_sheet([row], lambda _: None))))[8:200, 208:400]
+    assert tuple(map_[96, 96]) == (220, 20, 20)  # the first in the middle
+    assert tuple(map_[96, 128]) == (20, 20, 20)  # the second half a tile of 64 pixels east
+    blue = np.argwhere((map_ == (20, 90, 255)).all(axis=-1))
+    assert blue.mean(axis=0) == pytest.approx((32, 96), abs=1)  # a tile north
+
+
+def side_of(match):
+    return distance_m(tile_centre(match.z, match.x, match.y), tile_centre(match.z, match.x + 1, match.y))
 
 
 def test_a_sheet_without_imagery_says_so(scene, locator):
     photo = pixels(tile(scene[1], 0, 0))
     sheet = contact_sheet([Row("a.jpg", photo, locator.locate(photo, k=1))], lambda _: None)
-    assert Image.open(io.BytesIO(sheet)).size == (408, 252)
+    assert Image.open(io.BytesIO(sheet)).size == (608, 252)
 
 
 def test_geojson_joins_position_and_first_match(scene, locator):

@@ -31,6 +31,7 @@ from provisioning.quality.locate import (
     as_json,
     contact_sheet,
     look,
+    map_tiles,
     to_geojson,
 )
 from provisioning.quality.locate.asking import COMPARED
@@ -226,10 +227,13 @@ def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path, *, 
             " --own reads the sources that it names",
             file=sys.stderr,
         )
-    with imagery_of(cache, verdict, [match for item in found for match in item.matches], own=own) as imagery:
+    shown = [match for item in found for match in item.matches]
+    around = [tile for item in found for match in item.matches[:1] for tile in map_tiles(match)]
+    with imagery_of(cache, verdict, [*shown, *around], own=own) as imagery:
         notes = ["not confident" if item.answered.doubt else "" for item in found]
         rows = [
-            Row(each.path.name, each.photo.pixels, each.matches, note) for each, note in zip(found, notes, strict=True)
+            Row(each.path.name, each.photo.pixels, each.matches, note, each.photo.position)
+            for each, note in zip(found, notes, strict=True)
         ]
         write_durably(output, contact_sheet(rows, imagery))
 

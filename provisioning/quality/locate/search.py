@@ -66,6 +66,11 @@ class Match(NamedTuple):
         """The address of the tile, and where a cut lies from it: 17/70000/45000+SE."""
         return f"{self.z}/{self.x}/{self.y}{('', '+E', '+S', '+SE')[self.cut]}"
 
+    @property
+    def tile_xy(self) -> tuple[float, float]:
+        """Where the camera was, in fractional tile coordinates of the zoom level."""
+        return fractional_tile(self.z, self.position)
+
 
 class _Part(NamedTuple):
     """Rows of one zoom level with tiles of `side_m`, and the centres of patches of that size, [p, 2], metre."""
@@ -332,6 +337,13 @@ def _within(found: Candidate, zoom: int, near: Prior | None) -> bool:
     own = origin_at(zoom, found.x, found.y)
     granted = EQUATOR_M * math.cos(math.radians(own.lat_e7 / E7)) / (1 << zoom) / math.sqrt(2)
     return distance_m(own, near.position) <= near.radius_m + granted
+
+
+def fractional_tile(zoom: int, place: Origin) -> tuple[float, float]:
+    """Return a point in tile coordinates of a zoom level, the inverse of `origin_at`."""
+    side = 1 << zoom
+    lat, lon = math.radians(place.lat_e7 / E7), place.lon_e7 / E7
+    return (lon + 180) / 360 * side, (1 - math.asinh(math.tan(lat)) / math.pi) / 2 * side
 
 
 def origin_at(zoom: int, x: float, y: float) -> Origin:

@@ -93,7 +93,7 @@ class SecondStage:
         seen: dict[tuple[int, float, int], _Query | None] = {}
         places: list[tuple[int, float, float]] = []
         for match in matches:
-            x, y = _tile_coordinates(match)
+            x, y = match.tile_xy
             if len(places) == self.k:
                 return
             if any(z == match.z and math.hypot(x - a, y - b) < SAME_PLACE for z, a, b in places):
@@ -216,10 +216,3 @@ def _pose(query: _Query, agreed: Similarity, seen: Doubles, shown: Doubles, pixe
 
 def _complex(metres: Doubles) -> NDArray[np.complex128]:
     return np.asarray(metres[:, 0] + 1j * metres[:, 1])
-
-
-def _tile_coordinates(match: Match) -> tuple[float, float]:
-    """Return where the camera would be, in fractional tile coordinates of the match's zoom level."""
-    side = 1 << match.z
-    lat, lon = math.radians(match.position.lat_e7 / E7), match.position.lon_e7 / E7
-    return (lon + 180) / 360 * side, (1 - math.asinh(math.tan(lat)) / math.pi) / 2 * side
