@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from provisioning.base.errors import FilesystemError
 from provisioning.cli import COMMANDS, main
+from provisioning.cli.measure import bench_engine
+from provisioning.cli.running import _module as module_of
 from tests import building, delivery
 
 
@@ -191,3 +196,37 @@ def test_a_build_publishes_no_private_key_whatever_its_name(site, tmp_path, lay_
     assert built.outcome == "FAILURE"
     assert "a private key would be published" in str(built.failure)
     assert os.readlink(cache / "current") == before
+
+
+def refusing(error: OSError):
+    def refuse(*_: object, **__: object) -> bytes:
+        raise error
+
+    return refuse
+
+
+def test_an_engine_that_may_not_be_read_is_named(site, monkeypatch, capsys):
+    engine = next((site / "cache/current/").glob("*.engine"))
+    monkeypatch.setattr(bench_engine, "read_input", refusing(PermissionError(errno.EACCES, "Permission denied")))
+    assert main(["bench-engine", str(engine)]) == FilesystemError.exit_code
+    said = capsys.readouterr().err
+    assert str(engine) in said
+    assert "Permission denied" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_what_no_command_foresees_of_the_system_is_an_error_and_no_traceback(name, code, monkeypatch, capsys):
+    words = {
+        "export": ["netvlad", "--weights", "w", "-o", "o"], "keygen": ["k.pem"], "key": ["fingerprint", "k"],
+        "completion": ["bash"], "why": ["corpus"], "clean": ["--old"], "locate": ["p"], "evaluate": ["p"],
+        "bench-engine": ["e"], "install": ["b", "t"], "trust": ["show", "t"], "cosign": ["--key", "k"],
+        "info": ["b"], "sync": ["t"], "init": ["d"], "demo": ["d"],
+    }  # fmt: skip
+    module = importlib.import_module(module_of(name))
+    monkeypatch.setattr(module, "run", refusing(OSError(code, os.strerror(code), 7)))
+    assert main([name, *words.get(name, [])]) == FilesystemError.exit_code
+    said = capsys.readouterr().err
+    assert os.strerror(code) in said
+    assert "next step" in said
+    assert "  file: " not in said  # the system named a handle, which says nothing

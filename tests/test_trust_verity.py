@@ -77,3 +77,10 @@ def test_a_file_of_a_file_system_that_has_it_cannot_be_changed(tmp_path: Path) -
         assert verity.measure(opened.fileno()) is not None
     with pytest.raises(PermissionError):
         open(file, "r+b").close()
+    with pytest.raises(PermissionError):
+        os.truncate(file, 0)
+    other = tmp_path / "other"
+    other.write_bytes(b"another" * 4000)
+    os.rename(other, file)  # a name is not protected: what is measured there now is another file, or nothing
+    with open(file, "rb") as opened:
+        assert verity.measure(opened.fileno()) is None

@@ -79,7 +79,8 @@ def wrap_os_errors(what: str, path: Path | str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _refusal(what, path, error.filename, error.strerror or str(error), error.errno) from error
+        name = None if isinstance(error.filename, int) else error.filename  # a handle says nothing to a person
+        raise _refusal(what, path, name, error.strerror or str(error), error.errno) from error
     except Exception as error:
         if type(error).__module__ != "sqlite3" or type(error).__name__ not in ("OperationalError", "DatabaseError"):
             raise
