@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.cli import COMMANDS
 from tests import building
 
 BIN = Path(sys.executable).parent
@@ -42,12 +43,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         folder.mkdir()
     home.chmod(0o755)
     cache = building.new_cache(root, side=2)
-    mine = (str(cache), str(scratch), str(keys), str(root / "out"), "/dev/", "/proc/")
+    mine = (
+        str(cache),
+        str(scratch),
+        str(keys),
+        str(root / "out"),
+        "/dev/",
+        "/proc/",
+    )  # of `root` only what is asked for
 
     def run(*words: str, code: int = 0) -> None:
         log = root / "strace.log"
         environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(scratch)}
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CONFIG_HOME": str(keys)}
         trace = "trace=network,open,openat,creat,mkdir,mkdirat"
         command = ["unshare", "-rn", "strace", "-f", "-qq", "-e", trace, "-e", "signal=none", "-o", str(log), *words]
         done = subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True, check=False)
@@ -78,19 +86,55 @@ def test_a_build_and_a_no_op_stay_on_this_machine(alone):
     run(str(BIN / "doit"))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+ALONE = [
         "plan", "why corpus", "status", "tiles", "host", "completion bash", "key fingerprint ../key.pub.pem",
         "verify . --public-key ../key.pub.pem --this-host --ground", "doctor . --public-key ../key.pub.pem",
         "locate PHOTO --public-key ../key.pub.pem", "bench-engine . --seconds 0.01 --batch 1",
         "bundle . -o ../out.tar --public-key ../key.pub.pem", "keygen ../keys/new.pem",
-    ],
-)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ALONE)
 def test_a_command_stays_on_this_machine(alone, words):
     cache, run = alone
     photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
     run(str(BIN / "flightcache"), *words.replace("PHOTO", photo).split())
+
+
+IN_ORDER = [
+    "keygen ../keys/root.pem",
+    "keygen ../keys/second.pem",
+    "trust init ../out/trust.json --root ../keys/root.pub.pem --signing ../key.pub.pem --not-after never",
+    "trust sign ../out/trust.json --key ../keys/root.pem",
+    "trust show ../out/trust.json",
+    "trust install ../out/trust.json ../out/vehicle",
+    "cosign . --key ../keys/second.pem --public-key ../key.pub.pem",
+    "bundle . -o ../out/whole.tar --trust ../out/trust.json",
+    "info ../out/whole.tar --trust ../out/trust.json",
+    "install ../out/whole.tar ../out/vehicle --any-flight --any-aircraft --any-host",
+    "receipt ../out/vehicle",
+    "fallback ../out/vehicle",
+    "init ../out/new --tiles ../tiles --key ../key.pem",
+    "clean --old",
+    "tiles --scan",
+    "doctor --self",
+    "sync ../out/vehicle . --trust ../out/trust.json",
+    "rollback",
+]
+CODES = {"fallback": 26}
+"""There is nothing to fall back from."""
+
+
+def test_commands_that_write_stay_on_this_machine_too(alone):
+    cache, run = alone
+    (cache.parent / "out").mkdir()
+    building.edit(cache, 'id = "F-1"', 'id = "F-2"')
+    run(str(BIN / "doit"))
+    for words in IN_ORDER:
+        command, *_ = words.split()
+        run(str(BIN / "flightcache"), *words.split(), code=CODES.get(command, 0))
+    traced = {*(words.split()[0] for words in (*IN_ORDER, *ALONE)), "evaluate"}
+    assert set(COMMANDS) - traced == {"demo", "export", "fleet"}  # which build, need PyTorch, and build too
 
 
 def test_trying_other_settings_stays_on_this_machine(alone):
