@@ -8,10 +8,22 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import ConfigError, IndexingError
+from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
 from provisioning.config.parse import parse
 from provisioning.config.schema import Index
 from provisioning.index import choose
-from provisioning.index.choice import EXACT_UP_TO_BYTES, MEASURED, code_bytes, costs
+from provisioning.index.choice import (
+    EXACT_UP_TO_BYTES,
+    MEASURED,
+    Choice,
+    _changes,
+    _first,
+    code_bytes,
+    costs,
+    most_vectors,
+    overlap_of,
+    rotated,
+)
 from provisioning.index.transform.spec import TransformSpec
 
 SIZES = [10**power for power in range(3, 8)]
@@ -132,6 +144,105 @@ def test_the_transform_decides_the_dimension_that_is_paid_for():
 
 def test_rotated_codes_pay_for_the_next_power_of_two():
     assert code_bytes("hrq", 513) == 513 + 1024 // 8 + 8
+
+
+@pytest.mark.parametrize(("dimension", "length"), [(1, 1), (2, 2), (3, 4), (512, 512), (513, 1024)])
+def test_rotation_pads_to_a_power_of_two(dimension, length):
+    assert rotated(dimension) == length
+
+
+STREAMED = 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform", "vectors", "dimension", "expected"),
+    [
+        ("flat", "none", 1000, 512, (1000 * 2056 + 2048 + 4096 + 1024, STREAMED, 76)),
+        ("hrq", "none", 1000, 512, (1000 * 592 + 2048 + 4096 + 1024, STREAMED + 599_168, 15)),
+        ("flat", "center", 1000, 500, (1000 * 2008 + 2000 + 4096 + 1024, STREAMED, 75)),
+        ("flat", "pca(64)", 20_000, 500, (20_000 * 264 + 128_000 + 512 + 1024, 2000 * (16_384 + 3000), 192)),
+        ("hrq", "pca(64)", 1000, 500, (1000 * 88 + 128_000 + 512 + 1024, STREAMED + 217_536, 1)),
+        ("sq4", "none", 1_000_000, 100, (1_000_000 * 58 + 400 + 1024 + 1024, STREAMED, 10_000)),
+    ],
+)
+def test_costs_are_codes_ids_transform_and_header(kind, transform, vectors, dimension, expected):
+    cost = costs(Index(transform=transform), vectors=vectors, dimension=dimension)[kind]
+    assert (cost.bytes, cost.build_bytes, cost.latency_us) == expected
+
+
+@pytest.mark.parametrize(
+    ("index", "tiles", "dimension", "expected"),
+    [
+        ({"overlap": 1}, 10, 8, 1),
+        ({"overlap": 2}, None, None, 2),
+        ({"overlap": 0}, None, None, 1),
+        ({"overlap": 0}, 50_000, None, 2),
+        ({"overlap": 0}, 50_001, None, 1),
+        ({"overlap": 0, "rotations": 4}, 12_500, 512, 2),
+        ({"overlap": 0, "rotations": 4}, 12_501, 512, 1),
+        ({"overlap": 0, "rotations": MOST_ROTATIONS_WITH_CUTS}, 10, 512, 2),
+        ({"overlap": 0, "rotations": MOST_ROTATIONS_WITH_CUTS + 1}, 10, 512, 1),
+        ({"overlap": 0, "memory_mb": 1}, 1000, 512, 1),
+        ({"overlap": 0, "memory_mb": 1}, 1000, None, 2),
+    ],
+)
+def test_cuts_are_described_where_ids_time_and_an_index_allow_it(index, tiles, dimension, expected):
+    assert overlap_of(Index(**index), tiles=tiles, dimension=dimension) == expected
+
+
+def test_cuts_make_four_times_the_vectors_and_each_heading_as_many_again():
+    assert most_vectors(Index(rotations=3), tiles=10, overlap=1) == 30
+    assert most_vectors(Index(rotations=3), tiles=10, overlap=2) == 120
+
+
+def cost(kind, *, size=1, latency_us=1):
+    return Choice(kind, size, 1, latency_us, MEASURED[kind].recall)
+
+
+@pytest.mark.parametrize(
+    ("flat", "other", "expected"),
+    [
+        ({"size": EXACT_UP_TO_BYTES}, {}, "flat"),
+        ({"size": EXACT_UP_TO_BYTES + 1}, {}, "sqfp16"),
+        ({"latency_us": 50_000}, {}, "flat"),
+        ({"latency_us": 50_001}, {}, "sqfp16"),
+        ({"latency_us": 50_002}, {"latency_us": 50_001}, "sqfp16"),
+    ],
+)
+def test_preference_changes_just_above_each_limit(flat, other, expected):
+    assert _first(Index(), [cost("flat", **flat), cost("sqfp16", **other)]).kind == expected
+
+
+def test_a_latency_just_above_the_limit_counts():
+    index = Index(latency_ms=Decimal(20))
+    assert _changes(index, cost("flat", latency_us=20_000)) == {}
+    assert _changes(index, cost("flat", latency_us=20_001)) == {"latency_ms": 21}
+
+
+def refusal(*, vectors=1_000_000, dimension=512, **index):
+    with pytest.raises(IndexingError) as found:
+        choose(Index(**index), vectors=vectors, dimension=dimension)
+    return found.value
+
+
+def test_a_refusal_is_a_sentence_with_figures_and_ways_out():
+    found = refusal(memory_mb=200)
+    assert found.what == "no kind of index keeps index.memory_mb = 200"
+    assert found.file == "flight.toml"
+    assert list(found.facts) == ["vectors", "components", *MEASURED]
+    assert (found.facts["vectors"], found.facts["components"]) == (1_000_000, 512)
+    assert found.facts["sq4"] == (
+        "expected recall@10 0.95, 51.2 ms a query on the reference core, 264.0 MB; needs index.memory_mb = 252"
+    )
+    assert found.next_step == 'set index.memory_mb = 252 (sq4), or set index.transform = "pca(256)"'
+    named = refusal(kind="flat", memory_mb=200, overlap=2, transform="center")
+    assert named.what == "an index of kind flat does not keep index.memory_mb = 200"
+    assert named.next_step == "set index.memory_mb = 1961 (flat), or set index.overlap = 1 (a quarter of the vectors)"
+
+
+def test_a_step_that_costs_recall_comes_before_one_that_costs_time():
+    steps = refusal(recall=Decimal("0.99"), latency_ms=Decimal(20)).next_step.split(", or ")
+    assert steps[:2] == ["set index.recall = 0.97 (hrq)", "set index.latency_ms = 34 (sqfp16)"]
 
 
 REMOVED = [
