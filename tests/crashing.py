@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 import provisioning
 from provisioning.base.errors import Error
 from provisioning.cli.begin.init import create_cache
+from provisioning.config import Flight
+from provisioning.config.parse import read_flight
 from provisioning.flight import manifest, publish
-from provisioning.flight.signing import generate_key, load_public_key
+from provisioning.flight.signing import generate_key, load_public_key, sign
 from provisioning.flight.verify import ANY, Expectations, verify
-from tests import building, faults, networks
+from tests import building, caches, faults, networks
 
 VOLATILE = (
     "build-report.json",
@@ -85,6 +87,20 @@ def new_world(parent: Path, *, side: int = 2) -> Path:
         building.edit(cache, "# " + old, new)
     building.edit(cache, "# min_coverage = {}", f'min_coverage = {{"{building.ZOOM}" = 0}}')
     return cache
+
+
+def world_of_two_generations(parent: Path) -> Flight:
+    """Return the flight of a cache directory with generations 1 and 2, signed by its own key."""
+    root = new_world(parent)
+    flight = read_flight(root)
+    for counter in (1, 2):
+        made = caches.publish(root / "made", manifest=caches.manifest_of(counter=counter))
+        data = (made.generation / "Manifest.json").read_bytes()
+        sources = {name: made.generation / name for name in caches.FILES}
+        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, records={})
+        publish.commit(root, staged, keep=2)
+        shutil.rmtree(root / "made")
+    return flight
 
 
 class Outcome(NamedTuple):

@@ -369,19 +369,7 @@ def test_rollback_refuses_files_that_changed(cache):
 @pytest.fixture
 def flight(tmp_path):
     """The configuration of a real cache directory with two published generations, signed by its key."""
-    from provisioning.config.parse import read_flight
-    from provisioning.flight.signing import sign
-
-    root = crashing.new_world(tmp_path / "world")
-    flight = read_flight(root)
-    for counter in (1, 2):
-        made = caches.publish(root / "made", manifest=caches.manifest_of(counter=counter))
-        data = (made.generation / "Manifest.json").read_bytes()
-        sources = {name: made.generation / name for name in caches.FILES}
-        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, records={})
-        publish.commit(root, staged, keep=2)
-        shutil.rmtree(root / "made")
-    return flight
+    return crashing.world_of_two_generations(tmp_path / "world")
 
 
 def roll_back(*words: str) -> int:

@@ -10,7 +10,6 @@ import pytest
 
 from provisioning.base.errors import FilesystemError, VerificationError
 from provisioning.cli import main
-from provisioning.config.parse import read_flight
 from provisioning.flight import publish
 from provisioning.flight.signing import public_key_path, sign
 from provisioning.flight.verify import Code, verify
@@ -21,16 +20,7 @@ from tests.delivery import trust_anything_by
 @pytest.fixture
 def flight(tmp_path):
     """A cache directory with generations 1 and 2, signed by its own key."""
-    root = crashing.new_world(tmp_path / "world")
-    flight = read_flight(root)
-    for counter in (1, 2):
-        made = caches.publish(root / "made", manifest=caches.manifest_of(counter=counter))
-        data = (made.generation / "Manifest.json").read_bytes()
-        sources = {name: made.generation / name for name in caches.FILES}
-        staged = publish.stage(root, manifest=data, signature=sign(flight.signing, data), files=sources, records={})
-        publish.commit(root, staged, keep=2)
-        shutil.rmtree(root / "made")
-    return flight
+    return crashing.world_of_two_generations(tmp_path / "world")
 
 
 def nest_a_good_set(generation: Path) -> None:
