@@ -12,6 +12,7 @@ import pytest
 
 from provisioning.base.errors import BackboneError
 from provisioning.config import Signing
+from provisioning.engines import compile as compile_module
 from provisioning.flight.signing import generate_key, hand_over_password, public_key_of, sign
 from provisioning.network.backbone import trial as trial_module
 from tests import building
@@ -62,6 +63,15 @@ def test_a_build_signs_with_an_encrypted_key_and_its_compiler_sees_no_password(t
     assert seen
     assert not any("secret" in environment.values() for environment in seen)
     os.environ.pop("FLIGHTCACHE_KEY_PASSWORD_FD")
+
+
+def test_a_compiler_sees_no_token_of_the_environment_and_finds_its_gpu(monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SSH_AUTH_SOCK", "FLIGHTCACHE_KEY_PASSWORD_FD"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    environment = compile_module._environment()
+    assert "hush" not in environment.values()
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_model_that_loops_for_ever_is_refused_in_time(monkeypatch):

@@ -20,6 +20,7 @@ from pathlib import Path
 from provisioning.base import events
 from provisioning.base.disk import lock
 from provisioning.base.errors import EngineError
+from provisioning.base.process.confined import bare_environment
 from provisioning.engines.spec import EngineSpec
 
 HEARTBEAT_S = 1.0
@@ -27,6 +28,8 @@ _OURS = str(Path(__file__).resolve().parents[2])
 """Where this package is imported from, which need not be on sys.path by name."""
 LINE_EVERY_S = 60.0
 """How often a log that is no terminal hears that the compile goes on."""
+OF_COMPILERS = ("CUDA_", "NVIDIA_", "OMP_", "ORT_", "TENSORRT_", "TRT_", "LD_")
+"""How the names of variables begin that a vendor's compiler reads."""
 GRACE_S = 2.0
 """How long a compile asked to stop may take before it is killed."""
 
@@ -84,20 +87,25 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path, last_s: float =
     return Compiled(time.monotonic() - started, facts)
 
 
-def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess.Popen[bytes]:
-    files = [os.path.abspath(path) for path in (output, answer)]
-    command = [sys.executable, "-m", "provisioning.engines.worker", *files, str(os.getpid())]
-    environment = {
-        **os.environ,
+def _environment() -> dict[str, str]:
+    """Return what a compiler may know of the environment: where things are and how to use the GPU, no secret."""
+    return {
+        **bare_environment(),
+        **{name: value for name, value in os.environ.items() if name.startswith(OF_COMPILERS)},
         "PYTHONPATH": os.pathsep.join([_OURS, *map(os.path.abspath, filter(None, sys.path))]),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess.Popen[bytes]:
+    files = [os.path.abspath(path) for path in (output, answer)]
+    command = [sys.executable, "-m", "provisioning.engines.worker", *files, str(os.getpid())]
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
-        env=environment,
+        env=_environment(),
         cwd="/",  # Python imports from the directory it starts in: never from a cache directory
         pass_fds=lock.descriptors(),  # should it outlive us for a moment, the next build waits for it
         start_new_session=True,  # Ctrl-C reaches us alone; we stop the compile in order
