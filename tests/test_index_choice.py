@@ -159,6 +159,7 @@ STREAMED = 16 << 20
     [
         ("flat", "none", 1000, 512, (1000 * 2056 + 2048 + 4096 + 1024, STREAMED, 76)),
         ("hrq", "none", 1000, 512, (1000 * 592 + 2048 + 4096 + 1024, STREAMED + 599_168, 15)),
+        ("flat", "none", 1000, 8448, (1000 * 33_800 + 33_792 + 8 * 16_384 + 1024, STREAMED, 1267)),
         ("flat", "center", 1000, 500, (1000 * 2008 + 2000 + 4096 + 1024, STREAMED, 75)),
         ("flat", "pca(64)", 20_000, 500, (20_000 * 264 + 128_000 + 512 + 1024, 2000 * (16_384 + 3000), 192)),
         ("hrq", "pca(64)", 1000, 500, (1000 * 88 + 128_000 + 512 + 1024, STREAMED + 217_536, 1)),
@@ -235,6 +236,7 @@ def test_a_refusal_is_a_sentence_with_figures_and_ways_out():
         "expected recall@10 0.95, 51.2 ms a query on the reference core, 264.0 MB; needs index.memory_mb = 252"
     )
     assert found.next_step == 'set index.memory_mb = 252 (sq4), or set index.transform = "pca(256)"'
+    assert refusal(memory_mb=200, transform="center").next_step == "set index.memory_mb = 252 (sq4)"
     named = refusal(kind="flat", memory_mb=200, overlap=2, transform="center")
     assert named.what == "an index of kind flat does not keep index.memory_mb = 200"
     assert named.next_step == "set index.memory_mb = 1961 (flat), or set index.overlap = 1 (a quarter of the vectors)"
