@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 from provisioning.base.errors import StoppedError
+
+LOOK_AGAIN_S, MOST_WAIT_S = 0.02, 2.0
+"""How long a signal waits for an import to end: an extension module that meets an exception may end the process."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -30,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stops_in_order() -> Iterator[None]:
-    """Raise Stopped in the main thread on the first of the signals; a second one acts as it did before.
+    """Raise Stopped in the main thread on the first of the signals, after an import; the second acts as it did before.
 
     A SIGHUP that is ignored, as `nohup` has it, stays so: the terminal may go and the build go on.
 
@@ -43,15 +47,34 @@ def stops_in_order() -> Iterator[None]:
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    first: list[tuple[int, float]] = []
+
+    def restore() -> None:
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for each, handler in before.items():
             signal.signal(each, handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        first.append((number, time.monotonic() + MOST_WAIT_S))
+        number, until = first[0]
+        if _is_importing(frame) and time.monotonic() < until:
+            if signal.SIGALRM not in before:
+                before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S)
+            return
+        restore()
         raise Stopped(number)
 
     try:
-        for number in before:
+        for number in list(before):
             signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None

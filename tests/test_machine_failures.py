@@ -6,6 +6,7 @@ import contextlib
 import errno
 import signal
 import sys
+import time
 
 import pytest
 from doit.cmd_base import ModuleTaskLoader
@@ -15,7 +16,7 @@ import rules
 from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error
 from provisioning.build import steps
-from rules import commands, plugin
+from rules import commands, plugin, signals
 from rules.signals import Stopped, stops_in_order
 
 
@@ -157,6 +158,31 @@ def test_a_signal_stops_a_build_in_order_and_the_second_acts_as_before(number):
         signal.raise_signal(number)
     assert caught.value.exit_code == 128 + number
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("most_wait_s", "is_whole"), [(60, True), (0, False)])
+def test_a_signal_waits_for_an_import_to_end(tmp_path, monkeypatch, most_wait_s, is_whole):
+    """pybind11 calls abort() where an exception comes out of an import that it has begun."""
+    (tmp_path / "met_by_a_signal.py").write_text(
+        "import signal\nfor _ in range(2):\n    signal.raise_signal(signal.SIGINT)\nis_whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(signals, "MOST_WAIT_S", most_wait_s)
+    before, alarm = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+    seen = []
+
+    def build():
+        import met_by_a_signal
+
+        seen.append(met_by_a_signal.is_whole)
+        time.sleep(60)
+
+    with pytest.raises(Stopped) as caught, stops_in_order():
+        build()
+    assert caught.value.exit_code == 130
+    assert seen == [True] * is_whole
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == (before, alarm)
+    sys.modules.pop("met_by_a_signal", None)
 
 
 def test_nohup_lets_the_terminal_go_and_the_build_go_on():

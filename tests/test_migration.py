@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.disk import artifacts
+from provisioning.base.errors import EmptyCorpusError
 from provisioning.cli import main
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import ANY, Expectations, verify
@@ -98,8 +99,11 @@ def old_cache(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_cache_of_the_commit_before_verifies_and_is_continued(old_cache, capfd):
     assert _verifies(old_cache)
-    for command in ("status", "plan", "tiles", "host"):
+    for command in ("status", "plan", "host"):
         assert main([command, str(old_cache)]) in (0, 1), capfd.readouterr().err
+    assert main(["tiles", str(old_cache)]) == EmptyCorpusError.exit_code, "its catalogue is of an earlier format"
+    assert "flightcache tiles --scan" in capfd.readouterr().err
+    assert main(["tiles", "--scan", str(old_cache)]) == 0
     built = building.build(old_cache)
     assert built.failure is None
     assert (built.report.engines_built, built.report.descriptors_generated) == (0, 0), "finished work is not done twice"

@@ -21,8 +21,9 @@ from provisioning.base.disk import directories
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request
 from provisioning.build.steps import generation
-from provisioning.flight import publish, signing
+from provisioning.flight import publish
 from provisioning.flight.publish import committing, staging
+from provisioning.flight.signing import signer
 from provisioning.flight.verify import verify
 from rules.signals import Stopped, stops_in_order
 from tests import crashing
@@ -42,7 +43,7 @@ def places(suffix: str) -> Callable[..., bool]:
 
 
 STEPS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
-    "signed": (signing, "sign", "after", is_first),
+    "signed": (signer, "sign", "after", is_first),
     "stage begun": (directories, "make", "after", lambda _cache, relative: relative.startswith(".build/stage/")),
     "first file linked": (staging, "_place", "after", is_first),
     "last file linked": (staging, "_place", "after", lambda _cache, _source, to, _record: to.name == "report.html"),

@@ -217,7 +217,8 @@ def test_ctrl_c_at_any_time_and_again(cache, step, signals):
             child.send_signal(signal.SIGINT)
             time.sleep(0.03)
         said = child.communicate(timeout=60)[0].decode()
-    assert child.returncode in (0, 130, -signal.SIGINT), said
+    while_python_starts = child.returncode == 1 and re.search(r"import_site|<frozen site>|/site\.py", said)
+    assert child.returncode in (0, 130, -signal.SIGINT) or while_python_starts, said
     assert not OURS.search(said), said
     converges(cache)
 
@@ -239,7 +240,7 @@ def test_a_terminal_that_is_killed(cache, step):
 def test_a_stopped_builder_and_a_second_one(cache):
     """SIGSTOP: a second builder names who holds the lock, or waits as long as it may; then both end well."""
     first = start(cache)
-    while subprocess.run(["flock", "-n", cache / ".c10.lock", "true"], check=False).returncode == 0:
+    while not re.search(rf"\b{first.pid}\b", (cache / ".c10.lock").read_text()):  # what it held before is there, too
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)
     done = run(cache, '"$@"')
