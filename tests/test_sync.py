@@ -353,4 +353,4 @@ def test_sync_over_a_real_ssh_server_switches_the_vehicle(made, tmp_path, ssh_se
         assert main([*words, "--remote", HERE, "--remote-key", key]) == 0
         assert current(tmp_path / "vehicle", expect) == counter
     told = capsys.readouterr().out.splitlines()
-    assert "sent 1 files" in told[-1]
+    assert "sent 1 file," in told[-1]
