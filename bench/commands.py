@@ -22,7 +22,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, ratio, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
 
 TEN_TASKS = """\
 def task_copy():
@@ -115,6 +115,16 @@ def _held(seconds: Sequence[float], goal: Goal, taken: Mapping[str, Sequence[flo
     return "", "", ""
 
 
+def say_goals(taken: Mapping[str, Sequence[float]]) -> None:
+    """Print each goal beside its figure."""
+    for name, asked in GOALS.items():
+        if asked.times:
+            against = median(mine / peer for mine, peer in zip(taken[name], taken[asked.peer], strict=True))
+            say_goal(f"{name}, against `{asked.peer}`, processor time", against, most=asked.times)
+        else:
+            say_goal(f"{name}, processor time", median(taken[name]), most=asked.seconds, unit="s")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,8 +133,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
-    text = table(measure(args.scratch, args.rounds))
+    taken = measure(args.scratch, args.rounds)
+    text = table(taken)
     print(text)
+    say_goals(taken)
     if args.results:
         head = f"`python bench/commands.py`\n\n{machine()}, {args.rounds} rounds"
         replace_section(args.results, "Commands", f"{head}\n\n{text}")

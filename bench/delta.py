@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from bench.index import Field, ids_of, unit  # noqa: E402
-from bench.results import machine, replace_section  # noqa: E402
+from bench.results import machine, replace_section, say_goal  # noqa: E402
 from bench.scanning import jpegs  # noqa: E402
 from provisioning.base.hashing import sha256_file  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
@@ -173,6 +173,8 @@ def rows(vectors: int, tiles: int, scratch: Path) -> Iterator[str]:
             ]
             assert costs[0]
             goal, share = GOALS.get(change), 100 * costs[0].bytes / whole
+            if goal:
+                say_goal(f"{change} of {name}: share of the file that crosses the link", share, most=goal, unit="%")
             met = f"≤ {goal} % | {'met' if share <= goal else 'missed'}" if goal else " | "
             yield f"| {name} ({whole / 1e6:.1f} MB) | {change} | {' | '.join(_said(c, whole) for c in costs)} | {met} |"
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.index import read_and_write  # noqa: E402
 from bench.pipeline import BATCH, bare_network, engine_of, flight_of, write_tiles  # noqa: E402
-from bench.results import machine, ratio, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
 from provisioning.base.hashing import Sha256, sha256_bytes  # noqa: E402
 from provisioning.catalogue import corpus_table, distinct_digests, last_corpus, scan  # noqa: E402
 from provisioning.config import Flight  # noqa: E402
@@ -157,8 +157,13 @@ def main() -> None:
     args = parser.parse_args()
     shutil.rmtree(args.scratch, ignore_errors=True)
     args.scratch.mkdir(parents=True)
-    text = told(measure(args.scratch, args.tiles, args.rounds), args.tiles)
+    measured = measure(args.scratch, args.tiles, args.rounds)
+    text = told(measured, args.tiles)
     print(text)
+    least = [cost.inference_s + measured.floor_s for cost in measured.rounds]
+    taken = [cost.describe_s + cost.index_s for cost in measured.rounds]
+    against = median(mine / floor for mine, floor in zip(taken, least, strict=True))
+    say_goal(f"1 % new of {args.tiles:,} tiles, ResNet-18-sized, against inference and floor", against, most=1.05)
     shutil.rmtree(args.scratch)
     if args.results:
         replace_section(args.results, "Incremental", text)

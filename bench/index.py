@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bench.results import machine, ratio, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
 from provisioning.config.schema import Index  # noqa: E402
 from provisioning.index.choice import HRQ_REFINE, rotated  # noqa: E402
 from provisioning.index.read import load_index, search  # noqa: E402
@@ -327,6 +327,9 @@ def main() -> None:
         for row in measure(vectors, args.dimension, args.kinds, args.scratch, args.rounds):
             rows.append(row)
             print(row, flush=True)
+            if " / " in row.over_plain:
+                what = f"index {row.kind}, {vectors:,} × {args.dimension}, from rows in memory, against plain FAISS"
+                say_goal(f"{what}, processor time", float(row.over_plain.rpartition(" / ")[2]), most=1)
     peers = "autofaiss was not measured: give --autofaiss."
     if args.autofaiss:
         peers = "\n\n".join(autofaiss(args.autofaiss, n, args.dimension, args.scratch) for n in args.vectors)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, ratio, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
 
 Z, X0, Y0, ROWS = 20, 500_000, 400_000, 1000
 
@@ -185,7 +185,10 @@ def directory_rows(args: argparse.Namespace, count: int, tree: Path) -> Iterator
     yield Row(count, "find -type f -printf", min(finds)[0], max(row[1] for row in finds))
     row = no_op("xyz: no-op, scan = stat", count, min(looks))
     alone = [json.loads(look[2])["scan_s"] for look in looks]
-    yield row._replace(note=f"{row.note}, {ratio(alone, [find[0] for find in finds])} of find's time in the same turn")
+    looked_for = [find[0] for find in finds]
+    yield row._replace(note=f"{row.note}, {ratio(alone, looked_for)} of find's time in the same turn")
+    against = median(mine / peer for mine, peer in zip(alone, looked_for, strict=True))
+    say_goal(f"looking at {count:,} unchanged XYZ tiles, against `find`", against, most=1.5)
     yield one_added(args, count, tree)
     timed(child(args, tree, count, "dirs"), runs=1)  # another setting: written once
     yield no_op("xyz: no-op, scan = dirs", count, timed(child(args, tree, count, "dirs"), runs=args.runs))
@@ -221,6 +224,7 @@ def one_added(args: argparse.Namespace, count: int, tree: Path) -> Row:
         _, _, looked = timed(again, runs=1)
         turns.append((json.loads(out)["scan_s"] - json.loads(looked)["scan_s"], seconds, rss))
     more = sorted(turn[0] for turn in turns)
+    say_goal(f"finding and hashing one tile added to {count:,}, beside looking", median(more), most=0.1, unit="s")
     note = f"the scan takes {median(more):.3f} [{more[0]:.3f}–{more[-1]:.3f}] s more than one that finds nothing"
     return Row(count, "xyz: one tile added, scan = stat", *min(turns)[1:], note)
 

@@ -18,6 +18,9 @@ and every benchmark takes subject and peers in turns in one run.
 """
 
 
+GOAL = "goal: "
+
+
 def machine() -> str:
     """Return the processor, its cores, Python, the load and the date."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -32,6 +35,16 @@ def ratio(subject: Sequence[float], peer: Sequence[float], digits: int = 2) -> s
     rounds = [mine / other for mine, other in zip(subject, peer, strict=True)]
     least, middle, most = (f"{each:.{digits}f}" for each in (min(rounds), median(rounds), max(rounds)))
     return middle if len(rounds) == 1 else f"{middle} [{least}–{most}]"
+
+
+def say_goal(
+    what: str, figure: float, *, most: float | None = None, least: float | None = None, unit: str = ""
+) -> None:
+    """Print a figure beside its goal, as `python -m bench` collects it: at most `most`, or at least `least`."""
+    is_met = figure <= most if most is not None else least is None or figure >= least
+    asked = f"≤ {most:g}" if most is not None else f"≥ {least:g}"
+    unit = f" {unit}" if unit else ""
+    print(f"{GOAL}{what} | {figure:.2f}{unit} | {asked}{unit} | {'met' if is_met else 'missed'}", flush=True)
 
 
 def replace_section(path: Path, title: str, text: str) -> None:

@@ -1,12 +1,13 @@
 """Bytes and seconds of delivery: a cache of TILES tiles is sent, one tile in a hundred changes, it is sent again.
 
-    python bench/sync.py [TILES]
+    python bench/sync.py --scratch /var/tmp/sync --tiles 1024
 
-Writes its section of bench/RESULTS.md. Both ends are this machine, joined by a pipe as over ssh.
+Both ends are this machine, joined by a pipe as over ssh.
 """
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, replace_section  # noqa: E402
+from bench.results import machine, replace_section, say_goal  # noqa: E402
 from provisioning.delivery import (  # noqa: E402
     documents_of,
     install_bundle,
@@ -27,16 +28,23 @@ from provisioning.delivery import (  # noqa: E402
     trusting,
     verifying,
 )
+from provisioning.delivery.bundle.earlier import bases_in  # noqa: E402
 from provisioning.flight.signing import load_public_key  # noqa: E402
 from provisioning.flight.verify import verify  # noqa: E402
 from tests import building  # noqa: E402
 from tests.delivery import trust_anything_by  # noqa: E402
 
 
-def main(tiles: int) -> None:
+def main() -> None:
     """Build, send, add, send, bundle, install; print the table."""
-    side = round(tiles**0.5)
-    with tempfile.TemporaryDirectory() as scratch:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=int, default=1024)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--results", type=Path)
+    args = parser.parse_args()
+    args.scratch.mkdir(parents=True, exist_ok=True)
+    side = round(args.tiles**0.5)
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         root = Path(scratch)
         cache = building.new_cache(root, side=side)
         key = root / "key.pub.pem"
@@ -64,11 +72,24 @@ def main(tiles: int) -> None:
             )
         )
         rows.append(("install of b.tar.zst", *done))
-    lines = ["`python bench/sync.py`", "", machine(), "", "| step | seconds | bytes |", "|---|---|---|"]
+    changed = rows[2][2]
+    share = 100 * changed.sent_bytes / changed.generation_bytes
+    say_goal(
+        f"{more} of {side * side} tiles changed: share of the generation that sync sends", share, most=1.5, unit="%"
+    )
+    lines = [
+        f"`python bench/sync.py --tiles {args.tiles}`",
+        "",
+        machine(),
+        "",
+        "| step | seconds | bytes |",
+        "|---|---|---|",
+    ]
     lines += [f"| {name} | {seconds:.2f} | {told(value)} |" for name, seconds, value in rows]
     lines += ["", f"`corpus.index` is {index:,} bytes. Both ends are this machine, joined by a pipe as over ssh."]
-    replace_section(ROOT / "bench" / "RESULTS.md", "Delivery", "\n".join(lines))
     print("\n".join(lines))
+    if args.results:
+        replace_section(args.results, "Delivery", "\n".join(lines))
 
 
 def sent(cache: Path, vehicle: Path, key: Path, expect):
@@ -77,7 +98,7 @@ def sent(cache: Path, vehicle: Path, key: Path, expect):
         parse_destination(str(vehicle)), shell=("sh", "-c"), program=program, options={"--public-key": str(key)}
     )
     with verify(cache, expect) as verdict:
-        return sync_over(command, verdict, documents_of(verdict))
+        return sync_over(command, verdict, documents_of(verdict), bases=bases_in(cache))
 
 
 def timed(action):
@@ -93,4 +114,4 @@ def told(value) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)
+    main()

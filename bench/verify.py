@@ -19,11 +19,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, ratio, replace_section  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
 from provisioning.flight.manifest import to_bytes, with_hash  # noqa: E402
 from tests.caches import ENGINE, KEY, manifest_of, publish  # noqa: E402
 
@@ -197,6 +198,9 @@ def main() -> None:
     finally:
         shutil.rmtree(args.scratch)
     print(text)
+    ours, openssl = measured[0].rounds_s, measured[2].rounds_s
+    against = median(mine / peer for mine, peer in zip(ours, openssl, strict=True))
+    say_goal(f"verifying {args.gb:g} GB, against openssl's SHA-256 on all cores", against, most=1.15)
     if args.results:
         replace_section(args.results, "Verifying a cache", f"`python bench/verify.py`\n\n{text}")
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.noop import make_mbtiles, make_tree  # noqa: E402
-from bench.results import machine, replace_section  # noqa: E402
+from bench.results import machine, replace_section, say_goal  # noqa: E402
 from bench.verify import peak_mib  # noqa: E402
 from provisioning.catalogue import scan, write_pmtiles  # noqa: E402
 from provisioning.cli.begin.init import create_cache  # noqa: E402
@@ -133,8 +133,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
-    text = table(measure(args.scratch, args.tiles, args.rounds))
+    measured = measure(args.scratch, args.tiles, args.rounds)
+    text = table(measured)
     print(text)
+    ten, *others = (run.cpu_s for run in measured.values())
+    say_goal(
+        f"`doit` with nothing to do at {args.tiles:,} tiles, against 10, processor time", max(others) / ten, most=2
+    )
     if args.results:
         head = f"`python bench/whole.py --tiles {args.tiles}`\n\n{machine()}, least of {args.rounds}"
         replace_section(args.results, "Whole no-op", f"{head}\n\n{text}")
