@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 HEADINGS = ("| benchmark | what | measured | goal | |", "|---|---|---:|---:|---|")
 PEERS = ("find", "git", "ninja", "make", "dvc", "openssl", "model_signing", "rsync", "zstd")
 SMALL = {
-    "commands": [],
-    "noop": ["--tiles", "10000"],
-    "whole": ["--tiles", "10000"],
+    "commands": ["--rounds", "9"],
+    "noop": ["--tiles", "10000", "--runs", "3"],
+    "whole": ["--tiles", "10000", "--rounds", "5"],
     "scanning": ["--tiles", "20000", "--runs", "1"],
     "build": [],
     "incremental": ["--tiles", "3000"],

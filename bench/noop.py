@@ -2,8 +2,8 @@
 
     python bench/noop.py --tiles 10000 100000 1000000 --scratch /var/tmp/noop
 
-What a whole `doit` costs beside bare doit is measured by `commands.py`, whose table comes first. Every other row is a
-fresh process, page cache warm, minimum of several runs; RSS is the largest of the process and its children. Tiles are
+What a whole `doit` costs beside bare doit is measured by `commands.py`. Every row is a fresh process, page cache warm:
+processor time, the least of several runs; RSS is the largest of the process and its children. Tiles are
 PNG files of 2 x 1 pixels, all different, a thousand rows to a column. Nothing outside --scratch is written, unless
 --results names a file whose section `No-op` is then replaced.
 """
@@ -31,7 +31,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, ratio, replace_section, say_goal  # noqa: E402
+from bench.results import machine, ratio, replace_section, say_goal, used_s  # noqa: E402
 
 Z, X0, Y0, ROWS = 20, 500_000, 400_000, 1000
 
@@ -112,26 +112,25 @@ def run_scan(scratch: Path, source: Path, count: int, mode: str) -> None:
     begin_with_one_thread()  # as flightcache and doit do
     flight = flight_of(scratch, source, count, mode)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+    start = used_s()
     corpus = scan(flight.selection, flight.build_dir)
-    seconds = time.perf_counter() - start
+    seconds = used_s() - start
     heavy = sorted({"numpy", "PIL", "simplejpeg", "onnxruntime", "faiss"} & set(sys.modules))
     assert corpus.count == count - corpus.removed, corpus
     print(json.dumps({"scan_s": seconds, "added": corpus.added, "imported": heavy, "sha256": corpus.coverage_sha256}))
 
 
 def timed(command: list[str], *, cwd: Path | None = None, runs: int = 3) -> tuple[float, float, str]:
-    """Return least seconds, largest RSS in MB and the fastest's output of `runs` fresh processes."""
+    """Return least processor seconds, largest RSS in MB and the fastest's output of `runs` fresh processes."""
     best, rss, best_out = float("inf"), 0.0, ""
     for _ in range(runs):
-        start = time.perf_counter()
         with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             out = drain(process)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{command} failed with {process.returncode}: {out}")
-        seconds, rss = time.perf_counter() - start, max(rss, usage.ru_maxrss / 1024)
+        seconds, rss = usage.ru_utime + usage.ru_stime, max(rss, usage.ru_maxrss / 1024)
         if seconds < best:
             best, best_out = seconds, out
     return best, rss, best_out
@@ -294,7 +293,7 @@ def with_dvc(args: argparse.Namespace, count: int, tree: Path) -> Row:
 
 def report(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| tiles | what | seconds | RSS MB | |", "|---:|---|---:|---:|---|"]
+    lines = ["| tiles | what | processor s | RSS MB | |", "|---:|---|---:|---:|---|"]
     lines += [f"| {r.tiles:,} | {r.what} | {r.seconds:.3f} | {r.rss_mb:.0f} | {r.note} |" for r in rows]
     return "\n".join(lines)
 
@@ -321,12 +320,8 @@ def main() -> None:
         run_scan(args.scratch, args.scan, args.tiles[0], args.mode)
     if args.archive or args.scan:
         return
-    from bench import commands  # it uses functions of this module
-
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    whole = commands.table(commands.measure(args.scratch / "commands", args.runs * 3))
-    print(whole, flush=True)
     for count in args.tiles:
         tree = args.scratch / f"{count}"
         make_tree(tree, count)
@@ -335,7 +330,7 @@ def main() -> None:
             rows.append(row)
     if args.results:
         command = f"`python bench/noop.py --tiles {' '.join(map(str, args.tiles))}`"
-        text = "\n\n".join([command, machine(), whole, report(rows)])
+        text = "\n\n".join([command, machine(), report(rows)])
         replace_section(args.results, "No-op", text)
     print(f"# peak RSS of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,12 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     return f"{cpu}, {cores} cores, Python {platform.python_version()}, load {load:.1f}, {time.strftime('%Y-%m-%d')}"
+
+
+def used_s() -> float:
+    """Return the processor seconds of this process and of those under it that have ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def ratio(subject: Sequence[float], peer: Sequence[float], digits: int = 2) -> str:

@@ -18,7 +18,6 @@ import ctypes
 import hashlib
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.noop import X0, Y0, Z, addresses, flight_of, png  # noqa: E402
-from bench.results import machine, replace_section, say_goal  # noqa: E402
+from bench.results import machine, replace_section, say_goal, used_s  # noqa: E402
 
 GOALS = {"first scan": 4.0, "one tile changed": 1.5, "touched": 1.5}
 PR_SET_CHILD_SUBREAPER = 36
@@ -156,12 +155,6 @@ def in_this_process(path: Path, count: int, what: str) -> None:
             os.wait()
     seconds = used_s() - before
     print(json.dumps({"seconds": seconds, "rss_mb": peak_mb()}))
-
-
-def used_s() -> float:
-    """Return the processor seconds of this process and of those under it that have ended."""
-    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def peak_mb() -> float:
