@@ -228,6 +228,25 @@ def test_a_photo_is_found_whatever_its_orientation_and_whosever_its_angles_are(s
     assert found.matches[0].distance_m < 700
 
 
+@pytest.mark.parametrize("height", [4000.0, 5000.0])
+def test_a_photo_of_unknown_height_is_tried_from_several_and_found(scene, height):
+    """Looking aside, the middle of the photo as it is is no tile's ground."""
+    locator, ground = scene
+    yaw, mpp = 20.0, metres_per_pixel(ZOOM, place_at(ZOOM, WEST + 2.5, NORTH + 2.5))
+    ahead = height / mpp / 256
+    x, y = 2.5 - ahead * math.sin(math.radians(yaw)), 2.5 + ahead * math.cos(math.radians(yaw))
+    pixels = photograph(ground, (x * 256, y * 256), mpp, height=height, yaw=yaw, pitch=-45, fov=60.0)
+    said = Metadata(Angles(yaw, -45, 0), camera=Camera.simple(960, 720, 480 / math.tan(math.radians(30))))
+    place = place_at(ZOOM, WEST + x, NORTH + y)
+    found = answer(locator, Photo(pixels, place, yaw, said), Question(), near=Prior(place, 8000), position=place)
+    assert found.assumed.height_sought_m == pytest.approx(height, rel=0.4)
+    assert found.matches[0].distance_m < 1700  # a tile is as wide
+    plain = answer(
+        locator, Photo(pixels, place, yaw, said), Question(patches=0), near=Prior(place, 8000), position=place
+    )
+    assert plain.matches[0].distance_m > 1700
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(("patches", "decoded"), [(0, (300, 400, 3)), (9, (600, 800, 3))])
 def test_a_large_jpeg_is_decoded_no_finer_than_it_is_looked_at_and_gives_the_same_answer(

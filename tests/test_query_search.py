@@ -288,9 +288,14 @@ def test_where_no_tile_lies_near_nothing_is_named(flight, capsys):
     assert "no tile of the cache" in capsys.readouterr().out
 
 
+def test_a_radius_around_nothing_is_refused_as_wrong_usage(flight):
+    cache, folder = flight
+    assert main(["locate", str(folder / "DJI_0000.JPG"), "--cache", str(cache), "--radius", "9"]) == 2
+
+
 @pytest.mark.parametrize(
     "words",
-    [["--radius", "9"], ["--near=1,1", "--radius", "-5"], ["--height", "0"], ["--fov", "180"], ["--pitch", "91"],
+    [["--near=1,1", "--radius", "-5"], ["--height", "0"], ["--fov", "180"], ["--pitch", "91"],
      ["--patches", "-1"], ["--height-sigma", "50"], ["--heading-sigma", "-1"], ["--pitch-sigma", "21"]],
 )  # fmt: skip
 def test_numbers_that_make_no_sense_are_refused(flight, words, capsys):

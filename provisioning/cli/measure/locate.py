@@ -312,6 +312,8 @@ def _assumptions(assumed: Assumed) -> Iterator[str]:
     if assumed.height_m is not None:
         height = f"{assumed.height_m:.0f} m above ground"
         yield f"{height} assumed (camera.height_m): the photo has no height; --height M says it"
+    if assumed.height_sought_m is not None:
+        yield "the photo has no height: of several tried this one fits best; --height M says it"
 
 
 def _line(rank: int, match: Match) -> str:

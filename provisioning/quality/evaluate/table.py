@@ -122,6 +122,7 @@ ASSUMED = {
     "heading_deg": "give no heading (north assumed)",
     "pitch_deg": "give no pitch ({:.0f}° assumed)",
     "height_m": "give no height ({:.0f} m above ground assumed, camera.height_m)",
+    "height_sought_m": "give no height (the best of several tried, each at the cost of a photo)",
 }
 
 
@@ -134,12 +135,12 @@ def _taken_for_granted(result: Result) -> Iterator[str]:
 
 
 def assumed(result: Result) -> Mapping[str, tuple[int, float]]:
-    """Return by what was not said of how many photos, and the value that stood for it, the same for all."""
+    """Return by what was not said of how many photos, and the value that stood for it; of heights sought the median."""
     values: dict[str, list[float]] = {}
     for asked in result.asked:
         for name, value in asked.assumed.as_json().items():
             values.setdefault(name, []).append(value)
-    return {name: (len(values[name]), values[name][0]) for name in ASSUMED if name in values}
+    return {name: (len(values[name]), statistics.median(values[name])) for name in ASSUMED if name in values}
 
 
 def _set(cell: str, width: int, *, left: bool) -> str:

@@ -15,11 +15,11 @@ from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, st
 from provisioning.quality.locate.photo import Photo, Unread, read_photo
 from provisioning.quality.locate.places import Prior
 from provisioning.quality.locate.search import PATCHES, Locator, Match, evenly_turned
-from provisioning.quality.query.camera import TURNED_DEG
+from provisioning.quality.query.camera import TURNED_DEG, Camera
 from provisioning.quality.query.declaration import UNDECLARED, Declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.patches import anchor
-from provisioning.quality.query.viewing import NOTHING, Known, Viewing, viewing
+from provisioning.quality.query.viewing import LEAST_HEIGHT_M, NOTHING, Known, Viewing, viewing
 
 if TYPE_CHECKING:
     from provisioning.quality.matching.stage import Fix, SecondStage
@@ -32,6 +32,11 @@ HEIGHT_STEP = 0.25
 """Share of the height by which a photo may be off and is still found (docs/camera.md)."""
 PITCH_STEP_DEG = 10.0
 """Pitches that lie half of this apart show nearly the same ground (docs/camera.md)."""
+WIDEST_SOUGHT = 4.0
+"""A photo of unknown height is tried from one to so many sides of a tile of the finest zoom wide, and to WIDEST_COARSE
+of the coarsest: rendering needs some tiles, and a photo that shows many more is rare (docs/evaluation.md)."""
+WIDEST_COARSE = 2.0
+SOUGHT_STEP = math.sqrt(2)
 NO_GROUND = 'the camera sees no ground: pitch -90 looks down; angles of the airframe need camera.angles_of = "body"'
 
 
@@ -61,12 +66,13 @@ class Assumed(NamedTuple):
     """What stood for something that neither the photo nor the caller said; None where it was said, or not needed.
 
     heading_deg: north. pitch_deg: the mounting's, straight down unless [camera] says otherwise. height_m: that of
-    [camera].
+    [camera]. height_sought_m: of several the one from which the photo is found best.
     """
 
     heading_deg: float | None = None
     pitch_deg: float | None = None
     height_m: float | None = None
+    height_sought_m: float | None = None
 
     def as_json(self) -> dict[str, float]:
         """Return what was assumed by its name."""
@@ -102,15 +108,15 @@ def answer(
     known of this photo beside its metadata. Raises PhotoError where the photo is not of the declared camera's shape.
     """
     height, width = photo.pixels.shape[:2]
-    seen = _viewing(photo.metadata, width, height, question, known)
+    seen = _viewing(locator, photo.metadata, width, height, question, near, known)
     own = photo.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
     headings = headings_for(question, own, _turned_deg(photo) if isinstance(seen, str) else 0)
-    assumed = _assumed(seen, headed=own is not None or question.rotate is not None or question.heading_deg is not None)
+    headed = own is not None or question.rotate is not None or question.heading_deg is not None
     k = max(question.k, COMPARED)
     if isinstance(seen, str):
         found = locator.locate(photo.pixels, k=k, headings=headings, position=position, near=near)
     else:
-        readings = [each for each in seen.readings() if anchor(each.view(headings[0])) is not None]
+        readings = [each for each in _readings(locator, seen, near) if anchor(each.view(headings[0])) is not None]
         if not readings:
             return Answered((), NO_GROUND)
         rendered = partial(
@@ -123,11 +129,11 @@ def answer(
             patches=question.patches,
         )
         answers = [(rendered(*viewings_for(question, each)), each) for each in readings]
-        found, seen = max(answers, key=lambda each: each[0][0].standing if each[0] else -math.inf)
+        found, seen = max(answers, key=lambda each: _worth(each[0]))
     doubt, fix = _doubt(locator, photo, found), None
     if question.second_stage is not None:
         found, fix = question.second_stage.refined(photo.pixels, seen, found, position)
-    return Answered(found[: question.k], seen, None if fix else doubt, assumed, fix)
+    return Answered(found[: question.k], seen, None if fix else doubt, _assumed(seen, headed=headed), fix)
 
 
 def look(
@@ -139,11 +145,11 @@ def look(
         if question.second_stage is not None:
             return 1.0
         width, height = unread.width, unread.height
-        seen = _viewing(unread.metadata, width, height, question, known)
+        seen = _viewing(locator, unread.metadata, width, height, question, near, known)
         if isinstance(seen, str):
             return min(1.0, 2 * max(locator.network.size) / min(width, height))
         own = unread.heading_deg if known.angles.yaw_deg is None else known.angles.yaw_deg
-        views = [each.view(headings_for(question, own)[0]) for each in seen.readings()]
+        views = [each.view(headings_for(question, own)[0]) for each in _readings(locator, seen, near)]
         shares = (locator.needed_of(each, near, question.patches) for each in views if anchor(each) is not None)
         return min(1.0, (1 + 2 * question.height_sigma) * max(shares, default=1.0))
 
@@ -171,13 +177,40 @@ def _assumed(seen: Viewing | str, *, headed: bool) -> Assumed:
     if isinstance(seen, str):
         return Assumed(north)
     pitch = seen.mounting[1] if seen.angles.pitch_deg is None else None
+    if seen.height_sought:
+        return Assumed(north, pitch, None, seen.height_m)
     return Assumed(north, pitch, seen.height_m if seen.height_assumed else None)
 
 
-def _viewing(metadata: Metadata, width: int, height: int, question: Question, known: Known) -> Viewing | str:
+def _viewing(
+    locator: Locator, metadata: Metadata, width: int, height: int, question: Question, near: Prior | None, known: Known
+) -> Viewing | str:
     if not question.patches:
         return "not asked to"
-    return viewing(question.camera, metadata, width=width, height=height, known=known)
+    finest_m = _sides_m(locator, near)[-1]
+
+    def least_m(camera: Camera) -> float:
+        return max(LEAST_HEIGHT_M, finest_m * camera.fx / camera.width)
+
+    return viewing(question.camera, metadata, width=width, height=height, known=known, least_m=least_m)
+
+
+def _sides_m(locator: Locator, near: Prior | None) -> list[float]:
+    """Return the sides of the tiles of each zoom level, the coarsest first."""
+    places = locator.places
+    lat = near.position.lat_e7 / E7 if near else places.middle_lat_deg(places.bands[0])
+    return [places.side_m(zoom, lat) for zoom in places.zooms]
+
+
+def _readings(locator: Locator, seen: Viewing, near: Prior | None) -> list[Viewing]:
+    """Return what the angles may mean, each from all heights that are to be tried."""
+    if not seen.height_sought:
+        return list(seen.readings())
+    coarsest, finest = _sides_m(locator, near)[0], _sides_m(locator, near)[-1]
+    widest = max(WIDEST_SOUGHT, WIDEST_COARSE * coarsest / finest)
+    steps = round(math.log(widest, SOUGHT_STEP))
+    heights = [seen.height_m * SOUGHT_STEP**step for step in range(steps + 1)]
+    return [each._replace(height_m=height) for each in seen.readings() for height in heights]
 
 
 def headings_for(question: Question, own: float | None, turned_deg: int = 0) -> tuple[float, ...]:
@@ -191,6 +224,15 @@ def headings_for(question: Question, own: float | None, turned_deg: int = 0) -> 
     if turned_deg and own is not None and question.heading_deg is None:
         known.append(own - turned_deg)
     return tuple((each + heading) % 360 for heading in known for each in spread(question.heading_sigma_deg))
+
+
+def _worth(found: tuple[Match, ...]) -> float:
+    """Return how far answers are to be believed against those to another reading of the same photo.
+
+    How far the first stands out says little of a large patch, how like it is little of a small one: their product
+    decides best between heights (docs/evaluation.md).
+    """
+    return found[0].standing * found[0].likeness if found else -math.inf
 
 
 def _turned_deg(photo: Photo) -> int:

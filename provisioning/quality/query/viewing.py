@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
@@ -36,8 +37,9 @@ NOTHING = Known()
 class Viewing(NamedTuple):
     """A camera with its attitude and its height above ground, metre; `view` fixes the yaw.
 
-    height_assumed: neither the photo nor the caller gave the height, so it is the declared one. turned_deg: by how much
-    the stored pixels were turned clockwise to be shown; camera and angles are those of the photo as it is shown.
+    height_assumed: neither the photo nor the caller gave the height, so it is the declared one. height_sought: nor is
+    one declared, so it is the least of those to try. turned_deg: by how much the stored pixels were turned clockwise to
+    be shown; camera and angles are those of the photo as it is shown.
     """
 
     camera: Camera
@@ -46,6 +48,7 @@ class Viewing(NamedTuple):
     mounting: Three = MOUNTED_DOWN
     height_assumed: bool = False
     turned_deg: int = 0
+    height_sought: bool = False
 
     def view(self, yaw_deg: float) -> View:
         """Return the view under a yaw, degree clockwise from true north."""
@@ -69,13 +72,19 @@ class Viewing(NamedTuple):
 
 
 def viewing(
-    declared: Declared, metadata: Metadata, *, width: int, height: int, known: Known = NOTHING
+    declared: Declared,
+    metadata: Metadata,
+    *,
+    width: int,
+    height: int,
+    known: Known = NOTHING,
+    least_m: Callable[[Camera], float] | None = None,
 ) -> Viewing | str:
     """Return how a photo of width x height pixels looked at the ground, or a phrase that says what is not known.
 
     width, height: as it is shown; the lens is declared for the pixels as they are stored. The caller's knowledge goes
     first, then what is declared for the lens and the photo for attitude and height. Raises PhotoError where the photo
-    is not of the shape of the camera declared.
+    is not of the shape of the camera declared. least_m: from the camera to the least height to try where none is known.
     """
     stored = (width, height) if SHOWN[metadata.orientation][0][0] else (height, width)
     camera = camera_of(declared, metadata, width=stored[0], height=stored[1], fov_deg=known.fov_deg)
@@ -83,13 +92,17 @@ def viewing(
     height_m = declared.height_m if known_m is None else known_m
     if camera is None:
         return "no focal length: declare [camera] in flight.toml and build, or give --fov"
+    sought = height_m is None
+    if height_m is None and least_m is not None:
+        height_m = least_m(camera)
     if height_m is None:
         return "no height above ground: declare camera.height_m and build, or give --height"
     if height_m < LEAST_HEIGHT_M:
         return f"a height above ground of {height_m:.1f} m"
     angles = _angles(declared, metadata.angles, known.angles)
     turned_deg = TURNED_DEG.get(metadata.orientation, 0)
-    return Viewing(camera.shown(metadata.orientation), angles, height_m, declared.mounting, known_m is None, turned_deg)
+    shown = camera.shown(metadata.orientation)
+    return Viewing(shown, angles, height_m, declared.mounting, known_m is None, turned_deg, sought)
 
 
 def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
