@@ -16,7 +16,6 @@ from provisioning.base.hashing import sha256_bytes
 from provisioning.config import Backbone, Engine
 from provisioning.engines import HostTuple, OnnxRuntime, TensorRT, engine_spec, select, worker
 from provisioning.engines.host import Machine, _cpu_flags, _dpkg_version
-from provisioning.engines.ort import ort
 from provisioning.engines.ort.onnx_network import OnnxNetwork
 from provisioning.engines.tensorrt import cuda, trt_run
 from provisioning.engines.tensorrt.trt_build import build_plan
@@ -138,12 +137,6 @@ def test_onnxruntime_that_is_not_installed_is_named():
     assert caught.value.next_step == "pip install onnxruntime"
 
 
-def test_an_engine_that_is_not_one_file_is_refused(spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(ort, "_LIMIT_BYTES", 100)
-    with pytest.raises(EngineError, match="not one file"):
-        OnnxRuntime().build(spec, tmp_path / "engine")
-
-
 def test_a_network_that_does_not_say_its_size_asks_for_it():
     model = networks.network()
     dims = model.graph.input[0].type.tensor_type.shape.dim
@@ -234,6 +227,7 @@ def vendor(request, monkeypatch):
 
 
 def plan_of(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"onnx")
     spec = engine_spec(tmp_path / "m.onnx", ORIN_HOST, Backbone(name="net"), Engine(), state=tmp_path)
     return build_plan("tensorrt", spec, tmp_path / "plan")
 
