@@ -329,7 +329,7 @@ def test_rows_keep_their_eight_bits_when_one_per_cent_of_others_comes(tmp_path, 
         eight_bit_range(make(tmp_path / "i", rows[which], ids_of(9000)[which], kind=kind)[1])
         for which in (before, np.arange(9000))
     )
-    assert (old != new).any(axis=0).sum() <= 4  # of 128; evenly spaced rows changed nearly all
+    assert (old != new).any(axis=0).sum() <= 8  # of 128; evenly spaced rows change 20 to 40
 
 
 def eight_bit_range(data):

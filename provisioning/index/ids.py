@@ -115,7 +115,13 @@ def steadily(ids: Int64s, most: int) -> Int64s:
     """
     if len(ids) <= most:
         return np.arange(len(ids), dtype=np.int64)
-    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.sort(np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")[:most])
+    return np.sort(np.argsort(mixed(ids), kind="stable")[:most])
+
+
+def mixed(ids: Int64s) -> NDArray[np.uint64]:
+    """Return ids mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014): the same order on every host."""
+    value = ids.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+    last: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
+    return last

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.geometry.geo import CUTS
+from provisioning.base.geometry.geo import CUTS, tileid_to_zxy
 from provisioning.index.among import scores_among
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, Rows, cuts_of, is_upright_tile
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, Rows, cuts_of, is_upright_tile, mixed
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
 from provisioning.quality.gates.retrieval import Views
-from provisioning.quality.gates.subject import Subject, mixed
+from provisioning.quality.gates.subject import Subject
 from provisioning.quality.gates.values import Figure, Mistaken, decimal
-from provisioning.quality.locate.places import EQUATOR_M, decoded, encoded
+from provisioning.quality.locate.places import EQUATOR_M, encoded
 
 RECOGNISED = 0.5
 """Share of views, above chance, from which a network is said to recognise."""
@@ -206,8 +206,7 @@ def rows_elsewhere(subject: Subject, truth: int) -> tuple[Int64s, Flags]:
 
 def place_of(packed: int) -> tuple[int, int, int]:
     """Return z, x, y of an id."""
-    z, x, y = (int(each[0]) for each in decoded(np.array([packed >> PLACE], np.int64)))
-    return z, x, y
+    return tileid_to_zxy(packed >> PLACE)
 
 
 def _other(subject: Subject, truth: int, query: Floats) -> bool:

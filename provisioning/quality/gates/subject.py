@@ -16,7 +16,7 @@ from provisioning.base.geometry import geo
 from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile
 from provisioning.engines import Network
-from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile
+from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile, mixed
 from provisioning.network.backbone import fit
 from provisioning.quality.gates.values import Address, Figure, Requirements
 
@@ -148,12 +148,3 @@ class Subject:
             return self.pixels(row)
         except TileError:
             return None
-
-
-def mixed(ids: Int64s) -> NDArray[np.uint64]:
-    """Return ids mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014): the same order on every host."""
-    value = ids.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
-    last: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return last
