@@ -99,6 +99,14 @@ def test_streams(cache, command, streams):
     assert generations(cache) == ["000001"]
 
 
+def test_help_that_cannot_be_written_is_an_error_too(cache):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [BIN / "flightcache", "plan", "--help"], cwd=cache, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, b"cannot be written" in done.stderr) == (24, True)
+
+
 ANSWERS = {
     "list": ["list"],
     "info": ["info", "corpus"],

@@ -51,6 +51,10 @@ class Parser(argparse.ArgumentParser):
             message = f"{found['where']}there is no {found['word']!r}{meant(found['word'], known)} ({', '.join(known)})"
         super().error(printable(message))
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; an OSError where it cannot be written, which argparse passes over."""
+        print(self.format_help(), end="", file=file)
+
 
 def add_everywhere(parser: argparse.ArgumentParser) -> None:
     """Declare the options that every command takes, before or behind its name."""
