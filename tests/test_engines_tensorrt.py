@@ -116,6 +116,7 @@ def vendor(request, monkeypatch):
 
 def build(tmp_path, **settings):
     host = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
+    (tmp_path / "m.onnx").touch()
     spec = engine_spec(tmp_path / "m.onnx", host, Backbone(name="net"), Engine(**settings), state=tmp_path)
     return build_plan("tensorrt", spec, tmp_path / "plan")
 
