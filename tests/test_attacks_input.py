@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from provisioning.base.errors import DeliveryError, Error, SigningError
+from provisioning.base.errors import DeliveryError, Error, SigningError, TrustError
 from provisioning.cli import main
 from provisioning.config import Signing
 from provisioning.delivery import check_bundle, documents_of
@@ -22,9 +22,11 @@ from provisioning.delivery.bundle.pack import pack
 from provisioning.delivery.trust import trusting
 from provisioning.engines.vehicle.remote import serve
 from provisioning.flight.signing import generate_key, load_public_key, public_key_path, sign
+from provisioning.flight.trust import Trust, parse, to_bytes
 from provisioning.flight.verify import verify
 from provisioning.sources.pixels.image import MOST_SCANS, inspect_tile
 from tests import delivery
+from tests.test_trust_file import FIRST
 
 
 def progressive(side: int, scans: int) -> bytes:
@@ -218,3 +220,44 @@ def test_the_cpp_reader_is_ended_by_no_limit_of_the_system(made, tmp_path, reade
     )
     assert done.returncode >= 0, done
     assert done.returncode < 126 or "Resource temporarily unavailable" in done.stderr, done
+
+
+def trust_bombs() -> dict[str, bytes]:
+    """Trust files that no reader may be slow, wrong or in two minds about."""
+    text = to_bytes(Trust((FIRST,))).decode()
+
+    def put(old: str, new: str) -> bytes:
+        assert old in text
+        return text.replace(old, new).encode()
+
+    return {
+        "nested": b"[" * 1_000_000,
+        "nested in place": put('"revoked": []', '"revoked": ' + "[" * 200_000),
+        "larger than any": b" " * 20_000_000,
+        "a number of 500,000 digits": put('"version": 1', '"version": ' + "9" * 500_000),
+        "version 2^53": put('"version": 1', '"version": 9007199254740992'),
+        "no signing key must sign": put('"signing": 1', '"signing": 0'),
+        "no root key must sign": put('"root": 1', '"root": 0'),
+        "less than none": put('"root": 1', '"root": -1'),
+        "a threshold that is no whole number": put('"root": 1', '"root": 1e0'),
+        "two versions in one": put('"version": 1', '"version": 1,\n        "version": 1'),
+        "two thresholds": put('"root": 1', '"root": 1,\n          "root": 1'),
+        "half a character": put('"revoked": []', '"revoked": ["\\ud800"]'),
+        "a byte behind it": text.encode() + b"\0",
+        "a mark before it": b"\xef\xbb\xbf" + text.encode(),
+        "100,000 versions": put('"versions": [', '"versions": [' + "{}," * 100_000),
+        "10,000 revoked keys": put(
+            '"revoked": []', f'"revoked": [{",".join(f"{chr(34)}{i:064x}{chr(34)}" for i in range(10_000))}]'
+        ),
+    }
+
+
+def test_a_trust_file_that_is_a_bomb_is_refused_at_once_by_both_readers(tmp_path, reader):
+    for name, data in trust_bombs().items():
+        (tmp_path / "trust.json").write_bytes(data)
+        started = time.process_time()
+        with pytest.raises(TrustError, match="not a trust file"):
+            parse(data)
+        done = subprocess.run([reader, "trust", tmp_path / "trust.json"], capture_output=True, text=True, check=False)
+        assert time.process_time() - started < 5, name
+        assert (done.returncode, done.stdout.split()[0]) == (22, "malformed"), name

@@ -17,7 +17,7 @@ from provisioning.base.errors import EmptyCorpusError, TileError
 from provisioning.catalogue import decode, scan
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.config import TileSource
-from provisioning.sources.containers import tables as mbtiles_module
+from provisioning.sources.containers import sqlite_file
 from provisioning.sources.containers.pmtiles import PMTiles
 from provisioning.sources.containers.pmtiles_format import HEADER, Header, gzip_stored, serialise_directory
 from provisioning.sources.store import TileQuery
@@ -291,13 +291,50 @@ def test_a_tile_that_is_there_twice_is_named(tmp_path):
 
 
 def test_a_view_that_never_ends_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(mbtiles_module, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(sqlite_file, "PATIENCE_S", 0.5)
     db = sqlite3.connect(tmp_path / "a.mbtiles")
     db.execute("CREATE VIEW tiles AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
                " SELECT 15 AS zoom_level, -i AS tile_column, -i AS tile_row, x'00' AS tile_data FROM n")  # fmt: skip
     db.commit()
     db.close()
     refused(flight(tmp_path, tmp_path / "a.mbtiles", bbox=BOX), "interrupted")
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+CONTENTS = "CREATE TABLE gpkg_contents(table_name, data_type, min_x, min_y, max_x, max_y);INSERT INTO gpkg_contents VALUES('t','tiles',0,0,1,1);"
+SETS = "CREATE TABLE gpkg_tile_matrix_set(table_name, srs_id, min_x, min_y, max_x, max_y);INSERT INTO gpkg_tile_matrix_set VALUES('t',3857,0,0,1,1);"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        f"CREATE VIEW gpkg_contents AS {ENDLESS} SELECT 'same' AS table_name, 'features' AS data_type FROM n",
+        f"CREATE VIEW gpkg_contents AS {ENDLESS} SELECT i AS table_name, 'tiles' AS data_type FROM n WHERE i < 0",
+        f"{CONTENTS}CREATE VIEW gpkg_tile_matrix_set AS {ENDLESS} SELECT i AS table_name FROM n WHERE i < 0",
+        f"{CONTENTS}{SETS}CREATE VIEW gpkg_spatial_ref_sys AS {ENDLESS} SELECT i AS srs_id FROM n WHERE i < 0",
+    ],
+)
+def test_a_schema_whose_views_never_end_is_given_up_whatever_is_asked_of_it(tmp_path, monkeypatch, schema):
+    monkeypatch.setattr(sqlite_file, "PATIENCE_S", 0.3)
+    db = sqlite3.connect(tmp_path / "a.gpkg")
+    db.executescript(schema)
+    db.close()
+    started = time.monotonic()
+    with pytest.raises(TileError):
+        scanned(flight(tmp_path, tmp_path / "a.gpkg", bbox=BOX))
+    assert time.monotonic() - started < 30
+
+
+def test_metadata_that_never_ends_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_file, "PATIENCE_S", 0.3)
+    path = write_mbtiles(tmp_path / "a.mbtiles", TILES)
+    db = sqlite3.connect(path)
+    db.executescript(
+        "DROP TABLE IF EXISTS metadata;"
+        f"CREATE VIEW metadata AS {ENDLESS} SELECT i AS name, i AS value FROM n WHERE i < 0"
+    )
+    db.close()
+    assert scanned(flight(tmp_path, path, bbox=BOX)).count == 9
 
 
 def test_mbtiles_through_a_view_are_read(tmp_path):

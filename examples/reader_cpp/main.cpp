@@ -154,7 +154,7 @@ int run_verify(const std::vector<std::string>& words) {
       expect.floor_file = value;
       said.insert("counter");
     } else if (option == "--now") {
-      if (!manifest::digits(value) || value.size() > 11) return usage("--now " + value);
+      if (!manifest::digits(value) || value.size() > 12) return usage("--now " + value);
       expect.now_s = std::stoll(value);
     } else if (option == "--fingerprint" || option == "--revoked" || option == "--revoked-file") {
       if (option == "--fingerprint" && !expect.fingerprints) expect.fingerprints.emplace();

@@ -341,7 +341,9 @@ class Verifier {
   }
 
   std::string now() {
-    const std::time_t now_s = static_cast<std::time_t>(expect.now_s.value_or(std::time(nullptr)));
+    // A year of five digits would, as text, come before every not_after.
+    constexpr long long kLastSecond = 253402300799;  // 9999-12-31T23:59:59Z
+    const std::time_t now_s = static_cast<std::time_t>(std::min<long long>(expect.now_s.value_or(std::time(nullptr)), kLastSecond));
     std::tm utc{};
     char text[32];
     if (!gmtime_r(&now_s, &utc) || std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)

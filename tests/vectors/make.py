@@ -499,6 +499,7 @@ def cases() -> list[dict[str, object]]:
         case("schema 2", resign(second), []),
         case("schema 2 in its last second", resign(second), [], now_s=1803859199),
         case("schema 2 a second later", resign(second), [["expired", manifest]], now_s=1803859200),
+        case("schema 2 in the year 10000", resign(second), [["expired", manifest]], now_s=253402300800),
         case("schema 2 with the hash of 1", resign(second._replace(build=m.build)), [["manifest-hash", manifest]]),
         case("counter below the floor", [], [["counter", manifest]], counter_floor=8),
         case("another flight", [], [["flight", manifest]], flight_id="F-119"),

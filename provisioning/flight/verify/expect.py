@@ -49,6 +49,10 @@ class CounterFloor(NamedTuple):
     raise_on_pass: bool
 
 
+LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z: a later year has five digits and, as text, would come before every `not_after`."""
+
+
 class Expectations(NamedTuple):
     """What the caller expects.
 
@@ -79,7 +83,8 @@ class Expectations(NamedTuple):
         """The time to compare with, as `not_after` is written; None if it is not to be compared."""
         if self.now_s is ANY:
             return None
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s))
+        now_s = time.time() if self.now_s is None else self.now_s
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(now_s, LAST_SECOND)))
 
 
 class KnownFile(NamedTuple):

@@ -9,8 +9,10 @@ import errno
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import quote
 from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.sources.source import file_stamp, head_of, reading_source
+from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 HEADER_BYTES = 100
 WAL_VERSION = 2
@@ -53,6 +56,14 @@ def head(path: Path) -> str:
     return f"{os.stat(path).st_size} {head_of(path, HEADER_BYTES).hex()}"
 
 
+PATIENCE_S = 60
+"""A statement that yields nothing for so long is a hostile view, not a store of tiles."""
+STEPS = 100_000
+"""SQLite instructions between two looks at the clock."""
+MOST_VALUE_BYTES = 2 * MOST_TILE_BYTES
+"""A text or blob that is longer is not read. On Python 3.10 only tiles have a limit."""
+
+
 class SQLiteFile:
     """Read-only connections to one file, one for each thread. TileError if it cannot be read as it is."""
 
@@ -84,7 +95,7 @@ class SQLiteFile:
 
     @property
     def db(self) -> sqlite3.Connection:
-        """This thread's connection; texts come as bytes."""
+        """This thread's connection, whose next statement has `PATIENCE_S`; texts come as bytes."""
         db: sqlite3.Connection | None = getattr(self._own, "db", None)
         if db is None:
             with self.translated():
@@ -92,9 +103,18 @@ class SQLiteFile:
                 db.execute("PRAGMA trusted_schema = OFF")
                 db.execute("PRAGMA cell_size_check = ON")
                 db.text_factory = bytes
-            self._own.db = db
+                if sys.version_info >= (3, 11):
+                    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
+            self._own.db, self._own.since = db, [0.0]
+            since = self._own.since
+            db.set_progress_handler(lambda: time.monotonic() - since[0] > PATIENCE_S, STEPS)
             self._all.append(db)
+        self.go_on()
         return db
+
+    def go_on(self) -> None:
+        """Begin the time anew that this thread's statement may take: it has yielded something."""
+        self._own.since[0] = time.monotonic()
 
     def _readable(self) -> str:
         """Return the URI by which the file is read without writing beside it."""

@@ -11,7 +11,6 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +23,6 @@ from provisioning.sources.placement.evidence import HALF_WORLD_M, Statement, deg
 from provisioning.sources.store import StoredTile, TileQuery
 from provisioning.sources.tile_file import MOST_TILE_BYTES
 
-PATIENCE_S = 60
-"""A query that yields nothing for so long is a hostile view, not a store of tiles."""
-STEPS = 100_000
-"""SQLite instructions between two looks at the clock."""
 GRID_TOLERANCE = 1e-3
 """Of a tile's side: a GeoPackage whose grid is off by more is not on the Web Mercator grid."""
 WEB_MERCATOR_CODES = (3857, 900913, 3785, 102100, 102113)
@@ -95,7 +90,7 @@ class TileTable:
 
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query; rows whose numbers are no numbers are not tiles of it."""
-        with self._patience() as last, self.file.translated():
+        with self.file.translated():
             for level in self.levels:
                 _, z, left, top, step = level
                 for band in query.cover.bands.get(z, ()):
@@ -104,17 +99,7 @@ class TileTable:
                         y = top + step * row
                         if is_whole or any(low <= y <= high for low, high in band.rows):
                             yield StoredTile(z, left + column, y, data)
-                            last[0] = time.monotonic()
-
-    @contextmanager
-    def _patience(self) -> Iterator[list[float]]:
-        """Interrupt a query that yields nothing for `PATIENCE_S`; the caller writes down when it last did."""
-        last, db = [time.monotonic()], self.file.db
-        db.set_progress_handler(lambda: time.monotonic() - last[0] > PATIENCE_S, STEPS)
-        try:
-            yield last
-        finally:
-            db.set_progress_handler(None, 0)
+                            self.file.go_on()
 
     def _rows(self, level: Level, band: Band) -> sqlite3.Cursor:
         """Return column, row and bytes of the tiles in a band of columns, from its first row to its last."""
@@ -132,7 +117,7 @@ class TileTable:
         levels: dict[object, tuple[Level, int]] = {level.stored: (level, 1 << level.z) for level in self.levels}
         table, zoom, column, row, _ = self.columns
         good = bad = 0
-        with self._patience() as last, self.file.translated():
+        with self.file.translated():
             for stored, x, y in self.file.db.execute(f"SELECT {zoom}, {column}, {row} FROM {table}"):  # noqa: S608
                 if type(stored) is type(x) is type(y) is int and stored in levels:
                     (_, z, left, top, step), side = levels[stored]
@@ -140,7 +125,7 @@ class TileTable:
                     if 0 <= tile[1] < side and 0 <= tile[2] < side:
                         good += 1
                         yield tile
-                        last[0] = time.monotonic()
+                        self.file.go_on()
                         continue
                 bad += 1
         if bad > good:
@@ -237,7 +222,8 @@ def open_geopackage(table: TileTable, source: TileSource) -> None:
     """Take a GeoPackage's tile table; its tile matrix set must lie on the Web Mercator grid."""
     with table.file.translated():
         kinds = {
-            _text(n): _text(k) for n, k in table.file.db.execute("SELECT table_name, data_type FROM gpkg_contents")
+            _text(n): _text(k)
+            for n, k in table.file.db.execute("SELECT table_name, data_type FROM gpkg_contents LIMIT 1000")
         }
         name = _chosen(table, kinds, source.table)
         table.columns = Columns(
@@ -251,7 +237,7 @@ def open_geopackage(table: TileTable, source: TileSource) -> None:
         ).fetchone()
         matrices = table.file.db.execute(
             "SELECT zoom_level, tile_width, tile_height, pixel_x_size, pixel_y_size, matrix_width, matrix_height"
-            " FROM gpkg_tile_matrix WHERE table_name = ? ORDER BY zoom_level",
+            " FROM gpkg_tile_matrix WHERE table_name = ? ORDER BY zoom_level LIMIT 100",
             (name,),
         ).fetchall()
         box = table.file.db.execute(
