@@ -176,6 +176,8 @@ def comes_back(root, name, place):
     assert all(abs(side / 1e7 - wanted) < 2e-6 for side, wanted in zip(held.bbox, expected, strict=True)), held
     asked = flight(root, held.source, bbox=held.bbox, zooms=(z,))
     assert scan(asked.selection, asked.build_dir).count == len(tiles)
+    if any("holds for both row orders" in note for note in held.notes):
+        return False
     with open_reader(asked.tiles.source, asked.build_dir) as reader:
         for tile in iter_tiles(asked.build_dir):
             pixels = np.asarray(Image.open(io.BytesIO(reader.read(tile))).convert("RGB")).astype(int)
@@ -193,6 +195,7 @@ def may_be_refused(name, place):
 @given(place=PLACES, name=st.sampled_from(sorted(WRITERS.keys() - SLOW)))
 @example(place=(14, 0.52, 0.36, 2, 2), name="MBTiles, rows from the north, bounds alone")
 @example(place=(10, 0.0, 0.97, 3, 1), name="PMTiles by pmtiles")
+@example(place=(6, 0.0, 0.5, 1, 2), name="MBTiles, rows from the north, bounds alone")
 @examples(0.2)
 def test_random_placements_come_back_or_are_refused(tmp_path_factory, place, name):
     assert comes_back(tmp_path_factory.mktemp("w"), name, place) or may_be_refused(name, place)

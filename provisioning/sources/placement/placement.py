@@ -91,7 +91,10 @@ class _Case:
             raise self._contradiction(placed)
         is_nearer = all(outside[self.now] < outside[reading] for reading in self.others[:1])
         scheme = self.now.scheme if (is_nearer and placed) or self.source.scheme != "auto" else self._stated_scheme()
-        return Placement(scheme=scheme, notes=self._notes(outside[self.now], placed))
+        notes = self._notes(outside[self.now], placed)
+        if placed and self.others and not is_nearer and self.source.scheme == "auto":
+            notes += (self._either(scheme, placed),)
+        return Placement(scheme=scheme, notes=notes)
 
     def _outside(self, reading: Reading, placed: Sequence[Statement]) -> float:
         """Return the largest share of tiles that lie outside a stated box."""
@@ -149,6 +152,15 @@ class _Case:
             return ()
         names = ", ".join(said.file for said in placed)
         return (f"{outside:.0%} of the finest tiles lie outside the box that {names} states",)
+
+    def _either(self, scheme: str, placed: Sequence[Statement]) -> str:
+        """Say that the place holds for both row orders: tiles on both sides of the equator mirror each other."""
+        names = ", ".join(said.file for said in placed)
+        other = "xyz" if scheme == "tms" else "tms"
+        return (
+            f"where {names} says the tiles are holds for both row orders; {reading_name(Reading(scheme))};"
+            f' tiles.source.scheme = "{other}" (`flightcache init --source-scheme {other}`) exchanges the rows'
+        )
 
 
 def reading_name(reading: Reading) -> str:
