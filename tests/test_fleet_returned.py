@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from provisioning.base.errors import EngineError
@@ -64,7 +65,13 @@ def other_networks():
     renamed = networks.network()
     renamed.graph.output[0].name = "other"
     renamed.graph.node[-1].output[0] = "other"
+    elsewhere = networks.network()
+    weight = elsewhere.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="proc/self/exe")  # the process that runs it starts in /
     return {
+        "weights of a file here": elsewhere.SerializeToString(),
         "13 bytes of text": b"not an engine",
         "nothing": b"",
         "a plan of TensorRT": PLAN,

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from provisioning.base.errors import BackboneError
+from provisioning.base.process.confined import bare_environment
 from provisioning.config import Signing
 from provisioning.engines import compile as compile_module
 from provisioning.flight.signing import generate_key, hand_over_password, public_key_of, sign
@@ -72,6 +73,15 @@ def test_a_compiler_sees_no_token_of_the_environment_and_finds_its_gpu(monkeypat
     environment = compile_module._environment()
     assert "hush" not in environment.values()
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_reader_of_foreign_input_imports_nothing_from_where_it_starts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for said in ("", ":", f":{tmp_path}::", "relative:"):
+        monkeypatch.setenv("PYTHONPATH", said)
+        entries = bare_environment()["PYTHONPATH"].split(os.pathsep)
+        assert all(os.path.isabs(entry) for entry in entries)
+    assert str(tmp_path / "relative") in entries
 
 
 def test_a_model_that_loops_for_ever_is_refused_in_time(monkeypatch):

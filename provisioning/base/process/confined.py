@@ -95,7 +95,9 @@ class Subject(NamedTuple):
 def bare_environment() -> dict[str, str]:
     """Return the environment for a process that reads foreign input: how to find the program, and no secret."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join([_OURS, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    # An empty entry is the directory that a process starts in: for the child another one than for us.
+    paths = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {**kept, "PYTHONPATH": os.pathsep.join([_OURS, *map(os.path.abspath, paths)])}
 
 
 class _Scope:
