@@ -274,6 +274,7 @@ def test_more_headings_compute_only_the_new_ones(flight):
 )
 def test_everything_that_decides_a_descriptor_is_in_its_key(other):
     plain = descriptor_facts(KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float32", Fraction(0))
+    assert list(plain) == ["descriptor_format", "engine", "fit", "decoder", "dtype", "heading"]  # descriptors of before
     assert digest_of(descriptor_facts(*other)) != digest_of(plain)
 
 

@@ -424,3 +424,22 @@ def test_any_history_keeps_every_descriptor(tmp_path_factory, steps):
         np.testing.assert_array_equal(kept.gather(shas(*held)), vectors(*held))
     assert kept.missing(shas(*range(31))) == shas(*(n for n in range(31) if n not in expected))
     kept.close()
+
+
+@pytest.mark.parametrize("place", ["is here", "has a space and ?mark#"])
+def test_counting_what_is_missing_reads_the_map_as_it_lies_and_writes_nothing(tmp_path, monkeypatch, place):
+    home, elsewhere = tmp_path / place, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert lookup.count_missing(home, KEY, shas(1, 2)) == 2  # no store: nothing is known, and nothing is made
+    assert not home.exists()
+    with opened(home) as kept:
+        kept.append(shas(1), vectors(1))
+        kept.flush()
+        before = sorted(home.rglob("*"))
+        assert lookup.count_missing(home, KEY, shas(1, 2)) == 1  # what lies in the write-ahead log counts
+        assert sorted(home.rglob("*")) == before
+    before = sorted(home.rglob("*"))
+    assert lookup.count_missing(home, KEY, shas(1, 2)) == 1
+    assert sorted(home.rglob("*")) == before
+    assert not any(elsewhere.iterdir())
