@@ -423,9 +423,9 @@ def gpu_lines(flight: Flight, threads: int, rounds: int) -> Iterator[str]:
         pairs = [(raw_decoding(flight, threads), simulated_gpu(flight, rate, threads)) for _ in range(rounds)]
         cores, got = (max(figures) for figures in zip(*pairs, strict=True))
         share = got / min(rate, cores)
-        say_goal(
-            f"simulated device of {rate:,} tiles/s: of the device or the cores, whichever is less", share, least=0.95
-        )
+        if len(list(iter_tiles(flight.build_dir))) >= rate:  # else starting is most of the time
+            what = f"simulated device of {rate:,} tiles/s: of the device or the cores, whichever is less"
+            say_goal(what, share, least=0.95)
         yield f"| {rate} | {cores:.0f} | {got:.0f} | {share:.2f} | {'met' if share >= 0.95 else 'missed'} |"
 
 
