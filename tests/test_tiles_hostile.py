@@ -297,7 +297,7 @@ def test_a_view_that_never_ends_is_given_up(tmp_path, monkeypatch):
                " SELECT 15 AS zoom_level, -i AS tile_column, -i AS tile_row, x'00' AS tile_data FROM n")  # fmt: skip
     db.commit()
     db.close()
-    refused(flight(tmp_path, tmp_path / "a.mbtiles", bbox=BOX), "interrupted")
+    refused(flight(tmp_path, tmp_path / "a.mbtiles", bbox=BOX), "yields nothing for")
 
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"

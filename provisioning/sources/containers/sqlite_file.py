@@ -85,7 +85,7 @@ class SQLiteFile:
             yield
         except sqlite3.Error as error:
             if not any(words in str(error) for words in OF_THE_MACHINE):
-                raise self.error(str(error)) from error
+                raise self.error(_in_words(error)) from error
             with reading_source(self.path), open_regular(self.path):  # the system's word, which SQLite keeps to itself
                 pass
             step = "see `dmesg`, and whether a program writes it (`fuser -v`), then run doit again"
@@ -171,3 +171,7 @@ def _uri(path: str, options: str) -> str:
 def _not_copied(path: Path, error: OSError) -> FilesystemError:
     step = "free space in the temporary directory, or set TMPDIR" if error.errno == errno.ENOSPC else "run again"
     return FilesystemError(f"a tile source with a log cannot be copied: {error.strerror}", file=path, next_step=step)
+
+
+def _in_words(error: sqlite3.Error) -> str:
+    return f"a query on it yields nothing for {PATIENCE_S} s" if str(error) == "interrupted" else str(error)
