@@ -134,7 +134,22 @@ def test_commands_that_write_stay_on_this_machine_too(alone):
         command, *_ = words.split()
         run(str(BIN / "flightcache"), *words.split(), code=CODES.get(command, 0))
     traced = {*(words.split()[0] for words in (*IN_ORDER, *ALONE)), "evaluate"}
-    assert set(COMMANDS) - traced == {"demo", "export", "fleet"}  # which build, need PyTorch, and build too
+    assert set(COMMANDS) - traced == {"demo", "export", "fleet"}  # the first and the last in the slow test; PyTorch
+
+
+@pytest.mark.slow
+def test_demo_and_fleet_stay_on_this_machine(alone):
+    cache, run = alone
+    (cache.parent / "out").mkdir(exist_ok=True)
+    run(str(BIN / "flightcache"), "demo", "../out/demo")
+    vehicle = cache.parent / "out" / "reach"
+    vehicle.write_text(f'#!/bin/sh\nPATH={BIN}:$PATH exec sh -c "$*"\n')
+    vehicle.chmod(0o755)
+    (cache / "FLEET.toml").write_text(
+        f'[[vehicle]]\nname = "v"\nflight = "F-3"\naircraft = "A"\ncommand = "{vehicle}"\n'
+        f'target = "{cache.parent}/out/on-vehicle"\nremote_key = "{cache.parent}/key.pub.pem"\n'
+    )
+    run(str(BIN / "flightcache"), "fleet", "FLEET.toml")
 
 
 def test_trying_other_settings_stays_on_this_machine(alone):
