@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.frozen import dataclass
+from provisioning.base.named import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +87,42 @@ def test_a_frozen_value_is_made_as_a_function_is_called() -> None:
     ):
         with pytest.raises(TypeError):
             wrong()
+
+
+class Span(NamedTuple):
+    """Two fields, one with a default, and a method."""
+
+    first: int
+    last: int | None = None
+
+    def is_open(self) -> bool:
+        """Return whether it has no end."""
+        return self.last is None
+
+
+def test_a_named_tuple_is_one_of_the_standard_library() -> None:
+    """Made, compared, copied, refused, described and annotated like a class of `typing.NamedTuple`; and a tuple."""
+    import pickle
+    import typing
+
+    theirs = typing.NamedTuple("Span", [("first", int), ("last", typing.Optional[int])])  # noqa: UP014, UP045
+    theirs.__new__.__defaults__ = (None,)
+    span = Span(1)
+    assert span == (1, None) == theirs(1) == pickle.loads(pickle.dumps(span))
+    assert (Span.__mro__[1:], Span._fields, repr(span)) == (theirs.__mro__[1:], theirs._fields, repr(theirs(1)))
+    assert typing.get_type_hints(Span) == typing.get_type_hints(theirs)
+    assert (Span._field_defaults, span._replace(last=2)._asdict()) == ({"last": None}, {"first": 1, "last": 2})
+    assert (span.is_open(), Span(1, 2).is_open(), Span.__doc__) == (
+        True,
+        False,
+        "Two fields, one with a default, and a method.",
+    )
+    assert (Span.__module__, Span.__qualname__) == (__name__, "Span")
+    for wrong in (Span, lambda: Span(1, 2, 3), lambda: Span(x=1)):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(AttributeError):
+        span.first = 3  # type: ignore[misc]
 
 
 def test_versions_are_those_of_the_packaging_library() -> None:

@@ -6,9 +6,9 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import NamedTuple
 
 from provisioning.base.jsonfile import from_json
+from provisioning.base.named import NamedTuple
 
 Range = tuple[int, int]
 """First and last, both included."""

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provisioning.base.geometry.geo import CUTS
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue.reading import (
     Placed,
     changed_columns,

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provisioning.base.batches import batches_of
 from provisioning.base.disk.lock import is_held_for
 from provisioning.base.errors import TileError
 from provisioning.base.hashing import Sha256
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, TAKEN_ROW, UNDATED
 from provisioning.catalogue.scanning.settings import choice_facts

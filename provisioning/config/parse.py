@@ -9,11 +9,12 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from provisioning.base.disk.files import read_input
 from provisioning.base.errors import ConfigError
 from provisioning.base.geometry.angles import BBox, Origin
+from provisioning.base.named import NamedTuple
 from provisioning.base.words import meant, typed
 from provisioning.config.check import check, missing_sources
 from provisioning.config.naming import with_names

@@ -8,9 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from provisioning.base import events
+from provisioning.base.named import NamedTuple
 from provisioning.base.words import counted
 from provisioning.console.bar import NAME_WIDTH, duration, progress_line
 from provisioning.console.listener import WARNINGS_SHOWN, Listener, fields_of, kind_of, words

@@ -8,11 +8,11 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import EngineError
 from provisioning.base.frozen import dataclass
+from provisioning.base.named import NamedTuple
 from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
 
 

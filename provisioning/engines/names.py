@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from provisioning.base.errors import EngineError
+from provisioning.base.named import NamedTuple
 from provisioning.engines.host import HostTuple
 
 PREFIXES = {"tensorrt": "trt", "tensorrt_rtx": "rtx", "onnxruntime": "ort"}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from provisioning.base.named import NamedTuple
 from provisioning.base.words import counted
 from provisioning.flight.manifest import GateEntry, Manifest
 from provisioning.flight.verify.verdict import Verdict

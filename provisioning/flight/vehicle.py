@@ -14,10 +14,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioning.base.disk.files import make_dirs, read_regular, wrap_os_errors, write_durably
 from provisioning.base.errors import FilesystemError, TrustError, VerificationError
+from provisioning.base.named import NamedTuple
 from provisioning.flight import trust as trusts
 from provisioning.flight.signing import keys_directory
 from provisioning.flight.trust import Trust

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from provisioning.area.cover import Cover
 from provisioning.base.geometry.angles import BBox
 from provisioning.base.geometry.geo import tile_bounds_e7
+from provisioning.base.named import NamedTuple
 
 
 class TileQuery(NamedTuple):

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from provisioning.base.disk.files import open_regular
 from provisioning.base.errors import ConfigError, TileError
+from provisioning.base.named import NamedTuple
 from provisioning.config import Tiles, TileSource
 from provisioning.config.check import check_tiles
 from provisioning.sources.source import SHEET_SUFFIXES, Container, reading_source, source_name

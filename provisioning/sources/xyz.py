@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range, Rows, count
 from provisioning.base.errors import TileError
 from provisioning.base.geometry.geo import MAX_ZOOM
+from provisioning.base.named import NamedTuple
 from provisioning.config import TileSource
 from provisioning.sources.fingerprint import Listing
 from provisioning.sources.placement.evidence import Statement, beside

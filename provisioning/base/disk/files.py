@@ -15,9 +15,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, TextIO
 
 from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.named import NamedTuple
 
 TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 """How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""

@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioning.base import events
 from provisioning.base.disk.files import require_local_filesystem, wrap_os_errors, write_all
 from provisioning.base.errors import BuildLockHeldError, FilesystemError
+from provisioning.base.named import NamedTuple
 
 FILE = ".c10.lock"
 POLL_S = 0.05

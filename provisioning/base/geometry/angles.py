@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from provisioning.base.named import NamedTuple
 
 AltDatum = Literal["ellipsoid", "amsl", "relative"]
 """What an altitude is above: the WGS 84 ellipsoid, mean sea level (up to 107 m apart), or the take-off point."""

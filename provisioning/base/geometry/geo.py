@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox, Origin, wrapped_e7
 from provisioning.base.limits import MAX_SOURCES
+from provisioning.base.named import NamedTuple
 
 E7 = 10_000_000
 MAX_LATITUDE_E7 = 850_511_287

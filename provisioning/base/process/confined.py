@@ -28,11 +28,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 from provisioning.base import errors, events
 from provisioning.base.disk import directories
 from provisioning.base.disk.files import machine_failure, make_dirs
+from provisioning.base.named import NamedTuple
 from provisioning.base.printable import printable
 from provisioning.base.process import landlock
 

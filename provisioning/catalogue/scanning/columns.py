@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import groupby
 from struct import Struct
-from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range
 from provisioning.base.frozen import dataclass
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue import database
 from provisioning.catalogue.database import EMPTY, FAULTY, SHADOWED, TAKEN, UNUSED
 from provisioning.flight.manifest.formula import field

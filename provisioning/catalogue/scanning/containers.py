@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
 from provisioning.base.hashing import sha256_file
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue.scanning.inspecting import Candidate, Digest, Inspector
 from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Address, Writer

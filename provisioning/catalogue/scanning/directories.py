@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import NamedTuple
 
 from provisioning.area.cover import Cover, Range
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Writer

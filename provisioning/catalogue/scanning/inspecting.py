@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
+from provisioning.base.named import NamedTuple
 from provisioning.sources.pixels.image import InspectionSettings
 from provisioning.sources.source import OF_THE_FILE
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file

@@ -11,7 +11,8 @@ import functools
 import json
 import subprocess
 import sys
-from typing import NamedTuple
+
+from provisioning.base.named import NamedTuple
 
 LIBCUDA = "libcuda.so.1"
 ANSWER_S = 30

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.hashing import Sha256
+from provisioning.base.named import NamedTuple
 
 Schema = Literal["flight-cache-manifest/1", "flight-cache-manifest/2"]
 SCHEMA_1: Schema = "flight-cache-manifest/1"

@@ -15,9 +15,10 @@ import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from provisioning.base.errors import Error, SigningError
+from provisioning.base.named import NamedTuple
 from provisioning.base.process import landlock
 from provisioning.flight.signing.passwords import asker, forget_password, hand_over_password
 from provisioning.flight.signing.public import PublicKey

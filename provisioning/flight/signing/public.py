@@ -6,13 +6,13 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provisioning.base.disk.files import read_input
 from provisioning.base.errors import SigningError
+from provisioning.base.named import NamedTuple
 
 SIGNATURE_BYTES = 64
 MAX_FILE_BYTES = 1 << 20

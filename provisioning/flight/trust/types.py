@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from provisioning.base.hashing import Sha256
+from provisioning.base.named import NamedTuple
 from provisioning.flight.signing import PublicKey
 
 ROOT = "root"

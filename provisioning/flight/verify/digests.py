@@ -7,9 +7,9 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
-from typing import NamedTuple
 
 from provisioning.base.hashing import on_hashed
+from provisioning.base.named import NamedTuple
 
 CHUNK_BYTES = 1 << 20
 """Larger reads gain nothing (measured), and each thread has one such buffer."""

@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from provisioning.base.hashing import Sha256
+from provisioning.base.named import NamedTuple
 from provisioning.flight.manifest import Host
 from provisioning.flight.signing import PublicKey
 

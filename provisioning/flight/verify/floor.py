@@ -15,8 +15,8 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from provisioning.base.named import NamedTuple
 from provisioning.flight.verify.expect import ANY, Anything, CounterFloor
 from provisioning.flight.verify.reasons import Code, Refusal
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+
+from provisioning.base.named import NamedTuple
 
 
 class Code(str, Enum):

@@ -8,9 +8,10 @@ import io
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provisioning.base.errors import VerificationError
+from provisioning.base.named import NamedTuple
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.reasons import NEXT_STEP, Code, Reason
 

@@ -6,8 +6,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from provisioning.base.named import NamedTuple
 from provisioning.flight.manifest import Manifest
 from provisioning.flight.verify.opening import (
     MANIFEST,

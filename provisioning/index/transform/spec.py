@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from provisioning.base.errors import IndexingError
+from provisioning.base.named import NamedTuple
 
 _FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
 

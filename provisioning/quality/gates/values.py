@@ -8,11 +8,11 @@ from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from provisioning.base.errors import GateError
 from provisioning.base.frozen import dataclass
 from provisioning.base.jsonfile import from_json
+from provisioning.base.named import NamedTuple
 from provisioning.config.schema import Gates, Sector, Waiver
 from provisioning.flight.manifest import GateEntry
 

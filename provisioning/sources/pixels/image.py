@@ -6,9 +6,10 @@ import io
 import struct
 import zlib
 from math import isqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from provisioning.base.errors import TileError
+from provisioning.base.named import NamedTuple
 from provisioning.sources.pixels.likeness import perceptual_hash_of
 
 if TYPE_CHECKING:
