@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from itertools import combinations, product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -19,6 +20,7 @@ from bench.crops import make_crops
 from provisioning.base.errors import Error, PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.geometry.geo import tile_centre
+from provisioning.base.process import confined
 from provisioning.build.request import read_request
 from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
@@ -216,6 +218,34 @@ def test_how_many_photos_gave_no_heading_or_pitch_is_said_with_what_was_assumed(
     assert found["assumed"] == {"heading_deg": {"photos": 2, "value": 0}, "pitch_deg": {"photos": 1, "value": -90}}
     assert main(["evaluate", str(list_), str(cache), "--public-key", str(cache.parent / "key.pub.pem")]) == 0
     assert "of 3 photos 2 give no heading (north assumed), 1 give no pitch (-90° assumed)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_photos_are_answered_alike_by_as_many_processes_as_there_are_cores(scene, capsys, monkeypatch, cores):
+    cache, queries = scene
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    asked_for, several = [], confined.processes
+    monkeypatch.setattr(confined, "processes", lambda count: asked_for.append(count) or several(count))
+    with confined.apart():
+        (found,) = evaluated([queries, cache, "--within", "10"], capsys)
+    assert found["recall"]["1"]["share"] == 1
+    assert asked_for == ([] if cores == 1 else [cores])
+
+
+def test_of_several_damaged_photos_the_first_of_the_list_is_named(scene, capsys, monkeypatch):
+    cache, queries = scene
+    for number in (3, 5):
+        (cache.parent / f"bad{number}.jpg").write_bytes(b"no photo")
+    header, *rows = queries.read_text().splitlines()
+    for number in (5, 3):
+        rows.insert(number, f"bad{number}.jpg,{rows[0].split(',', 1)[1]}")
+    listed = cache.parent / "damaged.csv"
+    listed.write_text("\n".join([header, *rows]) + "\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    with confined.apart():
+        code = main(["evaluate", str(listed), str(cache), "--public-key", str(cache.parent / "key.pub.pem")])
+    assert code == PhotoError.exit_code
+    assert "bad3.jpg" in capsys.readouterr().err
 
 
 def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, capsys):

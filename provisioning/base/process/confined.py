@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import pickle
+import queue
 import resource
 import shutil
 import signal
@@ -157,6 +158,20 @@ class _Scope:
 
 
 _scope: _Scope | None = None
+_threads = threading.local()
+"""Its `scope`: that of a thread in a block of `processes`."""
+
+
+def _current() -> _Scope | None:
+    return getattr(_threads, "scope", _scope)
+
+
+def _change_to(scope: _Scope | None) -> None:
+    global _scope  # noqa: PLW0603  one process for all the code of a command, wherever it reads something
+    if hasattr(_threads, "scope"):
+        _threads.scope = scope
+    else:
+        _scope = scope
 
 
 @contextlib.contextmanager
@@ -165,18 +180,46 @@ def apart(beside: Path | None = None) -> Iterator[None]:
 
     That process may write below a new directory in `beside` (TMPDIR if None), which is gone when the block ends.
     """
-    global _scope  # noqa: PLW0603  one process for all the code of a command, wherever it reads something
-    before, _scope = _scope, _Scope(beside)
+    before, scope = _current(), _Scope(beside)
+    _change_to(scope)
     try:
         yield
     finally:
-        _scope.close()
-        _scope = before
+        scope.close()
+        _change_to(before)
+
+
+@contextlib.contextmanager
+def processes(count: int) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """Give processes for `count` threads, as a process does one thing at a time; outside of `apart` there are none.
+
+    What is yielded opens a block in which the calls of this thread run in one of those that is free.
+    """
+    scopes = [] if _current() is None else [_Scope(None) for _ in range(count)]
+    free: queue.SimpleQueue[_Scope] = queue.SimpleQueue()
+    for scope in scopes:
+        free.put(scope)
+
+    @contextlib.contextmanager
+    def one() -> Iterator[None]:
+        _threads.scope = scope = free.get()
+        try:
+            yield
+        finally:
+            del _threads.scope
+            free.put(scope)
+
+    try:
+        yield one if scopes else contextlib.nullcontext
+    finally:
+        for scope in scopes:
+            scope.close()
 
 
 def output(beside: Path) -> Path:
     """Return where a function that is called may write a file: in the other process's directory, else at `beside`."""
-    return beside if _scope is None else _scope.scratch / beside.name
+    scope = _current()
+    return beside if scope is None else scope.scratch / beside.name
 
 
 def call(
@@ -194,12 +237,13 @@ def call(
     function pass through.
     """
     given = {} if images is None else {"images": images}
-    if _scope is None:
+    scope = _current()
+    if scope is None:
         return function(*arguments, **given)
-    if _scope.at_work:  # its process waits for images, and what gives them asks for something itself
-        with apart(_scope.scratch):
+    if scope.at_work:  # its process waits for images, and what gives them asks for something itself
+        with apart(scope.scratch):
             return call(function, *arguments, subject=subject, reads=reads, limits=limits, images=images)
-    process, _scope.at_work = _scope.started(frozenset(reads)), True
+    process, scope.at_work = scope.started(frozenset(reads)), True
     over = threading.Timer(limits.time_s, process.kill)
     over.start()
     try:
@@ -210,18 +254,18 @@ def call(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_TO_DIE_S)
         by_itself = process.returncode is not None
-        last = _scope.end()
+        last = scope.end()
         if by_itself and not timed_out and -process.returncode in OF_THE_SYSTEM:
             raise _killed(subject, signal.Signals(-process.returncode)) from None
         raise _ended(subject, limits, process.returncode, timed_out=timed_out, last=last) from None
     except BaseException as error:
         if not isinstance(error, _SaidError):
-            _scope.end()
+            scope.end()
             raise
         raise error.as_error(subject, limits) from None
     finally:
         over.cancel()
-        _scope.at_work = False
+        scope.at_work = False
 
 
 def _soft(pid: int, memory_bytes: int) -> tuple[int, int]:

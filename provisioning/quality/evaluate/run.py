@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import os
+import queue
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
 from provisioning.base.geometry.angles import Origin
+from provisioning.base.process import confined
+from provisioning.index.write.parallel import in_order
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
 from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, answer, distance_m, look
 from provisioning.quality.locate.places import moved
+from provisioning.quality.locate.running import RunningMean
 from provisioning.quality.matching import Fix
 from provisioning.quality.query import Viewing
 
@@ -50,12 +55,35 @@ class Trial:
 
 
 def ask(locator: Locator, queries: Sequence[Query], trial: Trial) -> tuple[Asked, ...]:
-    """Look every query up as `trial` says; PhotoError for an unreadable photo."""
-    asked = []
-    for number, query in enumerate(queries):
-        asked.append(_asked(locator, query, trial))
-        progress("evaluate", number + 1, len(queries), unit="photos")
-    return tuple(asked)
+    """Look every query up as `trial` says, one for each core at a time; PhotoError for an unreadable photo.
+
+    One after another where each answer depends on the ones before (`RunningMean`), and with a second stage, which
+    reads the imagery.
+    """
+    in_turn = isinstance(locator.network, RunningMean) or trial.question.second_stage is not None
+    threads = 1 if in_turn else min(len(os.sched_getaffinity(0)), len(queries))
+    if threads < 2:
+        return tuple(_counted((_asked(locator, query, trial) for query in queries), len(queries)))
+    free: queue.SimpleQueue[Locator] = queue.SimpleQueue()
+    for each in (locator, *(locator.clone() for _ in range(threads - 1))):
+        free.put(each)
+    with confined.processes(threads) as one:
+
+        def asked(query: Query) -> Asked:
+            mine = free.get()
+            try:
+                with one():
+                    return _asked(mine, query, trial)
+            finally:
+                free.put(mine)
+
+        return tuple(_counted(in_order(asked, queries, threads), len(queries)))
+
+
+def _counted(asked: Iterable[Asked], count: int) -> Iterator[Asked]:
+    for number, each in enumerate(asked, 1):
+        progress("evaluate", number, count, unit="photos")
+        yield each
 
 
 def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
