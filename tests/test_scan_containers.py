@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -180,3 +181,56 @@ def test_what_a_killed_first_scan_committed_is_not_judged_again(tmp_path, kind, 
     assert len(looks.inspected) == 64 - kept
     if kind == "xyz":
         assert len(looks.asked) == 64 - kept  # a file's stat tells that it is the one that was inspected
+
+
+def test_a_new_address_among_thousands_has_the_place_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr("provisioning.sources.source.RACY_NS", -(10**12))
+    tiles = dict.fromkeys(block(48, 48), image(1)) | {(Z, 17_000 + n, 11_000 + 7 * n % 48): image(n) for n in range(48)}
+    new = (Z, 17_020, 11_020)
+    path = write_reference_pmtiles(tmp_path / "sat.pmtiles", {at: tiles[at] for at in tiles if at != new})
+    asked = flight(tmp_path, path, bbox=bbox_of(tiles), blank="keep")
+    scan(asked.selection, asked.build_dir)
+    checked = []
+    monkeypatch.setattr("provisioning.catalogue.scanning.place.check_place", checked.append)
+    write_again(path, "pmtiles", tiles)
+    assert (scan(asked.selection, asked.build_dir).added, len(checked)) == (1, 1)
+
+
+def at_random(tiles, random):
+    """Change some tiles: to others, to one of the others, to nearly that, to no image; or remove them, or add some."""
+    changed = dict(tiles)
+    for at in random.sample(sorted(TILES), 12):
+        like = random.choice(sorted(tiles)[:2])
+        made = random.choice(
+            [image(random.randrange(10**6)), tiles[like], tiles[like] + b"\0", image(1, colour=9), b"no image", None]
+        )
+        changed.pop(at, None)
+        if made:
+            changed[at] = made
+    return changed
+
+
+def all_found(asked):
+    """Return what a scan finds of the corpus and of each tile."""
+    corpus = scan(asked.selection, asked.build_dir)
+    with sqlite3.connect(asked.build_dir / "catalogue.sqlite") as db:
+        rows = db.execute(
+            "SELECT z, x, y, sha256, bytes, day, empty_ppm, texture_centi, fault, look, state FROM tile"
+        ).fetchall()
+        repeated = db.execute("SELECT value FROM meta WHERE name = 'repeated'").fetchall()
+    db.close()
+    return replace(corpus, added=0, removed=0, changed=0), rows, repeated
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_changes_all_is_found_that_a_first_scan_finds(scanned, tmp_path, seed):
+    asked, path, kind = scanned
+    asked = replace(asked, tiles=replace(asked.tiles, on_error="skip", blank="hole"))
+    random, tiles = Random(seed), TILES
+    for n in range(4):
+        tiles = at_random(tiles, random)
+        write_again(path, kind, tiles)
+        found = all_found(asked)
+        assert found == all_found(replace(asked, root=tmp_path / f"clean-{n}" / "cache"))
+    assert found[0].skipped
+    assert found[2], "no picture repeats: this shows less than it should"

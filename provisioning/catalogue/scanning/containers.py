@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from provisioning.sources.plugins import PluginStore
+    from provisioning.sources.processes.listing import ContainerBatch, Record
 
 BATCH = 512
 """Tiles compared with the catalogue in one go."""
@@ -77,6 +78,17 @@ class Listed(NamedTuple):
     day: int | None = None
 
 
+Row = Sequence[Any]
+"""Of a tile that is listed: z, x, y, where its bytes are, their digest, and what else the store says."""
+
+
+class Batch(NamedTuple):
+    """Some tiles that a store lists, and what gives the whole of one of them."""
+
+    rows: Sequence[Row]
+    listed: Callable[[Row], Listed]
+
+
 class StoreUpdate:
     """One visit to a store whose stamp is not the remembered one.
 
@@ -116,7 +128,7 @@ class StoreUpdate:
             finally:
                 self._writer.flush()
 
-    def _batches(self, beside: Sequence[TileSource]) -> Generator[list[Listed]]:
+    def _batches(self, beside: Sequence[TileSource]) -> Generator[Batch]:
         """Yield what the store lists: a container from another process, a store in Python from here.
 
         Bytes of a container are there until the next batch.
@@ -124,13 +136,14 @@ class StoreUpdate:
         source = next((each for each in beside if source_name(each) == self._query.source), None)
         if source is None:
             with closing(plugin(self._source)) as store:
-                yield from batches_of((self._of_plugin(store, each) for each in store.query(self._query)), BATCH)
+                for tiles in batches_of((self._of_plugin(store, each) for each in store.query(self._query)), BATCH):
+                    yield Batch(tiles, Listed._make)
             return
         from provisioning.sources.processes.listing import Lister
 
         with closing(Lister(source, beside, self._query)) as lister:
             for batch in lister.batches():
-                yield [Listed(*tile) for tile in batch]
+                yield Batch(batch.records, partial(_of_container, batch))
 
     def _of_plugin(self, store: PluginStore, tile: StoredTile) -> Listed:
         z, x, y, data, _, listed, captured = tile
@@ -154,14 +167,18 @@ class StoreUpdate:
         )  # fmt: skip
         return True
 
-    def _candidates(self, batches: Iterator[list[Listed]], inspector: Inspector) -> Iterator[Candidate]:
+    def _candidates(self, batches: Iterator[Batch], inspector: Inspector) -> Iterator[Candidate]:
         """Yield the tiles that are not known to be as they are catalogued."""
-        for batch in batches:
-            self._note(batch)
-            changed = self._changed(batch) if self._catalogued else batch
-            inspector.pass_over(len(batch) - len(changed))
-            known = self._writer.known_of(tile[:3] for tile in changed) if self._catalogued and changed else {}
-            for z, x, y, where, digest, day in changed:
+        for rows, listed in batches:
+            self._note(rows)
+            changed = self._changed(rows) if self._catalogued else rows
+            inspector.pass_over(len(rows) - len(changed))
+            known = (
+                self._writer.known_of((row[0], row[1], row[2]) for row in changed)
+                if self._catalogued and changed
+                else {}
+            )
+            for z, x, y, where, digest, day in map(listed, changed):
                 held = bytes(where) if isinstance(where, memoryview) else where
                 size = len(held) if isinstance(held, bytes) else 0
                 yield Candidate(z, x, y, "", size, 0, 0, 0, known.get((z, x, y)), held, digest, day)
@@ -169,19 +186,29 @@ class StoreUpdate:
     def _is_dated_anew(self, at: Candidate) -> bool:
         return self._writer.takes_listed_dates and at.known is not None and at.known.day != at.day
 
-    def _note(self, batch: list[Listed]) -> None:
+    def _note(self, rows: Sequence[Row]) -> None:
         """Remember the addresses of a batch; TileError if so many are listed that some must be there twice."""
-        self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in batch])
+        self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in rows])
         if len(self._seen) > self._most:
             self._distinct()
 
-    def _changed(self, batch: list[Listed]) -> list[Listed]:
+    def _changed(self, rows: Sequence[Row]) -> list[Row]:
         """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
-        known = self._writer.digests_of([tile[:3] for tile in batch])
-        self._met += len(known)
-        if self._writer.takes_listed_dates:
-            return [tile for tile in batch if tile.digest is None or known.get(tile[:3]) != tile[4:]]
-        return [tile for tile in batch if tile.digest is None or known.get(tile[:3], (None,))[0] != tile.digest]
+        columns: dict[tuple[int, int], list[Row]] = {}
+        for row in rows:
+            columns.setdefault((row[0], row[1]), []).append(row)
+        changed: list[Row] = []
+        for (z, x), column in columns.items():
+            ys = [row[2] for row in column]
+            digests = self._writer.digests_of(z, x, ys)
+            days = self._writer.days_of(z, x, ys) if self._writer.takes_listed_dates else None
+            self._met += sum(map(digests.__contains__, ys))
+            changed += [
+                row
+                for y, row in zip(ys, column, strict=True)
+                if row[4] is None or digests.get(y) != row[4] or (days is not None and days.get(y) != _day_of(row))
+            ]
+        return changed
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -214,6 +241,14 @@ class StoreUpdate:
         self._is_changed |= bool(gone)
         self.has_other_addresses |= bool(gone)
         self._writer.remove(gone)
+
+
+def _day_of(row: Row) -> int | None:
+    return row[5] if len(row) > 5 else None  # a container lists none
+
+
+def _of_container(batch: ContainerBatch, record: Record) -> Listed:
+    return Listed(*batch.tile(record))
 
 
 def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
+from typing import Any
 
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.inspecting import Found, Known
@@ -43,17 +44,29 @@ class Writer:
 
     def known_of(self, tiles: Iterable[Address]) -> dict[Address, Known]:
         """Return what the catalogue says of many tiles: neighbours in a column cost one query together."""
+        columns: dict[tuple[int, int], list[int]] = {}
+        for z, x, y in tiles:
+            columns.setdefault((z, x), []).append(y)
         return {
-            (z, x, y): known for z, x, low, high in _spans(tiles) for y, known in self._column(z, x, low, high).items()
+            (z, x, y): known
+            for (z, x), ys in columns.items()
+            for low, high in _spans(ys)
+            for y, known in self._column(z, x, low, high).items()
         }
 
-    def digests_of(self, tiles: Iterable[Address]) -> dict[Address, tuple[bytes | None, int | None]]:
-        """Return digest and day of many tiles."""
-        select = "SELECT y, sha256, day FROM tile WHERE z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?"
-        found: dict[Address, tuple[bytes | None, int | None]] = {}
-        for z, x, low, high in _spans(tiles):
-            rows = self.db.execute(select, (z, x, low, high, self.source))
-            found.update({(z, x, y): (digest, day) for y, digest, day in rows})
+    def digests_of(self, z: int, x: int, ys: Sequence[int]) -> dict[int, bytes | None]:
+        """Return the digests of catalogued tiles of a column by y: those of `ys`, and maybe of others between them."""
+        return self._by_row("SELECT y, sha256 FROM tile WHERE", z, x, ys)
+
+    def days_of(self, z: int, x: int, ys: Sequence[int]) -> dict[int, int]:
+        """Return the days of capture in the same way, of tiles that have one."""
+        return self._by_row("SELECT y, day FROM tile WHERE day NOT NULL AND", z, x, ys)
+
+    def _by_row(self, select: str, z: int, x: int, ys: Sequence[int]) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        for low, high in _spans(ys):
+            of = f"{select} z = ? AND x = ? AND y BETWEEN ? AND ? AND source = ?"
+            found.update(self.db.execute(of, (z, x, low, high, self.source)))
         return found
 
     def _column(self, z: int, x: int, low: int, high: int) -> dict[int, Known]:
@@ -159,14 +172,10 @@ def mark_dirty(db: sqlite3.Connection, columns: set[tuple[int, int]]) -> None:
     )
 
 
-def _spans(tiles: Iterable[Address]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield z, x, first and last y of queries that give what is known of many tiles."""
-    columns: dict[tuple[int, int], list[int]] = {}
-    for z, x, y in tiles:
-        columns.setdefault((z, x), []).append(y)
-    for (z, x), ys in columns.items():
-        low, high = min(ys), max(ys)
-        if high - low < SPARSE * len(ys):
-            yield z, x, low, high
-        else:
-            yield from ((z, x, y, y) for y in ys)
+def _spans(ys: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last y of queries that give what is known of some tiles of a column."""
+    low, high = min(ys), max(ys)
+    if high - low < SPARSE * len(ys):
+        yield low, high
+    else:
+        yield from zip(ys, ys, strict=True)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 MOST_LISTED, ENOUGH_BYTES = 1024, 4 << 20
 """Tiles in one answer, and bytes after which no more are added to it."""
 ROOM_BYTES = MOST_TILE_BYTES
-RECORD = struct.Struct("<BIIII32s")
-"""Zoom, x, y; where in the room its bytes are, and how many; their SHA-256."""
+RECORD = struct.Struct("<BIIQ32s")
+"""Zoom, x, y; where in the room its bytes are, times 2^32, and how many; their SHA-256."""
+Record = tuple[int, int, int, int, bytes]
 NO_BYTES = 0xFFFFFFFF
 """In place of the number of bytes: there are none that could be an image."""
 LIMITS = Limits(cpu_s=300.0, clock_s=1800.0, memory_bytes=2 << 30)
@@ -40,6 +41,21 @@ class ContainerTile(NamedTuple):
     y: int
     data: memoryview | None
     digest: bytes | None
+
+
+class ContainerBatch(NamedTuple):
+    """Some tiles of a container: a RECORD of each, and the memory that their bytes are in."""
+
+    records: list[Record]
+    room: memoryview
+
+    def tile(self, record: Record) -> ContainerTile:
+        """Return the tile that a record is of."""
+        z, x, y, span, digest = record
+        start, size = span >> 32, span & NO_BYTES
+        return ContainerTile(
+            z, x, y, *((None, None) if size == NO_BYTES else (self.room[start : start + size], digest))
+        )
 
 
 class Listing:
@@ -72,7 +88,7 @@ class Listing:
                 return
             z, x, y, data = tile[:4]
             if data is None:
-                yield RECORD.pack(z, x, y, 0, NO_BYTES, b"")
+                yield RECORD.pack(z, x, y, NO_BYTES, b"")
                 continue
             if data is not last:
                 if end and end + len(data) > ENOUGH_BYTES:
@@ -81,7 +97,7 @@ class Listing:
                 start, end = end, end + len(data)
                 room[start:end] = data
                 digest, last = sha256(data).digest(), data
-            yield RECORD.pack(z, x, y, start, end - start, digest)
+            yield RECORD.pack(z, x, y, start << 32 | end - start, digest)
 
 
 class Lister:
@@ -104,7 +120,7 @@ class Lister:
         )
         self._worker = self._workers.worker()
 
-    def batches(self) -> Iterator[list[ContainerTile]]:
+    def batches(self) -> Iterator[ContainerBatch]:
         """Yield the tiles in batches, whose bytes are there until the next one; the next but one is read meanwhile.
 
         TileError if the container is damaged or cannot be used.
@@ -113,25 +129,20 @@ class Lister:
             try:
                 position = turn = 0
                 coming = ahead.submit(self._batch, position, turn)
-                while batch := coming.result():
-                    position += len(batch)
+                while (batch := coming.result()).records:
+                    position += len(batch.records)
                     turn = 1 - turn
                     coming = ahead.submit(self._batch, position, turn)
                     yield batch
             finally:
                 self._workers.stop.set()
 
-    def _batch(self, position: int, turn: int) -> list[ContainerTile]:
+    def _batch(self, position: int, turn: int) -> ContainerBatch:
         (answer,) = self._worker.read([position], first=turn)
         if isinstance(answer, Error):
             raise answer
         room = self._worker.rooms[turn * ROOM_BYTES : (turn + 1) * ROOM_BYTES]
-        return [
-            ContainerTile(z, x, y, None, None)
-            if size == NO_BYTES
-            else ContainerTile(z, x, y, room[start : start + size], digest)
-            for z, x, y, start, size, digest in RECORD.iter_unpack(answer[: len(answer) // RECORD.size * RECORD.size])
-        ]
+        return ContainerBatch(list(RECORD.iter_unpack(answer[: len(answer) // RECORD.size * RECORD.size])), room)
 
     def close(self) -> None:
         """End the process."""
