@@ -24,7 +24,7 @@ from provisioning.base.hashing import digest_of, sha256_bytes
 from provisioning.catalogue import decode, iter_tiles, last_corpus, scan
 from provisioning.config import Area, Backbone, BBox, Engine, Flight, Index, Tiles, TileSource
 from provisioning.config.schema import Descriptors
-from provisioning.descriptors import descriptor_facts, headings, is_described, sample_images
+from provisioning.descriptors import descriptor_facts, heading_names, is_described, sample_images
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoder
 from provisioning.descriptors.pipeline.memory import return_large_blocks
@@ -32,7 +32,7 @@ from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import OnnxRuntime
 from provisioning.network.backbone import onnx_source, prepare
-from provisioning.network.backbone.image import fit, turn
+from provisioning.network.backbone.image import fit, headings, turn
 from tests import networks
 from tests.describing import describe
 
@@ -232,6 +232,8 @@ def test_the_gpu_layout_gives_the_same_descriptors(flight):
 
 def test_headings_are_fractions_of_a_turn():
     assert headings(4) == (0, Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
+    for count in range(1, 37):
+        assert heading_names(count) == tuple(map(str, headings(count)))
 
 
 def test_each_heading_describes_the_turned_tile(flight):
@@ -251,7 +253,7 @@ def test_headings_of_equal_angle_have_one_key():
     """Going from 4 to 8 headings computes four new ones."""
     facts = [
         digest_of(descriptor_facts(KEYS[0], Backbone(name="m"), {}, "float32", heading))
-        for heading in (*headings(4), *headings(8))
+        for heading in (*heading_names(4), *heading_names(8))
     ]
     assert len(set(facts)) == 8
 
@@ -264,16 +266,16 @@ def test_more_headings_compute_only_the_new_ones(flight):
 @pytest.mark.parametrize(
     "other",
     [
-        (KEYS[1], Backbone(name="m"), {"pillow": "1"}, "float32", Fraction(0)),
-        (KEYS[0], Backbone(name="m", fit="crop"), {"pillow": "1"}, "float32", Fraction(0)),
-        (KEYS[0], Backbone(name="m"), {"pillow": "2"}, "float32", Fraction(0)),
-        (KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float16", Fraction(0)),
-        (KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float32", Fraction(1, 4)),
+        (KEYS[1], Backbone(name="m"), {"pillow": "1"}, "float32", "0"),
+        (KEYS[0], Backbone(name="m", fit="crop"), {"pillow": "1"}, "float32", "0"),
+        (KEYS[0], Backbone(name="m"), {"pillow": "2"}, "float32", "0"),
+        (KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float16", "0"),
+        (KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float32", "1/4"),
     ],
     ids=["engine", "fit", "decoder", "dtype", "heading"],
 )
 def test_everything_that_decides_a_descriptor_is_in_its_key(other):
-    plain = descriptor_facts(KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float32", Fraction(0))
+    plain = descriptor_facts(KEYS[0], Backbone(name="m"), {"pillow": "1"}, "float32", "0")
     assert list(plain) == ["descriptor_format", "engine", "fit", "decoder", "dtype", "heading"]  # descriptors of before
     assert digest_of(descriptor_facts(*other)) != digest_of(plain)
 

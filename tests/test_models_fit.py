@@ -57,7 +57,7 @@ def test_the_filter_serves_every_fit(shape):
 def test_the_filter_keys_descriptors_and_not_the_network(tmp_path):
     source = onnx_source(Backbone(name="m"), tmp_path, None)
     backbones = [Backbone(name="m", resample=r) for r in ("antialiased", "bilinear", "bicubic")]
-    assert len({digest_of(descriptor_facts("e", b, {}, "float32", 0)) for b in backbones}) == 3
+    assert len({digest_of(descriptor_facts("e", b, {}, "float32", "0")) for b in backbones}) == 3
     assert len({digest_of(prepared_facts(b, source)) for b in backbones}) == 1
     assert descriptor_facts("e", backbones[0], {}, "float32", 0)["fit"] == "resize"
 

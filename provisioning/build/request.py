@@ -245,7 +245,7 @@ def _networks(
 
 def _descriptor_keys(flight: BuildSettings, network: NetworkRequest) -> Iterator[Sha256]:
     decoder, dtype = catalogue.decoder_facts(), flight.descriptors.dtype
-    for heading in descriptors.headings(flight.index.rotations):
+    for heading in descriptors.heading_names(flight.index.rotations):
         facts = descriptors.descriptor_facts(network.engine.key, network.backbone, decoder, dtype, heading)
         # One tile at a time is what a network gets that looks at its neighbours; other batches give the same.
         yield digest_of(facts if flight.engine.batch > 1 else {**facts, "batch": 1})

@@ -8,7 +8,6 @@ has to be decoded, so that a build with nothing to do does not pay for them; nor
 from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
-from provisioning.catalogue.cuts import Piece, cut_key, distinct_keys, pieces, pieces_table
 from provisioning.catalogue.reading import (
     TileReader,
     corpus_table,
@@ -32,6 +31,7 @@ from provisioning.sources.pixels.facts import decoder_facts
 if TYPE_CHECKING:
     from provisioning.catalogue.archive import PMTILES_FORMAT, write_pmtiles
     from provisioning.catalogue.coverage import area_of, measure_coverage
+    from provisioning.catalogue.cuts import Piece, cut_key, distinct_keys, pieces, pieces_table
     from provisioning.catalogue.gaps import CoverageFigures
     from provisioning.sources.pixels.image import decode
 else:
@@ -40,6 +40,7 @@ else:
         {
             "provisioning.catalogue.archive": ["PMTILES_FORMAT", "write_pmtiles"],
             "provisioning.catalogue.coverage": ["area_of", "measure_coverage"],
+            "provisioning.catalogue.cuts": ["Piece", "cut_key", "distinct_keys", "pieces", "pieces_table"],
             "provisioning.catalogue.gaps": ["CoverageFigures"],
             "provisioning.sources.pixels.image": ["decode"],
         },

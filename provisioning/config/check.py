@@ -48,10 +48,10 @@ MERCATOR_LIMIT_E7 = 850_511_287
 MOST_TILES = 50_000_000
 OTHER_FILES = 8
 """Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
-TRANSFORM = re.compile(r"auto|none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)")
-PLUGIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*")
+TRANSFORM = r"auto|none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)"
+PLUGIN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*"
 """An import path, or the name of an entry point."""
-DATE_OR_RULE = re.compile(r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv")
+DATE_OR_RULE = r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv"
 BUILTIN = "builtin:"
 BUILTINS = ("builtin:efficientnet-lite0", "builtin:gist-color", "builtin:gist-gray")
 PRESETS = (
@@ -180,7 +180,7 @@ def check_tiles(tiles: Tiles) -> Iterator[Found]:
         yield from _store(source, key)
         if source.name and not ID_TEXT.fullmatch(source.name):
             yield f"{key}.name", "expected 1 to 128 printable ASCII characters without spaces"
-        if not DATE_OR_RULE.fullmatch(source.captured):
+        if not re.fullmatch(DATE_OR_RULE, source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
         elif not _is_a_day(source.captured):
             yield f"{key}.captured", f"there is no such day: {source.captured!r}"
@@ -213,7 +213,7 @@ def _store(source: TileSource, key: str) -> Iterator[Found]:
         if source.options:
             yield f"{key}.options", "belong to a plugin"
         return
-    if not PLUGIN.fullmatch(source.plugin):
+    if not re.fullmatch(PLUGIN, source.plugin):
         yield f"{key}.plugin", f"expected package.module:Class or the name of an entry point, got {source.plugin!r}"
     default = TileSource()
     for name in ("path", "kind", "pattern", "table", "evidence", "values", "scheme"):
@@ -275,7 +275,7 @@ def check_index(index: Index) -> Iterator[Found]:
         low, high, value = field.metadata["low"], field.metadata["high"], getattr(index, name)
         if not low <= value <= high:
             yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
-    if not TRANSFORM.fullmatch(index.transform):
+    if not re.fullmatch(TRANSFORM, index.transform):
         yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {index.transform!r}"
     if index.overlap == 2 and index.rotations > MOST_ROTATIONS_WITH_CUTS:
         most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"

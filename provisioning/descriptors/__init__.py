@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from provisioning.base.demand import on_demand
-from provisioning.descriptors.facts import descriptor_facts, headings
+from provisioning.descriptors.facts import descriptor_facts, heading_names
 from provisioning.descriptors.store.receipts import is_described
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = [
     "decoded_tiles",
     "describe",
     "descriptor_facts",
-    "headings",
+    "heading_names",
     "is_described",
     "sample_images",
 ]

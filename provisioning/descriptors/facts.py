@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
+from math import gcd
 
 from provisioning.base.hashing import Fact, Sha256
 from provisioning.config import Backbone
@@ -13,12 +13,13 @@ FORMAT = 1
 """Raised whenever the same tile and engine give another descriptor."""
 
 
-def headings(rotations: int) -> tuple[Fraction, ...]:
+def heading_names(rotations: int) -> tuple[str, ...]:
     """Return the headings at which a tile is indexed `rotations` times: fractions of a turn clockwise from north.
 
-    Fractions of different counts that are equal share their descriptors: 1/2 and 2/4 are one key.
+    In lowest terms, so that equal ones of different counts share their descriptors: 2/4 is 1/2. Without `fractions`,
+    which takes a hundredth of bare doit's time to import.
     """
-    return tuple(Fraction(n, rotations) for n in range(rotations))
+    return "0", *(f"{n // gcd(n, rotations)}/{rotations // gcd(n, rotations)}" for n in range(1, rotations))
 
 
 def descriptor_facts(
@@ -26,7 +27,7 @@ def descriptor_facts(
     backbone: Backbone,
     decoder_facts: Mapping[str, Fact],
     dtype: str,
-    heading: Fraction,
+    heading: str,
 ) -> Mapping[str, Fact]:
     """Return the facts that key a descriptor: engine, how a tile becomes its input, stored precision, heading."""
     return {
@@ -35,5 +36,5 @@ def descriptor_facts(
         "fit": resolved(backbone).fit_how,
         "decoder": decoder_facts,
         "dtype": dtype,
-        "heading": str(heading),
+        "heading": heading,
     }

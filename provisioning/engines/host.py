@@ -8,12 +8,15 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioning.base.distributions import installed_version
 from provisioning.base.errors import EngineError
 from provisioning.base.frozen import dataclass
 from provisioning.base.named import NamedTuple
-from provisioning.engines.tensorrt.cuda import Gpu, query_gpu
+
+if TYPE_CHECKING:
+    from provisioning.engines.tensorrt.cuda import Gpu
 
 
 class HostTuple(NamedTuple):
@@ -45,6 +48,12 @@ def _dpkg_version(package: str) -> str | None:
     return found.stdout.strip() or None if found.returncode == 0 else None
 
 
+def _gpu() -> Gpu | None:
+    from provisioning.engines.tensorrt.cuda import query_gpu
+
+    return query_gpu()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What a probe may look at. Tests put another computer's files and answers in its place."""
@@ -52,7 +61,7 @@ class Machine:
     etc: Path = Path("/etc")
     proc: Path = Path("/proc")
     machine: str = python_platform.machine()
-    gpu: Callable[[], Gpu | None] = query_gpu
+    gpu: Callable[[], Gpu | None] = _gpu
     dpkg: Callable[[str], str | None] = _dpkg_version
     installed: Callable[..., str | None] = installed_version
 

@@ -20,7 +20,6 @@ from provisioning.catalogue import Piece, open_reader, pieces, tile_of
 from provisioning.config import Backbone, Tiles
 from provisioning.config.schema import Descriptors
 from provisioning.descriptors.dask.remote import Job
-from provisioning.descriptors.facts import headings
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import Unit
@@ -31,6 +30,7 @@ from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import Backend, Network
 from provisioning.network.backbone import resolved
+from provisioning.network.backbone.image import headings
 from provisioning.sources.processes.decoding import View
 
 CHUNK = 4096

@@ -23,9 +23,9 @@ from provisioning.flight.verify.reasons import Code, Refusal
 BESIDE = ".manifest"
 PREVIOUS = ".previous"
 FALLBACK = ".fallback"
-_FLOOR = re.compile(rb"(0|[1-9][0-9]{0,15})\n?")
-_PASSED = re.compile(rb"([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?")
-_PERMITTED = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?")
+_FLOOR = rb"(0|[1-9][0-9]{0,15})\n?"
+_PASSED = rb"([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?"
+_PERMITTED = rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) ([0-9a-f]{64})\n?"
 
 
 class Accepted(NamedTuple):
@@ -55,7 +55,7 @@ def read_floor(floor: int | CounterFloor | Anything, cache: str | os.PathLike[st
 
 def _read(path: Path) -> Floor:
     try:
-        found = _FLOOR.fullmatch(_content(path))
+        found = re.fullmatch(_FLOOR, _content(path))
     except OSError as error:
         raise Refusal(Code.FLOOR, "", f"{path}: {error.strerror}; to begin, write 0 into it on the ground") from error
     if not found:
@@ -93,11 +93,11 @@ def read_previous(floor: CounterFloor) -> Accepted | None:
     return Accepted(int(found[1]), found[2].decode()) if found else None
 
 
-def _beside(floor: Path, suffix: str, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+def _beside(floor: Path, suffix: str, form: bytes) -> re.Match[bytes] | None:
     """Return what a file beside the floor says, None if it is not there; Refusal for anything else."""
     path = Path(os.path.realpath(floor) + suffix)
     try:
-        found = form.fullmatch(_content(path))
+        found = re.fullmatch(form, _content(path))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 HALF_WORLD_M = math.pi * 6_378_137
 LARGEST_BYTES = 4 << 20
 """What is longer is cut off there, and so is no valid XML or JSON."""
-WEB_MERCATOR = re.compile(r"(EPSG|ESRI|OSGEO)\D{0,40}(3857|900913|3785|41001|102100|102113)\b", re.IGNORECASE)
+WEB_MERCATOR = r"(?i)(EPSG|ESRI|OSGEO)\D{0,40}(3857|900913|3785|41001|102100|102113)\b"
 WEB_MERCATOR_CODES = ("3857", "900913", "3785", "102100", "102113")
 GDAL2TILES = "cut the tiles again with `gdal2tiles --profile=mercator --xyz`, or name the GeoTIFF itself as the source"
 
@@ -80,7 +80,7 @@ def from_metadata(file: str, raw: Mapping[str, object]) -> Statement:
     """Return what MBTiles metadata, TileJSON or a metadata.json says."""
     crs = " ".join(str(raw[name]) for name in ("crs", "srs", "profile", "projection") if raw.get(name))
     refusal = ""
-    if crs and re.search(r"geodetic|4326|local|raster", crs, re.IGNORECASE) and not WEB_MERCATOR.search(crs):
+    if crs and re.search(r"geodetic|4326|local|raster", crs, re.IGNORECASE) and not re.search(WEB_MERCATOR, crs):
         refusal = f"its tiles are not those of the Web Mercator grid ({crs})"
     bounds, centre = _numbers(raw.get("bounds")), _numbers(raw.get("center"))
     scheme = str(raw.get("scheme", "")).lower()
@@ -151,7 +151,7 @@ def _tilemapresource(file: str, data: bytes) -> Statement | None:
     box: Any = next(_all(tree, "BoundingBox"), {})
     sides = _numbers([box.get(side) for side in ("minx", "miny", "maxx", "maxy")])
     orders = [int(element.get("order", "")) for element in _all(tree, "TileSet") if element.get("order")]
-    mercator = "mercator" in profile.lower() or bool(WEB_MERCATOR.search(srs))
+    mercator = "mercator" in profile.lower() or bool(re.search(WEB_MERCATOR, srs))
     geodetic = "geodetic" in profile.lower() or profile.lower() in ("raster", "local", "none")
     refusal = "" if mercator and not geodetic else f"its profile is {profile or srs or 'not stated'}, not Web Mercator"
     turned = [(sides[1], sides[0], sides[3], sides[2])] if len(sides) == 4 and max(map(abs, sides)) <= 90 else []
