@@ -11,8 +11,7 @@ import functools
 import json
 import subprocess
 import sys
-
-from provisioning.base.named import NamedTuple
+from typing import NamedTuple  # run as a file: nothing of ours can be imported
 
 LIBCUDA = "libcuda.so.1"
 ANSWER_S = 30
