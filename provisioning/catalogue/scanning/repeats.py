@@ -21,8 +21,9 @@ LARGE_TILES, LARGE_SHARE = 200_000, 100
 """In so large a corpus a change of fewer than one in so many columns is compared with known pictures and itself only:
 all tiles take seconds a million."""
 
-_COUNTED = """SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only}
-  GROUP BY sha256 HAVING count(*) >= ? AND count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
+_COUNTED = "SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only} GROUP BY sha256 HAVING count(*) >= ?"
+_IN_PLACES = """SELECT sha256 FROM tile t WHERE sha256 IN (SELECT sha256 FROM asked) {only}
+  GROUP BY sha256 HAVING count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
 _LOOKS = "SELECT (z << 50) | (x << 25) | y, look FROM tile t WHERE look NOT NULL {only}"
 _ONLY_DIRTY = "AND EXISTS (SELECT 1 FROM col c WHERE c.z = t.z AND c.x = t.x AND c.dirty)"
 _AT = "SELECT sha256 FROM tile WHERE z = ? AND x = ? AND y = ? AND look = ?"
@@ -41,8 +42,7 @@ def find_repeated(db: sqlite3.Connection) -> frozenset[bytes]:
         return before
     few = (tiles or 0) > LARGE_TILES and dirty * LARGE_SHARE < columns
     only = _ONLY_DIRTY if few else ""
-    found = frozenset(digest for (digest,) in db.execute(_COUNTED.format(only=only), (REPEATS, REPEATS)))
-    now = found | _alike(db, only, known=before if few else ()) | (before if few else frozenset())
+    now = _same(db, only) | _alike(db, only, known=before if few else ()) | (before if few else frozenset())
     if now and not _has_others(db, now):
         warn("tiles.repeated", pictures=len(now), note="every tile is one of these pictures: kept. Is this imagery?")
         now = frozenset()
@@ -59,10 +59,24 @@ def _has_others(db: sqlite3.Connection, repeated: frozenset[bytes]) -> bool:
     return any(digest not in repeated for (digest,) in digests)
 
 
-def _columns_of(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> set[tuple[int, int]]:
+def _ask(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> None:
+    """Write digests to a table that only this connection sees."""
     db.execute("CREATE TEMP TABLE IF NOT EXISTS asked(sha256 BLOB PRIMARY KEY) WITHOUT ROWID")
     db.execute("DELETE FROM asked")
     db.executemany("INSERT INTO asked VALUES (?)", digests)
+
+
+def _same(db: sqlite3.Connection, only: str) -> frozenset[bytes]:
+    """Return the SHA-256 of pictures that stand in `REPEATS` places to the last byte; sources may share a place."""
+    several = db.execute(_COUNTED.format(only=only), (REPEATS,)).fetchall()
+    if not several:
+        return frozenset()
+    _ask(db, several)
+    return frozenset(digest for (digest,) in db.execute(_IN_PLACES.format(only=only), (REPEATS,)))
+
+
+def _columns_of(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> set[tuple[int, int]]:
+    _ask(db, digests)
     return set(db.execute("SELECT DISTINCT z, x FROM tile WHERE sha256 IN (SELECT sha256 FROM asked)"))
 
 

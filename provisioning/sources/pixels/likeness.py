@@ -129,15 +129,17 @@ def _orders(waves: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
     import numpy as np
 
     random = np.random.default_rng(17)
-    powers = 1 << np.arange(BAND_BITS)
-    for _ in range(BANDS):
-        planes = random.standard_normal((COEFFICIENTS, BAND_BITS + 1)).astype(np.float32)
-        keys, along = np.empty(len(waves), np.int64), np.empty(len(waves), np.float32)
-        for at in range(0, len(waves), CHUNK):
-            sides = waves[at : at + CHUNK].astype(np.float32) @ planes
-            keys[at : at + CHUNK] = (sides[:, :-1] > 0) @ powers
-            along[at : at + CHUNK] = sides[:, -1]
-        yield np.lexsort((along, keys))
+    planes = [random.standard_normal((COEFFICIENTS, BAND_BITS + 1)).astype(np.float32) for _ in range(BANDS)]
+    keys, along = np.empty((BANDS, len(waves)), np.uint16), np.empty((BANDS, len(waves)), np.float32)
+    for at in range(0, len(waves), CHUNK):
+        some = waves[at : at + CHUNK].astype(np.float32)
+        for band in range(BANDS):
+            sides = some @ planes[band]
+            bits = np.packbits(sides[:, :-1] > 0, axis=1, bitorder="little")
+            keys[band, at : at + CHUNK] = np.ascontiguousarray(bits).view("<u2")[:, 0]
+            along[band, at : at + CHUNK] = sides[:, -1]
+    for band in range(BANDS):
+        yield np.lexsort((along[band], keys[band]))
 
 
 def _have_one_tone(a: NDArray[np.int16], b: NDArray[np.int16]) -> NDArray[np.int64]:
