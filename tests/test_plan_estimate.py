@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -89,6 +91,12 @@ def test_a_plan_after_a_build_tries_nothing(tmp_path, monkeypatch):
     assert building.build(cache).outcome == "SUCCESS"
     monkeypatch.setattr(apart, "rehearsed", lambda *_: pytest.fail("tried"))
     assert make_plan(cache).seconds == 0
+    program = "import sys; from provisioning.cli import main; main(['plan', sys.argv[1]]); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, cache], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "provisioning.build.estimate" in loaded
+    assert not {"numpy", "PIL", "onnx", "onnxruntime", "faiss"} & set(loaded)
     building.put_tile(tmp_path / "tiles", building.WEST + 1, building.NORTH + 1, seed=77)
     plan = make_plan(cache)
     assert (plan.seconds_tried, plan.not_timed, plan.why_not_timed) == (False, (), "")

@@ -8,20 +8,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import Error
 from provisioning.build.request import Request
-from provisioning.catalogue import decode, iter_tiles, open_reader
+from provisioning.catalogue import iter_tiles, open_reader
 from provisioning.config import Tiles
 from provisioning.network import apart
 from provisioning.network.backbone import resolved
-from provisioning.network.backbone.image import fit
-from provisioning.network.rehearsal import Rehearsal
 from provisioning.network.shape import Shape
-from provisioning.quality.gates.perturb import VIEWS
+
+if TYPE_CHECKING:
+    from provisioning.network.rehearsal import Rehearsal
 
 TILES = 8
 RUNS_OF_A_SAMPLE = 8
@@ -86,6 +84,12 @@ def _seconds(request: Request, tried: Rehearsal, seen: _Seen) -> dict[str, float
 
 def _seen(tiles: Tiles, build_dir: Path, how: str, shape: Shape) -> _Seen:
     """Decode a few tiles, and look at the last of them as the gates do. TileError if one cannot be read."""
+    import numpy as np
+
+    from provisioning.catalogue import decode
+    from provisioning.network.backbone.image import fit
+    from provisioning.quality.gates.perturb import VIEWS
+
     some = list(itertools.islice(iter_tiles(build_dir), TILES))
     with open_reader(tiles.source, build_dir) as reader:
         began = time.perf_counter()
