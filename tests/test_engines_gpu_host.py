@@ -96,7 +96,7 @@ def test_build_asked_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_pa
     subprocess.run(["cp", "-a", flown, cache], check=True)
     edit(cache, "# workspace_mb = 1024", "workspace_mb = 777")
     pid_file = tmp_path / "compiling"
-    slow = {**orin, "FLIGHTCACHE_TEST_COMPILES_SLOWLY": str(pid_file)}
+    slow = {**orin, "TRT_TEST_COMPILES_SLOWLY": str(pid_file)}
     build = subprocess.Popen(
         [sys.executable, "-c", DOIT], cwd=cache, env=slow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

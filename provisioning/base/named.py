@@ -19,7 +19,7 @@ else:
         def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> type:
             if not bases:  # NamedTuple itself
                 return super().__new__(cls, name, bases, space)
-            fields = space.pop("__annotations__", {})
+            fields = space.pop("__annotations__")  # of Python 3.14 only under `from __future__ import annotations`
             defaults = [space.pop(field) for field in fields if field in space]
             made = namedtuple(name, fields, defaults=defaults, module=space.pop("__module__"))  # noqa: PYI024
             made.__annotations__ = made.__new__.__annotations__ = fields

@@ -148,7 +148,7 @@ class Builder:
 
     def build_serialized_network(self, network, config):
         assert config.cleared is BuilderFlag.TF32
-        if told := os.environ.get("FLIGHTCACHE_TEST_COMPILES_SLOWLY"):
+        if told := os.environ.get("TRT_TEST_COMPILES_SLOWLY"):
             with open(told + ".new", "w") as file:
                 file.write(str(os.getpid()))
             os.rename(told + ".new", told)
