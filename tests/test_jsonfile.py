@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioning.base import jsonfile
-from provisioning.base.jsonfile import from_json, to_json
+from provisioning.base.disk.jsonfile import from_json, to_json
 
 TEXT = st.text(st.characters(codec=None))  # lone surrogates too
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from provisioning.area.files import BESIDE
 from provisioning.area.shapes import Drawing, Margin, Note, Point, Polygon, Ring
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import AreaError
 from provisioning.base.geometry.angles import Origin
-from provisioning.base.jsonfile import from_json
 from provisioning.base.process import confined
 
 if TYPE_CHECKING:

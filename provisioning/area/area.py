@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from provisioning import config
 from provisioning.area.cover import Band, Cover, union
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import AreaError
 from provisioning.base.frozen import dataclass
 from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, AltDatum, BBox, Origin, wrapped_e7
 from provisioning.base.geometry.geo import MAX_LATITUDE_E7, tile_at, tile_bounds_e7, tiles_in_bbox
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes
-from provisioning.base.jsonfile import from_json
 from provisioning.config import AreaPart
 
 if TYPE_CHECKING:

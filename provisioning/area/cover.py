@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
-from provisioning.base.jsonfile import from_json
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.named import NamedTuple
 
 Range = tuple[int, int]

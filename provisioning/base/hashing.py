@@ -72,6 +72,6 @@ def digest_of(facts: Mapping[str, Fact]) -> Sha256:
 
     Floats and sets raise TypeError: their text depends on who prints them.
     """
-    from provisioning.base.jsonfile import to_json  # a verifier needs neither it nor orjson
+    from provisioning.base.disk.jsonfile import to_json  # a verifier needs neither it nor orjson
 
     return sha256_bytes(to_json(plain(facts), ascii_only=True))

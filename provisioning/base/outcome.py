@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from provisioning.base.disk.files import read_regular, write_durably
+from provisioning.base.disk.jsonfile import from_json, to_json
 from provisioning.base.frozen import dataclass
-from provisioning.base.jsonfile import from_json, to_json
 
 Outcome = Literal["SUCCESS", "FAILURE", "IDEMPOTENT_NO_OP"]
 FILE = "build-report.json"

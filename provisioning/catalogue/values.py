@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import field
 
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import EmptyCorpusError
 from provisioning.base.frozen import dataclass
 from provisioning.base.geometry.angles import AltDatum, BBox, Origin
 from provisioning.base.hashing import Sha256
-from provisioning.base.jsonfile import from_json
 from provisioning.base.named import NamedTuple
 
 

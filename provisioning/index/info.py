@@ -6,9 +6,9 @@ import dataclasses
 import json
 
 from provisioning.base.disk.artifacts import Target
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import IndexingError
 from provisioning.base.frozen import dataclass
-from provisioning.base.jsonfile import from_json
 
 
 @dataclass(frozen=True)

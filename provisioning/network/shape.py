@@ -11,8 +11,8 @@ from pathlib import Path
 
 from provisioning.base.disk.artifacts import Target, atomic_output, read_record
 from provisioning.base.disk.files import wrap_os_errors
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.hashing import sha256_bytes
-from provisioning.base.jsonfile import from_json
 from provisioning.base.named import NamedTuple
 from provisioning.config import Backbone
 from provisioning.network.backbone import OnnxSource, prepare, prepared_facts

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from provisioning.base.disk.jsonfile import to_json
 from provisioning.base.geometry import geo
 from provisioning.base.geometry.angles import HALF_TURN_E7, BBox, Origin
-from provisioning.base.jsonfile import to_json
 from provisioning.report.model import Cell, LonLat, TileMap
 from provisioning.report.polygons import polygons_of
 

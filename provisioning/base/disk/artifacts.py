@@ -24,10 +24,10 @@ from provisioning.base.disk.files import (
     without_write_permission,
     wrap_os_errors,
 )
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import FilesystemError
 from provisioning.base.frozen import dataclass
 from provisioning.base.hashing import Fact, Sha256, digest_of, sha256_bytes, sha256_file
-from provisioning.base.jsonfile import from_json
 
 RECORD_SUFFIX = ".record"
 EARLIER_RECORD_SUFFIX = ".born"

@@ -12,8 +12,8 @@ from typing import Any
 
 from provisioning.base.disk import lock
 from provisioning.base.disk.files import make_dirs, write_durably
+from provisioning.base.disk.jsonfile import from_json, to_json
 from provisioning.base.hashing import Fact, digest_of, sha256_bytes
-from provisioning.base.jsonfile import from_json, to_json
 
 
 def get(path: Path, name: str, facts: Mapping[str, Fact]) -> Any:

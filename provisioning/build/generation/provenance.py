@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from provisioning.base.jsonfile import to_json
+from provisioning.base.disk.jsonfile import to_json
 from provisioning.flight.manifest import EngineEntry, Manifest
 
 BOM_FILE = "provenance.cdx.json"

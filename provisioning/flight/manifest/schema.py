@@ -205,7 +205,7 @@ def dump(document: object, *, about_bytes: int = IMPORT_PAYS_BYTES) -> bytes:
     if about_bytes < IMPORT_PAYS_BYTES and "orjson" not in sys.modules:
         text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False)
         return text.encode(errors="surrogatepass") + b"\n"
-    from provisioning.base.jsonfile import to_json
+    from provisioning.base.disk.jsonfile import to_json
 
     return to_json(document, indent=True) + b"\n"
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 
+from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.errors import GateError
 from provisioning.base.frozen import dataclass
-from provisioning.base.jsonfile import from_json
 from provisioning.base.named import NamedTuple
 from provisioning.config.schema import Gates, Sector, Waiver
 from provisioning.flight.manifest import GateEntry
