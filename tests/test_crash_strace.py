@@ -82,13 +82,22 @@ def test_killed_by_the_kernel_at_each_system_call(tmp_path, capsys, scene):
             assert scene == "first" or os.path.lexists(cache / "current"), what
             assert crashing.whole(cache) == [], what
             engines = crashing.finished_engines(cache)
+            is_named = not os.path.lexists(cache / "current") and any((cache / "generations").glob("0*"))
             code, said = run_doit(cache)
             assert code == 0, (what, said)
             report = json.loads((cache / ".build" / "build-report.json").read_text())
             assert not (engines and report["engines_built"]), what
-            assert crashing.published(cache) == expected, what
+            found = crashing.published(cache)
+            if is_named:  # its counter is not given twice
+                assert _without_manifest(found) == _without_manifest(expected), what
+            else:
+                assert found == expected, what
             assert crashing.leftovers(cache) == [], what
     with capsys.disabled():
         print(f"\nstrace, {scene}: {dict(points)}", end=" ")
     assert points["rename"] >= 10
     assert points["fsync"] + points["fdatasync"] >= 30
+
+
+def _without_manifest(files):
+    return {name: data for name, data in files.items() if not name.startswith("Manifest")}
