@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from provisioning.base import jsonfile
+from provisioning.base.disk import jsonfile
 from provisioning.base.disk.jsonfile import from_json, to_json
 
 TEXT = st.text(st.characters(codec=None))  # lone surrogates too
