@@ -515,5 +515,8 @@ def _start_server() -> _Server:
 
 
 def _close_server() -> None:
+    """End the server as this process ends: another Ctrl-C has nothing left to stop, and would only be a traceback."""
     if _server is not None:
+        with contextlib.suppress(ValueError):  # not in the main thread, which is the one that a signal interrupts
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         _server.close()
