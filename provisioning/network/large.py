@@ -10,6 +10,7 @@ and opened as one. A model that fits is plain ONNX.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -87,9 +88,8 @@ def opened(path: Path) -> Buffer | None:
         if os.fstat(file.fileno()).st_size < _END.size:
             return None
         file.seek(-_END.size, os.SEEK_END)
-        if file.read(_END.size)[8:] != MAGIC:
-            return None
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        packed = is_packed(file.read(_END.size))
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if packed else None
 
 
 def is_packed(data: Buffer) -> bool:
@@ -118,8 +118,6 @@ def weights_of(model: Any, data: Buffer) -> dict[str, NDArray[np.generic]]:
 
     EngineError for one that refers to another file or to bytes that `data` does not have. The buffer must outlive them.
     """
-    import math
-
     import numpy as np
     from onnx import TensorProto, helper
 

@@ -103,7 +103,7 @@ class Inspector:
     """Inspects candidates with the settings of one scan; its processes start with the first ones."""
 
     def __init__(self, directories: Sequence[Path], settings: InspectionSettings) -> None:
-        self._directories, self._sight = directories, settings
+        self._directories, self._settings = directories, settings
         self._count = max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
         self._free: list[InspectionWorker] = []
         self._heard = 0
@@ -118,7 +118,7 @@ class Inspector:
     def _workers(self) -> InspectionWorkers:
         from provisioning.sources.processes.inspection import InspectionWorkers
 
-        return InspectionWorkers(self._directories, self._sight)
+        return InspectionWorkers(self._directories, self._settings)
 
     def close(self) -> None:
         """End threads and processes."""

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "--frame-step",
         "a folder of a video's frames with its .SRT",
         given=args.frame_step is not None,
-        there=has_subtitles(args.queries),
+        there=args.frame_step is None or has_subtitles(args.queries),
     )
     require_track(args)
     queries = find_queries(args.queries, frame_step=args.frame_step or 1)

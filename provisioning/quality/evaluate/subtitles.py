@@ -100,11 +100,9 @@ def _known(block: str) -> Known:
 def _gimbal(block: str) -> Angles:
     older = GIMBAL.search(block)
     if older:
-        pitch, roll, yaw = map(float, older.groups())
-        return Angles(yaw % 360, pitch, roll)
-    named = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
-    yaw_or_none, pitch_or_none, roll_or_none = named
-    return Angles(None if yaw_or_none is None else yaw_or_none % 360, pitch_or_none, roll_or_none)
+        return Angles(float(older[3]) % 360, float(older[1]), float(older[2]))
+    yaw, pitch, roll = (_value(block, f"gb_{axis}") for axis in ("yaw", "pitch", "roll"))
+    return Angles(None if yaw is None else yaw % 360, pitch, roll)
 
 
 def _first(values: Iterable[float | None]) -> float | None:

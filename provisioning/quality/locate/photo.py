@@ -19,7 +19,7 @@ from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
 from provisioning.quality.query.attitude import Angles
-from provisioning.quality.query.camera import Camera
+from provisioning.quality.query.camera import SIDEWAYS, Camera
 from provisioning.quality.query.metadata import Metadata, read_metadata
 
 MAX_PIXELS = 250_000_000
@@ -29,9 +29,6 @@ LIMITS = confined.Limits(time_s=120.0)
 """For one photo; the largest take seconds."""
 
 Made = TypeVar("Made")
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations of photos that are shown with width and height exchanged."""
-
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 """The only parsers that a photo may reach: others start programs (EPS: Ghostscript) or read other files."""
 

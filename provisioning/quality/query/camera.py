@@ -22,6 +22,8 @@ SHOWN = {
     5: ((0, 1), (1, 0)), 6: ((0, -1), (1, 0)), 7: ((0, -1), (-1, 0)), 8: ((0, 1), (-1, 0)),
 }  # fmt: skip
 """EXIF's orientations: right and down of the photo as shown, each as shares of right and down of the stored pixels."""
+SIDEWAYS = tuple(orientation for orientation, (right, _) in SHOWN.items() if not right[0])
+"""Orientations of photos that are shown with width and height exchanged."""
 TURNED_DEG = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}
 """By how much stored pixels are turned clockwise to be shown; 2, 4, 5 and 7 are mirrored left to right before."""
 

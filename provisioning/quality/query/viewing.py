@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
 from provisioning.quality.query.attitude import MOUNTED_DOWN, Angles, Three, camera_rotation
-from provisioning.quality.query.camera import SHOWN, TURNED_DEG, Camera, focal_px_of_fov
+from provisioning.quality.query.camera import SIDEWAYS, TURNED_DEG, Camera, focal_px_of_fov
 from provisioning.quality.query.declaration import Declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.rendering import View
@@ -86,7 +86,7 @@ def viewing(
     first, then what is declared for the lens and the photo for attitude and height. Raises PhotoError where the photo
     is not of the shape of the camera declared. least_m: from the camera to the least height to try where none is known.
     """
-    stored = (width, height) if SHOWN[metadata.orientation][0][0] else (height, width)
+    stored = (height, width) if metadata.orientation in SIDEWAYS else (width, height)
     camera = camera_of(declared, metadata, width=stored[0], height=stored[1], fov_deg=known.fov_deg)
     known_m = _height_m(declared, metadata, known)
     height_m = declared.height_m if known_m is None else known_m

@@ -12,6 +12,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -193,9 +194,12 @@ class PMTiles:
             for length, offset, first, end in reversed(leaves):
                 stack.append((self._leaf(offset, length, first, end), end, depth + 1))
 
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading("PMTiles archive", self.path, next_step="make or copy it anew")
+
     def query(self, query: TileQuery) -> Iterator[StoredTile]:
         """Yield the tiles of a query; TileError if a directory is damaged."""
-        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
+        with self._reading():
             for ids, runs, lengths, offsets in self._directories(query.cover):
                 for first, run, length, offset, tile in zip(
                     ids, runs, lengths, offsets, _tiles_inside(ids, query.cover), strict=True
@@ -216,7 +220,7 @@ class PMTiles:
 
     def addresses(self) -> Iterator[tuple[int, int, int]]:
         """Yield z, x, y of every tile; a run longer than any imagery's is an error."""
-        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
+        with self._reading():
             for ids, runs, _, _ in self._directories(None):
                 for first, run, tile in zip(ids, runs, _tiles_of(ids), strict=True):
                     if run == 1:
@@ -229,7 +233,7 @@ class PMTiles:
     def read(self, z: int, x: int, y: int) -> bytes | None:
         """Return the bytes of one tile."""
         tileid = zxy_to_tileid(z, x, y)
-        with reading("PMTiles archive", self.path, next_step="make or copy it anew"):
+        with self._reading():
             directory = self._root()
             high = LIMIT
             for _ in range(MOST_DEPTH):

@@ -63,7 +63,7 @@ class InspectTiles:
 
     def __init__(self, settings: InspectionSettings) -> None:
         apart.keep_memory()
-        self._sight = settings._asdict()
+        self._settings = settings._asdict()
         self._inspections: dict[bytes, Inspection] = {}
 
     def __call__(self, asked: Sequence[Asked], room: memoryview) -> bytes:
@@ -92,7 +92,7 @@ class InspectTiles:
         if len(self._inspections) > MOST_REMEMBERED:
             self._inspections.clear()
         new = {digest: each for digest, each in data.items() if digest not in self._inspections}
-        found = inspect_tiles(list(new.values()), **self._sight)
+        found = inspect_tiles(list(new.values()), **self._settings)
         self._inspections.update(zip(new, found, strict=True))
         return {digest: self._inspections[digest] for digest in data}
 
@@ -183,8 +183,8 @@ def _name(asked: Sequence[Asked]) -> str:
     return "{}/{}/{}".format(*asked[0].at)
 
 
-def _fault(looked: InspectedTile) -> str | None:
-    return looked.inspection.fault if looked.inspection else None
+def _fault(inspected: InspectedTile) -> str | None:
+    return inspected.inspection.fault if inspected.inspection else None
 
 
 def _agreed(first: InspectedTile | TileError, second: InspectedTile | TileError) -> InspectedTile | TileError:
