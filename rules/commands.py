@@ -45,7 +45,7 @@ from provisioning.flight.signing import hand_over_password, key_apart
 from rules.database import database, make_usable
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
-from rules.signals import Stopped, stops_in_order
+from rules.signals import Stopped, stop_goes_first, stops_in_order
 
 __all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 
@@ -255,7 +255,8 @@ class Run(DoitRun):  # type: ignore[misc]
         params["reporter"], params["dep_file"] = self.collector, database(flight.root)
         selected = [str(flight.root / name) if os.sep in name else name for name in args]
         try:
-            rc = int(super().execute(params, selected))
+            with stop_goes_first():
+                rc = int(super().execute(params, selected))
         except InvalidDodoFile as error:
             if not isinstance(error.__cause__, Error):
                 raise
@@ -265,7 +266,7 @@ class Run(DoitRun):  # type: ignore[misc]
 
     def _build_locked(self, flight: BuildSettings, params: Any, args: list[str]) -> tuple[int, BuildReport]:
         try:
-            with wrap_machine_errors("build here"):
+            with stop_goes_first(), wrap_machine_errors("build here"):
                 rc = self._run_tasks(flight, params, args)
         except Error as error:
             rc = self._after(error)

@@ -19,6 +19,7 @@ from provisioning.base.hashing import plain
 from provisioning.base.printable import printable
 from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow
+from rules.signals import stop_goes_first
 
 Task = dict[str, Any]
 
@@ -73,7 +74,8 @@ class UpToDate(UptodateCalculator):  # type: ignore[misc]  # doit has no types
         What cannot be checked is due: its step meets the same cause and reports it.
         """
         try:
-            return ("it runs every time",) if self._due is None else self._due()
+            with stop_goes_first():
+                return ("it runs every time",) if self._due is None else self._due()
         except Exception as error:  # noqa: BLE001 - see above
             return (f"it cannot be checked: {error}",)
 
@@ -108,7 +110,7 @@ def _run(root: Path, step: Callable[..., Mapping[str, object] | None], given: Ma
     """Run a step; a known error, or a refusal of the machine, fails the task with a message, not with a traceback."""
     try:
         _require_lock(root)
-        with wrap_machine_errors("finish this step"):
+        with stop_goes_first(), wrap_machine_errors("finish this step"):
             return dict(step(**given) or {})
     except Error as error:
         return Failed(error)

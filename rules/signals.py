@@ -11,8 +11,13 @@ from types import FrameType
 
 from provisioning.base.errors import StoppedError
 
-LOOK_AGAIN_S, MOST_WAIT_S = 0.02, 2.0
-"""How long a signal waits for an import to end: an extension module that meets an exception may end the process."""
+LOOK_AGAIN_S, MOST_WAIT_S = 0.02, 3.5
+"""How long a signal waits for an import to end: an extension module that meets an exception may end the process.
+
+Most of what `base.process.stopping` leaves: under load, or from a cold disk, the libraries take seconds.
+"""
+_met: list[tuple[int, float]] = []
+"""Signals that the present block met, and until when an import could hold the first one up."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,6 +43,8 @@ def stops_in_order() -> Iterator[None]:
 
     A SIGHUP that is ignored, as `nohup` has it, stays so: the terminal may go and the build go on.
 
+    Whatever error ends the block after a signal is Stopped: see `stop_goes_first`.
+
     In another thread this does nothing: signals belong to the program that calls the build.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -47,8 +54,6 @@ def stops_in_order() -> Iterator[None]:
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
 
-    first: list[tuple[int, float]] = []
-
     def restore() -> None:
         if signal.SIGALRM in before:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -56,8 +61,8 @@ def stops_in_order() -> Iterator[None]:
             signal.signal(each, handler)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        first.append((number, time.monotonic() + MOST_WAIT_S))
-        number, until = first[0]
+        _met.append((number, time.monotonic() + MOST_WAIT_S))
+        number, until = _met[0]
         if _is_importing(frame) and time.monotonic() < until:
             if signal.SIGALRM not in before:
                 before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop)
@@ -69,9 +74,26 @@ def stops_in_order() -> Iterator[None]:
     try:
         for number in list(before):
             signal.signal(number, stop)
-        yield
+        with stop_goes_first():
+            yield
     finally:
         restore()
+        _met.clear()
+
+
+@contextlib.contextmanager
+def stop_goes_first() -> Iterator[None]:
+    """Raise Stopped for an error of the block if a signal came before it.
+
+    Of an exception in a callback SQLite makes an OperationalError, an extension module an ImportError; and a process
+    that the terminal sent the signal to as well is missed. None of them is why the build ends.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _met:
+            raise Stopped(_met[0][0]) from error
+        raise
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
+import sqlite3
 import sys
 import time
 
@@ -14,7 +15,7 @@ from doit.cmd_base import ModuleTaskLoader
 import provisioning.cli
 import rules
 from provisioning.base.disk.files import wrap_machine_errors
-from provisioning.base.errors import Error
+from provisioning.base.errors import Error, FilesystemError, StoppedError
 from provisioning.build import steps
 from rules import commands, plugin, signals
 from rules.signals import Stopped, stops_in_order
@@ -186,6 +187,46 @@ def test_a_signal_waits_for_an_import_to_end(tmp_path, monkeypatch, most_wait_s,
     assert seen == [True] * is_whole
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == (before, alarm)
     sys.modules.pop("met_by_a_signal", None)
+
+
+def an_error_made_of_a_signal(number=signal.SIGINT):
+    """SQLite tells of an exception in its callback as an error of its own."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.create_function("stop", 0, lambda: signal.raise_signal(number))
+        db.execute("SELECT stop()")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_error_that_a_library_made_of_a_signal_is_the_stop(number):
+    with pytest.raises(Stopped) as caught, stops_in_order():
+        an_error_made_of_a_signal(number)
+    assert caught.value.exit_code == 128 + number
+    with pytest.raises(sqlite3.Error), signals.stop_goes_first():  # an error of its own, and the signal forgotten
+        sqlite3.connect(":memory:").execute("no SQL")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "provisioning.build.steps.survey",
+        "rules.tasks.task_rows",  # of an Error there doit makes one of its own, and we the exit code 3
+        "provisioning.build.reasons.Due.unchecked",
+        "provisioning.build.steps.walk",
+    ],
+)
+def test_a_build_of_whose_stop_a_library_made_an_error_is_stopped(built_cache, monkeypatch, capsys, part):
+    def fails(*_args, **_given):
+        try:
+            an_error_made_of_a_signal()
+        except sqlite3.Error as error:
+            raise FilesystemError("cannot read this") from error
+
+    monkeypatch.setattr(part, fails)
+    with stops_in_order():
+        command, report = rules.run(built_cache)
+    assert isinstance(command.collector.failure, StoppedError)
+    assert report.outcome == "FAILURE"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_nohup_lets_the_terminal_go_and_the_build_go_on():
