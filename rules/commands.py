@@ -33,6 +33,7 @@ from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.outcome import BuildReport
 from provisioning.base.process import confined
 from provisioning.base.process.blas import require_address_space
+from provisioning.base.process.signals import Stopped, stop_goes_first, stops_in_order
 from provisioning.base.process.stopping import exit_soon_after
 from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
@@ -45,7 +46,6 @@ from provisioning.flight.signing import hand_over_password, key_apart
 from rules.database import database, make_usable
 from rules.plugin import OPTIONS, cache_of
 from rules.reporter import Collector
-from rules.signals import Stopped, stop_goes_first, stops_in_order
 
 __all__ = ["Clean", "Forget", "Ignore", "ResetDep", "Run"]
 

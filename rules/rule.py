@@ -17,9 +17,9 @@ from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import BuildLockHeldError, Error
 from provisioning.base.hashing import plain
 from provisioning.base.printable import printable
+from provisioning.base.process.signals import stop_goes_first
 from provisioning.base.words import typed
 from provisioning.build.tasks import TaskRow
-from rules.signals import stop_goes_first
 
 Task = dict[str, Any]
 

@@ -128,6 +128,38 @@ def test_a_command_that_is_stopped_says_so_and_exits_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "flightcache status: stopped\n"
 
 
+MET = """
+import signal, sys, time
+import provisioning.cli
+class Signal:
+    def find_spec(self, name, *_):
+        if name == {part!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Signal())
+sys.argv = ["flightcache", "status", "."]
+if {waits}:
+    import provisioning.cli.look.status as command
+    command.run = lambda _: (__import__({part!r}), time.sleep(60))
+sys.exit(provisioning.cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "waits", "said"),
+    [
+        ("provisioning.cli.running", False, "flightcache: stopped\n"),
+        ("provisioning.cli.parsing", False, "flightcache: stopped\n"),
+        ("wave", True, "flightcache status: stopped\n"),  # loaded to its end, as an extension module has to be
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(part, waits, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MET.format(part=part, waits=waits)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, said)
+
+
 # verify
 
 

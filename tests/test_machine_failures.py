@@ -16,9 +16,10 @@ import provisioning.cli
 import rules
 from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error, FilesystemError, StoppedError
+from provisioning.base.process import signals
+from provisioning.base.process.signals import Stopped, stops_in_order
 from provisioning.build import steps
-from rules import commands, plugin, signals
-from rules.signals import Stopped, stops_in_order
+from rules import commands, plugin
 
 
 def of_a(mistake):

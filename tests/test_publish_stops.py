@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from provisioning.base.disk import directories
+from provisioning.base.process.signals import Stopped, stops_in_order
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request
 from provisioning.build.steps import generation
@@ -25,7 +26,6 @@ from provisioning.flight import publish
 from provisioning.flight.publish import committing, staging
 from provisioning.flight.signing import signer
 from provisioning.flight.verify import verify
-from rules.signals import Stopped, stops_in_order
 from tests import crashing
 from tests.building import build, edit
 

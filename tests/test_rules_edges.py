@@ -10,10 +10,10 @@ import pytest
 from provisioning.base.disk.artifacts import Target
 from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError, ConfigError
+from provisioning.base.process.signals import stops_in_order
 from provisioning.build.tasks import TaskRow
 from rules.reporter import Collector
 from rules.rule import Failed, UpToDate, _remove, rule
-from rules.signals import stops_in_order
 
 TASK = SimpleNamespace(name="engine:net", actions=["a"], values={})
 

@@ -55,16 +55,27 @@ GROUPS = {
 COMMANDS = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
 
-NOT_LOADED = 10
-"""Exit code of a plain Error."""
+NOT_LOADED, STOPPED = 10, 130
+"""Exit codes of a plain Error, and of SIGINT as shells report it."""
 LOAD_AGAIN = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for wrong usage, or the code of the error's class.
 
-    Without `argv` this is the program itself: it takes the words of the command line, and the process ends here.
+    Without `argv` this is the program itself: it takes the words of the command line, and the process ends here, with
+    130 where Ctrl-C stopped it.
     """
+    if argv is not None:
+        return _loaded(argv)
+    try:
+        return _loaded(None)
+    except KeyboardInterrupt:
+        print("flightcache: stopped", file=sys.stderr)
+        return STOPPED
+
+
+def _loaded(argv: Sequence[str] | None) -> int:
     try:
         from provisioning.cli import running
     except (ImportError, OSError, MemoryError, AttributeError) as error:

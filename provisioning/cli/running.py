@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -12,8 +13,9 @@ from provisioning.base.disk.files import wrap_machine_errors
 from provisioning.base.errors import Error, FilesystemError
 from provisioning.base.process.blas import begin_with_one_thread, require_address_space
 from provisioning.base.process.leaving import leave
+from provisioning.base.process.signals import stop_goes_first, stops_in_order
 from provisioning.base.words import meant, meant_file, missing_part
-from provisioning.cli import COMMANDS, GROUPS
+from provisioning.cli import COMMANDS, GROUPS, STOPPED
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
 from provisioning.console.progress import progress_shown
 from provisioning.console.streams import OutputError, answering, open_missing, write_any_character
@@ -108,9 +110,11 @@ def _module(command: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do as `provisioning.cli.main`."""
-    code = _main(argv)
-    if argv is None:
-        leave(code)
+    if argv is not None:
+        return _main(argv)
+    with stops_in_order(signal.SIGINT):
+        code = _main(None)
+    leave(code)
     return code
 
 
@@ -120,7 +124,7 @@ def _main(argv: Sequence[str] | None) -> int:
     write_any_character()
     try:
         apart = _apart() if argv is None else contextlib.nullcontext()
-        with wrap_machine_errors("run this command"), answering(), apart:
+        with stop_goes_first(), wrap_machine_errors("run this command"), answering(), apart:
             return _run(list(sys.argv[1:] if argv is None else argv))
     except Error as error:
         print(f"flightcache: {error}", file=sys.stderr)
@@ -180,14 +184,14 @@ def _run_command(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     args.words = words
     try:
-        with colouring(everywhere.color), progress_shown(not everywhere.quiet):
+        with stop_goes_first(), colouring(everywhere.color), progress_shown(not everywhere.quiet):
             return int(importlib.import_module(_module(args.command)).run(args))
     except Error as error:
         print(f"flightcache {args.command}: {error}{_meant_by(error, words)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"flightcache {args.command}: stopped", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 def _meant_by(error: Error, words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP stop a build in order: finished work stays, the half-made goes, the lock is freed."""
+"""Signals stop a program in order: finished work stays, the half-made goes, the lock is freed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _met: list[tuple[int, float]] = []
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the build to stop. Not an Exception: no `except Exception` on the way may swallow it."""
+    """A signal asked the program to stop. Not an Exception: no `except Exception` on the way may swallow it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -38,10 +38,11 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def stops_in_order() -> Iterator[None]:
+def stops_in_order(*numbers: int) -> Iterator[None]:
     """Raise Stopped in the main thread on the first of the signals, after an import; the second acts as it did before.
 
-    A SIGHUP that is ignored, as `nohup` has it, stays so: the terminal may go and the build go on.
+    One that is ignored stays so: `nohup` has the terminal go and the build go on, a shell Ctrl-C leave what it started
+    in the background.
 
     Whatever error ends the block after a signal is Stopped: see `stop_goes_first`.
 
@@ -50,9 +51,10 @@ def stops_in_order() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    if before[signal.SIGHUP] is signal.SIG_IGN:
-        del before[signal.SIGHUP]
+    handlers = {
+        number: signal.getsignal(number) for number in numbers or (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         if signal.SIGALRM in before:
