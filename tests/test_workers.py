@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.base.errors import ConfigError, FilesystemError, TileError
-from provisioning.base.process import landlock, workers
+from provisioning.base.process import landlock, worker, workers
 from provisioning.base.process.workers import Items, Limits, SeveralError, StoppedError, Workers
 from tests import working
 from tests.processes import gone
@@ -314,3 +316,17 @@ def test_a_handle_is_left_open_by_nothing():
         return len(os.listdir("/proc/self/fd"))
 
     assert use() == use() == use()
+
+
+def test_a_server_whose_command_was_killed_says_nothing():
+    """What it writes to standard error would stand in the terminal after the command is gone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with open(os.devnull, "rb") as null:
+        socket.send_fds(ours, [b"no_such_module:thing"], [null.fileno()])
+    ours.close()
+    with theirs:
+        server = subprocess.run(
+            [sys.executable, "-m", worker.__name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], capture_output=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (server.returncode, server.stderr) == (0, b"")

@@ -179,7 +179,8 @@ def _answer(stream: IOBase, answers: Sequence[tuple[int, bytes]]) -> None:
 
 def main() -> None:
     """Serve the control socket whose descriptor is the argument."""
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    with contextlib.suppress(ConnectionError):  # whoever asked was killed: nobody is there to be told
+        serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":
