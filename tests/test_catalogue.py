@@ -153,9 +153,9 @@ def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monke
     assert all(process.returncode is not None for process in started)
 
 
-def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypatch):
+def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypatch, capfd):
     dying = tmp_path / "dying.py"
-    dying.write_text("import os, sys\nos.read(0, 2 * int(sys.argv[1]))\n")
+    dying.write_text("import os, sys\nos.read(0, 2 * int(sys.argv[1]))\nraise KeyboardInterrupt\n")
     started, start, scripts = [], fingerprint._listing_process, [str(dying), fingerprint.__file__]
 
     def one_after_the_other(*told):
@@ -168,6 +168,7 @@ def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypa
     (tmp_path / "there").mkdir()
     seen = list(fingerprint.ahead([str(tmp_path / "there")] * 5))
     assert seen == [None] * 2 + [fingerprint.digest([])] * 3
+    assert capfd.readouterr().err == ""
 
 
 def test_folders_whose_times_moved_are_looked_at_first(tmp_path, tiles, monkeypatch):

@@ -330,3 +330,19 @@ def test_a_server_whose_command_was_killed_says_nothing():
             pass_fds=[theirs.fileno()], capture_output=True, check=False, timeout=60,
         )  # fmt: skip
     assert (server.returncode, server.stderr) == (0, b"")
+
+
+def test_a_server_that_cannot_be_loaded_is_an_error_with_its_last_words(tmp_path, monkeypatch, capfd):
+    """A disk or memory that fails for a moment: what the server says of it is no second message."""
+    (tmp_path / "resource.py").write_text('raise ImportError("no such part")\n')
+    found = os.pathsep.join([str(tmp_path), str(Path(workers.__file__).parents[3])])
+    monkeypatch.setattr(workers, "bare_environment", lambda: {"PYTHONPATH": found})
+    monkeypatch.setattr(workers, "_server", None)
+    with (
+        pytest.raises(FilesystemError, match="did not start: ImportError: no such part") as caught,
+        Workers(working.make, items=ITEMS, room_bytes=8, rooms=1, limits=SHORT) as owner,
+    ):
+        one(owner.worker(), "pid")
+    workers._server.close()
+    assert caught.value.next_step
+    assert capfd.readouterr().err == ""

@@ -93,7 +93,10 @@ def _listing_process(folders: BinaryIO, voice: BinaryIO, width: int) -> subproce
     """Return a process that looks at `folders`, records of `width` bytes, and writes what it sees to `voice`."""
     import subprocess
 
-    return subprocess.Popen([sys.executable, "-I", "-S", __file__, str(width)], stdin=folders, stdout=voice)
+    command = [sys.executable, "-I", "-S", __file__, str(width)]
+    return subprocess.Popen(
+        command, stdin=folders, stdout=voice, stderr=subprocess.DEVNULL
+    )  # a folder unseen says it all
 
 
 def _in_order(news: BinaryIO, count: int) -> Generator[bytes | None, None, None]:

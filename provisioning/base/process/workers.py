@@ -453,11 +453,13 @@ class _Server:
         self.owner = os.getpid()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_S)
+        self._said = open(os.memfd_create("said", os.MFD_CLOEXEC), "w+b", buffering=0)  # noqa: SIM115 - closed with it
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", worker.__name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=self._said,
                 env={**bare_environment(), "OPENBLAS_NUM_THREADS": "1"},
                 cwd="/",
                 pass_fds=[theirs.fileno()],
@@ -466,11 +468,20 @@ class _Server:
 
     def fork(self, target: str, fds: Sequence[int]) -> int:
         """Return the PID of a new process; OSError if the server is gone, or has no process left."""
-        socket.send_fds(self._control, [target.encode()], fds)
-        said = self._control.recv(worker.MOST_CONTROL_BYTES)
+        try:
+            socket.send_fds(self._control, [target.encode()], fds)
+            said = self._control.recv(worker.MOST_CONTROL_BYTES)
+        except ConnectionError:
+            said = b""
         if len(said) != PID.size:
-            raise OSError(errno.EPIPE if not said else 0, _text(said) or "the server of processes is gone")
+            raise OSError(errno.EPIPE if not said else 0, _text(said) or self._last_words())
         return int(PID.unpack(said)[0])
+
+    def _last_words(self) -> str:
+        """Return the last line that the server wrote before it ended; it could not be loaded, say."""
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - worker.MOST_CONTROL_BYTES))
+        lines = _text(self._said.read()).split("\n")
+        return next((line for line in reversed(lines) if line), "the server of processes is gone")
 
     def wait(self, pid: int) -> int:
         """Return the wait status of a process that was killed or has died; 9 where the server is gone, too."""
@@ -483,6 +494,7 @@ class _Server:
     def close(self) -> None:
         """End it, and with it all that it forked."""
         self._control.close()
+        self._said.close()
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
