@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 import os
 import re
 import stat
@@ -15,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
-from provisioning.base.geometry.geo import MOST_ROTATIONS_WITH_CUTS
+from provisioning.base.geometry.geo import MAX_LATITUDE_E7, MOST_ROTATIONS_WITH_CUTS, row_at
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
 from provisioning.base.printable import steers
 from provisioning.base.words import counted, meant, meant_file, typed
@@ -44,7 +43,6 @@ Found = tuple[str, str]
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 ID_TEXT = re.compile(r"[\x21-\x7e]{1,128}")
-MERCATOR_LIMIT_E7 = 850_511_287
 MOST_TILES = 50_000_000
 OTHER_FILES = 8
 """Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
@@ -86,7 +84,7 @@ def _identity(who: FlightIdentity, sectors: Mapping[str, Sector]) -> Iterator[Fo
     yield from _not_after(who.not_after)
     yield from _sector(who.sector_class, sectors)
     origin = who.takeoff
-    if origin and abs(origin.lat_e7) > MERCATOR_LIMIT_E7:
+    if origin and abs(origin.lat_e7) > MAX_LATITUDE_E7:
         yield "flight.takeoff.lat", "lies beyond 85.0511287 degrees, where Web Mercator tiles end"
 
 
@@ -148,7 +146,7 @@ def _bbox(bbox: BBox, key: str) -> Iterator[Found]:
         yield key, "south is not below north: the order is [west, south, east, north]"
     if bbox.west == bbox.east:
         yield key, "west equals east: the order is [west, south, east, north]"
-    if max(abs(bbox.south), abs(bbox.north)) > MERCATOR_LIMIT_E7:
+    if max(abs(bbox.south), abs(bbox.north)) > MAX_LATITUDE_E7:
         yield key, "reaches beyond 85.0511287 degrees of latitude, where Web Mercator tiles end"
     if bbox.west > bbox.east and bbox.width_e7 > HALF_TURN_E7:
         yield key, "west > east means across the antimeridian, which would span more than half the world: swap them"
@@ -163,11 +161,7 @@ def _size(area: Area) -> Iterator[Found]:
 
 
 def _tiles(bbox: BBox, zoom: int) -> float:
-    def row(lat_e7: int) -> float:
-        lat = math.radians(max(-MERCATOR_LIMIT_E7, min(MERCATOR_LIMIT_E7, lat_e7)) / 1e7)
-        return math.asinh(math.tan(lat)) / (2 * math.pi)
-
-    return 4.0**zoom * (bbox.width_e7 / TURN_E7) * abs(row(bbox.north) - row(bbox.south))
+    return (bbox.width_e7 / TURN_E7 * (1 << zoom)) * abs(row_at(zoom, bbox.north) - row_at(zoom, bbox.south))
 
 
 def check_tiles(tiles: Tiles) -> Iterator[Found]:

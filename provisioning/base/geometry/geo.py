@@ -155,9 +155,20 @@ def cut_parts(z: int, x: int, y: int, cut: int) -> tuple[tuple[int, int], ...]:
     return tuple(((x + dx) % (1 << z), y + dy) for dy in range(south + 1) for dx in range(east + 1))
 
 
-def row_edge_deg(z: int, y: int) -> float:
-    """Return the latitude of the northern edge of tile row `y`, degree."""
+def row_edge_deg(z: int, y: float) -> float:
+    """Return the latitude of the northern edge of tile row `y`, with a fraction that of a line inside it, degree."""
     return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / (1 << z)))))
+
+
+def row_at(z: int, lat_e7: float) -> float:
+    """Return the tile row, with fraction, of a latitude; clipped where the projection ends."""
+    latitude = math.radians(max(-MAX_LATITUDE_E7, min(MAX_LATITUDE_E7, lat_e7)) / E7)
+    return (1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * (1 << z)
+
+
+def column_at(z: int, lon_e7: float) -> float:
+    """Return the tile column, with fraction, of a longitude."""
+    return (lon_e7 / TURN_E7 + 0.5) * (1 << z)
 
 
 def column_edge_e7(z: int, x: int) -> int:
@@ -187,10 +198,7 @@ def cut_centre(z: int, x: int, y: int, cut: int) -> Origin:
 
 def tile_at(z: int, *, lat_e7: int, lon_e7: int) -> tuple[int, int]:
     """Return (x, y) of the tile that holds a point; points beyond the Mercator limit belong to the outermost row."""
-    side = 1 << z
-    x = (wrapped_e7(lon_e7) + HALF_TURN_E7) * side // TURN_E7
-    latitude = math.radians(max(-MAX_LATITUDE_E7, min(MAX_LATITUDE_E7, lat_e7)) / E7)
-    return x, math.floor((1 - math.asinh(math.tan(latitude)) / math.pi) / 2 * side)
+    return ((wrapped_e7(lon_e7) + HALF_TURN_E7) << z) // TURN_E7, math.floor(row_at(z, lat_e7))
 
 
 def tiles_in_bbox(bbox: BBox, z: int) -> TileRanges:

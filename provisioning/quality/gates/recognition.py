@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from provisioning.base.geometry.geo import CUTS, tileid_to_zxy
+from provisioning.base.geometry.geo import CUTS, row_edge_deg, tileid_to_zxy
 from provisioning.index.among import scores_among
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Floats, Int64s, Rows, cuts_of, is_upright_tile, mixed
 from provisioning.quality.gates.perturb import ANY_HEADING, HEADING_ERROR_DEG, KNOWN_HEADING, MOST_TILT_DEG
@@ -153,7 +153,7 @@ def around(index: Rows, z: int, x: int, y: int) -> tuple[Int64s, Flags]:
     """
     ids = index.ids
     side = 1 << z
-    lat = math.atan(math.sinh(math.pi * (1 - 2 * (y + 0.5) / side)))
+    lat = math.radians(row_edge_deg(z, y + 0.5))
     reach = max(LEAST_REACH, math.ceil(PRIOR_M / (EQUATOR_M * math.cos(lat) / side)))
     across = np.arange(-min(reach, (side - 1) // 2), min(reach, side // 2) + 1)  # once around the world at most
     dx, dy = (each.ravel() for each in np.meshgrid(across, np.arange(max(-reach, -y), min(reach, side - 1 - y) + 1)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from provisioning.base.errors import EngineError
 from provisioning.base.geometry.angles import Origin
-from provisioning.base.geometry.geo import CUTS, E7, PackedId, unpack_id
+from provisioning.base.geometry.geo import CUTS, E7, PackedId, column_at, row_at, row_edge_deg, unpack_id
 from provisioning.config import Engine
 from provisioning.engines import Network, select
 from provisioning.flight.manifest import EngineEntry, Manifest
@@ -341,16 +341,12 @@ def _within(found: Candidate, zoom: int, near: Prior | None) -> bool:
 
 def fractional_tile(zoom: int, place: Origin) -> tuple[float, float]:
     """Return a point in tile coordinates of a zoom level, the inverse of `origin_at`."""
-    side = 1 << zoom
-    lat, lon = math.radians(place.lat_e7 / E7), place.lon_e7 / E7
-    return (lon + 180) / 360 * side, (1 - math.asinh(math.tan(lat)) / math.pi) / 2 * side
+    return column_at(zoom, place.lon_e7), row_at(zoom, place.lat_e7)
 
 
 def origin_at(zoom: int, x: float, y: float) -> Origin:
     """Return the point at fractional tile coordinates."""
-    side = 1 << zoom
-    lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))
-    return Origin(round(lat * E7), round(((x / side * 360) % 360 - 180) * E7))
+    return Origin(round(row_edge_deg(zoom, y) * E7), round(((x / (1 << zoom) * 360) % 360 - 180) * E7))
 
 
 def _engine_of(manifest: Manifest) -> EngineEntry:

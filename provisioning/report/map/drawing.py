@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby, pairwise
 
+from provisioning.base.geometry import geo
 from provisioning.base.geometry.angles import BBox
 from provisioning.report.map import mercator
 from provisioning.report.model import Cell, LonLat, Mosaic, ReportModel, TileMap
@@ -32,21 +33,21 @@ class Frame:
 
     def x(self, lon_e7: int) -> float:
         """Return the drawing x of a longitude; on the far side of the antimeridian if it is nearer there."""
-        column, world = mercator.column(lon_e7, self.level), 1 << self.level
+        column, world = geo.column_at(self.level, lon_e7), 1 << self.level
         middle = self.left + self.width / 2
         column += world * round((middle - column) / world)
         return (column - self.left) * self.scale
 
     def y(self, lat_e7: int) -> float:
         """Return the drawing y of a latitude."""
-        return (mercator.row(lat_e7, self.level) - self.top) * self.scale
+        return (geo.row_at(self.level, lat_e7) - self.top) * self.scale
 
 
 def frame_of(tiles: TileMap, bbox: BBox) -> Frame:
     """Return the frame around all cells and the bounding box, with a margin of a thirtieth."""
-    west, east = mercator.column(bbox.west, tiles.level), mercator.column(bbox.east, tiles.level)
+    west, east = geo.column_at(tiles.level, bbox.west), geo.column_at(tiles.level, bbox.east)
     east += (1 << tiles.level) * (bbox.west > bbox.east)
-    north, south = mercator.row(bbox.north, tiles.level), mercator.row(bbox.south, tiles.level)
+    north, south = geo.row_at(tiles.level, bbox.north), geo.row_at(tiles.level, bbox.south)
     left, right = min([west, *(c.x for c in tiles.cells)]), max([east, *(c.x + 1 for c in tiles.cells)])
     top, bottom = min([north, *(c.y for c in tiles.cells)]), max([south, *(c.y + 1 for c in tiles.cells)])
     margin = max(right - left, bottom - top) / 30

@@ -1,4 +1,4 @@
-"""From degrees to tile coordinates and back to metres, for drawing only."""
+"""Metres and degrees as a map's legend writes them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ import math
 
 EARTH_CIRCUMFERENCE_M = 40_075_016.686
 """Of the WGS 84 equator."""
-
-
-def column(lon_e7: int, level: int) -> float:
-    """Return the tile column, with fraction, of a longitude."""
-    return (lon_e7 / 3.6e9 + 0.5) * (1 << level)
-
-
-def row(lat_e7: int, level: int) -> float:
-    """Return the tile row, with fraction, of a latitude; clipped where the projection ends."""
-    lat = math.radians(max(-85.0511287, min(85.0511287, lat_e7 / 1e7)))
-    return (0.5 - math.asinh(math.tan(lat)) / (2 * math.pi)) * (1 << level)
 
 
 def metres_per_tile(lat_e7: int, level: int) -> float:
