@@ -177,15 +177,14 @@ def scripted(monkeypatch, right):
     """Let photos be answered by three places: the truth first where `right`, else among the last or not at all."""
     asked = []
 
-    def answer(_locator, query, _question, *, near, known):
+    def ask_file(_locator, query, _question, *, near, known):
         number, rng = int(query.name), np.random.default_rng(int(query.name))
         asked.append((query, near))
         wrong = [away(near.position, *rng.uniform(-near.radius_m, near.radius_m, 2)) for _ in range(3)]
         places = [query.place, *wrong[:2]] if right[number] else wrong
-        return Answered(tuple(Match(19, 0, 0, "s", 0.5, p, 0.0, None, p) for p in places), "not asked to")
+        return None, Answered(tuple(Match(19, 0, 0, "s", 0.5, p, 0.0, None, p) for p in places), "not asked to")
 
-    monkeypatch.setattr(module, "answer", answer)
-    monkeypatch.setattr(module, "look", lambda _locator, path, *_, **__: path)
+    monkeypatch.setattr(module, "ask_file", ask_file)
     return asked
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from provisioning.base.printable import steers
@@ -26,6 +26,14 @@ def meant(word: str, known: Iterable[object]) -> str:
     names = {str(name).casefold(): str(name) for name in known}
     near = difflib.get_close_matches(word.casefold(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def columns(rows: Iterable[Sequence[str]], *, left: int = 0) -> list[str]:
+    """Return a line for each row, all of as many cells; the first `left` columns stand at their left, others right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'<' if number < left else '>'}{width}}}" for number, width in enumerate(widths))
+    return [form.format(*row).rstrip() for row in rows]
 
 
 def missing_part(path: str | os.PathLike[str]) -> Path | None:

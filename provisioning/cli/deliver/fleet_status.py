@@ -13,6 +13,7 @@ from typing import NamedTuple
 from provisioning.base.errors import DeliveryError, Error, VerificationError
 from provisioning.base.printable import printable
 from provisioning.base.process.capture import ask, last_lines
+from provisioning.base.words import columns
 from provisioning.delivery.fleet import Fleet, Vehicle
 from provisioning.delivery.sync import SSH, parse_destination
 from provisioning.flight.receipt import Receipt, read_receipt
@@ -82,10 +83,7 @@ def as_text(answers: Sequence[Answer]) -> str:
     """Return a table: vehicle, state, counter, flight, hash, self-test, remarks."""
     rows: list[tuple[str, ...]] = [("vehicle", "state", "counter", "flight", "Manifest", "self-test", "")]
     rows += [tuple(map(printable, _row(answer))) for answer in answers]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(columns(rows, left=len(rows[0])))
 
 
 def _row(answer: Answer) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from provisioning.base.errors import DeliveryError, Error, SigningError, VerificationError
 from provisioning.base.printable import printable
-from provisioning.base.words import counted
+from provisioning.base.words import columns, counted
 from provisioning.cli.deliver.common import add_keys, ground
 from provisioning.console.style import sentence
 from provisioning.delivery.bundle.check import Checked, check_bundle
@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**facts, "summary": summary.as_json()}, indent=2))
     else:
         rows = {**facts, "summary": sentence(summary.parts())}
-        width = max(map(len, rows))
-        print("\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows.items() if value))
+        print("\n".join(columns([(name, printable(value)) for name, value in rows.items() if value], left=2)))
     return 0 if is_verified else VerificationError.exit_code
 
 

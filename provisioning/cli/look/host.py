@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.base.errors import EngineError
+from provisioning.base.words import columns
 from provisioning.config import Engine
 from provisioning.config.parse import read_flight
 from provisioning.engines import THIS_MACHINE, HostTuple, Machine, select
@@ -91,12 +92,7 @@ def as_text(found: Mapping[str, Any]) -> str:
             + ("this host" if engine["for_this_host"] else "another host: kept, not published")
             for engine in found["engines"]
         }
-    return "\n".join(f"{title}:" + _aligned(rows) for title, rows in tables.items())
-
-
-def _aligned(rows: Mapping[str, str]) -> str:
-    width = max(map(len, rows), default=0)
-    return "".join(f"\n  {name:<{width}}  {value}" for name, value in rows.items())
+    return "\n  ".join(line for title, rows in tables.items() for line in (f"{title}:", *columns(rows.items(), left=2)))
 
 
 def _computer_rows(computer: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from provisioning.base.errors import Error
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.hashing import short
 from provisioning.base.printable import printable
-from provisioning.base.words import counted
+from provisioning.base.words import columns, counted
 from provisioning.build.status import Status, read_status
 from provisioning.cli.look.metrics import metrics
 from provisioning.console.bar import size
@@ -56,11 +56,10 @@ def as_text(status: Status, *, now: float) -> str:
     """Return the status for a person, at the time `now` in seconds since 1970."""
     rows = {"cache": status.cache, **_current(status, now), **_build(status, now), **_vehicle(Path(status.cache))}
     rows["free space"] = size(status.free_bytes)
-    width = max(map(len, rows))
     shown = {name: printable(value) for name, value in rows.items()}
     if status.current is not None:
         shown["summary"] = sentence(status.current.summary.parts())
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+    return "\n".join(columns(shown.items(), left=2))
 
 
 def _vehicle(cache: Path) -> dict[str, str]:

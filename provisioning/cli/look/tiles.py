@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provisioning.area.place import place_facts
 from provisioning.base.disk.lock import build_lock
-from provisioning.base.words import counted
+from provisioning.base.words import columns, counted
 from provisioning.catalogue import scan
 from provisioning.catalogue.inventory import Inventory, take_inventory
 from provisioning.config.parse import read_flight
@@ -100,6 +100,4 @@ def _size(count: int) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(columns([head, *([str(cell) for cell in row] for row in rows)]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioning.base.disk.files import write_durably
-from provisioning.base.errors import Error, PhotoError
+from provisioning.base.errors import Error
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.printable import printable
 from provisioning.cli.deliver.common import add_custom_ops, add_keys, add_own, ground, verified
@@ -27,14 +27,12 @@ from provisioning.quality.locate import (
     Prior,
     Question,
     Row,
-    answer,
     as_json,
     contact_sheet,
-    look,
     map_tiles,
     to_geojson,
 )
-from provisioning.quality.locate.asking import COMPARED
+from provisioning.quality.locate.asking import COMPARED, ask_file
 from provisioning.quality.locate.imagery import has_imagery, imagery_of
 from provisioning.quality.locate.search import PATCHES
 from provisioning.quality.matching import CLASSICAL, TRIED, Fix, Ground, SecondStage, classical, on_board
@@ -184,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
         locator = Locator.from_verdict(verdict, custom_ops=args.custom_ops)
         with second_stage(args, verdict) as stage:
             question = question_of(args, verdict.require(), args.k, stage)
-            found = [_locate(locator, path, question, near, known) for path in args.photo]
+            found = [Located(p, *ask_file(locator, p, question, near=near, known=known)) for p in args.photo]
         if args.contact_sheet:
             _draw(args.cache, verdict, found, args.contact_sheet, own=args.own)
     if args.geojson:
@@ -209,15 +207,6 @@ def _known(args: argparse.Namespace) -> Known:
     if args.pitch is not None and not -180 <= args.pitch <= 90:
         raise Error("--pitch: -180 to 90 degree; -90 looks straight down")
     return Known(Angles(None, args.pitch), args.height, args.fov)
-
-
-def _locate(locator: Locator, path: Path, question: Question, near: Prior | None, known: Known) -> Located:
-    try:
-        photo = look(locator, path, question, near=near, known=known)
-        return Located(path, photo, answer(locator, photo, question, near=near, position=photo.position, known=known))
-    except PhotoError as error:
-        error.file = error.file or str(path)
-        raise
 
 
 def _draw(cache: Path, verdict: Verdict, found: list[Located], output: Path, *, own: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.geometry.geo import E7, tile_at, tile_centre
+from provisioning.base.words import columns
 from provisioning.quality.evaluate.score import Answer, Recall, recalls
 from provisioning.quality.locate import Photo, Places, distance_m
 from provisioning.quality.query import Viewing
@@ -138,11 +139,7 @@ def condition_lines(groups: Mapping[str, tuple[Group, ...]]) -> Iterator[str]:
     if not rows:
         return
     head = ("by", "range", "photos", *(f"recall@{each.rank}" for each in next(iter(groups.values()))[0].recalls))
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = [cell.ljust(width) if at < 2 else cell.rjust(width)
-                 for at, (cell, width) in enumerate(zip(row, widths, strict=True))]  # fmt: skip
-        yield "  " + "  ".join(cells)
+    yield from ("  " + line for line in columns((head, *rows), left=2))
 
 
 def _cell(recall: Recall) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provisioning.base.errors import PhotoError
 from provisioning.base.events import progress
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
@@ -18,7 +17,8 @@ from provisioning.index.write.parallel import in_order
 from provisioning.quality.evaluate.conditions import Conditions, conditions, off_centre
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.score import Answer
-from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, answer, distance_m, look
+from provisioning.quality.locate import Assumed, Locator, Match, Places, Prior, Question, distance_m
+from provisioning.quality.locate.asking import ask_file
 from provisioning.quality.locate.places import moved
 from provisioning.quality.locate.running import RunningMean
 from provisioning.quality.matching import Fix
@@ -88,12 +88,7 @@ def _counted(asked: Iterable[Asked], count: int) -> Iterator[Asked]:
 
 def _asked(locator: Locator, query: Query, trial: Trial) -> Asked:
     near = None if trial.radius_m is None else prior_around(query.place, trial.radius_m, query.name)
-    try:
-        photo = look(locator, query.path, trial.question, near=near, known=query.known)
-        found = answer(locator, photo, trial.question, near=near, position=query.place, known=query.known)
-    except PhotoError as error:
-        error.file = error.file or str(query.path)
-        raise
+    photo, found = ask_file(locator, query.path, trial.question, near=near, position=query.place, known=query.known)
     zoom = found.matches[0].z if found.matches and not isinstance(found.viewing, str) else None
     right, held = right_tiles(locator.places, query.place, trial.within_m, near=near, zoom=zoom)
     away = tuple(distance_m(match.position, query.place) for match in found.matches)

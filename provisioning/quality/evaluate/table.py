@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from provisioning.base.words import columns
 from provisioning.quality.evaluate.conditions import Group, broken_down, condition_lines
 from provisioning.quality.evaluate.run import Asked
 from provisioning.quality.evaluate.score import RANKS, Recall, Score, is_hit, score
@@ -42,14 +43,7 @@ class Result(NamedTuple):
 def as_text(results: Sequence[Result]) -> str:
     """Return one table: a row a setting, recall with its 95 % interval, chance beside it."""
     head = ["setting", "tiles", "index", *(f"recall@{rank} [95 %]" for rank in RANKS), "chance@1", "median error"]
-    rows = [head, *(_row(result) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            _set(cell, width, left=not column) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = columns([head, *(_row(result) for result in results)], left=1)
     first = results[0].score
     prior = "" if results[0].radius_m is None else f"; position known to {results[0].radius_m:,.0f} m"
     lines.append(f"{first.queries} photos; right: a place within {first.within_m:,.0f} m{prior}")
@@ -141,10 +135,6 @@ def assumed(result: Result) -> Mapping[str, tuple[int, float]]:
         for name, value in asked.assumed.as_json().items():
             values.setdefault(name, []).append(value)
     return {name: (len(values[name]), statistics.median(values[name])) for name in ASSUMED if name in values}
-
-
-def _set(cell: str, width: int, *, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def _row(result: Result) -> list[str]:

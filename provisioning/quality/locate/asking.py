@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.geometry.geo import E7
 from provisioning.quality.locate.confidence import LEAST_STRUCTURE, doubt_of, structure
@@ -154,6 +155,28 @@ def look(
         return min(1.0, (1 + 2 * question.height_sigma) * max(shares, default=1.0))
 
     return read_photo(path, needed)
+
+
+def ask_file(
+    locator: Locator,
+    path: Path,
+    question: Question,
+    *,
+    near: Prior | None = None,
+    position: Origin | None = None,
+    known: Known = NOTHING,
+) -> tuple[Photo, Answered]:
+    """Return the photo at `path` and where it was taken, by `look` and `answer`.
+
+    position: the true one; None: the photo's own. Raises PhotoError, which names the file.
+    """
+    try:
+        photo = look(locator, path, question, near=near, known=known)
+        position = position or photo.position
+        return photo, answer(locator, photo, question, near=near, position=position, known=known)
+    except PhotoError as error:
+        error.file = error.file or str(path)
+        raise
 
 
 def _doubt(locator: Locator, photo: Photo, found: tuple[Match, ...]) -> str | None:

@@ -14,26 +14,32 @@ from provisioning.quality.locate.search import Match
 def to_geojson(found: Iterable[tuple[str, Origin | None, tuple[Match, ...]]]) -> bytes:
     """Return a FeatureCollection (RFC 7946) of (photo name, its position if known, its matches)."""
     features = [feature for name, position, matches in found for feature in _features(name, position, matches)]
-    text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1, sort_keys=True)
-    return text.encode() + b"\n"
+    return collection(features)
 
 
 def _features(name: str, position: Origin | None, matches: tuple[Match, ...]) -> Iterator[dict[str, Any]]:
     if position:
-        yield _feature("Point", _place(position), {"photo": name, "kind": "position in the photo"})
+        yield feature("Point", degrees(position), {"photo": name, "kind": "position in the photo"})
     for rank, match in enumerate(matches, 1):
         properties = {"photo": name, "kind": "match", "rank": rank, **as_json(match)}
-        yield _feature("Point", _place(match.position), properties)
+        yield feature("Point", degrees(match.position), properties)
     if position and matches:
-        line = [_place(position), _place(matches[0].position)]
-        yield _feature("LineString", line, {"photo": name, "kind": "error", "distance_m": matches[0].distance_m})
+        line = [degrees(position), degrees(matches[0].position)]
+        yield feature("LineString", line, {"photo": name, "kind": "error", "distance_m": matches[0].distance_m})
 
 
-def _feature(kind: str, coordinates: list[Any], properties: dict[str, Any]) -> dict[str, Any]:
+def collection(features: list[dict[str, Any]]) -> bytes:
+    """Return a FeatureCollection as text, UTF-8 with a final newline."""
+    return json.dumps({"type": "FeatureCollection", "features": features}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def feature(kind: str, coordinates: list[Any], properties: dict[str, Any]) -> dict[str, Any]:
+    """Return a feature with a geometry of `kind`, degrees, longitude first."""
     return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
 
 
-def _place(origin: Origin) -> list[float]:
+def degrees(origin: Origin) -> list[float]:
+    """Return a point as coordinates of a geometry."""
     return [origin.lon_e7 / E7, origin.lat_e7 / E7]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 from provisioning.base.geometry.angles import Origin
-from provisioning.base.geometry.geo import E7
 from provisioning.quality.evaluate.plot import COLOURS, FONT
 from provisioning.quality.locate import distance_m
+from provisioning.quality.locate.geojson import collection, degrees, feature
 from provisioning.quality.track.figures import figures
 from provisioning.quality.track.fly import Flown
 
@@ -98,8 +97,7 @@ def to_geojson(flights: Sequence[Flown]) -> bytes:
         _line([step.reckoned for step in first.steps], "dead reckoning", "#888888", name="dead reckoning"),
         *(feature for number, flown in enumerate(flights) for feature in _estimated(number, flown)),
     ]
-    collection = {"type": "FeatureCollection", "features": features}
-    return json.dumps(collection, indent=1, sort_keys=True).encode() + b"\n"
+    return collection(features)
 
 
 def _estimated(number: int, flown: Flown) -> Iterator[dict[str, Any]]:
@@ -116,18 +114,10 @@ def _estimated(number: int, flown: Flown) -> Iterator[dict[str, Any]]:
             "sure": round(step.sure, 3),
             "sigma_m": round(step.sigma_m, 1),
         }
-        yield _feature("Point", _place(step.truth), properties)
+        yield feature("Point", degrees(step.truth), properties)
 
 
 def _line(places: Sequence[Origin], kind: str, colour: str, *, name: str) -> dict[str, Any]:
     """Return a line; one place alone is a line of no length, as RFC 7946 asks for two positions."""
-    positions = [_place(place) for place in (places if len(places) > 1 else [*places, *places])]
-    return _feature("LineString", positions, {"kind": kind, "setting": name, "stroke": colour, "stroke-width": 2})
-
-
-def _feature(kind: str, coordinates: list[Any], properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
-
-
-def _place(origin: Origin) -> list[float]:
-    return [origin.lon_e7 / E7, origin.lat_e7 / E7]
+    positions = [degrees(place) for place in (places if len(places) > 1 else [*places, *places])]
+    return feature("LineString", positions, {"kind": kind, "setting": name, "stroke": colour, "stroke-width": 2})

@@ -12,7 +12,8 @@ from provisioning.base.events import progress
 from provisioning.base.geometry.angles import Origin
 from provisioning.quality.evaluate.queries import Query
 from provisioning.quality.evaluate.run import prior_around
-from provisioning.quality.locate import Locator, Match, Prior, Question, answer, distance_m, look
+from provisioning.quality.locate import Locator, Match, Prior, Question, distance_m
+from provisioning.quality.locate.asking import ask_file
 from provisioning.quality.locate.places import moved
 from provisioning.quality.track.belief import Belief
 from provisioning.quality.track.odometry import Leg, leg_between, simulated
@@ -109,7 +110,7 @@ def _steps(
         reckoned, flown = moved(reckoned, east_m=leg.east_m, north_m=leg.north_m), flown + leg.length_m
         belief = belief.spread(max(LEAST_SIGMA_M, settings.noise * leg.length_m))
         near = Prior(reckoned, _reach_m(settings, flown))
-        matches = _matches(locator, query, question, near)
+        matches = ask_file(locator, query.path, question, near=near, known=query.known)[1].matches
         belief = _updated(locator, belief, reckoned, matches, leg.length_m if number else math.inf)
         found = belief.estimate(settings.within_m)
         yield Step(
@@ -129,15 +130,6 @@ def _steps(
 def _reach_m(settings: Settings, flown_m: float) -> float:
     """Return how far dead reckoning can be off after a way: the start's circle and what odometry is granted."""
     return settings.radius_m + ASSUMED * (settings.noise * flown_m + LEAST_SIGMA_M)
-
-
-def _matches(locator: Locator, query: Query, question: Question, near: Prior) -> tuple[Match, ...]:
-    try:
-        photo = look(locator, query.path, question, near=near, known=query.known)
-        return answer(locator, photo, question, near=near, known=query.known).matches
-    except PhotoError as error:
-        error.file = error.file or str(query.path)
-        raise
 
 
 def _updated(locator: Locator, belief: Belief, reckoned: Origin, matches: Sequence[Match], leg_m: float) -> Belief:
