@@ -15,7 +15,7 @@ import numpy as np
 
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
-from provisioning.quality.evaluate import find_queries
+from provisioning.quality.evaluate.queries import find_queries
 from provisioning.quality.evaluate.run import prior_around
 from provisioning.quality.locate import Locator, Question, answer, distance_m, read_photo
 from provisioning.quality.matching import Ground, SecondStage, classical, on_board

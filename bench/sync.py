@@ -18,17 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.results import machine, replace_section, say_goal  # noqa: E402
-from provisioning.delivery import (  # noqa: E402
-    documents_of,
-    install_bundle,
-    pack,
-    parse_destination,
-    remote_command,
-    sync_over,
-    trusting,
-    verifying,
-)
 from provisioning.delivery.bundle.earlier import bases_in  # noqa: E402
+from provisioning.delivery.bundle.pack import documents_of, pack  # noqa: E402
+from provisioning.delivery.install import install_bundle  # noqa: E402
+from provisioning.delivery.sync import parse_destination, remote_command, sync_over  # noqa: E402
+from provisioning.delivery.trust import trusting, verifying  # noqa: E402
 from provisioning.flight.signing import load_public_key  # noqa: E402
 from provisioning.flight.verify import verify  # noqa: E402
 from tests import building  # noqa: E402

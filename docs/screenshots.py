@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from provisioning.cli.begin import demo_imagery as demo
 
 if TYPE_CHECKING:
-    from provisioning.report import ReportModel, TileMap
+    from provisioning.report.model import ReportModel, TileMap
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -72,27 +72,28 @@ def print_pages(page: Path, stem: Path) -> list[Path]:
 def reports(work: Path, imagery: Path) -> tuple[Path, Path]:
     """Write two reports over the demo imagery: a complete one, and one with gaps and a route."""
     sys.path.insert(0, str(ROOT))
-    from provisioning import report
+    from provisioning.report.model import SkippedTile, TileMark
+    from provisioning.report.page import render
     from tests import report_models
 
     complete, gaps = work / "complete.html", work / "gaps.html"
-    complete.write_bytes(report.render(report_models.model(imagery)))
+    complete.write_bytes(render(report_models.model(imagery)))
     model = report_models.model(imagery, keep=_kept, routes=(report_models.ROUTE,))
-    skipped = tuple(report.SkippedTile(16, 34_150 + x, 22_960, "satellite", "truncated JPEG") for x in range(3))
+    skipped = tuple(SkippedTile(16, 34_150 + x, 22_960, "satellite", "truncated JPEG") for x in range(3))
     marks = (
-        *(report.TileMark(16, 34_150 + x, 22_960, "left out", "truncated JPEG") for x in range(3)),
-        *(report.TileMark(16, 34_140 + x, 22_955, "degenerate", "no texture") for x in range(4)),
+        *(TileMark(16, 34_150 + x, 22_960, "left out", "truncated JPEG") for x in range(3)),
+        *(TileMark(16, 34_140 + x, 22_955, "degenerate", "no texture") for x in range(4)),
     )
     failures = tuple(report_models.failures(imagery))
     shown = dataclasses.replace(model, skipped=skipped, marks=marks, failures=failures, steps=_steps())
-    gaps.write_bytes(report.render(dataclasses.replace(shown, required=_under(shown))))
+    gaps.write_bytes(render(dataclasses.replace(shown, required=_under(shown))))
     return complete, gaps
 
 
 def _under(model: ReportModel) -> tuple[TileMap, ...]:
     """Return the tiles of the finest zoom level under the route, found by walking along it."""
-    from provisioning import report
     from provisioning.base.geometry.geo import tile_at
+    from provisioning.report.map.tilemap import Run, tile_map
 
     (route,), zoom, parts = model.routes, max(demo.ZOOMS), 200
     lines = [(a, b) for a, b in itertools.pairwise(route)]
@@ -105,18 +106,18 @@ def _under(model: ReportModel) -> tuple[TileMap, ...]:
         for a, b in lines
         for n in range(parts + 1)
     }
-    return (report.tile_map(zoom, [report.Run(y, x, x) for x, y in sorted(found)], ()),)
+    return (tile_map(zoom, [Run(y, x, x) for x, y in sorted(found)], ()),)
 
 
 def _steps() -> tuple[object, ...]:
-    from provisioning import report
+    from provisioning.report.model import Step
 
     after = {
         "preflight": (), "onnx:net": (), "engine:net": ("onnx:net",), "descriptors": ("preflight", "engine:net"),
         "corpus": ("descriptors",), "gates": ("engine", "corpus"), "report": ("gates",), "manifest": ("report",),
         "coverage": ("manifest",),
     }  # fmt: skip
-    return tuple(report.Step(name, names) for name, names in after.items())
+    return tuple(Step(name, names) for name, names in after.items())
 
 
 def _kept(place: tuple[int, int, int]) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from provisioning import report
 from provisioning.base.geometry import geo
 from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.cli.begin import demo_imagery as demo
@@ -24,11 +23,14 @@ from provisioning.flight.manifest import (
     ZoomCount,
     with_hash,
 )
+from provisioning.report.map.mosaic import make_mosaic, small_picture
+from provisioning.report.map.tilemap import Run, tile_map
+from provisioning.report.model import Change, Failure, LonLat, Picture, ReportModel, SourceRow, TileMap
 
 ENGINE = "gist-color_x86_64_linux_ort1.23.2_fp32.engine"
 ONNX, ENGINE_SHA, INDEX_SHA, CAMERA_SHA, COVERAGE = ("1a" * 32, "2b" * 32, "3c" * 32, "4d" * 32, "5e" * 32)
 ROUTE = tuple(
-    report.LonLat(lon, lat)
+    LonLat(lon, lat)
     for lon, lat in ((75600000, 473000000), (75900000, 473350000), (76200000, 473200000), (76650000, 473520000))
 )
 
@@ -93,10 +95,10 @@ def model(
     imagery: Path,
     *,
     keep: Callable[[Place], bool] = lambda _: True,
-    routes: tuple[tuple[report.LonLat, ...], ...] = (),
+    routes: tuple[tuple[LonLat, ...], ...] = (),
     bbox: BBox | None = None,
     **parts: object,
-) -> report.ReportModel:
+) -> ReportModel:
     """A model of the demo imagery, of those tiles that `keep` keeps."""
     bbox = bbox or demo.area()
     kept = [place for place in places(imagery) if keep(place)]
@@ -104,35 +106,33 @@ def model(
     per_zoom = {tiles.zoom: _count(tiles) for tiles in maps}
     left, top = 2 * demo.WEST_COLUMN, 2 * demo.NORTH_ROW
     bounds = (left, top, left + 2 * demo.COLUMNS, top + 2 * demo.ROWS)
-    chosen = report.ReportModel(
+    chosen = ReportModel(
         manifest=manifest(bbox, per_zoom),
         index_reason="660 vectors fit in 1.4 MB, exact search takes 0.1 ms: nothing to gain from compression",
         maps=maps,
-        mosaic=report.make_mosaic(16, bounds, lambda z, x, y: _read(imagery, z, x, y) if keep((z, x, y)) else None),
+        mosaic=make_mosaic(16, bounds, lambda z, x, y: _read(imagery, z, x, y) if keep((z, x, y)) else None),
         routes=routes,
         sources=(
-            report.SourceRow(name="ortho-2024", tiles=528, oldest="2021-05-30", newest="2024-08-27"),
-            report.SourceRow(name="satellite", tiles=132),
+            SourceRow(name="ortho-2024", tiles=528, oldest="2021-05-30", newest="2024-08-27"),
+            SourceRow(name="satellite", tiles=132),
         ),
         changes=(
-            report.Change("tiles", "640 (0f3a11c2b771)", "660 (5e5e5e5e5e5e)"),
-            report.Change("flight id", "SURVEY-0416", "SURVEY-0417"),
+            Change("tiles", "640 (0f3a11c2b771)", "660 (5e5e5e5e5e5e)"),
+            Change("flight id", "SURVEY-0416", "SURVEY-0417"),
         ),
         key_fingerprint="9f" * 32,
     )
     return dataclasses.replace(chosen, **parts)
 
 
-def _tile_map(zoom: int, bbox: BBox, kept: list[Place]) -> report.TileMap:
+def _tile_map(zoom: int, bbox: BBox, kept: list[Place]) -> TileMap:
     ranges = geo.tiles_in_bbox(bbox, zoom)
-    runs = [
-        report.Run(y, first, last) for first, last in ranges.columns for y in range(ranges.rows[0], ranges.rows[1] + 1)
-    ]
+    runs = [Run(y, first, last) for first, last in ranges.columns for y in range(ranges.rows[0], ranges.rows[1] + 1)]
     present = [(place[1], place[2], capture(place)) for place in kept if place[0] == zoom]
-    return report.tile_map(zoom, runs, present, west_column=geo.tile_at(zoom, lat_e7=bbox.north, lon_e7=bbox.west)[0])
+    return tile_map(zoom, runs, present, west_column=geo.tile_at(zoom, lat_e7=bbox.north, lon_e7=bbox.west)[0])
 
 
-def _count(tiles: report.TileMap) -> ZoomCount:
+def _count(tiles: TileMap) -> ZoomCount:
     present, expected = sum(c.present for c in tiles.cells), sum(c.expected for c in tiles.cells)
     return ZoomCount(present, expected, 0 if present >= expected else 1_240_000)
 
@@ -142,15 +142,15 @@ def _read(imagery: Path, z: int, x: int, y: int) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def failures(imagery: Path, count: int = 7) -> Iterator[report.Failure]:
+def failures(imagery: Path, count: int = 7) -> Iterator[Failure]:
     """Some tiles, each taken for one some columns away."""
     finest = [place for place in places(imagery) if place[0] == max(demo.ZOOMS)]
     for number in range(count):
         tile, other = finest[29 * number + 3], finest[53 * number + 70]
         why = "found only with the heading known" if number % 3 else "not found, even with the heading known"
-        yield report.Failure(_pictured(imagery, tile), _pictured(imagery, other), why)
+        yield Failure(_pictured(imagery, tile), _pictured(imagery, other), why)
 
 
-def _pictured(imagery: Path, place: Place) -> report.Picture:
+def _pictured(imagery: Path, place: Place) -> Picture:
     data = _read(imagery, *place)
-    return report.Picture(*place, "ortho-2024", report.small_picture(data) if data else None)
+    return Picture(*place, "ortho-2024", small_picture(data) if data else None)

@@ -121,7 +121,7 @@ def test_width_and_middle_of_a_box_go_from_west_to_east(west, east, width, middl
 
 
 def test_the_report_shows_what_a_mission_leaves_open():
-    from provisioning.report import ReportModel
+    from provisioning.report.model import ReportModel
     from provisioning.report.tables import coverage
     from tests.report_models import manifest
 

@@ -13,13 +13,13 @@ import pytest
 
 from provisioning.base.errors import DeliveryError, FilesystemError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.delivery import trusting, verifying
 from provisioning.delivery.bundle import compression
 from provisioning.delivery.bundle.contents import Listed
 from provisioning.delivery.bundle.delta import MOST_GROWTH, SEGMENT_BYTES, WINDOW_BYTES, Base, opened_base, rebuilt
 from provisioning.delivery.bundle.earlier import no_bases
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import send_needed
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.verify import verify
 from tests.delivery import manifest_of, noise, publish_cache, tree, two_caches
 from tests.test_delta import NEW, NEW_INDEX, OLD, OLD_INDEX, delta_of, whole_generation

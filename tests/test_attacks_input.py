@@ -17,8 +17,8 @@ from PIL import Image
 from provisioning.base.errors import DeliveryError, Error, SigningError, TrustError
 from provisioning.cli import main
 from provisioning.config import Signing
-from provisioning.delivery import check_bundle, documents_of
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.check import check_bundle
+from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.delivery.trust import trusting
 from provisioning.engines.vehicle.remote import serve
 from provisioning.flight.signing import generate_key, load_public_key, public_key_path, sign

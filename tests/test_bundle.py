@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning.base.errors import DeliveryError, Error, VerificationError
-from provisioning.delivery import archive_bytes, check_bundle, documents_of, install_bundle, trusting, verifying
 from provisioning.delivery.bundle import compression
 from provisioning.delivery.bundle.archive import END, Member, header, parse_header
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.check import check_bundle
+from provisioning.delivery.bundle.pack import archive_bytes, documents_of, pack
+from provisioning.delivery.install import install_bundle
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 

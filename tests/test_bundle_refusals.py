@@ -11,13 +11,14 @@ import pytest
 
 from provisioning.base.errors import DeliveryError, VerificationError
 from provisioning.base.events import Bytes
-from provisioning.delivery import check_bundle, documents_of, sync_over, trusting
 from provisioning.delivery.bundle.archive import Member, header, parse_header
+from provisioning.delivery.bundle.check import check_bundle
 from provisioning.delivery.bundle.compression import compressing
-from provisioning.delivery.bundle.pack import _copy, pack
+from provisioning.delivery.bundle.pack import _copy, documents_of, pack
 from provisioning.delivery.stream import receive_documents
-from provisioning.delivery.sync import copy_bundle
+from provisioning.delivery.sync import copy_bundle, sync_over
 from provisioning.delivery.target import installed
+from provisioning.delivery.trust import trusting
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import sign
 from provisioning.flight.verify import verify

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import sha256_bytes
-from provisioning.delivery import documents_of, parse_destination, remote_command, sync_over
 from provisioning.delivery.bundle import delta
 from provisioning.delivery.bundle.contents import Listed
 from provisioning.delivery.bundle.delta import Base, differences, most_bytes, rebuilt
 from provisioning.delivery.bundle.earlier import bases_in, cache_of
+from provisioning.delivery.bundle.pack import documents_of
 from provisioning.delivery.install import receive
 from provisioning.delivery.stream import send_documents, send_needed
+from provisioning.delivery.sync import parse_destination, remote_command, sync_over
 from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from provisioning.base.errors import DeliveryError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
-from provisioning.delivery import check_bundle, documents_of, install_bundle, trusting, verifying
 from provisioning.delivery.bundle.archive import END, Member, header, padding
+from provisioning.delivery.bundle.check import check_bundle
 from provisioning.delivery.bundle.earlier import generation_since
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.delivery.bundle.since import NAME, Changed, Since, parse, to_bytes
+from provisioning.delivery.install import install_bundle
 from provisioning.delivery.sync import _holds
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, manifest_of, noise, publish_cache, tree, trust_anything_by

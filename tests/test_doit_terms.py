@@ -22,7 +22,7 @@ from provisioning.base.errors import BuildLockHeldError
 from provisioning.build.plan import make_plan
 from provisioning.build.reasons import expectations
 from provisioning.build.request import read_request
-from provisioning.build.steps import survey
+from provisioning.build.steps.corpus import survey
 from provisioning.build.tasks import WALK, task_rows
 from provisioning.config.parse import read_flight
 from provisioning.flight.publish import CURRENT

@@ -26,8 +26,9 @@ from provisioning.cli import main
 from provisioning.cli.begin.init import create_cache
 from provisioning.cli.measure.variants import parse_variant
 from provisioning.flight.signing import generate_key
-from provisioning.quality.evaluate import Answer, chance, read_queries, score, wilson
+from provisioning.quality.evaluate.queries import read_queries
 from provisioning.quality.evaluate.run import prior_around
+from provisioning.quality.evaluate.score import Answer, chance, score, wilson
 from provisioning.quality.gates.values import read as read_gates
 from provisioning.quality.locate import distance_m
 from tests import building

@@ -6,9 +6,11 @@ import pytest
 from pyproj import Geod
 
 from provisioning.base.geometry.angles import Origin
-from provisioning.quality.evaluate import Answer, Asked, Query, Result, as_json, as_text
 from provisioning.quality.evaluate.conditions import Conditions, broken_down, conditions, off_centre
-from provisioning.quality.evaluate.table import confidence
+from provisioning.quality.evaluate.queries import Query
+from provisioning.quality.evaluate.run import Asked
+from provisioning.quality.evaluate.score import Answer
+from provisioning.quality.evaluate.table import Result, as_json, as_text, confidence
 from provisioning.quality.locate import Photo, Places
 from provisioning.quality.matching import Fix
 from provisioning.quality.query.metadata import Metadata

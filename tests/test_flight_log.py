@@ -12,8 +12,8 @@ import pytest
 from provisioning.base.errors import PhotoError
 from provisioning.base.geometry.angles import Origin
 from provisioning.base.process import confined
-from provisioning.quality.evaluate import find_queries
 from provisioning.quality.evaluate.flight_log import is_flight_log, read_flight_log
+from provisioning.quality.evaluate.queries import find_queries
 from provisioning.quality.query import Metadata, camera_rotation, viewing
 from provisioning.quality.query.declaration import Declared
 

@@ -13,8 +13,9 @@ import pytest
 from provisioning.base.disk import lock
 from provisioning.base.errors import BuildLockHeldError, DeliveryError, Error, FilesystemError, VerificationError
 from provisioning.cli import main
-from provisioning.delivery import documents_of, install_bundle, trusting, verifying
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
+from provisioning.delivery.install import install_bundle
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import ANY, CounterFloor, verify
 from tests import faults

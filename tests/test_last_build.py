@@ -7,7 +7,7 @@ import pytest
 from provisioning.base.errors import EngineError
 from provisioning.build.history import read_history, remember
 from provisioning.build.request import read_request
-from provisioning.build.steps import compile_network
+from provisioning.build.steps.networks import compile_network
 from tests import building
 
 

@@ -19,7 +19,8 @@ from provisioning.console import listen
 from provisioning.flight import manifest
 from provisioning.flight.signing import generate_key
 from provisioning.quality.gates.corpus import accepted_coverage
-from provisioning.report import ReportModel, render
+from provisioning.report.model import ReportModel
+from provisioning.report.page import render
 from tests import caches
 from tests.building import NORTH, WEST, ZOOM, build, edit, put_tile, put_tiles
 from tests.test_vectors import ask, reader  # noqa: F401 - a fixture

@@ -23,7 +23,7 @@ from provisioning.index.among import ids_of, scores_among
 from provisioning.index.read import load_index, search
 from provisioning.index.write.build import build
 from provisioning.network.backbone import fit, onnx_source
-from provisioning.quality.evaluate import find_queries
+from provisioning.quality.evaluate.queries import find_queries
 from provisioning.quality.evaluate.run import right_tiles
 from provisioning.quality.locate import Locator, Places, Prior, distance_m
 from provisioning.quality.locate.asking import Question, spread, viewings_for

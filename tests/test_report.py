@@ -13,27 +13,30 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from provisioning import report
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli.begin import demo_imagery as demo
 from provisioning.config import Signing
 from provisioning.flight import signing
 from provisioning.flight.manifest import FileEntry, FlightPart, GateEntry, ZoomCount, to_bytes, with_hash
-from provisioning.report import verifying
-from provisioning.report.map.mosaic import MAX_BYTES, PAPER
+from provisioning.report import page, verifying
+from provisioning.report.changes import changes
+from provisioning.report.map.mosaic import MAX_BYTES, PAPER, make_mosaic, mosaic_places, mosaic_zoom
+from provisioning.report.map.tilemap import Run, tile_map
+from provisioning.report.model import Change, ReportModel, SkippedTile, SourceRow
+from provisioning.report.page import render
 from tests import building, report_models
 
 VOID = {"meta", "link", "input", "br", "img", "circle", "path", "image"}
-CSS = (Path(report.__file__).parent / "page.css").read_text()
+CSS = (Path(page.__file__).parent / "page.css").read_text()
 
 
 @pytest.fixture(scope="module")
-def complete(demo_imagery: Path) -> report.ReportModel:
+def complete(demo_imagery: Path) -> ReportModel:
     return report_models.model(demo_imagery)
 
 
 @pytest.fixture(scope="module")
-def gappy(demo_imagery: Path) -> report.ReportModel:
+def gappy(demo_imagery: Path) -> ReportModel:
     """Every seventh tile of the finer level is missing; a route crosses the area."""
     return report_models.model(
         demo_imagery, keep=lambda place: place[0] == 15 or (place[1] + place[2]) % 7 != 0, routes=(report_models.ROUTE,)
@@ -76,7 +79,7 @@ class Page(HTMLParser):
 
 
 def test_every_section_shows_its_facts(complete):
-    text = Page(report.render(complete)).text
+    text = Page(render(complete)).text
     for fact in (
         "SURVEY-0417", "UAV-03", complete.manifest.build.manifest_hash, "onnxruntime", "avx2", "47.3102030°\u00a0N",
         "431.5\u00a0m", "gist-color", "recognition", "0.552", "needs a known heading", "recall@10 against exact search", "corpus.index",
@@ -87,13 +90,13 @@ def test_every_section_shows_its_facts(complete):
 
 
 def test_what_the_compiler_reports_of_layers_is_shown_and_escaped(complete):
-    page = report.render(dataclasses.replace(complete, notes=("net: 3 layers (2 Conv, 1 <Half>)",))).decode()
+    page = render(dataclasses.replace(complete, notes=("net: 3 layers (2 Conv, 1 <Half>)",))).decode()
     assert "net: 3 layers (2 Conv, 1 &lt;Half&gt;)" in page
 
 
 def test_gaps_are_counted_in_words_in_the_table_and_in_the_map_description(gappy):
     missing = sum(c.expected - c.present for c in gappy.manifest.tiles.per_zoom.values())
-    page = Page(report.render(gappy))
+    page = Page(render(gappy))
     assert missing > 50
     assert f"! {missing} tiles missing" in page.text
     assert f"{missing} are missing; a route of 4 points is drawn; take-off at 47.3102030" in page.text
@@ -101,17 +104,17 @@ def test_gaps_are_counted_in_words_in_the_table_and_in_the_map_description(gappy
 
 def test_same_model_gives_the_same_bytes_and_no_wall_time(complete, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 0.0)
-    assert report.render(complete) == report.render(dataclasses.replace(complete))
+    assert render(complete) == render(dataclasses.replace(complete))
 
 
 def test_the_counter_is_not_shown_for_a_rollback_keeps_the_page(complete):
     build = complete.manifest.build
     later = dataclasses.replace(complete, manifest=complete.manifest._replace(build=build._replace(counter=4711)))
-    assert report.render(later) == report.render(complete)
+    assert render(later) == render(complete)
 
 
 def test_page_is_self_contained_and_runs_no_script_but_its_own(gappy):
-    page = report.render(gappy)
+    page = render(gappy)
     data, script = re.findall(r"<script([^>]*)>(.*?)</script>", page.decode(), re.DOTALL)
     assert data[0] == ' type="application/json" id="map-data"'
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
@@ -124,7 +127,7 @@ def test_page_is_self_contained_and_runs_no_script_but_its_own(gappy):
 
 
 def test_ids_are_unique_and_every_reference_resolves(gappy):
-    page = Page(report.render(gappy))
+    page = Page(render(gappy))
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     assert len(ids) == len(set(ids))
     wanted = {a["href"][1:] for _, a in page.elements if (a.get("href") or "").startswith("#")}
@@ -140,11 +143,11 @@ def test_text_from_outside_cannot_become_markup(complete):
     manifest = complete.manifest._replace(
         flight=FlightPart(evil, evil, None, evil), gates={evil: GateEntry(evil, evil, "pass", evil)}
     )
-    skipped = (report.SkippedTile(1, 0, 0, evil, evil),)
-    page = report.render(
+    skipped = (SkippedTile(1, 0, 0, evil, evil),)
+    page = render(
         dataclasses.replace(
-            complete, manifest=manifest, skipped=skipped, index_reason=evil, changes=(report.Change(evil, evil, evil),),
-            sources=(report.SourceRow(name=evil, tiles=1, oldest=evil),),
+            complete, manifest=manifest, skipped=skipped, index_reason=evil, changes=(Change(evil, evil, evil),),
+            sources=(SourceRow(name=evil, tiles=1, oldest=evil),),
         )
     )  # fmt: skip
     assert b"<img" not in page
@@ -153,7 +156,7 @@ def test_text_from_outside_cannot_become_markup(complete):
 
 
 def test_a_screen_reader_finds_language_landmarks_headings_captions_and_scopes(gappy):
-    page = Page(report.render(gappy))
+    page = Page(render(gappy))
     assert page.all("html")[0]["lang"] == "en"
     assert [tag for tag, _ in page.elements if tag in ("header", "nav", "main", "footer")] == [
         "header",
@@ -169,7 +172,7 @@ def test_a_screen_reader_finds_language_landmarks_headings_captions_and_scopes(g
 
 
 def test_the_keyboard_reaches_everything(gappy):
-    page = Page(report.render(gappy))
+    page = Page(render(gappy))
     first_link = page.all("a")[0]
     assert (first_link["class"], first_link["href"]) == ("skip", "#content")
     scrollers = [a for tag, a in page.elements if tag == "pre" or a.get("class") == "wide"]
@@ -213,8 +216,8 @@ def test_gaps_and_route_stand_out_from_their_ground(palette):
 
 
 def test_first_generation_and_unchanged_generation_say_so(complete):
-    assert "This is the first generation." in Page(report.render(dataclasses.replace(complete, changes=None))).text
-    assert "Nothing but the signature." in Page(report.render(dataclasses.replace(complete, changes=()))).text
+    assert "This is the first generation." in Page(render(dataclasses.replace(complete, changes=None))).text
+    assert "Nothing but the signature." in Page(render(dataclasses.replace(complete, changes=()))).text
 
 
 def test_changes_name_what_differs_and_nothing_else(complete):
@@ -222,20 +225,20 @@ def test_changes_name_what_differs_and_nothing_else(complete):
     after = before._replace(
         flight=before.flight._replace(flight_id="SURVEY-0418"), tiles=before.tiles._replace(count=700), waivers=()
     )
-    assert [change.what for change in report.changes(before, after) or ()] == ["flight id", "tiles", "waivers"]
-    assert report.changes(None, after) is None
-    assert report.changes(after, after) == ()
+    assert [change.what for change in changes(before, after) or ()] == ["flight id", "tiles", "waivers"]
+    assert changes(None, after) is None
+    assert changes(after, after) == ()
 
 
 def test_an_engine_that_went_away_is_a_change(complete):
     before, after = complete.manifest, complete.manifest._replace(engines=())
-    assert report.Change("engine gist-color", "fp32 2b2b2b2b2b2b", "–") in (report.changes(before, after) or ())
+    assert Change("engine gist-color", "fp32 2b2b2b2b2b2b", "–") in (changes(before, after) or ())
 
 
 def test_many_skipped_tiles_are_cut_short_and_counted(complete):
-    skipped = tuple(report.SkippedTile(16, x, 1, "satellite", "truncated") for x in range(5000))
+    skipped = tuple(SkippedTile(16, x, 1, "satellite", "truncated") for x in range(5000))
     manifest = complete.manifest._replace(tiles=complete.manifest.tiles._replace(skipped=5000))
-    page = report.render(dataclasses.replace(complete, skipped=skipped, manifest=manifest))
+    page = render(dataclasses.replace(complete, skipped=skipped, manifest=manifest))
     assert b"And 4800 more." in page
     assert b"! 5,000 tiles skipped" in page
     assert len(page) < 600_000
@@ -243,7 +246,7 @@ def test_many_skipped_tiles_are_cut_short_and_counted(complete):
 
 def test_a_report_without_map_gates_or_take_off_is_still_a_page(complete):
     manifest = complete.manifest._replace(gates={}, waivers=(), flight=FlightPart(None, None, None, "default"))
-    bare = Page(report.render(report.ReportModel(manifest=manifest)))
+    bare = Page(render(ReportModel(manifest=manifest)))
     assert "No gate was measured." in bare.text
     assert bare.all("input") == []
 
@@ -251,7 +254,7 @@ def test_a_report_without_map_gates_or_take_off_is_still_a_page(complete):
 def test_mosaic_shows_the_imagery_where_it_is(demo_imagery):
     left, top = 2 * demo.WEST_COLUMN, 2 * demo.NORTH_ROW
     first = (demo_imagery / "16" / str(left) / f"{top}.jpg").read_bytes()
-    mosaic = report.make_mosaic(
+    mosaic = make_mosaic(
         16, (left, top, left + 4, top + 4), lambda _, x, y: first if (x, y) == (left + 2, top + 1) else None
     )
     assert mosaic is not None
@@ -266,7 +269,7 @@ def test_a_tile_that_changed_changes_few_pieces_of_the_mosaic_each_written_by_it
     """What a delta of the page lives on."""
     tiles = {(x, y): building.tile_image(16 * y + x) for x in range(16) for y in range(16)}
     jpegs = [
-        report.make_mosaic(14, (0, 0, 16, 16), lambda _, x, y, t=shown: t[x, y]).jpeg
+        make_mosaic(14, (0, 0, 16, 16), lambda _, x, y, t=shown: t[x, y]).jpeg
         for shown in (tiles, {**tiles, (5, 7): building.tile_image(999)})
     ]
     marker = re.compile(rb"\xff[\xd0-\xd7]")
@@ -287,15 +290,15 @@ def test_a_tile_that_changed_changes_few_pieces_of_the_mosaic_each_written_by_it
     ],
 )
 def test_mosaic_takes_the_finest_level_it_can_read_else_the_coarsest_that_fills_it(sizes, best):
-    assert report.mosaic_zoom(sizes) == best
+    assert mosaic_zoom(sizes) == best
 
 
 def test_mosaic_of_nothing_is_none():
-    assert report.make_mosaic(16, (0, 0, 10, 10), lambda *_: None) is None
+    assert make_mosaic(16, (0, 0, 10, 10), lambda *_: None) is None
 
 
 def test_mosaic_leaves_out_what_it_cannot_read():
-    assert report.make_mosaic(16, (0, 0, 4, 4), lambda *_: b"\xff\xd8 no picture") is None
+    assert make_mosaic(16, (0, 0, 4, 4), lambda *_: b"\xff\xd8 no picture") is None
 
 
 @pytest.mark.parametrize(
@@ -304,13 +307,13 @@ def test_mosaic_leaves_out_what_it_cannot_read():
 def test_mosaic_reads_every_form_of_tile(mode, form):
     buffer = io.BytesIO()
     Image.new(mode, (256, 256)).save(buffer, form)
-    assert report.make_mosaic(3, (0, 0, 1, 1), lambda *_: buffer.getvalue()) is not None
+    assert make_mosaic(3, (0, 0, 1, 1), lambda *_: buffer.getvalue()) is not None
 
 
 def test_mosaic_of_transparent_tiles_shows_paper():
     buffer = io.BytesIO()
     Image.new("RGBA", (256, 256), (255, 0, 0, 0)).save(buffer, "PNG")
-    mosaic = report.make_mosaic(3, (0, 0, 1, 1), lambda *_: buffer.getvalue())
+    mosaic = make_mosaic(3, (0, 0, 1, 1), lambda *_: buffer.getvalue())
     assert mosaic is not None
     with Image.open(io.BytesIO(mosaic.jpeg)) as picture:
         assert picture.getpixel((5, 5)) == pytest.approx(PAPER, abs=3)
@@ -325,22 +328,22 @@ def test_a_million_tiles_of_noise_stay_below_one_and_a_half_megabytes():
         reads.append((z, x, y))
         return noise.getvalue()
 
-    runs = [report.Run(y, 100_000, 100_000 + side - 1) for y in range(80_000, 80_000 + side)]
+    runs = [Run(y, 100_000, 100_000 + side - 1) for y in range(80_000, 80_000 + side)]
     present = ((x, run.y, None) for run in runs for x in range(run.first, run.last + 1) if (x ^ run.y) % 97)
-    tiles = report.tile_map(18, runs, present)
-    mosaic = report.make_mosaic(18, (100_000, 80_000, 100_000 + side, 80_000 + side), thumbnail)
+    tiles = tile_map(18, runs, present)
+    mosaic = make_mosaic(18, (100_000, 80_000, 100_000 + side, 80_000 + side), thumbnail)
     bbox = report_models.BBox(-426_000_000, 570_000_000, -412_000_000, 577_000_000)
     count = ZoomCount(sum(c.present for c in tiles.cells), side * side, 150_000)
-    model = report.ReportModel(manifest=report_models.manifest(bbox, {18: count}), maps=(tiles,), mosaic=mosaic)
+    model = ReportModel(manifest=report_models.manifest(bbox, {18: count}), maps=(tiles,), mosaic=mosaic)
     assert sum(cell.expected for cell in tiles.cells) == side * side
     assert len(tiles.cells) <= 97 * 97
     assert len(reads) <= 1600
-    places = report.mosaic_places((100_000, 80_000, 100_000 + side, 80_000 + side))
+    places = mosaic_places((100_000, 80_000, 100_000 + side, 80_000 + side))
     assert {(x, y) for _, x, y in reads} <= places
     assert len(places) <= 16 * 1600
     assert mosaic is not None
     assert len(mosaic.jpeg) <= MAX_BYTES
-    assert len(report.render(model)) < 1_500_000
+    assert len(render(model)) < 1_500_000
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -6,26 +6,28 @@ import re
 
 import pytest
 
-from provisioning import report
 from provisioning.report.map.moving import _data, layers, toggle
+from provisioning.report.map.tilemap import Run, tile_map
+from provisioning.report.model import ReportModel, Step, TileMark
+from provisioning.report.page import render
 from provisioning.report.steps import _places, steps
 from tests import report_models
 
 BBOX = report_models.BBox(75476074, 472792290, 76794434, 473611530)
-MARKS = (report.TileMark(11, 1069, 720, "degenerate", "no <texture>"), report.TileMark(11, 1067, 720, "left out"))
+MARKS = (TileMark(11, 1069, 720, "degenerate", "no <texture>"), TileMark(11, 1067, 720, "left out"))
 
 
 @pytest.fixture
 def model():
-    tiles = report.tile_map(
+    tiles = tile_map(
         11,
-        [report.Run(719, 1067, 1070), report.Run(720, 1067, 1070)],
+        [Run(719, 1067, 1070), Run(720, 1067, 1070)],
         [(x, y, "2021-05-30" if x < 1069 else None) for y in (719, 720) for x in (1067, 1068, 1069)],
         origins=[(x, y, "ortho") for y in (719, 720) for x in (1067, 1068, 1069)] + [(1067, 719, "old")],
     )
-    coarse = report.tile_map(10, [report.Run(360, 533, 535)], [])
+    coarse = tile_map(10, [Run(360, 533, 535)], [])
     manifest = report_models.manifest(BBOX, {11: report_models.ZoomCount(6, 8, 0)})
-    return report.ReportModel(manifest=manifest, maps=(coarse, tiles), marks=MARKS)
+    return ReportModel(manifest=manifest, maps=(coarse, tiles), marks=MARKS)
 
 
 def given(page: bytes) -> dict[str, object]:
@@ -34,7 +36,7 @@ def given(page: bytes) -> dict[str, object]:
 
 
 def test_the_script_gets_every_cell_once_finest_zoom_first(model):
-    data = given(report.render(model))
+    data = given(render(model))
     assert [found["zoom"] for found in data["maps"]] == [11, 10]
     cells = [(row, first + n) for row, first, count, *_ in data["maps"][0]["runs"] for n in range(count)]
     assert sorted(cells) == [(y, x) for y in (719, 720) for x in range(1067, 1071)]
@@ -56,14 +58,14 @@ def test_runs_say_tiles_date_and_sources(model):
 
 
 def test_text_of_others_cannot_end_the_data(model):
-    evil = dataclasses.replace(model, marks=(report.TileMark(11, 1067, 719, "degenerate", "</script><script>x()"),))
-    page = report.render(evil)
+    evil = dataclasses.replace(model, marks=(TileMark(11, 1067, 719, "degenerate", "</script><script>x()"),))
+    page = render(evil)
     assert page.count(b"</script>") == 2
     assert given(page)["marks"][0][3] == "degenerate: </script><script>x()"
 
 
 def test_each_layer_has_a_box_and_a_drawing(model):
-    page = report.render(model).decode()
+    page = render(model).decode()
     names = [name for name, _, _ in layers(model, model.maps[1])]
     assert names == ["zoom-10-gaps", "marks-degenerate", "marks-left-out"]
     for name in (*names, "gaps", "outline"):
@@ -73,8 +75,8 @@ def test_each_layer_has_a_box_and_a_drawing(model):
 
 
 def test_tiles_under_the_route_are_a_layer_at_their_own_zoom(model):
-    required = report.tile_map(12, [report.Run(1439, 2135, 2137)], ())
-    page = report.render(dataclasses.replace(model, required=(required,))).decode()
+    required = tile_map(12, [Run(1439, 2135, 2137)], ())
+    page = render(dataclasses.replace(model, required=(required,))).decode()
     (drawn,) = re.findall(r'<g class="layer-required"><path class="required" d="(M[^"]*)"', page)
     (side, *_) = (float(width) for width in re.findall(r"h([\d.]+)v", drawn))
     assert drawn.count("M") == 3
@@ -86,7 +88,7 @@ def test_a_layer_of_another_zoom_lies_where_its_tiles_are(model):
     fine, coarse = model.maps[1], model.maps[0]
     drawn = next(drawing for name, _, drawing in layers(model, fine) if name == "zoom-10-gaps")
     sides = [float(width) for width in re.findall(r"h([\d.]+)v", drawn)]
-    frame = given(report.render(model))["frame"]
+    frame = given(render(model))["frame"]
     assert len(sides) == len(coarse.cells)
     assert sides[0] == pytest.approx(2 * frame["scale"], abs=0.01)
 
@@ -99,11 +101,11 @@ def test_steps_stand_behind_what_they_need():
 
 
 def test_a_group_stands_for_each_of_its_tasks(model):
-    given_steps = (report.Step("engine:a", ()), report.Step("engine:b", ()), report.Step("gates", ("engine",)))
+    given_steps = (Step("engine:a", ()), Step("engine:b", ()), Step("gates", ("engine",)))
     drawn = steps(dataclasses.replace(model, steps=given_steps))
     assert "gates after engine:a, engine:b" in drawn
     assert drawn.count("step-line") == 2
 
 
 def test_without_steps_there_is_no_section(model):
-    assert 'id="steps"' not in report.render(model).decode()
+    assert 'id="steps"' not in render(model).decode()

@@ -20,10 +20,12 @@ from provisioning.base.errors import DeliveryError, FilesystemError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.cli import main
 from provisioning.cli.deliver import sync as sync_command
-from provisioning.delivery import documents_of, parse_destination, remote_command, sync_here, sync_over, verifying
 from provisioning.delivery.bundle.contents import Listed
+from provisioning.delivery.bundle.pack import documents_of
 from provisioning.delivery.stream import GREETING, read_line, receive_documents, send_needed
+from provisioning.delivery.sync import parse_destination, remote_command, sync_here, sync_over
 from provisioning.delivery.target import Target
+from provisioning.delivery.trust import verifying
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, tree, two_caches

@@ -21,9 +21,11 @@ from provisioning.quality.evaluate.subtitles import read_subtitles
 from provisioning.quality.locate import Match, Question, distance_m
 from provisioning.quality.locate.asking import Answered
 from provisioning.quality.locate.places import moved
-from provisioning.quality.track import Flown, Settings, Step, figures, fly, simulated, to_geojson, to_svg
 from provisioning.quality.track.belief import OUTLIERS, Belief
-from provisioning.quality.track.odometry import leg_between
+from provisioning.quality.track.drawing import to_geojson, to_svg
+from provisioning.quality.track.figures import figures
+from provisioning.quality.track.fly import Flown, Settings, Step, fly
+from provisioning.quality.track.odometry import leg_between, simulated
 from tests import building
 
 module = importlib.import_module("provisioning.quality.track.fly")

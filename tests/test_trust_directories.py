@@ -14,8 +14,10 @@ import pytest
 from provisioning.base.disk import directories
 from provisioning.base.errors import FilesystemError
 from provisioning.build.steps import housekeeping
-from provisioning.delivery import documents_of, install_bundle, sync_here, trusting, verifying
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
+from provisioning.delivery.install import install_bundle
+from provisioning.delivery.sync import sync_here
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight import publish
 from provisioning.flight.verify import verify
 from tests.delivery import make_keys, publish_cache, trust_anything_by

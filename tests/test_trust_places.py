@@ -12,8 +12,9 @@ import pytest
 
 from provisioning.base import events
 from provisioning.base.errors import DeliveryError, Error, SigningError
-from provisioning.delivery import documents_of, install_bundle, trusting, verifying
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
+from provisioning.delivery.install import install_bundle
+from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight import publish
 from provisioning.flight.verify import Code, CounterFloor, verify
 from tests import caches

@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from provisioning.base.errors import SigningError
 from provisioning.cli import main
-from provisioning.delivery import documents_of
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.flight.signing import load_public_key, public_key_path, read_fingerprint_file, read_fingerprints
 from provisioning.flight.trust import parse
 from provisioning.flight.verify import Code, verify

@@ -9,8 +9,9 @@ import pytest
 
 from provisioning.base.errors import DeliveryError, Error
 from provisioning.cli import main
-from provisioning.delivery import documents_of, sync_over
+from provisioning.delivery.bundle.pack import documents_of
 from provisioning.delivery.stream import send_needed
+from provisioning.delivery.sync import sync_over
 from provisioning.flight.signing import public_key_path
 from provisioning.flight.verify import verify
 from tests.delivery import FILES, make_keys, noise, publish_cache, trust_anything_by

@@ -20,8 +20,7 @@ from provisioning.cli import COMMANDS, main
 from provisioning.cli.deliver.common import user_keys
 from provisioning.cli.measure.variants import without_foreign_code
 from provisioning.config.parse import read_flight
-from provisioning.delivery import documents_of
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.flight.manifest import with_hash
 from provisioning.flight.verify import verify
 from tests import building, delivery

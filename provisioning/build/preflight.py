@@ -74,11 +74,11 @@ def _inodes_to_make(request: Request) -> int:
 
 def draw_holes(request: Request, error: GateError) -> GateError:
     """Write `.build/coverage.geojson` with the gaps of the area, and return `error` with the file that shows them."""
-    from provisioning import report
     from provisioning.build.generation.report_model import area_maps, line
+    from provisioning.report.geojson import coverage_geojson
 
     build_dir, area = request.build_dir, request.area
-    drawn = report.coverage_geojson(
+    drawn = coverage_geojson(
         bbox=request.tiles.bbox,
         maps=tuple(area_maps(request, area)),
         outline=tuple(map(line, area.rings)),

@@ -22,12 +22,13 @@ from provisioning.base.errors import Error
 from provisioning.base.hashing import sha256_bytes
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
-from provisioning.delivery import Listed, check_bundle, documents_of, install_bundle, listed
+from provisioning.delivery.bundle.check import check_bundle
+from provisioning.delivery.bundle.contents import Listed, listed
 from provisioning.delivery.bundle.delta import Base, differences, opened_base, rebuilt
 from provisioning.delivery.bundle.earlier import bases_in, generation_since
-from provisioning.delivery.bundle.pack import pack
+from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.delivery.fleet import read_fleet
-from provisioning.delivery.install import receive
+from provisioning.delivery.install import install_bundle, receive
 from provisioning.delivery.stream import read_line, send_documents, send_needed
 from provisioning.delivery.trust import trusting, verifying
 from provisioning.flight.trust import Recovery, Trust, read_trust, to_bytes, update

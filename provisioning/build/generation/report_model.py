@@ -19,25 +19,20 @@ from provisioning.engines.compile import read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
-from provisioning.report import (
-    MOST_PICTURED,
+from provisioning.report.changes import changes
+from provisioning.report.map.mosaic import MOST_PICTURED, make_mosaic, mosaic_places, mosaic_zoom, small_picture
+from provisioning.report.map.tilemap import Run, tile_map
+from provisioning.report.model import (
     Failure,
     LonLat,
     Mosaic,
     Picture,
     ReportModel,
-    Run,
     SkippedTile,
     SourceRow,
     Step,
     TileMap,
     TileMark,
-    changes,
-    make_mosaic,
-    mosaic_places,
-    mosaic_zoom,
-    small_picture,
-    tile_map,
 )
 
 _PLACE = re.compile(r"\d+/\d+/\d+")

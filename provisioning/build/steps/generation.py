@@ -19,13 +19,14 @@ from provisioning.quality import gates
 
 def draw_report(request: Request) -> None:
     """Write report.html, coverage.geojson and, where asked for, the imagery. Raises TileError, FilesystemError."""
-    from provisioning import report
     from provisioning.build.generation.report_model import report_model
+    from provisioning.report.geojson import coverage_geojson
+    from provisioning.report.page import render
 
     model = report_model(request)
     drawn = {
-        REPORT_FILE: lambda: report.render(model),
-        MAP_FILE: lambda: report.coverage_geojson(
+        REPORT_FILE: lambda: render(model),
+        MAP_FILE: lambda: coverage_geojson(
             bbox=request.tiles.bbox,
             maps=model.maps,
             outline=model.outline,

@@ -23,21 +23,11 @@ from provisioning.cli.measure.variants import Variant, locators, parse_variant
 from provisioning.cli.parsing import needs
 from provisioning.flight.manifest import Manifest
 from provisioning.index.ids import HEADING_BITS
-from provisioning.quality.evaluate import (
-    Query,
-    Result,
-    Trial,
-    as_json,
-    as_text,
-    ask,
-    find_queries,
-    has_subtitles,
-    per_query,
-    to_csv,
-    to_svg,
-    usual_distance_m,
-)
+from provisioning.quality.evaluate.plot import to_svg
+from provisioning.quality.evaluate.queries import Query, find_queries, has_subtitles, to_csv
+from provisioning.quality.evaluate.run import Trial, ask, usual_distance_m
 from provisioning.quality.evaluate.score import RANKS
+from provisioning.quality.evaluate.table import Result, as_json, as_text, per_query
 from provisioning.quality.locate import Locator, Question
 
 Measured = TypeVar("Measured")

@@ -10,9 +10,12 @@ from pathlib import Path
 from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error
 from provisioning.cli.parsing import needs
-from provisioning.quality.evaluate import Query, Trial, to_csv
+from provisioning.quality.evaluate.queries import Query, to_csv
+from provisioning.quality.evaluate.run import Trial
 from provisioning.quality.locate import Locator
-from provisioning.quality.track import Flown, Settings, as_json, as_text, fly, per_step, to_geojson, to_svg
+from provisioning.quality.track.drawing import to_geojson, to_svg
+from provisioning.quality.track.figures import as_json, as_text, per_step
+from provisioning.quality.track.fly import Flown, Settings, fly
 
 DEFAULT = Settings()
 MOST_NOISE = 1.0
