@@ -92,7 +92,8 @@ def as_text(found: Mapping[str, Any]) -> str:
             + ("this host" if engine["for_this_host"] else "another host: kept, not published")
             for engine in found["engines"]
         }
-    return "\n  ".join(line for title, rows in tables.items() for line in (f"{title}:", *columns(rows.items(), left=2)))
+    blocks = ("\n  ".join([f"{title}:", *columns(rows.items(), left=2)]) for title, rows in tables.items())
+    return "\n".join(blocks)
 
 
 def _computer_rows(computer: Mapping[str, Any]) -> dict[str, str]:
