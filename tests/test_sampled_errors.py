@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ class Point(NamedTuple):
     def words(self, log: Path) -> list[str]:
         """The words before a command that meets this error; `log` gets the calls that did."""
         when = f"{self.number}{'+' if self.lasts else ''}"
-        return [*tracing([self.call], log), "-e", f"inject={self.call}:error={self.error}:when={when}"]
+        return [*tracing([self.call], log), "-y", "-e", f"inject={self.call}:error={self.error}:when={when}"]
 
 
 def tracing(calls: list[str], log: Path) -> list[str]:
@@ -163,8 +164,15 @@ INTERPRETER = re.compile(r'^\d+ +(mmap\(|\w+\((AT_FDCWD|\d+), "[^"]*\.(py|pyc|so
 """Calls of Python itself: an import that half fails, or a frame without memory, can raise anything anywhere."""
 
 
+KERNEL = re.compile(r"^\d+ +read\(\d+</sys/devices/system/cpu/", re.MULTILINE)
+"""Reads of the kernel's table of CPUs: where one fails at its second piece, loading ONNX Runtime 1.32 is a SIGSEGV."""
+
+
 def judged(ended: Ended, met: str) -> tuple[str, str]:
     """Return how a build ended that met an error (the lines of strace), and what is wrong with that."""
+    if ended.code == -signal.SIGSEGV and len(KERNEL.findall(met)) == len(met.splitlines()):
+        return "library", ""
+    met = re.sub(r"(\d)<[^>\n]*>", r"\1", met)
     if ended.code == 0:
         said = re.search("SUCCESS|IDEMPOTENT_NO_OP", ended.said) or re.search(r"write\([12], ", met)
         return "done", ("" if said else "ended well without saying so\n") + traceback_of_ours(ended)
