@@ -1,8 +1,8 @@
 """The second stage of `locate` on photos with known positions: what features agree on at right and at wrong places.
 
-python -m bench.matching CACHE KEY.pub.pem QUERIES [orb|sift …]: for each kind of feature recall without and with it,
-the median error, the errors in units of the covariance, processor milliseconds a photo, and for right and wrong places
-the number of features that agree.
+python -m bench.matching CACHE KEY.pub.pem QUERIES [orb|sift|BACKBONE …]: for each kind of feature recall without and
+with it, the median error, the errors in units of the covariance, processor milliseconds a photo, and for right and
+wrong places the number of features that agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from provisioning.flight.verify import verify
 from provisioning.quality.evaluate.queries import find_queries
 from provisioning.quality.evaluate.run import prior_around
 from provisioning.quality.locate import Locator, Question, answer, distance_m, read_photo
-from provisioning.quality.matching import Ground, SecondStage, classical, on_board
+from provisioning.quality.matching import Ground, SecondStage, extractor_of, on_board
 from provisioning.quality.query import from_manifest
 from tests.delivery import trust_anything_by
 
@@ -44,7 +44,7 @@ def main(cache: Path, key: Path, queries: Path, kinds: list[str]) -> None:
         first = [distance_m(found.matches[0].position, query.place) for query, _, found, _ in rows]
         print(f"{cache.name} {queries.parent.name}: one stage {_said(first)}, {_ms(r[3] for r in rows)} ms")
         for kind in kinds:
-            _measure(kind, SecondStage(extract := classical(kind), Ground(tiles, extract), 5), rows)
+            _measure(kind, SecondStage(extract := extractor_of(kind, verdict), Ground(tiles, extract), 5), rows)
 
 
 def _measure(kind: str, stage: SecondStage, rows: list) -> None:

@@ -196,7 +196,10 @@ class Backbone:
         "ONNX file, or builtin:efficientnet-lite0 (192-d, needs the extra [builtin]), builtin:gist-color (544-d, needs nothing, knows "
         "places from straight above at a known heading only) or builtin:gist-gray (512-d)",
     )
-    role: str = setting("descriptor", "descriptor: exactly one, indexed; any other name: compiled only")
+    role: str = setting(
+        "descriptor",
+        "descriptor: exactly one, indexed; matcher: local features for --second-stage; any other name: compiled only",
+    )
     preset: str = setting(
         "", "preprocessing of a known backbone: imagenet, mixvpr, dinov3-sat, …; docs/backbones.md has them all"
     )

@@ -35,7 +35,7 @@ from provisioning.quality.locate import (
 from provisioning.quality.locate.asking import COMPARED, ask_file
 from provisioning.quality.locate.imagery import has_imagery, imagery_of
 from provisioning.quality.locate.search import PATCHES
-from provisioning.quality.matching import CLASSICAL, TRIED, Fix, Ground, SecondStage, classical, on_board
+from provisioning.quality.matching import TRIED, Fix, Ground, SecondStage, extractor_of, on_board
 from provisioning.quality.query import Angles, from_manifest
 from provisioning.quality.query.viewing import Known
 
@@ -112,7 +112,10 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         "--patches", type=int, default=PATCHES, metavar="N", help=f"squares of ground asked for; 0: none ({PATCHES})"
     )
     parser.add_argument(
-        "--second-stage", choices=CLASSICAL, help="compare local features with the imagery on board: position in metres"
+        "--second-stage",
+        metavar="FEATURES",
+        help="compare local features with the imagery on board: position in metres; orb, sift, or matcher: "
+        "the backbone of that role, or its name",
     )
     parser.add_argument("--rerank", type=int, metavar="K", help=f"places that the second stage tries ({TRIED})")
 
@@ -153,7 +156,7 @@ def second_stage(args: argparse.Namespace, verdict: Verdict) -> Iterator[SecondS
     if args.second_stage is None:
         yield None
         return
-    extract = classical(args.second_stage)
+    extract = extractor_of(args.second_stage, verdict, custom_ops=args.custom_ops)
     with on_board(verdict) as tiles:
         yield SecondStage(extract, Ground(tiles, extract), args.rerank or TRIED)
 

@@ -10,11 +10,16 @@ from provisioning.base.hashing import Fact
 from provisioning.config import Backbone
 from provisioning.network.backbone.presets import preset_of, resolved
 from provisioning.network.backbone.source import OnnxSource
+from provisioning.network.points import MATCHER
 
 FORMAT = 1
 """Raised whenever `prepare` or `fit` gives other bytes for the same declaration."""
 
 PREPROCESSING = ("input", "output", "fit", "layout", "channels", "scale", "mean", "std", "pooling", "normalise")
+
+MATCHER_FORMAT = 1
+"""Raised whenever a matcher becomes other bytes for the same declaration."""
+OF_MATCHER = ("input", "layout", "channels", "scale", "mean", "std", "normalise")
 
 LATER = ("output_layout", "gem_power", "skip_tokens", "constants")
 """Keys that joined the schema later: at their defaults they leave the key of a network as it was."""
@@ -23,9 +28,15 @@ LATER = ("output_layout", "gem_power", "skip_tokens", "constants")
 def prepared_facts(backbone: Backbone, source: OnnxSource) -> Mapping[str, Fact]:
     """Return the facts that key the prepared network: format, ONNX digest, preprocessing after the preset.
 
-    A backbone of another role is compiled as it is, so only its ONNX counts, and the size that it is fixed at.
+    A matcher is preprocessed too. A backbone of another role is compiled as it is, so only its ONNX counts, and the
+    size that it is fixed at.
     """
     facts: dict[str, Fact] = {"prepared_format": FORMAT, "onnx_sha256": source.sha256}
+    if backbone.role == MATCHER:
+        full = resolved(backbone)
+        facts |= {"matcher_format": MATCHER_FORMAT, "size": full.size}
+        facts |= {name: getattr(full, name) for name in OF_MATCHER}
+        return facts | ({"constants": full.constants} if full.constants else {})
     if backbone.role != "descriptor":
         return facts | ({"size": backbone.size, "layout": backbone.layout} if backbone.size else {})
     full, preset = resolved(backbone), preset_of(backbone)

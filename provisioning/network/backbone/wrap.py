@@ -27,10 +27,12 @@ from provisioning.network.backbone.graph.order import sort_nodes
 from provisioning.network.backbone.graph.ports import Ports, find_ports, image_size, require_opset, square
 from provisioning.network.backbone.graph.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.layout import output_layout
+from provisioning.network.backbone.matcher import matcher
 from provisioning.network.backbone.presets import declared_normalisation, preset_of, resolved
 from provisioning.network.backbone.reproducible import require_reproducible
 from provisioning.network.backbone.source import OnnxSource
 from provisioning.network.backbone.trial import DOES_NOT_RUN, NOT_ONE_FOR_EACH, TRACED, measured_shape, trial
+from provisioning.network.points import MATCHER
 
 TILES, DESCRIPTORS = "tiles", "descriptors"
 OLDEST_IR = 4
@@ -44,8 +46,9 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
     """Write the network of `backbone` to `output`, self-contained but for weights that one file cannot hold.
 
     Those stay in the directory `source.weights`. Role descriptor: input "tiles" uint8 [batch, H, W, 3] RGB, output
-    "descriptors" float32 [batch, D], with batch as the model fixes it or free. It is run once here. Other roles: the
-    model as it is, with its images at `size` if that is declared. BackboneError names the model.
+    "descriptors" float32 [batch, D], with batch as the model fixes it or free. It is run once here. Role matcher: as
+    `matcher.matcher` has it. Other roles: the model as it is, with its images at `size` if that is declared.
+    BackboneError names the model.
     """
     model = load(backbone, source)
     require_reproducible(model, source.name)
@@ -53,6 +56,9 @@ def prepare(backbone: Backbone, source: OnnxSource, output: Path) -> None:
         model = network(backbone, model, source.name, source.weights)
         dimension = _tried(model, backbone, source)
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = dimension
+    elif backbone.role == MATCHER:
+        model = matcher(backbone, model, source.name, source.weights)
+        model.ir_version = max(model.ir_version, OLDEST_IR)
     elif backbone.size:
         fix_size(backbone, model, source.name)
     with wrap_os_errors("write the prepared network", output):

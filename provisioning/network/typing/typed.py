@@ -12,6 +12,7 @@ from provisioning.base.errors import EngineError
 from provisioning.config import Backbone
 from provisioning.network import backbone as backbones
 from provisioning.network import large
+from provisioning.network.points import MATCHER
 from provisioning.network.typing.facts import RANGE_TILES, Images, quantises_bias
 from provisioning.network.typing.fp16 import to_fp16
 from provisioning.network.typing.graph import dynamically_quantised, tile_size, typed_as
@@ -58,6 +59,7 @@ def make_typed(
                 _with_weights(model, source)
                 large.save(model, output)
         elif backbone.precision == "fp16":
+            _require_whole_pixels(backbone)
             name_nodes(model)
             size = tile_size(model)
             _require_range(backbone, model, () if size is None else _extremes(size), source.weights)
@@ -151,6 +153,16 @@ def _require_declared(backbone: Backbone, arrives: str) -> None:
             next_step=f'set precision = "{arrives}", or export the model in fp32',
         )
     events.warn("engine.precision", model=backbone.name, declared=backbone.precision, arrives=arrives)
+
+
+def _require_whole_pixels(backbone: Backbone) -> None:
+    if backbone.role == MATCHER:
+        raise EngineError(
+            f"{backbone.name} is a matcher: in fp16 its points would be half a pixel off and more",
+            file=backbone.onnx,
+            key=f"backbone.{backbone.name}.precision",
+            next_step='set precision = "fp32", or export it with its convolutions in fp16 and set precision = "fp16"',
+        )
 
 
 def _refuse_dynamic(backbone: Backbone, model: Any) -> None:

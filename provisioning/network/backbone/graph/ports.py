@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import TensorProto
@@ -20,7 +20,7 @@ VECTOR_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 @dataclass(frozen=True)
 class Ports:
-    """The image input and the descriptor output of a model. Free dimensions are None."""
+    """The image input of a model, and its descriptor output where it has one. Free dimensions are None."""
 
     image: str
     image_type: int
@@ -28,9 +28,9 @@ class Ports:
     channels: int
     height: int | None
     width: int | None
-    vector: str
-    vector_type: int
-    vector_shape: tuple[int | None, ...]
+    vector: str = ""
+    vector_type: int = TensorProto.UNDEFINED
+    vector_shape: tuple[int | None, ...] = ()
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -43,13 +43,13 @@ def require_opset(model: onnx.ModelProto, file: str, *, least: int = OLDEST_OPSE
     if opset_of(model) >= least:
         return model
     try:
-        return onnx.version_converter.convert_version(model, 13)
+        return onnx.version_converter.convert_version(model, max(13, least))
     except Exception as error:  # the converter raises RuntimeError and worse from C++
         raise BackboneError(
             f"the model is in opset {opset_of(model)} and cannot be converted",
             file=file,
             facts={"onnx says": error},
-            next_step="export it with opset 13 or later",
+            next_step=f"export it with opset {max(13, least)} or later",
         ) from error
 
 
@@ -65,13 +65,20 @@ def lowered_opset(model: onnx.ModelProto, most: int) -> onnx.ModelProto:
 
 def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
     """Return the ports that `backbone` names, or the only ones; BackboneError otherwise."""
+    image = find_image(backbone, model, file)
+    vector = _one_of("output", backbone.output, model.graph.output, file)
+    _require_type("output", vector, VECTOR_TYPES, file)
+    shape = _vector_shape(model, vector, file)
+    return replace(image, vector=vector.name, vector_type=vector.type.tensor_type.elem_type, vector_shape=shape)
+
+
+def find_image(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
+    """Return the image input that `backbone` names, or the only one; BackboneError otherwise."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     image = _one_of("input", backbone.input, inputs, file)
     _refuse_further([i.name for i in inputs if i.name != image.name], file)
-    vector = _one_of("output", backbone.output, model.graph.output, file)
     _require_type("input", image, IMAGE_TYPES, file)
-    _require_type("output", vector, VECTOR_TYPES, file)
     taken = _shape(image)
     if taken is None or len(taken) != 4:
         raise BackboneError(
@@ -89,9 +96,7 @@ def find_ports(backbone: Backbone, model: onnx.ModelProto, file: str) -> Ports:
             facts={"input": image.name, "shape": list(taken), "layout": backbone.layout, "channels": backbone.channels},
             next_step=_channels_step(taken, wanted),
         )
-    types = image.type.tensor_type.elem_type, vector.type.tensor_type.elem_type
-    shape = _vector_shape(model, vector, file)
-    return Ports(image.name, types[0], batch, wanted, height, width, vector.name, types[1], shape)
+    return Ports(image.name, image.type.tensor_type.elem_type, batch, wanted, height, width)
 
 
 def _channels_step(taken: tuple[int | None, ...], wanted: int) -> str:
