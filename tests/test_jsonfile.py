@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
+import orjson  # noqa: F401 - as soon as it is imported, it is taken for small documents too
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -72,7 +76,7 @@ def test_what_is_no_json_is_refused_as_json_refuses_it(text: str | bytes) -> Non
 def test_without_orjson_the_bytes_and_values_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"z": [1, 0.5, None, True], "a": {"ä": "\n"}}
     with_it = to_json(document, indent=True)
-    monkeypatch.setattr(jsonfile, "orjson", None)
+    monkeypatch.setattr(jsonfile, "_orjson", lambda: None)
     assert to_json(document, indent=True) == with_it
     assert from_json(with_it) == document
 
@@ -88,3 +92,16 @@ def test_plain_documents_are_left_to_orjson(monkeypatch: pytest.MonkeyPatch) -> 
     assert to_json({"path": "corpus.index", "bytes": 12, "none": None, "key": "1e5" + "0" * 61, "x": [1.5]}) == (
         b'{"bytes":12,"key":"1e5' + b"0" * 61 + b'","none":null,"path":"corpus.index","x":[1.5]}'
     )
+
+
+def test_orjson_is_imported_where_a_document_is_large() -> None:
+    code = (
+        "import sys; from provisioning.base.disk.jsonfile import from_json, to_json\n"
+        "small, large = {'a': [1, {'b': None}]}, [[n, n] for n in range(400)]\n"
+        "texts = from_json(to_json(small)), 'orjson' in sys.modules, from_json(to_json(large)) == large\n"
+        "print(*texts, 'orjson' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{'a': [1, {'b': None}]} False True True\n"

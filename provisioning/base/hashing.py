@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NewType
 
 from provisioning.base.disk.files import open_regular
+from provisioning.base.disk.jsonfile import to_json
 
 Sha256 = NewType("Sha256", str)
 """64 lower-case hex digits."""
@@ -72,6 +73,4 @@ def digest_of(facts: Mapping[str, Fact]) -> Sha256:
 
     Floats and sets raise TypeError: their text depends on who prints them.
     """
-    from provisioning.base.disk.jsonfile import to_json  # a verifier needs neither it nor orjson
-
     return sha256_bytes(to_json(plain(facts), ascii_only=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform as python_platform
+import os
 import re
 import shutil
 import subprocess
@@ -60,7 +60,7 @@ class Machine:
 
     etc: Path = Path("/etc")
     proc: Path = Path("/proc")
-    machine: str = python_platform.machine()
+    machine: str = os.uname().machine
     gpu: Callable[[], Gpu | None] = _gpu
     dpkg: Callable[[str], str | None] = _dpkg_version
     installed: Callable[..., str | None] = installed_version
@@ -171,7 +171,7 @@ def instruction_class(machine: Machine = THIS_MACHINE) -> str:
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:
     try:
-        with open(cpuinfo, encoding="ascii", errors="replace") as file:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if name.strip() in ("flags", "Features"):

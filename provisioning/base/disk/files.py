@@ -328,11 +328,13 @@ def filesystem_type(path: Path, mountinfo: str) -> str:
 
     The longest mount point above `path` counts; of two on one point, the later, which hides the earlier.
     """
-    found, longest = "", -1
+    found, longest, below = "", -1, f"{path}/"
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        mount = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4])
-        if path.is_relative_to(mount) and len(mount) >= longest:
+        mount = left.split()[4]
+        if "\\" in mount:
+            mount = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), mount)
+        if below.startswith(mount.rstrip("/") + "/") and len(mount) >= longest:
             found, longest = right.split()[0], len(mount)
     return found
 

@@ -72,7 +72,14 @@ def whole(low: int, high: int) -> Check:
 
 def one_of(*words: str) -> Check:
     """Accept one of `words`."""
-    return _like(re.compile("|".join(map(re.escape, words))), " or ".join(words))
+
+    def check(value: Any, where: str, issues: Issues) -> Any:
+        if type(value) is not str or value not in words:
+            issues.append(f"{where}: {' or '.join(words)} expected")
+            return None
+        return value
+
+    return check
 
 
 def optional(check: Check) -> Check:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from provisioning.base.disk.jsonfile import to_json
 from provisioning.base.geometry.angles import BBox, Origin
 from provisioning.base.limits import MAX_SOURCES, MAX_WAIVERS
 from provisioning.flight.manifest.checks import (
@@ -57,8 +56,6 @@ from provisioning.flight.manifest.types import (
     ZoomCount,
 )
 
-IMPORT_PAYS_BYTES = 64 << 10
-"""A document that orjson, with its import, writes sooner than `json` (12 ms of processor time, measured)."""
 MAX_WHOLE = 2**53 - 1
 """Largest integer that every JSON reader keeps exact."""
 
@@ -197,16 +194,8 @@ def to_bytes(m: Manifest) -> bytes:
     return data
 
 
-def dump(document: object, *, about_bytes: int = IMPORT_PAYS_BYTES) -> bytes:
-    """Return the bytes of a signed document: sorted keys, two spaces a level, a newline at the end.
-
-    `about_bytes` is how many that will be, where it is known: for few no library is imported that is fast for many.
-    """
-    if about_bytes < IMPORT_PAYS_BYTES and "orjson" not in sys.modules:
-        text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False)
-        return text.encode(errors="surrogatepass") + b"\n"
-    from provisioning.base.disk.jsonfile import to_json
-
+def dump(document: object) -> bytes:
+    """Return the bytes of a signed document: sorted keys, two spaces a level, a newline at the end."""
     return to_json(document, indent=True) + b"\n"
 
 
@@ -260,7 +249,7 @@ def _parse(data: bytes) -> Manifest:
     if issues:
         raise malformed(*issues)
     issues = list(contradictions(manifest))
-    if not issues and dump(_plain(_ordered(manifest)), about_bytes=len(data)) != data:
+    if not issues and dump(_plain(_ordered(manifest))) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
         raise malformed(*issues)

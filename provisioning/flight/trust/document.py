@@ -102,7 +102,7 @@ def parse(data: bytes, *, file: object = "trust.json") -> Trust:
         raise _malformed(file, *map(str, error.facts.values())) from error
     issues = issues or [issue for each in trust.versions for issue in _contradictions(each.signed)]
     issues = issues or list(_gaps(trust))
-    if not issues and dump(_document(trust), about_bytes=len(data)) != data:
+    if not issues and dump(_document(trust)) != data:
         issues = ["the bytes are not in canonical form (sorted keys and lists, two-space indent, final newline)"]
     if issues:
         raise _malformed(file, *issues)

@@ -132,7 +132,7 @@ def is_here(root: int, directory: int, name: str, status: os.stat_result) -> boo
 def _mount(fd: int) -> str:
     """Return the kernel's number of the mount that a handle is on; where it does not say, what equals no other."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as lines:
             return next(line for line in lines if line.startswith("mnt_id:"))
     except (OSError, StopIteration):
         return f"unknown, {fd}"
