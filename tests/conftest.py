@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import is_hypothesis_test, settings
 
 settings.register_profile("dev", deadline=None)
@@ -60,11 +61,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the demo's 660 tiles; read them, do not change them."""
+    """Return a folder with the demo's 660 tiles, drawn once for all workers; read them, do not change them."""
     from provisioning.cli.begin import demo_imagery as demo
 
-    folder = tmp_path_factory.mktemp("imagery")
-    demo.write_demo_tiles(folder)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tmp_path_factory.mktemp("imagery")
+        demo.write_demo_tiles(folder)
+        return folder
+    folder = tmp_path_factory.getbasetemp().parent / "imagery"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            demo.write_demo_tiles(half := folder.with_name("imagery.half"))
+            half.rename(folder)
     return folder
 
 

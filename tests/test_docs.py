@@ -128,20 +128,39 @@ def _parses(words: list[str]) -> bool:
     return True
 
 
+SMALL_DEMO = f"""#!{sys.executable}
+from provisioning.cli.begin import demo_imagery
+demo_imagery.COLUMNS, demo_imagery.ROWS = 4, 4
+from provisioning.cli import main
+main()
+"""
+
+
+def _small_demo(programs: Path) -> Path:
+    """Make a folder whose `flightcache` is the program, with an eighth of the landscape: it is half a minute of work."""
+    programs.mkdir()
+    (programs / "flightcache").write_text(SMALL_DEMO)
+    (programs / "flightcache").chmod(0o755)
+    return programs
+
+
 @pytest.mark.parametrize(
     ("page", "nightly"),
     [("tutorial.md", False), ("howto/hsm.md", False), pytest.param("tutorial.md", True, marks=pytest.mark.slow)],
 )
 def test_commands_marked_as_run_do_run(page, nightly, tmp_path):
-    """Those of a page one after another; the second build of the tutorial, of as many tiles, in the nightly run."""
+    """Those of a page one after another; the whole landscape of the demo, and a second build of it, in the nightly run."""
     marked = RUN.findall((DOCS / page).read_text())
     script = "".join(words for later, words in marked if nightly or not later)
     assert "flightcache" in script, "nothing is marked as run"
+    programs = (
+        [Path(sys.executable).parent] if nightly else [_small_demo(tmp_path / "bin"), Path(sys.executable).parent]
+    )
     environment = {
         **os.environ,
         "HOME": str(tmp_path / "home"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": ":".join([*map(str, programs), os.environ["PATH"]]),
         "NO_COLOR": "1",
     }
     run = subprocess.run(

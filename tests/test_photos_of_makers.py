@@ -266,7 +266,9 @@ def large(request, scene, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("patches", "decoded"), [(0, (300, 400, 3)), (9, (600, 800, 3))])
-def test_a_large_jpeg_is_decoded_no_finer_than_it_is_looked_at_and_gives_the_same_answer(scene, large, patches, decoded):
+def test_a_large_jpeg_is_decoded_no_finer_than_it_is_looked_at_and_gives_the_same_answer(
+    scene, large, patches, decoded
+):
     locator, _ = scene
     place = place_at(ZOOM, WEST + 2.5, NORTH + 2.5)
     question = Question(patches=patches)

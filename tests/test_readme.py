@@ -51,7 +51,10 @@ def test_the_two_commands_are_one_line_each() -> None:
 
 
 def test_the_first_command_ends_with_the_demo_that_the_tutorial_runs() -> None:
-    """The demo takes 15 s of processor time, and the tutorial begins with it: it is run there, and here nightly."""
+    """The demo takes 15 s of processor time, and the tutorial begins with it: it is run there, of fewer tiles.
+
+    Nightly it is run here as it is, and by `.ci/first` for each change.
+    """
     tutorial = README_FILE.with_name("docs").joinpath("tutorial.md").read_text()
     first = re.search(r"<!-- run -->\n```sh\n(.*?)\n", tutorial)
     assert first

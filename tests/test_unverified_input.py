@@ -84,6 +84,14 @@ def test_a_reader_of_foreign_input_imports_nothing_from_where_it_starts(monkeypa
     assert str(tmp_path / "relative") in entries
 
 
+def test_a_reader_of_foreign_input_writes_bytecode_only_where_its_parent_would(monkeypatch):
+    """Found on a fresh checkout: `python -B` in the environment, and a reader wrote `__pycache__` beside the modules."""
+    said = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/elsewhere"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert said.items() <= bare_environment().items()
+
+
 def test_a_model_that_loops_for_ever_is_refused_in_time(monkeypatch):
     monkeypatch.setattr(trial_module, "TRIAL_S", 0.5)
     with pytest.raises(BackboneError, match="had not finished"):

@@ -56,6 +56,8 @@ PASSED_ON = (
     "TMPDIR",
     "OPENBLAS_NUM_THREADS",
     "ORT_DISABLE_TELEMETRY",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPYCACHEPREFIX",
 )
 """Of the environment; whatever else is in it, a password among it, is nothing to foreign input."""
 MOST_ARRAY_BYTES = 1 << 31

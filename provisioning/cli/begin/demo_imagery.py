@@ -154,8 +154,10 @@ def _hash(seed: int, *parts: Array) -> Array:
     """Mix integers into 32 well-spread bits (multiply and xor-shift, wrapping)."""
     mixed = np.full((1, 1), seed * 0x9E3779B1 & 0xFFFFFFFF, dtype=np.uint32)
     for part in parts:
-        mixed = (mixed ^ part.astype(np.uint32)) * np.uint32(0x85EBCA6B)
-        mixed = (mixed ^ (mixed >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+        mixed = mixed ^ part.astype(np.uint32)
+        mixed *= np.uint32(0x85EBCA6B)
+        mixed ^= mixed >> np.uint32(13)
+        mixed *= np.uint32(0xC2B2AE35)
         mixed ^= mixed >> np.uint32(16)
     return mixed
 
@@ -169,20 +171,19 @@ def _pick(bits: Array, shift: int, count: int) -> Array:
 def _districts(ground: _Ground) -> _Districts:
     """Assign each pixel to the nearest of the jittered district centres (Voronoi cells, bent by the ground)."""
     centres = _centres(ground)
-    square: list[Array] = [(ground.x - cx) ** 2 + (ground.y - cy) ** 2 for cx, cy in centres]
-    nearest: Array = np.zeros_like(square[0])
-    first, second = square[0].copy(), np.full_like(square[0], 1 << 30)
-    for candidate, d2 in enumerate(square[1:], start=1):
-        closer = d2 < first
-        second = np.minimum(second, np.maximum(first, d2))
-        first = np.minimum(first, d2)
-        nearest[closer] = candidate
-    centre = centres[nearest]
-    turn = ROTATIONS[_pick(_hash(20, centre[..., 0], centre[..., 1]), 0, len(ROTATIONS))]
-    dx, dy = ground.x - centre[..., 0], ground.y - centre[..., 1]
-    u, v = (dx * turn[..., 0] + dy * turn[..., 1]) // 5, (dy * turn[..., 0] - dx * turn[..., 1]) // 5
-    number = _hash(21, centre[..., 0], centre[..., 1]).astype(np.int32)
-    return _Districts(number, (second - first) // (2 * DISTRICT_PIXELS), first, u, v)
+    nearest = np.zeros(ground.x.shape, dtype=np.intp)
+    first, second = np.full_like(ground.x, 1 << 30), np.full_like(ground.x, 1 << 30)
+    for candidate, (cx, cy) in enumerate(centres):
+        d2: Array = (ground.x - cx) ** 2 + (ground.y - cy) ** 2
+        np.copyto(nearest, candidate, where=d2 < first)
+        np.minimum(second, np.maximum(first, d2), out=second)
+        np.minimum(first, d2, out=first)
+    x, y = centres.T
+    turn = ROTATIONS[_pick(_hash(20, x, y)[0], 0, len(ROTATIONS))]
+    number = _hash(21, x, y)[0].astype(np.int32)
+    dx, dy, cos, sin = ground.x - x[nearest], ground.y - y[nearest], turn[nearest, 0], turn[nearest, 1]
+    u, v = (dx * cos + dy * sin) // 5, (dy * cos - dx * sin) // 5
+    return _Districts(number[nearest], (second - first) // (2 * DISTRICT_PIXELS), first, u, v)
 
 
 def _centres(ground: _Ground) -> Array:
@@ -203,10 +204,10 @@ def _fields(ground: _Ground, districts: _Districts) -> Array:
     lane = districts.u // width
     along = districts.v + 37 * (lane & 7)
     parcel = _hash(30, districts.number, lane, along // length)
-    image: Array = CROPS[_pick(parcel, 0, len(CROPS))] + (_pick(parcel, 8, 25) - 12)[..., None]
     period = 3 + _pick(parcel, 16, 11)
-    furrow = np.where((districts.u % period) * 2 < period, 5, -5)
-    image += (furrow + ((ground.grain - 128) >> 3))[..., None]
+    furrow = np.where((districts.u % period) * 2 < period, 5, -5).astype(np.int32)
+    shade = _pick(parcel, 8, 25) - 12 + furrow + ((ground.grain - 128) >> 3)
+    image: Array = CROPS[_pick(parcel, 0, len(CROPS))] + shade[..., None]
     image[(districts.u % width < 3) | (along % length < 2)] = HEDGE
     track = (districts.u % (3 * width) < 4) & (districts.u % width < 4)
     image[track] = TRACK
