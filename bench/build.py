@@ -3,7 +3,7 @@
     python bench/build.py --side 24 --scratch /var/tmp/build
 
 A square of synthetic tiles and the built-in backbone through `doit`, each a fresh process as a user starts it; the
-raw network's rate on the same tiles is taken in the same run, so that tiles a second can be told as a share of it.
+raw network's rate on the same tiles is taken in the same run, so that tiles a second can be given as a share of it.
 Nothing outside --scratch is written, unless --results names a file whose section `Whole build` is then replaced.
 """
 

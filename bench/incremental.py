@@ -5,7 +5,7 @@
 The corpus is known: its descriptors lie in the store (random ones: nobody looks at them), its index is built. Then, in
 each of several rounds, one per cent of new tiles is described with the ResNet-18-sized network of `pipeline.py` and the
 index is built again, as `doit` does both. *floor*: the bare network on as many images, one caller a core, measured
-before and after, plus reading all descriptors and writing as many bytes as the index has. A full build is told from the
+before and after, plus reading all descriptors and writing as many bytes as the index has. A full build shows in the
 rate at which the new tiles were described. Nothing outside --scratch is written, unless --results names a file whose
 section `Incremental` is then replaced.
 """
@@ -124,7 +124,7 @@ def floor(scratch: Path, count: int) -> float:
     return min(seconds(lambda: read_and_write(descriptors, size, scratch / "copy")) for _ in range(3))
 
 
-def told(measured: Measured, count: int) -> str:
+def as_rows(measured: Measured, count: int) -> str:
     """Return the section for RESULTS.md."""
     new = count // 100
     mine = [cost.describe_s + cost.index_s for cost in measured.rounds]
@@ -158,7 +158,7 @@ def main() -> None:
     shutil.rmtree(args.scratch, ignore_errors=True)
     args.scratch.mkdir(parents=True)
     measured = measure(args.scratch, args.tiles, args.rounds)
-    text = told(measured, args.tiles)
+    text = as_rows(measured, args.tiles)
     print(text)
     least = [cost.inference_s + measured.floor_s for cost in measured.rounds]
     taken = [cost.describe_s + cost.index_s for cost in measured.rounds]

@@ -79,7 +79,7 @@ def main() -> None:
         "| step | seconds | bytes |",
         "|---|---|---|",
     ]
-    lines += [f"| {name} | {seconds:.2f} | {told(value)} |" for name, seconds, value in rows]
+    lines += [f"| {name} | {seconds:.2f} | {written(value)} |" for name, seconds, value in rows]
     lines += ["", f"`corpus.index` is {index:,} bytes. Both ends are this machine, joined by a pipe as over ssh."]
     print("\n".join(lines))
     if args.results:
@@ -101,7 +101,7 @@ def timed(action):
     return time.perf_counter() - begun, value
 
 
-def told(value) -> str:
+def written(value) -> str:
     if hasattr(value, "sent_bytes"):
         return f"{value.sent_bytes:,} sent in {value.files} files, of {value.generation_bytes:,}"
     return f"{value.bytes:,}" if hasattr(value, "bytes") else ""

@@ -104,7 +104,7 @@ def world_of_two_generations(parent: Path) -> Flight:
 
 
 class Outcome(NamedTuple):
-    """What one build told."""
+    """What one build reported."""
 
     outcome: str
     failure: Error | None
@@ -189,7 +189,7 @@ class Campaign(NamedTuple):
     covered: int
     """Changes before which a kill leaves a state that was tried."""
     distinct: int
-    told: dict[str, int]
+    outcomes: dict[str, int]
 
 
 def campaign(home: Path, scene: str, points: str) -> Campaign:
@@ -199,13 +199,13 @@ def campaign(home: Path, scene: str, points: str) -> Campaign:
     """
     cache, expected, undisturbed = _prepare(home, scene)
     calls = undisturbed.calls
-    chosen, told, seen = CHOICES[points](undisturbed), Counter[str](), set[str]()
+    chosen, outcomes, seen = CHOICES[points](undisturbed), Counter[str](), set[str]()
     for fault in chosen:
         scratch = _restored(home, cache)
         ended = faults.run(lambda scratch=scratch: build(scratch), scratch, fault)
         what = (fault, calls[fault.at])
         assert ended.killed is (not fault.how.startswith("E")), (what, ended)
-        told[_judge(ended, what)] += 1
+        outcomes[_outcome(ended, what)] += 1
         assert whole(scratch) == [], what
         assert scene == "first" or os.path.lexists(scratch / "current"), what
         if (state := state_of(scratch)) not in seen:
@@ -214,7 +214,7 @@ def campaign(home: Path, scene: str, points: str) -> Campaign:
     tried = {undisturbed.seen[fault.at] for fault in chosen if fault.how == "before"}
     states = [state for call, state in zip(calls, undisturbed.seen, strict=True) if call.changes]
     covered = sum(state in tried for state in states)
-    return Campaign(len(chosen), len(calls), len(states), covered, len(seen), dict(told))
+    return Campaign(len(chosen), len(calls), len(states), covered, len(seen), dict(outcomes))
 
 
 def _prepare(home: Path, scene: str) -> tuple[Path, dict[str, bytes | str], faults.Ended]:
@@ -239,7 +239,7 @@ def _restored(home: Path, before: Path) -> Path:
     return faults.copy_cache(before, scratch)
 
 
-def _judge(ended: faults.Ended, what: object) -> str:
+def _outcome(ended: faults.Ended, what: object) -> str:
     """Return how a build with a fault ended; anything but a known error with a next step is a failure of the test."""
     if ended.killed:
         return "killed"
@@ -254,9 +254,15 @@ def _judge(ended: faults.Ended, what: object) -> str:
 
 def decided(files: dict[str, bytes | str]) -> dict[str, object]:
     """What any two builds of one request have in common: all but the counter and the report of what changed."""
-    told = manifest.parse(bytes(files["Manifest.json"]))
+    document = manifest.parse(bytes(files["Manifest.json"]))
     same = {name: body for name, body in files.items() if not name.startswith(("Manifest.json", "report.html"))}
-    return {**same, "hash": told.build.manifest_hash, "gates": told.gates, "tiles": told.tiles, "flight": told.flight}
+    return {
+        **same,
+        "hash": document.build.manifest_hash,
+        "gates": document.gates,
+        "tiles": document.tiles,
+        "flight": document.flight,
+    }
 
 
 def _converges(cache: Path, expected: dict[str, bytes | str], what: object, *, report_too: bool) -> None:

@@ -222,12 +222,12 @@ def run(
         if not select.select([pipe], [], [], LONGEST_S)[0]:
             os.kill(child, signal.SIGKILL)
             raise AssertionError(f"a child with {fault} did nothing for {LONGEST_S} s")
-        told = pipe.read()
+        data = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == -signal.SIGKILL and not told:
+    if status == -signal.SIGKILL and not data:
         return Ended(True, None, None, [], "killed", [])
-    assert (status, bool(told)) == (0, True), f"the child ended with {status} and told {len(told)} bytes"
-    return Ended(False, *pickle.loads(told))
+    assert (status, bool(data)) == (0, True), f"the child ended with {status} and data {len(data)} bytes"
+    return Ended(False, *pickle.loads(data))
 
 
 def _run_child(action: Callable[[], Any], tap: Tap, writer: int) -> None:
@@ -239,11 +239,11 @@ def _run_child(action: Callable[[], Any], tap: Tap, writer: int) -> None:
         error, shown = raised, traceback.format_exc()
     try:
         try:
-            told = pickle.dumps((error, value, tap.calls, shown, tap.seen))
+            data = pickle.dumps((error, value, tap.calls, shown, tap.seen))
         except Exception:  # noqa: BLE001  an error of a library that cannot be pickled
-            told = pickle.dumps((RuntimeError(repr(error)), None, tap.calls, shown, tap.seen))
+            data = pickle.dumps((RuntimeError(repr(error)), None, tap.calls, shown, tap.seen))
         with _real_open(writer, "wb") as pipe:
-            pipe.write(told)
+            pipe.write(data)
         sys.stdout.flush()
     finally:
         os._exit(0)

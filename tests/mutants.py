@@ -77,7 +77,7 @@ def main(patterns: Sequence[str] = ()) -> int:
         shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(JOBS), *patterns]
         subprocess.run(command, cwd=copy, check=True)
-        return report(judged(copy))
+        return report(fates_of(copy))
 
 
 def report(fates: list[tuple[Made, str]]) -> int:
@@ -93,7 +93,7 @@ def report(fates: list[tuple[Made, str]]) -> int:
     return int(any(fate == "survived" for _, fate in fates))
 
 
-def judged(copy: Path) -> list[tuple[Made, str]]:
+def fates_of(copy: Path) -> list[tuple[Made, str]]:
     """Return what became of every mutant of the run in `copy`: killed, timed out, words, explained or survived."""
     reasons = explained()
     config = tomllib.loads((copy / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]

@@ -177,7 +177,7 @@ def test_a_network_above_what_one_file_holds_is_refused_with_the_next_step():
 
 
 def training_dropout(constant):
-    """Return a model whose Dropout is told to drop: by a weight, or by a Constant as torch writes it."""
+    """Return a model whose Dropout is set to drop: by a weight, or by a Constant as torch writes it."""
     model = models.linear(vector="row", opset=13)
     yes = onnx.numpy_helper.from_array(np.array(True), "yes")
     if constant:

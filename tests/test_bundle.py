@@ -46,7 +46,7 @@ def attempt(made, bundle: Path, target: Path) -> Error:
     expect = made[2]
     with pytest.raises((DeliveryError, VerificationError)) as caught:
         install_bundle(bundle, target, trust=trusting(expect, target), verify=verifying(expect))
-    assert not target.exists(), "something was written before the bundle was judged"
+    assert not target.exists(), "something was written before the bundle was checked"
     return caught.value
 
 

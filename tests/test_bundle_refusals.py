@@ -1,4 +1,4 @@
-"""What can go wrong between two ends of a delivery, each told at the end where it is noticed."""
+"""What can go wrong between two ends of a delivery, each reported at the end where it is noticed."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_many_folders_that_moved_cost_one_digest_and_two_commits(tmp_path, tiles
 
 def test_a_scan_that_stops_early_leaves_no_process_looking_ahead(tmp_path, monkeypatch):
     started, start = [], fingerprint._listing_process
-    monkeypatch.setattr(fingerprint, "_listing_process", lambda *told: started.append(start(*told)) or started[-1])
+    monkeypatch.setattr(fingerprint, "_listing_process", lambda *given: started.append(start(*given)) or started[-1])
     (tmp_path / "there").mkdir()
     gone, there = str(tmp_path / "gone"), str(tmp_path / "there")
     with closing(fingerprint.ahead([gone, there] * 1000)) as ahead:
@@ -158,9 +158,9 @@ def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypa
     dying.write_text("import os, sys\nos.read(0, 2 * int(sys.argv[1]))\nraise KeyboardInterrupt\n")
     started, start, scripts = [], fingerprint._listing_process, [str(dying), fingerprint.__file__]
 
-    def one_after_the_other(*told):
+    def one_after_the_other(*given):
         monkeypatch.setattr(fingerprint, "__file__", scripts[len(started)])
-        started.append(start(*told))
+        started.append(start(*given))
         return started[0] if started[0].wait() else started[-1]
 
     monkeypatch.setattr(fingerprint, "MOST_PROCESSES", 2)
@@ -339,7 +339,7 @@ def test_a_state_of_the_corpus_tells_what_changed_after_it(tmp_path, tiles):
     assert len(list(iter_placed(asked.build_dir))) == count_changed(asked.build_dir, since=0) == 12
     wider = replace(asked, tiles=replace(asked.tiles, max_pixels=1 << 21))
     scan(wider.selection, wider.build_dir)
-    assert [state for state, _ in states(wider.build_dir)] == [one + 1, one]  # judged again, with the same result
+    assert [state for state, _ in states(wider.build_dir)] == [one + 1, one]  # inspected again, with the same result
 
 
 def test_only_the_last_states_are_remembered(tmp_path, tiles, monkeypatch):

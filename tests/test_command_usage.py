@@ -96,19 +96,19 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(words, reason, 
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("told", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
 @pytest.mark.parametrize(
     "begin",
     ["import rules; rules.declare('dodo.py')", "from provisioning.cli import main; main(['completion', 'bash'])"],
     ids=["doit", "flightcache"],
 )
-def test_numpy_begins_on_one_thread_unless_set_otherwise(begin, told, threads, tmp_path):
+def test_numpy_begins_on_one_thread_unless_set_otherwise(begin, given, threads, tmp_path):
     (tmp_path / "dodo.py").touch()
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     program = f"{begin}; import numpy, threadpoolctl; print(threadpoolctl.threadpool_info()[0]['num_threads'])"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT), **told}, check=True, capture_output=True, text=True,
+        cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT), **given}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1] == threads
 
@@ -210,8 +210,8 @@ def test_the_key_to_trust_may_stand_in_the_environment(built, monkeypatch, capsy
 
 
 def answers(monkeypatch, *words: bytes) -> None:
-    told = iter(words)
-    monkeypatch.setattr("provisioning.cli.begin.keygen.ask_password", lambda _prompt: next(told))
+    answers = iter(words)
+    monkeypatch.setattr("provisioning.cli.begin.keygen.ask_password", lambda _prompt: next(answers))
 
 
 def test_keygen_encrypts_with_what_a_person_types_twice(tmp_path, monkeypatch):
@@ -293,19 +293,19 @@ def test_what_toml_cannot_say_is_no_setting():
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "expected"),
     [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (3 << 20, "3.0 MiB"), (5 << 40, "5,120.0 GiB")],
 )
-def test_sizes_are_shown_in_the_unit_that_reads_best(count, told):
-    assert tiles_command._size(count) == told
+def test_sizes_are_shown_in_the_unit_that_reads_best(count, expected):
+    assert tiles_command._size(count) == expected
 
 
 def test_of_many_tiles_the_first_are_named_and_the_others_counted():
     lines = [f"sat 15/0/{n}: no image" for n in range(tiles_command.MOST_NAMED + 3)]
-    told = tiles_command._named("unusable tiles", lines).splitlines()
-    assert told[0] == f"{len(lines)} unusable tiles:"
-    assert told[-1].strip() == "and 3 more"
-    assert len(told) == tiles_command.MOST_NAMED + 2
+    shown = tiles_command._named("unusable tiles", lines).splitlines()
+    assert shown[0] == f"{len(lines)} unusable tiles:"
+    assert shown[-1].strip() == "and 3 more"
+    assert len(shown) == tiles_command.MOST_NAMED + 2
 
 
 def test_dates_are_one_or_a_span():

@@ -272,9 +272,9 @@ def test_fancy_bar_always_takes_the_same_width():
     assert len(widths) == 1
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.2, "0 s"), (89, "89 s"), (187, "3:07 min"), (7500, "2:05 h")])
-def test_durations_for_reading(seconds, told):
-    assert duration(seconds) == told
+@pytest.mark.parametrize(("seconds", "expected"), [(0.2, "0 s"), (89, "89 s"), (187, "3:07 min"), (7500, "2:05 h")])
+def test_durations_for_reading(seconds, expected):
+    assert duration(seconds) == expected
 
 
 def test_published_generation_is_named_from_here(tmp_path, monkeypatch):

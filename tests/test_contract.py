@@ -209,9 +209,9 @@ def test_mistake_in_flight_toml_is_reported_without_a_traceback(site: Path, tmp_
 def test_clean_resets_and_the_counter_goes_on(tmp_path: Path) -> None:
     cache = new_cache(tmp_path)
     build(cache)
-    told = doit(cache, "clean", "-n")
+    cleaned = doit(cache, "clean", "-n")
     assert current_generation(cache) is not None, "-n only tells"
-    assert "generations" in told.stdout
+    assert "generations" in cleaned.stdout
     assert doit(cache, "clean").returncode == 0
     assert current_generation(cache) is None
     assert [name for name in os.listdir(cache / ".build") if name != "counter"] == []

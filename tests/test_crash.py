@@ -10,7 +10,7 @@ from tests import crashing
 def show(capsys, name: str, done: crashing.Campaign) -> None:
     with capsys.disabled():
         print(f"\n{name}: {done.points} points over {done.changes} changes and {done.calls} calls, "
-              f"{done.covered} of them covered, {done.distinct} distinct states after, {done.told}", end=" ")  # fmt: skip
+              f"{done.covered} of them covered, {done.distinct} distinct states after, {done.outcomes}", end=" ")  # fmt: skip
 
 
 def test_an_added_tile_survives_a_kill(tmp_path, capsys):
@@ -19,14 +19,14 @@ def test_an_added_tile_survives_a_kill(tmp_path, capsys):
     show(capsys, "real build, a tile added, killed", done)
     assert done.changes >= 150
     assert done.distinct >= 10
-    assert done.told == {"killed": done.points}
+    assert done.outcomes == {"killed": done.points}
 
 
 def test_an_added_tile_survives_an_error(tmp_path, capsys):
     done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "fail-some")
     show(capsys, "real build, a tile added, failed", done)
     assert done.points * crashing.SOME >= done.changes >= 150
-    assert done.told["FilesystemError"] > done.points / 2
+    assert done.outcomes["FilesystemError"] > done.points / 2
 
 
 @pytest.mark.slow

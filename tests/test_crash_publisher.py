@@ -109,19 +109,19 @@ def test_killed_at_every_change_the_next_build_converges(scene, capsys):
 
 
 def test_every_call_may_fail_once_with_a_clear_error(scene, capsys):
-    told: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
     points = faults.failures(scene.calls)[:: scene.step if scene.step == 1 else 3 * scene.step]  # three for each call
     for fault in points:
         cache, ended = scene.run(fault)
         assert not ended.killed
-        told[type(ended.error).__name__] += 1
+        errors[type(ended.error).__name__] += 1
         if ended.error is not None:
             assert isinstance(ended.error, Error), (fault, scene.calls[fault.at], ended.shown)
             assert ended.error.next_step, fault
         scene.check(cache, fault)
     with capsys.disabled():
-        print(f"\npublisher: {len(points)} failed calls: {dict(told)}", end=" ")
-    assert told["FilesystemError"] > len(points) / 2
+        print(f"\npublisher: {len(points)} failed calls: {dict(errors)}", end=" ")
+    assert errors["FilesystemError"] > len(points) / 2
 
 
 def test_killed_at_every_change_of_the_recovery_too(scene):

@@ -104,8 +104,8 @@ def killed_writer(path, first, after_s):
         time.sleep(after_s)
     finally:
         writer.kill()
-        told = writer.communicate()[0].split("\n")
-    return max([first, *(int(line) for line in told[:-1])])
+        lines = writer.communicate()[0].split("\n")
+    return max([first, *(int(line) for line in lines[:-1])])
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])

@@ -92,12 +92,12 @@ def test_files_of_ours_that_a_page_names_are_there(page):
 
 def test_layers_are_those_that_are_checked():
     design = (ROOT / "DESIGN.md").read_text().split("## Layers")[1].split("```")[1]
-    told = [
+    stated = [
         set(re.split(r" {3,}", line.strip())[0].split()) for line in design.split("provisioning/\n")[1].splitlines()
     ]
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     checked = [set(re.findall(r"provisioning\.(\w+)", layer)) for layer in contract["layers"]]
-    assert [layer for layer in told if layer] == [layer for layer in checked if layer]
+    assert [layer for layer in stated if layer] == [layer for layer in checked if layer]
 
 
 def _command_lines(page: Path) -> Iterator[list[str]]:
@@ -179,7 +179,7 @@ def test_the_table_of_tasks_in_the_design_is_that_of_the_build():
 
     text = Path(tasks.__file__).read_text()
     design = (ROOT / "DESIGN.md").read_text().split("## Rules")[1].split("`provisioning/build/tasks.py`")[0]
-    told = [name.partition(":")[0] for name in re.findall(r"^\| `([^`]+)` \|", design, re.MULTILINE)]
+    stated = [name.partition(":")[0] for name in re.findall(r"^\| `([^`]+)` \|", design, re.MULTILINE)]
     built = re.findall(r'name=f"(\w+):|    yield row\(\n        (?:"(\w+)"|(WALK))', text)
     names = {first or second or "coverage" for first, second, _ in built}
-    assert set(told) == names
+    assert set(stated) == names

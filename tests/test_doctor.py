@@ -42,8 +42,8 @@ def cache(tmp_path: Path) -> Cache:
 def examined(cache: Cache, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, dict[str, str]]]:
     """The exit code and the findings by what they are about."""
     code = main(["doctor", str(cache.root), "--json", *options])
-    told = json.loads(capsys.readouterr().out)
-    return code, {finding["what"]: finding for finding in told["findings"]}
+    document = json.loads(capsys.readouterr().out)
+    return code, {finding["what"]: finding for finding in document["findings"]}
 
 
 def test_a_good_cache_on_its_host_has_no_problem(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,8 @@ WORDS = st.text("abcXYZ0189.-", min_size=1, max_size=12)
 )
 def test_engine_name_is_read_back(model, arch, platform, backend, runtime, precision):
     host = HostTuple(backend, runtime, arch, "any", platform)
-    told = EngineName(model, backend, runtime, arch, platform, precision)
-    assert parse_engine_name(engine_name(model, host, precision)) == told
+    expected = EngineName(model, backend, runtime, arch, platform, precision)
+    assert parse_engine_name(engine_name(model, host, precision)) == expected
 
 
 def test_engine_name_is_as_documented():

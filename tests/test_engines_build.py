@@ -80,15 +80,15 @@ def test_int8_is_built_gated_and_recorded(in_int8):
 
 
 def assert_recorded(cache, name):
-    told = manifest(cache)
-    assert told["host"]["precision"] == told["artifacts"]["engines"][0]["precision"] == name
-    assert told["artifacts"]["engines"][0]["path"].endswith(f"_{name}.engine")
-    assert told["gates"]["fidelity.cosine"]["verdict"] == "pass"
+    document = manifest(cache)
+    assert document["host"]["precision"] == document["artifacts"]["engines"][0]["precision"] == name
+    assert document["artifacts"]["engines"][0]["path"].endswith(f"_{name}.engine")
+    assert document["gates"]["fidelity.cosine"]["verdict"] == "pass"
 
 
 def test_tiles_that_calibrate_int8_are_on_record(in_int8):
-    told = manifest(in_int8 / "cache")["gates"]["fidelity.cosine"]["detail"]
-    assert "calibrated on the tiles with digest" in told
+    detail = manifest(in_int8 / "cache")["gates"]["fidelity.cosine"]["detail"]
+    assert "calibrated on the tiles with digest" in detail
 
 
 def test_tile_that_does_not_calibrate_leaves_the_int8_engine(in_int8, tmp_path):
@@ -110,9 +110,9 @@ def test_engine_for_another_computer_is_built_gated_by_its_onnx_and_signed(cache
     for_rtx(cache, "86")
     done = build(cache)
     assert done.outcome == "SUCCESS", done.failure
-    told = manifest(cache)
-    assert (told["host"]["backend"], told["host"]["arch"]) == ("tensorrt_rtx", "sm86")
-    assert "the engine cannot run here" in told["gates"]["fidelity.cosine"]["detail"]
+    document = manifest(cache)
+    assert (document["host"]["backend"], document["host"]["arch"]) == ("tensorrt_rtx", "sm86")
+    assert "the engine cannot run here" in document["gates"]["fidelity.cosine"]["detail"]
     assert build(cache).outcome == "IDEMPOTENT_NO_OP"
 
 

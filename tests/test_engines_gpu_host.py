@@ -57,8 +57,8 @@ def manifest(cache):
 
 
 def test_gpu_and_tensorrt_are_taken_by_themselves(flown):
-    told = manifest(flown)["host"]
-    assert (told["backend"], told["runtime"], told["arch"], told["device"]) == ("tensorrt", "10.3.0.30", "sm87", "Orin")
+    host = manifest(flown)["host"]
+    assert (host["backend"], host["runtime"], host["arch"], host["device"]) == ("tensorrt", "10.3.0.30", "sm87", "Orin")
 
 
 def test_engine_has_the_name_and_header_of_its_host(flown):
@@ -104,10 +104,10 @@ def test_build_asked_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_pa
         end = time.monotonic() + 30
         while not pid_file.exists() and time.monotonic() < end:
             time.sleep(0.02)
-        compiling, told = int(pid_file.read_text()), time.monotonic()
+        compiling, stopped = int(pid_file.read_text()), time.monotonic()
         build.send_signal(order)
         build.communicate(timeout=10)
-        assert gone(compiling, within_s=5 - (time.monotonic() - told))
+        assert gone(compiling, within_s=5 - (time.monotonic() - stopped))
         assert build.returncode == code
     finally:
         build.kill()
@@ -116,12 +116,12 @@ def test_build_asked_to_stop_ends_its_compile_within_seconds(flown, orin, tmp_pa
 
 
 def test_host_command_names_the_gpu(flown, orin):
-    told = doit(flown, orin, "host", str(flown), code=HOST)
-    assert "Orin, SM 87" in told
-    assert "this host" in told
+    output = doit(flown, orin, "host", str(flown), code=HOST)
+    assert "Orin, SM 87" in output
+    assert "this host" in output
 
 
 def test_engine_runs_in_bench_engine(flown, orin):
-    told = json.loads(doit(flown, orin, "bench-engine", str(flown), "--seconds", "0.05", code=HOST))
-    assert told["host"]["arch"] == "sm87"
-    assert [figures["batch"] for figures in told["batches"]] == [1, 4]
+    document = json.loads(doit(flown, orin, "bench-engine", str(flown), "--seconds", "0.05", code=HOST))
+    assert document["host"]["arch"] == "sm87"
+    assert [figures["batch"] for figures in document["batches"]] == [1, 4]

@@ -1,4 +1,4 @@
-"""A compile is a process of its own: what it dies of is told, it ends when it is told to, and it tells how long."""
+"""A compile is a process of its own: why it died is reported, it ends when it is asked to, and reports how long it takes."""
 
 import io
 import logging
@@ -130,11 +130,11 @@ def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
         end = time.monotonic() + 30
         while not pid_file.exists() and time.monotonic() < end:
             time.sleep(0.02)
-        child, told = int(pid_file.read_text()), time.monotonic()
+        child, stopped = int(pid_file.read_text()), time.monotonic()
         parent.send_signal(order)
         parent.wait(10)
         assert gone(child)
-        assert time.monotonic() - told < 5
+        assert time.monotonic() - stopped < 5
     finally:
         parent.kill()
         parent.wait()
@@ -153,8 +153,8 @@ def test_log_without_a_terminal_hears_now_and_then(vendor, caplog, monkeypatch):
     monkeypatch.setattr("provisioning.engines.compile.LINE_EVERY_S", 1.0)
     with caplog.at_level(logging.INFO, "c10.provision"), pytest.raises(EngineError):
         vendor("import time; time.sleep(60)", timeout_s=3)
-    told = [record.kv for record in caplog.records if record.kind == "c10.provision.engine.compiling"]
-    assert [fields["elapsed_s"] for fields in told] == [1, 2]
+    reported = [record.kv for record in caplog.records if record.kind == "c10.provision.engine.compiling"]
+    assert [fields["elapsed_s"] for fields in reported] == [1, 2]
     stream = io.StringIO()
     HumanListener(stream).show(caplog.records[0])
     assert stream.getvalue().split() == ["engine:net", "still", "compiling", "after", "1", "s"]
@@ -171,10 +171,10 @@ def test_files_in_the_cache_directory_are_never_imported_by_a_compile(tmp_path, 
 
 def test_what_a_compile_reports_is_read_back_beside_its_engine(tmp_path):
     engine = tmp_path / "net.engine"
-    told = Compiled(1.25, {"layers": {"count": 2, "types": {"Conv": 2}, "outputs": {"Half": 1}}, "bytes": 7})
-    compiled_path(engine).write_text(told.to_json())
-    assert read_compiled(engine) == told
-    assert layers_note("net", told.facts) == "net: 2 layers (2 Conv, 1 Half)"
+    compiled = Compiled(1.25, {"layers": {"count": 2, "types": {"Conv": 2}, "outputs": {"Half": 1}}, "bytes": 7})
+    compiled_path(engine).write_text(compiled.to_json())
+    assert read_compiled(engine) == compiled
+    assert layers_note("net", compiled.facts) == "net: 2 layers (2 Conv, 1 Half)"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b'{"elapsed_s": "x", "facts": {}}', b'{"facts": 1}'])

@@ -201,13 +201,13 @@ def test_a_system_without_dpkg_has_no_debian_packages(monkeypatch, tmp_path):
     assert _dpkg_version("nvidia-l4t-core") is None
 
 
-@pytest.mark.parametrize(("code", "told"), [(0, "36.4.3"), (1, None)])
-def test_a_debian_package_is_asked_for_its_version(monkeypatch, tmp_path, code, told):
+@pytest.mark.parametrize(("code", "expected"), [(0, "36.4.3"), (1, None)])
+def test_a_debian_package_is_asked_for_its_version(monkeypatch, tmp_path, code, expected):
     program = tmp_path / "dpkg-query"
     program.write_text(f"#!/bin/sh\necho 36.4.3\nexit {code}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert _dpkg_version("nvidia-l4t-core") == told
+    assert _dpkg_version("nvidia-l4t-core") == expected
 
 
 @pytest.mark.parametrize("text", [None, "processor: 0\n"])

@@ -133,9 +133,9 @@ def test_every_bad_row_is_named_at_once(tmp_path):
     ]
     with pytest.raises(PhotoError) as caught:
         read_queries(write_queries(tmp_path / "q.csv", rows))
-    told = list(caught.value.facts.values())
-    assert len(told) == 4
-    assert told[1].startswith("line 3: no photo at 'gone.jpg'")
+    issues = list(caught.value.facts.values())
+    assert len(issues) == 4
+    assert issues[1].startswith("line 3: no photo at 'gone.jpg'")
 
 
 @pytest.mark.parametrize("text", ["", "file,lat\na,1\n", "file,lat,lon\n"])
@@ -314,10 +314,10 @@ def test_the_table_shows_interval_and_chance(scene, capsys):
         )
         == 0
     )
-    told = capsys.readouterr().out
-    assert "100.0 [81, 100]" in told
-    assert "6.2" in told
-    assert "within 10 m" in told
+    output = capsys.readouterr().out
+    assert "100.0 [81, 100]" in output
+    assert "6.2" in output
+    assert "within 10 m" in output
 
 
 SQUEEZENET = {

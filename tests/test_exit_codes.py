@@ -1,4 +1,4 @@
-"""Exit codes are part of the interface: each is told apart, documented, and what a user then sees."""
+"""Exit codes are part of the interface: each is distinct, documented, and what a user then sees."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_a_mistake_gives_its_code_and_a_next_step(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == code
-    told = capsys.readouterr().err
-    assert told.startswith(f"flightcache {words[0]}: ")
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert message.startswith(f"flightcache {words[0]}: ")
+    assert "Traceback" not in message
 
 
 def test_wrong_usage_is_two() -> None:

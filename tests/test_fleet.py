@@ -67,10 +67,10 @@ def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles(tmp_path,
         here={"aircraft": "AC-3", "target": str(tmp_path / "flash-3")},
     )
     assert main(["fleet", str(fleet)]) == 0, capsys.readouterr().err
-    told = capsys.readouterr().out.splitlines()
-    assert "1 engines compiled, 9 descriptors computed" in told[0]
-    assert "1 engines compiled, 0 descriptors computed" in told[1]
-    assert "0 descriptors computed" in told[2]
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 engines compiled, 9 descriptors computed" in lines[0]
+    assert "1 engines compiled, 0 descriptors computed" in lines[1]
+    assert "0 descriptors computed" in lines[2]
     asked = (tmp_path / "asked").read_text().splitlines()
     assert sum("fleet --compile" in line for line in asked) == 2
     assert sum("install --stream" in line for line in asked) == 2

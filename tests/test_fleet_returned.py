@@ -140,17 +140,17 @@ GOOD = {"backend": "onnxruntime", "runtime": "1", "arch": "x", "device": "d", "p
 
 
 @pytest.mark.parametrize(
-    "told",
+    "answer",
     [
         None, [], "x", 7, {}, {**GOOD, "more": "x"}, {**GOOD, "backend": "venv.__main__"}, {**GOOD, "arch": 7},
         {**GOOD, "arch": ""}, {**GOOD, "device": "a\nb"}, {**GOOD, "device": "\x1b[2J"}, {**GOOD, "device": "x" * 999},
         {**GOOD, "platform": None}, {**GOOD, "runtime": ["1"]},
     ],
 )  # fmt: skip
-def test_an_odd_host_tuple_is_refused(tmp_path, told):
-    (tmp_path / "told").write_text(json.dumps({"engines are built for": told}))
+def test_an_odd_host_tuple_is_refused(tmp_path, answer):
+    (tmp_path / "answer").write_text(json.dumps({"engines are built for": answer}))
     with pytest.raises(EngineError, match="does not say what computer it is"):
-        probe(Vehicle(name="odd", command=f"sh -c 'cat {tmp_path}/told'"))
+        probe(Vehicle(name="odd", command=f"sh -c 'cat {tmp_path}/answer'"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Promises of the gates: measured on what flies, judged in one place, nothing passes by being forgotten."""
+"""Promises of the gates: measured on what flies, decided in one place, nothing passes by being forgotten."""
 
 import dataclasses
 import datetime as dt
@@ -114,7 +114,7 @@ def make_corpus(**parts):
     return Corpus(**{**facts, **parts})
 
 
-def judged(flight, corpus):
+def entries_of(flight, corpus):
     asked = requirements_of(flight)
     return enforce(corpus_figures(corpus, asked.policy, today=TODAY), corpus_limits(asked, corpus), asked.waivers)
 
@@ -122,15 +122,15 @@ def judged(flight, corpus):
 def test_one_missing_tile_of_a_million_is_not_full_coverage(tmp_path):
     corpus = make_corpus(per_zoom={9: ZoomCount(999_999, 1_000_000, 0)})
     with pytest.raises(GateError) as refusal:
-        judged(make_flight(tmp_path), corpus)
+        entries_of(make_flight(tmp_path), corpus)
     assert "0.9999," in refusal.value.facts["coverage.z9"]
 
 
 def test_only_the_finest_zoom_must_be_complete_unless_asked(tmp_path):
     corpus = make_corpus(per_zoom={8: ZoomCount(1, 4, 0), 9: ZoomCount(4, 4, 0)})
-    assert judged(make_flight(tmp_path), corpus)["coverage.z8"].verdict == "pass"
+    assert entries_of(make_flight(tmp_path), corpus)["coverage.z8"].verdict == "pass"
     with pytest.raises(GateError):
-        judged(make_flight(tmp_path, area=Area(min_coverage={8: Decimal("0.5")})), corpus)
+        entries_of(make_flight(tmp_path, area=Area(min_coverage={8: Decimal("0.5")})), corpus)
 
 
 def policy(**parts):
@@ -140,27 +140,27 @@ def policy(**parts):
 def test_old_imagery_fails_warns_or_is_waived_as_its_sector_says(tmp_path):
     strict, lenient = policy(max_age_days=90), policy(max_age_days=90, action="warn")
     with pytest.raises(GateError, match="1 of 2"):
-        judged(make_flight(tmp_path, **strict), make_corpus())
-    assert judged(make_flight(tmp_path, **lenient), make_corpus())["freshness"].verdict == "warn"
+        entries_of(make_flight(tmp_path, **strict), make_corpus())
+    assert entries_of(make_flight(tmp_path, **lenient), make_corpus())["freshness"].verdict == "warn"
     waived = make_flight(tmp_path, **strict, waiver=(Waiver(gate="freshness", by="me", reason="desert"),))
-    entry = judged(waived, make_corpus())["freshness"]
+    entry = entries_of(waived, make_corpus())["freshness"]
     assert (entry.verdict, entry.measured, entry.threshold) == ("waived", "151", "90")
 
 
 def test_imagery_without_a_date_is_too_old_for_a_sector_that_limits_age(tmp_path):
     with pytest.raises(GateError):
-        judged(make_flight(tmp_path, **policy(max_age_days=9000)), make_corpus(undated=1))
-    assert judged(make_flight(tmp_path), make_corpus(undated=1))["freshness"].verdict == "pass"
+        entries_of(make_flight(tmp_path, **policy(max_age_days=9000)), make_corpus(undated=1))
+    assert entries_of(make_flight(tmp_path), make_corpus(undated=1))["freshness"].verdict == "pass"
 
 
 def test_imagery_from_the_future_is_not_fresh(tmp_path):
     tomorrow, later = ((TODAY + dt.timedelta(days)).isoformat() for days in (1, 2))
     held_to = make_flight(tmp_path, **policy(max_age_days=9000))
-    assert judged(held_to, make_corpus(oldest_capture=tomorrow))["freshness"].verdict == "pass"
+    assert entries_of(held_to, make_corpus(oldest_capture=tomorrow))["freshness"].verdict == "pass"
     with pytest.raises(GateError) as refusal:
-        judged(held_to, make_corpus(oldest_capture=later))
+        entries_of(held_to, make_corpus(oldest_capture=later))
     assert "clock" in refusal.value.facts["freshness"]
-    assert judged(make_flight(tmp_path), make_corpus(oldest_capture=later))["freshness"].verdict == "pass"
+    assert entries_of(make_flight(tmp_path), make_corpus(oldest_capture=later))["freshness"].verdict == "pass"
 
 
 def test_a_day_that_passes_is_no_new_fact_until_the_imagery_is_too_old(tmp_path):
@@ -296,8 +296,8 @@ def measured(subject, reference=None, backbone=BACKBONE):
 
 def test_a_good_cache_passes_every_gate_with_figures(tmp_path):
     result = measured(make_subject(tmp_path, landscape(8)))
-    told = ("recognition", "recognition.any_heading")  # the network of these tests recognises little
-    assert {entry.verdict for name, entry in result.entries.items() if name not in told} == {"pass"}
+    low = ("recognition", "recognition.any_heading")  # the network of these tests recognises little
+    assert {entry.verdict for name, entry in result.entries.items() if name not in low} == {"pass"}
     assert set(result.tables["recognition"]) == {KNOWN_HEADING, ANY_HEADING, "chance"}
     assert result.entries["index_recall"].measured == "1.000"
 
@@ -306,8 +306,8 @@ def test_both_long_parts_of_the_measuring_show_how_far_they_are(tmp_path, caplog
     caplog.set_level("DEBUG", "c10.provision")
     subject = make_subject(tmp_path, landscape(8))
     measured(subject)
-    told = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
-    steps = {unit: [(f["done"], f["total"]) for f in told if f["unit"] == unit] for unit in ("tiles", "runs")}
+    progress = [fields_of(record) for record in caplog.records if kind_of(record) == "progress"]
+    steps = {unit: [(f["done"], f["total"]) for f in progress if f["unit"] == unit] for unit in ("tiles", "runs")}
     assert (steps["tiles"][-1], steps["runs"][-1]) == (
         (FIRST_ASKED, FIRST_ASKED),
         (4 * FIRST_COMPARED, 4 * FIRST_COMPARED),

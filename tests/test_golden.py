@@ -85,7 +85,7 @@ MASKS = (
     (r"\b(hash|signed by)( +)[0-9a-f]{16}\b", r"\1\2<hash>"),
     (r"\b\d+(\.\d+)? (ms|s|min|h)\b(?!-)", "N s"),
     (r"\b\d+(\.\d+)? (B|kB|MB|GB|TB|MiB)\b", "N MB"),
-    (r"(?<=N s), \d+ a second", ""),  # told of tasks that took more than a second
+    (r"(?<=N s), \d+ a second", ""),  # shown of tasks that took more than a second
     (r"(?m)^\S+ +still compiling after .*\n", ""),
     (r"(?<=\")(\w+_(?:s|ms|per_s|bytes))\": [\d.]+", r'\1": N'),
     (r"ort\d+\.\d+\.\d+", "ort<version>"),

@@ -37,8 +37,8 @@ def engine(request):
 
 def built(engine, onnx, tmp_path, name="plan"):
     spec = engine_spec(onnx, select(engine).probe(), Backbone(name="net"), engine, state=tmp_path / "state")
-    told = compile_engine(spec, tmp_path / name, log=tmp_path / f"{name}.log")
-    return (tmp_path / name).read_bytes(), told
+    compiled = compile_engine(spec, tmp_path / name, log=tmp_path / f"{name}.log")
+    return (tmp_path / name).read_bytes(), compiled
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("fp16", 0.999), ("int8", 0.97)])

@@ -1,4 +1,4 @@
-"""A user without a home, or with one that cannot be written, is told where a key can go instead."""
+"""A user without a home, or with one that cannot be written, reads where a key can go instead."""
 
 import os
 from pathlib import Path

@@ -115,9 +115,9 @@ def test_cpu_host_is_identified_by_machine_and_instruction_sets(tmp_path, cpuinf
 
 def test_every_field_of_a_host_can_stand_in_a_preimage(tmp_path, tensorrt_is_importable):
     odd = Gpu("NVIDIA  Jetson_AGX Orin™ (64 GB)", "87", 12060)
-    told = host_of("tensorrt", machine(tmp_path, release=R36, gpu=odd, versions={"tensorrt": "10.3.0.30"}))
+    found = host_of("tensorrt", machine(tmp_path, release=R36, gpu=odd, versions={"tensorrt": "10.3.0.30"}))
     assert all(
-        0x21 <= ord(letter) <= 0x7E and letter != "_" for value in told for letter in value if value != "tensorrt"
+        0x21 <= ord(letter) <= 0x7E and letter != "_" for value in found for letter in value if value != "tensorrt"
     )
 
 
@@ -314,5 +314,5 @@ def test_engines_of_other_hosts_are_listed(tmp_path):
 
 def test_host_command_gives_json_to_programs(capsys):
     assert main(["host", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["engine_host"]) == set(HostTuple._fields)
+    document = json.loads(capsys.readouterr().out)
+    assert set(document["engine_host"]) == set(HostTuple._fields)

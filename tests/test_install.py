@@ -288,9 +288,9 @@ def test_the_command_tells_what_it_did_and_what_was_not_checked(made, tmp_path, 
         str(public_key_path(keys.signing.key)),
     ]
     assert main([*words, "--flight", "F-1"]) == 0
-    told = capsys.readouterr()
-    assert "counter 1" in told.out
-    assert "not checked: aircraft, host\n" in told.err
+    output = capsys.readouterr()
+    assert "counter 1" in output.out
+    assert "not checked: aircraft, host\n" in output.err
 
 
 def test_the_command_refuses_with_the_code_of_the_error(made, tmp_path, capsys):

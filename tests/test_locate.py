@@ -279,12 +279,12 @@ def test_a_degree_of_latitude_is_111_kilometres():
 def test_the_command_names_tile_place_and_similarity(scene, capsys):
     cache, tiles, _ = scene
     assert main(["locate", str(tile(tiles, 1, 2)), "--cache", str(cache), "-k", "2"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[1].strip() == "north assumed: the photo has no heading; try --rotate 16"
-    assert "pitch" not in "".join(told)  # compared as it is: no pitch is needed
-    assert told[2].split() == ["rank", "tile", "lat", "lon", "similarity", "stands", "out", "heading"]
-    assert f"{ZOOM}/{WEST + 1}/{NORTH + 2}" in told[3]
-    assert "1.000" in told[3]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].strip() == "north assumed: the photo has no heading; try --rotate 16"
+    assert "pitch" not in "".join(lines)  # compared as it is: no pitch is needed
+    assert lines[2].split() == ["rank", "tile", "lat", "lon", "similarity", "stands", "out", "heading"]
+    assert f"{ZOOM}/{WEST + 1}/{NORTH + 2}" in lines[3]
+    assert "1.000" in lines[3]
 
 
 def test_the_command_uses_the_photo_s_own_heading_and_position(scene, tmp_path, capsys):
@@ -310,10 +310,10 @@ def test_what_a_photo_does_not_say_is_said_with_what_stood_for_it(scene, tmp_pat
     assert building.build(cache).outcome == "SUCCESS"
     words = ["locate", str(tile(scene[1], 1, 2)), "--cache", str(cache), "--fov", "100"]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "north assumed" in told
-    assert "pitch of -90° assumed: the photo has none; --pitch DEG says it" in told
-    assert "900 m above ground assumed (camera.height_m): the photo has no height; --height M says it" in told
+    output = capsys.readouterr().out
+    assert "north assumed" in output
+    assert "pitch of -90° assumed: the photo has none; --pitch DEG says it" in output
+    assert "900 m above ground assumed (camera.height_m): the photo has no height; --height M says it" in output
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["assumed"] == {"heading_deg": 0, "pitch_deg": -90, "height_m": 900}
     assert main([*words, "--json", "--heading", "5", "--pitch=-80", "--height", "800"]) == 0

@@ -110,20 +110,20 @@ def test_a_shorter_holder_line_leaves_no_tail_of_a_longer_one(tmp_path):
 
 
 def test_two_threads_of_one_process_exclude_each_other(tmp_path):
-    told = []
+    outcomes = []
 
     def other():
         try:
             with build_lock(tmp_path):
-                told.append("entered")
+                outcomes.append("entered")
         except BuildLockHeldError as error:
-            told.append(error.pid)
+            outcomes.append(error.pid)
 
     with build_lock(tmp_path):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert told == [os.getpid()]
+    assert outcomes == [os.getpid()]
 
 
 def test_plain_flock_users_are_excluded_too(tmp_path):

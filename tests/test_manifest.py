@@ -168,8 +168,8 @@ def test_an_issue_says_where_it_is(change: Callable[[dict], object], said: str) 
 
 
 def test_no_more_than_twenty_issues_of_200_characters_are_told() -> None:
-    told = issues_after(lambda document: document.update({f"{n:02}{'x' * 300}": 1 for n in range(30)}))
-    assert told == [f"{n:02}{'x' * 198}" for n in range(20)]
+    issues = issues_after(lambda document: document.update({f"{n:02}{'x' * 300}": 1 for n in range(30)}))
+    assert issues == [f"{n:02}{'x' * 198}" for n in range(20)]
 
 
 def test_a_manifest_of_another_schema_is_told_apart() -> None:
@@ -421,7 +421,7 @@ def test_no_file_of_the_json_test_suite_is_a_manifest(shared_data: Path) -> None
 
 
 def test_no_broken_json_is_taken_inside_a_manifest(shared_data: Path) -> None:
-    """Each `n_` file in place of a value that may be any text: what surrounds it is all right, so it alone is judged."""
+    """Each `n_` file in place of a value that may be any text: what surrounds it is all right, so it alone decides."""
     before, after = to_bytes(manifest_of()).split(b'"detail": ""')
     files = sorted((shared_data / "broken" / "jsontestsuite").rglob("n_*.json"))
     assert len(files) > 150

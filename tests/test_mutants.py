@@ -72,7 +72,7 @@ def survives(root: Path, file: str, old: str, new: str, guards: str) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "--hypothesis-seed=0", *f"tests/{guards}".split()]
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode in (0, 1), f"{guards} judged nothing: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert done.returncode in (0, 1), f"{guards} ran no test: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.returncode == 0
 
 

@@ -161,7 +161,7 @@ def test_trying_other_settings_stays_on_this_machine(alone):
 
 
 def test_what_the_user_set_does_not_turn_telemetry_on():
-    """Whatever the environment says, a session of ours runs in a process that was told before it loaded the library."""
+    """Whatever the environment says, a session of ours runs in a process that was configured before it loaded the library."""
     code = (
         "import os, sys, provisioning.network.session as s;"
         "assert 'onnxruntime' not in sys.modules; print(os.environ['ORT_DISABLE_TELEMETRY'])"

@@ -103,10 +103,10 @@ def overflowing():
 def test_overflow_in_fp16_is_refused_with_tensor_and_node(tmp_path):
     with pytest.raises(EngineError, match="overflows in fp16") as caught:
         typed(tmp_path, "fp16", onnx=user(overflowing(), tmp_path))
-    told = "\n".join(caught.value.facts)
-    assert "Conv conv1 -> c1" in told
-    assert "Relu relu1 -> r1" in told
-    assert "MatMul fc" in told
+    facts = "\n".join(caught.value.facts)
+    assert "Conv conv1 -> c1" in facts
+    assert "Relu relu1 -> r1" in facts
+    assert "MatMul fc" in facts
     assert "keep_fp32" in caught.value.next_step
 
 

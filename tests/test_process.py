@@ -1,4 +1,4 @@
-"""A build told to stop ends in time."""
+"""A build asked to stop ends in time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(code: str) -> subprocess.Popen[str]:
 def test_a_library_that_looks_at_no_signal_is_ended_hard_in_time():
     with start("""
         with exit_soon_after(signal.SIGTERM, within_s=0.3):
-            threading.Timer(0.2, print, ["ready"], {"flush": True}).start()  # told when the library is at work
+            threading.Timer(0.2, print, ["ready"], {"flush": True}).start()  # printed when the library is at work
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
     """) as child:
         child.stdout.readline()

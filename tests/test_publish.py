@@ -139,8 +139,8 @@ def test_what_is_staged_takes_the_place_of_an_older_stage(cache):
 def test_publishing_is_an_event(cache, caplog):
     with caplog.at_level(logging.INFO, logger="c10.provision"):
         build(cache, 1)
-    told = [r.kv for r in caplog.records if r.kind == "c10.provision.published"]
-    assert [(fields["generation"], fields["counter"]) for fields in told] == [
+    published = [r.kv for r in caplog.records if r.kind == "c10.provision.published"]
+    assert [(fields["generation"], fields["counter"]) for fields in published] == [
         (str(cache / "generations" / "000001"), 1)
     ]
 

@@ -65,18 +65,18 @@ def test_the_first_command_ends_with_the_demo_that_the_tutorial_runs() -> None:
 @pytest.mark.slow
 def test_the_first_command_ends_with_a_verified_cache(shell, tmp_path: Path) -> None:
     _, _, demo = block("first-command").split(" && ")
-    told = shell(demo)
-    assert "SUCCESS manifest_hash" in told
-    assert "PASS" in told
+    output = shell(demo)
+    assert "SUCCESS manifest_hash" in output
+    assert "PASS" in output
     assert (tmp_path / "flightcache-demo" / "current" / "Manifest.json.sig").stat().st_size == 64
 
 
 def test_the_first_cache_of_ones_own(shell, tmp_path: Path) -> None:
     put_tiles(tmp_path / "tiles" / "valley")
-    told = shell(block("first-cache"))
-    assert told.count("SUCCESS") == 1
-    assert told.count("IDEMPOTENT_NO_OP") == 1
-    assert "PASS" in told
+    output = shell(block("first-cache"))
+    assert output.count("SUCCESS") == 1
+    assert output.count("IDEMPOTENT_NO_OP") == 1
+    assert "PASS" in output
     shutil.rmtree(tmp_path / "valley")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_crash_strace import strace_works
-from tests.test_sampled_errors import Scene, doit, judged, tracing
+from tests.test_sampled_errors import Scene, doit, outcome_of, tracing
 
 CALLS = {
     "openat": ("EIO", "ESTALE", "EACCES", "EMFILE"),
@@ -86,6 +86,6 @@ def what_is_wrong(scene: Scene, path: str, call: str, error: str) -> str | None:
     met = "".join(line for line in scene.log.read_text(errors="replace").splitlines(True) if "INJECTED" in line)
     if not met:
         return None
-    how, wrong = judged(ended, met)
+    how, wrong = outcome_of(ended, met)
     wrong += "".join((*scene.wrong_now(finished=how == "done"), *scene.wrong_next()))
     return wrong and f"\n=== {path} {call} {error}\n{wrong}--- said ({ended.code})\n{ended.said[-1500:]}"

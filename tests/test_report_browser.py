@@ -102,11 +102,13 @@ def test_imagery_gaps_and_route_are_really_drawn(pages):
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed (poppler-utils)")
 def test_print_has_every_section_on_few_pages(pages, tmp_path):
     shots.browse(pages[1], "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}")
-    told = subprocess.run(["pdftotext", str(tmp_path / "report.pdf"), "-"], capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        ["pdftotext", str(tmp_path / "report.pdf"), "-"], capture_output=True, text=True, check=True
+    )
     for heading in re.findall(r"<h2[^>]*>([^<]*)</h2>", pages[1].read_text()):
-        assert heading in told.stdout
-    assert told.stdout.count("\f") <= 7
-    assert "Skip to the content" not in told.stdout
+        assert heading in printed.stdout
+    assert printed.stdout.count("\f") <= 7
+    assert "Skip to the content" not in printed.stdout
 
 
 @pytest.mark.slow

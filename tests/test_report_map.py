@@ -102,10 +102,10 @@ def test_scale_bar_is_a_round_length(metres, bar):
 
 
 @pytest.mark.parametrize(
-    ("metres", "told"), [(0.5, "0.5 m"), (350, "350 m"), (1250, "1.25 km"), (2000, "2 km"), (120_000, "120 km")]
+    ("metres", "expected"), [(0.5, "0.5 m"), (350, "350 m"), (1250, "1.25 km"), (2000, "2 km"), (120_000, "120 km")]
 )
-def test_distances_for_reading(metres, told):
-    assert mercator.distance(metres) == told
+def test_distances_for_reading(metres, expected):
+    assert mercator.distance(metres) == expected
 
 
 def test_degrees_are_exact():

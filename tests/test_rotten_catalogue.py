@@ -98,7 +98,7 @@ def test_what_rots_is_not_in_the_next_corpus(asked, rot, tmp_path, caplog):
     assert not [record for record in caplog.records if "catalogue.damaged" in str(record.__dict__)]
 
 
-def test_a_damaged_row_is_read_again_and_no_other_is_judged(asked, monkeypatch):
+def test_a_damaged_row_is_read_again_and_no_other_is(asked, monkeypatch):
     looks = looked.Looks(monkeypatch)
     spoil(asked, ROT["digest of a row"])
     spoil(asked, f"UPDATE col SET dirty = 1 WHERE {FIRST}")

@@ -147,11 +147,11 @@ def test_plan_cut_off_in_its_header_is_refused(plan, size):
         backend().load(plan[:size])
 
 
-@pytest.mark.parametrize(("head", "told"), [(b"ftrt", "tensorrt"), (b"\x7fELF", None), (b"PK\x03\x04", None)])
-def test_plan_with_the_magic_of_something_else_is_refused(plan, head, told):
+@pytest.mark.parametrize(("head", "expected"), [(b"ftrt", "tensorrt"), (b"\x7fELF", None), (b"PK\x03\x04", None)])
+def test_plan_with_the_magic_of_something_else_is_refused(plan, head, expected):
     with pytest.raises(EngineError, match="not a tensorrt_rtx plan") as caught:
         backend().load(head + plan[4:])
-    assert caught.value.facts.get("looks like") == told
+    assert caught.value.facts.get("looks like") == expected
 
 
 def test_tensorrt_refuses_an_rtx_plan(plan):
@@ -268,10 +268,10 @@ def test_real_compile_is_stopped_within_seconds(tmp_path):
         end = time.monotonic() + 120
         while not ((tmp_path / "log").exists() and b"[" in (tmp_path / "log").read_bytes()) and time.monotonic() < end:
             time.sleep(0.01)
-        told = time.monotonic()
+        stopped = time.monotonic()
         parent.send_signal(signal.SIGINT)
         _, errors = parent.communicate(timeout=10)
-        assert time.monotonic() - told < 5
+        assert time.monotonic() - stopped < 5
         assert b"KeyboardInterrupt" in errors
         assert not (tmp_path / "engine").exists()
     finally:

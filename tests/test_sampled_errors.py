@@ -122,7 +122,7 @@ class Scene:
         self.restore()
         ended = doit(self.cache, *point.words(self.log))
         met = "".join(line for line in self.log.read_text(errors="replace").splitlines(True) if "INJECTED" in line)
-        how, wrong = judged(ended, met)
+        how, wrong = outcome_of(ended, met)
         wrong += "".join(self.wrong_now(finished=how == "done"))
         if (state := crashing.state_of(self.cache)) not in self.seen:
             self.seen.add(state)
@@ -168,7 +168,7 @@ KERNEL = re.compile(r"^\d+ +read\(\d+</sys/devices/system/cpu/", re.MULTILINE)
 """Reads of the kernel's table of CPUs: where one fails at its second piece, loading ONNX Runtime 1.32 is a SIGSEGV."""
 
 
-def judged(ended: Ended, met: str) -> tuple[str, str]:
+def outcome_of(ended: Ended, met: str) -> tuple[str, str]:
     """Return how a build ended that met an error (the lines of strace), and what is wrong with that."""
     if ended.code == -signal.SIGSEGV and len(KERNEL.findall(met)) == len(met.splitlines()):
         return "library", ""
@@ -216,7 +216,7 @@ def test_an_error_where_a_build_reads_or_writes(built_cache, tmp_path):
         ended = doit(built_cache, *tracing(call.split(","), log), *fault)
         met = log.read_text(errors="replace")
         assert "INJECTED" in met, what
-        assert judged(ended, met) in (("refused", ""), ("done", ""), ("not begun", "")), (what, ended)
+        assert outcome_of(ended, met) in (("refused", ""), ("done", ""), ("not begun", "")), (what, ended)
     again = doit(built_cache)
     assert again.code == 0, again.said
 

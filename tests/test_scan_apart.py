@@ -141,8 +141,8 @@ print(*({"PIL", "simplejpeg", "rasterio"} & set(sys.modules)))
 def test_the_build_itself_loads_no_decoder(tmp_path, kind):
     asked = skipping(WRITERS[kind](tmp_path, TILES), TILES)
     (tmp_path / "flight").write_bytes(pickle.dumps(asked))
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", NOTHING_LOADED, tmp_path / "flight"],
         capture_output=True, check=True, text=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
-    assert told.stdout.strip() == ""
+    assert done.stdout.strip() == ""

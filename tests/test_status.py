@@ -45,18 +45,18 @@ def test_status_names_generation_counter_hash_and_gaps(cache):
 
 def test_text_for_a_person(cache, capsys):
     assert main(["status", str(cache)]) == 0
-    told = capsys.readouterr().out
-    assert "000007, published just now, not verified here" in told
-    assert "SURVEY-0417 UAV-03" in told
-    assert "652, 8 missing, oldest captured 2021-05-30" in told
-    assert "SUCCESS, just now, took 8.2 s" in told
+    output = capsys.readouterr().out
+    assert "000007, published just now, not verified here" in output
+    assert "SURVEY-0417 UAV-03" in output
+    assert "652, 8 missing, oldest captured 2021-05-30" in output
+    assert "SUCCESS, just now, took 8.2 s" in output
 
 
 def test_json_holds_the_same(cache, capsys):
     assert main(["status", str(cache), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["current"]["counter"] == 7
-    assert told["last_build"]["elapsed_s"] == 8.25
+    document = json.loads(capsys.readouterr().out)
+    assert document["current"]["counter"] == 7
+    assert document["last_build"]["elapsed_s"] == 8.25
 
 
 def test_nothing_published_is_said_calmly(tmp_path, capsys):
@@ -125,17 +125,17 @@ def test_labels_cannot_break_out_of_the_metrics_format(cache):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(3, "just now"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")]
+    ("seconds", "expected"), [(3, "just now"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")]
 )
-def test_ages_for_reading(seconds, told):
-    assert status_command.ago(seconds) == told
+def test_ages_for_reading(seconds, expected):
+    assert status_command.ago(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(512, "512 B"), (1_440_000, "1.4 MB"), (23_000_000_000, "23 GB"), (9_999_999, "10.0 MB")]
+    ("count", "expected"), [(512, "512 B"), (1_440_000, "1.4 MB"), (23_000_000_000, "23 GB"), (9_999_999, "10.0 MB")]
 )
-def test_sizes_for_reading(count, told):
-    assert status_command.size(count) == told
+def test_sizes_for_reading(count, expected):
+    assert status_command.size(count) == expected
 
 
 def test_the_time_of_each_step_is_reported_longest_first(cache, capsys):
@@ -158,8 +158,8 @@ def test_the_time_of_a_step_stands_beside_that_of_the_time_before(cache, capsys)
     remember(cache / ".build", facts, {"engine:net": 12.5, "corpus": 0.25, "descriptors": 0.004})
     remember(cache / ".build", facts, {"corpus": 0.5, "descriptors": 0.002})
     assert main(["status", str(cache)]) == 0
-    told = "steps       2 ms (before 4) a descriptor, engine:net 12 s, corpus 0.5 s (before 0.25)\n"
-    assert told in capsys.readouterr().out
+    expected = "steps       2 ms (before 4) a descriptor, engine:net 12 s, corpus 0.5 s (before 0.25)\n"
+    assert expected in capsys.readouterr().out
     assert read_status(cache).task_seconds_before == {"corpus": 0.25, "descriptors": 0.004}
 
 

@@ -354,5 +354,5 @@ def test_sync_over_a_real_ssh_server_switches_the_vehicle(made, tmp_path, ssh_se
         words = ["sync", str(tmp_path / "vehicle"), str(root / name), "--public-key", key, "--via", ssh_server]
         assert main([*words, "--remote", HERE, "--remote-key", key]) == 0
         assert current(tmp_path / "vehicle", expect) == counter
-    told = capsys.readouterr().out.splitlines()
-    assert "sent 1 file," in told[-1]
+    lines = capsys.readouterr().out.splitlines()
+    assert "sent 1 file," in lines[-1]

@@ -34,7 +34,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     said: dict[int, str] = {}
 
     def tested(verdict) -> str:
-        return said.get(verdict.require().build.counter, "passed: as told")
+        return said.get(verdict.require().build.counter, "passed: as set")
 
     monkeypatch.setattr(fallback_command, "tested", tested)
     monkeypatch.setattr(install_command, "tested", tested)
@@ -192,7 +192,7 @@ def test_a_receipt_answers_who_asks_now(world: World, capsysbinary) -> None:
     world.run("receipt", world.target, "--nonce", NONCE)
     data = capsysbinary.readouterr().out
     receipt = read_receipt(data, key_of(world), nonce=NONCE)
-    assert (receipt.counter, receipt.verified, receipt.self_test) == (7, "PASS", "passed: as told")
+    assert (receipt.counter, receipt.verified, receipt.self_test) == (7, "PASS", "passed: as set")
     with pytest.raises(DeliveryError, match="may be an old one"):
         read_receipt(data, key_of(world), nonce="6" * 64)
     with pytest.raises(DeliveryError, match="another key"):

@@ -188,10 +188,10 @@ def test_recovery_touches_only_floors_that_are_lost_or_too_high(floor, after) ->
     assert recovered(floor, (signed(version(2, recovery=Recovery(57, 12)), 0),)) == after
 
 
-# --- a cache judged by a trust file -----------------------------------------------------------------------------------------
+# --- a cache verified by a trust file -----------------------------------------------------------------------------------------
 
 
-def judged(cache: Cache, trust: Version, **more) -> Verdict:
+def verdict_of(cache: Cache, trust: Version, **more) -> Verdict:
     given = {"now_s": 1_700_000_000, "keys": (), **more}
     expect = Expectations(flight_id=ANY, aircraft_id=ANY, host=ANY, counter_floor=ANY, trust=trust, **given)
     with verify(cache.root, expect) as verdict:
@@ -214,43 +214,43 @@ def cosigned(cache: Cache, *keys: Ed25519PrivateKey) -> Cache:
 
 
 def test_one_of_n(cache: Cache) -> None:
-    assert judged(cache, version(1, signing=(KEY, OTHER_KEY))).passed
-    assert codes(judged(cache, version(1, signing=(OTHER_KEY,)))) == ["signature"]
+    assert verdict_of(cache, version(1, signing=(KEY, OTHER_KEY))).passed
+    assert codes(verdict_of(cache, version(1, signing=(OTHER_KEY,)))) == ["signature"]
 
 
 def test_two_of_n_needs_two_keys(cache: Cache) -> None:
     two = version(1, signing=(KEY, OTHER_KEY), threshold=2)
-    assert codes(judged(cache, two)) == ["threshold"]
-    assert codes(judged(cosigned(cache, KEY), two)) == ["threshold"]
-    assert codes(judged(cosigned(cache, ROOTS[0]), two)) == ["threshold"]
-    verdict = judged(cosigned(cache, ROOTS[0], OTHER_KEY), two)
+    assert codes(verdict_of(cache, two)) == ["threshold"]
+    assert codes(verdict_of(cosigned(cache, KEY), two)) == ["threshold"]
+    assert codes(verdict_of(cosigned(cache, ROOTS[0]), two)) == ["threshold"]
+    verdict = verdict_of(cosigned(cache, ROOTS[0], OTHER_KEY), two)
     assert verdict.passed
     assert verdict.fingerprints == (public(KEY).fingerprint, public(OTHER_KEY).fingerprint)
-    assert not judged(cache, two, revoked=frozenset({public(OTHER_KEY).fingerprint})).passed
+    assert not verdict_of(cache, two, revoked=frozenset({public(OTHER_KEY).fingerprint})).passed
 
 
 def test_keys_and_trust_files_end(cache: Cache) -> None:
     at = 1_700_000_000  # 2023-11-14T22:13:20Z
     ends = version(1, signing=(TrustedKey(SIGNING, public(KEY), None, "2023-11-14T22:13:20Z"),))
-    assert judged(cache, ends, now_s=at).passed
-    assert codes(judged(cache, ends, now_s=at + 1)) == ["key-expired"]
-    assert judged(cache, ends, now_s=ANY).passed
+    assert verdict_of(cache, ends, now_s=at).passed
+    assert codes(verdict_of(cache, ends, now_s=at + 1)) == ["key-expired"]
+    assert verdict_of(cache, ends, now_s=ANY).passed
     whole = version(1, not_after="2023-11-14T22:13:20Z")
-    assert judged(cache, whole, now_s=at).passed
-    assert codes(judged(cache, whole, now_s=at + 1)) == ["trust"]
-    assert judged(cache, whole, now_s=ANY).passed
+    assert verdict_of(cache, whole, now_s=at).passed
+    assert codes(verdict_of(cache, whole, now_s=at + 1)) == ["trust"]
+    assert verdict_of(cache, whole, now_s=ANY).passed
 
 
 def test_keys_beside_a_trust_file_are_refused_not_added(cache: Cache) -> None:
-    assert codes(judged(cache, version(1, signing=(OTHER_KEY,)), keys=(public(KEY),))) == ["trust"]
+    assert codes(verdict_of(cache, version(1, signing=(OTHER_KEY,)), keys=(public(KEY),))) == ["trust"]
 
 
 @pytest.mark.parametrize("size", [0, 63, 65, 17 * 64])
 def test_signatures_of_another_size_are_refused(cache: Cache, size: int) -> None:
     (cache.generation / "Manifest.json.sigs").write_bytes(bytes(size))
-    assert codes(judged(cache, version(1))) == ["size"]
+    assert codes(verdict_of(cache, version(1))) == ["size"]
 
 
 def test_a_link_for_signatures_is_refused(cache: Cache) -> None:
     (cache.generation / "Manifest.json.sigs").symlink_to("Manifest.json.sig")
-    assert codes(judged(cache, version(1))) == ["symlink"]
+    assert codes(verdict_of(cache, version(1))) == ["symlink"]

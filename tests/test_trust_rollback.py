@@ -1,4 +1,4 @@
-"""`flightcache rollback` signs what was verified and nothing else; a generation is judged by the files in it."""
+"""`flightcache rollback` signs what was verified and nothing else; a generation is verified by the files in it."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_reader_recomputes_manifest_hash(reader: Path, name: str) -> None:
     assert ask(reader, "preimage", path) == (0, (VECTORS / f"manifests/{name}.preimage").read_text())
 
 
-def judged(reader: Path, files: list[Path]) -> list[str]:
+def verdicts_of(reader: Path, files: list[Path]) -> list[str]:
     """What the reader says of each file: its manifest_hash, or the code of its refusal."""
     return [line.split("\t")[0] for line in ask(reader, "hash", *files)[1].splitlines()]
 
@@ -235,7 +235,7 @@ def test_reader_refuses_every_malformed_manifest(reader: Path, tmp_path: Path) -
     for number, vector in enumerate(MALFORMED.values()):
         files.append(tmp_path / str(number))
         files[-1].write_bytes(data_of(vector))
-    said = dict(zip(MALFORMED, judged(reader, files), strict=True))
+    said = dict(zip(MALFORMED, verdicts_of(reader, files), strict=True))
     assert said == {name: vector["code"] for name, vector in MALFORMED.items()}
 
 
@@ -259,14 +259,14 @@ def test_reader_and_verifier_refuse_each_steering_character_and_none_beside_it(r
         said = chr(code) if code > 0x1F else f"\\u{code:04x}"
         files.append(tmp_path / f"{code:06x}.json")
         files[-1].write_bytes(text.replace('"detail": ""', f'"detail": "a{said}b"').encode())
-    here = [judged_here(file.read_bytes()) for file in files]
-    assert judged(reader, files) == here
+    here = [verdict_here(file.read_bytes()) for file in files]
+    assert verdicts_of(reader, files) == here
     assert {code for code, said in zip(codes, here, strict=True) if said == "malformed"} == steering
 
 
 def test_reader_takes_no_file_of_the_json_test_suite(reader: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "broken" / "jsontestsuite").rglob("*.json"))
-    assert set(judged(reader, files)) == {"malformed", "schema"}
+    assert set(verdicts_of(reader, files)) == {"malformed", "schema"}
 
 
 def test_reader_says_the_same_of_trust_files(reader: Path, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_reader_on_cache(reader: Path, tmp_path: Path, name: str) -> None:
         assert sorted(line.split("\t")[:2] for line in said.splitlines()) == sorted(CASES[name]["reasons"])
 
 
-def judged_here(data: bytes) -> str:
+def verdict_here(data: bytes) -> str:
     try:
         return str(manifest_hash(parse(data)))
     except ManifestError as error:
@@ -381,14 +381,14 @@ def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(reader: P
     for at in range(len(whole)):
         files.append(tmp_path / str(at))
         files[-1].write_bytes(whole[:at] + bytes([whole[at] ^ 0x01]) + whole[at + 1 :])
-    expected = [judged_here(file.read_bytes()) for file in files]
-    assert judged(reader, files) == expected
+    expected = [verdict_here(file.read_bytes()) for file in files]
+    assert verdicts_of(reader, files) == expected
     assert len(set(expected)) > 100  # most flips give another valid Manifest: that is what the signature is for
 
 
 def test_reader_and_verifier_agree_on_the_fuzzers_corpus(reader: Path) -> None:
     files = sorted(fuzzing.CORPUS.iterdir())
-    assert judged(reader, files) == [judged_here(file.read_bytes()) for file in files]
+    assert verdicts_of(reader, files) == [verdict_here(file.read_bytes()) for file in files]
 
 
 def test_reader_and_verifier_agree_on_fresh_mutants(reader: Path, tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_reader_and_verifier_agree_on_fresh_mutants(reader: Path, tmp_path: Path
     files = [tmp_path / f"{number:04}" for number in range(1500)]
     for file in files:
         file.write_bytes(fuzzing.mutate(rng.choice(pool), rng))
-    assert judged(reader, files) == [judged_here(file.read_bytes()) for file in files]
+    assert verdicts_of(reader, files) == [verdict_here(file.read_bytes()) for file in files]
 
 
 def test_reader_accepts_what_doit_built_and_refuses_it_after_one_byte(reader: Path, tmp_path: Path) -> None:

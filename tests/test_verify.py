@@ -608,13 +608,13 @@ def test_command_exits_22_and_says_every_reason(cache: Cache, pem: str, capsys: 
 def test_command_as_json_has_stable_keys(cache: Cache, pem: str, capsys: pytest.CaptureFixture[str]) -> None:
     cache.write("x", b"")
     assert main(["verify", str(cache.root), "--public-key", pem, "--ground", "--json"]) == 22
-    told = json.loads(capsys.readouterr().out)
-    assert told["verdict"] == "REFUSED"
-    assert told["reasons"] == [{"code": "unlisted", "file": "x", "detail": "not listed in the Manifest"}]
-    assert told["key"] == public(KEY).fingerprint
-    assert told["manifest_hash"] == manifest_of().build.manifest_hash
-    assert told["host"] == HOST._asdict()
-    assert {file["path"] for file in told["files"]} == set(FILES)
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == "REFUSED"
+    assert document["reasons"] == [{"code": "unlisted", "file": "x", "detail": "not listed in the Manifest"}]
+    assert document["key"] == public(KEY).fingerprint
+    assert document["manifest_hash"] == manifest_of().build.manifest_hash
+    assert document["host"] == HOST._asdict()
+    assert {file["path"] for file in document["files"]} == set(FILES)
 
 
 def test_command_verbose_shows_files_sizes_digests_and_reasons(

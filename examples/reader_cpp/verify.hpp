@@ -124,7 +124,7 @@ class Verifier {
   static constexpr std::size_t kMaxReported = 100;
   static constexpr std::size_t kChunk = 1 << 20;
 
-  // A missing file is met by the walk and by the opening: told once. A Manifest can be wrong in several ways.
+  // A missing file is met by the walk and by the opening: reported once. A Manifest can be wrong in several ways.
   void add(const std::string& code, const std::string& file, const std::string& detail) {
     for (const Reason& known : reasons)
       if (known.code == code && known.file == file && (file != "Manifest.json" || known.detail == detail)) return;

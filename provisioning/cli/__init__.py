@@ -1,7 +1,7 @@
 """The `flightcache` command: the table of its commands, and its beginning.
 
-Nothing is imported here at once: what cannot be loaded is told by `main`, never by a traceback and exit code 1, which
-is an answer of `flightcache plan`.
+Nothing is imported here at once: what cannot be loaded is reported by `main`, never by a traceback and exit code 1,
+which is an answer of `flightcache plan`.
 """
 
 from __future__ import annotations

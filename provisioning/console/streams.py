@@ -51,7 +51,7 @@ def open_missing() -> None:
 class OutputError(Exception):
     """Standard output cannot be written. `reader_left`: it is a pipe that nobody reads (`| head -1`), no fault at all.
 
-    No OSError: what is wrong with the output is not to be told as an error of the files that a command is about.
+    No OSError: what is wrong with the output is not to be reported as an error of the files that a command is about.
     """
 
     def __init__(self, error: OSError) -> None:

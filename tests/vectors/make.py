@@ -358,7 +358,7 @@ def resign(manifest: Manifest, *, key: object = KEY) -> list[list[object]]:
 
 
 def trusted(old: bytes) -> list[dict[str, object]]:
-    """Caches judged by a trust file in place of keys, with further signatures beside the first."""
+    """Caches verified by a trust file in place of keys, with further signatures beside the first."""
     a, b, sig, sigs = trusts.A, trusts.B, "Manifest.json.sig", "Manifest.json.sigs"
     two, stranger = trusts.one(a, b, must=(1, 2)), trusts.ROOTS[1]
     end = "2027-01-15T08:00:00Z"  # the time of EXPECT

@@ -148,10 +148,10 @@ class Builder:
 
     def build_serialized_network(self, network, config):
         assert config.cleared is BuilderFlag.TF32
-        if told := os.environ.get("TRT_TEST_COMPILES_SLOWLY"):
-            with open(told + ".new", "w") as file:
+        if started := os.environ.get("TRT_TEST_COMPILES_SLOWLY"):
+            with open(started + ".new", "w") as file:
                 file.write(str(os.getpid()))
-            os.rename(told + ".new", told)
+            os.rename(started + ".new", started)
             time.sleep(60)
         return b"ftrt" + bytes(20) + bytes(VERSION) + config.largest.to_bytes(4, "little") + network.onnx
 

@@ -179,7 +179,7 @@ def _answer(stream: IOBase, answers: Sequence[tuple[int, bytes]]) -> None:
 
 def main() -> None:
     """Serve the control socket whose descriptor is the argument."""
-    with contextlib.suppress(ConnectionError):  # whoever asked was killed: nobody is there to be told
+    with contextlib.suppress(ConnectionError):  # whoever asked was killed: nobody is there to hear it
         serve(socket.socket(fileno=int(sys.argv[1])))
 
 

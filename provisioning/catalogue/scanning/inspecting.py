@@ -128,7 +128,7 @@ class Inspector:
             self._workers.close()
 
     def inspected(self, candidates: Iterable[Candidate]) -> Iterator[Found]:
-        """Read, hash and, where the bytes are new, decode each suspect; order is kept, memory is some shares."""
+        """Read, hash and, where the bytes are new, decode each candidate; order is kept, memory is some shares."""
         waiting: deque[Future[list[Found]]] = deque()
         for share in shares_of(candidates):
             self.pass_over(len(share))

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 60, 250, 24, 52
 FONT = 'font-family="sans-serif" font-size="13"'
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Okabe and Ito's palette: told apart by colour-blind readers. Dashes tell more than seven settings apart."""
+"""Okabe and Ito's palette: distinct for colour-blind readers. Dashes distinguish more than seven settings."""
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 
 

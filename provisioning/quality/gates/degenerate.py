@@ -1,4 +1,4 @@
-"""Tiles that cannot be told apart: without texture, or with a twin far away."""
+"""Tiles that cannot be distinguished: without texture, or with a twin far away."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def distinct(subject: Subject) -> Figure:
     """Return 1 - median cosine between sampled tiles: 0 where the network answers the same for all."""
     vectors = _unit(subject.gather(subject.sample)).astype(np.float64)
     if len(vectors) < 2:
-        return Figure(None, "a corpus of one tile cannot be told apart")
+        return Figure(None, "a corpus of one tile has nothing to be confused with")
     above = np.triu_indices(len(vectors), 1)
     return Figure(decimal(float(1 - np.median((vectors @ vectors.T)[above])), 6), "1 - median cosine of unlike tiles")

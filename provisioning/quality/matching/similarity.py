@@ -1,6 +1,6 @@
 """Which pairs of points agree on one shift, turn and scale: RANSAC over pairs (Fischler, Bolles 1981), alike each time.
 
-Not `cv2.estimateAffinePartial2D`: it cannot be told by which turns and scales a photo may be off, and takes up others.
+Not `cv2.estimateAffinePartial2D`: it takes no bounds on turn and scale, and accepts others than a photo may be off by.
 
 Points of the plane are complex numbers here, so that a similarity is q = a·p + b.
 """
