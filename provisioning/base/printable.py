@@ -25,8 +25,8 @@ def _steering_in_lines() -> re.Pattern[str]:
 
 
 def _is_plain(text: str) -> bool:
-    """Return whether `text` is printable ASCII, which is the same in every Unicode release."""
-    return text.isascii() and text.isprintable()
+    """Return whether `text` is printable Latin-1, which is the same in every Unicode release."""
+    return text.isprintable() and (text.isascii() or max(text) <= "\xff")
 
 
 def printable(text: object) -> str:

@@ -174,7 +174,7 @@ def check_tiles(tiles: Tiles) -> Iterator[Found]:
         yield from _store(source, key)
         if source.name and not ID_TEXT.fullmatch(source.name):
             yield f"{key}.name", "expected 1 to 128 printable ASCII characters without spaces"
-        if not re.fullmatch(DATE_OR_RULE, source.captured):
+        if source.captured and not re.fullmatch(DATE_OR_RULE, source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
         elif not _is_a_day(source.captured):
             yield f"{key}.captured", f"there is no such day: {source.captured!r}"
@@ -224,7 +224,9 @@ def _store(source: TileSource, key: str) -> Iterator[Found]:
 
 
 def _gives_tiles(pattern: str) -> bool:
-    return "{q}" in pattern or all(re.search(rf"\{{{name}[^}}]*\}}", pattern) for name in "zxy")
+    return "{q}" in pattern or all(
+        f"{{{name}}}" in pattern or re.search(rf"\{{{name}[^}}]*\}}", pattern) for name in "zxy"
+    )
 
 
 def _twice(key: str, what: str, names: Iterable[str]) -> Iterator[Found]:
@@ -269,7 +271,7 @@ def check_index(index: Index) -> Iterator[Found]:
         low, high, value = field.metadata["low"], field.metadata["high"], getattr(index, name)
         if not low <= value <= high:
             yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
-    if not re.fullmatch(TRANSFORM, index.transform):
+    if index.transform != "auto" and not re.fullmatch(TRANSFORM, index.transform):
         yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {index.transform!r}"
     if index.overlap == 2 and index.rotations > MOST_ROTATIONS_WITH_CUTS:
         most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"

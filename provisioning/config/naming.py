@@ -11,7 +11,7 @@ from pathlib import Path
 from provisioning.config.schema import NO_PATH, TileSource
 
 MOST_CHARACTERS = 120
-_ILLEGAL = re.compile(r"[^!-~]+")
+_ILLEGAL = r"[^!-~]+"
 
 
 def with_names(sources: Sequence[TileSource], root: Path = NO_PATH) -> tuple[TileSource, ...]:
@@ -32,7 +32,7 @@ def with_names(sources: Sequence[TileSource], root: Path = NO_PATH) -> tuple[Til
 def default_name(source: TileSource) -> str:
     """Return the legal name that a source has by its file, directory or plugin."""
     own = source.plugin if source.path == NO_PATH else source.path.name
-    return _ILLEGAL.sub("_", own)[-MOST_CHARACTERS:] or "tiles"
+    return re.sub(_ILLEGAL, "_", own)[-MOST_CHARACTERS:] or "tiles"
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -196,7 +196,8 @@ _SCALARS: dict[Any, Any] = {
 
 
 def _join(key: str, name: str) -> str:
-    name = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+    is_bare = name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()
+    name = name if is_bare else f'"{name}"'
     return f"{key}.{name}" if key else name
 
 

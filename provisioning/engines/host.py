@@ -183,4 +183,7 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
 
 def field(text: str) -> str:
     """Return `text` as one field of a host tuple: printable ASCII, spaces and underscores as dashes."""
-    return re.sub(r"[^\x21-\x5e\x60-\x7e]+", "-", text.strip()) or "unknown"
+    text = text.strip()
+    if not text or (text.isascii() and text.isprintable() and " " not in text and "_" not in text):
+        return text or "unknown"
+    return re.sub(r"[^\x21-\x5e\x60-\x7e]+", "-", text)

@@ -25,7 +25,7 @@ from provisioning.sources.source import EVERYTHING, RACY_NS
 from provisioning.sources.store import StoredTile, TileQuery
 from provisioning.sources.tile_file import read_file
 
-PLACEHOLDER = re.compile(
+PLACEHOLDER = (
     r"\{(?:(?P<q>q)|(?P<name>[zxy])(?P<add>[+-][0-9]{1,2})?(?:/(?P<div>[1-9][0-9]{0,8}))?(?:%(?P<mod>[1-9][0-9]{0,8}))?"
     r"(?::0(?P<width>[1-9])(?P<base>[dx]))?)\}"
 )
@@ -101,7 +101,7 @@ class Layout:
         return self.root / (self._written(z, x, (1 << z) - 1 - y if self.tms else y) + suffix)
 
     def _written(self, z: int, x: int, row: int) -> str:
-        return PLACEHOLDER.sub(lambda match: _placeholder(match).written(z, x, row), self._pattern)
+        return re.sub(PLACEHOLDER, lambda match: _placeholder(match).written(z, x, row), self._pattern)
 
     def folders(self, cover: Cover) -> Iterator[Folder]:
         """Yield the directories that may hold tiles of `cover`, in the order of their names."""
@@ -229,6 +229,9 @@ class Directory:
 
 def components(pattern: str) -> list[str]:
     """Return the folders and the file of a pattern; a slash between braces divides numbers."""
+    parts = pattern.split("/")
+    if all(part.count("{") == part.count("}") for part in parts):
+        return parts
     return re.split(r"/(?![^{}]*\})", pattern)
 
 
@@ -273,8 +276,11 @@ def _placeholder(match: re.Match[str]) -> Placeholder:
 
 def _compiled(text: str, suffix: str = "") -> tuple[re.Pattern[str], tuple[Placeholder, ...]]:
     """Return the expression of one component of a pattern and the placeholders that its groups are."""
+    if text in ("{z}", "{x}", "{y}"):  # as nearly all are: the expression below takes longer than the scan of ten tiles
+        whole = Placeholder(text[1])
+        return re.compile(whole.expression + suffix), (whole,)
     at, expression, parts = 0, "", []
-    for match in PLACEHOLDER.finditer(text):
+    for match in re.finditer(PLACEHOLDER, text):
         parts.append(_placeholder(match))
         expression += re.escape(text[at : match.start()]) + parts[-1].expression
         at = match.end()

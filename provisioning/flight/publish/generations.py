@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from pathlib import Path
 
 from provisioning.base.disk import directories
@@ -20,8 +19,6 @@ SIDECAR = ".sha256"
 SIGNATURE = ".sig"
 MORE_SIGNATURES = "Manifest.json.sigs"
 MANIFEST_FILES = (MANIFEST, MANIFEST + SIDECAR, MANIFEST + SIGNATURE)
-_NUMBER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,17}")
-"""The one name of each number: `0000001` is nobody's generation 1, and is left alone."""
 
 
 def current_generation(cache: Path) -> Path | None:
@@ -62,7 +59,13 @@ def dir_name(number: int) -> str:
 def numbers_in(cache: Path, relative: str) -> list[int]:
     """Return the numbers of the generations in a directory below `cache`, ascending."""
     names = directories.names_in(cache, relative)
-    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+    return sorted(int(name) for name in names if _is_number(name))
+
+
+def _is_number(name: str) -> bool:
+    """Return whether `name` is the one name of a number: `0000001` is nobody's generation 1, and is left alone."""
+    is_digits = name.isascii() and name.isdigit() and 6 <= len(name) <= 18
+    return is_digits and name == dir_name(int(name))
 
 
 def current_number(cache: Path) -> int | None:
@@ -76,7 +79,7 @@ def current_number(cache: Path) -> int | None:
         if error.errno != errno.EINVAL:
             raise
         return None
-    return int(name) if directory == GENERATIONS and _NUMBER.fullmatch(name) else None
+    return int(name) if directory == GENERATIONS and _is_number(name) else None
 
 
 def remembered(cache: Path) -> int:

@@ -59,10 +59,14 @@ def refuse_links(cache: Path) -> None:
     Looked at: `generations` and each generation, `.build` and each name in it, and what waits in `.build/stage`.
     """
     for relative in (GENERATIONS, BUILD, STAGE):
-        with contextlib.suppress(FileNotFoundError), directories.opened(cache, relative) as fd:
-            for name in os.listdir(fd):
-                if not TEMPORARY.match(name):
-                    directories.refuse_link(fd, name, shown=cache / relative / name)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            directories.opened(cache, relative) as fd,
+            os.scandir(fd) as entries,
+        ):
+            for entry in entries:
+                if entry.is_symlink() and not TEMPORARY.match(entry.name):
+                    directories.refuse_link(fd, entry.name, shown=cache / relative / entry.name)
 
 
 def _refuse_directory(cache: Path) -> None:
@@ -170,21 +174,28 @@ def _remove_temporaries(cache: Path) -> None:
     for name in directories.names_in(cache, ""):
         if TEMPORARY.match(name):
             directories.remove(cache, name)
-    for name in directories.names_in(cache, BUILD):
-        _remove_below(cache, f"{BUILD}/{name}", shared=name == "descriptors")
+    with contextlib.suppress(FileNotFoundError), directories.opened(cache, BUILD) as build:
+        _remove_in(build, cache / BUILD)
 
 
-def _remove_below(cache: Path, relative: str, *, shared: bool) -> None:
-    """Remove temporary names at and below `relative`; in a store that another cache may use, only of dead writers."""
-    parent, _, name = relative.rpartition("/")
-    if TEMPORARY.match(name):
-        if not (shared and _writer_lives(name)):
-            directories.remove(cache, relative)
-        return
-    with directories.opened(cache, parent) as fd:
-        is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    for below in directories.names_in(cache, relative) if is_directory else ():
-        _remove_below(cache, f"{relative}/{below}", shared=shared)
+def _remove_in(directory: int, shown: Path, *, shared: bool = False) -> None:
+    """Remove temporary names in and below a handle; in a store that another cache may use, only of dead writers."""
+    with os.scandir(directory) as entries:
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_directory in found:
+        if TEMPORARY.match(name):
+            if not (shared and _writer_lives(name)):
+                directories.remove_at(directory, name, shown=shown / name)
+        elif is_directory:
+            _enter_and_remove(directory, name, shown / name, shared=shared or name == "descriptors")
+
+
+def _enter_and_remove(parent: int, name: str, shown: Path, *, shared: bool) -> None:
+    fd = directories.enter(parent, name, shown=shown)
+    try:
+        _remove_in(fd, shown, shared=shared)
+    finally:
+        os.close(fd)
 
 
 def _writer_lives(temporary: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from provisioning.base.errors import IndexingError
 from provisioning.base.named import NamedTuple
 
-_FORM = re.compile(r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?")
+_FORM = r"(none|center|pca|pca-whiten)(?:\(([1-9][0-9]*)\))?"
 
 
 LEAST_VECTORS = 2
@@ -24,9 +24,9 @@ class TransformSpec(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> TransformSpec:
         """Read `text`, `auto` as `none`; raises IndexingError that names the forms allowed."""
-        if text == AUTO:
+        if text in (AUTO, "none"):
             return cls("none")
-        found = _FORM.fullmatch(text.replace(" ", ""))
+        found = re.fullmatch(_FORM, text.replace(" ", ""))
         if found is None or (found[2] is not None) != found[1].startswith("pca"):
             raise IndexingError(
                 f"index.transform is not understood: {text!r}",
