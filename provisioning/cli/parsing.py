@@ -43,6 +43,21 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **options)
         for name in (None, "store"):
             self.register("action", name, _Once)
+        self._declares = False
+
+    def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
+        """Declare an argument."""
+        self._declares = True
+        try:
+            return super().add_argument(*args, **options)
+        finally:
+            self._declares = False
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """Return what writes the help; argparse makes one for each argument, to check it, and asks for the terminal."""
+        kind: Any = self.formatter_class
+        made: argparse.HelpFormatter = kind(prog=self.prog, width=80) if self._declares else super()._get_formatter()
+        return made
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2; a choice that is none gets the nearest one."""

@@ -65,8 +65,8 @@ class _Program(Parser):
         return super().format_help()
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Return the parser of the chosen command, or of all, which have no arguments; others are not imported."""
+def _parsers(chosen: str | None) -> tuple[Parser, Parser | None]:
+    """Return the parser of the program and that of the chosen command; without one that of all, without arguments."""
     parser = _Program(
         prog="flightcache",
         usage="flightcache [-h] [--version] [-q] [--color WHEN] COMMAND ...",
@@ -87,9 +87,10 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     for name in COMMANDS if chosen is None else (chosen,):
         about = COMMANDS[name]
         command = commands.add_parser(name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if name == chosen:
-            importlib.import_module(_module(name)).arguments(command)
-    return parser
+    if chosen is None:
+        return parser, None
+    importlib.import_module(_module(chosen)).arguments(command)
+    return parser, command
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
@@ -175,12 +176,12 @@ def _run_command(words: Sequence[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     if chosen in COMPUTING:
         require_address_space(ADDRESS_SPACE_BYTES, what=f"`flightcache {chosen}`")
-    parser = _parser(chosen if chosen in COMMANDS else None)
+    parser, command = _parsers(chosen if chosen in COMMANDS else None)
     refuse_misspelt(parser, words[: words.index(chosen)] if chosen else words)
     if chosen is not None and chosen not in COMMANDS:
         parser.error(f"there is no command {chosen!r}{meant(chosen, COMMANDS)}")
-    if chosen is not None:
-        refuse_misspelt(command_parser(chosen), words[words.index(chosen) + 1 :])
+    if chosen is not None and command is not None:
+        refuse_misspelt(command, words[words.index(chosen) + 1 :])
     args = parser.parse_args(words)
     args.words = words
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import calendar
 import datetime as dt
 import json
 import re
@@ -146,6 +145,8 @@ def fingerprint_file(path: str) -> frozenset[str]:
 
 
 def _moment(text: str) -> int:
+    import calendar  # here, for few runs name a time
+
     for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"):
         try:
             return calendar.timegm(time.strptime(text, form))
