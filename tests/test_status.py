@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base.errors import ConfigError
+from provisioning.base.errors import ConfigError, FilesystemError
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.status import read_status
 from provisioning.cli import main
@@ -63,6 +63,22 @@ def test_nothing_published_is_said_calmly(tmp_path, capsys):
     (tmp_path / "flight.toml").write_text("")
     assert main(["status", str(tmp_path)]) == 0
     assert "nothing is published yet" in capsys.readouterr().out
+
+
+def test_what_is_no_link_to_a_generation_is_not_nothing(built_cache, capsys):
+    """As `cp -rL` and a copy without `generations` leave `current`; doit refuses the one, so does a plan of it."""
+    current = built_cache / "current"
+    target = current.resolve()
+    current.unlink()
+    current.symlink_to("generations/000009")
+    assert main(["status", str(built_cache)]) == 0
+    assert "names generations/000009, which is no generation that is here" in capsys.readouterr().out
+    current.unlink()
+    shutil.copytree(target, current)
+    assert main(["status", str(built_cache)]) == 0
+    assert "is no link to a generation" in capsys.readouterr().out
+    assert main(["plan", str(built_cache)]) == FilesystemError.exit_code
+    assert "mv current current.copy" in capsys.readouterr().err
 
 
 def test_a_directory_that_is_no_cache_is_refused(tmp_path):

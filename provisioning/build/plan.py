@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from provisioning import catalogue
 from provisioning.area.place import describe_place
+from provisioning.base.disk.files import wrap_os_errors
 from provisioning.base.hashing import plain
 from provisioning.build.estimate import Estimate, estimate
 from provisioning.build.generation import contents
@@ -26,6 +27,7 @@ from provisioning.build.tasks import CHECKS, task_rows
 from provisioning.catalogue.database import catalogue_path
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
+from provisioning.flight import publish
 from provisioning.index.transform.spec import AUTO
 from provisioning.network.builtin.known import LIMITS
 from provisioning.quality import gates
@@ -101,10 +103,14 @@ class Plan:
 def make_plan(root: Path) -> Plan:
     """Return what `doit` would do in the cache directory `root`.
 
-    Raises what would stop it at once: ConfigError, EmptyCorpusError, TileError, BackboneError, EngineError, GateError
-    of coverage and freshness, IndexingError, ManifestError.
+    Raises what would stop it at once: FilesystemError of a link or directory where none may be, ConfigError,
+    EmptyCorpusError, TileError, BackboneError, EngineError, GateError of coverage and freshness, IndexingError,
+    ManifestError.
     """
     flight = read_flight(root)
+    with wrap_os_errors("look at the cache directory", root):
+        publish.refuse_links(root)
+        publish.refuse_directory(root)
     require_sources(flight.root, flight.tiles.source)
     with tempfile.TemporaryDirectory() as scratch:
         aside = Path(scratch)

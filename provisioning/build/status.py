@@ -95,7 +95,7 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
     """Return the current generation, and what is wrong with it if it cannot be read."""
     path = publish.current_generation(cache)
     if path is None:
-        return None, None
+        return None, _unnamed(cache / publish.CURRENT)
     try:
         read = manifest.parse(read_regular(path / publish.MANIFEST, limit=manifest.MAX_BYTES))
         published_at = os.lstat(cache / publish.CURRENT).st_mtime
@@ -120,6 +120,16 @@ def _current(cache: Path) -> tuple[Current | None, str | None]:
         ),
         None,
     )
+
+
+def _unnamed(link: Path) -> str | None:
+    """Return why `current` names no generation though something is there."""
+    try:
+        return f"{link} names {os.readlink(link)}, which is no generation that is here"
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return f"{link} is no link to a generation; see `flightcache doctor`"
 
 
 def _builder(path: Path) -> int | None:

@@ -22,7 +22,7 @@ from provisioning.flight.publish.generations import (
     next_counter,
     remember,
 )
-from provisioning.flight.publish.recovery import add_signatures, forget_above, recover
+from provisioning.flight.publish.recovery import add_signatures, forget_above, recover, refuse_directory, refuse_links
 
 if TYPE_CHECKING:
     from provisioning.flight.publish.committing import commit, return_to
@@ -52,6 +52,8 @@ __all__ = [
     "forget_above",
     "next_counter",
     "recover",
+    "refuse_directory",
+    "refuse_links",
     "remember",
     "return_to",
     "rollback",

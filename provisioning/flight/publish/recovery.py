@@ -39,7 +39,7 @@ def recover(cache: Path, *, keep: int) -> None:
     """
     with wrap_os_errors("clean up after an interrupted build", cache):
         refuse_links(cache)
-        _refuse_directory(cache)
+        refuse_directory(cache)
         _recall_counter(cache)
         clear(cache, STAGE)  # a stage belongs to the request of one build: it is published by that or by none
         _remove_temporaries(cache)
@@ -69,7 +69,7 @@ def refuse_links(cache: Path) -> None:
                     directories.refuse_link(fd, entry.name, shown=cache / relative / entry.name)
 
 
-def _refuse_directory(cache: Path) -> None:
+def refuse_directory(cache: Path) -> None:
     """Raise FilesystemError if `current` is a directory, as a copy that follows links makes it: nothing replaces that.
 
     What it holds is somebody's: it is not removed.
