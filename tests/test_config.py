@@ -156,6 +156,11 @@ def test_a_file_that_is_no_toml_is_one_clear_error(root: Path, data: bytes) -> N
         read_flight(root)
 
 
+def test_the_mark_of_an_editor_of_windows_is_no_mistake(root: Path) -> None:
+    (root / "flight.toml").write_text(textwrap.dedent(VALID), encoding="utf-8-sig")
+    assert read_flight(root) == parse(VALID, root=root)
+
+
 def test_missing_flight_toml_points_to_init(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="flightcache init"):
         read_flight(tmp_path)

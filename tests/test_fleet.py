@@ -133,7 +133,9 @@ def test_the_derived_request_is_the_common_one_with_another_identity(tmp_path):
     building.edit(cache, "# rotations = 1", "rotations = 2")
     with (cache / "flight.toml").open("a") as file:
         file.write("\n[sector.urban]\nmax_age_days = 30\n")
-    fleet = read_fleet(write_fleet(cache / "FLEET.toml", one={"aircraft": "AC-1"}))
+    file = write_fleet(cache / "FLEET.toml", one={"aircraft": "AC-1"})
+    file.write_text(file.read_text(), encoding="utf-8-sig")  # as editors of Windows write it
+    fleet = read_fleet(file)
     host = {"backend": "tensorrt", "runtime": "10.3.0.30", "arch": "sm87", "device": "Orin", "platform": "l4t36.4.3"}
     derived = read_flight(derive(fleet, fleet.vehicles[0], host=host, command=("ssh", "x y"), others={}))
     common = read_flight(cache)

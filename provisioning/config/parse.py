@@ -286,6 +286,6 @@ def _read_text(root: Path) -> str:
     if len(data) > LARGEST_FILE_BYTES:
         raise ConfigError("flight.toml is larger than 1 MiB", file=file, next_step="check that it is the right file")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # editors of Windows put a mark before it
     except UnicodeDecodeError as error:
         raise ConfigError("flight.toml is not UTF-8", file=file, next_step="save it as UTF-8") from error

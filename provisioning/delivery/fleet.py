@@ -78,7 +78,7 @@ def read_fleet(file: Path) -> Fleet:
     ConfigError lists every mistake.
     """
     try:
-        raw = tomllib.loads(read_input(file, limit=LIMIT_BYTES).decode("utf-8"))
+        raw = tomllib.loads(read_input(file, limit=LIMIT_BYTES).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the fleet cannot be read: {error}", file=file) from error
     tables = raw.get("vehicle", [{}])
