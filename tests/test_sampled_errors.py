@@ -164,6 +164,8 @@ INTERPRETER = re.compile(r'^\d+ +(mmap\(|\w+\((AT_FDCWD|\d+), "[^"]*\.(py|pyc|so
 """Calls of Python itself: an import that half fails, or a frame without memory, can raise anything anywhere."""
 
 
+LOADER = re.compile(r"^\d+ +mmap\(NULL, 8192, .*MAP_ANONYMOUS, -1, 0\)")
+"""The first call of glibc's loader for memory, after whose failure it ends by SIGSEGV without a word."""
 KERNEL = re.compile(r"^\d+ +read\(\d+</sys/devices/system/cpu/", re.MULTILINE)
 """Reads of the kernel's table of CPUs: where one fails at its second piece, loading ONNX Runtime 1.32 is a SIGSEGV."""
 
@@ -172,6 +174,8 @@ def outcome_of(ended: Ended, met: str) -> tuple[str, str]:
     """Return how a build ended that met an error (the lines of strace), and what is wrong with that."""
     if ended.code == -signal.SIGSEGV and len(KERNEL.findall(met)) == len(met.splitlines()):
         return "library", ""
+    if ended == (-signal.SIGSEGV, "") and LOADER.match(met):
+        return "not begun", ""
     met = re.sub(r"(\d)<[^>\n]*>", r"\1", met)
     if ended.code == 0:
         said = re.search("SUCCESS|IDEMPOTENT_NO_OP", ended.said) or re.search(r"write\([12], ", met)

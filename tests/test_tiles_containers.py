@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from decimal import Decimal
 
 import numpy as np
@@ -21,6 +22,7 @@ from provisioning.catalogue.inventory import take_inventory
 from provisioning.catalogue.surveying import EVERYTHING, survey
 from provisioning.cli import main
 from provisioning.config import TileSource
+from provisioning.sources import fingerprint
 from provisioning.sources.containers.geotiff import png
 from provisioning.sources.containers.idranges import tiles_of_run
 from provisioning.sources.containers.pmtiles import PMTiles
@@ -295,8 +297,6 @@ def test_a_csv_that_is_none_is_named_with_its_line(tmp_path, line):
 
 
 def test_dates_may_be_the_files_own(tmp_path):
-    import os
-
     asked = dated(tmp_path, "mtime")
     store = tmp_path / "sat"
     for path in store.rglob("*.png"):
@@ -305,6 +305,31 @@ def test_dates_may_be_the_files_own(tmp_path):
     assert scan(asked.selection, asked.build_dir).oldest_capture == "2017-07-14"
     (row,) = take_inventory(asked.selection, asked.build_dir).sources
     assert (row.oldest, row.newest) == ("2017-07-14", "2020-09-13")
+
+
+@pytest.mark.parametrize("write", [write_xyz, write_mbtiles])
+def test_a_time_that_no_database_holds_is_its_latest(tmp_path, write):
+    """A camera or a wrong clock writes any year; 64 bits of nanoseconds end in April 2262."""
+    tiles = block(2, 2)
+    store = write(tmp_path / "sat.mbtiles", tiles)
+    asked = dated(tmp_path, "mtime", tiles, store)
+    for path in [store, *store.rglob("*.png")]:
+        os.utime(path, (13_000_000_000, 13_000_000_000))
+        if path.stat().st_mtime < 13_000_000_000:
+            pytest.skip("this file system ends before")
+    for _ in range(2):
+        corpus = scan(asked.selection, asked.build_dir)
+        assert (corpus.count, corpus.oldest_capture) == (4, "2262-04-11")
+
+
+def test_an_inode_that_no_database_holds_is_a_number_all_the_same(tmp_path, monkeypatch):
+    """An overlay over several file systems keeps their number in the highest bits."""
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", block(2, 2)), bbox=bbox_of(block(2, 2)))
+    read = fingerprint.read_listing
+    monkeypatch.setattr(
+        fingerprint, "read_listing", lambda *given: [(*row[:5], row[5] | 1 << 63) for row in read(*given)]
+    )
+    assert scan(asked.selection, asked.build_dir).count == 4
 
 
 def test_dates_may_come_from_metadata(tmp_path):

@@ -26,6 +26,8 @@ from provisioning.base.events import warn
 
 FORMAT = 9
 FILE = "catalogue.sqlite"
+MOST = (1 << 63) - 1
+"""SQLite's largest whole number."""
 
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value, chk INTEGER) WITHOUT ROWID;
@@ -149,6 +151,11 @@ def lossy_text(data: bytes) -> str:
 def tile_check(z: int, x: int, y: int, source: int, sha256: bytes | None, *inspected: int | str | None) -> int:
     """Return the check value of a tile's row: its address, digest, bytes, day, and what its pixels were found to be."""
     return check_of(z, x, y, source, sha256, *inspected)
+
+
+def storable(number: int) -> int:
+    """Return a time in nanoseconds, or an inode, as SQLite holds it; a time after April 2262 as its last nanosecond."""
+    return max(-MOST, min(number, MOST))
 
 
 def is_damaged(row: Sequence[Any]) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import date
 from pathlib import Path
 
 from provisioning.base.disk.files import open_regular, open_text
@@ -106,7 +106,7 @@ def _day_of_all(source: TileSource) -> int | None:
     if source.captured == "metadata":
         return _from_metadata(source)
     if source.captured == "mtime" and kind_of(source) != "xyz":
-        return datetime.fromtimestamp(os.stat(source.path).st_mtime, timezone.utc).toordinal()
+        return EPOCH_DAY + database.storable(os.stat(source.path).st_mtime_ns) // DAY_NS
     return None
 
 

@@ -10,6 +10,7 @@ from provisioning.area.cover import Cover, Range
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
 from provisioning.base.named import NamedTuple
+from provisioning.catalogue import database
 from provisioning.catalogue.scanning.inspecting import Candidate, Inspector
 from provisioning.catalogue.scanning.settings import MOVING
 from provisioning.catalogue.scanning.writer import Writer
@@ -176,7 +177,8 @@ class DirectoryUpdate(NamedTuple):
 
     def _candidates(self, tiles: dict[Address, Entry]) -> Iterator[Candidate]:
         """Yield the tiles whose stat is not the remembered one."""
-        for (z, x, y), (suffix, (_, _, size, mtime_ns, ctime_ns, inode)) in tiles.items():
+        for (z, x, y), (suffix, (_, _, size, *numbers)) in tiles.items():
+            mtime_ns, ctime_ns, inode = map(database.storable, numbers)
             known = self.writer.known(z, x, y)
             now = (mtime_ns, ctime_ns, inode, size, suffix)
             if self.mode == "full" or not known or known[1:6] != now:
