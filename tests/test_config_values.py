@@ -9,7 +9,7 @@ import pytest
 from provisioning.base.errors import ConfigError
 from provisioning.config import TileSource
 from provisioning.config.naming import default_name, with_names
-from provisioning.config.parse import parse, read_flight, read_toml
+from provisioning.config.parse import parse, read_flight, read_toml, require_sources
 from provisioning.config.template import HEAD, render, sections, toml
 from tests.test_config import VALID, changed, mistakes
 
@@ -142,6 +142,20 @@ def test_the_number_of_mistakes_and_the_size_of_an_area_are_said(root):
     assert found == {"area": "spans about 67,108,864 tiles, more than 50,000,000: check bbox and zooms"}
 
 
+def test_sources_that_are_there_or_are_no_file_are_not_missed(root):
+    (root / "2021.csv").touch()
+    require_sources(root, parse(changed(SOURCE, SOURCE + "\ncaptured = '2021.csv'"), root=root).tiles.source)
+    require_sources(root, parse(plugin(""), root=root).tiles.source)
+
+
+def test_what_an_earlier_version_knew_is_answered_by_what_replaced_it(root):
+    found = mistakes(VALID + "[index]\nkind = 'ivf-sq8'\n[gates]\nself_localisation = 1\n", root)
+    assert found == {
+        "index.kind": 'the kind ivf-sq8 was removed: write "hrq", or "auto"',
+        "gates.self_localisation": "was replaced by gates.recognition, which sees tiles as flights do: delete this line",
+    }
+
+
 def test_two_mistakes_of_one_key_stand_in_one_line(root):
     bad = changed("[10, 20, 11, 21]", "[10, 21, 10, 20]")
     assert mistakes(bad, root)["area.bbox"].count("the order is [west, south, east, north]") == 2
@@ -196,6 +210,10 @@ def test_the_template_is_comments_of_our_width_and_headings_of_every_form():
     assert max(len(line) for line in lines) > 100
     assert {line for line in lines if line.startswith("[sector")} == {"[sector.NAME]"}
     assert "# [[waiver]]" in lines
+    assert "# Measured quality below which nothing is published." in lines
+    wide = "# Who flies, from where. Changing it only signs again, unless a mission's legs to take-off move."
+    assert wide in lines
+    assert not [line for line in lines if line and line[0] not in "#[" and line != "max_age_days = 3"]
     assert [(each.heading, each.repeats, each.named) for each in sections() if each.name in ("sector", "waiver", "area", "area.part")] == [
         ("[area]", False, False), ("[[area.part]]", True, False), ("[sector.NAME]", False, True), ("[[waiver]]", True, False),
     ]  # fmt: skip
