@@ -20,6 +20,7 @@ from provisioning.base.errors import FilesystemError
 from provisioning.build import preflight
 from provisioning.build.request import read_request
 from provisioning.catalogue import database
+from provisioning.cli import main
 from provisioning.descriptors.store.keymap import KeyMap
 from tests import building
 
@@ -58,7 +59,20 @@ def test_the_message_names_what_is_full_and_where(tmp_path, monkeypatch, free, f
     assert error.facts["full"] == full
     assert error.facts["on"] == tmp_path
     assert step in error.next_step
-    assert "flightcache clean --old" in error.next_step
+    assert "doit" not in error.next_step, "a vehicle, or a disk for bundles, has none of it"
+    assert "clean" not in error.next_step
+    (tmp_path / "flight.toml").touch()
+    assert "flightcache clean --old" in refused(tmp_path).next_step
+
+
+def test_a_full_vehicle_has_a_next_step_of_its_own(built_cache, tmp_path, monkeypatch, capsys):
+    statvfs(monkeypatch, free_bytes=60_000)
+    key = built_cache.parent / "key.pub.pem"
+    assert main(["sync", str(tmp_path / "vehicle"), str(built_cache), "--public-key", str(key)]) == 24
+    said = capsys.readouterr().err
+    assert "bytes there, then run this again" in said
+    assert "clean --old" not in said
+    assert "doit" not in said
 
 
 def test_a_quota_names_itself(tmp_path):

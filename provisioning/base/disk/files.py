@@ -25,24 +25,23 @@ TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 
 _serial = itertools.count()
 
-_WITH_OURS = (
-    "with `flightcache clean --old` (lists what .build can do without), then run doit again; finished work is kept"
-)
-_NO_INODES = f"remove files there (`df -i` counts them, however small they are), {_WITH_OURS}"
+_AGAIN = "then run this again"
+_WITH_OURS = f"with `flightcache clean --old` (lists what .build can do without), {_AGAIN}; finished work is kept"
+_FEWER = "remove files there (`df -i` counts them, however small they are)"
 _FEW_INODES, _FEW_BYTES = 8, 1 << 20
 """What may be free again by the time a full disk is looked at: the writer has discarded its temporary file."""
 
 _NEXT_STEP = {
-    errno.ENOSPC: f"free space there, {_WITH_OURS}",
-    errno.EDQUOT: f"free space or have the quota raised, {_WITH_OURS}",
-    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), then run doit again",
+    errno.ENOSPC: f"free space there, {_AGAIN}",
+    errno.EDQUOT: f"free space or have the quota raised, {_AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of files (`ulimit -f`), {_AGAIN}",
     errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
-    errno.EACCES: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
-    errno.EPERM: "give this user the permission (see `ls -ld`), or build as the owner of the cache directory",
+    errno.EACCES: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
+    errno.EPERM: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
     errno.EIO: "the device reported an I/O error: check `dmesg` and the disk before trusting it with a flight",
     errno.ENOENT: "check the path: it is not there, or something removed it a moment ago; then run this again",
-    errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run doit again",
-    errno.ENFILE: "the system is out of file handles: close programs, then run doit again",
+    errno.EMFILE: f"raise the limit of open files (`ulimit -n`), {_AGAIN}",
+    errno.ENFILE: f"the system is out of file handles: close programs, {_AGAIN}",
     errno.EISDIR: "a directory stands where a file should: move it away, then run this again",
     errno.EAGAIN: "close programs or raise the limit of processes (`ulimit -u`), then run this again",
     errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run this again",
@@ -147,7 +146,7 @@ def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, 
         f"cannot {what}: {why}",
         file=where,
         facts={**({"refused": refused} if elsewhere else {}), **(room.facts if room else {})},
-        next_step=_NO_INODES if room and room.lacks_inodes else step,
+        next_step=step if room is None else _room_made(_FEWER if room.lacks_inodes else step, Path(where or "")),
     )
 
 
@@ -358,6 +357,16 @@ def require_local_filesystem(path: Path) -> None:
         )
 
 
+def _room_made(how: str, path: Path) -> str:
+    """Return a next step that begins with `how` room is made at `path`: a cache that doit builds has more to remove.
+
+    A vehicle, or where a bundle is written, has no flight.toml above it, and nothing of that kind.
+    """
+    here = path.absolute()
+    is_built = any((up / "flight.toml").exists() for up in (here, *here.parents))
+    return f"{how.removesuffix(f', {_AGAIN}')}, {_WITH_OURS if is_built else _AGAIN}"
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes that this user may still write where `path` is or will be."""
     while not os.path.exists(path):
@@ -375,7 +384,7 @@ def require_free_bytes(path: Path, needed: int, *, what: str) -> None:
             f"not enough space for {what}",
             file=path,
             facts={"needed": f"{needed:,} bytes", "free": f"{free:,} bytes"},
-            next_step=f"free {needed - free:,} bytes there, {_WITH_OURS}",
+            next_step=_room_made(f"free {needed - free:,} bytes there", path),
         )
 
 
@@ -387,5 +396,5 @@ def require_free_inodes(path: Path, needed: int, *, what: str) -> None:
             f"not enough inodes for {what}",
             file=path,
             facts={"needed": f"{needed:,} inodes", "free": f"{room.inodes:,} inodes"},
-            next_step=_NO_INODES,
+            next_step=_room_made(_FEWER, path),
         )
