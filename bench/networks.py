@@ -38,9 +38,9 @@ from provisioning.engines import engine_spec, select  # noqa: E402
 from provisioning.engines.compile import compile_engine  # noqa: E402
 from provisioning.engines.ort.onnx_network import in_batches  # noqa: E402
 from provisioning.network import backbone as backbones  # noqa: E402
-from provisioning.network.backbone.image import fit  # noqa: E402
 from provisioning.network.session import open_session  # noqa: E402
 from provisioning.network.typing.typed import make_typed  # noqa: E402
+from provisioning.sources.pixels.fitting import fit  # noqa: E402
 
 Pixels = npt.NDArray[np.uint8]
 SIDES = (224, 256)

@@ -17,8 +17,8 @@ from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BackboneError
 from provisioning.base.hashing import digest_of, sha256_file
 from provisioning.config import Backbone
-from provisioning.network.backbone import fit, onnx_source, prepare, prepared_facts, resolved
-from provisioning.network.backbone.image import turn
+from provisioning.network.backbone import onnx_source, prepare, prepared_facts, resolved
+from provisioning.sources.pixels.fitting import fit, turn
 from tests import models
 from tests.models import DIMENSION, FLOAT16, KERNEL, MIX, SIDE, UINT8
 

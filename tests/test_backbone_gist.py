@@ -11,9 +11,10 @@ from PIL import Image, ImageEnhance, ImageFilter
 from provisioning.base.hashing import sha256_bytes
 from provisioning.catalogue import decode
 from provisioning.config import Backbone
-from provisioning.network.backbone import fit, onnx_source, prepare
+from provisioning.network.backbone import onnx_source, prepare
 from provisioning.network.builtin.gist import GRID, ORIENTATIONS, SCALES, SIDE, gist, kernels, transfer
 from provisioning.network.builtin.making import onnx_bytes
+from provisioning.sources.pixels.fitting import fit
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,12 @@ from provisioning.catalogue import decode
 from provisioning.cli import main
 from provisioning.config import Backbone
 from provisioning.config.parse import read_flight
-from provisioning.network.backbone import fit, onnx_source, prepare
+from provisioning.network.backbone import onnx_source, prepare
 from provisioning.network.builtin import known, making, weights
 from provisioning.network.builtin.checkpoint import LEGACY_MAGIC, read_checkpoint
 from provisioning.network.builtin.efficientnet import descriptor
 from provisioning.quality.gates.perturb import flown
+from provisioning.sources.pixels.fitting import fit
 from tests.building import new_cache, put_tiles
 
 ARRAYS = {

@@ -27,12 +27,12 @@ from provisioning.config.schema import Descriptors
 from provisioning.descriptors import descriptor_facts, heading_names, is_described, sample_images
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoder
-from provisioning.descriptors.pipeline.memory import return_large_blocks
+from provisioning.descriptors.pipeline.update import return_large_blocks
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import OnnxRuntime
 from provisioning.network.backbone import onnx_source, prepare
-from provisioning.network.backbone.image import fit, headings, turn
+from provisioning.sources.pixels.fitting import fit, headings, turn
 from tests import networks
 from tests.describing import describe
 
@@ -498,7 +498,7 @@ def test_large_blocks_go_back_to_the_system_when_they_are_freed(begin, kept):
     """A block of 3 MiB after one of 16, from which malloc learns to keep both."""
     program = f"""
 import ctypes
-from provisioning.descriptors.pipeline.memory import return_large_blocks
+from provisioning.descriptors.pipeline.update import return_large_blocks
 {begin}
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

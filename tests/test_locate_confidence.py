@@ -14,9 +14,10 @@ from provisioning.base.geometry.angles import Origin
 from provisioning.base.geometry.geo import pack_id
 from provisioning.config.schema import Backbone
 from provisioning.engines.accuracy.fidelity import reference_network
-from provisioning.network.backbone import fit, onnx_source
+from provisioning.network.backbone import onnx_source
 from provisioning.quality.locate import Locator, Photo, Question, answer
 from provisioning.quality.locate.confidence import LEAST_MARGIN, LEAST_STRUCTURE, doubt_of, structure
+from provisioning.sources.pixels.fitting import fit
 
 HERE, FAR = Origin(473000000, 85000000), Origin(474000000, 85000000)
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from provisioning.base.errors import BackboneError, TileError
 from provisioning.config import Backbone
-from provisioning.network.backbone import fit, onnx_source, prepare
+from provisioning.network.backbone import onnx_source, prepare
+from provisioning.sources.pixels.fitting import fit
 from tests import models
 
 

@@ -11,7 +11,8 @@ from provisioning.base.errors import BackboneError, ConfigError
 from provisioning.base.hashing import digest_of
 from provisioning.config import Backbone
 from provisioning.descriptors.facts import descriptor_facts
-from provisioning.network.backbone import fit, onnx_source, prepare, prepared_facts
+from provisioning.network.backbone import onnx_source, prepare, prepared_facts
+from provisioning.sources.pixels.fitting import fit
 from tests import models
 from tests.building import build, edit, new_cache
 

@@ -22,7 +22,7 @@ from provisioning.flight.verify import verify
 from provisioning.index.among import ids_of, scores_among
 from provisioning.index.read import load_index, search
 from provisioning.index.write.build import build
-from provisioning.network.backbone import fit, onnx_source
+from provisioning.network.backbone import onnx_source
 from provisioning.quality.evaluate.queries import find_queries
 from provisioning.quality.evaluate.run import right_tiles
 from provisioning.quality.locate import Locator, Places, Prior, distance_m
@@ -31,6 +31,7 @@ from provisioning.quality.locate.fusion import fused
 from provisioning.quality.locate.places import decoded, distances_m, moved
 from provisioning.quality.query import Angles, Camera, Viewing
 from provisioning.quality.query.viewing import Known
+from provisioning.sources.pixels.fitting import fit
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 from tests.delivery import trust_anything_by

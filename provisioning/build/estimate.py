@@ -87,8 +87,8 @@ def _seen(tiles: Tiles, build_dir: Path, how: str, shape: Shape) -> _Seen:
     import numpy as np
 
     from provisioning.catalogue import decode
-    from provisioning.network.backbone.image import fit
     from provisioning.quality.gates.perturb import VIEWS
+    from provisioning.sources.pixels.fitting import fit
 
     some = list(itertools.islice(iter_tiles(build_dir), TILES))
     with open_reader(tiles.source, build_dir) as reader:

@@ -24,9 +24,9 @@ from provisioning.base.errors import BackboneError
 from provisioning.config import Backbone
 from provisioning.config.template import default_of, toml
 from provisioning.network.backbone import onnx_source, prepare
-from provisioning.network.backbone.image import Pixels, fit
 from provisioning.network.backbone.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS
 from provisioning.network.session import open_session, translated
+from provisioning.sources.pixels.fitting import Pixels, fit
 
 Vectors = npt.NDArray[np.float32]
 """float32 [n, d], of unit length."""

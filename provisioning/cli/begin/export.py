@@ -10,8 +10,8 @@ from provisioning.base.disk.files import read_input, wrap_os_errors
 from provisioning.base.errors import BackboneError, FilesystemError
 from provisioning.base.printable import printable
 from provisioning.config import Tiles
-from provisioning.network.backbone.image import Pixels
 from provisioning.network.export import export, exporter_of
+from provisioning.sources.pixels.fitting import Pixels
 from provisioning.sources.pixels.image import decode
 
 COMPARED = 8

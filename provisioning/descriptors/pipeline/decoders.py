@@ -16,7 +16,7 @@ from provisioning.base.process.workers import Items, Limits, Worker, Workers
 from provisioning.catalogue import Tile, open_reader
 from provisioning.config import Tiles, TileSource
 from provisioning.descriptors.pipeline.loader import Fault, Unit
-from provisioning.network.backbone.image import Pixels
+from provisioning.sources.pixels.fitting import Pixels
 from provisioning.sources.processes.common import memory_bytes
 from provisioning.sources.processes.decoding import SHAPE, UNREAD, Asked, Decoding, View
 from provisioning.sources.stores import opened_files

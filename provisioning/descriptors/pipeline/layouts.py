@@ -19,7 +19,7 @@ from provisioning.descriptors.pipeline.loader import Unit
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.descriptors.pipeline.threads import Channel, Countdown, Item, ThreadGroup
 from provisioning.engines import Network
-from provisioning.network.backbone.image import Pixels
+from provisioning.sources.pixels.fitting import Pixels
 
 QUEUE = 4
 """Batches between two stages: one being used, one ready, two for jitter."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from provisioning.base.errors import TileError
 from provisioning.catalogue import Tile, cut_key, decode
-from provisioning.network.backbone.image import Pixels, fit, turn
 from provisioning.sources.pixels.cutting import Kept, cut
+from provisioning.sources.pixels.fitting import Pixels, fit, turn
 
 
 class Unit(NamedTuple):

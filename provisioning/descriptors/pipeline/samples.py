@@ -14,7 +14,7 @@ from provisioning.descriptors.pipeline.loader import Unit
 from provisioning.descriptors.pipeline.sampling import chosen_tiles
 from provisioning.network import apart
 from provisioning.network.backbone import OnnxSource, resolved
-from provisioning.network.backbone.image import Pixels
+from provisioning.sources.pixels.fitting import Pixels
 from provisioning.sources.processes.decoding import View
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,14 +24,13 @@ from provisioning.descriptors.dask.remote import Job
 from provisioning.descriptors.pipeline import layouts
 from provisioning.descriptors.pipeline.decoders import Decoders
 from provisioning.descriptors.pipeline.loader import Unit
-from provisioning.descriptors.pipeline.memory import return_large_blocks
 from provisioning.descriptors.pipeline.results import Results
 from provisioning.descriptors.store.lookup import described_state
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from provisioning.engines import Backend, Network
 from provisioning.network.backbone import resolved
-from provisioning.network.backbone.image import headings
+from provisioning.sources.pixels.fitting import headings
 from provisioning.sources.processes.decoding import View
 
 CHUNK = 4096
@@ -74,6 +74,11 @@ class Engine:
     backbone: Backbone
     model: str
     batch: int
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of parameters in glibc's malloc.h."""
+LARGE_BYTES, SPARE_BYTES = 2 << 20, 4 << 20
 
 
 def describe(wanted: Wanted, engine: Engine, tiles: Tiles, build_dir: Path, settings: Descriptors) -> Described:
@@ -197,3 +202,14 @@ def require_variety(store: DescriptorStore, sample: Sequence[bytes], model: str)
             file=model,
             next_step="check the backbone's preprocessing (scale, mean, std, channels, layout) and its output",
         )
+
+
+def return_large_blocks() -> bool:
+    """Have glibc return blocks of 2 MiB and more when they are freed, for good; False where malloc is another.
+
+    By its own rule it soon keeps blocks of up to 32 MiB, and those of a flush then come to lie between those of tiles:
+    112 MiB instead of 94 after 200,000 tiles (measured). Tiles themselves stay below, for a block that is returned
+    costs a page fault for each of its pages when the next one is made.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return bool(mallopt and mallopt(_MMAP_THRESHOLD, LARGE_BYTES) and mallopt(_TRIM_THRESHOLD, SPARE_BYTES))

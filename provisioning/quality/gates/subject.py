@@ -17,8 +17,8 @@ from provisioning.base.hashing import Sha256
 from provisioning.catalogue import Corpus, Tile
 from provisioning.engines import Network
 from provisioning.index.ids import HEADING_BITS, SOURCE_BITS, Gather, Int64s, Rows, cuts_of, is_upright_tile, mixed
-from provisioning.network.backbone import fit
 from provisioning.quality.gates.values import Address, Figure, Requirements
+from provisioning.sources.pixels.fitting import fit
 
 Pixels = NDArray[np.uint8]
 REMEMBERED = 64

@@ -11,11 +11,11 @@ from provisioning.catalogue import decode, iter_tiles, open_reader
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
 from provisioning.flight.verify import Verdict
-from provisioning.network.backbone.image import Pixels
 from provisioning.quality.locate.search import Match
 from provisioning.quality.locate.sheet import Imagery
 from provisioning.sources.containers.pmtiles import PMTiles
 from provisioning.sources.pixels.cutting import cut
+from provisioning.sources.pixels.fitting import Pixels
 
 ON_BOARD = "tiles.pmtiles"
 MAX_PIXELS = 16_777_216

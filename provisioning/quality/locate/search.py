@@ -20,7 +20,6 @@ from provisioning.flight.verify import Verdict
 from provisioning.index.among import ids_of, scores_among
 from provisioning.index.ids import Floats, Int64s, evenly
 from provisioning.index.read import load_index, search
-from provisioning.network.backbone import fit
 from provisioning.quality.locate.confidence import least_likeness
 from provisioning.quality.locate.fusion import BACKGROUND, LEAST_SPREAD, Candidate, fused
 from provisioning.quality.locate.photo import turned_north_up
@@ -28,6 +27,7 @@ from provisioning.quality.locate.places import EQUATOR_M, Places, Prior, distanc
 from provisioning.quality.query.patches import patch_centres, preferred_sides
 from provisioning.quality.query.rendering import Pixels, Shrinking, View, render_patch
 from provisioning.quality.query.viewing import Viewing
+from provisioning.sources.pixels.fitting import fit
 
 PATCHES = 9
 """Squares of ground asked for from one photo: three by three, half a side apart, where the photo is wide enough."""

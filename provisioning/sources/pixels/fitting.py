@@ -81,3 +81,8 @@ def turn(image: Pixels, heading: Fraction) -> Pixels:
     turned = wide.rotate(float(heading * 360), Image.Resampling.BILINEAR)
     left, top = width // 2, height // 2
     return np.asarray(turned.crop((left, top, left + width, top + height)))
+
+
+def headings(rotations: int) -> tuple[Fraction, ...]:
+    """Return the headings at which a tile is indexed `rotations` times, as fractions of a turn."""
+    return tuple(Fraction(n, rotations) for n in range(rotations))
