@@ -23,8 +23,10 @@ else:
         __slots__ = ()
 
         def __new__(cls, /, *given: Any, **named: Any) -> Any:
-            if named or len(given) != len(cls._fields):
-                given = _bound(cls, given, named)
+            missing = len(cls._fields) - len(given)
+            if named or missing:
+                is_short = not named and 0 < missing <= len(cls._field_defaults)
+                given = (*given, *cls._ends[-missing:]) if is_short else _bound(cls, given, named)
             return tuple.__new__(cls, given)
 
         @classmethod
@@ -59,7 +61,10 @@ else:
                 return super().__new__(cls, name, bases, space)
             fields = tuple(space["__annotations__"])  # of Python 3.14 only under `from __future__ import annotations`
             defaults = {field: space[field] for field in fields if field in space}
+            if tuple(defaults) != fields[len(fields) - len(defaults) :]:
+                raise TypeError(f"{name}: a field without a default follows one that has one")
             own = {"__slots__": (), "__match_args__": fields, "_fields": fields, "_field_defaults": defaults}
+            own["_ends"] = tuple(defaults.values())
             own.update((field, _tuplegetter(number, None)) for number, field in enumerate(fields))
             return type(name, (tuple,), {**_METHODS, **space, **own})
 
