@@ -22,7 +22,7 @@ from provisioning.quality.locate import Locator, Photo, Prior, Question, answer,
 from provisioning.quality.locate.photo import gps_position
 from provisioning.quality.query import Angles, Camera, declared, viewing
 from provisioning.quality.query.metadata import Metadata, xmp_angles
-from provisioning.quality.query.viewing import Viewing
+from provisioning.quality.query.viewing import Known, Viewing
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
 from tests.delivery import trust_anything_by
@@ -343,3 +343,59 @@ def test_a_subtitle_of_each_generation_gives_what_it_says(tmp_path, text, place,
 def test_a_subtitle_whose_gimbal_was_not_measured_gives_no_angles(tmp_path):
     frame = frames(tmp_path, M30T.replace("-142.5", "0.0").replace("-28.7", "0.0"))
     assert frame.known.angles == Angles()
+
+
+AIR_2S = (
+    '<font size="36">SrtCnt : 1, DiffTime : 33ms\n[focal_len : 240] [dzoom_ratio: 20000, delta:0],[latitude: 41.424724] '
+    "[longitude: 2.234156] [altitude: 117.000000] </font>"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "focal_mm", "zoom"),
+    [
+        (MAVIC_3, 24, 1),
+        (M30T, 40, 1),
+        (AIR_2S, 24, 2),
+        (AIR_2S.replace("20000", "10000"), 24, 1),
+        (MINI_2.replace("DZOOM 1.000", "DZOOM 2.500"), None, 2.5),
+        (MAVIC_3.replace("24.00", "0.00"), None, 1),
+        (M30T.replace("1.00]", "0.00]"), 40, 1),
+        (MAVIC_PRO, None, 1),
+    ],
+)
+def test_a_subtitle_gives_its_focal_length_and_digital_zoom(tmp_path, text, focal_mm, zoom):
+    known = frames(tmp_path, text).known
+    assert (known.equivalent_mm, known.zoom) == (focal_mm, zoom)
+
+
+def lens_of(known, settings=None, own=None):
+    said = viewing(declared(settings or Settings()), own or Metadata(), width=1920, height=1080, known=known)
+    return said if isinstance(said, str) else said.camera
+
+
+def test_a_frame_without_a_lens_takes_the_subtitles_and_every_other_goes_before_it():
+    frame = Known(height_m=50.0, equivalent_mm=24.0)
+    assert 2 * math.degrees(math.atan(960 / lens_of(frame).fx)) == pytest.approx(71.6, abs=0.1)  # 24 mm on a 4:3 sensor
+    assert lens_of(frame, Settings(fov_deg=60)).fx == pytest.approx(960 / math.tan(math.radians(30)))
+    assert lens_of(frame, own=Metadata(camera=Camera.simple(1920, 1080, 1500))).fx == 1500
+    assert lens_of(frame._replace(fov_deg=60)).fx == pytest.approx(960 / math.tan(math.radians(30)))
+    assert "no focal length" in lens_of(frame._replace(equivalent_mm=None))
+
+
+def test_digital_zoom_lengthens_the_lens_that_is_not_the_frames_own():
+    frame = Known(height_m=50.0, equivalent_mm=24.0, zoom=2.0)
+    assert lens_of(frame).fx == pytest.approx(2 * lens_of(frame._replace(zoom=1.0)).fx)
+    lens = Settings(focal_px=1500, principal_px=(980, 560), width_px=1920, height_px=1080)
+    once, twice = (lens_of(frame._replace(zoom=zoom), lens) for zoom in (1.0, 2.0))
+    middle = np.array([959.5, 539.5])
+    for point in ([0.1, 0.05, 1.0], [-0.2, 0.1, 1.0]):
+        seen, enlarged = (np.ravel(each.project(np.array([point]))[0]) for each in (once, twice))
+        np.testing.assert_allclose(enlarged - middle, 2 * (seen - middle))
+    assert lens_of(frame._replace(fov_deg=60)) == lens_of(frame._replace(fov_deg=60, zoom=1.0))
+
+
+def test_what_stands_for_the_lens_is_said():
+    frame = Known(height_m=50.0, equivalent_mm=24.0)
+    assert viewing(declared(Settings()), Metadata(), width=1920, height=1080, known=frame).lens_mm == 24
+    assert viewing(declared(Settings(fov_deg=60)), Metadata(), width=1920, height=1080, known=frame).lens_mm is None

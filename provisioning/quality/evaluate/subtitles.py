@@ -25,6 +25,10 @@ GIMBAL = re.compile(rf"G\.PRY\s*\(\s*{NUMBER}[^\d,)]*,\s*{NUMBER}[^\d,)]*,\s*{NU
 """Phantom 4 Pro and RTK: pitch, roll, yaw of the gimbal."""
 
 
+FOCALS_MM = (8.0, 2000.0)
+MOST_ZOOM = 100.0
+
+
 class Frame(NamedTuple):
     """Where a frame was taken, what else its subtitle says, and when: seconds since the video began."""
 
@@ -37,7 +41,8 @@ def read_subtitles(path: Path) -> dict[int, Frame]:
     """Return the frames of the subtitle at `path` by their number, from 1; those without a position are left out.
 
     Read are `[latitude: …] [longitude: …] [rel_alt: …] [gb_yaw: …]` of newer models, `GPS (lon, lat, …), H …m`,
-    `G.PRY (…)` and `BAROMETER:…` of older ones and of Autel. PhotoError if no frame has a position.
+    `G.PRY (…)` and `BAROMETER:…` of older ones and of Autel, `focal_len` and digital zoom of both. PhotoError if no
+    frame has a position.
     """
     try:
         text = read_input(path).decode("utf-8", "replace")
@@ -94,7 +99,28 @@ def _unnamed(block: str) -> tuple[float | None, float | None]:
 def _known(block: str) -> Known:
     heights = (_value(block, "rel_alt"), _value(block, "H", unit=r"\s*m"), _value(block, r"BAROMETER\s*[:(]"))
     altitudes = (_value(block, "abs_alt"), _value(block, "altitude"))
-    return Known(upright(measured(_gimbal(block))), relative_m=_first(heights), altitude_m=_first(altitudes))
+    return Known(
+        upright(measured(_gimbal(block))),
+        relative_m=_first(heights),
+        altitude_m=_first(altitudes),
+        equivalent_mm=_focal_mm(block),
+        zoom=_zoom(block),
+    )
+
+
+def _focal_mm(block: str) -> float | None:
+    """Return the 35-mm-equivalent focal length: `focal_len: 24.00`, of older models in tenths, `focal_len : 240`."""
+    found = re.search(rf"focal_len\s*:\s*{NUMBER}", block)
+    value = 0.0 if found is None else float(found[1]) / (1 if "." in found[1] else 10)
+    return value if FOCALS_MM[0] <= value <= FOCALS_MM[1] else None
+
+
+def _zoom(block: str) -> float:
+    """Return the digital zoom: `dzoom_ratio: 1.00`, of older models in ten-thousandths, `DZOOM 1.000`; 1 without."""
+    found = re.search(rf"(?i:dzoom)(?:_ratio)?\s*:?\s*{NUMBER}", block)
+    value = 1.0 if found is None else float(found[1])
+    value = value / 10_000 if value >= 10_000 else value
+    return value if 1 <= value <= MOST_ZOOM else 1.0
 
 
 def _gimbal(block: str) -> Angles:

@@ -116,6 +116,7 @@ ASSUMED = {
     "heading_deg": "give no heading (north assumed)",
     "pitch_deg": "give no pitch ({:.0f}° assumed)",
     "height_m": "give no height ({:.0f} m above ground assumed, camera.height_m)",
+    "lens_mm": "give no lens (the subtitle's {:.0f} mm assumed over the width of a 4:3 sensor; [camera] says better)",
     "height_sought_m": "give no height (the best of several tried, each at the cost of a photo)",
 }
 

@@ -67,13 +67,15 @@ class Assumed(NamedTuple):
     """What stood for something that neither the photo nor the caller said; None where it was said, or not needed.
 
     heading_deg: north. pitch_deg: the mounting's, straight down unless [camera] says otherwise. height_m: that of
-    [camera]. height_sought_m: of several the one from which the photo is found best.
+    [camera]. height_sought_m: of several the one from which the photo is found best. lens_mm: a video's
+    35-mm-equivalent focal length, taken over the width of a 4:3 sensor.
     """
 
     heading_deg: float | None = None
     pitch_deg: float | None = None
     height_m: float | None = None
     height_sought_m: float | None = None
+    lens_mm: float | None = None
 
     def as_json(self) -> dict[str, float]:
         """Return what was assumed by its name."""
@@ -201,8 +203,8 @@ def _assumed(seen: Viewing | str, *, headed: bool) -> Assumed:
         return Assumed(north)
     pitch = seen.mounting[1] if seen.angles.pitch_deg is None else None
     if seen.height_sought:
-        return Assumed(north, pitch, None, seen.height_m)
-    return Assumed(north, pitch, seen.height_m if seen.height_assumed else None)
+        return Assumed(north, pitch, None, seen.height_m, seen.lens_mm)
+    return Assumed(north, pitch, seen.height_m if seen.height_assumed else None, None, seen.lens_mm)
 
 
 def _viewing(

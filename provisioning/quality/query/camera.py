@@ -61,6 +61,13 @@ class Camera:
             cx=(self.cx + 0.5) * x - 0.5, cy=(self.cy + 0.5) * y - 0.5,
         )  # fmt: skip
 
+    def zoomed(self, times: float) -> Camera:
+        """Return the camera of the middle of its photos, enlarged to their size: digital zoom."""
+        x, y = (self.width - 1) / 2, (self.height - 1) / 2
+        return replace(
+            self, fx=self.fx * times, fy=self.fy * times, cx=x + (self.cx - x) * times, cy=y + (self.cy - y) * times
+        )
+
     def shown(self, orientation: int) -> Camera:
         """Return the camera of the photo as EXIF's `orientation` has it shown; self is for the stored pixels."""
         (a, b), (c, d) = SHOWN[orientation]
@@ -132,6 +139,14 @@ def _half(camera: Camera) -> Floats:
 def focal_px_of_35mm(focal_35mm: float, width: int, height: int) -> float:
     """Return the focal length in pixel of a 35-mm-equivalent one (CIPA DCG-001: equal angle over the diagonal)."""
     return focal_35mm * math.hypot(width, height) / FULL_FRAME_DIAGONAL_MM
+
+
+def focal_px_of_video(focal_35mm: float, width: int) -> float:
+    """Return the focal length in pixel of a video's frames, from the 35-mm-equivalent one of the stills.
+
+    Taken as that of a 4:3 sensor of which the frame shows the whole width.
+    """
+    return focal_35mm * width / (0.8 * FULL_FRAME_DIAGONAL_MM)
 
 
 def focal_px_of_fov(fov_deg: float, width: int) -> float:

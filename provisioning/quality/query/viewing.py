@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from provisioning.base.errors import PhotoError
 from provisioning.quality.query.attitude import MOUNTED_DOWN, Angles, Three, camera_rotation
-from provisioning.quality.query.camera import SIDEWAYS, TURNED_DEG, Camera, focal_px_of_fov
+from provisioning.quality.query.camera import SIDEWAYS, TURNED_DEG, Camera, focal_px_of_fov, focal_px_of_video
 from provisioning.quality.query.declaration import Declared
 from provisioning.quality.query.metadata import Metadata
 from provisioning.quality.query.rendering import View
@@ -21,7 +21,8 @@ class Known(NamedTuple):
     """What is known of one photo beside its metadata: a row of a list, options of a command, a subtitle, a log.
 
     height_m: above ground. relative_m: above the take-off point; altitude_m: above sea level. Both go before what the
-    photo says of them.
+    photo says of them. equivalent_mm: 35-mm-equivalent focal length of a video's camera, for want of another
+    lens. zoom: digital zoom of the frame, by which every lens is longer but the frame's own fov_deg.
     """
 
     angles: Angles = Angles()
@@ -29,6 +30,8 @@ class Known(NamedTuple):
     fov_deg: float | None = None
     relative_m: float | None = None
     altitude_m: float | None = None
+    equivalent_mm: float | None = None
+    zoom: float = 1.0
 
 
 NOTHING = Known()
@@ -39,7 +42,8 @@ class Viewing(NamedTuple):
 
     height_assumed: neither the photo nor the caller gave the height, so it is the declared one. height_sought: nor is
     one declared, so it is the least of those to try. turned_deg: by how much the stored pixels were turned clockwise to
-    be shown; camera and angles are those of the photo as it is shown.
+    be shown; camera and angles are those of the photo as it is shown. lens_mm: the 35-mm-equivalent focal length that
+    stands for the lens.
     """
 
     camera: Camera
@@ -49,6 +53,7 @@ class Viewing(NamedTuple):
     height_assumed: bool = False
     turned_deg: int = 0
     height_sought: bool = False
+    lens_mm: float | None = None
 
     def view(self, yaw_deg: float) -> View:
         """Return the view under a yaw, degree clockwise from true north."""
@@ -87,7 +92,8 @@ def viewing(
     is not of the shape of the camera declared. least_m: from the camera to the least height to try where none is known.
     """
     stored = (height, width) if metadata.orientation in SIDEWAYS else (width, height)
-    camera = camera_of(declared, metadata, width=stored[0], height=stored[1], fov_deg=known.fov_deg)
+    own = camera_of(declared, metadata, width=stored[0], height=stored[1], fov_deg=known.fov_deg, zoom=known.zoom)
+    camera, lens_mm = (own, None) if own else (_of_video(known, *stored), known.equivalent_mm)
     known_m = _height_m(declared, metadata, known)
     height_m = declared.height_m if known_m is None else known_m
     if camera is None:
@@ -102,7 +108,7 @@ def viewing(
     angles = _angles(declared, metadata.angles, known.angles)
     turned_deg = TURNED_DEG.get(metadata.orientation, 0)
     shown = camera.shown(metadata.orientation)
-    return Viewing(shown, angles, height_m, declared.mounting, known_m is None, turned_deg, sought)
+    return Viewing(shown, angles, height_m, declared.mounting, known_m is None, turned_deg, sought, lens_mm)
 
 
 def _angles(declared: Declared, own: Angles, given: Angles) -> Angles:
@@ -127,15 +133,26 @@ def _height_m(declared: Declared, metadata: Metadata, known: Known) -> float | N
 
 
 def camera_of(
-    declared: Declared, metadata: Metadata, *, width: int, height: int, fov_deg: float | None = None
+    declared: Declared, metadata: Metadata, *, width: int, height: int, fov_deg: float | None = None, zoom: float = 1.0
 ) -> Camera | None:
-    """Return the intrinsics for a photo stored as width x height pixels; None if nothing gives them."""
+    """Return the intrinsics for a photo stored as width x height pixels; None if nothing gives them.
+
+    zoom: digital zoom, by which the lens of a declaration or of the photo is longer; fov_deg is that of the photo.
+    """
     if fov_deg is not None:
         return Camera.simple(width, height, focal_px_of_fov(fov_deg, width))
     lens = declared.for_photo(width, height)
     if lens is None:
-        return metadata.camera and metadata.camera.resized(width, height)
-    return _of_shape(lens, width, height)
+        camera = metadata.camera and metadata.camera.resized(width, height)
+    else:
+        camera = _of_shape(lens, width, height)
+    return camera and camera.zoomed(zoom)
+
+
+def _of_video(known: Known, width: int, height: int) -> Camera | None:
+    if known.equivalent_mm is None:
+        return None
+    return Camera.simple(width, height, focal_px_of_video(known.equivalent_mm, width)).zoomed(known.zoom)
 
 
 def _of_shape(camera: Camera, width: int, height: int) -> Camera:
