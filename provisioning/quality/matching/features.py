@@ -19,17 +19,19 @@ CLASSICAL = ("orb", "sift")
 MOST_POINTS = 1000
 """Of a photo, the strongest; more cost time and change the answer little."""
 RATIO = 0.85
-"""Greatest distance to the nearest descriptor as a share of that to the second nearest (Lowe 2004 takes 0.8)."""
+"""Of ORB and SIFT."""
 
 
 class Features(NamedTuple):
     """Points, float64 [n, 2], pixel (x, y), the centre of the first pixel at 0; descriptors, [n, d]. Strongest first.
 
-    Descriptors are float32, compared by their Euclidean distance, or uint8, compared by the bits that differ.
+    Descriptors are float32, compared by their Euclidean distance, or uint8, compared by the bits that differ. ratio:
+    greatest distance to the nearest descriptor as a share of that to the second nearest (Lowe 2004 takes 0.8).
     """
 
     points: Doubles
     descriptors: NDArray[Any]
+    ratio: float = RATIO
 
 
 Extractor = Callable[[Pixels, Flags], Features]
@@ -62,7 +64,7 @@ def _of_opencv(cv2: Any, detector: Any, *, width: int) -> Extractor:
 
 
 def matched(first: Features, second: Features) -> NDArray[np.int64]:
-    """Return pairs of rows that are each other's nearest, int64 [m, 2], and nearer than RATIO of the next."""
+    """Return pairs of rows that are each other's nearest, int64 [m, 2], and distinctly so, by `first.ratio`."""
     if len(first.points) < 1 or len(second.points) < 2:
         return np.empty((0, 2), np.int64)
     away = _distances(first.descriptors, second.descriptors)
@@ -71,7 +73,7 @@ def matched(first: Features, second: Features) -> NDArray[np.int64]:
     best = away[rows, nearest]
     mutual = away.argmin(axis=0)[nearest] == rows
     away[rows, nearest] = np.inf
-    distinct = best <= RATIO * away.min(axis=1)
+    distinct = best <= first.ratio * away.min(axis=1)
     kept = np.flatnonzero(mutual & distinct)
     return np.stack([kept, nearest[kept]], axis=1).astype(np.int64)
 

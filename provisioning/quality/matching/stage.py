@@ -192,8 +192,8 @@ def _described(
     tile: tuple[float, int], view: View | None,
 ) -> _Query:  # fmt: skip
     east, north, side_m = where
-    points, descriptors = extract(square, seen)
-    features = Features(points[:MOST_POINTS], descriptors[:MOST_POINTS])
+    found = extract(square, seen)
+    features = found._replace(points=found.points[:MOST_POINTS], descriptors=found.descriptors[:MOST_POINTS])
     off = (features.points + 0.5) / len(square) - 0.5
     metres = np.array([east, north]) + off * [side_m, -side_m]
     return _Query(features, metres, east, north, side_m, *tile, view)
