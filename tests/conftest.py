@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import is_hypothesis_test, settings
+
+from tests.sharing import made_once
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)  # a red run is red again
@@ -64,16 +65,7 @@ def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the demo's 660 tiles, drawn once for all workers; read them, do not change them."""
     from provisioning.cli.begin import demo_imagery as demo
 
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        folder = tmp_path_factory.mktemp("imagery")
-        demo.write_demo_tiles(folder)
-        return folder
-    folder = tmp_path_factory.getbasetemp().parent / "imagery"
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            demo.write_demo_tiles(half := folder.with_name("imagery.half"))
-            half.rename(folder)
-    return folder
+    return made_once(tmp_path_factory, "imagery", demo.write_demo_tiles)
 
 
 @pytest.fixture(scope="session")

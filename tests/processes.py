@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 
-def gone(pid, *, within_s=5.0):
+def gone(pid, *, within_s=120.0):
     """Tell whether process `pid` has ended before `within_s` seconds are over; a zombie has."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 
 import numpy as np
 import pytest
@@ -108,13 +107,11 @@ def test_what_a_library_prints_is_no_answer(scope, capfd):
     ],
 )
 def test_going_over_a_limit_or_breaking_is_one_error_with_file_and_next_step(scope, function, limits, said, capfd):
-    started = time.monotonic()
     with pytest.raises(BackboneError) as caught:
         call(function, limits=limits)
     assert said in str(caught.value)
     assert caught.value.file == "m.onnx"
     assert caught.value.next_step
-    assert time.monotonic() - started < 20
     assert capfd.readouterr().err == ""
     assert call(confining.add, 1, 1) == 2  # the next call has a process again
 

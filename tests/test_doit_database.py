@@ -139,7 +139,7 @@ def test_one_that_is_not_there_yet_or_whole_is_used(tmp_path, path):
 
 
 def doit(cache, *words):
-    return subprocess.run([DOIT, *words], cwd=cache, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([DOIT, *words], cwd=cache, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -200,19 +200,19 @@ def test_a_fleet_file_of_another_shape_is_one_clear_error(tmp_path, capsys, text
 
 def test_what_a_program_is_asked_and_answers_is_exchanged_whole():
     request = bytes(range(256)) * 4096
-    assert ask(["cat"], request, most_bytes=len(request), within_s=20).out == request
+    assert ask(["cat"], request, most_bytes=len(request), within_s=120).out == request
     with pytest.raises(AnswerTooLongError):
-        ask(["cat"], request, most_bytes=len(request) - 1, within_s=20)
+        ask(["cat"], request, most_bytes=len(request) - 1, within_s=120)
 
 
 def test_a_program_that_reads_nothing_or_never_ends_is_left_in_time():
-    assert ask(["true"], b"x" * (1 << 20), most_bytes=0, within_s=20).returncode == 0
+    assert ask(["true"], b"x" * (1 << 20), most_bytes=0, within_s=120).returncode == 0
     started = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
         ask(["sh", "-c", "exec >&- 2>&-; sleep 60"], most_bytes=0, within_s=0.3)
     with pytest.raises(subprocess.TimeoutExpired):
         ask(["sh", "-c", "sleep 60 & exit"], most_bytes=0, within_s=0.3)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50  # the programs take 60
 
 
 def looping() -> bytes:

@@ -62,7 +62,7 @@ def said(
     environment = {**keep, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-m", module, *words]
     if columns is None:
-        done = subprocess.run(command, capture_output=True, cwd=work, env=environment, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, cwd=work, env=environment, check=False, timeout=300)
         return (done.stdout + done.stderr).decode()
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))

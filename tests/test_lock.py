@@ -66,25 +66,23 @@ def test_a_refused_builder_writes_nothing(tmp_path, holder):
 
 
 def test_a_waiting_builder_gets_the_lock_when_it_is_free(tmp_path, holder):
-    threading.Timer(0.3, holder.stdin.close).start()
     started = time.monotonic()
-    with build_lock(tmp_path, timeout_s=10):
-        assert 0.2 < time.monotonic() - started < 5
+    threading.Timer(0.3, holder.stdin.close).start()
+    with build_lock(tmp_path, timeout_s=120):
+        assert time.monotonic() - started >= 0.3
 
 
 def test_waiting_ends_when_its_time_is_up(tmp_path, holder):
     started = time.monotonic()
     with pytest.raises(BuildLockHeldError, match=r"waited 0\.3 s"), build_lock(tmp_path, timeout_s=0.3):
         pass
-    assert 0.3 <= time.monotonic() - started < 3
+    assert time.monotonic() - started >= 0.3
 
 
 def test_a_clock_set_back_does_not_lengthen_the_wait(tmp_path, holder, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    started = time.monotonic()
     with pytest.raises(BuildLockHeldError), build_lock(tmp_path, timeout_s=0.2):
-        pass
-    assert time.monotonic() - started < 3
+        pass  # by that clock it would wait for ever
 
 
 def test_the_lock_of_a_killed_holder_is_free_at_once(tmp_path, holder):

@@ -45,7 +45,7 @@ def words_of(case):
 
 
 def ran(program, *words, given):
-    return subprocess.run([program, *words], input=given.encode(), capture_output=True, timeout=20, check=False)
+    return subprocess.run([program, *words], input=given.encode(), capture_output=True, timeout=120, check=False)
 
 
 def test_ground_lies_at_the_pixels_of_the_vectors(program):

@@ -31,7 +31,7 @@ def in_a_process(code: str, *arguments: object, **environment: str) -> list[str]
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     return done.stdout.splitlines()
 
@@ -98,7 +98,7 @@ def test_a_build_that_is_killed_leaves_no_process_with_the_key(key, tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    out, _ = build.communicate(timeout=30)  # ends when nobody holds the pipe any more
+    out, _ = build.communicate(timeout=120)  # ends when nobody holds the pipe any more
     assert build.returncode == -9
     assert gone(int(out))
 

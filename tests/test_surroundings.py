@@ -66,7 +66,7 @@ def run(cache, command, *, shell="", environment=None, limit=""):
         env={**os.environ, **(environment or {})},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -124,7 +124,7 @@ def test_doit_s_other_commands_say_where_their_answer_cannot_be_written(cache, c
     shell, right = NO_READER[streams]
     line = f'set -o pipefail; "$0" "$@" {shell}'
     done = subprocess.run(
-        ["bash", "-c", line, BIN / "doit", *ANSWERS[command]], cwd=cache, capture_output=True, check=False, timeout=60
+        ["bash", "-c", line, BIN / "doit", *ANSWERS[command]], cwd=cache, capture_output=True, check=False, timeout=300
     )
     assert done.returncode in ({right, 0} if right == 141 else {right})
     assert b"Traceback" not in done.stderr

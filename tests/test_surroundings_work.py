@@ -189,7 +189,7 @@ def test_a_directory_beyond_4096_bytes_is_refused_without_a_traceback(cache, tmp
         for name in ("dodo.py", "flight.toml"):
             shutil.copy(cache / name, name)
 
-    done = subprocess.run(DOIT, preexec_fn=go_down, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(DOIT, preexec_fn=go_down, capture_output=True, check=False, timeout=300)
     assert done.returncode == 3, text(done)
     assert "Traceback" not in text(done), text(done)
     assert "next step" in text(done) or "ERROR" in text(done)
@@ -216,7 +216,7 @@ def test_ctrl_c_at_any_time_and_again(cache, step, signals):
         for _ in range(signals):
             child.send_signal(signal.SIGINT)
             time.sleep(0.03)
-        said = child.communicate(timeout=60)[0].decode()
+        said = child.communicate(timeout=300)[0].decode()
     while_python_starts = child.returncode == 1 and re.search(r"import_site|<frozen site>|/site\.py", said)
     assert child.returncode in (0, 130, -signal.SIGINT) or while_python_starts, said
     assert not OURS.search(said), said
@@ -255,6 +255,6 @@ def test_a_stopped_builder_and_a_second_one(cache):
     assert second.poll() is None, "it waits"
     first.send_signal(signal.SIGCONT)
     for builder in (first, second):
-        said = builder.communicate(timeout=60)[0]
+        said = builder.communicate(timeout=300)[0]
         assert builder.returncode == 0, said
     converges(cache)

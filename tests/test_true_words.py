@@ -64,7 +64,7 @@ def test_provenance_has_the_names_that_are_written(page):
 def test_doit_s_options_do_what_cli_md_says(words, code, said, tmp_path):
     cache = building.new_cache(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *words], cwd=cache, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "doit", *words], cwd=cache, capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr

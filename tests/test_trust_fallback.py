@@ -222,10 +222,10 @@ def crash() -> SelfTest:
 
 
 def test_an_engine_that_kills_or_hangs_its_process_has_not_passed() -> None:
-    assert apart(lambda: SelfTest(passed=True, said="well"), within_s=5) == (True, "well")
-    assert apart(crash, within_s=5) == (False, "the process that ran the engine ended with code -11")
+    assert apart(lambda: SelfTest(passed=True, said="well"), within_s=120) == (True, "well")
+    assert apart(crash, within_s=120) == (False, "the process that ran the engine ended with code -11")
     assert apart(lambda: time.sleep(60), within_s=0.1) == (False, "not finished after 0.1 s")  # type: ignore[arg-type,return-value]
-    assert apart(lambda: 1 / 0, within_s=5) == (False, "ZeroDivisionError: division by zero")  # type: ignore[arg-type,return-value]
+    assert apart(lambda: 1 / 0, within_s=120) == (False, "ZeroDivisionError: division by zero")  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_a_silent_vehicle_is_given_up(made, stage):
         begun = time.monotonic()
         with pytest.raises(DeliveryError, match=r"the vehicle (says|takes) nothing|was cut"):
             sync_over(["sh", "-c", script], verdict, documents_of(verdict), patience_s=0.3)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 50
 
 
 def test_the_command_has_a_limit_and_says_so(made, tmp_path, capsys):

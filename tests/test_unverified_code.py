@@ -271,5 +271,5 @@ def test_status_and_doctor_wait_for_no_pipe(tmp_path, name):
     os.mkfifo(cache.root / name)
     for command in ("status", "doctor"):
         program = [sys.executable, "-m", "provisioning.cli", command, str(cache.root)]
-        done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert "Traceback" not in done.stderr

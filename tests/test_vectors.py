@@ -32,6 +32,7 @@ from provisioning.flight.trust import parse as parse_trust
 from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
+from tests.sharing import made_once
 from tests.vectors import make
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -196,18 +197,21 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or shutil.which("make") is None:
         pytest.skip("no C++ compiler and make (apt-get install g++ make)")
-    directory = tmp_path_factory.mktemp("reader")
     probe = [compiler, "-x", "c++", "-fsyntax-only", "-include", "openssl/evp.h", "/dev/null"]
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         pytest.skip("no OpenSSL headers (apt-get install libssl-dev)")
+    return made_once(tmp_path_factory, "reader", lambda folder: _compile(compiler, folder)) / "reader"
+
+
+def _compile(compiler: str, folder: Path) -> None:
     for source in READER.iterdir():
         if source.suffix in {".cpp", ".hpp"} or source.name == "Makefile":
-            shutil.copy(source, directory)
+            shutil.copy(source, folder)
     flags = "CXXFLAGS=-O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsanitize=address,undefined"
     for attempt in (flags, flags.partition(" -fsanitize")[0]):  # not every compiler brings the sanitizers' libraries
-        built = subprocess.run(["make", "-C", directory, f"CXX={compiler}", attempt], capture_output=True, check=False)
+        built = subprocess.run(["make", "-C", folder, f"CXX={compiler}", attempt], capture_output=True, check=False)
         if built.returncode == 0:
-            return directory / "reader"
+            return
     pytest.fail(built.stderr.decode())
 
 

@@ -52,7 +52,7 @@ def small(tmp_path: Path):
     def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-S", "-m", "provisioning.cli", *map(str, words)]
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=60
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=300
         )
 
     return run

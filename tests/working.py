@@ -63,8 +63,9 @@ def loop(room):
 
 
 def sleep(room, seconds):
+    began = time.monotonic()
     time.sleep(seconds)
-    return b"slept"
+    return f"{began} {time.monotonic()}".encode()
 
 
 def once(room, marker, how):

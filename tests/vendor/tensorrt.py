@@ -152,7 +152,7 @@ class Builder:
             with open(started + ".new", "w") as file:
                 file.write(str(os.getpid()))
             os.rename(started + ".new", started)
-            time.sleep(60)
+            time.sleep(600)
         return b"ftrt" + bytes(20) + bytes(VERSION) + config.largest.to_bytes(4, "little") + network.onnx
 
 

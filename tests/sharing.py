@@ -1,0 +1,25 @@
+"""What is dear to make and only read: made by one worker of pytest-xdist, for all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder `name` of this test run, which the first to ask has filled by `make`; the others wait."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = factory.getbasetemp().parent / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            half = factory.mktemp(name)
+            make(half)
+            half.rename(folder)
+    return folder
