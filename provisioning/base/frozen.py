@@ -22,15 +22,19 @@ else:
         def decorate(cls: type) -> type:
             for name in ("__init__", "__setattr__", "__delattr__", "__eq__", "__hash__", "__repr__", "_compared"):
                 setattr(cls, name, _Frozen.__dict__[name])
-            return dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+            made = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+            made._fields_of_class = dataclasses.fields(made)  # noqa: SLF001
+            return made
 
         assert frozen
         return decorate
 
 
 class _Frozen:
+    _fields_of_class: tuple[dataclasses.Field[Any], ...]
+
     def __init__(self, *given: Any, **values: Any) -> None:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = self._fields_of_class
         if given:
             values = _by_name(self, fields, given, values)
         own = vars(self)
@@ -54,11 +58,11 @@ class _Frozen:
         return hash(tuple(self._compared()))
 
     def __repr__(self) -> str:
-        shown = (f"{field.name}={vars(self)[field.name]!r}" for field in dataclasses.fields(self) if field.repr)  # type: ignore[arg-type]
+        shown = (f"{field.name}={vars(self)[field.name]!r}" for field in self._fields_of_class if field.repr)
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _compared(self) -> list[Any]:
-        return [vars(self)[field.name] for field in dataclasses.fields(self) if field.compare]  # type: ignore[arg-type]
+        return [vars(self)[field.name] for field in self._fields_of_class if field.compare]
 
 
 def _by_name(made: object, fields: tuple[Any, ...], given: tuple[Any, ...], values: dict[str, Any]) -> dict[str, Any]:

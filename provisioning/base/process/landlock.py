@@ -147,6 +147,6 @@ def _allow(call: Callable[..., int], ruleset: int, path: str | Path, rights: int
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _OF_A_FILE
-        call(_ADD_RULE, ruleset, 1, ctypes.create_string_buffer(struct.pack("=Qi", rights, fd)), 0)
+        call(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, fd), 0)
     finally:
         os.close(fd)

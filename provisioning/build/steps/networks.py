@@ -12,7 +12,6 @@ from provisioning.base import events
 from provisioning.base.disk.artifacts import Target, atomic_output, is_intact, is_whole, read_whole
 from provisioning.base.disk.files import write_durably
 from provisioning.base.errors import Error, TileError
-from provisioning.build.history import read_history
 from provisioning.build.request import NetworkRequest, Request
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def _sample(request: Request, network: NetworkRequest) -> engines.Images:
 
 def compile_network(request: Request, network: NetworkRequest) -> None:
     """Compile the engine of `network` in a fresh process. Raises EngineError."""
+    from provisioning.build.history import read_history
     from provisioning.engines.compile import compile_engine, compiled_path
     from provisioning.engines.vehicle.remote import compile_there
 

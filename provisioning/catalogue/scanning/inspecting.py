@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.events import progress
 from provisioning.base.named import NamedTuple
-from provisioning.sources.pixels.image import InspectionSettings
+from provisioning.sources.pixels.facts import InspectionSettings
 from provisioning.sources.source import OF_THE_FILE
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
 

@@ -26,7 +26,7 @@ from provisioning.catalogue.scanning.writer import Writer
 from provisioning.catalogue.summing import EarlyDigest, at_takeoff, choice_of, summed
 from provisioning.catalogue.values import Corpus
 from provisioning.config import Selection, Tiles
-from provisioning.sources.pixels.image import InspectionSettings
+from provisioning.sources.pixels.facts import InspectionSettings
 from provisioning.sources.source import source_name
 from provisioning.sources.store import TileQuery
 from provisioning.sources.stores import SourceState, kind_of, source_state, with_kinds

@@ -43,14 +43,6 @@ PILLOW_FORMATS = ("PNG", "WEBP", "JPEG", "AVIF")
 """The only parsers that hostile bytes may reach."""
 
 
-class InspectionSettings(NamedTuple):
-    """What `inspect_tile` takes beside the bytes of a tile."""
-
-    max_pixels: int
-    nodata: tuple[int, ...] = ()
-    blank: bool = True
-
-
 class Inspection(NamedTuple):
     """What looking at a tile's pixels once has found, or why it is no image.
 

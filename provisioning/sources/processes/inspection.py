@@ -16,7 +16,8 @@ from typing import NamedTuple
 from provisioning.base.errors import FilesystemError, TileError
 from provisioning.base.process.workers import Items, Limits, SeveralError, Worker, Workers
 from provisioning.sources.pixels.eighth import inspect_tiles
-from provisioning.sources.pixels.image import Inspection, InspectionSettings, load_decoders
+from provisioning.sources.pixels.facts import InspectionSettings
+from provisioning.sources.pixels.image import Inspection, load_decoders
 from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES
 from provisioning.sources.processes import common as apart
 from provisioning.sources.tile_file import MOST_TILE_BYTES, read_file
