@@ -28,8 +28,25 @@ def test_the_last_items_go_one_by_one_to_as_many_takers(channel):
     assert channel.take() is None
 
 
-def test_a_crew_that_stopped_takes_nothing(channel):
+def test_a_group_that_stopped_takes_nothing(channel):
     channel._stop.set()
     assert channel.take_share(8, of=4) == []
     assert channel.take() is None
     assert not channel.put(11)
+
+
+def test_one_item_is_taken_and_the_others_stay(channel):
+    assert channel.take() == 0
+    assert channel.take_share(100, of=1) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_who_adds_to_a_full_channel_waits_for_room():
+    channel = Channel(1, threading.Event())
+    channel.put("first")
+    added = threading.Thread(target=channel.put, args=["second"])
+    added.start()
+    added.join(0.2)
+    assert added.is_alive()
+    assert channel.take() == "first"
+    added.join(30)
+    assert channel.take() == "second"

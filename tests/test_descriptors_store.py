@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from provisioning.base.errors import DescriptorError, FilesystemError
 from provisioning.descriptors import is_described
-from provisioning.descriptors.store import lookup, shards, store
+from provisioning.descriptors.store import generations, guard, lookup, shards, store
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from tests.properties import examples
@@ -443,3 +443,77 @@ def test_counting_what_is_missing_reads_the_map_as_it_lies_and_writes_nothing(tm
     assert lookup.count_missing(home, KEY, shas(1, 2)) == 1
     assert sorted(home.rglob("*")) == before
     assert not any(elsewhere.iterdir())
+
+
+def test_a_look_up_reads_the_map_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    fill(tmp_path / "store", 1, 2, 3)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert lookup.count_missing(tmp_path / "store", KEY, shas(1, 2, 9)) == 1
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_map_that_cannot_be_opened_counts_all_as_missing(tmp_path):
+    fill(tmp_path, 1, 2, 3)
+    (path,) = (tmp_path / KEY).glob("g*/map.sqlite")
+    path.unlink()
+    path.mkdir()
+    assert lookup.count_missing(tmp_path, KEY, shas(1, 2, 9)) == 3
+
+
+def test_a_receipt_for_tiles_is_none_for_their_cuts(tmp_path):
+    coverage = "c" * 64
+    write_receipt(tmp_path, KEY, coverage)
+    assert is_described(tmp_path, [KEY], coverage)
+    assert not is_described(tmp_path, [KEY], coverage, overlap=2)
+    write_receipt(tmp_path, KEY, coverage, overlap=2)
+    assert is_described(tmp_path, [KEY], coverage, overlap=2)
+
+
+def test_a_map_that_is_discarded_takes_its_logs_along(tmp_path):
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (tmp_path / f"map.sqlite{suffix}").touch()
+    (tmp_path / "000000.rows").touch()
+    guard.discard_map(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["000000.rows"]
+
+
+def test_the_first_generation_is_number_one_and_an_unfinished_one_is_begun_anew(tmp_path):
+    first = generations.begin(tmp_path)
+    (first / "left").touch()
+    assert generations.begin(tmp_path) == first
+    assert not list(first.iterdir())
+    generations.finish(tmp_path, first)
+    assert generations.newest(tmp_path).name == "g000001"
+
+
+def test_a_shard_is_no_program(tmp_path):
+    fill(tmp_path, 1)
+    (shard,) = shard_files(tmp_path)
+    assert shard.stat().st_mode & 0o111 == 0
+
+
+def test_descriptors_of_another_shape_and_a_full_disk_name_the_store(tmp_path, monkeypatch):
+    fill(tmp_path, 1)
+    with opened(tmp_path) as kept:
+        with pytest.raises(DescriptorError, match="of another shape") as wrong:
+            kept.append(shas(2, 3), vectors(2))
+        assert wrong.value.file == str(tmp_path / KEY)
+        assert wrong.value.facts == {"got": [1, DIMENSION], "expected": [2, DIMENSION]}
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(shards, "append", full)
+        with pytest.raises(FilesystemError, match="write descriptors") as refused:
+            kept.append(shas(2), vectors(2))
+        assert refused.value.file == str(tmp_path / KEY)
+
+
+def test_a_store_of_which_a_quarter_is_dead_is_left_as_it_is(tmp_path):
+    with opened(tmp_path) as kept:
+        kept.append(shas(1, 2, 3), vectors(1, 2, 3))
+        kept.flush()
+        kept.append(shas(3), vectors(3))
+        kept.flush()
+        assert not kept.tidy()

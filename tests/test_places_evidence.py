@@ -267,3 +267,41 @@ def test_init_writes_the_rows_that_the_evidence_asks_for(tmp_path, monkeypatch):
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "rows from the south" in done.stdout
     assert 'scheme = "tms"' in (tmp_path / "cache" / "flight.toml").read_text().splitlines()
+
+
+CORNER = "<TileOrigin><X>-20037508.342787</X><Y>{}</Y></TileOrigin>"
+LEVEL = "<TileCols>256</TileCols><LODInfo><LevelID>15</LevelID><Resolution>4.777314267823516</Resolution></LODInfo>"
+
+
+def test_an_arcgis_cache_on_the_grid_is_taken_and_one_from_another_row_is_not(tmp_path):
+    tiles = tiles_at(*BERN)
+    store = write_xyz(tmp_path / "sat", tiles)
+    code = "<C><WKID>2056</WKID><LatestWKID>3857</LatestWKID>"
+    (store / "conf.xml").write_text(code + CORNER.format("20037508.342787") + LEVEL + "</C>")
+    assert close(survey(store).bbox, bounds(tiles))
+    (store / "conf.xml").write_text(code + CORNER.format("30037508.342787") + LEVEL + "</C>")
+    with pytest.raises(TileError, match="another corner"):
+        survey(store)
+
+
+def test_a_compact_arcgis_cache_is_to_be_exported_anew(tmp_path):
+    store = write_xyz(tmp_path / "sat", tiles_at(*BERN))
+    (store / "conf.xml").write_text("<C><StorageFormat>esriMapCacheStorageModeCompactV2</StorageFormat></C>")
+    with pytest.raises(TileError, match="compact cache") as caught:
+        survey(store)
+    assert "exploded cache" in caught.value.next_step
+
+
+def test_capabilities_with_one_web_mercator_among_others_give_the_place(tmp_path):
+    tiles = tiles_at(*BERN)
+    store = write_xyz(tmp_path / "sat", tiles)
+    west, south, east, north = bounds(tiles)
+    box = "<WGS84BoundingBox><LowerCorner>{} {}</LowerCorner><UpperCorner>{} {}</UpperCorner></WGS84BoundingBox>"
+    systems = "".join(f"<SupportedCRS>urn:ogc:def:crs:EPSG::{code}</SupportedCRS>" for code in (4326, 3857))
+    (store / "WMTSCapabilities.xml").write_text(f"<C>{box.format(west, south, east, north)}{systems}</C>")
+    held = survey(store)
+    assert held.has_evidence
+    assert close(held.bbox, (west, south, east, north))
+    (store / "WMTSCapabilities.xml").write_text(f"<C>{box.format(100, 10, 101, 11)}{systems}</C>")
+    with pytest.raises(TileError, match="do not lie where"):
+        survey(store)

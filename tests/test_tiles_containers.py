@@ -86,6 +86,19 @@ def test_the_tiles_of_a_run_are_those_of_its_ids_inside_the_area(first, run, x, 
     assert sorted(tiles_of_run(first, run, cover)) == sorted(expected)
 
 
+def test_a_table_gives_the_rows_of_a_band_and_none_between_them(tmp_path):
+    from provisioning.area.cover import Band, Cover
+    from provisioning.sources.stores import open_tiles
+
+    path = write_mbtiles(tmp_path / "a.mbtiles", {(5, x, y): image(x + 10 * y) for x in range(3) for y in range(6)})
+    store = open_tiles(TileSource(path=path))
+    cover = Cover({5: (Band(0, 1, ((0, 1), (4, 4))),)})
+    found = {(tile.z, tile.x, tile.y): tile.data for tile in store.query(TileQuery(cover))}
+    assert sorted(found) == [(5, x, y) for x in range(2) for y in (0, 1, 4)]
+    assert all(found[5, x, y] == store.read(5, x, y) for _, x, y in found)
+    store.close()
+
+
 entries = st.lists(
     st.tuples(st.integers(1, 1 << 40), st.integers(0, 300), st.integers(1, 1 << 30), st.integers(0, 1 << 40)),
     min_size=1,
