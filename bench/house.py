@@ -5,7 +5,7 @@
 
 Counted in the text are the modules of `provisioning` and `rules`, and functions by what they take or name. Counted
 while it runs: the functions and modules of ours that a `doit` with nothing to do calls, and how often a tile's file is
-opened, by whatever process, in a first build of 36 tiles. The page docs/decisions/the-house-in-order.md has these figures.
+opened, by whatever process, in a first build of 36 tiles. These figures are in docs/decisions/the-house-in-order.md.
 """
 
 from __future__ import annotations

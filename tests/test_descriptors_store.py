@@ -125,8 +125,9 @@ def test_shards_fill_and_follow_each_other(tmp_path, monkeypatch):
 
 def test_absent_descriptors_are_an_error(tmp_path):
     fill(tmp_path, 1)
-    with opened(tmp_path) as kept, pytest.raises(DescriptorError, match="2 tiles have no descriptor"):
+    with opened(tmp_path) as kept, pytest.raises(DescriptorError, match="2 tiles have no descriptor") as wrong:
         kept.gather(shas(1, 2, 3))
+    assert wrong.value.file == str(tmp_path / KEY)
 
 
 # Death and damage
