@@ -11,36 +11,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 QUICK = {
     "format": ["ruff", "format", "--check", "-q", "."],
     "lint": ["ruff", "check", "-q", "."],
-    "types": ["mypy"],
     "layers": ["lint-imports"],
 }
+TYPES = ["mypy"]
 TESTS = ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--dist=worksteal", "--durations=10"]
 LEAST_BRANCHES = 95.0
 """Per cent of the branches of `provisioning` that the tests must take."""
 
 
 def main() -> int:
-    """Run every check, the quick ones first; return 1 if any failed. Other words than `--coverage` are pytest's."""
+    """Run every check, mypy beside the tests; return 1 if any failed. Other words than `--coverage` are pytest's."""
     counted = "--coverage" in sys.argv
     chosen = [word for word in sys.argv[1:] if word != "--coverage"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["COVERAGE_FILE"] = os.path.join(scratch, "coverage")
-        checks = [_passes(name, words) for name, words in QUICK.items()]
-        checks.append(_passes("tests", [*TESTS, *chosen, *(["--cov", "--cov-report=term"] if counted else [])]))
+        since, types = time.monotonic(), _start(TYPES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        checks = [_passes(name, _start(words)) for name, words in QUICK.items()]
+        tests = [*TESTS, *chosen, *(["--cov", "--cov-report=term"] if counted else [])]
+        checks.append(_passes("tests", _start(tests)))
+        checks.append(_passes("types", types, since))
         if counted:
             checks.append(_branches_are_taken())
     return not all(checks)
 
 
-def _passes(name: str, words: list[str]) -> bool:
-    started = time.monotonic()
-    code = subprocess.run(_command(words), check=False).returncode
-    print(f"{name}: {'ok' if code == 0 else f'FAILED ({code})'} in {time.monotonic() - started:.0f} s", flush=True)
-    return code == 0
+def _passes(name: str, started: subprocess.Popen[str], since: float | None = None) -> bool:
+    """Wait for a check and say how it ended, after what it wrote if that was kept back."""
+    since = since or time.monotonic()
+    written, _ = started.communicate()
+    ok = started.returncode == 0
+    print(written or "", end="")
+    print(f"{name}: {'ok' if ok else f'FAILED ({started.returncode})'} in {time.monotonic() - since:.0f} s", flush=True)
+    return ok
 
 
 def _branches_are_taken() -> bool:
@@ -51,6 +58,10 @@ def _branches_are_taken() -> bool:
     verdict = "ok" if taken >= LEAST_BRANCHES else f"FAILED (least: {LEAST_BRANCHES:g} %)"
     print(f"branches: {verdict}, the tests take {taken:.1f} % of those of provisioning")
     return taken >= LEAST_BRANCHES
+
+
+def _start(words: list[str], **how: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(_command(words), **how)
 
 
 def _command(words: list[str]) -> list[str]:

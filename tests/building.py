@@ -64,10 +64,11 @@ def put_tiles(folder: Path, *, side: int = 4) -> None:
             put_tile(folder, WEST + column, NORTH + row, seed=row * 100 + column)
 
 
-def new_cache(parent: Path, *, side: int = 4, overlap: int = 1) -> Path:
+def new_cache(parent: Path, *, side: int = 4, overlap: int = 1, samples: int | None = 4) -> Path:
     """Make tiles, a key, a calibration file and a cache directory below `parent`; nothing is built yet.
 
-    Without cuts, unless `overlap` says otherwise: a test counts tiles, and has a quarter of the work.
+    Without cuts, unless `overlap` says otherwise: a test counts tiles, and has a quarter of the work. The gates look
+    at `samples` tiles (None: as many as by default), for a look at all sixteen is half of the build.
     """
     put_tiles(parent / "tiles", side=side)
     generate_key(parent / "key.pem", password=None)
@@ -82,6 +83,8 @@ def new_cache(parent: Path, *, side: int = 4, overlap: int = 1) -> Path:
         flight_id="F-1",
         index_overlap=overlap,
     )
+    if samples is not None:
+        edit(cache, "# samples = 64", f"samples = {samples}")
     return cache
 
 

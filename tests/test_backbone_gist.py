@@ -104,12 +104,13 @@ def test_noise_on_a_blank_tile_is_not_blown_up(network):
 
 
 def test_only_ordinary_operators():
-    used = {node.op_type for node in gist(colour=True).graph.node}
+    model = gist(colour=True)
+    used = {node.op_type for node in model.graph.node}
     assert used <= {
         "Add", "AveragePool", "Concat", "Conv", "Div", "Flatten", "Log", "MatMul", "Mul", "Pad", "ReduceL2",
         "ReduceMean", "ReduceSum", "Relu", "Reshape", "Slice", "Sqrt", "Sub",
     }  # fmt: skip
-    onnx.checker.check_model(gist(colour=True), full_check=True)
+    onnx.checker.check_model(model, full_check=True)
 
 
 @pytest.mark.parametrize(

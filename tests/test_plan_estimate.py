@@ -42,7 +42,7 @@ def test_a_first_plan_tries_the_network_and_says_what_that_leaves_out(first, cap
 
 
 def test_the_trial_is_shared_among_threads_and_the_gates_look_at_a_sample(tmp_path):
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, samples=None)
     scanned(read_flight(cache))
     request = read_request(cache)
     tried = Rehearsal(Shape(128, 128, 544), 0.1, 0.1, 1.0)

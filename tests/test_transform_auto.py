@@ -114,7 +114,7 @@ def test_until_it_is_chosen_it_costs_what_no_transform_costs():
 def site(tmp_path_factory):
     site = tmp_path_factory.mktemp("site") / "site"
     site.mkdir()
-    cache = building.new_cache(site)
+    cache = building.new_cache(site, samples=None)
     building.edit(cache, '# transform = "none"', 'transform = "auto"')
     assert building.build(cache).outcome == "SUCCESS"
     return site

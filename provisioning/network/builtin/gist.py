@@ -10,6 +10,7 @@ Only ordinary operators (Conv, MatMul, AveragePool, Reduce*), so that every engi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import log, pi, sqrt
 
 import numpy as np
@@ -54,14 +55,20 @@ def transfer(frequency: float, orientation: int, side: int) -> Array:
 
     `frequency` is in cycles per pixel of that grid.
     """
-    axis = np.fft.fftfreq(side)
-    fy, fx = np.meshgrid(axis, axis, indexing="ij")
-    radius = np.hypot(fx, fy)
-    angle = np.arctan2(fy, fx) + pi * orientation / ORIENTATIONS
+    radius, angle = _polar(side)
+    angle = angle + pi * orientation / ORIENTATIONS
     angle = (angle + pi) % (2 * pi) - pi
     response: Array = np.exp(-3.5 * (radius / frequency - 1) ** 2 - 2 * pi * angle**2)
     response[0, 0] = 0
     return response
+
+
+@cache
+def _polar(side: int) -> tuple[Array, Array]:
+    """Return radius, cycles per pixel, and angle, radian, of each frequency on a `side` x `side` grid in FFT order."""
+    axis = np.fft.fftfreq(side)
+    fy, fx = np.meshgrid(axis, axis, indexing="ij")
+    return np.hypot(fx, fy), np.arctan2(fy, fx)
 
 
 def kernels(scale: Scale) -> Array:
@@ -69,7 +76,7 @@ def kernels(scale: Scale) -> Array:
     side, half = 4 * SIDE, scale.kernel // 2
     keep = np.arange(-half, half + 1) % side
     spectra = [transfer(scale.frequency * scale.shrink, orientation, side) for orientation in range(ORIENTATIONS)]
-    space = np.stack([np.fft.ifft2(spectrum)[np.ix_(keep, keep)] for spectrum in spectra])
+    space = np.stack([np.fft.ifft(np.fft.ifft(spectrum)[:, keep], axis=0)[keep] for spectrum in spectra])
     complex_ = space - space.mean(axis=(1, 2), keepdims=True)
     return np.concatenate([complex_.real, complex_.imag])[:, None]
 
