@@ -119,6 +119,8 @@ def _is_of_the_machine(error: Exception) -> bool:
     """Return whether a part of the program could not be read or run, or is not all there, as `base.disk.files` does."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, ModuleType)
+    if isinstance(error, SystemError):  # "error return without exception set": no memory for the exception
+        return "exception set" in str(error)
     return isinstance(error, (OSError, MemoryError, ImportError))
 
 

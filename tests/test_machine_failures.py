@@ -15,10 +15,11 @@ from doit.cmd_base import ModuleTaskLoader
 import provisioning.cli
 import rules
 from provisioning.base.disk.files import wrap_machine_errors
-from provisioning.base.errors import Error, FilesystemError, StoppedError
+from provisioning.base.errors import Error, FilesystemError, StoppedError, TrustError
 from provisioning.base.process import signals
 from provisioning.base.process.signals import Stopped, stops_in_order
 from provisioning.build import steps
+from provisioning.flight.trust.rotation import read_trust
 from rules import commands, plugin
 
 
@@ -47,6 +48,13 @@ def test_what_the_machine_refuses_is_an_error_with_a_next_step(error, what, step
     with pytest.raises(Error, match=what) as caught, wrap_machine_errors("build here"):
         raise error
     assert step in caught.value.next_step
+
+
+def test_what_the_system_refused_has_a_next_step_where_nobody_wrote_one(tmp_path):
+    with pytest.raises(TrustError, match="No such file") as caught:
+        read_trust(tmp_path / "trust.json")
+    assert "check the path" in caught.value.next_step
+    assert Error("no mistake of the system").next_step is None
 
 
 def test_a_mistake_of_the_program_stays_one():
@@ -107,6 +115,7 @@ def test_what_fails_after_publishing_only_warns(built_cache, monkeypatch, caplog
         ImportError("no part"),
         OSError(errno.EIO, "Input/output error"),
         of_a(lambda: plugin.no_such_name),
+        SystemError("error return without exception set"),
     ],
 )
 def test_a_program_that_cannot_be_loaded_says_so_without_doit_s_traceback(built_cache, monkeypatch, capsys, error):
@@ -132,6 +141,18 @@ def test_a_command_that_cannot_be_loaded_does_not_end_like_an_answer_of_plan(mon
     assert provisioning.cli.main(["plan"]) == Error.exit_code
     said = capsys.readouterr().err
     assert "cannot be loaded" in said
+    assert "next step" in said
+
+
+def test_no_memory_for_the_error_that_says_so_is_said_all_the_same(monkeypatch, capsys):
+    def fails(*_args, **_given):
+        raise MemoryError
+
+    monkeypatch.setattr("provisioning.cli.running._run", fails)
+    monkeypatch.setattr("provisioning.base.errors.printable_lines", fails)
+    assert provisioning.cli.main(["plan"]) == Error.exit_code
+    said = capsys.readouterr().err
+    assert "memory does not suffice" in said
     assert "next step" in said
 
 

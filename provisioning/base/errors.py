@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from provisioning.base.printable import printable, printable_lines
 
+AGAIN = "then run this again"
+NEXT_STEP = {
+    errno.ENOSPC: f"free space there, {AGAIN}",
+    errno.EDQUOT: f"free space or have the quota raised, {AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of files (`ulimit -f`), {AGAIN}",
+    errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
+    errno.EACCES: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
+    errno.EPERM: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
+    errno.EIO: "the device reported an I/O error: check `dmesg` and the disk before trusting it with a flight",
+    errno.ENOENT: "check the path: it is not there, or something removed it a moment ago; then run this again",
+    errno.EMFILE: f"raise the limit of open files (`ulimit -n`), {AGAIN}",
+    errno.ENFILE: f"the system is out of file handles: close programs, {AGAIN}",
+    errno.EISDIR: "a directory stands where a file should: move it away, then run this again",
+    errno.EAGAIN: "close programs or raise the limit of processes (`ulimit -u`), then run this again",
+    errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run this again",
+    errno.ESTALE: "the server of this file system has lost the file: look at the mount, then run this again",
+    errno.EBUSY: "another program uses it (`fuser -v` names it): wait for it or end it, then run this again",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.ELOOP: "a symbolic link stands where a file should: remove it",
+}
+"""What to do where the system refused something, by its number of the error."""
 MOST_CHARACTERS, MOST_FACTS = 2000, 20
 """Of one text, and of facts, of an error that comes from another process."""
 
@@ -14,8 +37,9 @@ MOST_CHARACTERS, MOST_FACTS = 2000, 20
 class Error(Exception):
     """A mistake or misfortune with a known cause.
 
-    `what` is one sentence; `file` and `key` say where; `facts` are aligned below it; `next_step` says what to do. Its
-    text cannot steer a terminal, whatever names and answers of others went into it.
+    `what` is one sentence; `file` and `key` say where; `facts` are aligned below it; `next_step` says what to do:
+    where an error raised for an OSError has none, that of the system's reason. Its text cannot steer a terminal,
+    whatever names and answers of others went into it.
     """
 
     exit_code = 10
@@ -36,7 +60,9 @@ class Error(Exception):
         self.file = None if file is None else str(file)
         self.key = key
         self.facts = dict(facts or {})
-        self.next_step = next_step
+        refused = sys.exc_info()[1]
+        of_the_system = NEXT_STEP.get(refused.errno or 0) if isinstance(refused, OSError) else None
+        self.next_step = of_the_system if next_step is None else next_step
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_revive, (type(self), self.__dict__))

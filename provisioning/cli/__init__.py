@@ -66,19 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without `argv` this is the program itself: it takes the words of the command line, and the process ends here, with
     130 where Ctrl-C stopped it.
     """
-    if argv is not None:
-        return _loaded(argv)
     try:
-        return _loaded(None)
+        return _loaded(argv)
     except KeyboardInterrupt:
+        if argv is not None:
+            raise
         print("flightcache: stopped", file=sys.stderr)
         return STOPPED
+    except MemoryError:  # also for the error that would have said so
+        print(f"flightcache: memory does not suffice\n  next step: {LOAD_AGAIN}", file=sys.stderr)
+        return NOT_LOADED
 
 
 def _loaded(argv: Sequence[str] | None) -> int:
     try:
         from provisioning.cli import running
-    except (ImportError, OSError, MemoryError, AttributeError) as error:
+    except (ImportError, OSError, MemoryError, AttributeError, SystemError) as error:
         why = str(error) or type(error).__name__
         print(f"flightcache: a part of the program cannot be loaded: {why}\n  next step: {LOAD_AGAIN}", file=sys.stderr)
         return NOT_LOADED

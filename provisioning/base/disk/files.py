@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, TextIO
 
-from provisioning.base.errors import Error, FilesystemError
+from provisioning.base.errors import AGAIN, NEXT_STEP, Error, FilesystemError
 from provisioning.base.named import NamedTuple
 
 TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
@@ -25,31 +25,10 @@ TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
 
 _serial = itertools.count()
 
-_AGAIN = "then run this again"
-_WITH_OURS = f"with `flightcache clean --old` (lists what .build can do without), {_AGAIN}; finished work is kept"
+_WITH_OURS = f"with `flightcache clean --old` (lists what .build can do without), {AGAIN}; finished work is kept"
 _FEWER = "remove files there (`df -i` counts them, however small they are)"
 _FEW_INODES, _FEW_BYTES = 8, 1 << 20
 """What may be free again by the time a full disk is looked at: the writer has discarded its temporary file."""
-
-_NEXT_STEP = {
-    errno.ENOSPC: f"free space there, {_AGAIN}",
-    errno.EDQUOT: f"free space or have the quota raised, {_AGAIN}",
-    errno.EFBIG: f"raise the limit on the size of files (`ulimit -f`), {_AGAIN}",
-    errno.EROFS: "remount the file system writable, or move the cache directory to one that is",
-    errno.EACCES: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
-    errno.EPERM: "give this user the permission (see `ls -ld`), or run this as the owner of the directory",
-    errno.EIO: "the device reported an I/O error: check `dmesg` and the disk before trusting it with a flight",
-    errno.ENOENT: "check the path: it is not there, or something removed it a moment ago; then run this again",
-    errno.EMFILE: f"raise the limit of open files (`ulimit -n`), {_AGAIN}",
-    errno.ENFILE: f"the system is out of file handles: close programs, {_AGAIN}",
-    errno.EISDIR: "a directory stands where a file should: move it away, then run this again",
-    errno.EAGAIN: "close programs or raise the limit of processes (`ulimit -u`), then run this again",
-    errno.ENOMEM: "close programs or raise the limit of memory (`ulimit -v`), then run this again",
-    errno.ESTALE: "the server of this file system has lost the file: look at the mount, then run this again",
-    errno.EBUSY: "another program uses it (`fuser -v` names it): wait for it or end it, then run this again",
-    errno.ENAMETOOLONG: "use shorter names",
-    errno.ELOOP: "a symbolic link stands where a file should: remove it",
-}
 
 _MORE_MEMORY = "close programs, or raise the limits (`ulimit -v`, `ulimit -u`), then run this again"
 _LOAD_AGAIN = "run this again; if it fails again, see `dmesg` and `ulimit -a`, then install flightcache anew"
@@ -120,7 +99,7 @@ def wrap_machine_errors(what: str) -> Iterator[None]:
 def machine_failure(error: BaseException) -> tuple[str, str] | None:
     """Return what this computer refused, and the next step, if that is what `error` is about, else None."""
     if isinstance(error, OSError):
-        return str(error), _NEXT_STEP.get(error.errno or 0, "see the reason above, then run this again")
+        return str(error), NEXT_STEP.get(error.errno or 0, "see the reason above, then run this again")
     if isinstance(error, ImportError) or _is_half_loaded(error):
         return f"a part of the program cannot be loaded: {error}", _LOAD_AGAIN
     if isinstance(error, MemoryError) or (isinstance(error, SystemError) and "exception set" in str(error)):
@@ -141,7 +120,7 @@ def _refusal(what: str, path: Path | str | None, refused: str | None, why: str, 
     elsewhere = path is not None and refused is not None and str(refused) != str(path)
     where = path or refused
     room = room_at(Path(where)) if code in (errno.ENOSPC, errno.EDQUOT) and where is not None else None
-    step = _NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched")
+    step = NEXT_STEP.get(code or 0, "see the reason above; the previous generation is untouched")
     return FilesystemError(
         f"cannot {what}: {why}",
         file=where,
@@ -364,7 +343,7 @@ def _room_made(how: str, path: Path) -> str:
     """
     here = path.absolute()
     is_built = any((up / "flight.toml").exists() for up in (here, *here.parents))
-    return f"{how.removesuffix(f', {_AGAIN}')}, {_WITH_OURS if is_built else _AGAIN}"
+    return f"{how.removesuffix(f', {AGAIN}')}, {_WITH_OURS if is_built else AGAIN}"
 
 
 def free_bytes(path: Path) -> int:
