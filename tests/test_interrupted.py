@@ -65,12 +65,11 @@ def cache(template, tmp_path) -> Path:
 
 
 def converges(cache: Path) -> None:
-    """`doit` ends well, the cache verifies, nothing is left over, and the next `doit` has nothing to do."""
+    """A build ends well, the cache verifies, nothing is left over, and the next build has nothing to do."""
     assert crashing.whole(cache) == []
     for expected in ("SUCCESS", "IDEMPOTENT_NO_OP"):
-        code, said = finish(cache)
-        assert code == 0, said
-        assert outcome(cache) == expected, said
+        done = crashing.build(cache)
+        assert (done.outcome, done.failure) == (expected, None), done.said
     assert crashing.whole(cache) == []
     assert crashing.leftovers(cache) == []
 
