@@ -7,21 +7,47 @@ No key material is ever a field.
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from provisioning.base.printable import printable
 
-LOGGER = logging.getLogger("c10.provision")
+if TYPE_CHECKING:
+    import logging
+
+    LOGGER: logging.Logger
+
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+"""The levels of `logging`, whose import is a tenth of what `flightcache verify` takes."""
 PREFIX = "c10.provision."
 PROGRESS = "progress"
 
 
-def event(kind: str, /, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event of `kind` (without the prefix) with its fields; text in them cannot steer a terminal."""
-    if LOGGER.isEnabledFor(level):
+before_progress: list[Callable[[str], None]] = []
+"""Called with the task at each report of progress, before it is logged: who shows progress may begin to listen then."""
+
+
+def __getattr__(name: str) -> logging.Logger:
+    """Return LOGGER, the logger of all events, when it is asked for."""
+    if name != "LOGGER":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import logging
+
+    return logging.getLogger("c10.provision")
+
+
+def event(kind: str, /, *, level: int = INFO, **fields: object) -> None:
+    """Log one event of `kind` (without the prefix) with its fields; text in them cannot steer a terminal.
+
+    Below a warning nothing is done where nobody has imported `logging`: whoever listens has.
+    """
+    if level < WARNING and "logging" not in sys.modules:
+        return
+    log = __getattr__("LOGGER")
+    if log.isEnabledFor(level):
         shown = {name: printable(value) if isinstance(value, str) else value for name, value in fields.items()}
-        LOGGER.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": shown})
+        log.log(level, "%s%s", PREFIX, kind, extra={"kind": PREFIX + kind, "kv": shown})
 
 
 @contextlib.contextmanager
@@ -30,26 +56,29 @@ def forwarded(logger: logging.Logger | None) -> Iterator[None]:
     if logger is None:
         yield
         return
+    import logging
+
+    log = __getattr__("LOGGER")
     handler = logging.Handler(logger.getEffectiveLevel())
     handler.emit = logger.handle  # type: ignore[method-assign]
-    level = LOGGER.level
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(min(LOGGER.getEffectiveLevel(), handler.level))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(min(log.getEffectiveLevel(), handler.level))
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def error(kind: str, /, **fields: object) -> None:
     """Log an event after which nothing is published."""
-    event(kind, level=logging.ERROR, **fields)
+    event(kind, level=ERROR, **fields)
 
 
 def warn(kind: str, /, **fields: object) -> None:
     """Log an event that a person should see again at the end of the build."""
-    event(kind, level=logging.WARNING, **fields)
+    event(kind, level=WARNING, **fields)
 
 
 class Bytes:
@@ -66,4 +95,6 @@ class Bytes:
 
 def progress(task: str, done: int, total: int, *, unit: str = "") -> None:
     """Report progress of long work; free when nobody listens (level DEBUG)."""
-    event(PROGRESS, level=logging.DEBUG, task=task, done=done, total=total, unit=unit)
+    for begin in tuple(before_progress):
+        begin(task)
+    event(PROGRESS, level=DEBUG, task=task, done=done, total=total, unit=unit)

@@ -17,7 +17,7 @@ from provisioning.base.process.signals import stop_goes_first, stops_in_order
 from provisioning.base.words import meant, meant_file, missing_part
 from provisioning.cli import COMMANDS, GROUPS, STOPPED
 from provisioning.cli.parsing import Parser, add_everywhere, grouped, refuse_misspelt, take_everywhere
-from provisioning.console.progress import progress_shown
+from provisioning.console.awaiting import progress_shown
 from provisioning.console.streams import OutputError, answering, open_missing, write_any_character
 from provisioning.console.style import colouring
 

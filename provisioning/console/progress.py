@@ -10,41 +10,26 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from provisioning.base import events
+from provisioning.console import awaiting
 from provisioning.console.human import HumanListener
 from provisioning.console.listener import fields_of, kind_of
-
-UNSEEN_S = 0.5
-"""Work that ends sooner shows no line: it would only flicker."""
-
-
-@contextlib.contextmanager
-def progress_shown(shown: bool) -> Iterator[None]:  # noqa: FBT001  (the opposite of --quiet)
-    """Show on standard error how far the block is; results on standard output are never mixed with it."""
-    if not shown or sys.stderr is None:
-        yield
-        return
-    listener = ProgressListener(sys.stderr)
-    listener.open()
-    try:
-        with listener.kept_apart():
-            yield
-    finally:
-        listener.close()
 
 
 class ProgressListener(HumanListener):
     """Shows progress and nothing else; what a command has to say it prints itself."""
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, since: dict[str, float] | None = None
+    ) -> None:
         super().__init__(stream, clock=clock)
-        self._first: dict[str, float] = {}
+        self._first = {} if since is None else since
 
     def show(self, record: logging.LogRecord) -> None:
         """Show an event, if it is one of progress."""
         if kind_of(record) != events.PROGRESS:
             return
         now = self._clock()
-        if now - self._first.setdefault(str(fields_of(record)["task"]), now) >= UNSEEN_S:
+        if now - self._first.setdefault(str(fields_of(record)["task"]), now) >= awaiting.UNSEEN_S:
             super().show(record)
 
     @contextlib.contextmanager
