@@ -29,12 +29,18 @@ before_progress: list[Callable[[str], None]] = []
 
 
 def __getattr__(name: str) -> logging.Logger:
-    """Return LOGGER, the logger of all events, when it is asked for."""
+    """Return LOGGER, the logger of all events, when it is asked for.
+
+    It has a handler that does nothing: else a warning that nobody listens to is printed, as its kind alone.
+    """
     if name != "LOGGER":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import logging
 
-    return logging.getLogger("c10.provision")
+    log = logging.getLogger("c10.provision")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    return log
 
 
 def event(kind: str, /, *, level: int = INFO, **fields: object) -> None:
