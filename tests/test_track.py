@@ -21,6 +21,7 @@ from provisioning.quality.evaluate.subtitles import read_subtitles
 from provisioning.quality.locate import Match, Question, distance_m
 from provisioning.quality.locate.asking import Answered
 from provisioning.quality.locate.places import moved
+from provisioning.quality.matching import Fix
 from provisioning.quality.track.belief import OUTLIERS, Belief
 from provisioning.quality.track.drawing import to_geojson, to_svg
 from provisioning.quality.track.figures import figures
@@ -175,8 +176,11 @@ class Ground:
             return 60.0
 
 
-def scripted(monkeypatch, right):
-    """Let photos be answered by three places: the truth first where `right`, else among the last or not at all."""
+def scripted(monkeypatch, right, fix=None):
+    """Let photos be answered by three places: the truth first where `right`, else among the last or not at all.
+
+    fix: what the second stage says of the first place.
+    """
     asked = []
 
     def ask_file(_locator, query, _question, *, near, known):
@@ -184,7 +188,9 @@ def scripted(monkeypatch, right):
         asked.append((query, near))
         wrong = [away(near.position, *rng.uniform(-near.radius_m, near.radius_m, 2)) for _ in range(3)]
         places = [query.place, *wrong[:2]] if right[number] else wrong
-        return None, Answered(tuple(Match(19, 0, 0, "s", 0.5, p, 0.0, None, p) for p in places), "not asked to")
+        return None, Answered(
+            tuple(Match(19, 0, 0, "s", 0.5, p, 0.0, None, p) for p in places), "not asked to", fix=fix
+        )
 
     monkeypatch.setattr(module, "ask_file", ask_file)
     return asked
@@ -221,6 +227,26 @@ def test_answers_that_are_all_wrong_are_not_believed(monkeypatch):
     scripted(monkeypatch, [False] * 40)
     followed = fly("F", Ground(), flight_of(40), Question(), Settings(radius_m=500, within_m=60, seed=1))
     assert figures(followed).sure_and_wrong <= 0.05
+
+
+FIX = Fix(80, 100, 4.0, 0.0, 9.0)
+
+
+def test_a_fix_of_the_second_stage_is_known_at_the_first_photo_to_its_metres(monkeypatch):
+    first = {}
+    for fix in (None, FIX):
+        scripted(monkeypatch, [True] * 3, fix)
+        first[fix] = fly("F", Ground(), flight_of(3), Question(), Settings(radius_m=500, within_m=60)).steps[0]
+    assert first[FIX].sure > 0.95 > first[None].sure
+    assert first[FIX].error_m < 10
+    assert first[FIX].sigma_m < 15
+
+
+def test_one_wrong_fix_among_right_ones_is_outvoted(monkeypatch):
+    scripted(monkeypatch, [number != 6 for number in range(14)], FIX)
+    followed = fly("F", Ground(), flight_of(14, step_m=80), Question(), Settings(radius_m=300, within_m=60))
+    assert followed.steps[-1].error_m < 25
+    assert max(step.error_m for step in followed.steps[8:]) < 60
 
 
 def test_one_photo_is_no_flight(monkeypatch):

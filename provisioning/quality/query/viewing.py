@@ -97,12 +97,14 @@ def viewing(
     known_m = _height_m(declared, metadata, known)
     height_m = declared.height_m if known_m is None else known_m
     if camera is None:
-        return "no focal length: declare [camera] in flight.toml and build, or give --fov"
+        return "no focal length: declare [camera] in flight.toml and build, or give fov_deg in a list, --fov to locate"
     sought = height_m is None
     if height_m is None and least_m is not None:
         height_m = least_m(camera)
     if height_m is None:
-        return "no height above ground: declare camera.height_m and build, or give --height"
+        return (
+            "no height above ground: declare camera.height_m and build, or give height_m in a list, --height to locate"
+        )
     if height_m < LEAST_HEIGHT_M:
         return f"a height above ground of {height_m:.1f} m"
     angles = _angles(declared, metadata.angles, known.angles)

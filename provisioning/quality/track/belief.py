@@ -66,20 +66,22 @@ class Belief:
         mass = _along(_along(self.mass, kernel).T, kernel).T
         return Belief(mass / mass.sum(), self.axis_m)
 
-    def updated(self, offsets_m: Sequence[tuple[float, float]], sigma_m: float, *, new: float = 1.0) -> Belief:
+    def updated(
+        self, offsets_m: Sequence[tuple[float, float]], sigma_m: float, *, new: float = 1.0, wrong: float = OUTLIERS
+    ) -> Belief:
         """Return the belief after places were named, the likeliest first; each is right to `sigma_m` if it is right.
 
-        offsets_m: east and north of the dead-reckoned position. The n-th place weighs 1/n; all together 1 - OUTLIERS.
+        offsets_m: east and north of the dead-reckoned position. The n-th place weighs 1/n; all together 1 - wrong.
         new: share of the photo that the one before did not show. Photos of the same ground are wrong in the same way,
         so the likelihood is raised to this power.
         """
         if not offsets_m:
             return self
         total = sum(1 / rank for rank in range(1, len(offsets_m) + 1))
-        density = np.full_like(self.mass, OUTLIERS / (len(self.axis_m) * self.cell_m) ** 2)
+        density = np.full_like(self.mass, wrong / (len(self.axis_m) * self.cell_m) ** 2)
         for rank, (east, north) in enumerate(offsets_m, 1):
             across, up = (np.exp(-(((self.axis_m - at) / sigma_m) ** 2) / 2) for at in (east, north))
-            density += (1 - OUTLIERS) / rank / total / (2 * math.pi * sigma_m**2) * up[:, None] * across[None, :]
+            density += (1 - wrong) / rank / total / (2 * math.pi * sigma_m**2) * up[:, None] * across[None, :]
         mass = self.mass * density**new
         return Belief(mass / mass.sum(), self.axis_m)
 
