@@ -77,6 +77,7 @@ SCENES = {
     "why": ["why corpus cache", "why corpus changed", "why nothing cache"],
 }
 MASKS = (
+    (r"(?m)^.*\(still running\)\n", ""),  # a busy machine takes half a minute for a step
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
     (r"\b[0-9a-f]{8}…", "<key>…"),
     (r"(?<=-)[0-9a-f]{12}\b", "<hash>"),

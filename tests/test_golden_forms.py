@@ -36,6 +36,7 @@ FORMS = {
     "ascii": (60, {"TERM": "dumb", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
 }
 MASKS = (
+    (r"(?m)^.*\(still running\)\n", ""),  # a busy machine takes half a minute for a step
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
     (r"\b[0-9a-f]{16}\b", "<hash>"),
     (r"\d+(\.\d+)? (B|kB|MB|GB|TB)\b", "N MB"),
