@@ -518,3 +518,29 @@ def test_a_store_of_which_a_quarter_is_dead_is_left_as_it_is(tmp_path):
         kept.append(shas(3), vectors(3))
         kept.flush()
         assert not kept.tidy()
+
+
+def test_what_another_writer_began_after_this_one_opened_is_found(tmp_path):
+    with opened(tmp_path) as first:
+        fill(tmp_path, 1, 2)
+        first.flush()
+        assert (len(first), first.missing(shas(1, 2, 3))) == (2, shas(3))
+
+
+def test_a_map_that_is_no_database_is_made_anew_and_said(tmp_path, caplog):
+    fill(tmp_path, 1, 2)
+    (path,) = (tmp_path / KEY).glob("g*/map.sqlite")
+    path.write_bytes(b"no database" * 100)
+    with opened(tmp_path) as kept:
+        kept.flush()
+        assert len(kept) == 2
+    (event,) = [record for record in caplog.records if record.kind == "c10.provision.descriptor.failure"]
+    assert event.kv["file"] == str(path)
+    assert event.kv["reason"].startswith("key map made anew: ")
+
+
+def test_a_closed_store_has_closed_its_map(tmp_path):
+    with opened(tmp_path) as kept:
+        pass
+    with pytest.raises(sqlite3.ProgrammingError):
+        len(kept._map)

@@ -17,6 +17,7 @@ from provisioning.base.geometry.angles import BBox
 from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
+from provisioning.sources.placement.evidence import READERS
 from tests.properties import examples
 from tests.tilesets import bbox_of, block, flight, image, scanned, write_mbtiles, write_xyz
 
@@ -305,3 +306,17 @@ def test_capabilities_with_one_web_mercator_among_others_give_the_place(tmp_path
     (store / "WMTSCapabilities.xml").write_text(f"<C>{box.format(100, 10, 101, 11)}{systems}</C>")
     with pytest.raises(TileError, match="do not lie where"):
         survey(store)
+
+
+def test_a_leaflet_page_states_its_rows():
+    def read(page):
+        return READERS["leaflet.html"]("leaflet.html", page)
+
+    assert [read(b"\xff {tms: %b}" % word).scheme for word in (b"true", b"1", b"false", b"0")] == [
+        "tms",
+        "tms",
+        "xyz",
+        "xyz",
+    ]
+    assert read(b"<html>") is None
+    assert read(b"map.setView([46.95, 7.42], 12)").centre == (7.42, 46.95)
