@@ -1,13 +1,16 @@
 """A command ends at once: what it promised to do at its end is done, and its exit code stands."""
 
+import importlib.machinery
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from provisioning.base.frozen import dataclass
 from provisioning.base.named import NamedTuple
+from rules import plugin
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -135,3 +138,14 @@ def test_versions_are_those_of_the_packaging_library() -> None:
     assert {name: installed_version(name) for name in names} == {n: importlib.metadata.version(n) for n in names}
     assert installed_version("no-such-distribution", names[0]) == importlib.metadata.version(names[0])
     assert installed_version("no-such-distribution") is None
+
+
+def test_doit_as_a_module_ends_as_the_command_does_and_another_program_does_not(monkeypatch):
+    program = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    monkeypatch.delitem(sys.modules, "doit.__main__", raising=False)
+    for name, ends in (("doit.__main__", True), ("pytest.__main__", False)):
+        program.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        assert plugin._ends_here() is ends
+    program.__spec__ = None
+    assert not plugin._ends_here()
