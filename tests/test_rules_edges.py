@@ -115,3 +115,8 @@ def test_a_build_in_a_thread_leaves_signals_to_its_caller():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_build_says_how_long_it_took_to_the_millisecond():
+    times = iter([100.0, 108.2504])
+    assert Collector(lambda: next(times)).report(None).elapsed_s == 8.25
