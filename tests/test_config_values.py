@@ -156,6 +156,13 @@ def test_what_an_earlier_version_knew_is_answered_by_what_replaced_it(root):
     }
 
 
+def test_a_sector_class_is_one_word(root):
+    found = mistakes(changed("[flight]", "[flight]\nsector_class = 'a b'"), root)["flight.sector_class"]
+    assert found.startswith(
+        "expected 1 to 128 printable ASCII characters without spaces, got 'a b'; there is no [sector."
+    )
+
+
 def test_two_mistakes_of_one_key_stand_in_one_line(root):
     bad = changed("[10, 20, 11, 21]", "[10, 21, 10, 20]")
     assert mistakes(bad, root)["area.bbox"].count("the order is [west, south, east, north]") == 2
@@ -167,6 +174,12 @@ def test_a_large_file_is_not_read_to_its_end(root):
     with pytest.raises(ConfigError, match="larger than 1 MiB") as wrong:
         read_flight(root)
     assert (wrong.value.file, wrong.value.next_step) == (str(root / "flight.toml"), "check that it is the right file")
+
+
+def test_a_file_that_is_not_there_is_named(root):
+    with pytest.raises(ConfigError, match="cannot be read") as wrong:
+        read_flight(root)
+    assert wrong.value.file == str(root / "flight.toml")
 
 
 def test_the_tables_alone_can_be_read(root):
@@ -213,6 +226,7 @@ def test_the_template_is_comments_of_our_width_and_headings_of_every_form():
     assert "# Measured quality below which nothing is published." in lines
     wide = "# Who flies, from where. Changing it only signs again, unless a mission's legs to take-off move."
     assert wide in lines
+    assert any(line.startswith("# least median cosine") and len(line) > 90 for line in lines)
     assert not [line for line in lines if line and line[0] not in "#[" and line != "max_age_days = 3"]
     assert [(each.heading, each.repeats, each.named) for each in sections() if each.name in ("sector", "waiver", "area", "area.part")] == [
         ("[area]", False, False), ("[[area.part]]", True, False), ("[sector.NAME]", False, True), ("[[waiver]]", True, False),

@@ -544,3 +544,13 @@ def test_a_closed_store_has_closed_its_map(tmp_path):
         pass
     with pytest.raises(sqlite3.ProgrammingError):
         len(kept._map)
+
+
+def test_each_row_is_read_once_however_many_are_asked_for(tmp_path, monkeypatch):
+    fill(tmp_path, *range(7))
+    read, counts = shards.read_rows, []
+    monkeypatch.setattr(shards, "BLOCK_BYTES", 2 * shards.Layout("float32", DIMENSION).record.itemsize)
+    monkeypatch.setattr(shards, "read_rows", lambda *given: counts.append(len(given[2])) or read(*given))
+    with opened(tmp_path) as kept:
+        np.testing.assert_array_equal(kept.gather(shas(*range(7))), vectors(*range(7)))
+    assert counts == [2, 2, 2, 1]
