@@ -12,6 +12,7 @@ from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import BuildLockHeldError, ConfigError
 from provisioning.base.process.signals import stops_in_order
 from provisioning.build.tasks import TaskRow
+from rules import commands
 from rules.reporter import Collector
 from rules.rule import Failed, UpToDate, _remove, rule
 
@@ -120,3 +121,19 @@ def test_a_build_in_a_thread_leaves_signals_to_its_caller():
 def test_a_build_says_how_long_it_took_to_the_millisecond():
     times = iter([100.0, 108.2504])
     assert Collector(lambda: next(times)).report(None).elapsed_s == 8.25
+
+
+def test_what_fails_once_every_task_is_done_is_a_warning_with_its_reason(caplog):
+    run = object.__new__(commands.Run)
+    run.collector = Collector(lambda: 0.0)
+    run.collector.is_complete = True
+    assert run._after(ConfigError("the disk is full")) == 0
+    (warned,) = [record.kv for record in caplog.records if record.kind == "c10.provision.record.failed"]
+    assert warned["reason"].startswith("the disk is full")
+
+
+def test_an_error_of_no_known_kind_is_named_and_kept_as_the_cause():
+    found = commands._unexpected(KeyError("x"))
+    assert found.what == "the build failed unexpectedly: KeyError: 'x'"
+    assert "report the traceback" in found.next_step
+    assert isinstance(found.__cause__, KeyError)
