@@ -207,7 +207,7 @@ def test_a_worker_that_joins_later_is_checked_and_used(flight, network, cluster,
         if not grown:
             grown.append(True)
             cluster.scale(3)
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while offering(cluster) < 3 and time.monotonic() < until:
                 time.sleep(0.1)
             grown.append(offering(cluster))
