@@ -29,28 +29,17 @@ def network(tmp_path_factory):
     return path.read_bytes()
 
 
-def started():
-    return distributed.LocalCluster(
+@pytest.fixture
+def cluster():
+    """Two workers, each a process of its own with a nanny that starts it again."""
+    with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
         processes=True,
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
         silence_logs=50,
-    )
-
-
-@pytest.fixture
-def cluster():
-    """Two workers, each a process of its own with a nanny that starts it again."""
-    with started() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def sound():
-    """The same, for tests that leave the workers as they are."""
-    with started() as cluster:
+    ) as cluster:
         yield cluster
 
 
@@ -87,17 +76,17 @@ def offering(cluster):
     return sum(any(name.startswith("flightcache-") and n for name, n in w.resources.items()) for w in workers)
 
 
-def test_fleet_and_this_computer_give_the_same_bytes(flight, network, sound):
-    done = in_fleet(sound, flight, network)
+def test_fleet_and_this_computer_give_the_same_bytes(flight, network, cluster):
+    done = in_fleet(cluster, flight, network)
     assert (done.computed, done.total) == (40, 40)
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
     assert is_described(
         flight.descriptor_store, KEYS[:1], last_corpus(flight.selection, flight.build_dir).coverage_sha256
     )
-    assert in_fleet(sound, flight, network).computed == 0
+    assert in_fleet(cluster, flight, network).computed == 0
     write_tile(flight.root, 41)
     scan(flight.selection, flight.build_dir)
-    assert in_fleet(sound, flight, network, keys=(KEYS[0], *KEYS[2:5]), rotations=4).computed == 1 + 3 * 41
+    assert in_fleet(cluster, flight, network, keys=(KEYS[0], *KEYS[2:5]), rotations=4).computed == 1 + 3 * 41
 
 
 def test_a_killed_worker_costs_its_tasks_only(flight, network, cluster, monkeypatch):
@@ -165,11 +154,11 @@ def test_no_worker_that_fits_is_an_error_with_each_reason(flight, network, clust
     )
 
 
-def test_a_tile_that_cannot_be_read_costs_itself_only(flight, network, sound):
+def test_a_tile_that_cannot_be_read_costs_itself_only(flight, network, cluster):
     path = paths(flight)[0]
     path.write_bytes(b"damaged")
     with pytest.raises(DescriptorError, match="1 tile has no descriptor") as caught:
-        in_fleet(sound, flight, network)
+        in_fleet(cluster, flight, network)
     assert any(path.stem in name for name in caught.value.facts)
     scan_again = write_tile(flight.root, 0)
     assert scan_again.exists()
@@ -182,15 +171,15 @@ def test_no_scheduler_is_a_clear_error(flight, network):
         describe(changed(flight, descriptors=settings), engine=network, backend=OnnxRuntime(), keys=KEYS[:1])
 
 
-def test_two_caches_may_use_one_fleet_at_a_time(flight, network, sound):
+def test_two_caches_may_use_one_fleet_at_a_time(flight, network, cluster):
     ends = []
 
     def other():
-        ends.append(in_fleet(sound, flight, network, keys=KEYS[2:3]).computed)
+        ends.append(in_fleet(cluster, flight, network, keys=KEYS[2:3]).computed)
 
     thread = threading.Thread(target=other)
     thread.start()
-    ends.append(in_fleet(sound, flight, network).computed)
+    ends.append(in_fleet(cluster, flight, network).computed)
     thread.join()
     assert ends == [40, 40]
     np.testing.assert_array_equal(gathered(flight), gathered(flight, KEYS[2]))
