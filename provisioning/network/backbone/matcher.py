@@ -80,7 +80,7 @@ def _form(
     backbone: Backbone, model: onnx.ModelProto, theirs: dict[str, str], size: tuple[int, int], file: str,
     weights: Path | None,
 ) -> Sparse | Maps:  # fmt: skip
-    """Return which outputs are what; BackboneError with their shapes where that cannot be told."""
+    """Return which outputs are what; BackboneError with their shapes where that is not clear."""
     found = _run(backbone, model, _images(size)[0], file, weights)
     form = form_of({name: value.shape for name, value in found.items()}, size)
     if form is None:
