@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.base.errors import ConfigError, FilesystemError
+from provisioning.base.errors import ConfigError, FilesystemError, TileError
 from provisioning.base.outcome import BuildReport, write_report
 from provisioning.build.status import read_status
 from provisioning.cli import main
@@ -79,6 +79,18 @@ def test_what_is_no_link_to_a_generation_is_not_nothing(built_cache, capsys):
     assert "is no link to a generation" in capsys.readouterr().out
     assert main(["plan", str(built_cache)]) == FilesystemError.exit_code
     assert "mv current current.copy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made", [os.mkdir, os.mkfifo])
+def test_no_command_promises_a_build_over_what_is_no_catalogue(built_cache, capsys, made):
+    path = built_cache / ".build/catalogue.sqlite"
+    path.unlink(missing_ok=True)
+    made(path)
+    for command in ("plan", "tiles"):
+        assert main([command, str(built_cache)]) == TileError.exit_code
+        assert "the tile catalogue is no regular file" in capsys.readouterr().err
+    path.rename(path.with_name("aside"))  # the next step
+    assert main(["plan", str(built_cache)]) == 0
 
 
 def test_a_directory_that_is_no_cache_is_refused(tmp_path):

@@ -141,14 +141,15 @@ def test_a_scan_under_a_limit_of_memory_leaves_no_mark(cache):
 # resumed
 
 
-def test_a_killed_first_scan_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("COMMIT_TILES", 1), ("COMMIT_S", 0.0)])
+def test_a_killed_first_scan_goes_on_where_it_was(tmp_path, monkeypatch, limit, value):
     """Counted: no tile that was committed before the scan was cut off is read again."""
     cache = building.new_cache(tmp_path, side=4)
     for path in (tmp_path / "tiles").rglob("*"):
         os.utime(path, (1, 1))
     later = time.time_ns() + 60_000_000_000
     monkeypatch.setattr("provisioning.catalogue.scanning.scan.time.time_ns", lambda: later)
-    monkeypatch.setattr("provisioning.catalogue.scanning.writer.COMMIT_TILES", 1)
+    monkeypatch.setattr(f"provisioning.catalogue.scanning.writer.{limit}", value)
     flight = read_flight(cache)
     first = []
 

@@ -24,7 +24,7 @@ from provisioning.build.preflight import chosen_index, preflight
 from provisioning.build.reasons import Due
 from provisioning.build.request import NetworkRequest, Request, make_request
 from provisioning.build.tasks import CHECKS, task_rows
-from provisioning.catalogue.database import catalogue_path
+from provisioning.catalogue.database import catalogue_path, is_there
 from provisioning.config.parse import read_flight, require_sources
 from provisioning.descriptors.store.lookup import BYTES_PER_COMPONENT, count_lacking
 from provisioning.flight import publish
@@ -151,7 +151,7 @@ def _recognition(cache: Path) -> str:
 def _copy_catalogue(build_dir: Path, aside: Path) -> None:
     """Copy the catalogue as of its last commit, so that a scan there leaves the real one alone."""
     path = catalogue_path(build_dir)
-    if not path.is_file():
+    if not is_there(path):
         return
     frozen = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -67,11 +68,24 @@ def catalogue_path(build_dir: Path) -> Path:
 def opened(build_dir: Path) -> Iterator[sqlite3.Connection]:
     """Open the catalogue for a scan, making it if it is not there or not ours; commits are the caller's."""
     path = catalogue_path(build_dir)
+    is_there(path)
     with wrap_os_errors("open the tile catalogue", path):
         make_dirs(build_dir)
         db = _prepared(path)
     with closing(db):
         yield db
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a catalogue; TileError where something that is no file has its name."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISREG(mode):
+        step = "move it away, then run this again: doit makes the catalogue anew"
+        raise TileError("the tile catalogue is no regular file", file=path, next_step=step)
+    return True
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
@@ -116,9 +130,12 @@ def forget(path: Path) -> None:
 
 @contextmanager
 def reading(build_dir: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the catalogue to read the last scan from it; None if there is none of our format."""
+    """Open the catalogue to read the last scan from it; None if there is none of our format.
+
+    TileError where something that is no file has its name.
+    """
     path = catalogue_path(build_dir)
-    if not path.is_file():
+    if not is_there(path):
         yield None
         return
     with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.inspecting import Found, Known
 
-COMMIT_TILES = 20_000
-"""Tiles hashed between two commits: the most that a killed first scan loses."""
+COMMIT_TILES, COMMIT_S = 20_000, 5.0
+"""Tiles inspected between two commits, and seconds: a killed first scan loses no more than either."""
 
 Day = Callable[[int, int, int, int], "int | None"]
 """From z, x, y and mtime_ns to the day of capture, counted as `datetime.date.toordinal` does."""
@@ -37,6 +38,7 @@ class Writer:
         """Rows that were not what was written, and are written again."""
         self._dirty: set[tuple[int, int]] = set()
         self._rows: list[tuple[object, ...]] = []
+        self._due = time.monotonic() + COMMIT_S
 
     def known(self, z: int, x: int, y: int) -> Known | None:
         """Return what the catalogue says of one tile."""
@@ -123,7 +125,7 @@ class Writer:
         self._rows.append(row)
         if found.is_changed or (at.known and at.known.day != day):
             self._dirty.add((at.z, at.x))
-        if len(self._rows) >= COMMIT_TILES:
+        if len(self._rows) >= COMMIT_TILES or time.monotonic() >= self._due:
             self.flush()
 
     def remove(self, tiles: Iterable[tuple[int, int, int]]) -> None:
@@ -158,6 +160,7 @@ class Writer:
         mark_dirty(self.db, self._dirty)
         self._rows.clear()
         self._dirty.clear()
+        self._due = time.monotonic() + COMMIT_S
         if self.db.in_transaction:
             self.db.execute("COMMIT")
 
