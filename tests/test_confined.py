@@ -95,6 +95,8 @@ def test_events_are_logged_here_and_steer_no_terminal(scope, caplog):
 def test_what_a_library_prints_is_no_answer(scope, capfd):
     assert call(confining.prints) == "answer"
     assert capfd.readouterr() == ("", "")
+    with pytest.raises(BackboneError, match="ZeroDivisionError: a bug"):  # nor the last words of what ends after it
+        call(confining.fails)
 
 
 @pytest.mark.parametrize(

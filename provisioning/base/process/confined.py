@@ -393,6 +393,7 @@ def main() -> None:
     """Be the other process: serve calls until standard input ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints does not answer
+    sys.stdout = sys.stderr  # nor does it have the last word, as what stands in a buffer until the end would
     parent, reads, scratch = pickle.load(requests)  # noqa: S301 - from the build, which it may trust
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
