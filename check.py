@@ -20,8 +20,6 @@ QUICK = {
 }
 TYPES = ["mypy"]
 TESTS = ["pytest", "-n", str(min(4, os.cpu_count() or 1)), "--dist=worksteal", "--durations=10"]
-LEAST_ROOM_BYTES = 8 << 30
-"""Of memory, for what the tests write and for themselves."""
 LEAST_BRANCHES = 95.0
 """Per cent of the branches of `provisioning` that the tests must take."""
 
@@ -30,9 +28,8 @@ def main() -> int:
     """Run every check, mypy beside the tests; return 1 if any failed. Other words than `--coverage` are pytest's."""
     counted = "--coverage" in sys.argv
     chosen = [word for word in sys.argv[1:] if word != "--coverage"]
-    with tempfile.TemporaryDirectory(dir=_in_memory(), ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["COVERAGE_FILE"] = os.path.join(scratch, "coverage")
-        os.environ.setdefault("TMPDIR", scratch)
         since, types = time.monotonic(), _start(TYPES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         checks = [_passes(name, _start(words)) for name, words in QUICK.items()]
         tests = [*TESTS, *chosen, *(["--cov", "--cov-report=term"] if counted else [])]
@@ -41,21 +38,6 @@ def main() -> int:
         if counted:
             checks.append(_branches_are_taken())
     return not all(checks)
-
-
-def _in_memory() -> str | None:
-    """Return a file system in memory with room for the tests, None if there is none, or TMPDIR names another place.
-
-    They write 3 GB, sync all of it and keep none: on a disk a fifth of their time is waiting for it.
-    """
-    memory = "/dev/shm"  # noqa: S108 - a directory of our own is made in it
-    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
-        return None
-    stat = os.statvfs(memory)
-    with open("/proc/meminfo") as lines:
-        available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    room = min(stat.f_bavail * stat.f_frsize, available)
-    return None if stat.f_flag & os.ST_NOEXEC or room < LEAST_ROOM_BYTES else memory
 
 
 def _passes(name: str, started: subprocess.Popen[str], since: float | None = None) -> bool:
