@@ -11,14 +11,18 @@ import onnxruntime
 import pytest
 
 from provisioning.base.errors import BackboneError, EngineError
-from provisioning.cli import main
 from provisioning.config import Backbone
 from provisioning.engines import OnnxNetwork, make_typed
 from provisioning.network.backbone import onnx_source, prepare, prepared_facts
 from provisioning.network.points import POINTS, points_of
 from provisioning.quality.matching import learned
 from tests import building, corners
-from tests.test_second_stage import flown, located, textured  # noqa: F401 - a fixture
+from tests.test_second_stage import (  # noqa: F401 - a fixture
+    assert_evaluate_counts_the_placed,
+    flown,
+    located,
+    textured,
+)
 
 SIDE = 352
 
@@ -253,13 +257,7 @@ def test_locate_gives_the_position_by_the_network_on_board(matching, capsys, nam
 
 
 def test_evaluate_counts_what_the_network_placed(matching, capsys):
-    cache, truth = matching
-    listed = cache.parent / "q.csv"
-    listed.write_text(f"file,lat,lon,fov_deg\na.jpg,{truth.lat_e7 / 1e7},{truth.lon_e7 / 1e7},65\n")
-    words = ["evaluate", str(listed), str(cache), "--second-stage", "matcher", "--public-key",
-             str(cache.parent / "key.pub.pem")]  # fmt: skip
-    assert main(words) == 0
-    assert "1 of 1 photos placed by features" in capsys.readouterr().out
+    assert_evaluate_counts_the_placed(*matching, capsys, "matcher")
 
 
 def test_a_name_that_is_no_matcher_says_which_there_are(matching, flown, capsys):  # noqa: F811 - the fixture

@@ -345,10 +345,13 @@ def test_without_it_nothing_is_said_of_it(flown, capsys):
 
 
 def test_evaluate_counts_the_photos_that_features_placed(flown, capsys):
-    cache, truth = flown
+    assert_evaluate_counts_the_placed(*flown, capsys, "orb")
+
+
+def assert_evaluate_counts_the_placed(cache, truth, capsys, features):
     listed = cache.parent / "q.csv"
     listed.write_text(f"file,lat,lon,fov_deg\na.jpg,{truth.lat_e7 / 1e7},{truth.lon_e7 / 1e7},65\n")
-    words = ["evaluate", str(listed), str(cache), "--second-stage", "orb", "--public-key",
+    words = ["evaluate", str(listed), str(cache), "--second-stage", features, "--public-key",
              str(cache.parent / "key.pub.pem")]  # fmt: skip
     assert main(words) == 0
     assert "1 of 1 photos placed by features" in capsys.readouterr().out

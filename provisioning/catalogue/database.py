@@ -68,8 +68,8 @@ def catalogue_path(build_dir: Path) -> Path:
 def opened(build_dir: Path) -> Iterator[sqlite3.Connection]:
     """Open the catalogue for a scan, making it if it is not there or not ours; commits are the caller's."""
     path = catalogue_path(build_dir)
-    is_there(path)
     with wrap_os_errors("open the tile catalogue", path):
+        is_there(path)
         make_dirs(build_dir)
         db = _prepared(path)
     with closing(db):

@@ -25,5 +25,5 @@ def points_of(row: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     Points are pixels (x, y), the centre of the first pixel at 0. Only scores above 0 are points.
     """
     table = row.reshape(POINTS, -1)
-    table = table[table[:, 2] > 0]
-    return table[:, :2], table[:, 2], table[:, BESIDE:]
+    table = table[table[:, BESIDE - 1] > 0]
+    return table[:, : BESIDE - 1], table[:, BESIDE - 1], table[:, BESIDE:]

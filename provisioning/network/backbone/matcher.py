@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from provisioning.base.errors import BackboneError, EngineError
+from provisioning.base.errors import BackboneError
 from provisioning.config import Backbone
 from provisioning.network.backbone.graph.adapt import plain
 from provisioning.network.backbone.graph.front import prepend_front
@@ -18,9 +19,9 @@ from provisioning.network.backbone.graph.points import LEAST_OPSET, Maps, Sparse
 from provisioning.network.backbone.graph.ports import find_image, image_size, require_opset
 from provisioning.network.backbone.graph.stitch import drop_dead_nodes, free_name
 from provisioning.network.backbone.presets import preset_of, resolved
-from provisioning.network.backbone.trial import DOES_NOT_RUN, TRIAL_S
+from provisioning.network.backbone.trial import TRIAL_S, running, session_of
 from provisioning.network.points import BESIDE, MATCHER, POINTS, points_of
-from provisioning.network.session import run_limited, session_options
+from provisioning.network.session import run_limited
 
 IMAGE, FEATURES = "tiles", "features"
 LEAST_SIDE = 128
@@ -81,7 +82,7 @@ def _form(
     weights: Path | None,
 ) -> Sparse | Maps:  # fmt: skip
     """Return which outputs are what; BackboneError with their shapes where that is not clear."""
-    found = _run(backbone, model, _images(size)[0], file, weights)
+    (found,) = _run(backbone, model, _images(size)[:1], file, weights)
     form = form_of({name: value.shape for name, value in found.items()}, size)
     if form is None:
         raise _refusal(
@@ -112,7 +113,7 @@ def _require_pixels(backbone: Backbone, points: NDArray[Any], size: tuple[int, i
 
 def _try(backbone: Backbone, model: onnx.ModelProto, size: tuple[int, int], file: str, weights: Path | None) -> None:
     """Refuse a matcher that finds nothing, the same in unlike images, or what is no number."""
-    rows = [_run(backbone, model, image, file, weights)[FEATURES][0] for image in _images(size)]
+    rows = [found[FEATURES][0] for found in _run(backbone, model, _images(size), file, weights)]
     if not np.isfinite(rows).all():
         raise _refusal(backbone, file, "gives non-finite numbers", "check scale, mean and std")
     if not all(len(points_of(row)[0]) for row in rows):
@@ -134,23 +135,16 @@ def _images(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
 
 
 def _run(
-    backbone: Backbone, model: onnx.ModelProto, image: NDArray[np.uint8], file: str, weights: Path | None
-) -> Outputs:
-    import onnxruntime
-
+    backbone: Backbone, model: onnx.ModelProto, images: Iterable[NDArray[np.uint8]], file: str, weights: Path | None
+) -> list[Outputs]:
+    """Return what the model gives of each image, by output."""
     names = [port.name for port in model.graph.output]
-    try:
-        options = session_options("ORT_ENABLE_BASIC", backbone.custom_ops, weights)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = run_limited(session, names, {IMAGE: image}, within_s=TRIAL_S)
-    except EngineError as error:
-        raise BackboneError(error.what, file=file, next_step=error.next_step) from error
-    except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
-        text = " ".join(str(error).split())
-        facts = {"image": list(image.shape[1:3]), "onnxruntime says": text[:500]}
-        step = "export it for one image of this size, or set size to the one that it was exported for"
-        raise BackboneError(DOES_NOT_RUN, file=file, facts=facts, next_step=step) from error
-    return dict(zip(names, found, strict=True))
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    step = "export it for one image of this size, or set size to the one that it was exported for"
+    with running(file, next_step=step, image=shape[1:3]):
+        session = session_of(model, backbone.custom_ops, weights)
+        given = [run_limited(session, names, {IMAGE: image}, within_s=TRIAL_S) for image in images]
+    return [dict(zip(names, found, strict=True)) for found in given]
 
 
 def _refusal(backbone: Backbone, file: str, what: str, next_step: str, **facts: object) -> BackboneError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,8 @@ def trial(
     BackboneError: cannot run, other shape, non-finite, the same descriptor for all, a length the preset excludes.
     """
     images = _unlike_images(model)
-    try:
-        outputs = _run(_session(model, custom_ops, weights), images, model)
-    except EngineError as error:
-        raise BackboneError(error.what, file=file, next_step=error.next_step) from error
-    except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
-        text = " ".join(str(error).split())
-        raise BackboneError(DOES_NOT_RUN, file=file, facts={"onnxruntime says": text[:500]}) from error
+    with running(file):
+        outputs = _run(session_of(model, custom_ops, weights), images, model)
     free = not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     return _width(outputs, len(images) if free else 2, file, preset)
 
@@ -54,7 +50,7 @@ def measured_shape(
     """
     images = _unlike_images(model)
     with contextlib.suppress(Exception):  # the trial of the whole network says what is wrong
-        session = _session(model, custom_ops, weights)
+        session = session_of(model, custom_ops, weights)
         for count in (batch,) if batch else (2, *TRACED):
             given = np.resize(images, (count, *images[0].shape))
             with contextlib.suppress(Exception):
@@ -62,7 +58,21 @@ def measured_shape(
     return batch or 1, None
 
 
-def _session(model: onnx.ModelProto, custom_ops: Path | None, weights: Path | None) -> Any:
+@contextlib.contextmanager
+def running(file: str, *, next_step: str | None = None, **facts: object) -> Iterator[None]:
+    """Make a BackboneError of `file` of whatever onnxruntime raises in the block, with `facts` before its own words."""
+    try:
+        yield
+    except EngineError as error:
+        raise BackboneError(error.what, file=file, next_step=error.next_step) from error
+    except Exception as error:  # onnxruntime raises a dozen classes straight from C++, all of them Exception
+        text = " ".join(str(error).split())
+        facts = {**facts, "onnxruntime says": text[:500]}
+        raise BackboneError(DOES_NOT_RUN, file=file, facts=facts, next_step=next_step) from error
+
+
+def session_of(model: onnx.ModelProto, custom_ops: Path | None, weights: Path | None) -> Any:
+    """Return a session of a model in preparation. weights: the directory of external data that is not loaded."""
     options = session_options("ORT_ENABLE_BASIC", custom_ops, weights)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

@@ -115,9 +115,8 @@ class Locator:
         """
         manifest = verdict.require()
         entry = _engine_of(manifest)
-        backend = select(Engine(backend=manifest.host.backend))  # type: ignore[arg-type]
         return cls(
-            backend.load(verdict.read(entry.path), custom_ops=custom_ops),
+            verified_network(verdict, entry, custom_ops),
             load_index(verdict.read(manifest.descriptor_index.path)),
             sources=manifest.tiles.sources,
             rotations=manifest.descriptor_index.rotations,
@@ -352,6 +351,12 @@ def origin_at(zoom: int, x: float, y: float) -> Origin:
 def _engine_of(manifest: Manifest) -> EngineEntry:
     """Return the engine whose descriptors are in the index; the Manifest's parser saw to it that there is one."""
     return next(entry for entry in manifest.engines if entry.path == manifest.descriptor_index.engine)
+
+
+def verified_network(verdict: Verdict, entry: EngineEntry, custom_ops: Path | None) -> Network:
+    """Return an engine of a cache that passed, loaded from the bytes that were verified; EngineError."""
+    backend = select(Engine(backend=verdict.require().host.backend))  # type: ignore[arg-type]
+    return backend.load(verdict.read(entry.path), custom_ops=custom_ops)
 
 
 def evenly_turned(count: int) -> tuple[float, ...]:

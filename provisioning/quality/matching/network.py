@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provisioning.base.errors import EngineError, Error
-from provisioning.config import Engine
-from provisioning.engines import Network, select
+from provisioning.engines import Network
 from provisioning.flight.manifest import EngineEntry, Manifest
 from provisioning.flight.verify import Verdict
 from provisioning.network.points import BESIDE, MATCHER, POINTS, points_of
+from provisioning.quality.locate.search import verified_network
 from provisioning.quality.matching.features import CLASSICAL, Extractor, Features, classical
 
 Pixels = NDArray[np.uint8]
@@ -35,10 +35,7 @@ def extractor_of(name: str, verdict: Verdict, *, custom_ops: Path | None = None)
     """
     if name in CLASSICAL:
         return classical(name)
-    manifest = verdict.require()
-    entry = _entry(name, manifest)
-    backend = select(Engine(backend=manifest.host.backend))  # type: ignore[arg-type]
-    return learned(backend.load(verdict.read(entry.path), custom_ops=custom_ops))
+    return learned(verified_network(verdict, _entry(name, verdict.require()), custom_ops))
 
 
 def _entry(name: str, manifest: Manifest) -> EngineEntry:
