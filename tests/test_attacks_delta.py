@@ -41,6 +41,15 @@ def segment(frame: bytes, *, at: int = 0, length: int = 0, packed: int | None = 
     return struct.pack("<QII", at, length, len(frame) if packed is None else packed) + frame
 
 
+ROWS = (100, 30, 16, 8)
+"""Offset, blocks of 512 bytes, fours and more: within the base and the file."""
+
+
+def by_rows(*, ours: tuple[int, ...] = ROWS, theirs: tuple[int, ...] = ROWS, size: int = 48) -> bytes:
+    """What says where the rows of the file and of the base are."""
+    return struct.pack("<QIIQQIIQQII", 0, 0xFFFFFFFF, size, *ours, *theirs)
+
+
 def unbounded(data: bytes, window_log: int) -> bytes:
     """A frame that does not say how much it holds, so that its reader needs the whole window."""
     options = {zstd.CompressionParameter.window_log: window_log, zstd.CompressionParameter.compression_level: 1}
@@ -68,7 +77,25 @@ HOSTILE = {
     "no frame": segment(b"this is no frame at all, but as long as one"),
     "nothing": segment(b""),
     "half a head": b"\0" * 7,
+    "rows behind the end of the file": by_rows(ours=(100, 196, 16, 8)) + segment(GOOD),
+    "rows far behind it": by_rows(ours=((1 << 64) - 1, 1, 16, 8)) + segment(GOOD),
+    "blocks without end": by_rows(ours=(100, (1 << 64) - 1, 16, 8)) + segment(GOOD),
+    "a block of 64 GiB": by_rows(ours=(0, 0, 0xFFFFFFFE, 0xFFFFFFFF)) + segment(GOOD),
+    "rows of a byte": by_rows(ours=(0, 100, 2, 0)) + segment(GOOD),
+    "half a byte of a row": by_rows(ours=(0, 1, 17, 8)) + segment(GOOD),
+    "no bytes at all": by_rows(ours=(0, 1 << 40, 0, 0)) + segment(GOOD),
+    "rows behind the end of the base": by_rows(theirs=(100, 39, 16, 8)) + segment(GOOD),
+    "rows in a later form": by_rows(size=49) + segment(GOOD),
+    "rows twice": by_rows() + by_rows() + segment(GOOD),
+    "rows half said": by_rows()[:40],
+    "rows and nothing else": by_rows(),
+    "rows, and a frame that ends early": by_rows() + segment(zstd.compress(bytes(SIZE - 1))),
 }
+
+
+def test_rows_that_fit_are_taken(base):
+    """The hostile ones differ from this in one thing each."""
+    assert b"".join(rebuilt(io.BytesIO(by_rows() + segment(GOOD)), base, FILE)) == bytes(SIZE)
 
 
 @pytest.mark.parametrize("attack", HOSTILE)

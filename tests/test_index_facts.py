@@ -52,3 +52,12 @@ def test_with_an_unknown_dimension_everything_that_decides_the_kind_counts():
 
 def test_facts_exist_where_no_kind_fits_and_the_build_says_so():
     assert key(1_000_000, memory_mb=1)
+
+
+def test_a_kind_whose_bytes_have_changed_has_a_format_of_its_own():
+    """Indexes of the former form have 3 in their key: those of kind hrq are made again, the others are not."""
+    kinds = ("flat", "sqfp16", "sq8", "sq4", "hrq")
+    formats = [index_facts(Index(kind=k), vectors=9, dimension=64, sources=())["format"] for k in kinds]
+    assert formats == [3, 3, 3, 3, 4]
+    auto = index_facts(Index(latency_ms=Decimal(20)), vectors=1_000_000, dimension=512, sources=())
+    assert (auto["kind"], auto["format"]) == ("hrq", 4)

@@ -12,6 +12,8 @@ from provisioning.index.choice import choose
 
 FORMAT = 3
 """Raised when our own code would give other bytes for the same input."""
+HRQ_FORMAT = 4
+"""The same for kind hrq."""
 
 
 def index_facts(
@@ -23,14 +25,15 @@ def index_facts(
     sources in the order of their numbers. Where both numbers are known the facts hold the kind chosen, else everything
     that the choice depends on.
     """
+    kind = _kind(index, vectors, dimension)
     return {
-        "format": FORMAT,
+        "format": HRQ_FORMAT if kind["kind"] in ("hrq", "auto") else FORMAT,
         "faiss": version("faiss-cpu"),
         "transform": index.transform,
         "rotations": index.rotations,
         "sources": tuple(sources),
         **({"overlap": overlap} if overlap > 1 else {}),
-        **_kind(index, vectors, dimension),
+        **kind,
     }
 
 

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import shutil
+import struct
 import tempfile
 import warnings
 import zipfile
@@ -24,7 +25,7 @@ from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
 from provisioning.delivery.bundle.check import check_bundle
 from provisioning.delivery.bundle.contents import Listed, listed
-from provisioning.delivery.bundle.delta import Base, differences, opened_base, rebuilt
+from provisioning.delivery.bundle.delta import BY_ROWS, Base, differences, opened_base, rebuilt
 from provisioning.delivery.bundle.earlier import bases_in, generation_since
 from provisioning.delivery.bundle.pack import documents_of, pack
 from provisioning.delivery.fleet import read_fleet
@@ -137,7 +138,7 @@ NEW = OLD[:700] + b"new" * 100 + OLD[900:]
 
 
 def _deltas() -> list[bytes]:
-    """Return what gives NEW: from OLD, and from nothing."""
+    """Return what gives NEW: from OLD, from nothing, and from OLD with rows in both that are written row by row."""
     made = []
     for old in (OLD, b""):
         with tempfile.TemporaryFile() as file:
@@ -145,7 +146,7 @@ def _deltas() -> list[bytes]:
             file.flush()
             pieces = differences(io.BytesIO(NEW), Base(file.fileno(), len(old)), _new())
             made.append(b"".join(piece for _, piece in pieces))
-    return made
+    return [*made, struct.pack("<QIIQQIIQQII", 0, BY_ROWS, 48, 0, 5, 16, 8, 100, 5, 16, 8) + made[0]]
 
 
 def _new() -> Listed:

@@ -3,6 +3,10 @@
     offset in the base (8 bytes), length there (4), length of the frame (4), little-endian; the frame
 
 Each frame gives the next SEGMENT_BYTES of the file, the last one what is left, and may copy from that part of the base.
+Where both are indexes of FAISS's fast scan, a head with the length BY_ROWS comes first, then where their blocks are (of
+the file, of the base: offset and blocks, 8 bytes each; fours and more, 4 each). Then what a frame gives and what it
+copies from have the blocks that are whole in them row by row (delivery/bundle/fast_scan.py). A receiver that knows no
+such head refuses it as too long a part of the base.
 So neither end holds more than one part of each, however large the file is, and a delivery goes on at any byte of the
 file. A delta is never trusted: every length is bounded before memory is taken, and whoever applies one compares the
 SHA-256 of the file with the signed Manifest, as for a file that arrived whole.
@@ -23,6 +27,7 @@ from provisioning.base.errors import DeliveryError
 from provisioning.delivery.bundle.archive import Readable
 from provisioning.delivery.bundle.compression import zstd_module
 from provisioning.delivery.bundle.contents import Listed
+from provisioning.delivery.bundle.fast_scan import Blocks, blocks_in
 
 SEGMENT_BYTES = 8 << 20
 MARGIN_BYTES = 2 << 20
@@ -35,7 +40,11 @@ LEAST_BYTES = 4096
 MOST_GROWTH = 64 + (SEGMENT_BYTES >> 8)
 """By how much a frame may exceed what it holds (zstd's own bound)."""
 
+BY_ROWS = 0xFFFFFFFF
+"""In place of a length in the base: not a segment, but where the blocks of both files are."""
+
 _HEAD = struct.Struct("<QII")
+_BLOCKS = struct.Struct("<QQII")
 _READ_BYTES = 1 << 16
 _LEAST_WINDOW = 8  # zstd takes no shorter dictionary
 _WINDOW_LOG = (SEGMENT_BYTES + WINDOW_BYTES).bit_length()
@@ -45,20 +54,22 @@ _LEAST_DIFFERENT = 16  # an anchor of fewer different bytes is found everywhere
 
 
 class Base(NamedTuple):
-    """An earlier version of a file: an open descriptor and its size."""
+    """An earlier version of a file: an open descriptor, its size, and its blocks if they are read row by row."""
 
     fd: int
     size: int
+    blocks: Blocks | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on; DeliveryError if the file has shrunk."""
-        parts = []
-        while size:
-            if not (part := os.pread(self.fd, size, offset)):
+        parts, at, left = [], offset, size
+        while left:
+            if not (part := os.pread(self.fd, left, at)):
                 raise DeliveryError("an installed file shrank while it was read", next_step="run the same again")
             parts.append(part)
-            offset, size = offset + len(part), size - len(part)
-        return b"".join(parts)
+            at, left = at + len(part), left - len(part)
+        data = b"".join(parts)
+        return self.blocks.by_rows(data, offset) if self.blocks else data
 
 
 @contextmanager
@@ -81,21 +92,40 @@ def opened_base(root: Path, relative: str) -> Iterator[Base]:
 
 def most_bytes(size: int) -> int:
     """Return how long a delta that gives `size` bytes can be."""
-    return size + -(-size // SEGMENT_BYTES) * (_HEAD.size + MOST_GROWTH)
+    return size + -(-size // SEGMENT_BYTES) * (_HEAD.size + MOST_GROWTH) + _HEAD.size + 2 * _BLOCKS.size
 
 
 def differences(source: IO[bytes], base: Base, file: Listed, *, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the delta that gives `file`, read from `source`, from `offset` on: bytes of the file, and what to send."""
+    blocks, base, lead = _by_rows(source, base, file)
     windows, position = _Windows(base), offset
     source.seek(offset)
     while position < file.bytes:
         data = source.read(min(SEGMENT_BYTES, file.bytes - position))
         if not data:
-            raise DeliveryError("a file shrank while it was sent", file=file.path, next_step="run the same again")
+            raise _shrank(file)
+        data = blocks.by_rows(data, position) if blocks else data
         start, window = windows.around(data, position)
         frame = _packed(data, window)
-        yield len(data), _HEAD.pack(start, len(window), len(frame)) + frame
-        position += len(data)
+        yield len(data), lead + _HEAD.pack(start, len(window), len(frame)) + frame
+        position, lead = position + len(data), b""
+
+
+def _by_rows(source: IO[bytes], base: Base, file: Listed) -> tuple[Blocks | None, Base, bytes]:
+    """Return the blocks of the file and the base that is read row by row, and what says so, if both have blocks."""
+
+    def read(at: int, size: int) -> bytes:
+        source.seek(at)
+        if len(data := source.read(size)) < size:
+            raise _shrank(file)
+        return data
+
+    theirs = blocks_in(base.read, base.size)
+    ours = blocks_in(read, file.bytes) if theirs else None
+    if ours is None or theirs is None:
+        return None, base, b""
+    lead = _HEAD.pack(0, BY_ROWS, 2 * _BLOCKS.size) + _BLOCKS.pack(*ours) + _BLOCKS.pack(*theirs)
+    return ours, base._replace(blocks=theirs), lead
 
 
 def _packed(data: bytes, window: bytes) -> bytes:
@@ -199,12 +229,27 @@ def rebuilt(stream: Readable, base: Base, file: Listed, *, offset: int = 0) -> I
 
     DeliveryError if the stream ends, or asks for more memory, more of the base or more bytes than there can be.
     """
+    blocks = None
     for start in range(offset, file.bytes, SEGMENT_BYTES):
-        yield from _segment(stream, base, file, min(SEGMENT_BYTES, file.bytes - start))
+        end = min(start + SEGMENT_BYTES, file.bytes)
+        head = _HEAD.unpack(_exactly(stream, _HEAD.size, file))
+        if start == offset and head[1] == BY_ROWS:
+            blocks, base = _given_blocks(stream, head[2], base, file)
+            head = _HEAD.unpack(_exactly(stream, _HEAD.size, file))
+        pieces = _segment(stream, head, base, file, end - start)
+        yield from blocks.streamed(pieces, start, end) if blocks else pieces
 
 
-def _segment(stream: Readable, base: Base, file: Listed, size: int) -> Iterator[bytes]:
-    at, length, packed = _HEAD.unpack(_head(stream, file))
+def _given_blocks(stream: Readable, size: int, base: Base, file: Listed) -> tuple[Blocks, Base]:
+    if size == 2 * _BLOCKS.size:
+        ours, theirs = (Blocks(*_BLOCKS.unpack(_exactly(stream, _BLOCKS.size, file))) for _ in range(2))
+        if ours.fit(file.bytes) and theirs.fit(base.size):
+            return ours, base._replace(blocks=theirs)
+    raise _bad(file, "its rows are where no index has them")
+
+
+def _segment(stream: Readable, head: tuple[int, int, int], base: Base, file: Listed, size: int) -> Iterator[bytes]:
+    at, length, packed = head
     if length > WINDOW_BYTES or 0 < length < _LEAST_WINDOW or at + length > base.size or packed > size + MOST_GROWTH:
         raise _bad(file, "a segment is larger than any that flightcache writes, or beyond the earlier file")
     zstd = zstd_module()
@@ -227,11 +272,11 @@ def _segment(stream: Readable, base: Base, file: Listed, size: int) -> Iterator[
         raise _bad(file, "a segment is shorter than it must be")
 
 
-def _head(stream: Readable, file: Listed) -> bytes:
-    head = b""
-    while len(head) < _HEAD.size:
-        head += _read(stream, _HEAD.size - len(head), file)
-    return head
+def _exactly(stream: Readable, size: int, file: Listed) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += _read(stream, size - len(data), file)
+    return data
 
 
 def _read(stream: Readable, size: int, file: Listed) -> bytes:
@@ -245,6 +290,10 @@ def _read(stream: Readable, size: int, file: Listed) -> bytes:
             next_step="run the same command again: it goes on where it was cut",
         )
     return data
+
+
+def _shrank(file: Listed) -> DeliveryError:
+    return DeliveryError("a file shrank while it was sent", file=file.path, next_step="run the same again")
 
 
 def _bad(file: Listed, detail: str) -> DeliveryError:

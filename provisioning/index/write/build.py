@@ -65,6 +65,6 @@ def _write(job: Job, output: Path) -> None:
     trained = dataclasses.replace(job.trained, range=learned_range(kind, parts))
     job = dataclasses.replace(job, trained=trained)
     if kind == "hrq":
-        write_whole(job, output, sample)
+        write_whole(job, output)
     else:
         write_streamed(job, output)
