@@ -28,7 +28,7 @@ SMALL = {
     "commands": ["--rounds", "9"],
     "noop": ["--tiles", "10000", "--runs", "3"],
     "whole": ["--tiles", "10000", "--rounds", "5"],
-    "scanning": ["--tiles", "10000", "--runs", "1"],
+    "scanning": ["--tiles", "48000"],
     "build": [],
     "incremental": ["--tiles", "3000"],
     "pipeline": ["--tiles", "2000", "--rounds", "2", "--rss", "5000"],

@@ -1,13 +1,16 @@
-"""Scanning a container of many tiles: the first time, untouched, touched, with one tile changed; against its floor.
+"""What a tile costs when a container of many is scanned: first, untouched, touched, with one tile changed.
 
-    python bench/scanning.py --scratch /tmp/scanning --tiles 100000
+    python bench/scanning.py --scratch /tmp/scanning --tiles 48000
 
-The floor reads and hashes the same bytes with sqlite3 or os.pread and hashlib alone. Processor time of a scan and of
-the processes that it starts, user and system, files in the page cache, best of --runs; what this process imports is
-left out, what those import (0.3 s in all) is not. JPEG of 256 pixels, a different picture each (a fifth as many), are
-inspected as in a build; beside their floor stands the decoder alone, which reads each tile to its
-end and gives an eighth of its size. PNG of one pixel show what a tile costs beside its bytes. The changed tile has
-another length than it had.
+Two containers are scanned, one with a sixth of the tiles of the other: the difference of their times is what a tile
+costs, what is left of the time is fixed (processes that are started, what they import, the catalogue opened). A tile's
+cost is compared with its floor, found in the same way: the same bytes read and hashed with sqlite3 or os.pread and
+hashlib alone. Processor time of a scan and of the processes that it starts, user and system, files in the page cache;
+the least of --runs, but one first scan.
+
+JPEG of 256 pixels, a different picture each (half as many), are inspected as in a build; beside their floor stands
+the decoder alone, which reads each tile to its end and gives an eighth of its size. PNG of one pixel show what a tile
+costs beside its bytes. The changed tile has another length than it had.
 """
 
 from __future__ import annotations
@@ -29,12 +32,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.noop import X0, Y0, Z, addresses, flight_of, png  # noqa: E402
+from bench.noop import Z, addresses, flight_of, png  # noqa: E402
 from bench.results import machine, replace_section, say_goal, used_s  # noqa: E402
 
 GOALS = {"first scan": 4.0, "one tile changed": 1.5, "touched": 1.5}
+KINDS = ("mbtiles", "pmtiles")
 PR_SET_CHILD_SUBREAPER = 36
-JPEG_SHARE = 5
+JPEG_SHARE = 2
 FIELD = 3072
 """Side of the picture that JPEG tiles are cut from, pixels."""
 
@@ -51,14 +55,16 @@ def jpegs(quality: int = 80) -> Callable[[int], bytes]:
         rough = (rng.random((side, side, 3)) * 255).astype(np.uint8)
         grown = Image.fromarray(rough).resize((FIELD, FIELD), Image.Resampling.BICUBIC)
         field += (np.asarray(grown, np.float32) - 127) * (levels / 64)
-    pixels = np.clip(field + 120, 20, 235).astype(np.uint8)
+    pixels = np.clip(field + 100, 0, 215).astype(np.uint8)
 
     def tile(n: int) -> bytes:
         own = np.random.default_rng(n)
         y, x = own.integers(0, FIELD - 256, 2).tolist()
-        shades = np.kron(own.integers(-20, 21, (8, 8, 1)), np.ones((32, 32, 1), np.int16))  # none looks like another
-        cut = np.clip(pixels[y : y + 256, x : x + 256] + shades, 0, 255).astype(np.uint8)
-        data: bytes = simplejpeg.encode_jpeg(cut, quality=quality, colorspace="RGB", colorsubsampling="420")
+        shades = own.integers(0, 41, (8, 1, 8, 1, 1), np.uint8)  # none looks like another
+        cut = pixels[y : y + 256, x : x + 256].reshape(8, 32, 8, 32, 3) + shades
+        data: bytes = simplejpeg.encode_jpeg(
+            cut.reshape(256, 256, 3), quality=quality, colorspace="RGB", colorsubsampling="420"
+        )
         return data
 
     return tile
@@ -69,39 +75,39 @@ def longer(data: bytes, count: int) -> bytes:
     return data + bytes(count)
 
 
-def write_mbtiles(path: Path, tile: Callable[[int], bytes], count: int, changed: int) -> None:
-    """Write the store anew, or change one tile of it where it lies."""
-    top, first = (1 << Z) - 1, not path.exists()
+def make_mbtiles(path: Path, tile: Callable[[int], bytes], count: int) -> None:
+    """Write tiles in the order of their numbers."""
+    top = (1 << Z) - 1
     with sqlite3.connect(path) as db:
-        if first:
-            db.execute("CREATE TABLE metadata(name TEXT, value TEXT)")
-            db.execute("CREATE TABLE tiles(zoom_level INTEGER, tile_column INTEGER, tile_row INTEGER, tile_data BLOB)")
-            rows = ((Z, x, top - y, tile(n)) for n, x, y in addresses(count))
-            db.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
-            db.execute("CREATE UNIQUE INDEX tile_index ON tiles(zoom_level, tile_column, tile_row)")
-        else:
-            where = "WHERE tile_column = ? AND tile_row = ?"
-            db.execute(
-                f"UPDATE tiles SET tile_data = ? {where}", (longer(tile(count + changed), changed), X0, top - Y0)
-            )
+        db.execute("CREATE TABLE metadata(name TEXT, value TEXT)")
+        db.execute("CREATE TABLE tiles(zoom_level INTEGER, tile_column INTEGER, tile_row INTEGER, tile_data BLOB)")
+        rows = ((Z, x, top - y, tile(n)) for n, x, y in addresses(count))
+        db.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+        db.execute("CREATE UNIQUE INDEX tile_index ON tiles(zoom_level, tile_column, tile_row)")
     db.close()
 
 
-def write_pmtiles(path: Path, tile: Callable[[int], bytes], count: int, changed: int) -> None:
-    """Write the store with the reference implementation; `changed` makes its first tile another one."""
+def change_mbtiles(path: Path, data: bytes) -> None:
+    """Put other bytes in place of the first tile."""
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tiles SET tile_data = ? WHERE rowid = 1", (data,))
+    db.close()
+
+
+def make_pmtiles(path: Path, count: int) -> None:
+    """Write the tiles of the MBTiles file beside it, with the reference implementation."""
     from pmtiles.tile import Compression, TileType, zxy_to_tileid
     from pmtiles.writer import Writer
 
-    with open(path, "wb") as stream:
+    mbtiles = sqlite3.connect(path.with_suffix(".mbtiles"))
+    with open(path, "wb") as stream, contextlib.closing(mbtiles):
         writer = Writer(stream)
         for tileid, n in sorted((zxy_to_tileid(Z, x, y), n) for n, x, y in addresses(count)):
-            writer.write_tile(tileid, longer(tile(count + changed), changed) if changed and n == 0 else tile(n))
+            select = "SELECT tile_data FROM tiles WHERE rowid = ?"
+            writer.write_tile(tileid, mbtiles.execute(select, (n + 1,)).fetchone()[0])
         corner = {f"{edge}_{angle}_e7": 0 for edge in ("min", "max", "center") for angle in ("lon", "lat")}
         header = {"tile_type": TileType.UNKNOWN, "tile_compression": Compression.NONE, "min_zoom": Z, "max_zoom": Z}
         writer.finalize({**header, **corner, "center_zoom": 0}, {})
-
-
-WRITERS = {"mbtiles": write_mbtiles, "pmtiles": write_pmtiles}
 
 
 def read_and_hash(path: Path) -> None:
@@ -136,13 +142,8 @@ def in_this_process(path: Path, count: int, what: str) -> None:
     from provisioning.base.process.blas import begin_with_one_thread
 
     begin_with_one_thread()
-    import numpy  # noqa: F401, ICN001 - imports are left out
-    import simplejpeg  # noqa: F401
-    from PIL import Image
-
     from provisioning.catalogue import scan
 
-    Image.init()
     flight = asked(path.parent, path, count)
     flight.build_dir.mkdir(parents=True, exist_ok=True)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -179,43 +180,66 @@ def processor_s(path: Path, count: int, what: str = "scan") -> tuple[float, floa
     return done["seconds"], done["rss_mb"]
 
 
-def rows(scratch: Path, name: str, kind: str, tile: Callable[[int], bytes], count: int, runs: int) -> Iterator[str]:
-    """Yield the lines of one store, and remove it."""
-    path = scratch / f"{name}.{kind}"
-    write = WRITERS[kind]
-    write(path, tile, count, 0)
-    cache = flight_of(scratch, path, count, "stat").root
-    floors = [processor_s(path, count, "floor")[0] for _ in range(runs + 1)][1:]
-    found: dict[str, list[tuple[float, float]]] = {"first scan": [], "no-op": [], "touched": [], "one tile changed": []}
-    for n in range(runs):
-        shutil.rmtree(cache, ignore_errors=True)
-        found["first scan"].append(processor_s(path, count))
-        found["no-op"].append(processor_s(path, count))
-        os.utime(path)
-        found["touched"].append(processor_s(path, count))
-        write(path, tile, count, n + 1)
-        found["one tile changed"].append(processor_s(path, count))
-    floor = min(floors)
-    yield f"| {name}, {kind}, {count:,} | read and hash | {1e6 * floor / count:.1f} | 1 | | |"
-    if (name, kind) == ("jpeg", "mbtiles"):
-        decoded = min(processor_s(path, count, "decode")[0] for _ in range(runs))
-        yield f"| | read, hash, decode an eighth | {1e6 * decoded / count:.1f} | {decoded / floor:.2f} | | |"
-    for what, taken in found.items():
-        seconds, rss = min(taken)
-        goal = GOALS.get(what)
+class Store:
+    """One container, with what it took: seconds and RSS in MB of each run, by what was done."""
+
+    def __init__(self, folder: Path, name: str, tile: Callable[[int], bytes], count: int) -> None:
+        self._folder, self._name, self._tile, self._count = folder, name, tile, count
+        folder.mkdir()
+        self.taken: dict[str, list[tuple[float, float]]] = {}
+        self._changes = 0
+        make_mbtiles(folder / f"{name}.mbtiles", tile, count)
+
+    def measure(self, kind: str, runs: int) -> None:
+        """Scan it in every state."""
+        path = self._folder / f"{self._name}.{kind}"
+        if kind == "pmtiles":
+            make_pmtiles(path, self._count)
+        self.taken = {}
+        self._run(path, "first scan")
+        for what, other in (("read and hash", "floor"), ("read, hash, decode an eighth", "decode")):
+            for _ in range(runs if other == "floor" or (self._name, kind) == ("jpeg", "mbtiles") else 0):
+                self._run(path, what, other)
+        for _ in range(runs):
+            self._run(path, "no-op")
+            os.utime(path)
+            self._run(path, "touched")
+        for _ in range(runs):
+            self._changes += 1
+            data = longer(self._tile(self._count + self._changes), self._changes)
+            change_mbtiles(path.with_suffix(".mbtiles"), data)
+            if kind == "pmtiles":
+                make_pmtiles(path, self._count)
+            self._run(path, "one tile changed")
+
+    def _run(self, path: Path, what: str, other: str = "scan") -> None:
+        self.taken.setdefault(what, []).append(processor_s(path, self._count, other))
+
+
+def rows(stores: dict[int, Store], name: str, kind: str, runs: int) -> Iterator[str]:
+    """Yield the lines of a small and a large container of one kind."""
+    (few, small), (many, large) = sorted(stores.items())
+    for store in stores.values():
+        store.measure(kind, runs)
+    of = {what: min(taken)[0] for what, taken in large.taken.items()}
+    slopes = {what: (seconds - min(small.taken[what])[0]) / (many - few) for what, seconds in of.items()}
+    floor, title = slopes["read and hash"], f"{name}, {kind}, {few:,} and {many:,}"
+    for what in sorted(slopes, key=lambda what: not what.startswith("read")):
+        goal, times = GOALS.get(what), slopes[what] / floor
         if goal and name == "jpeg":
-            say_goal(f"{count:,} JPEG in {kind}: {what}, against reading and hashing", seconds / floor, most=goal)
-        met = f"{goal} | {'met' if seconds <= goal * floor else 'missed'}" if goal else " | "
-        yield f"| | {what} ({rss:.0f} MB) | {1e6 * seconds / count:.1f} | {seconds / floor:.2f} | {met} |"
-    shutil.rmtree(cache)
-    path.unlink()
+            say_goal(f"JPEG in {kind}: {what}, a tile, against reading and hashing it", times, most=goal)
+        met = f"{goal} | {'met' if times <= goal else 'missed'}" if goal else " | "
+        rss = max(rss for _, rss in large.taken[what])
+        fixed = of[what] - slopes[what] * many
+        yield f"| {title} | {what} ({rss:.0f} MB) | {fixed:.2f} | {1e6 * slopes[what]:.1f} | {times:.2f} | {met} |"
+        title = ""
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=100_000)
-    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--tiles", type=int, default=48_000)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -225,12 +249,16 @@ def main() -> None:
         in_this_process(args.child, args.tiles, args.what)
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
-    lines = ["| store | what | µs a tile | against the floor | goal | |", "|---|---|---:|---:|---:|---|"]
-    for name, tile, count in (("png", png, args.tiles), ("jpeg", jpegs(), args.tiles // JPEG_SHARE)):
-        for kind in WRITERS:
-            found = list(rows(args.scratch, name, kind, tile, count, args.runs))
+    lines = ["| store, tiles | what | fixed, s | µs a tile | against the floor | goal | |"]
+    lines += ["|---|---|---:|---:|---:|---:|---|"]
+    for name, tile, many in (("png", png, args.tiles), ("jpeg", jpegs(), args.tiles // JPEG_SHARE)):
+        stores = {count: Store(args.scratch / f"{name}-{count}", name, tile, count) for count in (many // 6, many)}
+        for kind in KINDS:
+            found = list(rows(stores, name, kind, args.runs))
             print("\n".join(found), flush=True)
             lines += found
+        shutil.rmtree(args.scratch)
+        args.scratch.mkdir()
     text = "\n".join([f"`python bench/scanning.py --tiles {args.tiles}`\n\n{machine()}; processor time\n", *lines])
     if args.results:
         replace_section(args.results, "Scanning a container", text)
