@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from provisioning.catalogue import scan
 from provisioning.catalogue.surveying import survey
+from provisioning.sources.pixels import likeness
 from provisioning.sources.pixels.image import decode, inspect_tile
 from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike, perceptual_hash_of
 from tests.tilesets import Z, bbox_of, block, flight, scanned, write_xyz
@@ -51,6 +52,13 @@ def groups_of(images, least=4):
     kept = [n for n, look in enumerate(looks) if look]
     table = np.frombuffer(b"".join(looks[n] for n in kept), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES)
     return [[kept[i] for i in group] for group in alike(table, np.array(kept, np.int64), least=least)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (16, 128), (2048, 64)])
+def test_means_found_by_sums_of_whole_numbers_are_those_of_the_weights_to_the_last_bit(height, width):
+    bands = np.random.default_rng(height).integers(0, 256, (3, 2, height, width), dtype=np.uint8)
+    weighed = likeness._means(height) @ bands.astype(np.float32) @ likeness._means(width).T
+    assert np.array_equal(likeness._cells_of(bands), weighed)
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)

@@ -90,56 +90,71 @@ def _verdicts(pixels: Pixels, *, blank: bool) -> Iterator[tuple[int, Inspection]
     """Yield position and verdict of the tiles that, as their block means tell, are textured and nowhere blank."""
     import numpy as np
 
-    textures = _textures_centi(pixels)
+    bands = np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))
+    textures = _textures_centi(bands)
     sure = np.array(textures) >= TEXTURED_CENTI
     if blank:
-        sure &= _are_full(pixels)
-    hashes = perceptual_hashes_of(pixels) if blank else [None] * len(pixels)
+        sure &= _are_full(bands)
+    hashes = perceptual_hashes_of(bands) if blank else [None] * len(pixels)
     for n in np.flatnonzero(sure).tolist():
         yield n, Inspection(0, textures[n], None, hashes[n])
 
 
-def _textures_centi(pixels: Pixels) -> list[int]:
+def _textures_centi(bands: Pixels) -> list[int]:
     """Return the standard deviation of the grey levels of each tile in hundredths, in integers."""
     import numpy as np
 
-    red, green, blue = (pixels[..., band] for band in range(3))
-    grey = (np.add(red, green, dtype=np.float64) + blue).reshape(len(pixels), -1)  # whole numbers below 2**53: exact
-    totals, count = map(int, grey.sum(axis=1)), grey.shape[1]
-    squares = map(int, np.einsum("ij,ij->i", grey, grey))
+    grey = bands.sum(axis=0, dtype=np.uint16).reshape(bands.shape[1], -1)
+    totals, count = grey.sum(axis=1, dtype=np.uint64).tolist(), grey.shape[1]
+    levels = grey.astype(np.float64)  # the sum of their squares is a whole number below 2**53: exact
+    squares = map(int, np.einsum("ij,ij->i", levels, levels))
     return [
         isqrt(10_000 * (count * square - total * total)) // (3 * count)
         for total, square in zip(totals, squares, strict=True)
     ]
 
 
-def _are_full(pixels: Pixels) -> NDArray[np.bool_]:
+def _are_full(bands: Pixels) -> NDArray[np.bool_]:
     """Return of which tiles it is certain that no block is black or white, nor the tile of one colour or cut by a seam.
 
     Beyond a seam nine in ten blocks of a row or column are of one colour, and with them most neighbours in it.
     """
     import numpy as np
 
-    bands = np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))
-    _, _, height, width = bands.shape
-    darkest, brightest = bands.max(axis=0).min(axis=(1, 2)), bands.min(axis=0).max(axis=(1, 2))
+    _, count, height, width = bands.shape
+    whole = bands.reshape(3, count, -1)
+    darkest, brightest = whole.max(axis=0).min(axis=1), whole.min(axis=0).max(axis=1)
     is_lit = (darkest > BLACK + ROUNDING) & (brightest < WHITE - ROUNDING)
-    spread = (bands.max(axis=(2, 3)) - bands.min(axis=(2, 3))).max(axis=0) > ONE_COLOUR + 2 * ROUNDING
-    in_rows = _alike(bands[..., 1:], bands[..., :-1]).sum(axis=2, dtype=np.uint16)
-    in_columns = _alike(bands[..., 1:, :], bands[..., :-1, :]).sum(axis=1, dtype=np.uint16)
+    spread = (whole.max(axis=2) - whole.min(axis=2)).max(axis=0) > ONE_COLOUR + 2 * ROUNDING
+    in_rows, in_columns = _alike(bands, 1) @ _but_last(width), _but_last(height) @ _alike(bands, width)
     rows = height - np.count_nonzero(in_rows >= _most_neighbours(width), axis=1)
     columns = width - np.count_nonzero(in_columns >= _most_neighbours(height), axis=1)
     full: NDArray[np.bool_] = is_lit & spread & (rows * columns > (1 - FLAT_SHARE) * height * width)
     return full
 
 
-def _alike(a: Pixels, b: Pixels) -> NDArray[np.bool_]:
-    """Return which of two neighbours may be blocks of one flat colour, of bands [3, n, ...] each."""
+def _alike(bands: Pixels, step: int) -> NDArray[np.float32]:
+    """Return 1 for each block that has the colour of the one so many steps on, or nearly; behind the last it is 0.
+
+    All are compared in one go, the end of a row with the beginning of the next, too: who asks leaves these out.
+    """
     import numpy as np
 
-    apart = (np.maximum(a, b) - np.minimum(a, b)).max(axis=0)
-    alike: NDArray[np.bool_] = apart <= 4 * FLAT + ROUNDING
-    return alike
+    flat = bands.reshape(3, -1)
+    here, next_ = flat[:, :-step], flat[:, step:]
+    apart = (np.maximum(here, next_) - np.minimum(here, next_)).max(axis=0)
+    alike = np.zeros(flat.shape[1], np.float32)
+    np.less_equal(apart, 4 * FLAT + ROUNDING, out=alike[:-step], casting="unsafe")
+    return alike.reshape(bands.shape[1:])
+
+
+def _but_last(side: int) -> NDArray[np.float32]:
+    """Return the weights that count all but the last of a row."""
+    import numpy as np
+
+    weights = np.ones(side, np.float32)
+    weights[-1] = 0
+    return weights
 
 
 def _most_neighbours(side: int) -> int:

@@ -7,10 +7,10 @@ snow have none, and are never taken for one picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import pi
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,22 +35,23 @@ CHUNK = 50_000
 
 def perceptual_hash_of(pixels: NDArray[np.uint8]) -> bytes | None:
     """Return the perceptual hash of an image, uint8 [H, W, 3]; None if it is too smooth or too small to have one."""
-    return perceptual_hashes_of(pixels[None])[0]
+    return perceptual_hashes_of(pixels.transpose(2, 0, 1)[:, None])[0]
 
 
-def perceptual_hashes_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
-    """Return the perceptual hashes of images of one size, uint8 [n, H, W, 3]."""
+def perceptual_hashes_of(bands: NDArray[np.uint8]) -> list[bytes | None]:
+    """Return the perceptual hashes of images of one size, their red, green and blue uint8 [3, n, H, W]."""
     import numpy as np
 
-    step = 2 if min(pixels.shape[1:3]) >= 128 else 1
-    seen = pixels[:, ::step, ::step]
-    if min(seen.shape[1:3]) < CELLS:
-        return [None] * len(pixels)
-    down, across = _means(seen.shape[1]), _means(seen.shape[2])
-    bands = [down @ seen[..., band].astype(np.float32) @ across.T for band in range(3)]
-    waves = (_waves() @ _without_slope(sum(bands) / 3) @ _waves().T).reshape(len(pixels), -1)[:, _order()]
+    step = 2 if min(bands.shape[2:]) >= 128 else 1
+    seen = np.ascontiguousarray(bands[..., ::step, ::step])
+    if min(seen.shape[2:]) < CELLS:
+        return [None] * bands.shape[1]
+    cells = _cells_of(seen)
+    waves = (_waves() @ _without_slope((cells[0] + cells[1] + cells[2]) / 3) @ _waves().T).reshape(bands.shape[1], -1)[
+        :, _order()
+    ]
     norms = np.sqrt((waves * waves).sum(axis=1))
-    colours = np.stack([band.mean(axis=(1, 2)) for band in bands], axis=1).round().astype(np.uint8)
+    colours = cells.mean(axis=(2, 3)).T.round().astype(np.uint8)
     contrasts = (norms / CELLS * 4).round().clip(0, 255).astype(np.uint8)
     scaled = (waves / np.maximum(norms, 1)[:, None] * 127).round().astype(np.int8)
     packed = np.concatenate([colours, contrasts[:, None], scaled.view(np.uint8)], axis=1)
@@ -58,6 +59,33 @@ def perceptual_hashes_of(pixels: NDArray[np.uint8]) -> list[bytes | None]:
         perceptual_hash.tobytes() if norm >= LEAST_CONTRAST * CELLS else None
         for perceptual_hash, norm in zip(packed, norms.tolist(), strict=True)
     ]
+
+
+def _cells_of(bands: NDArray[np.uint8]) -> Floats:
+    """Return the means over `CELLS` x `CELLS` parts of each band, float32 [3, n, CELLS, CELLS].
+
+    Where a part has a power of two of pixels, all sums are exact, so that the order in which they are made is free.
+    """
+    import numpy as np
+
+    height, width = bands.shape[2:]
+    down, across = height // CELLS, width // CELLS
+    if height % CELLS or width % CELLS or down & (down - 1) or across & (across - 1):
+        weighed: Floats = _means(height) @ bands.astype(np.float32) @ _means(width).T
+        return weighed
+    rows = _sum_of([bands[:, :, n::down] for n in range(down)], np.uint16 if down <= 256 else np.uint32)
+    means: Floats = _sum_of([rows[..., n::across] for n in range(across)], np.uint32).astype(np.float32)
+    means /= down * across
+    return means
+
+
+def _sum_of(parts: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
+    import numpy as np
+
+    total: NDArray[Any] = parts[0].astype(kind)
+    for part in parts[1:]:
+        np.add(total, part, out=total)
+    return total
 
 
 @cache
