@@ -38,7 +38,7 @@ from provisioning.base.process.stopping import exit_soon_after
 from provisioning.build import recheck, steps
 from provisioning.build.request import in_hand
 from provisioning.config import BuildSettings, Flight
-from provisioning.config.parse import read_flight
+from provisioning.config.parse import keep_tables, read_flight
 from provisioning.console.listener import Listener
 from provisioning.console.streams import OutputError, answering
 from provisioning.flight import publish
@@ -280,7 +280,7 @@ class Run(DoitRun):  # type: ignore[misc]
         if self.collector.ignored and rc == 0:
             self.collector.failure, rc = _ignored(self.collector.ignored), FAILED
         report = self.collector.report(flight.root)
-        self._write_down(flight.build_dir, report)
+        self._write_down(flight, report)
         return rc, report
 
     def _after(self, error: Error) -> int:
@@ -291,14 +291,15 @@ class Run(DoitRun):  # type: ignore[misc]
         self.collector.failure = error
         return FAILED
 
-    def _write_down(self, build_dir: Path, report: BuildReport) -> None:
+    def _write_down(self, flight: BuildSettings, report: BuildReport) -> None:
         """Write what the next plan compares with, and the report. A failure warns: what is published stays so."""
         try:
             if self.collector.ran and not self.collector.failure:
                 from provisioning.build import history
 
-                history.remember(build_dir, self.collector.facts, self.collector.seconds())
-            steps.record(build_dir, report)
+                history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
+            keep_tables(flight.root)
+            steps.record(flight.build_dir, report)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from provisioning.base.disk.lock import build_lock
 from provisioning.base.errors import ConfigError
 from provisioning.base.geometry.angles import BBox, Origin
-from provisioning.config.parse import parse, read_flight, require_sources
+from provisioning.config.parse import KEPT, keep_tables, parse, read_flight, require_sources
 from provisioning.config.template import render
 
 VALID = """
@@ -231,3 +234,49 @@ def test_contradictions_of_camera_waivers_and_calibration_name_their_key(root, t
     with pytest.raises(ConfigError) as wrong:
         parse(VALID + text, root=root)
     assert problem in str(wrong.value.facts[key])
+
+
+def _kept(text: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Keep the tables of `text` as a build does, then read it where TOML's parser fails whoever asks it."""
+    (root / "flight.toml").write_text(text, encoding="utf-8")
+    expected = read_flight(root)
+    with build_lock(root):
+        keep_tables(root)
+    with monkeypatch.context() as patched:
+        patched.setattr("tomllib.loads" if sys.version_info >= (3, 11) else "tomli.loads", pytest.fail)
+        assert read_flight(root) == expected
+    return expected
+
+
+@pytest.mark.parametrize("text", [VALID, VALID + "\n# a comment\n", VALID + "\n[sector.coast]\nmax_age_days = 30\n"])
+def test_tables_that_a_build_kept_are_read_without_the_parser_of_toml(root, text, monkeypatch):
+    _kept(text, root, monkeypatch)
+
+
+def test_kept_tables_are_those_of_the_same_text_alone(root, monkeypatch):
+    before = _kept(VALID, root, monkeypatch)
+    (root / "flight.toml").write_text(VALID.replace("zooms = [10]", "zooms = [11]"))
+    assert read_flight(root) != before
+    (root / "flight.toml").write_text("[area")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_flight(root)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"flight.toml": {"check": "", "value": "{}"}}', None])
+def test_kept_tables_that_are_damaged_are_read_from_the_file(root, damage, monkeypatch):
+    expected = _kept(VALID, root, monkeypatch)
+    kept = root / KEPT
+    kept.unlink()
+    if damage is None:
+        os.mkfifo(kept)
+    else:
+        kept.write_bytes(damage)
+    assert read_flight(root) == expected
+
+
+@pytest.mark.parametrize("value", ["2027-03-01", '{"" = "1.5"}', '{"" = "no number"}', '{"" = [1]}'])
+def test_tables_that_json_cannot_give_back_are_not_kept(root, value):
+    (root / "flight.toml").write_text(f"date = {value}")
+    with build_lock(root):
+        keep_tables(root)
+    assert not (root / KEPT).exists()

@@ -195,4 +195,4 @@ def test_work_that_cannot_fit_is_refused_with_both_figures(tmp_path):
 def test_two_temporary_names_never_meet(tmp_path):
     names = {files.temporary_beside(tmp_path / "file") for _ in range(100)}
     assert len(names) == 100
-    assert all(name.parent == tmp_path and files.TEMPORARY.match(name.name) for name in names)
+    assert all(name.parent == tmp_path and files.temporary_writer(name.name) for name in names)

@@ -41,12 +41,10 @@ from provisioning.config.schema import (
 Found = tuple[str, str]
 """(key, problem)."""
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
-ID_TEXT = re.compile(r"[\x21-\x7e]{1,128}")
 MOST_TILES = 50_000_000
 OTHER_FILES = 8
 """Files of a generation that are neither engine nor calibration: index, report, map, imagery, provenance."""
-TRANSFORM = r"auto|none|center|pca\([1-9]\d*\)|pca-whiten\([1-9]\d*\)"
+TRANSFORM = r"pca(-whiten)?\([1-9]\d*\)"
 PLUGIN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*"
 """An import path, or the name of an entry point."""
 DATE_OR_RULE = r"|metadata|mtime|\d{4}-\d{2}-\d{2}|.*\.csv"
@@ -79,7 +77,7 @@ def check(flight: Flight) -> Iterator[Found]:
 def _identity(who: FlightIdentity, sectors: Mapping[str, Sector]) -> Iterator[Found]:
     names = {"id": who.id, "aircraft": who.aircraft, "sector_class": who.sector_class}
     for name, value in names.items():
-        if value is not None and not ID_TEXT.fullmatch(value):
+        if value is not None and not _is_id(value):
             yield f"flight.{name}", f"expected 1 to 128 printable ASCII characters without spaces, got {value!r}"
     yield from _not_after(who.not_after)
     yield from _sector(who.sector_class, sectors)
@@ -172,7 +170,7 @@ def check_tiles(tiles: Tiles) -> Iterator[Found]:
     for n, source in enumerate(sources):
         key = f"tiles.source[{n}]"
         yield from _store(source, key)
-        if source.name and not ID_TEXT.fullmatch(source.name):
+        if source.name and not _is_id(source.name):
             yield f"{key}.name", "expected 1 to 128 printable ASCII characters without spaces"
         if source.captured and not re.fullmatch(DATE_OR_RULE, source.captured):
             yield f"{key}.captured", f"expected YYYY-MM-DD, 'metadata', 'mtime' or a CSV file, got {source.captured!r}"
@@ -244,9 +242,9 @@ def _backbones(backbones: Sequence[Backbone]) -> Iterator[Found]:
     yield from _twice("backbone.name", "name, in whatever case,", (b.name.lower() for b in backbones))
     for n, backbone in enumerate(backbones):
         key = f"backbone[{n}]"
-        if not MODEL_NAME.fullmatch(backbone.name):
+        if not _is_model_name(backbone.name):
             yield f"{key}.name", f"expected letters, digits, dash and dot, got {backbone.name!r}"
-        if not ID_TEXT.fullmatch(backbone.role):
+        if not _is_id(backbone.role):
             yield f"{key}.role", f"expected printable ASCII without spaces, got {backbone.role!r}"
         if backbone.preset not in PRESETS:
             yield f"{key}.preset", f"expected one of {', '.join(PRESETS[1:])}, got {backbone.preset!r}"
@@ -264,6 +262,15 @@ def _backbones(backbones: Sequence[Backbone]) -> Iterator[Found]:
             yield f"{key}.profile", "expected the keys min, opt, max"
 
 
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text
+
+
+def _is_model_name(text: str) -> bool:
+    letters = text.replace(".", "").replace("-", "")
+    return len(text) <= 64 and text[:1].isalnum() and letters.isascii() and letters.isalnum()
+
+
 def check_index(index: Index) -> Iterator[Found]:
     """Yield what is wrong with [index], each value and all together; it need not come from a file."""
     for name in ("rotations", "overlap"):
@@ -271,7 +278,7 @@ def check_index(index: Index) -> Iterator[Found]:
         low, high, value = field.metadata["low"], field.metadata["high"], getattr(index, name)
         if not low <= value <= high:
             yield f"index.{name}", f"expected a whole number between {low} and {high}, got {value}"
-    if index.transform != "auto" and not re.fullmatch(TRANSFORM, index.transform):
+    if index.transform not in ("auto", "none", "center") and not re.fullmatch(TRANSFORM, index.transform):
         yield "index.transform", f"expected auto, none, center, pca(d) or pca-whiten(d), got {index.transform!r}"
     if index.overlap == 2 and index.rotations > MOST_ROTATIONS_WITH_CUTS:
         most = f"at most {MOST_ROTATIONS_WITH_CUTS} with index.overlap = 2: an id has room for 64 cuts and headings"
@@ -332,7 +339,7 @@ def _calibration(files: Sequence[Calibration], *, backbones: int) -> Iterator[Fo
     if len(files) > room:
         yield "calibration", f"a cache holds at most {room} calibration files beside these backbones"
     for n, calibration in enumerate(files):
-        if not ID_TEXT.fullmatch(calibration.purpose):
+        if not _is_id(calibration.purpose):
             yield f"calibration[{n}].purpose", "expected printable ASCII without spaces"
 
 

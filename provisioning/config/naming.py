@@ -32,7 +32,8 @@ def with_names(sources: Sequence[TileSource], root: Path = NO_PATH) -> tuple[Til
 def default_name(source: TileSource) -> str:
     """Return the legal name that a source has by its file, directory or plugin."""
     own = source.plugin if source.path == NO_PATH else source.path.name
-    return re.sub(_ILLEGAL, "_", own)[-MOST_CHARACTERS:] or "tiles"
+    legal = own if own.isascii() and own.isprintable() and " " not in own else re.sub(_ILLEGAL, "_", own)
+    return legal[-MOST_CHARACTERS:] or "tiles"
 
 
 def _free(name: str, taken: set[str]) -> str:

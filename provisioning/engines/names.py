@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from provisioning.base.errors import EngineError
 from provisioning.base.named import NamedTuple
 from provisioning.engines.host import HostTuple
@@ -11,11 +9,8 @@ from provisioning.engines.host import HostTuple
 PREFIXES = {"tensorrt": "trt", "tensorrt_rtx": "rtx", "onnxruntime": "ort"}
 """Backend to what stands before its version in a name."""
 
-_WORD = r"[A-Za-z0-9.+~-]+"
-_NAME = re.compile(
-    rf"(?P<model>{_WORD}(?:_{_WORD})*)_(?P<arch>sm\d+|x86_64|{_WORD})_(?P<platform>{_WORD})"
-    rf"_(?P<prefix>trt|rtx|ort)(?P<runtime>{_WORD})_(?P<precision>fp32|fp16|int8)\.engine"
-)
+SUFFIX = ".engine"
+_IN_WORDS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.+~-")
 
 
 class EngineName(NamedTuple):
@@ -51,11 +46,15 @@ def parse_engine_name(name: str) -> EngineName:
 
 
 def _parse(name: str) -> EngineName | None:
-    found = _NAME.fullmatch(name)
-    if found is None:
+    *model, arch, platform, runtime, precision = ["", "", "", *name.removesuffix(SUFFIX).split("_")]
+    model = model[3:]
+    if len(model) > 1 and (model[-1], arch) == ("x86", "64"):  # the one machine name with an underscore of its own
+        *model, _ = model
+        arch = "x86_64"
+    backend = next((backend for backend, prefix in PREFIXES.items() if prefix == runtime[:3]), None)
+    words = (*model, arch.replace("x86_64", "x86"), platform, runtime[3:])
+    if not (name.endswith(SUFFIX) and model and backend and precision in ("fp32", "fp16", "int8")):
         return None
-    model, arch = found["model"], found["arch"]
-    if arch == "64" and model.endswith("_x86"):  # the one machine name with an underscore of its own
-        model, arch = model.removesuffix("_x86"), "x86_64"
-    backend = next(backend for backend, prefix in PREFIXES.items() if prefix == found["prefix"])
-    return EngineName(model, backend, found["runtime"], arch, found["platform"], found["precision"])
+    if not all(word and _IN_WORDS.issuperset(word) for word in words):
+        return None
+    return EngineName("_".join(model), backend, runtime[3:], arch, platform, precision)

@@ -20,8 +20,7 @@ from typing import BinaryIO, TextIO
 from provisioning.base.errors import AGAIN, NEXT_STEP, Error, FilesystemError
 from provisioning.base.named import NamedTuple
 
-TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-\d+-")
-"""How temporary names begin; they are nobody's once their writer is gone, and recovery removes them."""
+_TEMPORARY = r"\.tmp-(?P<pid>[0-9]+)-[0-9]+-"
 
 _serial = itertools.count()
 
@@ -170,6 +169,12 @@ def room_at(path: Path) -> Room | None:
 def temporary_beside(path: Path) -> Path:
     """Return a name in the directory of `path` that no one else uses; not created."""
     return path.parent / f".tmp-{os.getpid()}-{next(_serial)}-{path.name}"
+
+
+def temporary_writer(name: str) -> int | None:
+    """Return the process that made a temporary `name`, which recovery removes; None for any other name."""
+    found = re.match(_TEMPORARY, name) if name.startswith(".tmp-") else None
+    return int(found["pid"]) if found else None
 
 
 def fsync_dir(path: Path) -> None:

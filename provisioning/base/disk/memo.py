@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.base.disk import lock
-from provisioning.base.disk.files import make_dirs, write_durably
+from provisioning.base.disk.files import make_dirs, read_regular, write_durably
 from provisioning.base.disk.jsonfile import from_json, to_json
 from provisioning.base.hashing import Fact, digest_of, sha256_bytes
+
+LIMIT_BYTES = 256 << 20
 
 
 def get(path: Path, name: str, facts: Mapping[str, Fact]) -> Any:
@@ -42,7 +44,7 @@ def _check(facts: Mapping[str, Fact], value: Any) -> str:
 
 def _entries(path: Path) -> dict[str, Any]:
     try:
-        found = from_json(path.read_bytes())
+        found = from_json(read_regular(path, limit=LIMIT_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,14 +19,13 @@ from provisioning.config import Calibration
 from provisioning.config.schema import Camera
 from provisioning.flight import manifest, publish
 from provisioning.flight.manifest import Manifest
+from provisioning.flight.manifest.checks import IN_NAMES
 from provisioning.network.backbone import resolved
 from provisioning.quality import gates
 from provisioning.quality.gates.corpus import accepted_coverage
 
 TOOL = "flightcache"
 MAX_NAME = 120
-_UNSAFE = re.compile(r"[^A-Za-z0-9_+.=,@-]")
-"""What a path of a Manifest cannot hold (docs/manifest.md)."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ def _calibration_names(calibration: Sequence[tuple[Calibration, Sha256]]) -> lis
 
 
 def _safe(name: str) -> str:
-    safe = _UNSAFE.sub("_", name)[-MAX_NAME:]
+    safe = "".join(each if each in IN_NAMES else "_" for each in name)[-MAX_NAME:]
     return safe if safe[0] not in ".=,@-" and not safe.lower().endswith(publish.SIDECAR) else f"_{safe}_"
 
 

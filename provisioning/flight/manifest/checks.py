@@ -14,18 +14,17 @@ Check = Callable[[Any, str, Issues], Any]
 """Called with (value, where, issues); returns the frozen value, or None after adding to `issues`."""
 
 
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?", re.ASCII)
-_DATE = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", re.ASCII)
-_MOMENT = re.compile(_DATE.pattern + r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z", re.ASCII)
-_WORD = re.compile(r"[!-~]{1,255}", re.ASCII)
-_NAME = re.compile(r"[!-~]([ -~]{0,253}[!-~])?", re.ASCII)
-_PATH = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}(/[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}){0,7}", re.ASCII)
+_HEX = frozenset("0123456789abcdef")
+_BEGINS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+")
+IN_NAMES = _BEGINS | frozenset(".=,@-")
+"""What the names in a path of a Manifest consist of (docs/manifest.md)."""
+_DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_MOMENT = _DATE + r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
 
 
-def _like(pattern: re.Pattern[str], what: str) -> Check:
+def _text_that(is_sound: Callable[[str], object], what: str) -> Check:
     def check(value: Any, where: str, issues: Issues) -> Any:
-        if type(value) is not str or not pattern.fullmatch(value):
+        if type(value) is not str or not is_sound(value):
             issues.append(f"{where}: {what} expected")
             return None
         return value
@@ -33,13 +32,42 @@ def _like(pattern: re.Pattern[str], what: str) -> Check:
     return check
 
 
-digest = _like(_DIGEST, "64 lower-case hex digits")
-decimal = _like(_DECIMAL, "a decimal number as text")
+def _like(pattern: str, what: str) -> Check:
+    """Accept text that `pattern` matches; it is compiled for the first such text, which not every Manifest has."""
+    return _text_that(lambda value: re.fullmatch(pattern, value, re.ASCII), what)
+
+
+def _is_digest(value: str) -> bool:
+    return len(value) == 64 and _HEX.issuperset(value)
+
+
+def _is_decimal(value: str) -> bool:
+    whole, point, part = value.removeprefix("-").partition(".")
+    return _is_number(whole) and (whole == "0" or whole[0] != "0") and (not point or _is_number(part))
+
+
+def _is_number(digits: str) -> bool:
+    return len(digits) <= 18 and digits.isascii() and digits.isdigit()
+
+
+def _is_name(value: str) -> bool:
+    return 0 < len(value) <= 255 and value.isascii() and value.isprintable() and value.strip(" ") == value
+
+
+def _is_path(value: str) -> bool:
+    names = value.split("/")
+    return len(names) <= 8 and all(
+        len(each) <= 201 and each[:1] in _BEGINS and IN_NAMES.issuperset(each) for each in names
+    )
+
+
+digest = _text_that(_is_digest, "64 lower-case hex digits")
+decimal = _text_that(_is_decimal, "a decimal number as text")
 date = _like(_DATE, "YYYY-MM-DD")
 moment = _like(_MOMENT, "YYYY-MM-DDTHH:MM:SSZ")
-word = _like(_WORD, "printable ASCII without spaces")
-name = _like(_NAME, "printable ASCII")
-_path = _like(_PATH, "a relative path of letters, digits and _+.=,@-")
+word = _text_that(lambda value: _is_name(value) and " " not in value, "printable ASCII without spaces")
+name = _text_that(_is_name, "printable ASCII")
+_path = _text_that(_is_path, "a relative path of letters, digits and _+.=,@-")
 
 
 def path(value: Any, where: str, issues: Issues) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provisioning.base.disk import directories
-from provisioning.base.disk.files import TEMPORARY, temporary_beside, wrap_os_errors
+from provisioning.base.disk.files import temporary_beside, temporary_writer, wrap_os_errors
 from provisioning.base.errors import FilesystemError
 from provisioning.flight.publish.generations import (
     BUILD,
@@ -65,7 +65,7 @@ def refuse_links(cache: Path) -> None:
             os.scandir(fd) as entries,
         ):
             for entry in entries:
-                if entry.is_symlink() and not TEMPORARY.match(entry.name):
+                if entry.is_symlink() and temporary_writer(entry.name) is None:
                     directories.refuse_link(fd, entry.name, shown=cache / relative / entry.name)
 
 
@@ -172,7 +172,7 @@ def clear(cache: Path, relative: str) -> None:
 def _remove_temporaries(cache: Path) -> None:
     """Remove what unfinished writers left beside `current` and in `.build`."""
     for name in directories.names_in(cache, ""):
-        if TEMPORARY.match(name):
+        if temporary_writer(name) is not None:
             directories.remove(cache, name)
     with contextlib.suppress(FileNotFoundError), directories.opened(cache, BUILD) as build:
         _remove_in(build, cache / BUILD)
@@ -183,7 +183,7 @@ def _remove_in(directory: int, shown: Path, *, shared: bool = False) -> None:
     with os.scandir(directory) as entries:
         found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     for name, is_directory in found:
-        if TEMPORARY.match(name):
+        if temporary_writer(name) is not None:
             if not (shared and _writer_lives(name)):
                 directories.remove_at(directory, name, shown=shown / name)
         elif is_directory:
@@ -200,5 +200,5 @@ def _enter_and_remove(parent: int, name: str, shown: Path, *, shared: bool) -> N
 
 def _writer_lives(temporary: str) -> bool:
     """Return whether the process that made this temporary name is another one that still runs."""
-    found = TEMPORARY.match(temporary)
-    return found is not None and int(found["pid"]) != os.getpid() and os.path.exists(f"/proc/{found['pid']}")
+    writer = temporary_writer(temporary)
+    return writer not in (None, os.getpid()) and os.path.exists(f"/proc/{writer}")

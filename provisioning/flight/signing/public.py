@@ -16,7 +16,9 @@ from provisioning.base.named import NamedTuple
 
 SIGNATURE_BYTES = 64
 MAX_FILE_BYTES = 1 << 20
-_PEM = re.compile(rb"\s*-----BEGIN PUBLIC KEY-----[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*")
+_BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_SPACE = b" \t\n\r\f\v"
 _DER = bytes.fromhex("302a300506032b6570032100")
 _P = 2**255 - 19
 _SMALL_ORDER_Y = frozenset({
@@ -163,9 +165,15 @@ def _by_library(pem: bytes, path: Path) -> PublicKey:
 def _one_pem(path: Path) -> bytes:
     """Return the bytes of a file that is one PEM block: what a library would skip could be somebody's second key."""
     data = read_input(path, limit=MAX_FILE_BYTES)
-    if len(data) > MAX_FILE_BYTES or not _PEM.fullmatch(data):
+    if len(data) > MAX_FILE_BYTES or not _is_one_pem(data):
         raise ValueError("not one PEM block")
     return data
+
+
+def _is_one_pem(data: bytes) -> bool:
+    block = data.strip(_SPACE)
+    body = block.removeprefix(_BEGIN).removesuffix(_END)
+    return len(block) - len(body) == len(_BEGIN + _END) and body != b"" and not body.translate(None, _BASE64 + _SPACE)
 
 
 def public_key_path(private: Path) -> Path:
