@@ -217,7 +217,7 @@ def test_custom_operator_library_that_is_gone_is_named(tmp_path):
     ("change", "rebuilds"),
     [
         ({"typed": "other"}, True),
-        ({"host": HERE._replace(device="avx2")}, True),
+        ({"host": HERE._replace(device=f"{HERE.device}-more")}, True),
         ({"host": HERE._replace(runtime="1.0")}, True),
         ({"engine": Engine(batch=3, workspace_mb=77, timeout_s=5)}, False),
     ],
