@@ -7,7 +7,8 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -35,6 +36,30 @@ def used_s() -> float:
     """Return the processor seconds of this process and of those under it that have ended."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(used.ru_utime + used.ru_stime for used in both)
+
+
+def used_by_all_s() -> float:
+    """Return the processor seconds of this process and of all under it, whether they have ended or still run."""
+    return used_s() + sum(map(_used_by_s, _below(os.getpid())))
+
+
+def _below(pid: int) -> Iterator[list[str]]:
+    """Yield the fields of proc(5) from the state on, of each process under one."""
+    found: dict[int, list[tuple[int, list[str]]]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            found.setdefault(int(fields[1]), []).append((int(path.parent.name), fields))
+    waiting = [pid]
+    while waiting:
+        for child, fields in found.get(waiting.pop(), ()):
+            yield fields
+            waiting.append(child)
+
+
+def _used_by_s(fields: list[str]) -> float:
+    """Return the processor seconds of one process and of those that it has waited for."""
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def ratio(subject: Sequence[float], peer: Sequence[float], digits: int = 2) -> str:
