@@ -293,6 +293,29 @@ def test_another_caches_descriptors_are_seen(tmp_path):
         np.testing.assert_array_equal(ours.gather(shas(1)), vectors(1))
 
 
+def test_what_another_writer_did_to_the_shard_between_two_appends_is_seen(tmp_path, monkeypatch):
+    """It appended rows, died in the middle of one, filled the shard and began the next."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4 * shards.Layout("float32", DIMENSION).record.itemsize)
+    with opened(tmp_path) as ours, opened(tmp_path) as theirs:
+        ours.append(shas(0), vectors(0))
+        theirs.append(shas(1), vectors(1))
+        with open(shard_files(tmp_path)[0], "ab") as file:
+            file.write(b"half a record")
+        ours.append(shas(2), vectors(2))
+        theirs.append(shas(3, 4), vectors(3, 4))
+        ours.append(shas(5), vectors(5))
+        np.testing.assert_array_equal(ours.gather(shas(*range(6))), vectors(*range(6)))
+    assert len(shard_files(tmp_path)) == 2
+
+
+def test_rows_are_not_written_to_a_shard_that_was_removed(tmp_path):
+    with opened(tmp_path) as kept:
+        kept.append(shas(1), vectors(1))
+        shard_files(tmp_path)[0].unlink()
+        kept.append(shas(2), vectors(2))
+        np.testing.assert_array_equal(kept.gather(shas(2)), vectors(2))
+
+
 def test_threads_may_append_together(tmp_path):
     with opened(tmp_path) as kept:
         threads = [
@@ -505,7 +528,7 @@ def test_descriptors_of_another_shape_and_a_full_disk_name_the_store(tmp_path, m
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(shards, "append", full)
+        monkeypatch.setattr(shards, "write_all", full)
         with pytest.raises(FilesystemError, match="write descriptors") as refused:
             kept.append(shas(2), vectors(2))
         assert refused.value.file == str(tmp_path / KEY)

@@ -318,6 +318,7 @@ class TileReader:
         self._all = sources
         self._kinds = {source_name(source): kind_of(source) for source in self._all}
         self._layouts = {source_name(s): Layout(s) for s in self._all if self._kinds[source_name(s)] == "xyz"}
+        self._roots = {name: os.path.abspath(layout.root) for name, layout in self._layouts.items()}
         self._containers: dict[str, TileStore] = {}
         self._opening = threading.Lock()
         for source in self._all:
@@ -337,7 +338,8 @@ class TileReader:
         """
         layout = self._layouts.get(tile.source)
         if layout:
-            return os.path.abspath(layout.path(tile.z, tile.x, tile.y, self._suffixes.of(tile)))
+            below = layout.below(tile.z, tile.x, tile.y, self._suffixes.of(tile))
+            return f"{self._roots[tile.source]}/{below}"
         return self.read(tile) if self._kinds[tile.source] == "plugin" else None
 
     def read(self, tile: Tile) -> bytes:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from provisioning.area.cover import Cover, Range, Rows, count
@@ -29,6 +29,7 @@ PLACEHOLDER = (
     r"\{(?:(?P<q>q)|(?P<name>[zxy])(?P<add>[+-][0-9]{1,2})?(?:/(?P<div>[1-9][0-9]{0,8}))?(?:%(?P<mod>[1-9][0-9]{0,8}))?"
     r"(?::0(?P<width>[1-9])(?P<base>[dx]))?)\}"
 )
+USUAL = "{z}/{x}/{y}"
 DIGITS = {"d": "0-9", "x": "0-9a-f"}
 SUFFIX = r"(\.[A-Za-z0-9]{1,8})?"
 MOST_ROWS = 1 << 16
@@ -98,10 +99,26 @@ class Layout:
 
     def path(self, z: int, x: int, y: int, suffix: str) -> Path:
         """Return the file of a tile."""
-        return self.root / (self._written(z, x, (1 << z) - 1 - y if self.tms else y) + suffix)
+        return self.root / self.below(z, x, y, suffix)
+
+    def below(self, z: int, x: int, y: int, suffix: str) -> str:
+        """Return the path of a tile's file below the source: asked for each tile that is described."""
+        return self._written(z, x, (1 << z) - 1 - y if self.tms else y) + suffix
 
     def _written(self, z: int, x: int, row: int) -> str:
-        return re.sub(PLACEHOLDER, lambda match: _placeholder(match).written(z, x, row), self._pattern)
+        if self._pattern == USUAL:
+            return f"{z}/{x}/{row}"
+        return "".join([part if isinstance(part, str) else part.written(z, x, row) for part in self._parts])
+
+    @cached_property
+    def _parts(self) -> list[str | Placeholder]:
+        """What paths are made of, in their order: placeholders, and the text between them."""
+        at = 0
+        parts: list[str | Placeholder] = []
+        for match in re.finditer(PLACEHOLDER, self._pattern):
+            parts += self._pattern[at : match.start()], _placeholder(match)
+            at = match.end()
+        return [*parts, self._pattern[at:]]
 
     def folders(self, cover: Cover) -> Iterator[Folder]:
         """Yield the directories that may hold tiles of `cover`, in the order of their names."""

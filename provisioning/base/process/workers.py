@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import mmap
 import os
@@ -52,6 +53,7 @@ LOOK_S = 0.2
 """How often a process that takes long is looked at, and how soon a wait ends when it is to stop."""
 MOST_LOST = 20
 """Items that may be refused because they end processes or take too long, before all is given up."""
+RECEIVED_BYTES = 1 << 13
 _F_ADD_SEALS, _NEITHER_SHRINK_NOR_GROW = 1033, 1 | 2 | 4
 _TO_DIE_S = 2.0
 _STEPS = {
@@ -267,6 +269,7 @@ class _Process:
     def __init__(self, owner: Workers, memory_fd: int, memory: memoryview) -> None:
         self._memory, self._limits, self._stop = memory, owner.limits, owner.stop
         self._before = self._count = 0
+        self._unread = b""
         HEADER.pack_into(memory, 0, 0)
         with _of_this_computer(f"a process that reads {owner.items.noun} did not start"):
             self._socket, theirs = socket.socketpair()
@@ -307,7 +310,8 @@ class _Process:
             heads: list[tuple[int, int]] = list(ANSWER.iter_unpack(self._receive(ANSWER.size * count, watch)))
             if any(length > MOST_ANSWER_BYTES for _, length in heads):
                 raise self._broken()
-            return [(status, self._receive(length, watch)) for status, length in heads]
+            bodies = io.BytesIO(self._receive(sum(length for _, length in heads), watch))
+            return [(status, bodies.read(length)) for status, length in heads]
         except ConnectionError:
             raise self._ended() from None
         except OSError as error:
@@ -316,23 +320,22 @@ class _Process:
     def _send(self, data: bytes, watch: _Watch) -> None:
         view = memoryview(data)
         while view:
-            watch.wait(self._socket, select.POLLOUT)
-            with contextlib.suppress(BlockingIOError):
+            try:
                 view = view[self._socket.send(view, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:  # noqa: PERF203 - seldom: requests are short
+                watch.wait(self._socket, select.POLLOUT)
 
     def _receive(self, size: int, watch: _Watch) -> bytes:
-        parts = []
-        while size:
-            try:
-                part = self._socket.recv(size, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                watch.wait(self._socket, select.POLLIN)
-                continue
-            if not part:
-                raise self._ended()
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        """Return the next `size` bytes; answers come in one piece, as a rule, and are taken from there."""
+        while len(self._unread) < size:
+            watch.wait(self._socket, select.POLLIN)
+            with contextlib.suppress(BlockingIOError):
+                part = self._socket.recv(max(RECEIVED_BYTES, size), socket.MSG_DONTWAIT)
+                if not part:
+                    raise self._ended()
+                self._unread += part
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
 
     @property
     def at(self) -> int:

@@ -125,9 +125,8 @@ class Decoder:
         asked, faults = self._asked(units)
         images = self._room(first, len(asked) * owner.image_bytes).reshape(-1, *owner.view.size, 3)
         seen: list[Unit] = []
-        for n, ((unit, _), answer) in enumerate(
-            zip(asked, self._answers([each for _, each in asked], first), strict=True)
-        ):
+        answers = self._answers([each for _, each in asked], first)
+        for n, ((unit, _), answer) in enumerate(zip(asked, answers, strict=True)):
             if isinstance(answer, TileError):
                 faults.append(Fault(unit, answer.what))
                 continue
@@ -156,8 +155,9 @@ class Decoder:
         faults: list[Fault] = []
         for unit in units:
             try:
-                given = tuple(map(self._owner.reader.given, unit.tiles))
-                asked.append((unit, Asked(tuple(map(_address, unit.tiles)), unit.heading, given, unit.cut)))
+                tiles = unit.tiles
+                given = tuple(map(self._owner.reader.given, tiles))
+                asked.append((unit, Asked(tuple(map(_address, tiles)), unit.heading, given, unit.cut)))
             except TileError as error:  # noqa: PERF203 - one bad tile must not cost its batch
                 faults.append(Fault(unit, error.what))
         return asked, faults

@@ -6,7 +6,7 @@ Measured on four cores: fused threads reach 90 to 100 % of the bare network, one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ def fused(
 
         for n in range(threads):
             group.start(f"descriptors-{n}", worker)
-        _feed(units, work)
+        _feed(work, batches_of(units, batch))
 
 
 def staged(
@@ -100,13 +100,14 @@ def staged(
             group.start(f"decoder-{n}", decode, then=last_decoder)
         group.start("engine", engine, then=answered.close)
         group.start("writer", writer)
-        _feed(batches_of(units, batch), work)
+        _feed(work, ([some] for some in batches_of(units, batch)))
 
 
-def _feed(items: Iterable[Item], work: Channel[Item]) -> None:
+def _feed(work: Channel[Item], items: Iterable[Sequence[Item]]) -> None:
+    """Put `items` into the channel, some at a time."""
     try:
-        for item in items:
-            if not work.put(item):
+        for some in items:
+            if not work.put(*some):
                 return
     finally:
         work.close()

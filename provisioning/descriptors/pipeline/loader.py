@@ -35,6 +35,8 @@ class Unit(NamedTuple):
     @property
     def key(self) -> bytes:
         """The key under which the descriptor is kept, 32 bytes."""
+        if not self.cut:
+            return bytes.fromhex(self.tile.sha256)
         return cut_key(self.cut, [bytes.fromhex(tile.sha256) for tile in self.tiles])
 
 

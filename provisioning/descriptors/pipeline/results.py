@@ -38,24 +38,26 @@ class Results:
         with self._mutex:
             fresh = []
             for unit in units:
-                if key_of(unit) not in self._waiting:
-                    self._waiting.add(key_of(unit))
+                key = key_of(unit)
+                if key not in self._waiting:
+                    self._waiting.add(key)
                     fresh.append(unit)
             return fresh
 
     def put(self, units: Sequence[Unit], vectors: npt.NDArray[np.float32]) -> None:
         """Store `vectors` [n, dimension] of `units`; a non-finite one is a fault of its tile."""
         finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
-        for heading, store in enumerate(self.stores):
-            chosen = [n for n, unit in enumerate(units) if unit.heading == heading and finite[n]]
+        keys = list(map(key_of, units))
+        for number, store in enumerate(self.stores):
+            chosen = [n for n, (heading, _) in enumerate(keys) if heading == number and finite[n]]
             if chosen:
-                store.append([key_of(units[n])[1] for n in chosen], vectors[chosen])
+                store.append([keys[n][1] for n in chosen], vectors[chosen])
         self.fail(
             Fault(u, "the network gave a non-finite number") for u, fine in zip(units, finite, strict=True) if not fine
         )
         with self._mutex:
             self.computed += int(finite.sum())
-            self._waiting.difference_update(map(key_of, units))
+            self._waiting.difference_update(keys)
             self.on_progress(self.computed)
 
     def fail(self, faults: Iterable[Fault]) -> None:

@@ -22,12 +22,12 @@ class Channel(Generic[Item]):
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, item: Item) -> bool:
-        """Wait for room and add `item`; False where the group has stopped, and nobody will take it."""
+    def put(self, *items: Item) -> bool:
+        """Wait for room for one and add all `items`; False where the group has stopped, and nobody will take them."""
         with self._changed:
             while len(self._items) >= self._size and not self._stop.is_set():
                 self._changed.wait(POLL_S)
-            self._items.append(item)
+            self._items.extend(items)
             self._changed.notify_all()
         return not self._stop.is_set()
 

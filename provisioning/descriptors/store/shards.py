@@ -131,25 +131,45 @@ def rows_in(directory: Path, layout: Layout, number: int) -> int:
     return max(0, size - HEADER_BYTES) // layout.record.itemsize
 
 
-def append(directory: Path, layout: Layout, records: Records) -> None:
-    """Write `records` behind the last whole one, opening new shards as they fill. Not yet durable."""
-    row = row_count(directory, layout)
-    while len(records):
-        number, start = divmod(row, layout.rows_per_shard)
-        now = records[: layout.rows_per_shard - start]
-        _append_to(shard_path(directory, number), layout, start, now.tobytes())
-        records, row = records[len(now) :], row + len(now)
+class Appender:
+    """Writes records behind the last whole one, opening new shards as they fill. The one being filled stays open.
 
+    Whoever appends holds the store's lock: others may have appended meanwhile.
+    """
 
-def _append_to(path: Path, layout: Layout, start: int, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        end = HEADER_BYTES + start * layout.record.itemsize if start else 0
-        if os.fstat(fd).st_size != end:
-            os.ftruncate(fd, end)  # half a record of a writer that died
-        write_all(fd, data if start else layout.header + data)
-    finally:
-        os.close(fd)
+    def __init__(self, directory: Path, layout: Layout) -> None:
+        self._directory, self._layout = directory, layout
+        self._fd = -1
+
+    def append(self, records: Records) -> None:
+        """Write `records`. Not yet durable."""
+        while len(records):
+            start = self._rows()
+            now = records[: self._layout.rows_per_shard - start]
+            write_all(self._fd, now.tobytes() if start else self._layout.header + now.tobytes())
+            records = records[len(now) :]
+
+    def _rows(self) -> int:
+        """Return how many records are in the shard that is open, once it is one with room for another."""
+        if self._fd >= 0:
+            found = os.fstat(self._fd)
+            rows, over = divmod(found.st_size - HEADER_BYTES, self._layout.record.itemsize)
+            if found.st_nlink and not over and 0 < rows < self._layout.rows_per_shard:
+                return rows
+            self.close()
+        number, rows = divmod(row_count(self._directory, self._layout), self._layout.rows_per_shard)
+        path = shard_path(self._directory, number)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        end = HEADER_BYTES + rows * self._layout.record.itemsize if rows else 0
+        if os.fstat(self._fd).st_size != end:
+            os.ftruncate(self._fd, end)  # half a record of a writer that died
+        return rows
+
+    def close(self) -> None:
+        """Let go of the shard."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def sync(directory: Path, layout: Layout, first: int, end: int) -> None:

@@ -29,7 +29,7 @@ from provisioning.descriptors.store import generations, shards
 from provisioning.descriptors.store.guard import MAP, discard_map, lock_file, locked, wrap_errors
 from provisioning.descriptors.store.keymap import KeyMap
 from provisioning.descriptors.store.receipts import drop_receipts
-from provisioning.descriptors.store.shards import Layout, Records
+from provisioning.descriptors.store.shards import Appender, Layout, Records
 
 FLUSH_ROWS, FLUSH_S = 4096, 5.0
 """What a power cut may cost; a flush takes two to three fsyncs."""
@@ -51,6 +51,7 @@ class DescriptorStore:
         self._dtype = dtype
         self._mutex = threading.RLock()
         self._layout: Layout | None = None
+        self._appender: Appender | None = None
         self._unflushed: set[bytes] = set()
         self._last_flush = time.monotonic()
         with wrap_errors("open the descriptor store", self._home):
@@ -77,6 +78,7 @@ class DescriptorStore:
 
     def close(self) -> None:
         """Let go of the files. What was appended and not flushed stays for the next who opens the store."""
+        self._close_appender()
         if hasattr(self, "_map"):
             self._map.close()
         os.close(self._users)
@@ -115,7 +117,8 @@ class DescriptorStore:
                 self._layout = self._layout or shards.read_layout(self._dir) or layout
                 if self._layout != layout:
                     raise DescriptorError("another writer began this store with another shape", file=self._home)
-                shards.append(self._dir, layout, records)
+                self._appender = self._appender or Appender(self._dir, layout)
+                self._appender.append(records)
             self._unflushed.update(shas)
             if len(self._unflushed) >= FLUSH_ROWS or time.monotonic() - self._last_flush >= FLUSH_S:
                 self.flush()
@@ -210,13 +213,15 @@ class DescriptorStore:
     def _copy(self, records: Records, fresh: Path, new_map: KeyMap) -> None:
         assert self._layout is not None
         first = shards.row_count(fresh, self._layout)
-        shards.append(fresh, self._layout, records)
+        with closing(Appender(fresh, self._layout)) as appender:
+            appender.append(records)
         end = first + len(records)
         shards.sync(fresh, self._layout, first, end)
         new_map.adopt(((r["sha"].tobytes(), first + n) for n, r in enumerate(records)), end)
 
     def _open(self) -> None:
         """Open the newest generation; a map that is not a database any more is made anew from the shards."""
+        self._close_appender()
         self._dir = generations.newest(self._home)
         try:
             self._map = KeyMap(self._dir / MAP)
@@ -229,6 +234,11 @@ class DescriptorStore:
         self._layout = shards.read_layout(self._dir)
         if self._layout and self._layout.dtype != self._dtype:
             raise DescriptorError(f"this store holds {self._layout.dtype}, asked for is {self._dtype}", file=self._dir)
+
+    def _close_appender(self) -> None:
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None
 
     def _adopt(self) -> None:
         """Enter rows that are in the shards but not in the map: ours, another cache's, or a dead writer's."""
