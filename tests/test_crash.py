@@ -14,11 +14,11 @@ def show(capsys, name: str, done: crashing.Campaign) -> None:
 
 
 def test_an_added_tile_survives_a_kill(tmp_path, capsys):
-    """A kill for one in thirteen of the states that the build goes through; the full form kills before and after each call."""
+    """A kill for one in 23 of the states that the build goes through; the full form kills before and after each call."""
     done = crashing.in_clean_process(crashing.campaign, tmp_path, "next", "kill-some")
     show(capsys, "real build, a tile added, killed", done)
     assert done.changes >= 150
-    assert done.distinct >= 10
+    assert done.distinct >= 6
     assert done.outcomes == {"killed": done.points}
 
 

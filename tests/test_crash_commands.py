@@ -104,7 +104,7 @@ def kill_rollback(home: Path, step: int) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), done)
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [43, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_clean_leaves_a_whole_cache_or_none(tmp_path, capsys, step):
     done = crashing.in_clean_process(kill_clean, tmp_path, step)
     with capsys.disabled():
@@ -112,7 +112,7 @@ def test_a_killed_clean_leaves_a_whole_cache_or_none(tmp_path, capsys, step):
     assert done.changes > 50
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rollback_happened_or_did_not(tmp_path, capsys, step):
     done = crashing.in_clean_process(kill_rollback, tmp_path, step)
     with capsys.disabled():

@@ -199,7 +199,7 @@ def converges(made, target: Path, fault: faults.Fault) -> None:
     assert stray == [], fault
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_change_old_or_new_verifies(made, scene, tmp_path, capsys, every):
     before, calls = scene
     points = states(calls)[::every]
@@ -213,7 +213,7 @@ def test_killed_at_every_change_old_or_new_verifies(made, scene, tmp_path, capsy
     assert len(points) * every > sum(call.changes for call in calls)
 
 
-@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_call_may_fail_once_with_a_clear_error(made, scene, tmp_path, capsys, every):
     before, calls = scene
     points = faults.failures(calls)[::every]
@@ -236,7 +236,7 @@ def test_killed_during_a_first_installation_nothing_or_the_new_one_is_there(made
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     calls = faults.run(lambda: install(made, 2, undisturbed), undisturbed).calls
-    for number, fault in enumerate(states(calls)[::7]):
+    for number, fault in enumerate(states(calls)[::13]):
         target = tmp_path / f"kill{number}"
         target.mkdir()
         assert faults.run(lambda target=target: install(made, 2, target), target, fault).killed
