@@ -29,9 +29,9 @@ def network(tmp_path_factory):
     return path.read_bytes()
 
 
-@pytest.fixture
-def cluster():
-    """Two workers, each a process of its own with a nanny that starts it again."""
+@pytest.fixture(scope="module")
+def workers_of_all():
+    """Two workers, each a process of its own with a nanny that starts it again; they check themselves for every run."""
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -41,6 +41,31 @@ def cluster():
         silence_logs=50,
     ) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cluster(workers_of_all):
+    """The workers of all tests, as they were before whatever a test replaced in them."""
+    yield workers_of_all
+    with distributed.Client(workers_of_all) as client:
+        client.run(undo)
+
+
+def replaced(place, name, value):
+    """Let `name` of a class or module be `value(what it was)` in this worker until `undo`."""
+    import provisioning
+
+    real = getattr(place, name)
+    provisioning.undo = [*getattr(provisioning, "undo", ()), (place, name, real)]
+    setattr(place, name, value(real))
+
+
+def undo():
+    import provisioning
+
+    for place, name, real in getattr(provisioning, "undo", ()):
+        setattr(place, name, real)
+    provisioning.undo = []
 
 
 def on(cluster, flight, **index):
@@ -89,32 +114,11 @@ def test_fleet_and_this_computer_give_the_same_bytes(flight, network, cluster):
     assert in_fleet(cluster, flight, network, keys=(KEYS[0], *KEYS[2:5]), rotations=4).computed == 1 + 3 * 41
 
 
-def test_a_killed_worker_costs_its_tasks_only(flight, network, cluster, monkeypatch):
-    for n in range(40, 120):
-        write_tile(flight.root, n)
-    scan(flight.selection, flight.build_dir)
-    victims = list(workers(cluster).values())[:1]
-    put = Results.put
-
-    def put_and_kill(self, units, vectors):
-        put(self, units, vectors)
-        if victims:
-            os.kill(victims.pop(), signal.SIGKILL)
-
-    monkeypatch.setattr(Results, "put", put_and_kill)
-    done = in_fleet(cluster, flight, network)
-    monkeypatch.undo()
-    assert victims == []
-    assert done.computed == 120
-    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
-
-
 def test_a_worker_on_another_host_gets_no_task(flight, network, cluster, caplog):
     def be_another():
         from provisioning.engines import OnnxRuntime
 
-        real = OnnxRuntime.probe
-        OnnxRuntime.probe = lambda self: real(self)._replace(device="another-cpu")
+        replaced(OnnxRuntime, "probe", lambda real: lambda self: real(self)._replace(device="another-cpu"))
 
     other = on_first_worker(cluster, be_another)
     in_fleet(cluster, flight, network)
@@ -128,8 +132,7 @@ def test_a_worker_that_computes_something_else_gets_no_task(flight, network, clu
     def see_badly():
         import provisioning.descriptors.pipeline.loader as loader
 
-        real = loader.fit
-        loader.fit = lambda *a: real(*a) // 2
+        replaced(loader, "fit", lambda real: lambda *a: real(*a) // 2)
 
     on_first_worker(cluster, see_badly)
     in_fleet(cluster, flight, network)
@@ -141,8 +144,7 @@ def test_no_worker_that_fits_is_an_error_with_each_reason(flight, network, clust
     def be_another():
         from provisioning.engines import OnnxRuntime
 
-        real = OnnxRuntime.probe
-        OnnxRuntime.probe = lambda self: real(self)._replace(runtime="0.0")
+        replaced(OnnxRuntime, "probe", lambda real: lambda self: real(self)._replace(runtime="0.0"))
 
     with distributed.Client(cluster) as client:
         client.run(be_another)
@@ -204,4 +206,24 @@ def test_a_worker_that_joins_later_is_checked_and_used(flight, network, cluster,
     monkeypatch.setattr(Results, "put", put_and_grow)
     in_fleet(cluster, flight, network)
     assert grown[1] == 3
+    np.testing.assert_array_equal(gathered(flight), alone(flight, network))
+
+
+def test_a_killed_worker_costs_its_tasks_only(flight, network, cluster, monkeypatch):
+    for n in range(40, 120):
+        write_tile(flight.root, n)
+    scan(flight.selection, flight.build_dir)
+    victims = list(workers(cluster).values())[:1]
+    put = Results.put
+
+    def put_and_kill(self, units, vectors):
+        put(self, units, vectors)
+        if victims:
+            os.kill(victims.pop(), signal.SIGKILL)
+
+    monkeypatch.setattr(Results, "put", put_and_kill)
+    done = in_fleet(cluster, flight, network)
+    monkeypatch.undo()
+    assert victims == []
+    assert done.computed == 120
     np.testing.assert_array_equal(gathered(flight), alone(flight, network))
