@@ -50,7 +50,7 @@ def manifest_of(files: Mapping[str, bytes], *, counter: int, flight_id: str | No
             build=m.Build(KEY, counter, "flightcache", "0.1.0"),
             flight=m.FlightPart(flight_id, None, m.Origin(5_000_000, 5_000_000), "default"),
             area=m.AreaPart(BBox(0, 0, 10_000_000, 10_000_000), (16,)),
-            host=m.Host("onnxruntime", "1.32.0", "x86_64", "avx2", "linux", "fp32"),
+            host=m.Host("onnxruntime", "1.32.0", "x86_64", "another", "linux", "fp32"),
             engines=(m.EngineEntry(*entry(engine), "gist", "descriptor", KEY, KEY, "fp32", None),),
             descriptor_index=m.IndexEntry(
                 *entry("corpus.index"), "flat", "inner_product", 544, 10, engine, KEY, "none", 1

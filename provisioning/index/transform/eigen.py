@@ -7,6 +7,8 @@ algorithm 4.4). A principal basis need not be accurate to the last digit to be u
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from provisioning.base.errors import IndexingError
@@ -87,7 +89,7 @@ def _dominant(matrix: Doubles, count: int) -> tuple[Doubles, Doubles]:
             key="index.transform",
             next_step=f"keep at most {DIRECT - OVERSAMPLE}",
         )
-    scale = 2.0 ** np.ceil(np.log2(np.sqrt((matrix * matrix).sum(axis=0)).max() + 1e-300))
+    scale = 2.0 ** math.frexp(np.sqrt((matrix * matrix).sum(axis=0)).max())[1]
     unit = matrix / scale
     basis = orthonormal(
         np.random.Generator(np.random.PCG64(1)).integers(-1, 2, (width, len(matrix))).astype(np.float64)

@@ -23,7 +23,7 @@ from provisioning.network.backbone.presets import BUILTINS
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LARGEST_FILE_BYTES = (1 << 31) - (1 << 20)
 """A protobuf message, which an ONNX file is, is smaller than 2 GiB; the rest is for nodes and names."""
-BUILTIN_FORMULA = 2
+BUILTIN_FORMULA = 3
 """Raised whenever the built-in graphs change."""
 
 

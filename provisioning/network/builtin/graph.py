@@ -29,8 +29,11 @@ class Graph:
         return name
 
     def real(self, values: npt.ArrayLike) -> str:
-        """Append float32 weights, rounded so that they do not hang on the last bit of the host's exp and FFT."""
-        rounded = np.round(np.asarray(values, np.float64) / WEIGHT_STEP) * WEIGHT_STEP
+        """Append float32 weights, rounded so that they do not hang on the last bit of the host's exp and FFT.
+
+        What is zero but for that bit may have either sign: 0.0 + makes it positive.
+        """
+        rounded = 0.0 + np.round(np.asarray(values, np.float64) / WEIGHT_STEP) * WEIGHT_STEP
         return self.weight(rounded.astype(np.float32))
 
     def whole(self, *values: int) -> str:
