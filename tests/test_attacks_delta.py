@@ -41,13 +41,17 @@ def segment(frame: bytes, *, at: int = 0, length: int = 0, packed: int | None = 
     return struct.pack("<QII", at, length, len(frame) if packed is None else packed) + frame
 
 
-ROWS = (100, 30, 16, 8)
-"""Offset, blocks of 512 bytes, fours and more: within the base and the file."""
+ROWS = (100, 30, 16, 8, 100, 150, 128)
+"""Blocks of 512 bytes, and codes of 128 bytes, within the base and the file."""
 
 
-def by_rows(*, ours: tuple[int, ...] = ROWS, theirs: tuple[int, ...] = ROWS, size: int = 48) -> bytes:
-    """What says where the rows of the file and of the base are."""
-    return struct.pack("<QIIQQIIQQII", 0, 0xFFFFFFFF, size, *ours, *theirs)
+def by_rows(
+    ours: tuple[int, ...] = (), theirs: tuple[int, ...] = (), *, columns: tuple[int, ...] = (3, 127), size: int = 0
+) -> bytes:
+    """What says where the rows of the file and of the base are, ROWS where no other numbers begin it."""
+    both = (*ours, *ROWS[len(ours) :], *theirs, *ROWS[len(theirs) :])
+    body = struct.pack(f"<QQIIQQIQQIIQQI{len(columns)}I", *both, *columns)
+    return struct.pack("<QII", 0, 0xFFFFFFFF, size or len(body)) + body
 
 
 def unbounded(data: bytes, window_log: int) -> bytes:
@@ -77,20 +81,32 @@ HOSTILE = {
     "no frame": segment(b"this is no frame at all, but as long as one"),
     "nothing": segment(b""),
     "half a head": b"\0" * 7,
-    "rows behind the end of the file": by_rows(ours=(100, 196, 16, 8)) + segment(GOOD),
-    "rows far behind it": by_rows(ours=((1 << 64) - 1, 1, 16, 8)) + segment(GOOD),
-    "blocks without end": by_rows(ours=(100, (1 << 64) - 1, 16, 8)) + segment(GOOD),
-    "a block of 64 GiB": by_rows(ours=(0, 0, 0xFFFFFFFE, 0xFFFFFFFF)) + segment(GOOD),
-    "rows of a byte": by_rows(ours=(0, 100, 2, 0)) + segment(GOOD),
-    "half a byte of a row": by_rows(ours=(0, 1, 17, 8)) + segment(GOOD),
-    "no bytes at all": by_rows(ours=(0, 1 << 40, 0, 0)) + segment(GOOD),
-    "rows behind the end of the base": by_rows(theirs=(100, 39, 16, 8)) + segment(GOOD),
-    "rows in a later form": by_rows(size=49) + segment(GOOD),
-    "rows twice": by_rows() + by_rows() + segment(GOOD),
-    "rows half said": by_rows()[:40],
-    "rows and nothing else": by_rows(),
-    "rows, and a frame that ends early": by_rows() + segment(zstd.compress(bytes(SIZE - 1))),
 }
+HOSTILE_ROWS = {
+    "rows behind the end of the file": by_rows((100, 196)),
+    "rows far behind it": by_rows(((1 << 64) - 1, 1)),
+    "blocks without end": by_rows((100, (1 << 64) - 1)),
+    "a block of 64 GiB": by_rows((0, 1, 0xFFFFFFFE, 0xFFFFFFFF)),
+    "rows of a byte": by_rows((0, 100, 2, 0)),
+    "half a byte of a row": by_rows((0, 1, 17, 8)),
+    "blocks of nothing": by_rows((0, 1 << 40, 0, 0)),
+    "rows behind the end of the base": by_rows((), (100, 39)),
+    "codes behind the end of the file": by_rows((*ROWS[:4], 0, 1 << 14)),
+    "codes behind the end of the base": by_rows((), (*ROWS[:4], 0, 1 << 14)),
+    "codes of no bytes": by_rows((*ROWS[:4], 0, 1 << 62, 0)),
+    "codes of 64 KiB and more": by_rows((*ROWS[:4], 0, 1, (1 << 16) + 1)),
+    "a column behind the row": by_rows(columns=(128,)),
+    "a column twice": by_rows(columns=(3, 3)),
+    "columns descending": by_rows(columns=(4, 3)),
+    "more columns than an eighth": by_rows(columns=tuple(range(17))),
+    "columns without end": by_rows(columns=tuple(range(65))),
+    "rows in a later form": by_rows(size=93),
+    "rows half said": by_rows(size=80),
+    "4 GiB of what is said of rows": by_rows(size=0xFFFFFFFF),
+    "rows twice": by_rows() + by_rows(),
+}
+HOSTILE |= {name: rows + segment(GOOD) for name, rows in HOSTILE_ROWS.items()}
+HOSTILE["rows that are cut"] = by_rows()[:40]
 
 
 def test_rows_that_fit_are_taken(base):

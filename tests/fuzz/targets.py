@@ -23,6 +23,7 @@ from provisioning.base.errors import Error
 from provisioning.base.hashing import sha256_bytes
 from provisioning.config import TileSource
 from provisioning.config.parse import read_flight
+from provisioning.delivery.bundle import rows
 from provisioning.delivery.bundle.check import check_bundle
 from provisioning.delivery.bundle.contents import Listed, listed
 from provisioning.delivery.bundle.delta import BY_ROWS, Base, differences, opened_base, rebuilt
@@ -146,7 +147,9 @@ def _deltas() -> list[bytes]:
             file.flush()
             pieces = differences(io.BytesIO(NEW), Base(file.fileno(), len(old)), _new())
             made.append(b"".join(piece for _, piece in pieces))
-    return [*made, struct.pack("<QIIQQIIQQII", 0, BY_ROWS, 48, 0, 5, 16, 8, 100, 5, 16, 8) + made[0]]
+    where = rows.Where(0, 5, 16, 8, 100, 200, 16), rows.Where(100, 5, 16, 8, 0, 200, 16)
+    said = rows.to_bytes(*where, (3, 5))
+    return [*made, struct.pack("<QII", 0, BY_ROWS, len(said)) + said + made[0]]
 
 
 def _new() -> Listed:

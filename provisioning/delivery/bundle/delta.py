@@ -3,10 +3,11 @@
     offset in the base (8 bytes), length there (4), length of the frame (4), little-endian; the frame
 
 Each frame gives the next SEGMENT_BYTES of the file, the last one what is left, and may copy from that part of the base.
-Where both are indexes of FAISS's fast scan, a head with the length BY_ROWS comes first, then where their blocks are (of
-the file, of the base: offset and blocks, 8 bytes each; fours and more, 4 each). Then what a frame gives and what it
-copies from have the blocks that are whole in them row by row (delivery/bundle/fast_scan.py). A receiver that knows no
-such head refuses it as too long a part of the base.
+Where both files are indexes whose rows are better compared in another form (delivery/bundle/rows.py), a head with the
+length BY_ROWS and that of what follows comes first; then where the rows are in the file and in the base (offset and
+blocks of a fast scan, 8 bytes each, fours and more, 4 each; offset and rows of codes, 8 each, bytes of a row, 4), and
+which columns have changed (4 each). What a frame gives and copies from then has the blocks that are whole in it in that
+form. A receiver that knows no such head refuses it as too long a part of the base.
 So neither end holds more than one part of each, however large the file is, and a delivery goes on at any byte of the
 file. A delta is never trusted: every length is bounded before memory is taken, and whoever applies one compares the
 SHA-256 of the file with the signed Manifest, as for a file that arrived whole.
@@ -27,7 +28,8 @@ from provisioning.base.errors import DeliveryError
 from provisioning.delivery.bundle.archive import Readable
 from provisioning.delivery.bundle.compression import zstd_module
 from provisioning.delivery.bundle.contents import Listed
-from provisioning.delivery.bundle.fast_scan import Blocks, blocks_in
+from provisioning.delivery.bundle.indexes import forms_of, rows_in
+from provisioning.delivery.bundle.rows import MOST_BYTES, Form, by_rows, parse, streamed, to_bytes
 
 SEGMENT_BYTES = 8 << 20
 MARGIN_BYTES = 2 << 20
@@ -41,10 +43,9 @@ MOST_GROWTH = 64 + (SEGMENT_BYTES >> 8)
 """By how much a frame may exceed what it holds (zstd's own bound)."""
 
 BY_ROWS = 0xFFFFFFFF
-"""In place of a length in the base: not a segment, but where the blocks of both files are."""
+"""In place of a length in the base: not a segment, but where the rows of both files are."""
 
 _HEAD = struct.Struct("<QII")
-_BLOCKS = struct.Struct("<QQII")
 _READ_BYTES = 1 << 16
 _LEAST_WINDOW = 8  # zstd takes no shorter dictionary
 _WINDOW_LOG = (SEGMENT_BYTES + WINDOW_BYTES).bit_length()
@@ -54,11 +55,11 @@ _LEAST_DIFFERENT = 16  # an anchor of fewer different bytes is found everywhere
 
 
 class Base(NamedTuple):
-    """An earlier version of a file: an open descriptor, its size, and its blocks if they are read row by row."""
+    """An earlier version of a file: an open descriptor, its size, and in which forms its rows are read."""
 
     fd: int
     size: int
-    blocks: Blocks | None = None
+    forms: tuple[Form, ...] = ()
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on; DeliveryError if the file has shrunk."""
@@ -68,8 +69,7 @@ class Base(NamedTuple):
                 raise DeliveryError("an installed file shrank while it was read", next_step="run the same again")
             parts.append(part)
             at, left = at + len(part), left - len(part)
-        data = b"".join(parts)
-        return self.blocks.by_rows(data, offset) if self.blocks else data
+        return by_rows(self.forms, b"".join(parts), offset)
 
 
 @contextmanager
@@ -92,27 +92,27 @@ def opened_base(root: Path, relative: str) -> Iterator[Base]:
 
 def most_bytes(size: int) -> int:
     """Return how long a delta that gives `size` bytes can be."""
-    return size + -(-size // SEGMENT_BYTES) * (_HEAD.size + MOST_GROWTH) + _HEAD.size + 2 * _BLOCKS.size
+    return size + -(-size // SEGMENT_BYTES) * (_HEAD.size + MOST_GROWTH) + _HEAD.size + MOST_BYTES
 
 
 def differences(source: IO[bytes], base: Base, file: Listed, *, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """Yield the delta that gives `file`, read from `source`, from `offset` on: bytes of the file, and what to send."""
-    blocks, base, lead = _by_rows(source, base, file)
+    forms, base, lead = _by_rows(source, base, file)
     windows, position = _Windows(base), offset
     source.seek(offset)
     while position < file.bytes:
         data = source.read(min(SEGMENT_BYTES, file.bytes - position))
         if not data:
             raise _shrank(file)
-        data = blocks.by_rows(data, position) if blocks else data
+        data = by_rows(forms, data, position)
         start, window = windows.around(data, position)
         frame = _packed(data, window)
         yield len(data), lead + _HEAD.pack(start, len(window), len(frame)) + frame
         position, lead = position + len(data), b""
 
 
-def _by_rows(source: IO[bytes], base: Base, file: Listed) -> tuple[Blocks | None, Base, bytes]:
-    """Return the blocks of the file and the base that is read row by row, and what says so, if both have blocks."""
+def _by_rows(source: IO[bytes], base: Base, file: Listed) -> tuple[tuple[Form, ...], Base, bytes]:
+    """Return the forms of the file, the base in its own, and what says so; nothing of that where it would not help."""
 
     def read(at: int, size: int) -> bytes:
         source.seek(at)
@@ -120,12 +120,23 @@ def _by_rows(source: IO[bytes], base: Base, file: Listed) -> tuple[Blocks | None
             raise _shrank(file)
         return data
 
-    theirs = blocks_in(base.read, base.size)
-    ours = blocks_in(read, file.bytes) if theirs else None
-    if ours is None or theirs is None:
-        return None, base, b""
-    lead = _HEAD.pack(0, BY_ROWS, 2 * _BLOCKS.size) + _BLOCKS.pack(*ours) + _BLOCKS.pack(*theirs)
-    return ours, base._replace(blocks=theirs), lead
+    theirs = rows_in(base.read, base.size)
+    said = forms_of(rows_in(read, file.bytes) if theirs else None, theirs)
+    if said is None:
+        return (), base, b""
+    lead = to_bytes(*said)
+    forms = _in_forms(lead, base, file)
+    return (*forms, _HEAD.pack(0, BY_ROWS, len(lead)) + lead) if forms else ((), base, b"")
+
+
+def _in_forms(lead: bytes, base: Base, file: Listed) -> tuple[tuple[Form, ...], Base] | None:
+    """Return the forms of the file and the base in its own, as a delta says them; None for any that cannot be."""
+    if said := parse(lead):
+        ours, theirs, columns = said
+        forms, of_base = ours.forms(columns, file.bytes), theirs.forms(columns, base.size)
+        if forms is not None and of_base is not None:
+            return forms, base._replace(forms=of_base)
+    return None
 
 
 def _packed(data: bytes, window: bytes) -> bytes:
@@ -229,23 +240,17 @@ def rebuilt(stream: Readable, base: Base, file: Listed, *, offset: int = 0) -> I
 
     DeliveryError if the stream ends, or asks for more memory, more of the base or more bytes than there can be.
     """
-    blocks = None
+    forms: tuple[Form, ...] = ()
     for start in range(offset, file.bytes, SEGMENT_BYTES):
         end = min(start + SEGMENT_BYTES, file.bytes)
         head = _HEAD.unpack(_exactly(stream, _HEAD.size, file))
         if start == offset and head[1] == BY_ROWS:
-            blocks, base = _given_blocks(stream, head[2], base, file)
+            said = _in_forms(_exactly(stream, min(head[2], MOST_BYTES + 1), file), base, file)
+            if said is None:
+                raise _bad(file, "its rows are where no index has them")
+            forms, base = said
             head = _HEAD.unpack(_exactly(stream, _HEAD.size, file))
-        pieces = _segment(stream, head, base, file, end - start)
-        yield from blocks.streamed(pieces, start, end) if blocks else pieces
-
-
-def _given_blocks(stream: Readable, size: int, base: Base, file: Listed) -> tuple[Blocks, Base]:
-    if size == 2 * _BLOCKS.size:
-        ours, theirs = (Blocks(*_BLOCKS.unpack(_exactly(stream, _BLOCKS.size, file))) for _ in range(2))
-        if ours.fit(file.bytes) and theirs.fit(base.size):
-            return ours, base._replace(blocks=theirs)
-    raise _bad(file, "its rows are where no index has them")
+        yield from streamed(forms, _segment(stream, head, base, file, end - start), start, end)
 
 
 def _segment(stream: Readable, head: tuple[int, int, int], base: Base, file: Listed, size: int) -> Iterator[bytes]:
