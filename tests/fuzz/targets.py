@@ -147,7 +147,7 @@ def _deltas() -> list[bytes]:
             file.flush()
             pieces = differences(io.BytesIO(NEW), Base(file.fileno(), len(old)), _new())
             made.append(b"".join(piece for _, piece in pieces))
-    where = rows.Where(0, 5, 16, 8, 100, 200, 16), rows.Where(100, 5, 16, 8, 0, 200, 16)
+    where = rows.Where(0, 5, 16, 8, 100, 90, 32), rows.Where(100, 5, 16, 8, 0, 90, 32)
     said = rows.to_bytes(*where, (3, 5))
     return [*made, struct.pack("<QII", 0, BY_ROWS, len(said)) + said + made[0]]
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from provisioning.delivery.bundle.rows import MOST_COLUMNS, ROWS, Where
+from provisioning.delivery.bundle.rows import ROWS, Where, most_columns
 
 Read = Callable[[int, int], bytes]
 """Gives bytes of a file by offset and length."""
@@ -36,7 +36,7 @@ def forms_of(ours: Found | None, theirs: Found | None) -> tuple[Where, Where, tu
     same = len(ours.ranges) == len(theirs.ranges)
     pairs = enumerate(zip(ours.ranges, theirs.ranges, strict=True)) if same else ()
     columns = tuple(number for number, (one, other) in pairs if one != other)
-    if len(columns) > min(MOST_COLUMNS, ours.where.row_bytes // 8):
+    if len(columns) > most_columns(ours.where.row_bytes):
         columns = ()
     return (ours.where, theirs.where, columns) if ours.where.blocks or columns else None
 

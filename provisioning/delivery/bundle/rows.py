@@ -170,8 +170,8 @@ class Columns(Form):
     def fit(self, size: int) -> bool:
         """Return whether they are within the file, and columns ascending and few."""
         return (
-            _LEAST_ROW_BYTES <= self.row_bytes <= _MOST_BLOCK_BYTES
-            and len(self.columns) <= min(MOST_COLUMNS, self.row_bytes // 8)
+            2 * _LEAST_ROW_BYTES <= self.row_bytes <= _MOST_BLOCK_BYTES
+            and len(self.columns) <= most_columns(self.row_bytes)
             and all(a < b for a, b in zip((-1, *self.columns), (*self.columns, self.row_bytes), strict=True))
             and self.offset + self.blocks * self.size <= size
         )
@@ -204,6 +204,11 @@ class Columns(Form):
                 at += length
             yield data[at : at + lengths[-1]]
             at += lengths[-1]
+
+
+def most_columns(row_bytes: int) -> int:
+    """Return how many columns may have changed: each costs the receiver time."""
+    return min(MOST_COLUMNS, row_bytes // 16)
 
 
 def _rows_in_block(row_bytes: int) -> int:
