@@ -30,7 +30,7 @@ SMALL = {
     "whole": ["--tiles", "10000", "--rounds", "5"],
     "scanning": ["--tiles", "48000"],
     "build": [],
-    "incremental": ["--tiles", "100000", "--rounds", "2"],
+    "incremental": ["--tiles", "100000", "--new", "100", "400", "--rounds", "2"],
     "pipeline": ["--tiles", "2000", "--rounds", "3", "--rss", "5000"],
     "index": ["--vectors", "10000"],
     "verify": ["--gb", "0.5", "--rounds", "3"],

@@ -86,13 +86,14 @@ def make_records(layout: Layout, shas: Sequence[bytes], vectors: npt.NDArray[np.
     records = np.zeros(len(shas), layout.record)
     records["sha"] = np.frombuffer(b"".join(shas), "V32")
     records["vector"] = vectors
-    records["crc"] = [_crc(record) for record in records]
+    records["crc"] = _crcs(records)
     return records
 
 
 def whole(records: Records) -> npt.NDArray[np.bool_]:
     """Return which records are as they were written."""
-    return np.fromiter((_crc(r) == r["crc"] for r in records), bool, len(records))
+    found: npt.NDArray[np.bool_] = records["crc"] == _crcs(records)
+    return found
 
 
 def damaged(home: Path) -> tuple[int, int]:
@@ -109,9 +110,11 @@ def damaged(home: Path) -> tuple[int, int]:
     return bad, total
 
 
-def _crc(record: np.void) -> int:
-    raw = record.tobytes()
-    return zlib.crc32(raw[40:], zlib.crc32(raw[:32]))
+def _crcs(records: Records) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of digest and vector of each."""
+    raw, size = memoryview(records.tobytes()), records.itemsize
+    ends = range(size, len(raw) + 1, size)
+    return np.array([zlib.crc32(raw[n - size + 40 : n], zlib.crc32(raw[n - size : n - size + 32])) for n in ends], "u4")
 
 
 def row_count(directory: Path, layout: Layout) -> int:

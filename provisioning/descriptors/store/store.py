@@ -48,6 +48,7 @@ class DescriptorStore:
 
     def __init__(self, path: Path, key: Sha256, dtype: str) -> None:
         self._home = path / key
+        self._lock = self._home / LOCK
         self._dtype = dtype
         self._mutex = threading.RLock()
         self._layout: Layout | None = None
@@ -58,7 +59,7 @@ class DescriptorStore:
             make_dirs(self._home)
             self._users = lock_file(self._home / ".users", fcntl.LOCK_SH)
         try:
-            with wrap_errors("open the descriptor store", self._home), locked(self._home / LOCK):
+            with wrap_errors("open the descriptor store", self._home), locked(self._lock):
                 self._open()
                 self._adopt()
         except BaseException:
@@ -113,7 +114,7 @@ class DescriptorStore:
             )
         records = shards.make_records(layout, shas, vectors)
         with self._mutex, wrap_errors("write descriptors", self._home):
-            with locked(self._home / LOCK):
+            with locked(self._lock):
                 self._layout = self._layout or shards.read_layout(self._dir) or layout
                 if self._layout != layout:
                     raise DescriptorError("another writer began this store with another shape", file=self._home)
@@ -125,7 +126,7 @@ class DescriptorStore:
 
     def flush(self) -> None:
         """Make everything appended durable, then enter it in the map."""
-        with self._mutex, wrap_errors("write descriptors", self._home), locked(self._home / LOCK):
+        with self._mutex, wrap_errors("write descriptors", self._home), locked(self._lock):
             self._adopt()
             self._unflushed.clear()
             self._last_flush = time.monotonic()
@@ -252,8 +253,8 @@ class DescriptorStore:
         for start in range(done, end, step):
             rows = np.arange(start, min(start + step, end))
             records = shards.read_rows(self._dir, self._layout, rows)
-            good = np.flatnonzero(shards.whole(records))
-            self._map.adopt(((records["sha"][n].tobytes(), start + int(n)) for n in good), int(rows[-1]) + 1)
+            good, digests = np.flatnonzero(shards.whole(records)).tolist(), records["sha"].tolist()
+            self._map.adopt(((digests[n], start + n) for n in good), int(rows[-1]) + 1)
 
     def _forget_lost(self, done: int, end: int) -> None:
         """Forget rows whose shard has gone or is too short for them."""
