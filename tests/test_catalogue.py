@@ -310,6 +310,21 @@ def test_an_area_that_shrinks_and_grows_again_reads_nothing(tmp_path, tiles, rea
     assert read == []
 
 
+@pytest.mark.parametrize("pattern", ["{z}/{x}/{y}", "{z}_{x}_{y}"])
+@pytest.mark.parametrize("mode", ["stat", "dirs"])
+def test_an_area_that_grows_within_a_directory_finds_the_tiles_that_it_gained(tmp_path, tiles, mode, pattern):
+    store = write_xyz(tmp_path / "sat", tiles)
+    if pattern == "{z}_{x}_{y}":
+        for path in [*store.rglob("*.png")]:
+            path.rename(store / "_".join(path.relative_to(store).parts))
+    source = TileSource(path=store, name="sat", pattern=pattern)
+    part, whole = block(4, 2), block(4, 3)
+    assert settled_scan(flight(tmp_path, source, bbox=bbox_of(part), scan=mode)).count == 8
+    grown = settled_scan(flight(tmp_path, source, bbox=bbox_of(whole), scan=mode))
+    assert (grown.count, grown.added) == (12, 4)
+    assert settled_scan(flight(tmp_path, source, bbox=bbox_of(part), scan=mode)).removed == 4
+
+
 def test_tiles_come_back_under_another_store_of_the_same_name(tmp_path, tiles):
     one, two = write_xyz(tmp_path / "1", tiles), write_xyz(tmp_path / "2", block(4, 3, seed=500))
     scanned(flight(tmp_path, one, bbox=bbox_of(tiles)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import pairwise
+from zlib import crc32
 
 from provisioning.base.disk.jsonfile import from_json
 from provisioning.base.named import NamedTuple
@@ -46,6 +48,15 @@ class Cover:
     def holds(self, z: int, x: int, y: int) -> bool:
         """Return whether a tile belongs to the area."""
         return any(low <= y <= high for low, high in self.rows(z, x))
+
+    def check_of(self, z: int, x: int) -> bytes:
+        """Return four bytes that differ where the rows of a column do."""
+        return crc32(repr(self.rows(z, x)).encode()).to_bytes(4, "big")
+
+    @cached_property
+    def check(self) -> bytes:
+        """Four bytes that differ where any tile does."""
+        return crc32(self.to_json().encode()).to_bytes(4, "big")
 
     def touches(self, z: int, columns: Range, rows: Range) -> bool:
         """Return whether any tile of a rectangle belongs to the area."""

@@ -132,18 +132,27 @@ class DirectoryUpdate(NamedTuple):
         folder, stamp, digest, now = visit
         if self.mode == "dirs" and now and stamp == now:
             return False
-        if seen is None or seen != digest:
+        part, files = self._part(folder), None
+        if seen is None and (digest or b"")[:1] == WHOLE:  # as it was it may be without one name being understood
+            files = _files(self._path(folder))
+            seen = WHOLE + fingerprint.digest(files)
+        if seen is None or seen + part != digest or self.mode == "full":
             tile_of = self.layout.tile_of(folder, self.cover)
-            form, listing = _listed(self._path(folder), tile_of)
+            form, listing = _listed(self._path(folder), tile_of, files)
             seen = form + fingerprint.digest(listing)
-            if seen != digest or self.mode == "full":
+            if seen + part != digest or self.mode == "full":
                 self._update(folder, [row for row in listing if tile_of(row[0])])
                 settled = is_settled(listing, now_ns=self.now_ns)
-                self.writer.folder(folder.path, stamp=now if settled else "", listing=seen if settled else None)
+                self.writer.folder(folder.path, stamp=now if settled else "", listing=seen + part if settled else None)
                 return True
         if stamp != now:
-            self.writer.folder(folder.path, stamp=now, listing=seen)
+            self.writer.folder(folder.path, stamp=now, listing=seen + part)
         return False
+
+    def _part(self, folder: Folder) -> bytes:
+        """Return what tells whether the same part of a folder was asked for: the area may have grown within it."""
+        (z, last_z), (x, last_x) = (folder.fixed.get(name, (0, 1)) for name in "zx")
+        return self.cover.check_of(z, x) if z == last_z and x == last_x else self.cover.check
 
     def _update(self, folder: Folder, listing: Listing) -> None:
         tiles = self._addressed(folder, listing)
@@ -210,11 +219,17 @@ def _times(path: str) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ctime_ns
 
 
-def _listed(path: str, tile_of: Callable[[str], object]) -> tuple[bytes, Listing]:
-    """Return a folder's files: all of them, or its tiles alone where they are the smaller half."""
+def _files(path: str, names: Iterable[str] | None = None) -> Listing:
+    """Return the files of a folder, or those of some names. TileError if it cannot be read."""
     with reading("tile directory", path, next_step="check its owner and mode"):
-        names = os.listdir(path)
-        kept = [name for name in names if tile_of(name)]
-        if len(names) <= 2 * len(kept):
-            return WHOLE, fingerprint.read_listing(path, names)
-        return PART, fingerprint.read_listing(path, kept)
+        return fingerprint.read_listing(path, names)
+
+
+def _listed(path: str, tile_of: Callable[[str], object], files: Listing | None) -> tuple[bytes, Listing]:
+    """Return a folder's files, read already or not: all of them, or its tiles alone where they are the smaller half."""
+    with reading("tile directory", path, next_step="check its owner and mode"):
+        names = os.listdir(path) if files is None else [row[0] for row in files]
+    kept = [name for name in names if tile_of(name)]
+    if len(names) <= 2 * len(kept):
+        return WHOLE, _files(path, names) if files is None else files
+    return PART, _files(path, kept)
