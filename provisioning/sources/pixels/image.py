@@ -254,15 +254,14 @@ def _one_flat_colour(pixels: Pixels) -> NDArray[np.bool_]:
     """Return which blocks have no detail and the one colour that most of such blocks have; none if these are few."""
     import numpy as np
 
-    lowest = highest = first = pixels[::BLOCK, ::BLOCK].astype(np.int16)
+    lowest = highest = bands = _bands_of(pixels[::BLOCK, ::BLOCK])
     for down, right in ((0, 7), (3, 4), (7, 0), (7, 7)):
-        corner = pixels[down::BLOCK, right::BLOCK]
+        corner = _bands_of(pixels[down::BLOCK, right::BLOCK])
         lowest, highest = np.minimum(lowest, corner), np.maximum(highest, corner)
-    red, green, blue = _bands_of((lowest >= first - FLAT) & (highest <= first + FLAT))
-    flat: NDArray[np.bool_] = red & green & blue
+    flat: NDArray[np.bool_] = ((bands - lowest <= FLAT) & (highest - bands <= FLAT)).all(axis=0)
     if np.count_nonzero(flat) < FLAT_SHARE * flat.size:
         return np.zeros_like(flat)
-    blocks = _blocks_of(pixels)
+    blocks, first = _blocks_of(pixels), pixels[::BLOCK, ::BLOCK].astype(np.int16)
     flat[flat] = (np.abs(blocks[flat] - first[flat][:, None, None]) <= FLAT).all(axis=(1, 2, 3))
     colours, counts = np.unique(first[flat].astype(np.int32) @ (1 << 16, 1 << 8, 1), return_counts=True)
     if len(counts):
