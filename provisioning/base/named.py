@@ -23,8 +23,8 @@ else:
         __slots__ = ()
 
         def __new__(cls, /, *given: Any, **named: Any) -> Any:
-            missing = len(cls._fields) - len(given)
-            if named or missing:
+            if named or len(given) != cls._count:
+                missing = cls._count - len(given)
                 is_short = not named and 0 < missing <= len(cls._field_defaults)
                 given = (*given, *cls._ends[-missing:]) if is_short else _bound(cls, given, named)
             return tuple.__new__(cls, given)
@@ -64,7 +64,7 @@ else:
             if tuple(defaults) != fields[len(fields) - len(defaults) :]:
                 raise TypeError(f"{name}: a field without a default follows one that has one")
             own = {"__slots__": (), "__match_args__": fields, "_fields": fields, "_field_defaults": defaults}
-            own["_ends"] = tuple(defaults.values())
+            own["_ends"], own["_count"] = tuple(defaults.values()), len(fields)
             own.update((field, _tuplegetter(number, None)) for number, field in enumerate(fields))
             return type(name, (tuple,), {**_METHODS, **space, **own})
 

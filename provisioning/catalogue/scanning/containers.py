@@ -80,6 +80,8 @@ class Listed(NamedTuple):
 
 Row = Sequence[Any]
 """Of a tile that is listed: z, x, y, where its bytes are, their digest, and what else the store says."""
+OF_A_CONTAINER = 5
+"""Fields of a row of a container: it lists no date."""
 
 
 class Batch(NamedTuple):
@@ -201,14 +203,19 @@ class StoreUpdate:
         for (z, x), column in columns.items():
             ys = [row[2] for row in column]
             digests = self._writer.digests_of(z, x, ys)
-            days = self._writer.days_of(z, x, ys) if self._writer.takes_listed_dates else None
+            dated_anew = self._dated_anew(z, x, ys, column) if self._writer.takes_listed_dates else ()
             self._met += sum(map(digests.__contains__, ys))
             changed += [
-                row
-                for y, row in zip(ys, column, strict=True)
-                if row[4] is None or digests.get(y) != row[4] or (days is not None and days.get(y) != _day_of(row))
+                row for row in column if digests.get(row[2]) != row[4] or row[4] is None or row[2] in dated_anew
             ]
         return changed
+
+    def _dated_anew(self, z: int, x: int, ys: list[int], column: list[Row]) -> set[int]:
+        """Return of which rows of a column the catalogue has another date than is listed."""
+        days = self._writer.days_of(z, x, ys)
+        if not days and len(column[0]) <= OF_A_CONTAINER:
+            return set()
+        return {row[2] for row in column if days.get(row[2]) != _day_of(row)}
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -244,7 +251,7 @@ class StoreUpdate:
 
 
 def _day_of(row: Row) -> int | None:
-    return row[5] if len(row) > 5 else None  # a container lists none
+    return row[5] if len(row) > OF_A_CONTAINER else None
 
 
 def _of_container(batch: ContainerBatch, record: Record) -> Listed:

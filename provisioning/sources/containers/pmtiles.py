@@ -35,7 +35,7 @@ from provisioning.sources.containers.pmtiles_format import (
 )
 from provisioning.sources.placement.evidence import Statement, from_metadata
 from provisioning.sources.source import file_stamp, head_of, reading, reading_source
-from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.store import StoredTile, TileQuery, with_bytes
 from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 MOST_DIRECTORY_BYTES = 8 << 20
@@ -205,13 +205,13 @@ class PMTiles:
                     ids, runs, lengths, offsets, _tiles_inside(ids, query.cover), strict=True
                 ):
                     if run == 1 and tile:
-                        yield StoredTile(*tile, self._data(offset, length))
+                        yield with_bytes(*tile, self._data(offset, length))
                     elif run > 1:
                         data: bytes | None = None
                         for n, (z, x, y) in enumerate(tiles_of_run(first, run, query.cover)):
                             if n == 0:
                                 data = self._data(offset, length)
-                            yield StoredTile(z, x, y, data)
+                            yield with_bytes(z, x, y, data)
 
     def _data(self, offset: int, length: int) -> bytes | None:
         if length > MOST_TILE_BYTES:

@@ -20,7 +20,7 @@ from provisioning.base.geometry.geo import MAX_ZOOM
 from provisioning.config import TileSource
 from provisioning.sources.containers.sqlite_file import SQLiteFile, stamp
 from provisioning.sources.placement.evidence import HALF_WORLD_M, Statement, degrees, from_metadata
-from provisioning.sources.store import StoredTile, TileQuery
+from provisioning.sources.store import StoredTile, TileQuery, with_bytes
 from provisioning.sources.tile_file import MOST_TILE_BYTES
 
 GRID_TOLERANCE = 1e-3
@@ -98,7 +98,7 @@ class TileTable:
                     for column, row, data in self._rows(level, band):
                         y = top + step * row
                         if is_whole or any(low <= y <= high for low, high in band.rows):
-                            yield StoredTile(z, left + column, y, data)
+                            yield with_bytes(z, left + column, y, data)
                             self.file.go_on()
 
     def _rows(self, level: Level, band: Band) -> sqlite3.Cursor:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import Error, TileError
@@ -67,37 +67,35 @@ class Listing:
         self._begin(0)
 
     def _begin(self, position: int) -> None:
-        self._tiles = islice(iter(self._store.query(self._query)), position, None)
+        self._tiles: Iterator[StoredTile] = islice(iter(self._store.query(self._query)), position, None)
         self._position = position
-        self._left: list[StoredTile] = []
 
     def __call__(self, position: int, room: memoryview) -> bytes:
         """Write the bytes of tiles into `room` and return their RECORDs; none where there are no more."""
         if position != self._position:
             self._begin(position)
-        records = list(self._records(room))
+        records = self._records(room)
         self._position += len(records)
         return b"".join(records)
 
-    def _records(self, room: memoryview) -> Iterator[bytes]:
+    def _records(self, room: memoryview) -> list[bytes]:
+        records: list[bytes] = []
         start = end = 0
         digest, last = b"", None
-        for _ in range(MOST_LISTED):
-            tile = self._left.pop() if self._left else next(self._tiles, None)
-            if tile is None:
-                return
-            z, x, y, data = tile[:4]
+        for tile in islice(self._tiles, MOST_LISTED):
+            z, x, y, data, *_ = tile
             if data is None:
-                yield RECORD.pack(z, x, y, NO_BYTES, b"")
+                records.append(RECORD.pack(z, x, y, NO_BYTES, b""))
                 continue
             if data is not last:
                 if end and end + len(data) > ENOUGH_BYTES:
-                    self._left.append(tile)
-                    return
+                    self._tiles = chain((tile,), self._tiles)
+                    break
                 start, end = end, end + len(data)
                 room[start:end] = data
                 digest, last = sha256(data).digest(), data
-            yield RECORD.pack(z, x, y, start << 32 | end - start, digest)
+            records.append(RECORD.pack(z, x, y, start << 32 | end - start, digest))
+        return records
 
 
 class Lister:
