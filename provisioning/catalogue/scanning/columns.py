@@ -138,30 +138,38 @@ def choose(rows: list[Row], choice: Choice, z: int, x: int) -> list[int]:
     Of a tile's sources those of the highest priority are taken; where none of them has a usable image the next have
     their turn.
     """
-    states = dict.fromkeys(range(len(rows)), UNUSED)
-    for y, group in groupby(range(len(rows)), key=lambda i: rows[i].y):
-        if choice.cover.holds(z, x, y):
-            ranked = [
-                (choice.priority[rows[i].source][z], i) for i in group if z in choice.priority.get(rows[i].source, {})
-            ]
-            states.update(_chosen(sorted(ranked, reverse=True), rows, choice))
-    return list(states.values())
+    ranks = {source: at[z] for source, at in choice.priority.items() if z in at}
+    inside = choice.cover.rows(z, x)
+    most_empty = int(choice.max_empty * 1_000_000)
+    alone = {
+        i: _alone(row, most_empty, choice.repeated)
+        for i, row in enumerate(rows)
+        if row.source in ranks and any(low <= row.y <= high for low, high in inside)
+    }
+    states = [alone.get(i, UNUSED) for i in range(len(rows))]
+    if len(ranks) > 1:
+        for _, group in groupby(alone, key=lambda i: rows[i].y):
+            ranked = sorted(((ranks[rows[i].source], i) for i in group), reverse=True)
+            for i in _shadowed(ranked, alone):
+                states[i] = SHADOWED
+    return states
 
 
-def _chosen(ranked: list[tuple[int, int]], rows: list[Row], choice: Choice) -> Iterator[tuple[int, int]]:
+def _alone(row: Row, most_empty: int, repeated: frozenset[bytes]) -> int:
+    """Return the state of a row where no other source has the tile."""
+    if row.fault is not None:
+        return FAULTY
+    return EMPTY if row.empty_ppm > most_empty or row.sha256 in repeated else TAKEN
+
+
+def _shadowed(ranked: list[tuple[int, int]], alone: Mapping[int, int]) -> Iterator[int]:
+    """Yield the rows of one tile below a rank of which one is taken."""
     taken = False
     for _, level in groupby(ranked, key=lambda pair: pair[0]):
-        above = taken
-        for _, i in level:
-            if above:
-                yield i, SHADOWED
-            elif rows[i].fault is not None:
-                yield i, FAULTY
-            elif rows[i].empty_ppm > choice.max_empty * 1_000_000 or rows[i].sha256 in choice.repeated:
-                yield i, EMPTY
-            else:
-                taken = True
-                yield i, TAKEN
+        of_rank = [i for _, i in level]
+        if taken:
+            yield from of_rank
+        taken |= any(alone[i] == TAKEN for i in of_rank)
 
 
 def _difference(old: bytes, new: bytes) -> Changes:
