@@ -6,7 +6,7 @@ Two containers are scanned, one with a sixth of the tiles of the other: the diff
 costs, what is left of the time is fixed (processes that are started, what they import, the catalogue opened). A tile's
 cost is compared with its floor, found in the same way: the same bytes read and hashed with sqlite3 or os.pread and
 hashlib alone. Processor time of a scan and of the processes that it starts, user and system, files in the page cache;
-the least of --runs, but one first scan.
+both by turns, the least of --runs, but one first scan.
 
 JPEG of 256 pixels, a different picture each (half as many), are inspected as in a build; beside their floor stands
 the decoder alone, which reads each tile to its end and gives an eighth of its size. PNG of one pixel show what a tile
@@ -26,7 +26,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,8 @@ sys.path.insert(0, str(ROOT))
 from bench.noop import Z, addresses, flight_of, png  # noqa: E402
 from bench.results import machine, replace_section, say_goal, used_s  # noqa: E402
 
-GOALS = {"first scan": 4.0, "one tile changed": 1.5, "touched": 1.5}
+FLOOR, DECODER, CHANGED = "read and hash", "read, hash, decode an eighth", "one tile changed"
+GOALS = {"first scan": 4.0, CHANGED: 1.5, "touched": 1.5}
 KINDS = ("mbtiles", "pmtiles")
 PR_SET_CHILD_SUBREAPER = 36
 JPEG_SHARE = 2
@@ -136,6 +137,9 @@ def decode_eighths(path: Path) -> None:
         simplejpeg.decode_jpeg(data, min_height=32, min_width=32)
 
 
+PEERS = {FLOOR: "floor", DECODER: "decode"}
+
+
 def in_this_process(path: Path, count: int, what: str) -> None:
     """Do one of these and print the processor time it took."""
     from provisioning.base.process import workers
@@ -184,53 +188,53 @@ class Store:
     """One container, with what it took: seconds and RSS in MB of each run, by what was done."""
 
     def __init__(self, folder: Path, name: str, tile: Callable[[int], bytes], count: int) -> None:
-        self._folder, self._name, self._tile, self._count = folder, name, tile, count
+        self._folder, self._name, self._tile, self.count = folder, name, tile, count
         folder.mkdir()
-        self.taken: dict[str, list[tuple[float, float]]] = {}
+        self._path = folder / f"{name}.{KINDS[0]}"
         self._changes = 0
-        make_mbtiles(folder / f"{name}.mbtiles", tile, count)
+        self.taken: dict[str, list[tuple[float, float]]] = {}
+        make_mbtiles(self._path, tile, count)
 
-    def measure(self, kind: str, runs: int) -> None:
-        """Scan it in every state."""
-        path = self._folder / f"{self._name}.{kind}"
+    def begin(self, kind: str) -> None:
+        """Make the container of another kind from the first one, and scan it for the first time."""
+        self._path = self._folder / f"{self._name}.{kind}"
         if kind == "pmtiles":
-            make_pmtiles(path, self._count)
+            make_pmtiles(self._path, self.count)
         self.taken = {}
-        self._run(path, "first scan")
-        for what, other in (("read and hash", "floor"), ("read, hash, decode an eighth", "decode")):
-            for _ in range(runs if other == "floor" or (self._name, kind) == ("jpeg", "mbtiles") else 0):
-                self._run(path, what, other)
-        for _ in range(runs):
-            self._run(path, "no-op")
-            os.utime(path)
-            self._run(path, "touched")
-        for _ in range(runs):
+        self.run("first scan")
+
+    def run(self, what: str) -> None:
+        """Do something with it once more."""
+        if what == "touched":
+            os.utime(self._path)
+        if what == CHANGED:
             self._changes += 1
-            data = longer(self._tile(self._count + self._changes), self._changes)
-            change_mbtiles(path.with_suffix(".mbtiles"), data)
-            if kind == "pmtiles":
-                make_pmtiles(path, self._count)
-            self._run(path, "one tile changed")
-
-    def _run(self, path: Path, what: str, other: str = "scan") -> None:
-        self.taken.setdefault(what, []).append(processor_s(path, self._count, other))
+            data = longer(self._tile(self.count + self._changes), self._changes)
+            change_mbtiles(self._path.with_suffix(".mbtiles"), data)
+            if self._path.suffix == ".pmtiles":
+                make_pmtiles(self._path, self.count)
+        self.taken.setdefault(what, []).append(processor_s(self._path, self.count, PEERS.get(what, "scan")))
 
 
-def rows(stores: dict[int, Store], name: str, kind: str, runs: int) -> Iterator[str]:
-    """Yield the lines of a small and a large container of one kind."""
-    (few, small), (many, large) = sorted(stores.items())
-    for store in stores.values():
-        store.measure(kind, runs)
+def rows(stores: Sequence[Store], name: str, kind: str, runs: int) -> Iterator[str]:
+    """Yield the lines of a small and a large container of one kind, which take turns."""
+    small, large = stores
+    for store in stores:
+        store.begin(kind)
+    for what in (FLOOR, *([DECODER] if (name, kind) == ("jpeg", "mbtiles") else []), "no-op", "touched", CHANGED):
+        for store in [*stores] * runs:
+            store.run(what)
     of = {what: min(taken)[0] for what, taken in large.taken.items()}
-    slopes = {what: (seconds - min(small.taken[what])[0]) / (many - few) for what, seconds in of.items()}
-    floor, title = slopes["read and hash"], f"{name}, {kind}, {few:,} and {many:,}"
-    for what in sorted(slopes, key=lambda what: not what.startswith("read")):
-        goal, times = GOALS.get(what), slopes[what] / floor
+    more = large.count - small.count
+    slopes = {what: (seconds - min(small.taken[what])[0]) / more for what, seconds in of.items()}
+    title = f"{name}, {kind}, {small.count:,} and {large.count:,}"
+    for what in sorted(slopes, key=lambda what: what not in PEERS):
+        goal, times = GOALS.get(what), slopes[what] / slopes[FLOOR]
         if goal and name == "jpeg":
             say_goal(f"JPEG in {kind}: {what}, a tile, against reading and hashing it", times, most=goal)
         met = f"{goal} | {'met' if times <= goal else 'missed'}" if goal else " | "
         rss = max(rss for _, rss in large.taken[what])
-        fixed = of[what] - slopes[what] * many
+        fixed = of[what] - slopes[what] * large.count
         yield f"| {title} | {what} ({rss:.0f} MB) | {fixed:.2f} | {1e6 * slopes[what]:.1f} | {times:.2f} | {met} |"
         title = ""
 
@@ -252,7 +256,7 @@ def main() -> None:
     lines = ["| store, tiles | what | fixed, s | µs a tile | against the floor | goal | |"]
     lines += ["|---|---|---:|---:|---:|---:|---|"]
     for name, tile, many in (("png", png, args.tiles), ("jpeg", jpegs(), args.tiles // JPEG_SHARE)):
-        stores = {count: Store(args.scratch / f"{name}-{count}", name, tile, count) for count in (many // 6, many)}
+        stores = [Store(args.scratch / f"{name}-{count}", name, tile, count) for count in (many // 6, many)]
         for kind in KINDS:
             found = list(rows(stores, name, kind, args.runs))
             print("\n".join(found), flush=True)
