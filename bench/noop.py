@@ -34,6 +34,8 @@ sys.path.insert(0, str(ROOT))
 from bench.results import machine, ratio, replace_section, say_goal, used_s  # noqa: E402
 
 Z, X0, Y0, ROWS = 20, 500_000, 400_000, 1000
+DECODERS = [sys.executable, "-c", "import numpy, simplejpeg, PIL.Image"]
+"""What one new tile cannot be decoded without, in a process that holds no secret."""
 
 
 class Row(NamedTuple):
@@ -225,6 +227,7 @@ def one_added(args: argparse.Namespace, count: int, tree: Path) -> Row:
     more = sorted(turn[0] for turn in turns)
     say_goal(f"finding and hashing one tile added to {count:,}, beside looking", median(more), most=0.1, unit="s")
     note = f"the scan takes {median(more):.3f} [{more[0]:.3f}–{more[-1]:.3f}] s more than one that finds nothing"
+    note += f"; a bare process that imports the decoders takes {timed(DECODERS, runs=args.runs)[0]:.3f} s"
     return Row(count, "xyz: one tile added, scan = stat", *min(turns)[1:], note)
 
 
