@@ -206,12 +206,24 @@ CHANGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
 }
 
 
+def tree(directory: Path) -> dict[str, tuple[int, int]]:
+    """Return every path below `directory` with its size and modification time."""
+    return {str(path): (s.st_size, s.st_mtime_ns) for path in directory.rglob("*") for s in (path.lstat(),)}
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_runs_exactly_the_tasks_that_depend_on_it(site: Path, name: str) -> None:
+def test_exactly_the_tasks_that_depend_on_a_change_are_planned_without_a_write_and_then_run(
+    site: Path, name: str
+) -> None:
     change, expected, outcome = CHANGES[name]
     change(site)
+    before = tree(site / "cache")
+    plan = make_plan(site / "cache")
+    assert tree(site / "cache") == before
+    assert tuple(task.task.partition(":")[0] for task in plan.tasks if task.will_run) == expected
     done = built(site)
     assert (tasks(done), done.outcome) == (expected, outcome), done.failure
+    assert plan.descriptors == done.report.descriptors_generated
     again = built(site)
     assert (tasks(again), again.outcome) == ((), "IDEMPOTENT_NO_OP"), again.failure
 
@@ -308,19 +320,3 @@ def test_engines_alone_can_be_compiled_without_a_tile(site: Path) -> None:
     set_key("precision", '"fp16"')(site)
     done = build(site / "cache", "engine")
     assert (tasks(done), done.outcome) == (("onnx", "engine"), "SUCCESS"), done.failure
-
-
-def tree(directory: Path) -> dict[str, tuple[int, int]]:
-    """Return every path below `directory` with its size and modification time."""
-    return {str(path): (s.st_size, s.st_mtime_ns) for path in directory.rglob("*") for s in (path.lstat(),)}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_plan_says_what_doit_then_does_and_writes_nothing(site: Path, name: str) -> None:
-    change, expected, _ = CHANGES[name]
-    change(site)
-    before = tree(site / "cache")
-    plan = make_plan(site / "cache")
-    assert tree(site / "cache") == before
-    assert tuple(task.task.partition(":")[0] for task in plan.tasks if task.will_run) == expected
-    assert plan.descriptors == built(site).report.descriptors_generated

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.cli import COMMANDS
-from tests import building
+from tests import building, crashing
 
 BIN = Path(sys.executable).parent
 SOCKET = re.compile(r"\bsocket\((?!AF_UNIX)")
@@ -42,7 +42,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     for folder in (home, scratch, keys):
         folder.mkdir()
     home.chmod(0o755)
-    cache = building.new_cache(root, side=2)
+    cache = crashing.new_world(root)
     mine = (
         str(cache),
         str(scratch),

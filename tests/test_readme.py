@@ -72,7 +72,7 @@ def test_the_first_command_ends_with_a_verified_cache(shell, tmp_path: Path) -> 
 
 
 def test_the_first_cache_of_ones_own(shell, tmp_path: Path) -> None:
-    put_tiles(tmp_path / "tiles" / "valley")
+    put_tiles(tmp_path / "tiles" / "valley", side=2)
     output = shell(block("first-cache"))
     assert output.count("SUCCESS") == 1
     assert output.count("IDEMPOTENT_NO_OP") == 1
@@ -81,7 +81,7 @@ def test_the_first_cache_of_ones_own(shell, tmp_path: Path) -> None:
 
 
 def test_the_build_is_one_call_from_python(shell, tmp_path: Path) -> None:
-    put_tiles(tmp_path / "tiles" / "valley")
+    put_tiles(tmp_path / "tiles" / "valley", side=2)
     shell("flightcache init valley --tiles ~/tiles/valley")
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example
