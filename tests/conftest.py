@@ -10,8 +10,8 @@ from hypothesis import is_hypothesis_test, settings
 
 from tests.sharing import made_once
 
-settings.register_profile("dev", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, database=None)  # a red run is red again
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)  # a red run is red again
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 
 

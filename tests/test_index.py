@@ -123,7 +123,7 @@ folder = pathlib.Path(tempfile.mkdtemp())
 digest = hashlib.sha256()
 for kind in KINDS:
     for transform in TRANSFORMS:
-        digest.update(make(folder / "i", vectors(1500, 112), kind=kind, transform=transform)[1])
+        digest.update(make(folder / "i", vectors(700, 112), kind=kind, transform=transform)[1])
 print(digest.hexdigest())
 """
 

@@ -143,7 +143,7 @@ def mounts() -> bool:
 
 
 @pytest.mark.skipif(not mounts(), reason="no right to mount a small disk")
-@pytest.mark.parametrize("free_kib", [0, 60])
+@pytest.mark.parametrize("free_kib", [pytest.param(0, marks=pytest.mark.slow), 60])
 def test_a_full_disk_is_reported_and_the_old_cache_stays(cache, free_kib):
     """A disk of 16 MiB with so much left; SQLite, the compile and the stores all meet its end."""
     code = f"from tests.test_interrupted import on_a_full_disk; on_a_full_disk({str(cache)!r}, {free_kib})"
@@ -241,12 +241,18 @@ def _build_while(cache: Path, how: str) -> crashing.Outcome:
     return crashing.build(cache)
 
 
-def test_a_damaged_file_of_the_build_directory_costs_no_work(cache):
+STATE = ("doit.sqlite", "catalogue.sqlite", "counter", "history.json", "onnx-digests.json")
+
+
+@pytest.mark.parametrize("damages", [[STATE], pytest.param([[name] for name in STATE], marks=pytest.mark.slow)])
+def test_a_damaged_file_of_the_build_directory_costs_no_work(cache, damages):
+    """All of them at once, or one after another."""
     converges(cache)
-    for name in ("doit.sqlite", "catalogue.sqlite", "counter", "history.json", "onnx-digests.json"):
-        (cache / ".build" / name).write_bytes(b"neither a database nor JSON" * 100)
+    for names in damages:
+        for name in names:
+            (cache / ".build" / name).write_bytes(b"neither a database nor JSON" * 100)
         code, said = finish(cache)
-        assert (code, outcome(cache)) == (0, "IDEMPOTENT_NO_OP"), (name, said)
+        assert (code, outcome(cache)) == (0, "IDEMPOTENT_NO_OP"), (names, said)
 
 
 def test_a_clock_that_goes_back_changes_nothing(cache):

@@ -28,7 +28,9 @@ def _ran(words, cwd, encoding, **more):
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "iso8859-9", "koi8-r", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "utf-8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("iso8859-9", "koi8-r"))]
+)
 def test_plan_prints_its_signs_or_their_ascii(cache, encoding):
     ran = _ran(["provisioning.cli", "plan", "."], cache, encoding)
     said = ran.stdout.decode(encoding)

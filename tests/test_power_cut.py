@@ -119,7 +119,7 @@ def test_no_power_cut_breaks_a_promise(recordings, name):
     assert list(broken_promises(recording, recording.ops, most=256)) == []
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_fsync_is_needed(recordings, capsys, every):
     """The mutation check: leave out any one fsync of a build and the simulation finds a state that breaks a promise."""
     tried, idle = 0, []

@@ -378,16 +378,21 @@ def verdict_here(data: bytes) -> str:
         return "schema" if error.key == "schema" else "malformed"
 
 
-def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(reader: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_reader_and_verifier_agree_on_every_flipped_byte_of_a_manifest(
+    reader: Path, tmp_path: Path, every: int
+) -> None:
     """Both parse what no signature protects here: whatever one accepts, the other must, with the same hash."""
     whole = (VECTORS / "manifests/full.json").read_bytes()
     files = []
-    for at in range(len(whole)):
+    for at in range(0, len(whole), every):
         files.append(tmp_path / str(at))
         files[-1].write_bytes(whole[:at] + bytes([whole[at] ^ 0x01]) + whole[at + 1 :])
     expected = [verdict_here(file.read_bytes()) for file in files]
     assert verdicts_of(reader, files) == expected
-    assert len(set(expected)) > 100  # most flips give another valid Manifest: that is what the signature is for
+    assert (
+        len(set(expected)) > 100 // every
+    )  # most flips give another valid Manifest: that is what the signature is for
 
 
 def test_reader_and_verifier_agree_on_the_fuzzers_corpus(reader: Path) -> None:
