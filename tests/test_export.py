@@ -12,10 +12,14 @@ from onnx import TensorProto, helper
 from provisioning.base.errors import BackboneError
 from provisioning.cli import main
 from provisioning.config import Backbone
-from provisioning.config.parse import tomllib
 from provisioning.network import export
 from provisioning.network.backbone.presets import PRESETS
 from provisioning.network.builtin import known, weights
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 TILES = [np.random.default_rng(n).integers(0, 256, (20, 20, 3), np.uint8) for n in range(3)]
 
