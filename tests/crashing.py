@@ -321,7 +321,8 @@ SOME = 23
 def _some_kills(undisturbed: faults.Ended) -> list[faults.Fault]:
     """One in a few of the states that a kill can leave: before a change that the last one made a difference to, half a write.
 
-    After a call is before the next one, and many a call (opening a lock file that is there, fsync) changes no state.
+    And always those behind a generation's name and behind `current`, where a wrong order shows. After a call is before
+    the next one, and many a call (opening a lock file that is there, fsync) changes no state.
     """
     kills = faults.kills(undisturbed.calls)
     fresh = {state: number for number, state in reversed(list(enumerate(undisturbed.seen)))}
@@ -330,7 +331,13 @@ def _some_kills(undisturbed: faults.Ended) -> list[faults.Fault]:
         for fault in kills
         if fault.how == "half" or (fault.how == "before" and fresh[undisturbed.seen[fault.at]] == fault.at)
     ]
-    return [*states[::SOME], kills[-1]]
+    moments = [number for number, call in enumerate(undisturbed.calls) if _publishes(call)]
+    return [*states[::SOME], *(faults.Fault(number, "after") for number in moments), kills[-1]]
+
+
+def _publishes(call: faults.Call) -> bool:
+    """Whether a call gives a generation its name or lets `current` name it."""
+    return call.name == "rename" and (call.what.endswith("-current") or call.what.startswith(".build/stage/0"))
 
 
 def _some_failures(undisturbed: faults.Ended) -> list[faults.Fault]:
