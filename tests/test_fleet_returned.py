@@ -25,7 +25,8 @@ from provisioning.engines.vehicle.apart import bare_environment, describe_apart
 from provisioning.engines.vehicle.remote import compile_there
 from provisioning.engines.vehicle.returned import golden_tiles
 from provisioning.flight import manifest
-from tests import building, networks
+from tests import networks
+from tests.crashing import new_world
 from tests.test_fleet import PROGRAM, wrapper, write_fleet
 
 ORIN = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
@@ -163,7 +164,7 @@ def test_an_odd_or_endless_answer_of_a_probe_is_one_clear_error(tmp_path, comman
 
 
 def test_a_probe_without_end_does_not_stop_later_vehicles(tmp_path, capsys):
-    cache = building.new_cache(tmp_path, side=2)
+    cache = new_world(tmp_path)
     fleet = write_fleet(cache / "FLEET.toml", odd={"command": "sh -c 'cat /dev/zero'"}, good={})
     assert main(["fleet", str(fleet)]) == EngineError.exit_code
     said = capsys.readouterr()
@@ -172,7 +173,7 @@ def test_a_probe_without_end_does_not_stop_later_vehicles(tmp_path, capsys):
 
 
 def test_the_answer_of_the_target_s_own_engine_is_in_the_manifest(tmp_path, capsys):
-    cache = building.new_cache(tmp_path, side=2)
+    cache = new_world(tmp_path)
     fleet = write_fleet(cache / "FLEET.toml", one={"command": str(wrapper(tmp_path)), "program": PROGRAM})
     assert main(["fleet", str(fleet)]) == 0, capsys.readouterr().err
     read = manifest.parse((cache / "vehicles/one/current/Manifest.json").read_bytes())
