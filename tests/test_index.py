@@ -123,18 +123,19 @@ folder = pathlib.Path(tempfile.mkdtemp())
 digest = hashlib.sha256()
 for kind in KINDS:
     for transform in TRANSFORMS:
-        digest.update(make(folder / "i", vectors(700, 112), kind=kind, transform=transform)[1])
+        digest.update(make(folder / "i", vectors({count}, 112), kind=kind, transform=transform)[1])
 print(digest.hexdigest())
 """
 
 
-def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width():
+@pytest.mark.parametrize("count", [700, pytest.param(1500, marks=pytest.mark.slow)])
+def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width(count):
     level = "NONE" if hasattr(faiss, "SIMDLevel_NONE") else ""
     hosts = [("1", "Haswell", ""), ("2", "Prescott", level), ("4", "", "")]
     found = set()
     for threads, core, simd in hosts:
         variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
-        script = PROBE.format(here=str(Path(__file__).parent), level=simd)
+        script = PROBE.format(here=str(Path(__file__).parent), level=simd, count=count)
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, "-c", script], env={**os.environ, **variables, "PYTHONPATH": path},

@@ -232,11 +232,12 @@ def test_every_call_may_fail_once_with_a_clear_error(made, scene, tmp_path, caps
     assert failed > len(points) / 3
 
 
-def test_killed_during_a_first_installation_nothing_or_the_new_one_is_there(made, tmp_path):
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_during_a_first_installation_nothing_or_the_new_one_is_there(made, tmp_path, every):
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     calls = faults.run(lambda: install(made, 2, undisturbed), undisturbed).calls
-    for number, fault in enumerate(states(calls)[::13]):
+    for number, fault in enumerate(states(calls)[::every]):
         target = tmp_path / f"kill{number}"
         target.mkdir()
         assert faults.run(lambda target=target: install(made, 2, target), target, fault).killed
