@@ -5,11 +5,12 @@
 
 The corpus is known: small tiles, whose descriptors lie in the store (random ones: nobody looks at them), its index is
 built. Then, in each of several rounds, new tiles of 256 px, few and many in turn, are described with the
-ResNet-18-sized network of `pipeline.py` and the index is built again, as `doit` does both. *floor*: the bare network
-on as many images, one caller a core, measured before and after, plus reading all descriptors and writing as many bytes
-as the index has. From the two numbers of tiles follows what each tile costs, and what is the same for any number.
-Processor time is that of all processes. Nothing outside --scratch is written, unless --results names a file whose
-section `Incremental` is then replaced.
+ResNet-18-sized network of `pipeline.py` and the index is built again, as `doit` does both. *bare inference*: by the
+clock, the bare network on as many images, one caller a core, measured before and after; in processor time, what the
+calls of the network took while the tiles were described, for that differs by less from one minute to the next. *floor*:
+reading all descriptors and writing as many bytes as the index has. From the two numbers of tiles follows what each tile
+costs, and what is the same for any number. Processor time is that of all processes. Nothing outside --scratch is
+written, unless --results names a file whose section `Incremental` is then replaced.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.index import read_and_write  # noqa: E402
-from bench.pipeline import BATCH, bare_network, engine_of, flight_of, write_tiles  # noqa: E402
+from bench.pipeline import BATCH, Timed, bare_network, engine_of, flight_of, write_tiles  # noqa: E402
 from bench.results import machine, ratio, replace_section, say_goal, used_by_all_s  # noqa: E402
 from provisioning.base.hashing import Sha256, sha256_bytes  # noqa: E402
 from provisioning.catalogue import corpus_table, distinct_digests, last_corpus, scan  # noqa: E402
@@ -131,15 +132,15 @@ def one_round(flight: Flight, engine: bytes, index: Path, new: int, threads: int
     images = np.random.default_rng(1).integers(0, 256, (BATCH, *network.size, 3), np.uint8)
     scanned = spent(lambda: scan(flight.selection, flight.build_dir))
     before = bare_network(network, images, threads, 4)
-    described = spent(lambda: describe_all(flight, engine, new))
+    timed = Timed()
+    described = spent(lambda: describe_all(flight, engine, timed, new))
     indexed = spent(lambda: build(flight, index))
     after = bare_network(network, images, threads, 4)
-    rate, cpu_us = ((one + two) / 2 for one, two in zip(before, after, strict=True))
-    return Round(scanned, described, indexed, Spent(new / rate, new * cpu_us / 1e6))
+    return Round(scanned, described, indexed, Spent(2 * new / (before.rate + after.rate), timed.cpu_s))
 
 
-def describe_all(flight: Flight, engine: bytes, new: int) -> None:
-    assert describe(flight, engine=engine, backend=OnnxRuntime(), keys=[KEY]).computed == new
+def describe_all(flight: Flight, engine: bytes, backend: Timed, new: int) -> None:
+    assert describe(flight, engine=engine, backend=backend, keys=[KEY]).computed == new
 
 
 def floor(scratch: Path, count: int) -> Spent:
