@@ -1,7 +1,7 @@
 """Any ONNX model becomes a network from tiles to unit descriptors, or an error that names the file."""
 
 import json
-import os
+import random
 import subprocess
 import sys
 from decimal import Decimal as D
@@ -226,7 +226,9 @@ def test_git_lfs_pointer_is_told_from_a_model(tmp_path):
     assert "git lfs pull" in error.next_step
 
 
-@pytest.mark.parametrize("data", [b"", b"not a model", b"\x08\x08\x12\x00", b"<html>404</html>", os.urandom(512)])
+@pytest.mark.parametrize(
+    "data", [b"", b"not a model", b"\x08\x08\x12\x00", b"<html>404</html>", random.Random(1).randbytes(512)]
+)
 def test_unreadable_onnx_is_named(tmp_path, data):
     (tmp_path / "m.onnx").write_bytes(data)
     assert refusal(tmp_path, None, onnx="m.onnx").file == str(tmp_path / "m.onnx")
