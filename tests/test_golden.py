@@ -196,7 +196,12 @@ def _compare(name: str, said: str, *, loosely: bool = False) -> None:
 
 
 def _loose(text: str) -> str:
-    """Help without its line breaks, and with options as argparse writes them before Python 3.13."""
+    """Help without its line breaks, and with options as argparse writes them before Python 3.13.
+
+    The options of its first lines in any order and without brackets: Python 3.14 groups those that exclude each other.
+    """
+    usage, _, rest = text.partition("\n\n")
+    text = " ".join([*sorted(re.sub(r"[\[\]|]", " ", usage).split()), rest])
     text = re.sub(r"(-\w) (\S+), (--[\w-]+) \2", r"\1, \3 \2", text)
     return re.sub(r"\s+", " ", text.replace("'", ""))
 
