@@ -44,6 +44,7 @@ class Parser(argparse.ArgumentParser):
         for name in (None, "store"):
             self.register("action", name, _Once)
         self._declares = False
+        self.color = False  # Python 3.14 would colour help by itself, whatever --color says
 
     def add_argument(self, *args: Any, **options: Any) -> argparse.Action:
         """Declare an argument."""
