@@ -148,7 +148,7 @@ def jpeg(path: Path, *, gps: dict | None = None, xmp: bytes = b"", orientation: 
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
-    exif.get_ifd(0x8825).update(gps or {})
+    exif[0x8825] = gps or {}
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[:20] = 200
     Image.fromarray(picture).save(path, "JPEG", quality=95, exif=exif, xmp=xmp)
@@ -293,7 +293,7 @@ def test_the_command_uses_the_photo_s_own_heading_and_position(scene, tmp_path, 
     box = tile_bounds_e7(ZOOM, WEST + 1, NORTH + 2)
     lat, lon = (box.south + box.north) / 2e7, (box.west + box.east) / 2e7
     exif = Image.Exif()
-    exif.get_ifd(0x8825).update({1: "N", 2: (lat, 0.0, 0.0), 3: "E", 4: (lon, 0.0, 0.0)})
+    exif[0x8825] = {1: "N", 2: (lat, 0.0, 0.0), 3: "E", 4: (lon, 0.0, 0.0)}
     seen.save(tmp_path / "photo.png", exif=exif, xmp=b'<a drone-dji:GimbalYawDegree="90.0"/>')
     seen.save(tmp_path / "photo.jpg", quality=95, exif=exif, xmp=b'<a drone-dji:GimbalYawDegree="90.0"/>')
     assert main(["locate", str(tmp_path / "photo.jpg"), "--cache", str(cache), "--json"]) == 0
