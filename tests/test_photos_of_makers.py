@@ -82,7 +82,7 @@ def jpeg(path, *, gps=None, details=None, packet=b"", orientation=None, size=(60
     exif[0x010F] = "Maker"
     if orientation:
         exif[0x0112] = orientation
-    exif.get_ifd(0x8825).update(gps or {})
+    exif[0x8825] = gps or {}
     exif[0x8769] = details or {}
     Image.new("RGB", size, (90, 120, 60)).save(path, "JPEG", exif=exif, xmp=packet)
     return read_photo(path)
