@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.pipeline import engine_of, flight_of, write_tiles  # noqa: E402
-from bench.results import machine, replace_section, say_goal  # noqa: E402
+from bench.results import machine, print_section, say_goal  # noqa: E402
 from provisioning.base.hashing import sha256_bytes  # noqa: E402
 from provisioning.config import Flight  # noqa: E402
 from provisioning.config.schema import Descriptors  # noqa: E402
@@ -188,12 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     shutil.rmtree(options.scratch, ignore_errors=True)
     options.scratch.mkdir(parents=True)
-    text = [f"`python bench/fleet.py {' '.join(sys.argv[1:])}`, {machine()}\n"]
-    for line in lines(options):
-        print(line, flush=True)
-        text.append(line)
-    if options.results:
-        replace_section(options.results, "Fleet", "\n".join(text))
+    head = f"`python bench/fleet.py {' '.join(sys.argv[1:])}`, {machine()}\n"
+    print_section("Fleet", head, lines(options), options.results)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.results import machine, replace_section, say_goal, used_by_all_s  # noqa: E402
+from bench.results import machine, print_section, say_goal, used_by_all_s  # noqa: E402
 from provisioning.base.batches import batches_of  # noqa: E402
 from provisioning.base.hashing import sha256_bytes  # noqa: E402
 from provisioning.catalogue import Tile, iter_tiles, open_reader, scan  # noqa: E402
@@ -510,14 +510,8 @@ def main() -> None:
     options = parser.parse_args()
     shutil.rmtree(options.scratch, ignore_errors=True)
     options.scratch.mkdir(parents=True)
-    text = [
-        f"`python bench/pipeline.py {' '.join(sys.argv[1:])}`, {machine()}, onnxruntime {onnxruntime.__version__}.\n"
-    ]
-    for line in lines(options):
-        print(line, flush=True)
-        text.append(line)
-    if options.results:
-        replace_section(options.results, "Pipeline", "\n".join(text))
+    head = f"`python bench/pipeline.py {' '.join(sys.argv[1:])}`, {machine()}, onnxruntime {onnxruntime.__version__}.\n"
+    print_section("Pipeline", head, lines(options), options.results)
 
 
 if __name__ == "__main__":

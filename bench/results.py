@@ -7,7 +7,7 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -77,6 +77,16 @@ def say_goal(
     asked = f"≤ {most:g}" if most is not None else f"≥ {least:g}"
     unit = f" {unit}" if unit else ""
     print(f"{GOAL}{what} | {figure:.2f}{unit} | {asked}{unit} | {'met' if is_met else 'missed'}", flush=True)
+
+
+def print_section(title: str, head: str, lines: Iterable[str], path: Path | None) -> None:
+    """Print each line as it comes; with a `path` replace its section `title` by `head` and the lines."""
+    text = [head]
+    for line in lines:
+        print(line, flush=True)
+        text.append(line)
+    if path:
+        replace_section(path, title, "\n".join(text))
 
 
 def replace_section(path: Path, title: str, text: str) -> None:

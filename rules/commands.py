@@ -298,8 +298,8 @@ class Run(DoitRun):  # type: ignore[misc]
                 from provisioning.build import history
 
                 history.remember(flight.build_dir, self.collector.facts, self.collector.seconds())
-            keep_tables(flight.root)
             steps.record(flight.build_dir, report)
+            keep_tables(flight.root)
         except Error as error:
             events.warn("record.failed", reason=str(error))
 

@@ -44,6 +44,11 @@ def printable_lines(text: str) -> str:
     return "\n".join([first, *(line if line.startswith("    ") else "    " + line for line in more)])
 
 
+def is_word(text: str) -> bool:
+    """Return whether `text` is printable ASCII without spaces, and something."""
+    return text != "" and text.isascii() and text.isprintable() and " " not in text
+
+
 def steers(text: str) -> bool:
     """Return whether `text` has a character that steers a terminal; a Manifest holds no such text."""
     return not _is_plain(text) and _steering().search(text) is not None

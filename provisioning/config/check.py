@@ -16,7 +16,7 @@ from pathlib import Path
 from provisioning.base.geometry.angles import HALF_TURN_E7, TURN_E7, BBox
 from provisioning.base.geometry.geo import MAX_LATITUDE_E7, MOST_ROTATIONS_WITH_CUTS, row_at
 from provisioning.base.limits import MAX_DECIMALS, MAX_FILES, MAX_SOURCES, MAX_TEXT, MAX_WAIVERS
-from provisioning.base.printable import steers
+from provisioning.base.printable import is_word, steers
 from provisioning.base.words import counted, meant, meant_file, typed
 from provisioning.config.schema import (
     NO_PATH,
@@ -263,7 +263,7 @@ def _backbones(backbones: Sequence[Backbone]) -> Iterator[Found]:
 
 
 def _is_id(text: str) -> bool:
-    return 0 < len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text
+    return len(text) <= 128 and is_word(text)
 
 
 def _is_model_name(text: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from provisioning.base.printable import is_word
 from provisioning.config.schema import NO_PATH, TileSource
 
 MOST_CHARACTERS = 120
@@ -32,7 +33,7 @@ def with_names(sources: Sequence[TileSource], root: Path = NO_PATH) -> tuple[Til
 def default_name(source: TileSource) -> str:
     """Return the legal name that a source has by its file, directory or plugin."""
     own = source.plugin if source.path == NO_PATH else source.path.name
-    legal = own if own.isascii() and own.isprintable() and " " not in own else re.sub(_ILLEGAL, "_", own)
+    legal = own if is_word(own) else re.sub(_ILLEGAL, "_", own)
     return legal[-MOST_CHARACTERS:] or "tiles"
 
 

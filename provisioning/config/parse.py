@@ -226,6 +226,8 @@ def keep_tables(root: Path) -> None:
     if sys.modules.keys().isdisjoint(("tomllib", "tomli")):
         return  # this process read what is kept
     text = _read_text(root)
+    if memo.get(root / KEPT, FILE, _facts(text)) is not None:
+        return  # somebody else, doit for one, loaded the parser
     raw = _toml(text, root / FILE)
     with contextlib.suppress(TypeError, ValueError, ArithmeticError):
         kept = json.dumps(raw, default=_by_empty_key)

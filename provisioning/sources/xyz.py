@@ -113,12 +113,7 @@ class Layout:
     @cached_property
     def _parts(self) -> list[str | Placeholder]:
         """What paths are made of, in their order: placeholders, and the text between them."""
-        at = 0
-        parts: list[str | Placeholder] = []
-        for match in re.finditer(PLACEHOLDER, self._pattern):
-            parts += self._pattern[at : match.start()], _placeholder(match)
-            at = match.end()
-        return [*parts, self._pattern[at:]]
+        return _parts_of(self._pattern)
 
     def folders(self, cover: Cover) -> Iterator[Folder]:
         """Yield the directories that may hold tiles of `cover`, in the order of their names."""
@@ -291,19 +286,26 @@ def _placeholder(match: re.Match[str]) -> Placeholder:
     )  # fmt: skip
 
 
+def _parts_of(text: str) -> list[str | Placeholder]:
+    """Return what a pattern is made of, in its order: text, and a placeholder behind each but the last."""
+    at = 0
+    parts: list[str | Placeholder] = []
+    for match in re.finditer(PLACEHOLDER, text):
+        parts += text[at : match.start()], _placeholder(match)
+        at = match.end()
+    return [*parts, text[at:]]
+
+
 def _compiled(text: str, suffix: str = "") -> tuple[re.Pattern[str], tuple[Placeholder, ...]]:
     """Return the expression of one component of a pattern and the placeholders that its groups are."""
     if text in ("{z}", "{x}", "{y}"):  # as nearly all are: the expression below takes longer than the scan of ten tiles
         whole = Placeholder(text[1])
         return re.compile(whole.expression + suffix), (whole,)
-    at, expression, parts = 0, "", []
-    for match in re.finditer(PLACEHOLDER, text):
-        parts.append(_placeholder(match))
-        expression += re.escape(text[at : match.start()]) + parts[-1].expression
-        at = match.end()
-    if "{" in text[at:]:
-        raise TileError(f"the pattern has an unknown placeholder: {text[at:]}", key="tiles.source.pattern")
-    return re.compile(expression + re.escape(text[at:]) + suffix), tuple(parts)
+    parts = _parts_of(text)
+    if "{" in str(parts[-1]):
+        raise TileError(f"the pattern has an unknown placeholder: {parts[-1]}", key="tiles.source.pattern")
+    expression = "".join(re.escape(part) if isinstance(part, str) else part.expression for part in parts)
+    return re.compile(expression + suffix), tuple(part for part in parts if isinstance(part, Placeholder))
 
 
 def _check_parts(pattern: str, parts: list[Placeholder]) -> None:

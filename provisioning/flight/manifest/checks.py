@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from provisioning.base.limits import MAX_FILES, MAX_TEXT
-from provisioning.base.printable import steers
+from provisioning.base.printable import is_word, steers
 
 Issues = list[str]
 Check = Callable[[Any, str, Issues], Any]
@@ -65,7 +65,7 @@ digest = _text_that(_is_digest, "64 lower-case hex digits")
 decimal = _text_that(_is_decimal, "a decimal number as text")
 date = _like(_DATE, "YYYY-MM-DD")
 moment = _like(_MOMENT, "YYYY-MM-DDTHH:MM:SSZ")
-word = _text_that(lambda value: _is_name(value) and " " not in value, "printable ASCII without spaces")
+word = _text_that(lambda value: len(value) <= 255 and is_word(value), "printable ASCII without spaces")
 name = _text_that(_is_name, "printable ASCII")
 _path = _text_that(_is_path, "a relative path of letters, digits and _+.=,@-")
 

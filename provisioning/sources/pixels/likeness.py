@@ -73,9 +73,8 @@ def _cells_of(bands: NDArray[np.uint8]) -> Floats:
     if height % CELLS or width % CELLS or down & (down - 1) or across & (across - 1):
         weighed: Floats = _means(height) @ bands.astype(np.float32) @ _means(width).T
         return weighed
-    values = bands.astype(
-        np.uint32 if down > 256 else np.uint16
-    )  # once: each sum with a cast would take three times as long
+    # Once: each sum with a cast would take three times as long.
+    values = bands.astype(np.uint32 if down > 256 else np.uint16)
     rows = _sum_of([values[:, :, n::down] for n in range(down)])
     means: Floats = _sum_of([rows[..., n::across] for n in range(across)], np.uint32).astype(np.float32)
     means /= down * across
