@@ -73,11 +73,12 @@ class Blind(looking.InspectTiles):
 class ForgetfulListing(listing.Listing):
     """Begins anew for each answer, which has three tiles."""
 
-    def __call__(self, position, room):
+    def __call__(self, asked, room):
+        self._held.clear()
         self._position = -1
-        return super().__call__(position, room)[: 3 * listing.RECORD.size]
+        return super().__call__(asked, room)[: 3 * listing.RECORD.size]
 
 
 class CrashingListing(listing.Listing):
-    def __call__(self, position, room):
+    def __call__(self, asked, room):
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -234,3 +234,41 @@ def test_after_any_changes_all_is_found_that_a_first_scan_finds(scanned, tmp_pat
         assert found == all_found(replace(asked, root=tmp_path / f"clean-{n}" / "cache"))
     assert found[0].skipped
     assert found[2], "no picture repeats: this shows less than it should"
+
+
+@pytest.mark.parametrize(("kept", "scattered", "listed"), [(0, 0, 7), (1 << 18, 0, 20), (0, 1 << 10, 1024)])
+def test_what_is_held_of_the_corpus_decides_nothing(scanned, tmp_path, monkeypatch, kept, scattered, listed):
+    asked, path, kind = scanned
+    monkeypatch.setattr(containers, "MOST_KEPT", kept)
+    monkeypatch.setattr(containers, "SCATTERED", scattered)
+    monkeypatch.setattr(containers, "WINDOW_BITS", 2)
+    monkeypatch.setattr(listing, "MOST_LISTED", listed)
+    asked = replace(asked, tiles=replace(asked.tiles, on_error="skip", blank="hole"))
+    tiles = at_random(TILES, Random(4))
+    write_again(path, kind, tiles)
+    assert all_found(asked) == all_found(replace(asked, root=tmp_path / "clean" / "cache"))
+
+
+def test_a_column_that_was_recorded_and_not_chosen_again_is_not_taken_for_the_corpus(scanned, monkeypatch):
+    asked, path, kind = scanned
+    first, at = path.read_bytes(), (Z, 17_003, 11_004)
+    write_again(path, kind, {**TILES, at: image(999)})
+    with monkeypatch.context() as patched:
+        patched.setattr("provisioning.catalogue.scanning.scan._concluded", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            scan(asked.selection, asked.build_dir)
+    path.write_bytes(first)
+    scan(asked.selection, asked.build_dir)
+    with open_reader(asked.tiles.source, asked.build_dir) as reader:
+        assert {t[:3]: reader.read(t) for t in iter_tiles(asked.build_dir)} == TILES
+
+
+def test_only_the_bytes_of_changed_tiles_are_asked_for(scanned, monkeypatch):
+    asked, path, kind = scanned
+    at = (Z, 17_003, 11_004)
+    write_again(path, kind, {**TILES, at: image(999)})
+    asked_for = []
+    real = listing.Lister._with_bytes
+    monkeypatch.setattr(listing.Lister, "_with_bytes", lambda *a: (asked_for.append(len(a[2])), real(*a))[1])
+    scan(asked.selection, asked.build_dir)
+    assert sum(asked_for) == 1

@@ -50,6 +50,20 @@ class PackedId(NamedTuple):
         return cut_centre(self.z, self.x, self.y, self.cut)
 
 
+BITS = 25
+"""Of a column or row in a packed address."""
+
+
+def packed(z: int, x: int, y: int) -> int:
+    """Return a tile's address in 64 bits, ascending with z, x and y."""
+    return z << 2 * BITS | x << BITS | y
+
+
+def unpacked(address: int) -> tuple[int, int, int]:
+    """Return z, x and y of a packed address."""
+    return address >> 2 * BITS, address >> BITS & (1 << BITS) - 1, address & (1 << BITS) - 1
+
+
 def check_tile(z: int, x: int, y: int) -> None:
     """Raise ValueError if z/x/y is not a tile."""
     if not 0 <= z <= MAX_ZOOM:

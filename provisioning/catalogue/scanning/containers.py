@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
+from provisioning.base.geometry.geo import BITS, packed, unpacked
 from provisioning.base.hashing import sha256_file
 from provisioning.base.named import NamedTuple
 from provisioning.catalogue.scanning.inspecting import Candidate, Digest, Inspector
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from provisioning.sources.plugins import PluginStore
-    from provisioning.sources.processes.listing import ContainerBatch, Record
+    from provisioning.sources.processes.listing import ContainerBatch
 
 BATCH = 512
 """Tiles compared with the catalogue in one go."""
-BITS = 25
-"""Of a column or row in an address that is packed into 64 bits."""
+WINDOW_BITS = 9
+"""Of a row: so many tiles of a column are read from the catalogue at a time."""
+MOST_KEPT = 1 << 18
+"""Tiles of the corpus that are held while a container is listed, or a batch's more."""
+SCATTERED = 4
+"""Fewer tiles than so many of each column in a batch: then those of the whole column are not worth reading."""
 
 
 class Content(NamedTuple):
@@ -78,17 +83,17 @@ class Listed(NamedTuple):
     day: int | None = None
 
 
-Row = Sequence[Any]
-"""Of a tile that is listed: z, x, y, where its bytes are, their digest, and what else the store says."""
-OF_A_CONTAINER = 5
-"""Fields of a row of a container: it lists no date."""
-
-
 class Batch(NamedTuple):
-    """Some tiles that a store lists, and what gives the whole of one of them."""
+    """Some tiles that a store lists, by their number: packed addresses; digest and date of one; some as a whole.
 
-    rows: Sequence[Row]
-    listed: Callable[[Row], Listed]
+    Their bytes are there until others are asked for. `identities`: address and digest of each (`Writer.corpus_of`), of
+    tiles without a date.
+    """
+
+    addresses: array[int]
+    listed_of: Callable[[int], tuple[Digest | None, int | None]]
+    listed: Callable[[Sequence[int]], Iterable[Listed]]
+    identities: Sequence[bytes] = ()
 
 
 class StoreUpdate:
@@ -106,6 +111,8 @@ class StoreUpdate:
         self.has_other_addresses = False
         """Whether a tile is new, or one is gone; known when it has run."""
         self._seen = array("Q")
+        self._corpus: set[bytes] = set()
+        self._windows: set[int] = set()
         self._most = sum(query.cover.expected(z) for z in query.zooms)
 
     def run(self, inspector: Inspector, beside: Sequence[TileSource], state: SourceState, content: str) -> None:
@@ -131,21 +138,18 @@ class StoreUpdate:
                 self._writer.flush()
 
     def _batches(self, beside: Sequence[TileSource]) -> Generator[Batch]:
-        """Yield what the store lists: a container from another process, a store in Python from here.
-
-        Bytes of a container are there until the next batch.
-        """
+        """Yield what the store lists: a container from another process, a store in Python from here."""
         source = next((each for each in beside if source_name(each) == self._query.source), None)
         if source is None:
             with closing(plugin(self._source)) as store:
                 for tiles in batches_of((self._of_plugin(store, each) for each in store.query(self._query)), BATCH):
-                    yield Batch(tiles, Listed._make)
+                    yield _of_plugin_tiles(tiles)
             return
         from provisioning.sources.processes.listing import Lister
 
         with closing(Lister(source, beside, self._query)) as lister:
             for batch in lister.batches():
-                yield Batch(batch.records, partial(_of_container, batch))
+                yield _of_container(batch)
 
     def _of_plugin(self, store: PluginStore, tile: StoredTile) -> Listed:
         z, x, y, data, _, listed, captured = tile
@@ -171,16 +175,13 @@ class StoreUpdate:
 
     def _candidates(self, batches: Iterator[Batch], inspector: Inspector) -> Iterator[Candidate]:
         """Yield the tiles that are not known to be as they are catalogued."""
-        for rows, listed in batches:
-            self._note(rows)
-            changed = self._changed(rows) if self._catalogued else rows
-            inspector.pass_over(len(rows) - len(changed))
-            known = (
-                self._writer.known_of((row[0], row[1], row[2]) for row in changed)
-                if self._catalogued and changed
-                else {}
-            )
-            for z, x, y, where, digest, day in map(listed, changed):
+        for batch in batches:
+            self._note(batch.addresses)
+            every = range(len(batch.addresses))
+            changed = self._changed(batch) if self._catalogued else every
+            inspector.pass_over(len(every) - len(changed))
+            known = self._writer.known_of(unpacked(batch.addresses[n]) for n in changed) if self._catalogued else {}
+            for z, x, y, where, digest, day in batch.listed(changed):
                 held = bytes(where) if isinstance(where, memoryview) else where
                 size = len(held) if isinstance(held, bytes) else 0
                 yield Candidate(z, x, y, "", size, 0, 0, 0, known.get((z, x, y)), held, digest, day)
@@ -188,34 +189,45 @@ class StoreUpdate:
     def _is_dated_anew(self, at: Candidate) -> bool:
         return self._writer.takes_listed_dates and at.known is not None and at.known.day != at.day
 
-    def _note(self, rows: Sequence[Row]) -> None:
+    def _note(self, addresses: array[int]) -> None:
         """Remember the addresses of a batch; TileError if so many are listed that some must be there twice."""
-        self._seen.extend([tile[0] << 2 * BITS | tile[1] << BITS | tile[2] for tile in rows])
+        self._seen.extend(addresses)
         if len(self._seen) > self._most:
             self._distinct()
 
-    def _changed(self, rows: Sequence[Row]) -> list[Row]:
+    def _changed(self, batch: Batch) -> list[int]:
         """Return the tiles of a batch that are new, have another digest or date, or no digest before they are read."""
-        columns: dict[tuple[int, int], list[Row]] = {}
-        for row in rows:
-            columns.setdefault((row[0], row[1]), []).append(row)
-        changed: list[Row] = []
+        numbers = self._unlike_corpus(batch) if batch.identities else range(len(batch.addresses))
+        columns: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for n in numbers:
+            z, x, y = unpacked(batch.addresses[n])
+            columns.setdefault((z, x), []).append((y, n))
+        changed: list[int] = []
         for (z, x), column in columns.items():
-            ys = [row[2] for row in column]
+            ys = [y for y, _ in column]
             digests = self._writer.digests_of(z, x, ys)
-            dated_anew = self._dated_anew(z, x, ys, column) if self._writer.takes_listed_dates else ()
+            days = self._writer.days_of(z, x, ys) if self._writer.takes_listed_dates else None
             self._met += sum(map(digests.__contains__, ys))
-            changed += [
-                row for row in column if digests.get(row[2]) != row[4] or row[4] is None or row[2] in dated_anew
-            ]
+            for y, n in column:
+                digest, day = batch.listed_of(n)
+                if digest is None or digests.get(y) != digest or (days is not None and days.get(y) != day):
+                    changed.append(n)
         return changed
 
-    def _dated_anew(self, z: int, x: int, ys: list[int], column: list[Row]) -> set[int]:
-        """Return of which rows of a column the catalogue has another date than is listed."""
-        days = self._writer.days_of(z, x, ys)
-        if not days and len(column[0]) <= OF_A_CONTAINER:
-            return set()
-        return {row[2] for row in column if days.get(row[2]) != _day_of(row)}
+    def _unlike_corpus(self, batch: Batch) -> list[int]:
+        """Return the tiles of a batch that are not in the corpus with the digest that is listed."""
+        windows = {address >> WINDOW_BITS for address in batch.addresses}
+        if len(windows) * SCATTERED > len(batch.addresses):
+            return list(range(len(batch.addresses)))
+        if len(self._corpus) > MOST_KEPT:
+            self._corpus, self._windows = set(), set()
+        for window in windows - self._windows:
+            first = window << WINDOW_BITS
+            self._corpus.update(self._writer.corpus_of(*unpacked(first), 1 << WINDOW_BITS))
+        self._windows |= windows
+        left = [n for n, tile in enumerate(batch.identities) if tile not in self._corpus]
+        self._met += len(batch.addresses) - len(left)
+        return left
 
     def _distinct(self) -> NDArray[np.uint64]:
         """Return the addresses that were listed, ascending; TileError if one is there twice."""
@@ -224,7 +236,7 @@ class StoreUpdate:
         seen = np.sort(np.frombuffer(self._seen, np.uint64))
         twice = seen[1:][seen[1:] == seen[:-1]]
         if len(twice):
-            z, x, y = _unpacked(int(twice[0]))
+            z, x, y = unpacked(int(twice[0]))
             plugin, path = self._source.plugin or type(self._source.store).__name__, self._source.path
             title = "the container" if path != NO_PATH else f"the tile store {plugin}"
             raise TileError(
@@ -250,12 +262,21 @@ class StoreUpdate:
         self._writer.remove(gone)
 
 
-def _day_of(row: Row) -> int | None:
-    return row[5] if len(row) > OF_A_CONTAINER else None
+def _of_plugin_tiles(tiles: Sequence[Listed]) -> Batch:
+    return Batch(
+        array("Q", [packed(*tile[:3]) for tile in tiles]),
+        lambda n: (tiles[n].digest, tiles[n].day),
+        lambda numbers: [tiles[n] for n in numbers],
+    )
 
 
-def _of_container(batch: ContainerBatch, record: Record) -> Listed:
-    return Listed(*batch.tile(record))
+def _of_container(batch: ContainerBatch) -> Batch:
+    addresses = array("Q", batch.addresses())
+    return Batch(addresses, lambda n: (batch.digest(n), None), partial(_tiles_of, batch), batch.identities())
+
+
+def _tiles_of(batch: ContainerBatch, numbers: Sequence[int]) -> Iterator[Listed]:
+    return (Listed(*tile) for tile in batch.with_bytes(numbers))
 
 
 def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:
@@ -265,7 +286,3 @@ def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:
     z, x, y = np.array(tiles, np.uint64).reshape(-1, 3).T
     found: list[bool] = np.isin(z << np.uint64(2 * BITS) | x << np.uint64(BITS) | y, seen).tolist()
     return found
-
-
-def _unpacked(packed: int) -> Address:
-    return packed >> 2 * BITS, packed >> BITS & (1 << BITS) - 1, packed & (1 << BITS) - 1

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provisioning.base.events import warn
+from provisioning.base.geometry.geo import unpacked
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
 from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike
@@ -91,12 +92,8 @@ def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> froz
             places = np.concatenate([places, [-1 - REPEATS * n - place for place in range(REPEATS)]])
             hashes = np.vstack([hashes, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
     members = [i for group in alike(hashes, places, least=REPEATS) for i in group if places[i] >= 0]
-    rows = ((*_unpacked(int(places[i])), hashes[i].tobytes()) for i in members)
+    rows = ((*unpacked(int(places[i])), hashes[i].tobytes()) for i in members)
     return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
-
-
-def _unpacked(place: int) -> tuple[int, int, int]:
-    return place >> 50, place >> 25 & (1 << 25) - 1, place & (1 << 25) - 1
 
 
 def _hashes(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

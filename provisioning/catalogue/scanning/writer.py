@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
+from provisioning.base.geometry.geo import packed
 from provisioning.catalogue import database
+from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, UNDATED
 from provisioning.catalogue.scanning.inspecting import Found, Known
 
 COMMIT_TILES, COMMIT_S = 20_000, 5.0
@@ -63,6 +65,30 @@ class Writer:
     def days_of(self, z: int, x: int, ys: Sequence[int]) -> dict[int, int]:
         """Return the days of capture in the same way, of tiles that have one."""
         return self._by_row("SELECT y, day FROM tile WHERE day NOT NULL AND", z, x, ys)
+
+    def corpus_of(self, z: int, x: int, y: int, count: int) -> list[bytes]:
+        """Return the source's tiles of the corpus in `count` rows of a column from `y` on, if that is up to date.
+
+        Of each its packed address, 8 bytes from the lowest on, and digest; where a store's own dates hold, of those
+        without one.
+        """
+        import numpy as np
+
+        select = "SELECT t.chk, t.rows FROM taken t JOIN col c USING (z, x) WHERE z = ? AND x = ? AND NOT c.dirty"
+        check, rows = self.db.execute(select, (z, x)).fetchone() or (None, b"")
+        if check != database.column_check(z, x, (), rows):
+            return []
+        taken = np.frombuffer(rows, TAKEN_FIELDS)
+        low, high = np.searchsorted(taken["y"], (y, y + count))
+        taken = taken[low:high]
+        is_known = (taken["source"] == self.source) & (taken["sha256"] != np.void(bytes(32)))
+        if self.takes_listed_dates:
+            is_known &= taken["day"] == UNDATED
+        found = np.empty(np.count_nonzero(is_known), [("address", "<u8"), ("sha256", "V32")])
+        found["address"] = packed(z, x, 0) + taken["y"][is_known].astype(np.uint64)
+        found["sha256"] = taken["sha256"][is_known]
+        identities, size = found.tobytes(), found.itemsize
+        return [identities[at : at + size] for at in range(0, len(identities), size)]
 
     def _by_row(self, select: str, z: int, x: int, ys: Sequence[int]) -> dict[int, Any]:
         found: dict[int, Any] = {}

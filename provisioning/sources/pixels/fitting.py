@@ -16,7 +16,7 @@ from provisioning.base.errors import TileError
 
 KEEP_ASPECT = "keep-aspect"
 Pixels = npt.NDArray[np.uint8]
-"""uint8 [height, width, 3], RGB. What `fit` takes may have a fourth byte a pixel, which says nothing."""
+"""uint8 [height, width, 3], RGB."""
 
 
 def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
@@ -35,7 +35,7 @@ def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
             next_step='set [[backbone]] fit = "crop", "pad" or "resize", or a size of this aspect',
         )
     if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image[..., :3])
+        return np.ascontiguousarray(image)
     if how == "resize":
         return _resize(image, height, width, resample)
     factors = Fraction(height, image.shape[0]), Fraction(width, image.shape[1])
@@ -56,9 +56,7 @@ def _longer_side_to(side: int, image: Pixels) -> tuple[int, int]:
 
 
 def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
-    if not resample and image.shape == (2 * height, 2 * width, 4) and min(height, width) > 1:
-        return _halved(image)
-    picture = Image.fromarray(np.ascontiguousarray(image[..., :3]))
+    picture = Image.fromarray(image)
     if (
         resample == "bilinear"
     ):  # Pillow's transform looks at the four nearest pixels, its resize at all that are covered
@@ -67,31 +65,6 @@ def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
         return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
     usual = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
     return np.asarray(picture.resize((width, height), usual))
-
-
-def _halved(image: Pixels) -> Pixels:
-    """Return the pixels of Pillow's resize to half of both sides, in half its time: uint8 [2n, 2m, 4] to [n, m, 3]."""
-    pixels = image.view(np.uint32)[..., 0]
-    even, odd = (pixels[:, n::2].copy()[..., None].view(np.uint8).astype(np.uint16) for n in (0, 1))
-    wide = _in_pairs(even.swapaxes(0, 1), odd.swapaxes(0, 1)).swapaxes(0, 1)
-    small = _in_pairs(wide[::2], wide[1::2])
-    half = np.empty((*small.shape[:2], 3), np.uint8)
-    for band in range(3):  # three of four bytes in one go take six times as long
-        half[..., band] = small[..., band]
-    return half
-
-
-def _in_pairs(even: npt.NDArray[np.uint16], odd: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Return the triangle over each pair of rows: (1, 3, 3, 1) / 8, at the ends (3, 3, 1) / 7, rounded half up."""
-    total: npt.NDArray[np.uint16] = even + odd
-    total *= 3
-    total[1:] += odd[:-1]
-    total[:-1] += even[1:]
-    ends = (2 * total[:: len(total) - 1] + 7) // 14
-    total += 4
-    total >>= 3
-    total[:: len(total) - 1] = ends
-    return total
 
 
 def turn(image: Pixels, heading: Fraction) -> Pixels:
