@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +101,8 @@ def build(cache: Path, *selected: str) -> Built:
     """Run the tasks as `doit` does, in this process."""
     command, report = run(cache, selected)
     collector = command.collector
+    if collector.failure is not None:
+        print(collector.failure, file=sys.stderr)  # pytest shows it where the outcome is not the expected one
     return Built(tuple(name for name in collector.ran if name != "coverage"), report, collector.failure)
 
 
