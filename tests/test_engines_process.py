@@ -7,13 +7,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from provisioning.base.errors import EngineError
+from provisioning.base.process.signals import Stopped, stops_in_order
 from provisioning.config import Backbone, Engine
 from provisioning.console.human import HumanListener
-from provisioning.engines import HostTuple, OnnxRuntime, engine_spec
+from provisioning.engines import HostTuple, OnnxRuntime, compile, engine_spec  # noqa: A004 - the module
 from provisioning.engines.compile import Compiled, compile_engine, compiled_path, read_compiled
 from provisioning.engines.tensorrt.layers import layers_note
 from tests import networks
@@ -137,6 +139,21 @@ def test_compile_ends_with_the_process_that_asked_for_it(tmp_path, order):
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_a_stop_that_meets_a_compile_as_it_starts_ends_it(vendor, monkeypatch):
+    """One that was not ended would keep the build lock that it was given."""
+    started = []
+
+    def start(*args, **options):
+        started.append(subprocess.Popen(*args, **options))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(compile, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    with pytest.raises(Stopped), stops_in_order():
+        vendor("import time; time.sleep(600)")
+    assert started[0].returncode is not None
 
 
 def test_compile_shows_elapsed_time_against_last_time(vendor, tmp_path, caplog):

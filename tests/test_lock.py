@@ -156,7 +156,8 @@ def test_a_symbolic_link_for_the_lock_file_is_refused(tmp_path):
     assert "symbolic link" in caught.value.next_step
 
 
-def test_a_forked_child_keeps_the_lock_of_its_dead_parent(tmp_path):
+def test_a_forked_child_keeps_the_lock_of_its_dead_parent(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "ORPHAN_S", 0.2)
     code = """
         import os, signal, sys, time
         with build_lock(cache):
@@ -177,6 +178,24 @@ def test_a_forked_child_keeps_the_lock_of_its_dead_parent(tmp_path):
                 os.kill(pid, signal.SIGKILL)
     with build_lock(tmp_path, timeout_s=5):
         pass
+
+
+def test_children_of_a_dead_parent_are_waited_for(tmp_path):
+    """A build that was killed leaves a compile that ends a moment later; the next build need not be asked for twice."""
+    code = """
+        import os, signal, sys, time
+        with build_lock(cache):
+            if os.fork() == 0:
+                sys.stdin.read()
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with python(code, tmp_path, stdin=subprocess.PIPE) as parent:
+        os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
+        waiting = threading.Timer(0.3, parent.stdin.close)
+        waiting.start()
+        with build_lock(tmp_path):
+            assert parent.stdin.closed
 
 
 def _children_of(pid: int, parent: subprocess.Popen[str]) -> list[int]:

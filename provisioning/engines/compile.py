@@ -21,6 +21,7 @@ from provisioning.base import events
 from provisioning.base.disk import lock
 from provisioning.base.errors import EngineError
 from provisioning.base.process.confined import bare_environment
+from provisioning.base.process.signals import stop_waits
 from provisioning.engines.spec import EngineSpec
 
 HEARTBEAT_S = 1.0
@@ -76,13 +77,15 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path, last_s: float =
     log.parent.mkdir(parents=True, exist_ok=True)
     spec.state.mkdir(parents=True, exist_ok=True)
     answer = output.with_name(output.name + ".answer")
-    started = time.monotonic()
+    started, child = time.monotonic(), None
     try:
-        with open(log, "wb") as out:
+        with stop_waits(), open(log, "wb") as out:
             child = _start(spec, output, answer, out.fileno())
         _wait(child, spec, started, round(last_s))
         facts = _answer(child.returncode, answer, spec, log)
     finally:
+        if child is not None:
+            _stop(child)
         answer.unlink(missing_ok=True)
     return Compiled(time.monotonic() - started, facts)
 
@@ -117,25 +120,22 @@ def _start(spec: EngineSpec, output: Path, answer: Path, log: int) -> subprocess
 
 
 def _wait(child: subprocess.Popen[bytes], spec: EngineSpec, started: float, last: int) -> None:
-    """Wait for the compile, with a heartbeat; whatever interrupts the wait also stops the compile."""
+    """Wait for the compile, with a heartbeat."""
     next_line = LINE_EVERY_S
-    try:
-        while child.poll() is None:
-            elapsed = time.monotonic() - started
-            if elapsed > spec.timeout_s:
-                raise EngineError(
-                    f"compiling {spec.model} took longer than engine.timeout_s",
-                    key="engine.timeout_s",
-                    facts={"limit": f"{spec.timeout_s} s", "last time": f"{last} s" if last else "-"},
-                )
-            events.progress(f"engine:{spec.model}", round(elapsed), last, unit="s")
-            if elapsed >= next_line:
-                next_line += LINE_EVERY_S
-                events.event("engine.compiling", model=spec.model, elapsed_s=round(elapsed), last_s=last)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(min(HEARTBEAT_S, spec.timeout_s - elapsed + 0.01))
-    finally:
-        _stop(child)
+    while child.poll() is None:
+        elapsed = time.monotonic() - started
+        if elapsed > spec.timeout_s:
+            raise EngineError(
+                f"compiling {spec.model} took longer than engine.timeout_s",
+                key="engine.timeout_s",
+                facts={"limit": f"{spec.timeout_s} s", "last time": f"{last} s" if last else "-"},
+            )
+        events.progress(f"engine:{spec.model}", round(elapsed), last, unit="s")
+        if elapsed >= next_line:
+            next_line += LINE_EVERY_S
+            events.event("engine.compiling", model=spec.model, elapsed_s=round(elapsed), last_s=last)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(min(HEARTBEAT_S, spec.timeout_s - elapsed + 0.01))
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,8 @@ from provisioning.base.named import NamedTuple
 
 FILE = ".c10.lock"
 POLL_S = 0.05
+ORPHAN_S = 10.0
+"""How long to wait for the children of a holder that has ended: they end too, but a busy machine takes its time."""
 _held: dict[int, Path] = {}
 """Open lock files of this process: descriptor → cache directory."""
 
@@ -42,6 +44,8 @@ class Holder(NamedTuple):
 @contextlib.contextmanager
 def build_lock(cache: Path, *, timeout_s: float = 0) -> Iterator[None]:
     """Hold the build lock of `cache`; wait for it at most `timeout_s` seconds, 0: not at all.
+
+    Of a holder that was killed, children may run on for a moment: they are waited for, ORPHAN_S at least.
 
     Raises BuildLockHeldError (pid, host, start and command of the holder; nothing is written) and FilesystemError.
     Children that were forked, or were given `descriptors()`, hold the lock too until they are gone.
@@ -72,12 +76,14 @@ def is_held_for(path: Path) -> bool:
 
 def _acquire(path: Path, timeout_s: float) -> int:
     """Return the descriptor of the locked file, or raise BuildLockHeldError when time is up."""
-    deadline, waiting = time.monotonic() + timeout_s, False
+    since, waiting = time.monotonic(), False
     while (fd := _try(path)) is None:
-        if time.monotonic() >= deadline:
-            raise _held_error(path, read_holder(path), timeout_s)
+        holder = read_holder(path)
+        patience_s = max(timeout_s, ORPHAN_S) if holder and _is_gone(holder) else timeout_s
+        if time.monotonic() - since >= patience_s:
+            raise _held_error(path, holder, patience_s)
         if not waiting:
-            waiting, holder = True, read_holder(path)
+            waiting = True
             events.event("lock.waiting", path=str(path), pid=holder.pid if holder else None, timeout_s=timeout_s)
         time.sleep(POLL_S)
     return fd
@@ -165,12 +171,17 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def _start_ticks(pid: int) -> int:
-    """Return when process `pid` started, in clock ticks since boot; 0 if there is none."""
+    """Return when process `pid` started, in clock ticks since boot; 0 if there is none, or a zombie alone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[19])
+            state, *fields = file.read().rpartition(")")[2].split()
+            return 0 if state in "ZX" else int(fields[18])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _is_gone(holder: Holder) -> bool:
+    return holder.host == socket.gethostname() and _start_ticks(holder.pid) != holder.start_ticks
 
 
 def _held_error(path: Path, holder: Holder | None, timeout_s: float) -> BuildLockHeldError:
@@ -178,10 +189,9 @@ def _held_error(path: Path, holder: Holder | None, timeout_s: float) -> BuildLoc
     if holder is None:
         facts: dict[str, object] = {"holder": "unknown"}
     else:
-        gone = holder.host == socket.gethostname() and _start_ticks(holder.pid) != holder.start_ticks
         facts = {
             "holder": f"pid {holder.pid} on {holder.host}"
-            + (", which has ended: a child of it still runs" if gone else ""),
+            + (", which has ended: a child of it still runs" if _is_gone(holder) else ""),
             "since": holder.started,
             "command": holder.command,
         }

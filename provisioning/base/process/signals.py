@@ -13,11 +13,14 @@ from provisioning.base.errors import StoppedError
 
 LOOK_AGAIN_S, MOST_WAIT_S = 0.02, 3.5
 """How long a signal waits for an import to end: an extension module that meets an exception may end the process.
+A block of `stop_waits` has the same time.
 
 Most of what `base.process.stopping` leaves: under load, or from a cold disk, the libraries take seconds.
 """
 _met: list[tuple[int, float]] = []
 """Signals that the present block met, and until when an import could hold the first one up."""
+_waits: list[None] = []
+"""One for each block of `stop_waits` that runs."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,6 +43,8 @@ class Stopped(KeyboardInterrupt):
 @contextlib.contextmanager
 def stops_in_order(*numbers: int) -> Iterator[None]:
     """Raise Stopped in the main thread on the first of the signals, after an import; the second acts as it did before.
+
+    A block of `stop_waits` holds it up as an import does.
 
     One that is ignored stays so: `nohup` has the terminal go and the build go on, a shell Ctrl-C leave what it started
     in the background.
@@ -65,7 +70,7 @@ def stops_in_order(*numbers: int) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         _met.append((number, time.monotonic() + MOST_WAIT_S))
         number, until = _met[0]
-        if _is_importing(frame) and time.monotonic() < until:
+        if (_waits or _is_importing(frame)) and time.monotonic() < until:
             if signal.SIGALRM not in before:
                 before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop)
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S)
@@ -96,6 +101,16 @@ def stop_goes_first() -> Iterator[None]:
         if _met:
             raise Stopped(_met[0][0]) from error
         raise
+
+
+@contextlib.contextmanager
+def stop_waits() -> Iterator[None]:
+    """Have a signal wait for the end of the block: one that starts a process, which nobody else could then end."""
+    _waits.append(None)
+    try:
+        yield
+    finally:
+        _waits.pop()
 
 
 def _is_importing(frame: FrameType | None) -> bool:
