@@ -12,11 +12,8 @@ from filelock import FileLock
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return the folder `name` of this test run, which the first to ask has filled by `make`; the others wait."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        folder = factory.mktemp(name)
-        make(folder)
-        return folder
-    folder = factory.getbasetemp().parent / name
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             half = factory.mktemp(name)

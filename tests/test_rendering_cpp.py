@@ -1,5 +1,6 @@
 """The example in C++ puts the ground at the pixels of the vectors, and renders the patches that Python renders."""
 
+import functools
 import io
 import json
 import shutil
@@ -11,29 +12,30 @@ import pytest
 from PIL import Image
 
 from provisioning.quality.query import Angles, Camera, View, camera_rotation, render_patch
+from tests.compiling import PLAIN, SANITIZED, WARNINGS
+from tests.sharing import made_once
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {case["name"]: case for case in json.loads((ROOT / "tests/vectors/camera.json").read_text())["cases"]}
-STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
 
 
-SANITIZED = pytest.param("-fsanitize=address,undefined", marks=pytest.mark.slow, id="sanitized")
-
-
-@pytest.fixture(scope="session", params=[pytest.param("-O0", id="plain"), SANITIZED])
+@pytest.fixture(scope="session", params=[PLAIN, SANITIZED])
 def program(request, tmp_path_factory):
     """The example, compiled with warnings as errors."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler (apt-get install g++)")
-    to = tmp_path_factory.mktemp("rendering") / "render"
-    words = [compiler, "-std=c++17", *STRICT, request.param, "-o", str(to)]
+    name = f"rendering{'-'.join(request.param)}"
+    return made_once(tmp_path_factory, name, lambda folder: _compile(compiler, request.param, folder)) / "render"
+
+
+def _compile(compiler, flags, folder):
+    words = [compiler, "-std=c++17", *WARNINGS, *flags, "-o", folder / "render"]
     source = ROOT / "examples/rendering_cpp/main.cpp"
-    built = subprocess.run([*words, str(source)], capture_output=True, text=True, check=False)
+    built = subprocess.run([*words, source], capture_output=True, text=True, check=False)
     if "cannot find" in built.stderr:  # not every compiler brings the sanitizers' libraries
-        pytest.skip(f"the compiler has no libraries for {request.param}")
+        pytest.skip(f"the compiler has no libraries for {' '.join(flags)}")
     assert built.returncode == 0, built.stderr
-    return to
 
 
 def words_of(case):
@@ -59,6 +61,7 @@ def test_ground_lies_at_the_pixels_of_the_vectors(program):
     assert pixels == pytest.approx(np.array([point["pixel"] for _, point in points]), abs=1e-4)
 
 
+@functools.cache
 def photo_of(width, height):
     """A picture with detail at every scale."""
     rng = np.random.default_rng(4)

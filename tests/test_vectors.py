@@ -32,6 +32,7 @@ from provisioning.flight.trust import parse as parse_trust
 from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
+from tests.compiling import PLAIN, SANITIZED, WARNINGS
 from tests.sharing import made_once
 from tests.vectors import make
 
@@ -191,28 +192,28 @@ def test_cache(tmp_path: Path, name: str) -> None:
 # --- the reader in C++ -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reader, compiled with warnings as errors and sanitizers, or a skip that says what is missing."""
+@pytest.fixture(scope="session", params=[PLAIN, SANITIZED])
+def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader, compiled with warnings as errors and checks, or a skip that says what is missing."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or shutil.which("make") is None:
         pytest.skip("no C++ compiler and make (apt-get install g++ make)")
     probe = [compiler, "-x", "c++", "-fsyntax-only", "-include", "openssl/evp.h", "/dev/null"]
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         pytest.skip("no OpenSSL headers (apt-get install libssl-dev)")
-    return made_once(tmp_path_factory, "reader", lambda folder: _compile(compiler, folder)) / "reader"
+    name = f"reader{'-'.join(request.param)}"
+    return made_once(tmp_path_factory, name, lambda folder: _compile(compiler, request.param, folder)) / "reader"
 
 
-def _compile(compiler: str, folder: Path) -> None:
+def _compile(compiler: str, flags: list[str], folder: Path) -> None:
     for source in READER.iterdir():
         if source.suffix in {".cpp", ".hpp"} or source.name == "Makefile":
             shutil.copy(source, folder)
-    flags = "CXXFLAGS=-O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsanitize=address,undefined"
-    for attempt in (flags, flags.partition(" -fsanitize")[0]):  # not every compiler brings the sanitizers' libraries
-        built = subprocess.run(["make", "-C", folder, f"CXX={compiler}", attempt], capture_output=True, check=False)
-        if built.returncode == 0:
-            return
-    pytest.fail(built.stderr.decode())
+    words = ["make", "-C", folder, f"CXX={compiler}", f"CXXFLAGS={' '.join([*flags, *WARNINGS])}"]
+    built = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:  # not every compiler brings the sanitizers' libraries
+        pytest.skip(f"the compiler has no libraries for {' '.join(flags)}")
+    assert built.returncode == 0, built.stderr
 
 
 def ask(reader: Path, *words: str | Path, given: str = "") -> tuple[int, str]:

@@ -6,6 +6,7 @@ processor, BLAS or thread count changes a byte of them. The finer zoom level is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -110,7 +111,7 @@ def draw_patch(column: int, row: int) -> Rgb:
     """Return the 512 x 512 pixels, uint8 RGB, of the tile (column, row) of the coarser level, counted from 0."""
     ground = _ground(column * PATCH_PIXELS, row * PATCH_PIXELS)
     districts = _districts(ground)
-    image = _fields(ground, districts)
+    image = _fields(ground, districts)  # int32 [3, 512, 512]: a plane for each colour, several times as fast
     _plant_woods(image, ground)
     _build_villages(image, ground, districts)
     _pave_lanes(image, districts)
@@ -122,11 +123,13 @@ def draw_patch(column: int, row: int) -> Rgb:
 def _ground(left: int, top: int) -> _Ground:
     xs, ys = np.arange(left, left + PATCH_PIXELS), np.arange(top, top + PATCH_PIXELS)
     bend_x, bend_y = (_noise(seed, 9, xs, ys) - 128 for seed in (1, 2))
-    height = _height(xs, ys)
+    from_6_before = (np.arange(axis[0] - 6, axis[-1] + 1) for axis in (xs, ys))
+    heights = _height(*from_6_before)
+    height = heights[6:, 6:]
     woods = (2 * _noise(6, 9, xs, ys) + _noise(7, 6, xs, ys) + _noise(8, 4, xs, ys)) >> 2
     grain = (_noise(9, 1, xs, ys) + _noise(10, 2, xs, ys)) >> 1
     x, y = xs[None, :].astype(np.int32) + bend_x, ys[:, None].astype(np.int32) + bend_y
-    return _Ground(x, y, height >> 6, _height(xs - 6, ys - 6) - height, woods, grain)
+    return _Ground(x, y, height >> 6, heights[:-6, :-6] - height, woods, grain)
 
 
 def _height(xs: Array, ys: Array) -> Array:
@@ -141,7 +144,10 @@ def _noise(seed: int, scale_log2: int, xs: Array, ys: Array) -> Array:
     lattice = _hash(seed, np.arange(iy[0], iy[-1] + 2)[:, None], np.arange(ix[0], ix[-1] + 2)[None, :]) >> np.uint32(24)
     values, ix, iy = lattice.astype(np.int32), ix - ix[0], iy - iy[0]
     along = values[:, ix] * (256 - wx) + values[:, ix + 1] * wx
-    noise: Array = (along[iy] * (256 - wy[:, None]) + along[iy + 1] * wy[:, None]) >> 16
+    noise: Array = np.take(along[1:] - along[:-1], iy, axis=0)
+    noise *= wy[:, None]
+    noise += np.take(along << 8, iy, axis=0)
+    noise >>= 16
     return noise
 
 
@@ -173,17 +179,20 @@ def _districts(ground: _Ground) -> _Districts:
     centres = _centres(ground)
     nearest = np.zeros(ground.x.shape, dtype=np.intp)
     first, second = np.full_like(ground.x, 1 << 30), np.full_like(ground.x, 1 << 30)
+    d2, dy2 = np.empty_like(first), np.empty_like(first)
     for candidate, (cx, cy) in enumerate(centres):
-        d2: Array = (ground.x - cx) ** 2 + (ground.y - cy) ** 2
-        np.copyto(nearest, candidate, where=d2 < first)
-        np.minimum(second, np.maximum(first, d2), out=second)
+        np.square(np.subtract(ground.x, cx, out=d2), out=d2)
+        d2 += np.square(np.subtract(ground.y, cy, out=dy2), out=dy2)
+        nearest[d2 < first] = candidate
+        np.minimum(second, np.maximum(first, d2, out=dy2), out=second)
         np.minimum(first, d2, out=first)
     x, y = centres.T
     turn = ROTATIONS[_pick(_hash(20, x, y)[0], 0, len(ROTATIONS))]
     number = _hash(21, x, y)[0].astype(np.int32)
-    dx, dy, cos, sin = ground.x - x[nearest], ground.y - y[nearest], turn[nearest, 0], turn[nearest, 1]
+    dx, dy = ground.x - np.take(x, nearest), ground.y - np.take(y, nearest)
+    cos, sin = (np.take(part, nearest) for part in turn.T)
     u, v = (dx * cos + dy * sin) // 5, (dy * cos - dx * sin) // 5
-    return _Districts(number[nearest], (second - first) // (2 * DISTRICT_PIXELS), first, u, v)
+    return _Districts(np.take(number, nearest), (second - first) // (2 * DISTRICT_PIXELS), first, u, v)
 
 
 def _centres(ground: _Ground) -> Array:
@@ -198,7 +207,7 @@ def _centres(ground: _Ground) -> Array:
 
 
 def _fields(ground: _Ground, districts: _Districts) -> Array:
-    """Return int32 [512, 512, 3]: parcels with a crop each, rows or tramlines along them, hedges between."""
+    """Return int32 [3, 512, 512]: parcels with a crop each, rows or tramlines along them, hedges between."""
     bits = districts.number.astype(np.uint32)
     width, length = 56 + 8 * _pick(bits, 0, 10), 120 + 16 * _pick(bits, 8, 9)
     lane = districts.u // width
@@ -207,17 +216,23 @@ def _fields(ground: _Ground, districts: _Districts) -> Array:
     period = 3 + _pick(parcel, 16, 11)
     furrow = np.where((districts.u % period) * 2 < period, 5, -5).astype(np.int32)
     shade = _pick(parcel, 8, 25) - 12 + furrow + ((ground.grain - 128) >> 3)
-    image: Array = CROPS[_pick(parcel, 0, len(CROPS))] + shade[..., None]
-    image[(districts.u % width < 3) | (along % length < 2)] = HEDGE
-    track = (districts.u % (3 * width) < 4) & (districts.u % width < 4)
-    image[track] = TRACK
+    image: Array = np.take(CROPS.T, _pick(parcel, 0, len(CROPS)), axis=1) + shade
+    in_lane = districts.u - lane * width
+    _paint(image, (in_lane < 3) | (along % length < 2), HEDGE)
+    _paint(image, (in_lane < 4) & (lane % 3 == 0), TRACK)
     return image
+
+
+def _paint(image: Array, where: Array, colour: Iterable[Array | int]) -> None:
+    """Set the pixels `where`: to one colour, or each to its own, of as many values a plane as there are pixels."""
+    for plane, value in zip(image, colour, strict=True):
+        plane[where] = value
 
 
 def _plant_woods(image: Array, ground: _Ground) -> None:
     meadow, wood = ground.woods > 146, ground.woods > 154
-    image[meadow] = np.array(MEADOW) + ((ground.grain[meadow] - 128) >> 2)[:, None]
-    image[wood] = np.array(FOREST) + ((ground.grain[wood] - 128) >> 1)[:, None]
+    _paint(image, meadow, (part + ((ground.grain[meadow] - 128) >> 2) for part in MEADOW))
+    _paint(image, wood, (part + ((ground.grain[wood] - 128) >> 1) for part in FOREST))
 
 
 def _build_villages(image: Array, ground: _Ground, districts: _Districts) -> None:
@@ -231,39 +246,41 @@ def _build_villages(image: Array, ground: _Ground, districts: _Districts) -> Non
     du, dv = u % 26 - 4, v % 30 - 4
     roof = (du >= 0) & (du < breadth) & (dv >= 0) & (dv < depth) & (_pick(lot, 16, 16) < 13)
     shade = (du >= -3) & (du < breadth - 2) & (dv >= -3) & (dv < depth - 2) & (_pick(lot, 16, 16) < 13)
-    colour = np.array(GARDEN) + (_pick(lot, 24, 40) - 20)[:, None]
-    colour[shade] = SHADOW
-    colour[roof] = ROOFS[_pick(lot, 20, len(ROOFS))[roof]] + np.where(2 * du[roof] < breadth[roof], 10, -12)[:, None]
-    colour[(u % 78 < 5) | (v % 90 < 5)] = ASPHALT
-    image[inside] = colour
+    colour = np.array(GARDEN)[:, None] + (_pick(lot, 24, 40) - 20)
+    _paint(colour, shade, SHADOW)
+    _paint(colour, roof, ROOFS.T[:, _pick(lot, 20, len(ROOFS))[roof]] + np.where(2 * du < breadth, 10, -12)[roof])
+    _paint(colour, (u % 78 < 5) | (v % 90 < 5), ASPHALT)
+    _paint(image, inside, colour)
 
 
 def _pave_lanes(image: Array, districts: _Districts) -> None:
-    image[districts.border < 7] = HEDGE
-    image[districts.border < 4] = LANE
+    _paint(image, districts.border < 7, HEDGE)
+    _paint(image, districts.border < 4, LANE)
 
 
 def _fill_water(image: Array, ground: _Ground) -> None:
     """Fill a meandering river, which runs from west to east, and the lakes of the low ground."""
     river = np.abs(ground.y + 3 * (ground.height - 128) - (ROWS * PATCH_PIXELS) // 2)
     for bank, colour in ((46, SHORE), (38, WATER)):
-        image[(river < bank) | (ground.height < 54 + bank // 8)] = colour
+        _paint(image, (river < bank) | (ground.height < 54 + bank // 8), colour)
     deep = (river < 38) | (ground.height < 58)
-    image[deep] += ((ground.grain[deep] - 128) >> 4)[:, None]
+    image[:, deep] += (ground.grain[deep] - 128) >> 4
 
 
 def _lay_motorway(image: Array, ground: _Ground) -> None:
     """Lay a motorway with two carriageways from north to south, over the river."""
     across = ground.x * 4 - ground.y - 2 * COLUMNS * PATCH_PIXELS + (ground.height - 128)
     offset = np.abs(across) // 4
-    image[offset < 17] = MEADOW
-    image[offset < 13] = ASPHALT
-    image[(offset < 2) | (offset == 11)] = HEDGE
-    image[(offset == 7) & (ground.y % 24 < 12)] = MARKING
+    _paint(image, offset < 17, MEADOW)
+    _paint(image, offset < 13, ASPHALT)
+    _paint(image, (offset < 2) | (offset == 11), HEDGE)
+    _paint(image, (offset == 7) & (ground.y % 24 < 12), MARKING)
 
 
 def _lit(image: Array, ground: _Ground) -> Rgb:
     """Shade the slopes, light from the south-east, and mottle everything a little."""
     light = 256 + np.clip(ground.slope >> 3, -60, 60) + (ground.woods - 128) // 4
-    mottled: Array = image * light[..., None] >> 8
-    return np.asarray(np.clip(mottled, 0, 255), dtype=np.uint8)
+    image *= light
+    image >>= 8
+    planes: Rgb = np.clip(image, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
