@@ -73,6 +73,21 @@ def user_model():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), expected
 
 
+def cells_model():
+    """Return a model as users have it, of no weights: the mean colours of 8 x 8 cells, which differ for unlike tiles."""
+    nodes = [
+        helper.make_node("AveragePool", ["image"], ["cells"], kernel_shape=[4, 4], strides=[4, 4], name="cells"),
+        helper.make_node("Flatten", ["cells"], ["out"], name="flatten"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "cells",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 192])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
 def node(model, name):
     return next(n for n in model.graph.node if n.name == name)
 

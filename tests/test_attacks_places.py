@@ -35,7 +35,7 @@ def in_time():
 def site(tmp_path_factory):
     """A cache to be built, one that is published, and its keys."""
     root = tmp_path_factory.mktemp("site")
-    built = building.build(building.new_cache(root, side=2))
+    built = building.build(building.new_cache(root, side=2, network=building.GIST))
     assert built.outcome == "SUCCESS"
     keys = delivery.make_keys(root / "keys")
     delivery.publish_cache(root / "published", keys, counter=1)

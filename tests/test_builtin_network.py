@@ -25,7 +25,7 @@ from provisioning.network.builtin.checkpoint import LEGACY_MAGIC, read_checkpoin
 from provisioning.network.builtin.efficientnet import descriptor
 from provisioning.quality.gates.perturb import flown
 from provisioning.sources.pixels.fitting import fit
-from tests.building import new_cache, put_tiles
+from tests.building import GIST, new_cache, put_tiles
 
 ARRAYS = {
     "a": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -190,12 +190,12 @@ def test_init_takes_the_network_whose_weights_are_here_and_says_what_gist_cannot
 
 
 def test_plan_says_what_gist_cannot_do(tmp_path, capsys):
-    assert main(["plan", str(new_cache(tmp_path, side=2))]) == 1
+    assert main(["plan", str(new_cache(tmp_path, side=2, network=GIST))]) == 1
     assert "note: GIST knows a place from straight above" in capsys.readouterr().out
 
 
 def test_a_misspelt_built_in_names_those_there_are(tmp_path):
-    cache = new_cache(tmp_path, side=2)
+    cache = new_cache(tmp_path, side=2, network=GIST)
     file = cache / "flight.toml"
     file.write_text(file.read_text().replace('# onnx = "builtin:gist-color"', 'onnx = "builtin:efficientnet"'))
     with pytest.raises(ConfigError, match="builtin:efficientnet-lite0, builtin:gist-color"):

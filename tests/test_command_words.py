@@ -104,7 +104,7 @@ def test_what_is_to_be_typed_is_read_back_as_it_was(name):
 def test_init_prints_a_line_that_a_shell_can_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    building.new_cache(tmp_path)
+    building.new_cache(tmp_path, network=building.GIST)
     assert main(["init", "my cache", "--tiles", "tiles", "--key", "key.pem"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
     assert shlex.split(line.removeprefix("next: "))[:2] == ["cd", "my cache"]
@@ -116,14 +116,14 @@ def test_a_misspelt_network_names_the_nearest(tmp_path):
 
 
 def test_a_misspelt_task_names_the_nearest(tmp_path, capsys):
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, network=building.GIST)
     main(["tiles", str(cache), "--scan"])
     assert main(["why", "engine:gist-colour", str(cache)]) == 11
     assert "did you mean 'engine:gist-color'?" in capsys.readouterr().err
 
 
 def test_the_descriptor_store_is_a_key_and_the_store_of_a_program_is_none(tmp_path):
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, network=building.GIST)
     text = (cache / "flight.toml").read_text()
     shared = text.replace("[descriptors]\n", '[descriptors]\nstore = "/srv/shared"\n')
     assert parse(shared, root=cache).descriptors.store == Path("/srv/shared")

@@ -97,7 +97,7 @@ def test_where_nothing_is_known_no_file_is_offered(before, tmp_path, monkeypatch
 def test_generations_and_tasks_of_this_place(tmp_path, monkeypatch):
     from tests import building
 
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, network=building.GIST)
     monkeypatch.chdir(cache)
     (cache / "generations" / "000012").mkdir(parents=True)
     assert "12" in dict(reply(["rollback", "--to"]))

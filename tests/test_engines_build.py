@@ -12,7 +12,7 @@ from provisioning.base.hashing import sha256_bytes, sha256_file
 from provisioning.cli.look.host import describe
 from provisioning.config.parse import read_flight
 from provisioning.flight.publish import current_generation
-from tests.building import build, edit, new_cache, tile_image
+from tests.building import GIST, build, edit, new_cache, tile_image
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def template(tmp_path_factory):
     """A cache with the built-in backbone, built once for this computer."""
     parent = tmp_path_factory.mktemp("template") / "site"
     parent.mkdir()
-    cache = new_cache(parent, side=5)
+    cache = new_cache(parent, side=5, network=GIST)
     done = build(cache)
     assert done.outcome == "SUCCESS", done.failure
     return parent

@@ -160,7 +160,7 @@ def test_settings_to_try_are_read():
 def scene(tmp_path_factory):
     """A built cache over synthetic tiles with a list of its own tiles as queries."""
     root = tmp_path_factory.mktemp("evaluate")
-    cache = building.new_cache(root)
+    cache = building.new_cache(root, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     rows = []
     for column in range(4):

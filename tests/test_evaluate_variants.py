@@ -17,7 +17,7 @@ def built(tmp_path_factory):
     """A site with a built cache and a list of four of its tiles as queries."""
     site = tmp_path_factory.mktemp("site") / "site"
     site.mkdir()
-    cache = building.new_cache(site)
+    cache = building.new_cache(site, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     rows = ["file,lat,lon"]
     for x in range(WEST, WEST + 4):
@@ -67,7 +67,7 @@ def test_other_settings_of_the_network_than_the_published_say_what_to_type(cache
 
 
 def test_a_network_calibrated_on_tiles_is_tried_at_other_zooms_as_it_was_published(tmp_path, capsys):
-    cache = building.new_cache(tmp_path, side=2)
+    cache = building.new_cache(tmp_path, side=2, network=building.GIST)
     building.edit(cache, '# precision = "fp32"', 'precision = "int8"')
     for x in range(WEST // 2, WEST // 2 + 2):
         building.put_tile(tmp_path / "tiles", x, NORTH // 2, seed=x, z=ZOOM - 1)

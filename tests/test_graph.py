@@ -20,7 +20,7 @@ from provisioning.engines import HostTuple, OnnxRuntime
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import generate_key
 from provisioning.flight.verify import verify
-from tests.building import NORTH, WEST, ZOOM, Built, build, edit, new_cache, put_tile
+from tests.building import GIST, NORTH, WEST, ZOOM, Built, build, edit, new_cache, put_tile
 
 EVERYTHING = ("onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest")
 FROM_ENGINE = EVERYTHING[1:]
@@ -36,7 +36,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = tmp_path_factory.mktemp("template") / "site"
     parent.mkdir()
     write_backbone(parent / "net.onnx", seed=0)
-    cache = new_cache(parent)
+    cache = new_cache(parent, network=GIST)
     edit(cache, 'name = "gist-color"\n', f'name = "net"\nonnx = "{parent}/net.onnx"\nsize = [64, 64]\n')
     edit(cache, "# onnx = ", "# was: onnx = ")
     edit(cache, "# size = ", "# was: size = ")

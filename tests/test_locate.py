@@ -41,7 +41,7 @@ from tests.delivery import trust_anything_by
 def scene(tmp_path_factory):
     """A real cache over 16 synthetic tiles, and where its tiles and its public key are."""
     root = tmp_path_factory.mktemp("locate")
-    cache = building.new_cache(root)
+    cache = building.new_cache(root, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     return cache, root / "tiles", root / "key.pub.pem"
 
@@ -129,7 +129,7 @@ def test_a_clone_answers_alike(scene, locator):
 
 
 def test_headings_in_the_index_find_turned_photos_without_turning_them(tmp_path):
-    cache = building.new_cache(tmp_path, side=3)
+    cache = building.new_cache(tmp_path, side=3, network=building.GIST)
     building.edit(cache, "# rotations = 1", "rotations = 4")
     assert building.build(cache).outcome == "SUCCESS"
     with verify(cache, trust_anything_by(load_public_key(tmp_path / "key.pub.pem"))) as verdict:

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests import models
-from tests.building import Built, build, edit, new_cache
+from tests.building import GIST, Built, build, edit, new_cache
 from tests.models import FLOAT
 
 GATES = "[gates]\nrecognition = 0\nmax_degenerate = 1\nfidelity_agreement = {int8 = 0, fp32 = 0}\n"
@@ -20,7 +20,7 @@ GATES = "[gates]\nrecognition = 0\nmax_degenerate = 1\nfidelity_agreement = {int
 def cache_for(tmp_path: Path, model: onnx.ModelProto, *lines: str, gates: str = GATES) -> Path:
     """Return a cache directory, not built, whose backbone is `model` under the `lines` of flight.toml."""
     onnx.save(model, str(tmp_path / "net.onnx"))
-    cache = new_cache(tmp_path, side=3)
+    cache = new_cache(tmp_path, side=3, network=GIST)
     edit(cache, 'name = "gist-color"\n', f'name = "net"\nonnx = "{tmp_path}/net.onnx"\n')
     edit(cache, "\n# onnx = ", "\n# was: onnx = ")
     edit(cache, "[gates]\n", gates)

@@ -14,7 +14,7 @@ from provisioning.descriptors.facts import descriptor_facts
 from provisioning.network.backbone import onnx_source, prepare, prepared_facts
 from provisioning.sources.pixels.fitting import fit
 from tests import models
-from tests.building import build, edit, new_cache
+from tests.building import GIST, build, edit, new_cache
 
 
 def picture(height, width):
@@ -65,7 +65,7 @@ def test_the_filter_keys_descriptors_and_not_the_network(tmp_path):
 
 def test_a_cache_says_how_its_tiles_were_resized(tmp_path):
     """Whoever looks a photo up must use the same filter: it stands in the Manifest."""
-    cache = new_cache(tmp_path, side=2)
+    cache = new_cache(tmp_path, side=2, network=GIST)
     edit(cache, "# resample = ", "resample = ")
     edit(cache, 'resample = "antialiased"', 'resample = "bicubic"')
     edit(cache, "[gates]", "[gates]\nrecognition = 0\nmax_degenerate = 1\n")
@@ -113,7 +113,7 @@ def test_size_for_a_network_without_an_image_is_refused(tmp_path):
 
 
 def test_tokens_are_skipped_where_tokens_are_pooled_only(tmp_path):
-    cache = new_cache(tmp_path, side=2)
+    cache = new_cache(tmp_path, side=2, network=GIST)
     edit(cache, "# skip_tokens = 0", "skip_tokens = 5")
     from provisioning.config.parse import read_flight
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from provisioning.build.request import read_request
 from tests import models
-from tests.building import NORTH, WEST, ZOOM, Built, build, edit, new_cache
+from tests.building import GIST, NORTH, WEST, ZOOM, Built, build, edit, new_cache
 
 
 def blue_overflows(path: Path) -> None:
@@ -42,7 +42,7 @@ def blue_overflows(path: Path) -> None:
 def cache(tmp_path: Path) -> Path:
     """Return a cache in fp16 whose tiles are unlike black, white and noise."""
     blue_overflows(tmp_path / "net.onnx")
-    cache = new_cache(tmp_path, side=2)
+    cache = new_cache(tmp_path, side=2, network=GIST)
     edit(cache, 'name = "gist-color"\n', f'name = "net"\nonnx = "{tmp_path}/net.onnx"\nprecision = "fp16"\n')
     for key in ("onnx", "precision"):
         edit(cache, f"\n# {key} = ", f"\n# was: {key} = ")

@@ -111,7 +111,7 @@ def test_bytes_that_are_no_model_are_refused_as_before(scope, tmp_path, data):
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_doit_itself_calibrates_a_users_model(tmp_path, precision):
     """The command, not the code in this process: only there models are opened apart."""
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, network=building.GIST)
     networks.save(conv_model(), tmp_path / "m.onnx")
     building.edit(cache, 'onnx = "builtin:gist-color"', 'onnx = "../m.onnx"')
     building.edit(cache, '# precision = "fp32"', f'precision = "{precision}"')

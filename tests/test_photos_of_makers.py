@@ -196,7 +196,7 @@ def test_the_lens_is_of_the_stored_pixels_whatever_the_format(tmp_path, kind, or
 def scene(tmp_path_factory):
     """A locator over a square of fields, and the picture of it."""
     root = tmp_path_factory.mktemp("makers")
-    cache = building.new_cache(root, side=5)
+    cache = building.new_cache(root, side=5, network=building.GIST)
     ground = put_landscape(root / "tiles", ZOOM, WEST, NORTH, 5)
     assert building.build(cache).outcome == "SUCCESS"
     with verify(cache, trust_anything_by(load_public_key(root / "key.pub.pem"))) as verdict:

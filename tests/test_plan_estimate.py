@@ -25,7 +25,7 @@ from tests.tilesets import scanned
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A cache that was never built."""
-    return building.new_cache(tmp_path_factory.mktemp("first"))
+    return building.new_cache(tmp_path_factory.mktemp("first"), network=building.GIST)
 
 
 def test_a_first_plan_tries_the_network_and_says_what_that_leaves_out(first, capsys):
@@ -42,7 +42,7 @@ def test_a_first_plan_tries_the_network_and_says_what_that_leaves_out(first, cap
 
 
 def test_the_trial_is_shared_among_threads_and_the_gates_look_at_a_sample(tmp_path):
-    cache = building.new_cache(tmp_path, samples=None)
+    cache = building.new_cache(tmp_path, samples=None, network=building.GIST)
     scanned(read_flight(cache))
     request = read_request(cache)
     tried = Rehearsal(Shape(128, 128, 544), 0.1, 0.1, 1.0)
@@ -87,7 +87,7 @@ def test_an_engine_that_is_compiled_for_a_gpu_is_not_tried_on_the_cpu(first, mon
 
 
 def test_a_plan_after_a_build_tries_nothing(tmp_path, monkeypatch):
-    cache = building.new_cache(tmp_path)
+    cache = building.new_cache(tmp_path, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     monkeypatch.setattr(apart, "rehearsed", lambda *_: pytest.fail("tried"))
     assert make_plan(cache).seconds == 0

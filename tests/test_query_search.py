@@ -176,7 +176,7 @@ def trusted(request, monkeypatch):
 def flight(tmp_path_factory):
     """A built cache over synthetic tiles, and a folder of photos of a DJI camera over them, one without a position."""
     root = tmp_path_factory.mktemp("flight")
-    cache = building.new_cache(root, side=SIDE)
+    cache = building.new_cache(root, side=SIDE, network=building.GIST)
     ground = put_landscape(root / "tiles", ZOOM, WEST, NORTH, SIDE)
     assert building.build(cache).outcome == "SUCCESS"
     folder = root / "photos"

@@ -281,7 +281,7 @@ def flown(tmp_path_factory):
     """A cache whose imagery is on board, and a photo over it."""
     site = tmp_path_factory.mktemp("site") / "site"
     site.mkdir()
-    cache = building.new_cache(site)
+    cache = building.new_cache(site, network=building.GIST)
     ground = textured(4, 12)
     for x, y in np.ndindex(4, 4):
         tile = Image.fromarray(np.ascontiguousarray(ground[y * 256 : (y + 1) * 256, x * 256 : (x + 1) * 256]))
