@@ -35,7 +35,7 @@ BAD = {
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A cache that has been built once with the built-in backbone."""
-    cache = building.new_cache(tmp_path_factory.mktemp("cache"), side=3)
+    cache = building.new_cache(tmp_path_factory.mktemp("cache"), side=3, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     return cache
 

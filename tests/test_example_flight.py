@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples/flight/startup.py"
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     root = tmp_path_factory.mktemp("flight")
-    cache = building.new_cache(root, side=3)
+    cache = building.new_cache(root, side=3, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     return root, cache
 

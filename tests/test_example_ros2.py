@@ -115,7 +115,7 @@ def module():
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     root = tmp_path_factory.mktemp("ros")
-    cache = building.new_cache(root, side=3)
+    cache = building.new_cache(root, side=3, network=building.GIST)
     assert building.build(cache).outcome == "SUCCESS"
     (root / "floor").write_text("1\n")
     return root, cache

@@ -210,7 +210,7 @@ def test_an_engine_that_arrives_changed_is_refused(tmp_path, capsys):
     cache = building.new_cache(tmp_path, side=2)
     reach = wrapper(tmp_path)
     reach.write_text(
-        '#!/bin/sh\ncase "$1" in *--compile*) sh -c "$1" | sed "s/Conv/Conw/" ;; *) exec sh -c "$1" ;; esac\n'
+        '#!/bin/sh\ncase "$1" in *--compile*) sh -c "$1" | sed "s/Flatten/Flattem/" ;; *) exec sh -c "$1" ;; esac\n'
     )
     fleet = write_fleet(cache / "FLEET.toml", one={"command": str(reach), "program": PROGRAM})
     assert main(["fleet", str(fleet)]) != 0

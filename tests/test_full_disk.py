@@ -247,7 +247,7 @@ def on_a_small_disk(place: str, kind: str, what: str, left: str) -> None:
     disk.mkdir()
     for step in DISKS[kind]:
         subprocess.run(step.format(place=place, disk=disk).split(), check=True)
-    cache = building.new_cache(disk, side=2)
+    cache = building.new_cache(disk, side=2, network=building.GIST)
     for change in (lambda: None, lambda: building.put_tile(disk / "tiles", building.WEST, building.NORTH, 77)):
         change()
         fill(disk, what, int(left))

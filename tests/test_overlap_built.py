@@ -30,7 +30,7 @@ SIDE = 4
 def site(tmp_path_factory):
     """A cache over four by four tiles with their cuts, published."""
     root = tmp_path_factory.mktemp("cuts")
-    cache = building.new_cache(root, side=SIDE, overlap=2)
+    cache = building.new_cache(root, side=SIDE, overlap=2, network=building.GIST)
     plan = make_plan(cache)
     done = building.build(cache)
     assert done.failure is None

@@ -234,7 +234,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("built")
     for name in ("with", "without"):
         (root / name).mkdir()
-        cache = building.new_cache(root / name, side=3)
+        cache = building.new_cache(root / name, side=3, network=building.GIST)
         if name == "with":
             building.edit(cache, "[tiles]\n", '[tiles]\non_board = "pmtiles"\n')
         assert building.build(cache).outcome == "SUCCESS"

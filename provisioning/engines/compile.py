@@ -83,6 +83,10 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path, last_s: float =
             child = _start(spec, output, answer, out.fileno())
         _wait(child, spec, started, round(last_s))
         facts = _answer(child.returncode, answer, spec, log)
+        if spec.host.backend == "onnxruntime":
+            from provisioning.engines.ort.onnx_info import describe_onnx
+
+            describe_onnx(output.read_bytes(), backend=spec.host.backend)  # here, for loading onnx costs more than that
     finally:
         if child is not None:
             _stop(child)

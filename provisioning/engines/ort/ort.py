@@ -44,11 +44,9 @@ class OnnxRuntime:
 
     def build(self, spec: EngineSpec, output: Path) -> Mapping[str, object]:
         """Optimise the typed ONNX and save it as `output`; EngineError names the operator that cannot run."""
-        from provisioning.engines.ort.onnx_info import describe_onnx
         from provisioning.network.session import open_session
 
         open_session(str(spec.onnx), spec.custom_ops, level="ORT_ENABLE_EXTENDED", save=output)
-        describe_onnx(output.read_bytes(), backend=self.name)
         return {"level": "extended"}
 
     def inspect(self, data: bytes) -> EngineInfo:
