@@ -26,12 +26,10 @@ OLD_S = time.time() - 40 * 86_400
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A cache built twice, the second time with other descriptors and another engine."""
+def site(built_site, tmp_path_factory):
+    """A cache built twice, the second time with other descriptors."""
     home = tmp_path_factory.mktemp("clean") / "site"
-    home.mkdir()
-    cache = building.new_cache(home, side=2)
-    assert building.build(cache).outcome == "SUCCESS"
+    cache = building.copy_site(built_site, home)
     building.edit(cache, '# dtype = "float32"', 'dtype = "float16"')
     building.edit(cache, "# keep_generations = 2", "keep_generations = 1")
     assert building.build(cache).outcome == "SUCCESS"

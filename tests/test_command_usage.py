@@ -377,8 +377,8 @@ def test_trying_other_zooms_leaves_the_catalogue_as_flight_toml_asks(built):
 # imagery on board
 
 
-def test_imagery_on_board_is_what_was_indexed_and_is_shown(tmp_path):
-    cache = building.new_cache(tmp_path, side=3)
+def test_imagery_on_board_is_what_was_indexed_and_is_shown(built_cache):
+    cache, tmp_path = built_cache, built_cache.parent
     building.edit(cache, "[tiles]\n", '[tiles]\non_board = "pmtiles"\n')
     assert building.build(cache).outcome == "SUCCESS"
     key = ["--public-key", str(tmp_path / "key.pub.pem")]

@@ -22,7 +22,7 @@ from provisioning.flight.manifest import manifest_hash
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import ANY, Expectations, verify
-from tests.building import NORTH, WEST, ZOOM, build, edit, new_cache, put_tile
+from tests.building import NORTH, WEST, ZOOM, build, copy_site, edit, new_cache, put_tile
 
 FIELDS = {
     "outcome", "engines_built", "engines_reused", "descriptors_generated",
@@ -205,9 +205,8 @@ def test_mistake_in_flight_toml_is_reported_without_a_traceback(site: Path, tmp_
         assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_clean_resets_and_the_counter_goes_on(tmp_path: Path) -> None:
-    cache = new_cache(tmp_path)
-    build(cache)
+def test_clean_resets_and_the_counter_goes_on(site: Path, tmp_path: Path) -> None:
+    cache = copy_site(site, tmp_path / "site")
     cleaned = doit(cache, "clean", "-n")
     assert current_generation(cache) is not None, "-n only tells"
     assert "generations" in cleaned.stdout
@@ -241,9 +240,8 @@ def test_sigterm_stops_in_order(tmp_path: Path) -> None:
     assert build(cache).outcome == "SUCCESS"
 
 
-def test_failed_strict_walk_keeps_the_previous_generation(tmp_path: Path) -> None:
-    cache = new_cache(tmp_path)
-    build(cache)
+def test_failed_strict_walk_keeps_the_previous_generation(site: Path, tmp_path: Path) -> None:
+    cache = copy_site(site, tmp_path / "site")
     before = current_generation(cache)
     assert before is not None
     before.chmod(0o755)

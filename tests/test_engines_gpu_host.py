@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.flight.publish import current_generation
-from tests.building import GIST, edit, new_cache
+from tests.building import edit, new_cache
 from tests.processes import gone
 
 VENDOR = Path(__file__).parent / "vendor"
@@ -46,7 +46,7 @@ def doit(cache, environment, *words, code=DOIT):
 @pytest.fixture(scope="module")
 def flown(orin, tmp_path_factory):
     """Return a cache built on that computer."""
-    cache = new_cache(tmp_path_factory.mktemp("flown"), side=5, network=GIST)
+    cache = new_cache(tmp_path_factory.mktemp("flown"), side=5)
     edit(cache, "# batch = 8", "batch = 4")
     doit(cache, orin)
     return cache

@@ -86,9 +86,9 @@ def test_an_engine_that_is_compiled_for_a_gpu_is_not_tried_on_the_cpu(first, mon
     assert found.shape is not None
 
 
-def test_a_plan_after_a_build_tries_nothing(tmp_path, monkeypatch):
-    cache = building.new_cache(tmp_path, network=building.GIST)
-    assert building.build(cache).outcome == "SUCCESS"
+def test_a_plan_after_a_build_tries_nothing(built_cache, monkeypatch):
+    cache = built_cache
+    assert building.build(cache).outcome == "IDEMPOTENT_NO_OP"  # a copy is scanned anew
     monkeypatch.setattr(apart, "rehearsed", lambda *_: pytest.fail("tried"))
     assert make_plan(cache).seconds == 0
     program = "import sys; from provisioning.cli import main; main(['plan', sys.argv[1]]); print(*sys.modules)"
@@ -97,7 +97,7 @@ def test_a_plan_after_a_build_tries_nothing(tmp_path, monkeypatch):
     ).stdout.split()
     assert "provisioning.build.estimate" in loaded
     assert not {"numpy", "PIL", "onnx", "onnxruntime", "faiss"} & set(loaded)
-    building.put_tile(tmp_path / "tiles", building.WEST + 1, building.NORTH + 1, seed=77)
+    building.put_tile(cache.parent / "tiles", building.WEST + 1, building.NORTH + 1, seed=77)
     plan = make_plan(cache)
     assert (plan.seconds_tried, plan.not_timed, plan.why_not_timed) == (False, (), "")
     assert summary(plan).endswith("(as last time)")

@@ -189,12 +189,11 @@ def test_trying_settings_loads_no_library_that_flight_toml_names(tmp_path):
     assert mine.backbone[-1].custom_ops == tmp_path / "mine.so"
 
 
-def test_trying_settings_runs_no_engine_that_is_not_signed(tmp_path, monkeypatch, capsys):
+def test_trying_settings_runs_no_engine_that_is_not_signed(built_cache, capsys):
     """An engine put into `.build` with a record to match is not loaded: the published Manifest does not list it."""
     from provisioning.build.request import read_request
 
-    cache = building.new_cache(tmp_path, side=2)
-    assert building.build(cache).outcome == "SUCCESS"
+    cache, tmp_path = built_cache, built_cache.parent
     engine = read_request(cache).descriptor_network.engine.path
     other = engine.read_bytes() + b"\x72\x04evil"  # a valid model still: protobuf joins a second domain
     engine.unlink()
@@ -210,11 +209,10 @@ def test_trying_settings_runs_no_engine_that_is_not_signed(tmp_path, monkeypatch
 
 
 def test_sources_that_an_unsigned_flight_toml_names_are_read_only_where_the_user_calls_it_theirs(
-    tmp_path, monkeypatch, capsys
+    built_cache, monkeypatch, capsys
 ):
     """A good generation in a directory whose flight.toml names a store of somebody else's: nothing there is opened."""
-    cache = building.new_cache(tmp_path, side=2)
-    assert building.build(cache).outcome == "SUCCESS"
+    cache, tmp_path = built_cache, built_cache.parent
     photo = str(next((tmp_path / "tiles").rglob("*.jpg")))
     (tmp_path / "queries.csv").write_text(f"file,lat,lon\n{photo},46.9,8.6\n")
     key = ["--public-key", str(tmp_path / "key.pub.pem")]
@@ -224,7 +222,8 @@ def test_sources_that_an_unsigned_flight_toml_names_are_read_only_where_the_user
     monkeypatch.chdir(cache)
     assert main(["locate", photo, "--cache", ".", *key, "--contact-sheet", str(tmp_path / "s.png")]) == 0
     assert "--own" in capsys.readouterr().err
-    assert Image.open(tmp_path / "s.png").size[0] > 100
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.size[0] > 100
     assert main(["evaluate", str(tmp_path / "queries.csv"), ".", *key, "--try", "transform=center"]) == Error.exit_code
     assert "--own" in capsys.readouterr().err
     assert not opened
