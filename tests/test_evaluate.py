@@ -347,23 +347,30 @@ def gist(shared_data, tmp_path_factory):
     return real_cache(shared_data, tmp_path_factory.mktemp("gist"))
 
 
-def recall_of_crops(cache, tiles, folder, capsys):
-    """Recall@1 and chance@1 of crops up to 15 % of a side off any tile, in other light, blurred, compressed."""
-    make_crops(tiles, 19, folder, offset=0.15, turned=False, each=1)
-    (found,) = evaluated([folder / "queries.csv", cache], capsys)
+@pytest.fixture(scope="module")
+def crops(shared_data, tmp_path_factory):
+    """Photos up to 15 % of a side off any tile, in other light, blurred, compressed."""
+    folder = tmp_path_factory.mktemp("crops") / "photos"
+    make_crops(shared_data / "tiles/oam_banepa", 19, folder, offset=0.15, turned=False, each=1)
+    return folder / "queries.csv"
+
+
+def recall_of(crops, cache, capsys):
+    """Recall@1 and chance@1 of these photos."""
+    (found,) = evaluated([crops, cache], capsys)
     assert found["queries"] >= 35
     return found["recall"]["1"]["share"], found["recall"]["1"]["chance"]
 
 
-def test_perturbed_crops_of_real_tiles_are_found(gist, tmp_path, capsys):
-    share, guessed = recall_of_crops(*gist, tmp_path, capsys)
+def test_perturbed_crops_of_real_tiles_are_found(gist, crops, capsys):
+    share, guessed = recall_of(crops, gist[0], capsys)
     assert share >= 0.95
     assert guessed < 0.06
 
 
-def test_perturbed_crops_of_real_tiles_are_found_by_squeezenet(shared_data, tmp_path, capsys):
-    cache, tiles = real_cache(shared_data, tmp_path, "models/squeezenet_gap512.onnx")
-    share, guessed = recall_of_crops(cache, tiles, tmp_path / "photos", capsys)
+def test_perturbed_crops_of_real_tiles_are_found_by_squeezenet(shared_data, crops, tmp_path, capsys):
+    cache, _ = real_cache(shared_data, tmp_path, "models/squeezenet_gap512.onnx")
+    share, guessed = recall_of(crops, cache, capsys)
     assert share >= 0.85
     assert guessed < 0.06
 

@@ -389,17 +389,25 @@ def test_no_tile_has_a_coverage_of_its_own() -> None:
     assert coverage_sha256([]) == hashlib.sha256(b"flight-cache-tile-coverage/1\n").hexdigest()
 
 
-def test_coverage_of_a_quarter_million_tiles_stays_in_bounded_memory() -> None:
+@pytest.mark.parametrize(
+    ("tiles", "run_lines", "most_bytes"),
+    [(50_000, 10_000, 3_000_000), pytest.param(250_000, 100_000, 20_000_000, marks=pytest.mark.slow)],
+)
+def test_coverage_of_many_tiles_stays_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, tiles: int, run_lines: int, most_bytes: int
+) -> None:
+    """In one run they would take more than twice as much as is allowed here, or half as much again in the full form."""
     import tracemalloc
 
-    rows = ((18, n % 1000, n // 1000, "base", "0" * 64) for n in range(250_000))
+    monkeypatch.setattr(coverage_module, "RUN_LINES", run_lines)
+    rows = ((18, n % 1000, n // 1000, "base", "0" * 64) for n in range(tiles))
     tracemalloc.start()
     try:
         coverage_sha256(rows)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 40_000_000
+    assert peak_bytes < most_bytes
 
 
 # --- hostile input --------------------------------------------------------------------------------------------------------
