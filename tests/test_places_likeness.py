@@ -11,7 +11,7 @@ from provisioning.catalogue.surveying import survey
 from provisioning.sources.pixels import likeness
 from provisioning.sources.pixels.image import decode, inspect_tile
 from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike, perceptual_hash_of
-from tests.tilesets import Z, bbox_of, block, flight, scanned, write_xyz
+from tests.tilesets import Z, bbox_of, block, flight, image, scanned, write_xyz
 
 BACKGROUNDS = [(232, 226, 208), (250, 250, 250), (20, 20, 24), (104, 108, 110)]
 
@@ -169,3 +169,12 @@ def test_scattered_plain_blocks_are_no_seam():
     for turned in (pixels, pixels.swapaxes(0, 1)):
         found = inspect_tile(encoded(Image.fromarray(turned), 90, "PNG"), max_pixels=1 << 20, nodata=())
         assert found.empty_ppm < 500_000
+
+
+@pytest.mark.parametrize(("times", "left"), [(3, 16), (4, 12)])
+def test_a_picture_too_small_to_compare_is_no_imagery_where_it_repeats_to_the_last_byte(tmp_path, times, left):
+    tiles = block(4, 4)
+    tiles |= dict.fromkeys(list(tiles)[:times], image(1, side=4))
+    assert perceptual_hash_of(decode(image(1, side=4), max_pixels=1 << 10)) is None
+    asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles), blank="hole")
+    assert scan(asked.selection, asked.build_dir).count == left

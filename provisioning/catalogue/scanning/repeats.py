@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from provisioning.base.events import warn
 from provisioning.base.geometry.geo import unpacked
+from provisioning.base.named import NamedTuple
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
 from provisioning.sources.pixels.likeness import PERCEPTUAL_HASH_BYTES, alike
@@ -25,7 +26,8 @@ all tiles take seconds a million."""
 _COUNTED = "SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only} GROUP BY sha256 HAVING count(*) >= ?"
 _IN_PLACES = """SELECT sha256 FROM tile t WHERE sha256 IN (SELECT sha256 FROM asked) {only}
   GROUP BY sha256 HAVING count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
-_LOOKS = "SELECT (z << 50) | (x << 25) | y, look FROM tile t WHERE look NOT NULL {only}"
+_PICTURES = """SELECT (z << 50) | (x << 25) | y, sha256, look FROM tile t
+  WHERE (sha256 NOT NULL OR look NOT NULL) {only}"""
 _ONLY_DIRTY = "AND EXISTS (SELECT 1 FROM col c WHERE c.z = t.z AND c.x = t.x AND c.dirty)"
 _AT = "SELECT sha256 FROM tile WHERE z = ? AND x = ? AND y = ? AND look = ?"
 _CHUNK = 50_000
@@ -43,7 +45,9 @@ def find_repeated(db: sqlite3.Connection) -> frozenset[bytes]:
         return before
     few = (tiles or 0) > LARGE_TILES and dirty * LARGE_SHARE < columns
     only = _ONLY_DIRTY if few else ""
-    now = _same(db, only) | _alike(db, only, known=before if few else ()) | (before if few else frozenset())
+    pictures = _pictures(db, only)
+    now = _same(db, only) if pictures.may_repeat else frozenset()
+    now |= _alike(db, pictures, known=before if few else ()) | (before if few else frozenset())
     if now and not _has_others(db, now):
         warn("tiles.repeated", pictures=len(now), note="every tile is one of these pictures: kept. Is this imagery?")
         now = frozenset()
@@ -81,11 +85,11 @@ def _columns_of(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> set[tupl
     return set(db.execute("SELECT DISTINCT z, x FROM tile WHERE sha256 IN (SELECT sha256 FROM asked)"))
 
 
-def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> frozenset[bytes]:
+def _alike(db: sqlite3.Connection, pictures: _Pictures, *, known: Iterable[bytes]) -> frozenset[bytes]:
     """Return the SHA-256 of pictures that look like others in `REPEATS` places, or like one `known` to be repeated."""
     import numpy as np
 
-    places, hashes = _hashes(db, only)
+    places, hashes, _ = pictures
     for n, digest in enumerate(known):
         row = db.execute("SELECT look FROM tile WHERE sha256 = ? AND look NOT NULL LIMIT 1", (digest,)).fetchone()
         if row:  # it counts as standing in so many places, which no tile has
@@ -96,13 +100,29 @@ def _alike(db: sqlite3.Connection, only: str, *, known: Iterable[bytes]) -> froz
     return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
 
 
-def _hashes(db: sqlite3.Connection, only: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return places, int64 [n], z, x and y of each packed, and perceptual hashes, uint8 [n, 32]."""
+class _Pictures(NamedTuple):
+    """Perceptual hashes, uint8 [n, 32], and their places, int64 [n]: packed addresses.
+
+    Unless `may_repeat`, no digest is there `REPEATS` times.
+    """
+
+    places: NDArray[np.int64]
+    hashes: NDArray[np.uint8]
+    may_repeat: bool
+
+
+def _pictures(db: sqlite3.Connection, only: str) -> _Pictures:
+    """Read what is compared of each tile: all in one pass."""
     import numpy as np
 
-    rows = db.execute(_LOOKS.format(only=only))
+    rows = db.execute(_PICTURES.format(only=only))
     places, hashes = [np.empty(0, np.int64)], [np.empty((0, PERCEPTUAL_HASH_BYTES), np.uint8)]
+    digests = [np.empty(0, np.int64)]
     while chunk := rows.fetchmany(_CHUNK):
-        places.append(np.array([place for place, _ in chunk], np.int64))
-        hashes.append(np.frombuffer(b"".join([each for _, each in chunk]), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES))
-    return np.concatenate(places), np.concatenate(hashes)
+        digests.append(np.array([hash(digest) for _, digest, _ in chunk if digest is not None], np.int64))
+        looks = [(place, look) for place, _, look in chunk if look is not None]
+        places.append(np.array([place for place, _ in looks], np.int64))
+        hashes.append(np.frombuffer(b"".join([each for _, each in looks]), np.uint8).reshape(-1, PERCEPTUAL_HASH_BYTES))
+    seen = np.sort(np.concatenate(digests))
+    may_repeat = bool((seen[REPEATS - 1 :] == seen[: 1 - REPEATS]).any())
+    return _Pictures(np.concatenate(places), np.concatenate(hashes), may_repeat)
