@@ -52,6 +52,47 @@ def test_descriptors_come_back_in_the_order_asked(tmp_path):
         assert (len(kept), kept.dimension) == (20, DIMENSION)
 
 
+def test_a_key_that_begins_as_another_does_has_its_own_row(tmp_path):
+    keys = [b"8 bytes " + sha[8:] for sha in shas(0, 1, 2)]
+    with opened(tmp_path) as kept:
+        kept.append(keys[:2], vectors(0, 1))
+        np.testing.assert_array_equal(kept.gather(keys[1::-1]), vectors(1, 0))
+        with pytest.raises(DescriptorError, match="1 tiles have no descriptor"):
+            kept.gather(keys)
+
+
+def test_a_map_in_memory_follows_what_other_processes_write(tmp_path):
+    fill(tmp_path, *range(40))
+    with opened(tmp_path) as kept, opened(tmp_path) as other:
+        assert kept._map.rows(shas(3, 99, *range(40)))[:2].tolist() == [3, -1]
+        other.append(shas(99), vectors(99))
+        other.flush()
+        other._map.forget(shas(3))
+        assert kept._map.rows(shas(3, 99)).tolist() == [-1, 40]
+        kept._map.forget(shas(99))
+        assert kept._map.rows(shas(3, 99)).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_shards_that_stay_in_memory_are_those_on_the_disk(tmp_path, monkeypatch, extra):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 400)
+    fill(tmp_path, *range(10))
+    with opened(tmp_path) as kept:
+        kept.gather(shas(*range(10)))
+        first, *_, last = shard_files(tmp_path)
+        other = first.with_suffix(".new")
+        other.write_bytes(last.read_bytes()[:64] + first.read_bytes()[64:])
+        data = bytearray(other.read_bytes())
+        data[64 + 88 + 50] ^= 4
+        other.write_bytes(data + bytes(88 * extra))
+        os.replace(other, first)
+        os.truncate(last, 64 + 88)
+        with pytest.raises(DescriptorError, match="1 descriptors in the store are damaged"):
+            kept.gather(shas(0, 1, 2, 8))
+        with pytest.raises(DescriptorError, match="too short"):
+            kept.gather(shas(9))
+
+
 def test_missing_names_each_tile_once_in_order(tmp_path):
     fill(tmp_path, 1, 2)
     with opened(tmp_path) as kept:

@@ -1,5 +1,7 @@
 """How a tile is brought to the size of a network: the filter is declared, keyed, and the same wherever tiles are seen."""
 
+import io
+
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +14,9 @@ from provisioning.base.hashing import digest_of
 from provisioning.config import Backbone
 from provisioning.descriptors.facts import descriptor_facts
 from provisioning.network.backbone import onnx_source, prepare, prepared_facts
+from provisioning.sources.pixels import fitting
 from provisioning.sources.pixels.fitting import fit
+from provisioning.sources.pixels.image import decode
 from tests import models
 from tests.building import GIST, build, edit, new_cache
 
@@ -31,6 +35,43 @@ def test_antialiased_and_bicubic_are_pillows(size):
     for resample, theirs in (("antialiased", "BILINEAR"), ("bicubic", "BICUBIC")):
         expected = Image.fromarray(image).resize(size[::-1], getattr(Image.Resampling, theirs))
         np.testing.assert_array_equal(fit(image, size, how(resample=resample)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("values", [256, 2])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 2), (128, 128), (200, 301)])
+def test_halving_four_bytes_a_pixel_is_pillows(size, values):
+    shape = 2 * size[0], 2 * size[1], 4
+    image = np.random.default_rng(5).integers(0, values, shape, np.uint8) * np.uint8(255 // (values - 1))
+    expected = Image.fromarray(np.ascontiguousarray(image[..., :3])).resize(size[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(fit(image, size, "resize"), np.asarray(expected))
+
+
+def test_a_picture_that_is_kept_shows_the_last_image_alone(monkeypatch):
+    images = [picture(64, 80), 255 - picture(64, 80), picture(80, 64), picture(64, 80)]
+    expected = [np.asarray(Image.fromarray(each).resize((30, 40), Image.Resampling.BILINEAR)) for each in images]
+    for kept_bytes in (fitting.KEPT_BYTES, 0):
+        monkeypatch.setattr(fitting, "KEPT_BYTES", kept_bytes)
+        found = [fit(each, (40, 30), "resize") for each in images]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("saved", [{"subsampling": n} for n in range(3)] + [{"progressive": True}])
+def test_a_jpeg_that_is_halved_has_the_same_pixels(mode, saved):
+    file = io.BytesIO()
+    Image.fromarray(picture(34, 42)).convert(mode).save(file, "JPEG", quality=90, **saved)
+    decoded, spare = (decode(file.getvalue(), max_pixels=1 << 20, fitted_to=size) for size in (None, (17, 21)))
+    assert (decoded.shape[2], spare.shape[2]) == (3, 4)
+    np.testing.assert_array_equal(fit(spare, (17, 21), "resize"), fit(decoded, (17, 21), "resize"))
+
+
+@pytest.mark.parametrize("name", ["resize", "crop", "pad", "resize-bilinear", "crop-bicubic", "keep-aspect"])
+@pytest.mark.parametrize("size", [(64, 80), (32, 40), (16, 20)])
+def test_a_fourth_byte_says_nothing(name, size):
+    image = np.random.default_rng(3).integers(0, 256, (64, 80, 4), np.uint8)
+    found = fit(image, size, name)
+    np.testing.assert_array_equal(found, fit(np.ascontiguousarray(image[..., :3]), size, name))
+    assert found.flags.c_contiguous
 
 
 @pytest.mark.parametrize("size", [(40, 30), (32, 40), (90, 130)])

@@ -41,10 +41,10 @@ class Rows:
         """Return the gatherer over `stores`, one per heading, each from keys to descriptors."""
 
         def rows(which: slice | Int64s) -> Floats:
-            keys, headings = self.shas[which], self.headings[which]
+            keys = self.shas[which]
             if len(stores) == 1:
-                return stores[0]([key.tobytes() for key in keys])
-            return _from_each(stores, keys, headings)
+                return stores[0](_as_list(keys))
+            return _from_each(stores, keys, headings_of(self.ids[which], self.rotations))
 
         return rows
 
@@ -54,10 +54,15 @@ def _from_each(stores: Sequence[Callable[[Sequence[bytes]], Floats]], keys: Byte
     for heading, store in enumerate(stores):
         mine = np.flatnonzero(headings == heading)
         if len(mine):
-            part = store([key.tobytes() for key in keys[mine]])
+            part = store(_as_list(keys[mine]))
             found = np.empty((len(keys), part.shape[1]), np.float32) if found is None else found
             found[mine] = part
     return np.empty((0, 0), np.float32) if found is None else found
+
+
+def _as_list(keys: Bytes) -> list[bytes]:
+    found: list[bytes] = np.ascontiguousarray(keys).view("V32").ravel().tolist()
+    return found
 
 
 def rows_of(ids: Int64s, shas: Bytes, *, rotations: int = 1) -> Rows:

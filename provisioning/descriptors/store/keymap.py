@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,17 @@ from provisioning.base.disk import journal
 
 LOOKUP = 4096
 """Keys asked for in one statement; SQLite's own limit is 32 766."""
+MANY = 16
+"""Once one in so many keys was asked for, all are read: a key costs a seventh of one that is looked up (measured)."""
+
+
+class _Known(NamedTuple):
+    """A map in memory, by digest, and the version of the database that it was. first: how each digest begins."""
+
+    version: int
+    first: npt.NDArray[np.uint64]
+    digests: npt.NDArray[np.void]
+    rows: npt.NDArray[np.int64]
 
 
 class KeyMap:
@@ -21,6 +33,8 @@ class KeyMap:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+        self._asked = 0
+        self._known: _Known | None = None
         try:
             journal.begin(self._db, path)
             self._prepare()
@@ -52,15 +66,41 @@ class KeyMap:
 
     def adopt(self, keys: Iterable[tuple[bytes, int]], upto: int) -> None:
         """Enter (digest, row) pairs, the first of a digest winning, and remember that rows below `upto` are done."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         with self._db:
             self._db.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", keys)
             self._db.execute("UPDATE adopted SET rows = ?", (upto,))
 
     def rows(self, shas: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return the row of each digest, -1 where it has none."""
+        if (known := self._in_memory(len(shas))) is None:
+            return self._looked_up(shas)
+        wanted = np.frombuffer(b"".join(shas), "V32")
+        at = np.minimum(np.searchsorted(known.first, _firsts(wanted)), len(known.first) - 1)
+        found = known.rows[at]
+        other = np.flatnonzero(known.digests[at] != wanted)  # unknown, or one that begins as another does
+        found[other] = self._looked_up([shas[n] for n in other.tolist()])
+        return found
+
+    def _looked_up(self, shas: Sequence[bytes]) -> npt.NDArray[np.int64]:
         found = self.found(shas)
-        return np.fromiter((found.get(sha, -1) for sha in shas), np.int64, len(shas))
+        return np.array([found.get(sha, -1) for sha in shas], np.int64)
+
+    def _in_memory(self, more: int) -> _Known | None:
+        """Return all that the map holds, if so many were asked for that they probably all will be, with `more` now."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if self._known is not None and self._known.version != version:  # another process has written
+            self._known = None
+        self._asked += more
+        if self._known is None and self._asked * MANY >= (count := len(self)) > 0:
+            digests, rows = np.empty(count, "V32"), np.empty(count, np.int64)
+            at = 0
+            for some in batches_of(self._db.execute("SELECT sha, row FROM rows ORDER BY sha"), LOOKUP):
+                digests[at : at + len(some)] = np.frombuffer(b"".join([sha for sha, _ in some]), "V32")
+                rows[at : at + len(some)] = [row for _, row in some]
+                at += len(some)
+            self._known = _Known(version, _firsts(digests), digests, rows)
+        return self._known
 
     def found(self, shas: Sequence[bytes]) -> dict[bytes, int]:
         """Return the row of each of `shas` that has one."""
@@ -72,16 +112,25 @@ class KeyMap:
 
     def forget(self, shas: Iterable[bytes]) -> None:
         """Remove these digests."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         with self._db:
             self._db.executemany("DELETE FROM rows WHERE sha = ?", ((sha,) for sha in shas))
 
     def forget_rows(self, first: int, end: int) -> int:
         """Remove every digest whose row is in the range; return how many there were."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         with self._db:
             return self._db.execute("DELETE FROM rows WHERE row >= ? AND row < ?", (first, end)).rowcount
+
+    def _begin(self) -> None:
+        self._known = None
+        self._db.execute("BEGIN IMMEDIATE")
 
     def items(self) -> Iterable[tuple[bytes, int]]:
         """Yield (digest, row) in row order."""
         return self._db.execute("SELECT sha, row FROM rows ORDER BY row")
+
+
+def _firsts(digests: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
+    """Return the first eight bytes of digests as numbers in the same order."""
+    return digests.view(">u8")[::4].astype(np.uint64)

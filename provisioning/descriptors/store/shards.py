@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -112,9 +113,9 @@ def damaged(home: Path) -> tuple[int, int]:
 
 def _crcs(records: Records) -> npt.NDArray[np.uint32]:
     """Return the CRC-32 of digest and vector of each."""
-    raw, size = memoryview(records.tobytes()), records.itemsize
-    ends = range(size, len(raw) + 1, size)
-    return np.array([zlib.crc32(raw[n - size + 40 : n], zlib.crc32(raw[n - size : n - size + 32])) for n in ends], "u4")
+    raw, size = np.ascontiguousarray(records).view(np.uint8).data, records.itemsize
+    vectors = [raw[end - size + 40 : end] for end in range(size, len(raw) + 1, size)]
+    return np.fromiter(map(zlib.crc32, vectors, map(zlib.crc32, records["sha"].tolist())), np.uint32, len(records))
 
 
 def row_count(directory: Path, layout: Layout) -> int:
@@ -186,21 +187,47 @@ def sync(directory: Path, layout: Layout, first: int, end: int) -> None:
     fsync_dir(directory)
 
 
-def read_rows(directory: Path, layout: Layout, rows: npt.NDArray[np.int64]) -> Records:
-    """Return the records with these numbers, in this order; DescriptorError if a shard is gone or too short."""
-    found = np.empty(len(rows), layout.record)
+class Mapped(NamedTuple):
+    """A shard in memory, and the file that it was: number and bytes."""
+
+    inode: int
+    size: int
+    records: Records
+
+
+def read_rows(
+    directory: Path, layout: Layout, rows: npt.NDArray[np.int64], mapped: dict[int, Mapped] | None = None
+) -> Records:
+    """Return the records with these numbers, in this order; DescriptorError if a shard is gone or too short.
+
+    `mapped`: shards that stay mapped for the next call. Where each call maps them anew, rows of 512 numbers take eight
+    times as long, in page faults (measured).
+    """
+    kept = {} if mapped is None else mapped
     shard_of, within = np.divmod(rows, layout.rows_per_shard)
-    for number in set(shard_of.tolist()):
+    numbers = set(shard_of.tolist())
+    if len(numbers) == 1:
+        return _read(directory, layout, numbers.pop(), within, kept)
+    found = np.empty(len(rows), layout.record)
+    for number in numbers:
         chosen = np.flatnonzero(shard_of == number)
-        found[chosen] = _mapped(shard_path(directory, number), layout)[within[chosen]]
+        found[chosen] = _read(directory, layout, number, within[chosen], kept)
     return found
 
 
-def _mapped(path: Path, layout: Layout) -> Records:
+def _read(
+    directory: Path, layout: Layout, number: int, within: npt.NDArray[np.int64], mapped: dict[int, Mapped]
+) -> Records:
+    path = shard_path(directory, number)
     try:
-        count = (os.stat(path).st_size - HEADER_BYTES) // layout.record.itemsize
-        return np.memmap(path, layout.record, "r", HEADER_BYTES, (count,))
-    except (FileNotFoundError, ValueError) as error:
+        stat = os.stat(path)
+        there = mapped.get(number)
+        if there is None or there[:2] != (stat.st_ino, stat.st_size):
+            count = (stat.st_size - HEADER_BYTES) // layout.record.itemsize
+            records = np.memmap(path, layout.record, "r", HEADER_BYTES, (count,)).view(np.ndarray)
+            there = mapped[number] = Mapped(stat.st_ino, stat.st_size, records)
+        return there.records[within]
+    except (FileNotFoundError, ValueError, IndexError) as error:
         raise DescriptorError(
             "a shard of the descriptor store is gone or too short",
             file=path,

@@ -53,6 +53,7 @@ class DescriptorStore:
         self._mutex = threading.RLock()
         self._layout: Layout | None = None
         self._appender: Appender | None = None
+        self._mapped: dict[int, shards.Mapped] = {}
         self._unflushed: set[bytes] = set()
         self._last_flush = time.monotonic()
         with wrap_errors("open the descriptor store", self._home):
@@ -80,6 +81,7 @@ class DescriptorStore:
     def close(self) -> None:
         """Let go of the files. What was appended and not flushed stays for the next who opens the store."""
         self._close_appender()
+        self._mapped.clear()
         if hasattr(self, "_map"):
             self._map.close()
         os.close(self._users)
@@ -156,12 +158,14 @@ class DescriptorStore:
 
     def _vectors(self, shas: Sequence[bytes], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         assert self._layout is not None
-        records = shards.read_rows(self._dir, self._layout, rows)
+        records = shards.read_rows(self._dir, self._layout, rows, self._mapped)
         good = shards.whole(records) & (records["sha"] == np.frombuffer(b"".join(shas), "V32"))
         if not good.all():
             self._lose([sha for sha, fine in zip(shas, good, strict=True) if not fine])
-        vectors: npt.NDArray[np.float32] = records["vector"].astype(np.float32)
-        return _unit_again(vectors) if self._dtype == "float16" else vectors
+        if self._dtype == "float16":
+            return _unit_again(records["vector"].astype(np.float32))
+        vectors: npt.NDArray[np.float32] = records["vector"]
+        return vectors
 
     def _lose(self, shas: Sequence[bytes]) -> None:
         """Forget damaged rows, so that the next run computes them anew."""
@@ -223,6 +227,7 @@ class DescriptorStore:
     def _open(self) -> None:
         """Open the newest generation; a map that is not a database any more is made anew from the shards."""
         self._close_appender()
+        self._mapped.clear()
         self._dir = generations.newest(self._home)
         try:
             self._map = KeyMap(self._dir / MAP)

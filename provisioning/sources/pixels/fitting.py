@@ -6,6 +6,7 @@ that most models were trained with.
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -15,8 +16,11 @@ from PIL import Image
 from provisioning.base.errors import TileError
 
 KEEP_ASPECT = "keep-aspect"
+KEPT_BYTES = 4 << 20
+"""A larger picture is not kept for the next one."""
+_last = threading.local()
 Pixels = npt.NDArray[np.uint8]
-"""uint8 [height, width, 3], RGB."""
+"""uint8 [height, width, 3], RGB. What `fit` takes may have a fourth byte a pixel, which says nothing."""
 
 
 def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
@@ -35,7 +39,7 @@ def fit(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
             next_step='set [[backbone]] fit = "crop", "pad" or "resize", or a size of this aspect',
         )
     if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
+        return np.ascontiguousarray(image[..., :3])
     if how == "resize":
         return _resize(image, height, width, resample)
     factors = Fraction(height, image.shape[0]), Fraction(width, image.shape[1])
@@ -56,15 +60,55 @@ def _longer_side_to(side: int, image: Pixels) -> tuple[int, int]:
 
 
 def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
-    picture = Image.fromarray(image)
+    if not resample and image.shape == (2 * height, 2 * width, 4) and min(height, width) > 1:
+        return _halved(image)
+    picture = _picture(np.ascontiguousarray(image[..., :3]))
     if (
         resample == "bilinear"
     ):  # Pillow's transform looks at the four nearest pixels, its resize at all that are covered
         scale = image.shape[1] / width, image.shape[0] / height
         matrix = (scale[0], 0.0, 0.0, 0.0, scale[1], 0.0)
-        return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-    usual = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
-    return np.asarray(picture.resize((width, height), usual))
+        fitted = picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    else:
+        usual = Image.Resampling.BICUBIC if resample == "bicubic" else Image.Resampling.BILINEAR
+        fitted = picture.resize((width, height), usual)
+    return np.frombuffer(fitted.tobytes(), np.uint8).reshape(height, width, 3)
+
+
+def _picture(image: Pixels) -> Image.Image:
+    """Return `image` as Pillow's, for this thread and until its next one: a new one is filled with black first."""
+    size = image.shape[1::-1]
+    picture: Image.Image | None = getattr(_last, "picture", None)
+    if picture is None or picture.size != size:
+        picture = Image.new("RGB", size)
+        _last.picture = picture if image.size <= KEPT_BYTES else None
+    picture.frombytes(image.data, "raw", "RGB")
+    return picture
+
+
+def _halved(image: Pixels) -> Pixels:
+    """Return the pixels of Pillow's resize to half of both sides, in half its time: uint8 [2n, 2m, 4] to [n, m, 3]."""
+    pixels = image.view(np.uint32)[..., 0]
+    even, odd = (pixels[:, n::2].copy()[..., None].view(np.uint8).astype(np.uint16) for n in (0, 1))
+    wide = _in_pairs(even.swapaxes(0, 1), odd.swapaxes(0, 1)).swapaxes(0, 1)
+    small = _in_pairs(wide[::2], wide[1::2])
+    half = np.empty((*small.shape[:2], 3), np.uint8)
+    for band in range(3):  # three of four bytes in one go take six times as long
+        half[..., band] = small[..., band]
+    return half
+
+
+def _in_pairs(even: npt.NDArray[np.uint16], odd: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Return the triangle over each pair of rows: (1, 3, 3, 1) / 8, at the ends (3, 3, 1) / 7, rounded half up."""
+    total: npt.NDArray[np.uint16] = even + odd
+    total *= 3
+    total[1:] += odd[:-1]
+    total[:-1] += even[1:]
+    ends = (2 * total[:: len(total) - 1] + 7) // 14
+    total += 4
+    total >>= 3
+    total[:: len(total) - 1] = ends
+    return total
 
 
 def turn(image: Pixels, heading: Fraction) -> Pixels:

@@ -124,14 +124,16 @@ def _not_an_image(data: bytes) -> str:
     return f"the tile is not a JPEG, PNG, WebP or AVIF image (it begins with {data[:4].hex(' ')})"
 
 
-def decode(data: bytes, *, max_pixels: int) -> Pixels:
+def decode(data: bytes, *, max_pixels: int, fitted_to: tuple[int, int] | None = None) -> Pixels:
     """Return a tile's pixels, uint8 [H, W, 3], RGB.
+
+    With `fitted_to`, the size that `fit` is to give it, those of a JPEG that it halves have a fourth byte.
 
     Transparent pixels (alpha below 128) become the integer mean colour of the others, black if there are none: the
     same on every host. TileError if the bytes are no image of a format above, are damaged, or claim more than
     `max_pixels`.
     """
-    pixels, opaque = _pixels(data, max_pixels)
+    pixels, opaque = _pixels(data, max_pixels, fitted_to)
     return pixels if opaque is None else _filled(pixels, opaque)
 
 
@@ -309,28 +311,32 @@ def _filled(pixels: Pixels, opaque: NDArray[np.bool_]) -> Pixels:
     return pixels
 
 
-def _pixels(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+def _pixels(
+    data: bytes, max_pixels: int, fitted_to: tuple[int, int] | None = None
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
     """Return RGB pixels and the mask of opaque ones, None if all are.
 
     A fault is one of the bytes where a second try meets it too.
     """
     try:
-        return _decoded(data, max_pixels)
+        return _decoded(data, max_pixels, fitted_to)
     except TileError as first:
         try:
-            return _decoded(data, max_pixels)
+            return _decoded(data, max_pixels, fitted_to)
         except TileError as second:
             if second.what == first.what:
                 raise
             raise MemoryError(f"{first.what}; then: {second.what}") from second
 
 
-def _decoded(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+def _decoded(
+    data: bytes, max_pixels: int, fitted_to: tuple[int, int] | None
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
     kind = image_format(data)
     try:
         if kind == "png":
             _check_png(data, max_pixels)
-        return _jpeg(data, max_pixels) if kind == "jpeg" else _with_pillow(data, max_pixels)
+        return _jpeg(data, max_pixels, fitted_to) if kind == "jpeg" else _with_pillow(data, max_pixels)
     except TileError:
         raise
     except Exception as error:
@@ -396,7 +402,7 @@ def scans_of(data: bytes) -> int:
     return most if most <= MOST_SCANS else data.count(b"\xff\xda")
 
 
-def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
+def _jpeg(data: bytes, max_pixels: int, fitted_to: tuple[int, int] | None) -> tuple[Pixels, None]:
     import simplejpeg
 
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -405,7 +411,8 @@ def _jpeg(data: bytes, max_pixels: int) -> tuple[Pixels, None]:
         raise TileError(f"the JPEG image has {scans} scans, more than {MOST_SCANS}: made to take long")
     if colours in ("CMYK", "YCCK"):
         return _with_pillow(data, max_pixels)[0], None
-    return simplejpeg.decode_jpeg(data, colorspace="RGB"), None
+    colorspace = "RGBX" if fitted_to and (height, width) == (2 * fitted_to[0], 2 * fitted_to[1]) else "RGB"
+    return simplejpeg.decode_jpeg(data, colorspace=colorspace), None
 
 
 def _with_pillow(data: bytes, max_pixels: int) -> tuple[Pixels, NDArray[np.bool_] | None]:

@@ -65,6 +65,8 @@ class Decoding:
     def __init__(self, sources: Sequence[TileSource], view: View) -> None:
         keep_memory()
         self._view = view
+        turns_pixels = all((4 * heading).denominator == 1 for heading in view.headings)
+        self._fitted_to = view.size if turns_pixels and not view.cuts else None
         self._stores = opened(sources, sources) if sources else {}
         self._last: tuple[tuple[int, tuple[Address, ...]], Pixels] | None = None
         self._kept = Kept()
@@ -92,7 +94,9 @@ class Decoding:
     def _decoded(self, tile: Address, given: str | bytes | None) -> Pixels:
         pixels = self._kept.get(tile)
         if pixels is None:
-            pixels = decode(checked(self._bytes(tile, given), tile), max_pixels=self._view.max_pixels)
+            pixels = decode(
+                checked(self._bytes(tile, given), tile), max_pixels=self._view.max_pixels, fitted_to=self._fitted_to
+            )
             if self._view.cuts:
                 self._kept.put(tile, pixels)
         return pixels
