@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from provisioning.base.errors import DescriptorError, FilesystemError
 from provisioning.descriptors import is_described
-from provisioning.descriptors.store import generations, guard, lookup, shards, store
+from provisioning.descriptors.store import generations, guard, keymap, lookup, shards, store
 from provisioning.descriptors.store.receipts import write_receipt
 from provisioning.descriptors.store.store import DescriptorStore
 from tests.properties import examples
@@ -61,7 +61,9 @@ def test_a_key_that_begins_as_another_does_has_its_own_row(tmp_path):
             kept.gather(keys)
 
 
-def test_a_map_in_memory_follows_what_other_processes_write(tmp_path):
+@pytest.mark.parametrize("most_in_memory", [0, 39, 1000])
+def test_a_map_in_memory_follows_what_other_processes_write(tmp_path, monkeypatch, most_in_memory):
+    monkeypatch.setattr(keymap, "MOST_IN_MEMORY", most_in_memory)
     fill(tmp_path, *range(40))
     with opened(tmp_path) as kept, opened(tmp_path) as other:
         assert kept._map.rows(shas(3, 99, *range(40)))[:2].tolist() == [3, -1]

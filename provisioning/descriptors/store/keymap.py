@@ -17,12 +17,13 @@ LOOKUP = 4096
 """Keys asked for in one statement; SQLite's own limit is 32 766."""
 MANY = 16
 """Once one in so many keys was asked for, all are read: a key costs a seventh of one that is looked up (measured)."""
+MOST_IN_MEMORY = 1 << 19
+"""Keys: a larger map, of which each takes 48 bytes, stays on the disk."""
 
 
 class _Known(NamedTuple):
-    """A map in memory, by digest, and the version of the database that it was. first: how each digest begins."""
+    """A map in memory, by digest. first: how each digest begins."""
 
-    version: int
     first: npt.NDArray[np.uint64]
     digests: npt.NDArray[np.void]
     rows: npt.NDArray[np.int64]
@@ -35,6 +36,8 @@ class KeyMap:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
         self._asked = 0
         self._known: _Known | None = None
+        self._count: int | None = None
+        self._version = -1
         try:
             journal.begin(self._db, path)
             self._prepare()
@@ -73,7 +76,8 @@ class KeyMap:
 
     def rows(self, shas: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return the row of each digest, -1 where it has none."""
-        if (known := self._in_memory(len(shas))) is None:
+        known = self._in_memory(len(shas))
+        if known is None or not len(known.rows):
             return self._looked_up(shas)
         wanted = np.frombuffer(b"".join(shas), "V32")
         at = np.minimum(np.searchsorted(known.first, _firsts(wanted)), len(known.first) - 1)
@@ -89,18 +93,22 @@ class KeyMap:
     def _in_memory(self, more: int) -> _Known | None:
         """Return all that the map holds, if so many were asked for that they probably all will be, with `more` now."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        if self._known is not None and self._known.version != version:  # another process has written
-            self._known = None
+        if version != self._version:  # another process has written
+            self._version, self._known, self._count = version, None, None
         self._asked += more
-        if self._known is None and self._asked * MANY >= (count := len(self)) > 0:
-            digests, rows = np.empty(count, "V32"), np.empty(count, np.int64)
-            at = 0
-            for some in batches_of(self._db.execute("SELECT sha, row FROM rows ORDER BY sha"), LOOKUP):
-                digests[at : at + len(some)] = np.frombuffer(b"".join([sha for sha, _ in some]), "V32")
-                rows[at : at + len(some)] = [row for _, row in some]
-                at += len(some)
-            self._known = _Known(version, _firsts(digests), digests, rows)
+        if self._known is None:
+            self._count = len(self) if self._count is None else self._count
+            if 0 < self._count <= MOST_IN_MEMORY and self._asked * MANY >= self._count:
+                self._known = self._read()
         return self._known
+
+    def _read(self) -> _Known:
+        digests, rows = [np.empty(0, "V32")], [np.empty(0, np.int64)]
+        for some in batches_of(self._db.execute("SELECT sha, row FROM rows ORDER BY sha"), LOOKUP):
+            digests.append(np.frombuffer(b"".join([sha for sha, _ in some]), "V32"))
+            rows.append(np.array([row for _, row in some], np.int64))
+        held = np.concatenate(digests)
+        return _Known(_firsts(held), held, np.concatenate(rows))
 
     def found(self, shas: Sequence[bytes]) -> dict[bytes, int]:
         """Return the row of each of `shas` that has one."""
@@ -123,7 +131,7 @@ class KeyMap:
             return self._db.execute("DELETE FROM rows WHERE row >= ? AND row < ?", (first, end)).rowcount
 
     def _begin(self) -> None:
-        self._known = None
+        self._known, self._count = None, None
         self._db.execute("BEGIN IMMEDIATE")
 
     def items(self) -> Iterable[tuple[bytes, int]]:
