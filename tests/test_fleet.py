@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -58,7 +59,7 @@ def counter(target: Path, key: Path, **expected: str) -> int:
         return verdict.require().build.counter
 
 
-def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles(tmp_path, capsys):
+def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles_and_only_once(tmp_path, capsys):
     cache, key = new_cache(tmp_path), tmp_path / "key.pub.pem"
     there = {"command": str(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
     fleet = write_fleet(
@@ -80,6 +81,10 @@ def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles(tmp_path,
     assert counter(tmp_path / "flash-3", key, aircraft_id="AC-3") == 1
     with verify(tmp_path / "flash-1", trust_anything_by(load_public_key(key))._replace(aircraft_id="AC-2")) as verdict:
         assert not verdict.passed
+    (tmp_path / "asked").unlink()
+    assert main(["fleet", str(fleet), "--only", "one"]) == 0
+    assert "IDEMPOTENT_NO_OP, 0 engines compiled, 0 descriptors computed" in capsys.readouterr().out
+    assert "--compile" not in (tmp_path / "asked").read_text()
 
 
 def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys):
@@ -97,36 +102,34 @@ def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys):
         assert counter(target, key, aircraft_id="AC-1") == 3
 
 
-def test_a_second_run_compiles_and_computes_nothing(tmp_path, capsys):
-    cache = new_cache(tmp_path)
-    there = {"command": str(wrapper(tmp_path)), "program": PROGRAM}
-    fleet = write_fleet(cache / "FLEET.toml", one={**there, "aircraft": "AC-1"})
-    assert main(["fleet", str(fleet)]) == 0
-    (tmp_path / "asked").unlink()
-    capsys.readouterr()
-    assert main(["fleet", str(fleet)]) == 0
-    assert "IDEMPOTENT_NO_OP, 0 engines compiled, 0 descriptors computed" in capsys.readouterr().out
-    assert "--compile" not in (tmp_path / "asked").read_text()
-
-
-def test_a_vehicle_that_cannot_be_reached_does_not_stop_the_others(tmp_path, capsys):
-    cache, key = new_cache(tmp_path), tmp_path / "key.pub.pem"
+@pytest.fixture(scope="module")
+def lost_and_good(tmp_path_factory):
+    """Build two of three vehicles, of which one cannot be reached: the folder, the exit code, both streams."""
+    folder = tmp_path_factory.mktemp("lost")
+    cache = new_cache(folder)
     fleet = write_fleet(
         cache / "FLEET.toml",
+        other={},
         lost={"command": "false"},
-        good={"target": str(tmp_path / "flash")},
+        good={"target": str(folder / "flash")},
     )
-    assert main(["fleet", str(fleet)]) == EngineError.exit_code
-    assert "lost does not say what computer it is" in capsys.readouterr().err
-    assert counter(tmp_path / "flash", key) == 1
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["fleet", str(fleet), "--only", "lost", "--only", "good"])
+    return folder, code, out.getvalue(), err.getvalue()
 
 
-def test_only_the_vehicles_named_are_built(tmp_path, capsys):
-    cache = new_cache(tmp_path)
-    fleet = write_fleet(cache / "FLEET.toml", one={}, two={})
-    assert main(["fleet", str(fleet), "--only", "two"]) == 0
-    assert capsys.readouterr().out.startswith("two: SUCCESS")
-    assert not (cache / "vehicles/one").exists()
+def test_a_vehicle_that_cannot_be_reached_does_not_stop_the_others(lost_and_good):
+    folder, code, _, err = lost_and_good
+    assert code == EngineError.exit_code
+    assert "lost does not say what computer it is" in err
+    assert counter(folder / "flash", folder / "key.pub.pem") == 1
+
+
+def test_only_the_vehicles_named_are_built(lost_and_good):
+    folder, _, out, _ = lost_and_good
+    assert out.startswith("good: SUCCESS")
+    assert not (folder / "cache/vehicles/other").exists()
 
 
 def test_the_derived_request_is_the_common_one_with_another_identity(tmp_path):

@@ -26,13 +26,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiles(tmp_path: Path) -> Path:
-    put_tiles(tmp_path / "tiles", side=3)
+    put_tiles(tmp_path / "tiles", side=2)
     return tmp_path / "tiles"
 
 
 def test_init_and_doit_is_all_a_user_needs(tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", str(tmp_path / "cache"), "--tiles", str(tiles)]) == 0
-    assert f"zoom {ZOOM}: 9 of 9" in capsys.readouterr().out
+    assert f"zoom {ZOOM}: 4 of 4" in capsys.readouterr().out
     done = subprocess.run(
         [sys.executable, "-m", "doit"], cwd=tmp_path / "cache", capture_output=True, text=True, check=False
     )
@@ -44,10 +44,11 @@ def test_area_and_zooms_are_what_the_source_holds(tiles: Path, tmp_path: Path) -
     create_cache(tmp_path / "cache", tiles=tiles)
     flight = read_flight(tmp_path / "cache")
     assert flight.area.zooms == (ZOOM,)
-    assert build(tmp_path / "cache").report.descriptors_generated == 9 + 16  # tiles, and the cuts between them
+    assert build(tmp_path / "cache").report.descriptors_generated == 4 + 5  # tiles, and the cuts between them
 
 
 def test_an_incomplete_source_builds_and_its_coverage_is_written_down(tiles: Path, tmp_path: Path) -> None:
+    put_tiles(tiles, side=3)
     (tiles / str(ZOOM) / str(WEST + 1) / f"{NORTH + 1}.jpg").unlink()
     create_cache(tmp_path / "cache", tiles=tiles)
     assert read_flight(tmp_path / "cache").area.min_coverage == {ZOOM: Decimal("0.8888")}

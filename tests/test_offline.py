@@ -39,7 +39,7 @@ def _filtered() -> list[str]:
 
 
 pytestmark = pytest.mark.skipif(not _namespaces_work(), reason="needs strace and unshare -rn")
-Run = Callable[..., None]
+Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         "/proc/",
     )  # of `root` only what is asked for
 
-    def run(*words: str, code: int = 0) -> None:
+    def run(*words: str, code: int = 0) -> str:
         log = root / "strace.log"
         environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(scratch)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CONFIG_HOME": str(keys)}
@@ -88,6 +88,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         assert not [line for line in calls if any(f'"{name}"' in line for name in NAMES)]
         assert not [line for line in calls if _writes(line) and not _path(line).startswith(mine)]
         assert not list(home.iterdir())
+        return done.stdout
 
     def _writes(line: str) -> bool:
         made = "mkdir" in line or "O_WRONLY" in line or "O_RDWR" in line or "O_CREAT" in line
@@ -116,10 +117,34 @@ ALONE = [
 ]  # fmt: skip
 
 
+ONE_PROCESS = """
+import sys
+from provisioning.cli import main
+for words in sys.argv[1:]:
+    print(">", main(words.split()), words)
+"""
+
+
+def in_one_process(run: Run, words: list[str], codes: dict[str, int]) -> None:
+    """Run the commands one after another in one process, and check what each ended with: a start is half of a command."""
+    printed = run(sys.executable, "-c", ONE_PROCESS, *words)
+    expected = [f"> {codes.get(each.split()[0], 0)} {each}" for each in words]
+    assert [line for line in printed.splitlines() if line.startswith("> ")] == expected
+
+
+def test_commands_stay_on_this_machine(alone):
+    cache, run = alone
+    photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
+    in_one_process(run, [words.replace("PHOTO", photo) for words in ALONE], {})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ALONE)
 def test_a_command_stays_on_this_machine(alone, words):
     cache, run = alone
     photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
+    for made in (cache.parent / "out.tar", *cache.parent.glob("keys/new*")):
+        made.unlink(missing_ok=True)
     run(str(BIN / "flightcache"), *words.replace("PHOTO", photo).split())
 
 
@@ -147,12 +172,18 @@ CODES = {"fallback": 26}
 """There is nothing to fall back from."""
 
 
-def test_commands_that_write_stay_on_this_machine_too(alone):
+@pytest.mark.parametrize("together", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_commands_that_write_stay_on_this_machine_too(alone, together):
     cache, run = alone
-    (cache.parent / "out").mkdir()
-    building.edit(cache, 'id = "F-1"', 'id = "F-2"')
+    for folder in ("out", "keys"):
+        shutil.rmtree(cache.parent / folder, ignore_errors=True)
+        (cache.parent / folder).mkdir()
+    flight = next(line for line in (cache / "flight.toml").read_text().splitlines() if line.startswith("id = "))
+    building.edit(cache, flight, f'{flight[:-1]}-2"')
     run(str(BIN / "doit"))
-    for words in IN_ORDER:
+    if together:
+        in_one_process(run, IN_ORDER, CODES)
+    for words in IN_ORDER if not together else []:
         command, *_ = words.split()
         run(str(BIN / "flightcache"), *words.split(), code=CODES.get(command, 0))
     traced = {*(words.split()[0] for words in (*IN_ORDER, *ALONE)), "evaluate"}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.building import put_tiles
+from tests.building import edit, put_tiles
 
 README_FILE = Path(__file__).resolve().parents[1] / "README.md"
 README = README_FILE.read_text()
@@ -23,16 +22,21 @@ def block(mark: str) -> str:
     return found[1]
 
 
-@pytest.fixture
-def shell(tmp_path: Path):
-    """Return a function that runs a script in an empty home, with `.venv` standing for this environment."""
-    (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
-    environment = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def shell(home: Path):
+    """Return a function that runs a script in a home of its own, with `.venv` standing for this environment."""
+    (home / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    environment = {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run(script: str) -> str:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
-            cwd=tmp_path,
+            cwd=home,
             env=environment,
             capture_output=True,
             text=True,
@@ -63,27 +67,31 @@ def test_the_first_command_ends_with_the_demo_that_the_tutorial_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_first_command_ends_with_a_verified_cache(shell, tmp_path: Path) -> None:
+def test_the_first_command_ends_with_a_verified_cache(shell, home: Path) -> None:
     _, _, demo = block("first-command").split(" && ")
     output = shell(demo)
     assert "SUCCESS manifest_hash" in output
     assert "PASS" in output
-    assert (tmp_path / "flightcache-demo" / "current" / "Manifest.json.sig").stat().st_size == 64
+    assert (home / "flightcache-demo" / "current" / "Manifest.json.sig").stat().st_size == 64
 
 
-def test_the_first_cache_of_ones_own(shell, tmp_path: Path) -> None:
-    put_tiles(tmp_path / "tiles" / "valley", side=2)
-    output = shell(block("first-cache"))
-    assert output.count("SUCCESS") == 1
-    assert output.count("IDEMPOTENT_NO_OP") == 1
-    assert "PASS" in output
-    shutil.rmtree(tmp_path / "valley")
+@pytest.fixture(scope="module")
+def first_cache(shell, home: Path) -> str:
+    """What the commands for the first cache of one's own print; it lies in `valley`."""
+    put_tiles(home / "tiles" / "valley", side=2)
+    return shell(block("first-cache"))
 
 
-def test_the_build_is_one_call_from_python(shell, tmp_path: Path) -> None:
-    put_tiles(tmp_path / "tiles" / "valley", side=2)
-    shell("flightcache init valley --tiles ~/tiles/valley")
+def test_the_first_cache_of_ones_own(first_cache: str) -> None:
+    assert first_cache.count("SUCCESS") == 1
+    assert first_cache.count("IDEMPOTENT_NO_OP") == 1
+    assert "PASS" in first_cache
+
+
+@pytest.mark.usefixtures("first_cache")
+def test_the_build_is_one_call_from_python(shell, home: Path) -> None:
+    edit(home / "valley", "# id = …", 'id = "F-2"')
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example
-    (tmp_path / "example.py").write_text(example[1] + "print(report.outcome)\n")
+    (home / "example.py").write_text(example[1] + "print(report.outcome)\n")
     assert shell("python example.py") == "SUCCESS\n"

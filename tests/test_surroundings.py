@@ -74,13 +74,13 @@ def generations(cache):
     return sorted(path.name for path in (cache / "generations").iterdir())
 
 
-def test_a_build_whose_messages_cannot_be_written_still_says_how_it_ended(tmp_path):
-    made = building.new_cache(tmp_path, side=2)
-    done = run(made, "doit", shell="2>/dev/full")
+def test_a_build_whose_messages_cannot_be_written_still_says_how_it_ended(built_cache, tmp_path):
+    building.edit(built_cache, 'id = "F-1"', 'id = "F-2"')
+    done = run(built_cache, "doit", shell="2>/dev/full")
     assert done.returncode == 0
     assert b"SUCCESS" in done.stdout
-    (tmp_path / "tiles").rename(tmp_path / "elsewhere")
-    done = run(made, "doit", shell="2>/dev/full")
+    (built_cache.parent / "tiles").rename(tmp_path / "elsewhere")
+    done = run(built_cache, "doit", shell="2>/dev/full")
     assert done.returncode != 0
     assert b"FAILURE" in done.stdout
 
