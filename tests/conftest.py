@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
+from provisioning.base.geometry.angles import Origin
 from tests.sharing import made_once
 
 settings.register_profile("dev", deadline=None, max_examples=50)
@@ -92,6 +93,14 @@ def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = building.build(crashing.new_world(site))
     assert first.outcome == "SUCCESS", first.failure
     return site
+
+
+@pytest.fixture(scope="session")
+def flown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Origin]:
+    """Return a cache whose imagery is on board, and where the photo beside it was taken; do not change them."""
+    from tests.photographing import flown_site
+
+    return flown_site(tmp_path_factory.mktemp("flown") / "site")
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-AROUND = [(dy, dx) for dy in range(-12, 13, 6) for dx in range(-12, 13, 6)]
+AROUND = 25
+"""Grey levels that describe a point: five by five, every sixth pixel."""
 POINTS = 400
 
 
@@ -22,9 +23,10 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), f"w{len(self.weights)}"))
         return self.weights[-1].name
 
-    def conv(self, value, kernels):
+    def conv(self, value, kernels, step=1):
         kernels = np.asarray(kernels, np.float32)
-        return self.add("Conv", value, self.weight(kernels[:, None]), pads=[kernels.shape[-1] // 2] * 4)
+        pads = [kernels.shape[-1] // 2 * step] * 4
+        return self.add("Conv", value, self.weight(kernels[:, None]), pads=pads, dilations=[step] * 2)
 
     def named(self, value, name):
         self.nodes.append(helper.make_node("Identity", [value], [name]))
@@ -42,6 +44,11 @@ def _harris(graph):
     trace = graph.add("Add", xx, yy)
     edge = graph.add("Mul", graph.add("Mul", trace, trace), graph.weight(0.05))
     return grey, graph.add("Relu", graph.add("Sub", area, edge))
+
+
+def _around(graph, grey):
+    """Add the grey levels around each pixel, [1, AROUND, H, W]."""
+    return graph.conv(grey, np.eye(AROUND).reshape(AROUND, 5, 5), step=6)
 
 
 def points(size=(352, 352), *, names=("keypoints", "scores", "descriptors"), batch=1, shares=False, shift=0.0,
@@ -63,10 +70,7 @@ def points(size=(352, 352), *, names=("keypoints", "scores", "descriptors"), bat
     found = graph.add("Cast", graph.add("Concat", *pair, axis=2), to=TensorProto.FLOAT)
     if shares:
         found = graph.add("Div", found, graph.weight([width, height]))
-    kernels = np.zeros((len(AROUND), 25, 25))
-    for number, (dy, dx) in enumerate(AROUND):
-        kernels[number, 12 + dy, 12 + dx] = 1
-    around = graph.add("Reshape", graph.conv(grey, kernels), graph.weight([len(AROUND), -1], np.int64))
+    around = graph.add("Reshape", _around(graph, grey), graph.weight([AROUND, -1], np.int64))
     described = graph.add("Gather", around, graph.add("Reshape", places, graph.weight([-1], np.int64)), axis=1)
     described = graph.add("Sub", described, graph.add("ReduceMean", described, axes=[0], keepdims=1))
     if not wide:
@@ -86,10 +90,7 @@ def maps(size=(352, 352), *, reliability=True):
     none = graph.add("Mul", graph.add("Slice", logits, *(graph.weight([n], np.int64) for n in (0, 1, 1))),
                      graph.weight(0.0))  # fmt: skip
     graph.named(graph.add("Concat", logits, graph.add("Add", none, graph.weight(3.0)), axis=1), "semi")
-    kernels = np.zeros((len(AROUND), 25, 25))
-    for number, (dy, dx) in enumerate(AROUND):
-        kernels[number, 12 + dy, 12 + dx] = 1
-    around = graph.conv(grey, kernels)
+    around = _around(graph, grey)
     graph.named(graph.add("AveragePool", around, kernel_shape=[8, 8], strides=[8, 8]), "desc")
     names = ["semi", "desc"]
     if reliability:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from provisioning.base.geometry.angles import Origin
+from tests import building
 
 EQUATOR_M = 2 * math.pi * 6_371_008.8
 
@@ -28,6 +29,15 @@ def put_landscape(tiles: Path, zoom: int, west: int, north: int, side: int, *, s
         tile = ground[y * 256 : (y + 1) * 256, x * 256 : (x + 1) * 256]
         Image.fromarray(np.ascontiguousarray(tile)).save(path, quality=95)
     return ground
+
+
+def textured(side, seed):
+    """Return ground with details of every size, uint8 [side·256, side·256, 3]."""
+    rng, whole = np.random.default_rng(seed), np.zeros((side * 256, side * 256, 3))
+    for size in (4, 12, 40, 130):
+        fine = Image.fromarray(rng.integers(0, 256, (side * 256 // size + 1,) * 2 + (3,), np.uint8))
+        whole += np.asarray(fine.resize((side * 256, side * 256), Image.Resampling.BICUBIC), float) / 4
+    return np.clip((whole - 128) * 1.6 + 128, 0, 255).astype(np.uint8)
 
 
 def place_at(zoom: int, x: float, y: float) -> Origin:
@@ -86,3 +96,21 @@ def dji_jpeg(path: Path, pixels, place: Origin | None, *, height, yaw, pitch, eq
     Image.fromarray(pixels).save(out, "JPEG", quality=92, exif=exif, xmp=xmp.encode())
     path.write_bytes(out.getvalue())
     return path
+
+
+def flown_site(site: Path) -> tuple[Path, Origin]:
+    """Build a cache of textured ground whose imagery is on board, with a photo over it; return it and the photo's place."""
+    site.mkdir()
+    cache = building.new_cache(site)
+    ground = textured(4, 12)
+    for x, y in np.ndindex(4, 4):
+        tile = Image.fromarray(np.ascontiguousarray(ground[y * 256 : (y + 1) * 256, x * 256 : (x + 1) * 256]))
+        tile.save(site / f"tiles/{building.ZOOM}/{building.WEST + x}/{building.NORTH + y}.jpg", quality=92)
+    building.edit(cache, '# on_board = "none"', 'on_board = "pmtiles"')
+    assert building.build(cache).outcome == "SUCCESS"
+    truth = place_at(building.ZOOM, building.WEST + 1.6, building.NORTH + 2.3)
+    mpp = metres_per_pixel(building.ZOOM, truth)
+    pixels = photograph(ground, (1.6 * 256, 2.3 * 256), mpp, height=400 * mpp, yaw=20, fov=65.0)
+    focal = 36 / (2 * math.tan(math.radians(65) / 2)) * math.hypot(960, 720) / 960 / math.hypot(36, 24) * 36
+    dji_jpeg(site / "a.jpg", pixels, truth, height=400 * mpp, yaw=20, pitch=-90, equivalent_mm=focal)
+    return cache, truth

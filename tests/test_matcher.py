@@ -17,14 +17,16 @@ from provisioning.network.backbone import onnx_source, prepare, prepared_facts
 from provisioning.network.points import POINTS, points_of
 from provisioning.quality.matching import learned
 from tests import building, corners
-from tests.test_second_stage import (  # noqa: F401 - a fixture
-    assert_evaluate_counts_the_placed,
-    flown,
-    located,
-    textured,
-)
+from tests.photographing import textured
+from tests.test_second_stage import assert_evaluate_counts_the_placed, located
 
 SIDE = 352
+
+
+@pytest.fixture(scope="module")
+def harris(tmp_path_factory):
+    """The prepared network of local features, which has no state."""
+    return network(tmp_path_factory.mktemp("harris"), corners.points())
 
 
 def declared(tmp_path, model, **settings):
@@ -98,26 +100,26 @@ def test_maps_are_decoded_as_by_hand(tmp_path, reliability):
 
 
 @pytest.mark.parametrize("size", [(200, 150), (352, 352), (700, 500), (1000, 380)])
-def test_corners_are_found_once_everywhere_in_an_image_of_any_size(tmp_path, size):
+def test_corners_are_found_once_everywhere_in_an_image_of_any_size(harris, size):
     image, true = squares(*size)
-    found = learned(network(tmp_path, corners.points()))(image, np.ones(size, bool))
+    found = learned(harris)(image, np.ones(size, bool))
     assert away(true, found.points).max() <= 4
     assert away(found.points, true).max() <= 8
     apart = np.abs(found.points[:, None] - found.points[None]).max(axis=2) + 99 * np.eye(len(found.points))
     assert apart.min() > 2
 
 
-def test_what_is_not_shown_has_no_points(tmp_path):
+def test_what_is_not_shown_has_no_points(harris):
     image, _ = squares(500, 500)
     shown = np.ones((500, 500), bool)
     shown[:, 250:] = False
-    found = learned(network(tmp_path, corners.points()))(image, shown)
+    found = learned(harris)(image, shown)
     assert len(found.points) > 20
     assert found.points[:, 0].max() <= 250 - 8
 
 
-def test_an_image_without_corners_has_none(tmp_path):
-    found = learned(network(tmp_path, corners.points()))(np.zeros((300, 300, 3), np.uint8), np.ones((300, 300), bool))
+def test_an_image_without_corners_has_none(harris):
+    found = learned(harris)(np.zeros((300, 300, 3), np.uint8), np.ones((300, 300), bool))
     assert len(found.points) == 0
     assert found.descriptors.shape == (0, 25)
 
@@ -230,26 +232,24 @@ def test_the_engine_of_descriptors_is_no_matcher():
 # as commands
 
 
-def with_matchers(site, *names):
-    """Build the cache of a copied site with a matcher for each name."""
-    onnx.save(corners.points(), str(site.parent / "points.onnx"))
-    tables = [
-        f'[[backbone]]\nname = "{name}"\nrole = "matcher"\nonnx = "{site.parent}/points.onnx"\n' for name in names
-    ]
-    building.edit(site, "[engine]", "\n".join([*tables, "[engine]"]))
-    return building.build(site)
+def with_matcher(cache, name):
+    """Build the cache of a copied site with one more matcher."""
+    onnx.save(corners.points(), str(cache.parent / "points.onnx"))
+    table = f'[[backbone]]\nname = "{name}"\nrole = "matcher"\nonnx = "{cache.parent}/points.onnx"\n\n[engine]'
+    building.edit(cache, "[engine]", table)
+    return building.build(cache)
 
 
 @pytest.fixture(scope="module")
-def matching(flown, tmp_path_factory):  # noqa: F811 - the fixture
+def matching(flown, tmp_path_factory):
     cache = building.copy_site(flown[0].parent, tmp_path_factory.mktemp("matching") / "site")
-    assert with_matchers(cache, "harris").outcome == "SUCCESS"
+    assert with_matcher(cache, "harris").outcome == "SUCCESS"
     return cache, flown[1]
 
 
-@pytest.mark.parametrize("name", ["matcher", "harris"])
+@pytest.mark.parametrize("name", ["matcher", pytest.param("harris", marks=pytest.mark.slow)])
 def test_locate_gives_the_position_by_the_network_on_board(matching, capsys, name):
-    code, said = located(matching[0], capsys, "--fov", "65", "--second-stage", name, "--json")
+    code, said = located(matching[0], capsys, "--fov", "65", "--second-stage", name, "--rerank", "2", "--json")
     assert code == 0, said.err
     (row,) = json.loads(said.out)
     assert row["fix"]["features"] >= 12
@@ -260,7 +260,7 @@ def test_evaluate_counts_what_the_network_placed(matching, capsys):
     assert_evaluate_counts_the_placed(*matching, capsys, "matcher")
 
 
-def test_a_name_that_is_no_matcher_says_which_there_are(matching, flown, capsys):  # noqa: F811 - the fixture
+def test_a_name_that_is_no_matcher_says_which_there_are(matching, flown, capsys):
     code, said = located(matching[0], capsys, "--second-stage", "xfeat")
     assert code != 0
     assert "harris" in said.err
@@ -269,16 +269,16 @@ def test_a_name_that_is_no_matcher_says_which_there_are(matching, flown, capsys)
     assert 'role = "matcher"' in said.err
 
 
-def test_of_several_matchers_one_is_to_be_named(flown, tmp_path, capsys):  # noqa: F811 - the fixture
-    cache = building.copy_site(flown[0].parent, tmp_path / "site")
-    assert with_matchers(cache, "one", "two").outcome == "SUCCESS"
+def test_of_several_matchers_one_is_to_be_named(matching, tmp_path, capsys):
+    cache = building.copy_site(matching[0].parent, tmp_path / "site")
+    assert with_matcher(cache, "two").outcome == "SUCCESS"
     code, said = located(cache, capsys, "--second-stage", "matcher")
     assert code != 0
-    assert "--second-stage one" in said.err
-    assert located(cache, capsys, "--fov", "65", "--second-stage", "two")[0] == 0
+    assert "--second-stage harris" in said.err
+    assert located(cache, capsys, "--fov", "65", "--second-stage", "two", "--rerank", "1")[0] == 0
 
 
-def test_a_build_with_a_model_that_is_no_matcher_fails_and_names_it(flown, tmp_path):  # noqa: F811 - the fixture
+def test_a_build_with_a_model_that_is_no_matcher_fails_and_names_it(flown, tmp_path):
     cache = building.copy_site(flown[0].parent, tmp_path / "site")
     onnx.save(corners.points(wide=True), str(tmp_path / "points.onnx"))
     building.edit(

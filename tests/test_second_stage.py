@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from provisioning.quality.matching.pose import solved
 from provisioning.quality.matching.similarity import similarity
 from provisioning.quality.query import Angles, Camera, View, Viewing, camera_rotation, ground_to_pixels
 from tests import building
-from tests.photographing import dji_jpeg, metres_per_pixel, photograph, place_at
+from tests.photographing import dji_jpeg, metres_per_pixel, photograph, place_at, textured
 
 ZOOM, WEST, NORTH, SIDE = 19, 386_690, 220_241, 5
 
@@ -148,18 +149,9 @@ def test_the_covariance_is_that_of_the_errors(pitch):
     assert 0.6 < np.mean(squared) < 1.7
 
 
-def textured(side, seed):
-    """Return ground with details of every size, uint8 [side·256, side·256, 3]."""
-    rng, whole = np.random.default_rng(seed), np.zeros((side * 256, side * 256, 3))
-    for size in (4, 12, 40, 130):
-        fine = Image.fromarray(rng.integers(0, 256, (side * 256 // size + 1,) * 2 + (3,), np.uint8))
-        whole += np.asarray(fine.resize((side * 256, side * 256), Image.Resampling.BICUBIC), float) / 4
-    return np.clip((whole - 128) * 1.6 + 128, 0, 255).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def land():
-    """A piece of ground, and its tiles by address."""
+    """A piece of ground, its tiles by address, and their features by the name of what extracts them."""
     whole = textured(SIDE, 11)
 
     def tile(z, x, y):
@@ -167,12 +159,11 @@ def land():
         inside = z == ZOOM and 0 <= left < len(whole) and 0 <= top < len(whole)
         return whole[top : top + 256, left : left + 256] if inside else None
 
-    return whole, tile
+    return whole, tile, cache(lambda name: Ground(tile, classical(name)))
 
 
 def stage_of(land, name="orb", k=5):
-    extract = classical(name)
-    return SecondStage(extract, Ground(land[1], extract), k)
+    return SecondStage(classical(name), land[2](name), k)
 
 
 def match_at(place):
@@ -274,26 +265,6 @@ def test_the_features_of_a_tile_do_not_depend_on_what_is_asked_beside_it(land):
 
 
 # as commands
-
-
-@pytest.fixture(scope="module")
-def flown(tmp_path_factory):
-    """A cache whose imagery is on board, and a photo over it."""
-    site = tmp_path_factory.mktemp("site") / "site"
-    site.mkdir()
-    cache = building.new_cache(site, network=building.GIST)
-    ground = textured(4, 12)
-    for x, y in np.ndindex(4, 4):
-        tile = Image.fromarray(np.ascontiguousarray(ground[y * 256 : (y + 1) * 256, x * 256 : (x + 1) * 256]))
-        tile.save(site / f"tiles/{building.ZOOM}/{building.WEST + x}/{building.NORTH + y}.jpg", quality=92)
-    building.edit(cache, '# on_board = "none"', 'on_board = "pmtiles"')
-    assert building.build(cache).outcome == "SUCCESS"
-    truth = place_at(building.ZOOM, building.WEST + 1.6, building.NORTH + 2.3)
-    mpp = metres_per_pixel(building.ZOOM, truth)
-    pixels = photograph(ground, (1.6 * 256, 2.3 * 256), mpp, height=400 * mpp, yaw=20, fov=65.0)
-    focal = 36 / (2 * math.tan(math.radians(65) / 2)) * math.hypot(960, 720) / 960 / math.hypot(36, 24) * 36
-    dji_jpeg(site / "a.jpg", pixels, truth, height=400 * mpp, yaw=20, pitch=-90, equivalent_mm=focal)
-    return cache, truth
 
 
 def located(cache, capsys, *words):
