@@ -37,13 +37,13 @@ def read_mosaic(tiles: Path, zoom: int) -> dict[tuple[int, int], np.ndarray]:
 
 
 def make_crops(
-    tiles: Path, zoom: int, folder: Path, *, offset: float, turned: bool, each: int = 2, seed: int = 7
+    tiles: Path, zoom: int, folder: Path, *, offset: float, turned: bool, each: int = 2, every: int = 1, seed: int = 7
 ) -> list[Crop]:
-    """Write up to `each` photos around every tile, wherever the imagery fills the frame, and queries.csv."""
+    """Write up to `each` photos around each `every`-th tile, wherever the imagery fills the frame, and queries.csv."""
     mosaic, rng = read_mosaic(tiles, zoom), np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     crops = []
-    for x, y, number in [(x, y, number) for x, y in sorted(mosaic) for number in range(each)]:
+    for x, y, number in [(x, y, number) for x, y in sorted(mosaic)[::every] for number in range(each)]:
         right, down = rng.uniform(-offset, offset, 2)
         yaw = float(rng.uniform(0, 360)) if turned else float(rng.uniform(-4, 4)) % 360
         seen = _view(_scene(mosaic, x, y), right, down, yaw, 1 + rng.uniform(-0.08, 0.08))

@@ -17,7 +17,7 @@ def built(tmp_path_factory):
     """A site with a built cache and a list of four of its tiles as queries."""
     site = tmp_path_factory.mktemp("site") / "site"
     site.mkdir()
-    cache = building.new_cache(site, network=building.GIST)
+    cache = building.new_cache(site)
     assert building.build(cache).outcome == "SUCCESS"
     rows = ["file,lat,lon"]
     for x in range(WEST, WEST + 4):
