@@ -444,7 +444,7 @@ def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
         return db
 
     monkeypatch.setattr(catalogue, "_prepared", small)
-    big = flight(tmp_path, write_xyz(tmp_path / "big", block(60, 60)), bbox=bbox_of(block(60, 60)))
+    big = flight(tmp_path, write_xyz(tmp_path / "big", block(30, 30)), bbox=bbox_of(block(30, 30)))
     with pytest.raises(FilesystemError, match="cannot write the tile catalogue"):
         scan(big.selection, big.build_dir)
 

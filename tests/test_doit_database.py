@@ -17,6 +17,7 @@ from doit.dependency import JSONCodec, SqliteDB
 from provisioning.base.errors import FilesystemError
 from provisioning.base.words import typed
 from rules.database import IN_MEMORY, database, for_reading, make_usable
+from tests.test_doit_terms import doit_here
 
 DOIT = str(Path(sys.executable).parent / "doit")
 
@@ -138,23 +139,18 @@ def test_one_that_is_not_there_yet_or_whole_is_used(tmp_path, path):
     make_usable(database(tmp_path / "never built"))
 
 
-def doit(cache, *words):
-    return subprocess.run([DOIT, *words], cwd=cache, capture_output=True, text=True, check=False, timeout=300)
-
-
-@pytest.mark.usefixtures("unmeasured")
-def test_every_command_of_doit_takes_what_is_no_database(built_cache):
+def test_every_command_of_doit_takes_what_is_no_database(built_cache, capsys):
     path = built_cache / ".build" / "doit.sqlite"
     due = 1  # the tiles of a copy have not been scanned
     for words, code in ((["list", "-s"], 0), (["info", "corpus"], due), (["forget", "corpus"], 0), (["reset-dep"], 0)):
         path.write_bytes(b"\xff" * 5000)
-        done = doit(built_cache, *words)
+        done = doit_here(built_cache, *words, capsys=capsys)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert ("damaged" in done.stderr) == (words[0] in ("list", "info"))
     path.unlink()
     path.mkdir()
     for words, code in ((["list", "--status"], 0), (["ignore", "corpus"], 3), (["clean", "-n"], 3), (["run"], 3)):
-        done = doit(built_cache, *words)
+        done = doit_here(built_cache, *words, capsys=capsys)
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
         assert typed("rm", "-r", path) in done.stderr
     assert (built_cache / "current").exists()

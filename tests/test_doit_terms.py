@@ -60,7 +60,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout.strip().splitlines()[-1].split()[0]
 
 
-def doit_here(cache: Path, *words: str, at: str, capsys) -> subprocess.CompletedProcess[str]:
+def doit_here(cache: Path, *words: str, at: str = ".", capsys) -> subprocess.CompletedProcess[str]:
     """Run `doit` in this process, with the words after the program, from a folder of the cache."""
     arguments = [word.format(cache=cache) for word in words if word not in (DOIT, sys.executable, "-m", "doit")]
     sys.modules.pop("dodo", None)  # doit imports it by name
@@ -173,17 +173,17 @@ def test_every_file_that_a_task_is_made_from_is_declared(cache):
     assert len(rows["descriptors"].needs) == 1  # a million tiles are one digest, never a million file_deps
 
 
-def test_info_is_one_screen_in_the_words_of_why(cache):
-    assert doit(cache, DOIT, "info", "gates").returncode == 0
+def test_info_is_one_screen_in_the_words_of_why(cache, capsys):
+    assert doit_here(cache, "info", "gates", capsys=capsys).returncode == 0
     put_tile(cache.parent / "tiles", 0, 0, seed=79)
-    doit(cache, DOIT, "descriptors")
-    shown = doit(cache, DOIT, "info", "corpus")
+    doit_here(cache, "descriptors", capsys=capsys)
+    shown = doit_here(cache, "info", "corpus", capsys=capsys)
     why = next(task for task in make_plan(cache).tasks if task.task == "corpus").why
     assert shown.returncode == 1
     assert f"due because {why[0]}" in shown.stdout
     assert len(shown.stdout.splitlines()) < 40
     assert max(map(len, shown.stdout.splitlines())) < 200
-    unknown = doit(cache, DOIT, "info", "corpse")
+    unknown = doit_here(cache, "info", "corpse", capsys=capsys)
     assert (unknown.returncode, "there is no task 'corpse'" in unknown.stderr) == (3, True)
 
 
@@ -260,14 +260,14 @@ def test_a_stage_of_another_request_is_never_published(cache, monkeypatch):
         assert verdict.require().flight.flight_id == "F-4"
 
 
-def test_what_was_ignored_is_not_called_done(cache):
+def test_what_was_ignored_is_not_called_done(cache, capsys):
     edit(cache, 'id = "F-1"', 'id = "F-5"')
-    assert doit(cache, DOIT, "ignore", "manifest").returncode == 0
-    done = doit(cache, DOIT)
+    assert doit_here(cache, "ignore", "manifest", capsys=capsys).returncode == 0
+    done = doit_here(cache, capsys=capsys)
     assert (done.returncode, last_line(done)) == (1, "FAILURE")
     assert "asked to ignore manifest" in done.stderr
-    assert doit(cache, DOIT, "forget", "manifest").returncode == 0
-    assert last_line(doit(cache, DOIT)) == "SUCCESS"
+    assert doit_here(cache, "forget", "manifest", capsys=capsys).returncode == 0
+    assert last_line(doit_here(cache, capsys=capsys)) == "SUCCESS"
 
 
 def test_a_report_that_cannot_be_written_after_the_switch_is_a_warning(cache):

@@ -19,6 +19,7 @@ from provisioning.cli.deliver import fleet as fleet_command
 from provisioning.config.parse import read_flight
 from provisioning.delivery.fleet import Vehicle, derive, read_fleet
 from provisioning.engines.vehicle.remote import GREETING, serve
+from provisioning.flight import manifest
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
 from tests import building
@@ -59,7 +60,7 @@ def counter(target: Path, key: Path, **expected: str) -> int:
         return verdict.require().build.counter
 
 
-def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles_and_only_once(tmp_path, capsys):
+def test_a_fleet_is_built_from_one_scan_with_engines_run_on_the_vehicles_and_only_once(tmp_path, capsys):
     cache, key = new_cache(tmp_path), tmp_path / "key.pub.pem"
     there = {"command": str(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
     fleet = write_fleet(
@@ -81,6 +82,9 @@ def test_a_fleet_is_built_from_one_scan_with_engines_from_the_vehicles_and_only_
     assert counter(tmp_path / "flash-3", key, aircraft_id="AC-3") == 1
     with verify(tmp_path / "flash-1", trust_anything_by(load_public_key(key))._replace(aircraft_id="AC-2")) as verdict:
         assert not verdict.passed
+    gate = manifest.parse((cache / "vehicles/one/current/Manifest.json").read_bytes()).gates["fidelity.target"]
+    assert (gate.verdict, gate.threshold) == ("pass", "0.999")
+    assert "run on its target" in gate.detail
     (tmp_path / "asked").unlink()
     assert main(["fleet", str(fleet), "--only", "one"]) == 0
     assert "IDEMPOTENT_NO_OP, 0 engines compiled, 0 descriptors computed" in capsys.readouterr().out
@@ -104,18 +108,19 @@ def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def lost_and_good(tmp_path_factory):
-    """Build two of three vehicles, of which one cannot be reached: the folder, the exit code, both streams."""
+    """Build three of four vehicles, two of which do not answer as they should: the folder, the exit code, both streams."""
     folder = tmp_path_factory.mktemp("lost")
     cache = new_cache(folder)
     fleet = write_fleet(
         cache / "FLEET.toml",
         other={},
         lost={"command": "false"},
+        odd={"command": "sh -c 'cat /dev/zero'"},
         good={"target": str(folder / "flash")},
     )
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["fleet", str(fleet), "--only", "lost", "--only", "good"])
+        code = main(["fleet", str(fleet), *(f"--only={name}" for name in ("lost", "odd", "good"))])
     return folder, code, out.getvalue(), err.getvalue()
 
 
@@ -124,6 +129,12 @@ def test_a_vehicle_that_cannot_be_reached_does_not_stop_the_others(lost_and_good
     assert code == EngineError.exit_code
     assert "lost does not say what computer it is" in err
     assert counter(folder / "flash", folder / "key.pub.pem") == 1
+
+
+def test_a_probe_without_end_does_not_stop_later_vehicles(lost_and_good):
+    _, _, out, err = lost_and_good
+    assert "odd does not say what computer it is" in err
+    assert "good: SUCCESS" in out
 
 
 def test_only_the_vehicles_named_are_built(lost_and_good):

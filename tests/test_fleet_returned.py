@@ -24,10 +24,7 @@ from provisioning.engines.vehicle import remote as remote_module
 from provisioning.engines.vehicle.apart import bare_environment, describe_apart
 from provisioning.engines.vehicle.remote import compile_there
 from provisioning.engines.vehicle.returned import golden_tiles
-from provisioning.flight import manifest
 from tests import networks
-from tests.crashing import new_world
-from tests.test_fleet import PROGRAM, wrapper, write_fleet
 
 ORIN = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
 PLAN = b"ftrt" + bytes(20) + bytes([10, 3, 0, 30]) + bytes(100)
@@ -161,25 +158,6 @@ def test_an_odd_or_endless_answer_of_a_probe_is_one_clear_error(tmp_path, comman
     (tmp_path / "odd.sh").write_text(f"{command}\n")
     with pytest.raises(EngineError, match="odd does not say what computer it is"):
         probe(Vehicle(name="odd", command=f"sh {tmp_path}/odd.sh"))
-
-
-def test_a_probe_without_end_does_not_stop_later_vehicles(tmp_path, capsys):
-    cache = new_world(tmp_path)
-    fleet = write_fleet(cache / "FLEET.toml", odd={"command": "sh -c 'cat /dev/zero'"}, good={})
-    assert main(["fleet", str(fleet)]) == EngineError.exit_code
-    said = capsys.readouterr()
-    assert "odd does not say what computer it is" in said.err
-    assert "good: SUCCESS" in said.out
-
-
-def test_the_answer_of_the_target_s_own_engine_is_in_the_manifest(tmp_path, capsys):
-    cache = new_world(tmp_path)
-    fleet = write_fleet(cache / "FLEET.toml", one={"command": str(wrapper(tmp_path)), "program": PROGRAM})
-    assert main(["fleet", str(fleet)]) == 0, capsys.readouterr().err
-    read = manifest.parse((cache / "vehicles/one/current/Manifest.json").read_bytes())
-    gate = read.gates["fidelity.target"]
-    assert (gate.verdict, gate.threshold) == ("pass", "0.999")
-    assert "run on its target" in gate.detail
 
 
 @pytest.mark.parametrize(
