@@ -470,14 +470,17 @@ print("done", flush=True)
 """
 
 
-def test_a_scan_killed_at_any_time_leaves_a_true_catalogue_and_its_work(tmp_path):
+@pytest.mark.parametrize(
+    "delays", [(0.0, 0.05, 0.15), pytest.param((0.0, 0.02, 0.05, 0.1, 0.15, 0.2), marks=pytest.mark.slow)], ids=len
+)
+def test_a_scan_killed_at_any_time_leaves_a_true_catalogue_and_its_work(tmp_path, delays):
     tiles = block(20, 20)
     store = write_xyz(tmp_path / "sat", tiles)
     clean = scanned(flight(tmp_path / "clean", store, bbox=bbox_of(tiles)))
     asked = flight(tmp_path, store, bbox=bbox_of(tiles))
     code = SCANNER.format(path=sys.path, root=str(tmp_path), store=str(store))
     kept = 0
-    for delay in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2):
+    for delay in delays:
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
         assert child.stdout.readline() == b"go\n"
         time.sleep(delay)

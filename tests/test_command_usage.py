@@ -96,11 +96,20 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(words, reason, 
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+DOIT, COMMAND = (
+    "import rules; rules.declare('dodo.py')",
+    "from provisioning.cli import main; main(['completion', 'bash'])",
+)
+
+
 @pytest.mark.parametrize(
-    "begin",
-    ["import rules; rules.declare('dodo.py')", "from provisioning.cli import main; main(['completion', 'bash'])"],
-    ids=["doit", "flightcache"],
+    ("begin", "given", "threads"),
+    [
+        (DOIT, {}, "1"),
+        (COMMAND, {}, "1"),
+        (COMMAND, {"OPENBLAS_NUM_THREADS": "2"}, "2"),
+        pytest.param(DOIT, {"OPENBLAS_NUM_THREADS": "2"}, "2", marks=pytest.mark.slow),
+    ],
 )
 def test_numpy_begins_on_one_thread_unless_set_otherwise(begin, given, threads, tmp_path):
     (tmp_path / "dodo.py").touch()

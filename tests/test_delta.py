@@ -229,7 +229,7 @@ def test_a_vehicle_that_reads_no_zstd_gets_whole_files(made, tmp_path, monkeypat
     assert answers["done"]["counter"] == 2
 
 
-@pytest.mark.parametrize("cut", [2_600, 3_000, 5_000, 9_000])
+@pytest.mark.parametrize("cut", [2_600, *(pytest.param(n, marks=pytest.mark.slow) for n in (3_000, 5_000)), 9_000])
 def test_a_delta_that_was_cut_is_continued(made, tmp_path, cut):
     over(made, "old", tmp_path / "v")
     line = ("sh", "-c", f'dd bs=1 count={cut} 2>/dev/null | sh -c "$1"', "cut-line")

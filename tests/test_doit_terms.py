@@ -104,9 +104,9 @@ def test_a_program_that_builds_meets_the_same_lock(cache):
 
 
 @pytest.mark.parametrize("words", [("clean",), ("forget", "--all"), ("ignore", "gates"), ("reset-dep",)])
-def test_commands_that_write_hold_the_lock_from_anywhere(cache, words):
+def test_commands_that_write_hold_the_lock_from_anywhere(cache, words, capsys):
     with build_lock(cache):
-        held = doit(cache, DOIT, words[0], "-f", f"{cache}/dodo.py", *words[1:], at="..")
+        held = doit_here(cache, words[0], "-f", f"{cache}/dodo.py", *words[1:], at="..", capsys=capsys)
     assert (held.returncode, "another build runs" in held.stderr) == (3, True)
 
 
@@ -151,9 +151,9 @@ def test_a_lost_doit_database_builds_nothing_again_and_is_filled(cache, how):
     assert json.loads(known["manifest"])["checker:"] == "TimestampChecker"
 
 
-def test_the_manifest_is_a_target_that_can_be_asked_for(cache):
+def test_the_manifest_is_a_target_that_can_be_asked_for(cache, capsys):
     edit(cache, 'id = "F-1"', 'id = "F-2"')
-    done = doit(cache, DOIT, "current/Manifest.json")
+    done = doit_here(cache, "current/Manifest.json", capsys=capsys)
     assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
     assert json.loads((cache / "current" / "Manifest.json").read_bytes())["flight"]["flight_id"] == "F-2"
 
@@ -233,11 +233,11 @@ def test_info_and_deps_are_what_a_doit_user_would_call_right(cache, capsys, monk
     assert said == golden.read_text()
 
 
-def test_status_of_list_agrees_with_plan(cache):
+def test_status_of_list_agrees_with_plan(cache, capsys):
     for change in (lambda: None, lambda: edit(cache, 'id = "F-1"', 'id = "F-3"')):
         change()
         plan = {task.task: task.will_run for task in make_plan(cache).tasks}
-        lines = doit(cache, DOIT, "list", "--all", "--status", "-q").stdout.splitlines()
+        lines = doit_here(cache, "list", "--all", "--status", "-q", capsys=capsys).stdout.splitlines()
         shown = {words[1]: words[0] == "R" for words in map(str.split, lines)}
         assert {name: due for name, due in shown.items() if name in plan} == plan
 
@@ -289,13 +289,13 @@ def test_the_report_names_the_manifest_and_a_failure_names_none(cache):
     assert (held.value.report.manifest_hash, held.value.report.manifest_path) == (None, None)
 
 
-def test_engines_are_compiled_without_any_tile(cache):
+def test_engines_are_compiled_without_any_tile(cache, capsys):
     shutil.rmtree(cache.parent / "tiles")
     for store in cache.glob(".build/store/*/*.engine"):
         shutil.rmtree(store.parent)
-    done = doit(cache, DOIT, "engine")
+    done = doit_here(cache, "engine", capsys=capsys)
     assert (done.returncode, last_line(done)) == (0, "SUCCESS"), done.stderr
-    refused = doit(cache, DOIT)
+    refused = doit_here(cache, capsys=capsys)
     assert (refused.returncode, "tiles.source[0].path: no such file" in refused.stderr) == (1, True), refused.stderr
 
 

@@ -79,8 +79,11 @@ def said(
     return text.decode().replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(name, marks=[pytest.mark.slow] if name == "120-colour" else []) for name in FORMS]
+)
 def test_form(form, work):
+    """Of 120 columns with colour only nightly: each of the two is in another form."""
     columns, environment = FORMS[form]
     options = environment.get("FORM", "").split()
     text = "\n".join(

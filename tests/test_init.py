@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -30,14 +28,10 @@ def tiles(tmp_path: Path) -> Path:
     return tmp_path / "tiles"
 
 
-def test_init_and_doit_is_all_a_user_needs(tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_says_what_the_source_holds(tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That `doit` is all that is left to do: `test_the_first_cache_of_ones_own`."""
     assert main(["init", str(tmp_path / "cache"), "--tiles", str(tiles)]) == 0
     assert f"zoom {ZOOM}: 4 of 4" in capsys.readouterr().out
-    done = subprocess.run(
-        [sys.executable, "-m", "doit"], cwd=tmp_path / "cache", capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("SUCCESS")
 
 
 def test_area_and_zooms_are_what_the_source_holds(tiles: Path, tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ STREAMS = {
     "a reader that leaves": ("| head -c1", {0, 141}),
 }
 ENVIRONMENTS = {
+    "optimised, neither TMPDIR nor HOME": {
+        "PYTHONOPTIMIZE": "2",
+        "TMPDIR": "/nonexistent",
+        "HOME": "/nonexistent",
+        "XDG_CONFIG_HOME": "",
+    },
     "optimised": {"PYTHONOPTIMIZE": "2"},
     "warnings are errors": {"PYTHONWARNINGS": "error"},
     "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -42,10 +48,12 @@ COMMANDS = {
 }
 
 
-def rows(table, *, quick):
-    """Every row with `doit`; with the other commands the rows `quick` by default, the others in the long form."""
+def rows(table, *, quick, apart=()):
+    """Every row with `doit`, with the other commands the rows `quick`; the others, and what is one row too, in the long form."""
     return [
-        pytest.param(command, row, marks=[] if command == "doit" or row in quick else [pytest.mark.slow])
+        pytest.param(
+            command, row, marks=[] if row not in apart and (command == "doit" or row in quick) else [pytest.mark.slow]
+        )
         for command in COMMANDS
         for row in table
     ]
@@ -132,7 +140,9 @@ def test_doit_s_other_commands_say_where_their_answer_cannot_be_written(cache, c
     assert (b"cannot be written" in done.stderr) == (right == 1)
 
 
-@pytest.mark.parametrize(("command", "around"), rows(ENVIRONMENTS, quick={"ASCII"}))
+@pytest.mark.parametrize(
+    ("command", "around"), rows(ENVIRONMENTS, quick={"ASCII"}, apart={"optimised", "no TMPDIR", "no HOME"})
+)
 def test_environments(cache, command, around):
     done = run(cache, command, environment=ENVIRONMENTS[around])
     assert done.returncode == 0, done.stderr.decode()
