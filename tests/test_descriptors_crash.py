@@ -96,23 +96,25 @@ while True:
 """
 
 
-def killed_writer(path, first, after_s):
-    """Run a writer that flushes after each append, kill it, and return the number behind the last row it flushed."""
+def killed_writer(path, first, after_s, *, flushes=0):
+    """Run a writer that flushes after each append, kill it `after_s` seconds after so many, and return the number behind the last row it flushed."""
     writer = subprocess.Popen([sys.executable, "-c", ENDLESS, str(path), str(first)], stdout=subprocess.PIPE, text=True)
+    lines = []
     try:
         assert writer.stdout.readline() == "open\n"
+        lines += [writer.stdout.readline() for _ in range(flushes)]
         time.sleep(after_s)
     finally:
         writer.kill()
-        lines = writer.communicate()[0].split("\n")
-    return max([first, *(int(line) for line in lines[:-1])])
+        lines += writer.communicate()[0].split("\n")[:-1]
+    return max([first, *map(int, lines)])
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_writers_killed_at_random_lose_nothing_they_had_flushed(tmp_path, rounds):
     rng, first = np.random.default_rng(rounds), 0
-    for _ in range(rounds):
-        end = killed_writer(tmp_path, first, rng.uniform(0, 0.1))
+    for left in reversed(range(rounds)):
+        end = killed_writer(tmp_path, first, rng.uniform(0, 0.1), flushes=not left)
         with opened(tmp_path) as kept:
             held = [*range(end), *(n for n in range(end, end + 6) if not kept.missing(shas(n)))]
             if held:

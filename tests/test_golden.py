@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,53 +108,67 @@ BY_DEFAULT = ("generic", "zen5", "neon-sve")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a built cache, a changed and a tampered copy of it, one never built, and a second key."""
-    yield from _work(tmp_path_factory.mktemp("golden"))
+    with pytest.MonkeyPatch.context() as patch:
+        return _made(tmp_path_factory.mktemp("golden"), patch)
+
+
+@pytest.fixture
+def work(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That directory, where a command is run, with the keys in it."""
+    _enter(made, monkeypatch)
+    return made
 
 
 @pytest.fixture(
     scope="module", params=[pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in HOSTS]
 )
-def work_on_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same directory, made on another computer and looked at there."""
+def made_on_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The name of another computer, and the same directory, made there."""
     with pytest.MonkeyPatch.context() as patch:
         pretend(HOSTS[request.param], tmp_path_factory.mktemp("machine") / "proc", patch)
-        yield from _work(tmp_path_factory.mktemp("golden"))
+        return request.param, _made(tmp_path_factory.mktemp("golden"), patch)
 
 
-def _work(folder: Path) -> Iterator[Path]:
-    before = Path.cwd()
-    os.chdir(folder)
-    config = os.environ.get("XDG_CONFIG_HOME")
-    os.environ["XDG_CONFIG_HOME"] = str(folder / "config")  # the keys of who runs the tests are none of theirs
-    try:
-        cache = building.new_cache(Path(), samples=None, network=building.GIST)
-        assert building.build(cache.absolute()).outcome == "SUCCESS"
-        for name in ("changed", "tampered"):
-            shutil.copytree("cache", name, symlinks=True)
-        building.edit(Path("changed"), "F-1", "F-2")
-        building.edit(Path("changed"), "# rotations = 1", "rotations = 2")
-        shutil.copytree("tiles", "fewer")
-        Path("fewer/14/8581/5737.jpg").unlink()
-        main(["init", "gappy", "--tiles", "fewer", "--key", "key.pem"])
-        building.edit(Path("gappy"), "min_coverage = {14 = 0.9375}", "min_coverage = {14 = 1}")
-        index = Path("tampered/current/corpus.index")
-        index.chmod(0o644)
-        index.write_bytes(index.read_bytes()[:-1] + b"!")
-        main(["keygen", "other.pem"])
-        main(["bundle", "cache", "-o", "cache.tar", "--public-key", "key.pub.pem"])
-        Path("nowhere").mkdir()
-        Path("drive").mkdir()
-        Path("out").mkdir()
-        main(["init", "empty", "--key", "key.pem"])
-        Path("FLEET.toml").write_text('cache = "cache"\n[[vehicle]]\nname = "heron-1"\nflight = "F-9"\n')
-        Path("queries.csv").write_text("file,lat,lon\ntiles/14/8581/5737.jpg,46.9,8.6\n")
-        yield folder
-    finally:
-        os.chdir(before)
-        os.environ.pop("XDG_CONFIG_HOME")
-        os.environ.update({} if config is None else {"XDG_CONFIG_HOME": config})
+@pytest.fixture
+def work_on_host(made_on_host: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same directory, looked at on the computer where it was made: for this test alone, `work` is here."""
+    name, folder = made_on_host
+    pretend(HOSTS[name], tmp_path / "proc", monkeypatch)
+    _enter(folder, monkeypatch)
+    return folder
+
+
+def _enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))  # the keys of who runs the tests are none of theirs
+
+
+def _made(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    _enter(folder, patch)
+    cache = building.new_cache(Path(), samples=None, network=building.GIST)
+    assert building.build(cache.absolute()).outcome == "SUCCESS"
+    for name in ("changed", "tampered"):
+        shutil.copytree("cache", name, symlinks=True)
+    building.edit(Path("changed"), "F-1", "F-2")
+    building.edit(Path("changed"), "# rotations = 1", "rotations = 2")
+    shutil.copytree("tiles", "fewer")
+    Path("fewer/14/8581/5737.jpg").unlink()
+    main(["init", "gappy", "--tiles", "fewer", "--key", "key.pem"])
+    building.edit(Path("gappy"), "min_coverage = {14 = 0.9375}", "min_coverage = {14 = 1}")
+    index = Path("tampered/current/corpus.index")
+    index.chmod(0o644)
+    index.write_bytes(index.read_bytes()[:-1] + b"!")
+    main(["keygen", "other.pem"])
+    main(["bundle", "cache", "-o", "cache.tar", "--public-key", "key.pub.pem"])
+    Path("nowhere").mkdir()
+    Path("drive").mkdir()
+    Path("out").mkdir()
+    main(["init", "empty", "--key", "key.pem"])
+    Path("FLEET.toml").write_text('cache = "cache"\n[[vehicle]]\nname = "heron-1"\nflight = "F-9"\n')
+    Path("queries.csv").write_text("file,lat,lon\ntiles/14/8581/5737.jpg,46.9,8.6\n")
+    return folder
 
 
 def _masked(text: str, work: Path, command: str) -> str:

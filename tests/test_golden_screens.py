@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_golden import _masked, _work
+from tests.test_golden import _made, _masked
 from tests.test_golden_forms import FORMS, hold_to, said
 
 GOLDEN = Path(__file__).parent / "golden" / "screens"
@@ -30,7 +30,8 @@ LIVE = "\r\x1b[2K"
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A built cache, a changed, a tampered and an empty one, and a fleet that is built already."""
-    for folder in _work(tmp_path_factory.mktemp("screens")):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = _made(tmp_path_factory.mktemp("screens"), patch)
         said(["fleet", "FLEET.toml"], None, {}, folder)
         yield folder
 

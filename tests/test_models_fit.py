@@ -74,10 +74,10 @@ def test_a_fourth_byte_says_nothing(name, size):
     assert found.flags.c_contiguous
 
 
-@pytest.mark.parametrize("size", [(40, 30), (32, 40), (90, 130)])
+@pytest.mark.parametrize("size", [(5, 4), (4, 5), (11, 13)])
 def test_bilinear_is_onnx_resize_without_antialiasing(size):
     """Resize of ONNX, mode linear with half pixels, is what OpenCV and PyTorch compute."""
-    image = picture(64, 80)
+    image = picture(8, 10)  # ONNX before 1.21 takes ten milliseconds a number
     port = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)
     node = helper.make_node(
         "Resize", ["x", "", "", "sizes"], ["y"], mode="linear", coordinate_transformation_mode="half_pixel"
