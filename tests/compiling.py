@@ -1,5 +1,7 @@
 """How tests compile the examples in C++: with warnings as errors, and with checks that end the program."""
 
+import subprocess
+
 import pytest
 
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
@@ -12,3 +14,11 @@ SANITIZED = pytest.param(
     marks=pytest.mark.slow,
 )
 """Without the trap, undefined behaviour is a line on stderr, and the exit code that of success."""
+
+
+def compile_by(words, flags):
+    """Run a compiler, or make; skip the test where the libraries that `flags` ask for are missing."""
+    built = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:  # not every compiler brings the sanitizers' libraries
+        pytest.skip(f"the compiler has no libraries for {' '.join(flags)}")
+    assert built.returncode == 0, built.stderr

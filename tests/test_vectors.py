@@ -32,7 +32,7 @@ from provisioning.flight.trust import parse as parse_trust
 from provisioning.flight.verify import ANY, CounterFloor, Expectations, ExpectedHost, verify
 from tests import fuzzing
 from tests.building import build, new_cache
-from tests.compiling import PLAIN, SANITIZED, WARNINGS
+from tests.compiling import PLAIN, SANITIZED, WARNINGS, compile_by
 from tests.sharing import made_once
 from tests.vectors import make
 
@@ -210,10 +210,7 @@ def _compile(compiler: str, flags: list[str], folder: Path) -> None:
         if source.suffix in {".cpp", ".hpp"} or source.name == "Makefile":
             shutil.copy(source, folder)
     words = ["make", "-C", folder, f"CXX={compiler}", f"CXXFLAGS={' '.join([*flags, *WARNINGS])}"]
-    built = subprocess.run(words, capture_output=True, text=True, check=False)
-    if "cannot find" in built.stderr:  # not every compiler brings the sanitizers' libraries
-        pytest.skip(f"the compiler has no libraries for {' '.join(flags)}")
-    assert built.returncode == 0, built.stderr
+    compile_by(words, flags)
 
 
 def ask(reader: Path, *words: str | Path, given: str = "") -> tuple[int, str]:

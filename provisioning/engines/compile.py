@@ -22,6 +22,7 @@ from provisioning.base.disk import lock
 from provisioning.base.errors import EngineError
 from provisioning.base.process.confined import bare_environment
 from provisioning.base.process.signals import stop_waits
+from provisioning.engines.ort.ort import OnnxRuntime
 from provisioning.engines.spec import EngineSpec
 
 HEARTBEAT_S = 1.0
@@ -83,10 +84,8 @@ def compile_engine(spec: EngineSpec, output: Path, *, log: Path, last_s: float =
             child = _start(spec, output, answer, out.fileno())
         _wait(child, spec, started, round(last_s))
         facts = _answer(child.returncode, answer, spec, log)
-        if spec.host.backend == "onnxruntime":
-            from provisioning.engines.ort.onnx_info import describe_onnx
-
-            describe_onnx(output.read_bytes(), backend=spec.host.backend)  # here, for loading onnx costs more than that
+        if spec.host.backend == OnnxRuntime.name:
+            OnnxRuntime().inspect(output.read_bytes())  # here: the build has loaded onnx, which costs more than that
     finally:
         if child is not None:
             _stop(child)

@@ -50,18 +50,19 @@ class PackedId(NamedTuple):
         return cut_centre(self.z, self.x, self.y, self.cut)
 
 
-BITS = 25
+ADDRESS_BITS = 25
 """Of a column or row in a packed address."""
 
 
-def packed(z: int, x: int, y: int) -> int:
+def pack_address(z: int, x: int, y: int) -> int:
     """Return a tile's address in 64 bits, ascending with z, x and y."""
-    return z << 2 * BITS | x << BITS | y
+    return z << 2 * ADDRESS_BITS | x << ADDRESS_BITS | y
 
 
-def unpacked(address: int) -> tuple[int, int, int]:
-    """Return z, x and y of a packed address."""
-    return address >> 2 * BITS, address >> BITS & (1 << BITS) - 1, address & (1 << BITS) - 1
+def unpack_address(address: int) -> tuple[int, int, int]:
+    """Return z, x and y of a packed address; the inverse of `pack_address`."""
+    last = (1 << ADDRESS_BITS) - 1
+    return address >> 2 * ADDRESS_BITS, address >> ADDRESS_BITS & last, address & last
 
 
 def check_tile(z: int, x: int, y: int) -> None:

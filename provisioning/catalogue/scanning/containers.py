@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from provisioning.base.batches import batches_of
 from provisioning.base.errors import TileError
 from provisioning.base.events import warn
-from provisioning.base.geometry.geo import BITS, packed, unpacked
+from provisioning.base.geometry.geo import ADDRESS_BITS, pack_address, unpack_address
 from provisioning.base.hashing import sha256_file
 from provisioning.base.named import NamedTuple
 from provisioning.catalogue.scanning.inspecting import Candidate, Digest, Inspector
@@ -180,7 +180,9 @@ class StoreUpdate:
             every = range(len(batch.addresses))
             changed = self._changed(batch) if self._catalogued else every
             inspector.pass_over(len(every) - len(changed))
-            known = self._writer.known_of(unpacked(batch.addresses[n]) for n in changed) if self._catalogued else {}
+            known = (
+                self._writer.known_of(unpack_address(batch.addresses[n]) for n in changed) if self._catalogued else {}
+            )
             for z, x, y, where, digest, day in batch.listed(changed):
                 held = bytes(where) if isinstance(where, memoryview) else where
                 size = len(held) if isinstance(held, bytes) else 0
@@ -200,7 +202,7 @@ class StoreUpdate:
         numbers = self._unlike_corpus(batch) if batch.identities else range(len(batch.addresses))
         columns: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for n in numbers:
-            z, x, y = unpacked(batch.addresses[n])
+            z, x, y = unpack_address(batch.addresses[n])
             columns.setdefault((z, x), []).append((y, n))
         changed: list[int] = []
         for (z, x), column in columns.items():
@@ -223,7 +225,7 @@ class StoreUpdate:
             self._corpus, self._windows = set(), set()
         for window in windows - self._windows:
             first = window << WINDOW_BITS
-            self._corpus.update(self._writer.corpus_of(*unpacked(first), 1 << WINDOW_BITS))
+            self._corpus.update(self._writer.corpus_of(*unpack_address(first), 1 << WINDOW_BITS))
         self._windows |= windows
         left = [n for n, tile in enumerate(batch.identities) if tile not in self._corpus]
         self._met += len(batch.addresses) - len(left)
@@ -236,7 +238,7 @@ class StoreUpdate:
         seen = np.sort(np.frombuffer(self._seen, np.uint64))
         twice = seen[1:][seen[1:] == seen[:-1]]
         if len(twice):
-            z, x, y = unpacked(int(twice[0]))
+            z, x, y = unpack_address(int(twice[0]))
             plugin, path = self._source.plugin or type(self._source.store).__name__, self._source.path
             title = "the container" if path != NO_PATH else f"the tile store {plugin}"
             raise TileError(
@@ -264,7 +266,7 @@ class StoreUpdate:
 
 def _of_plugin_tiles(tiles: Sequence[Listed]) -> Batch:
     return Batch(
-        array("Q", [packed(*tile[:3]) for tile in tiles]),
+        array("Q", [pack_address(*tile[:3]) for tile in tiles]),
         lambda n: (tiles[n].digest, tiles[n].day),
         lambda numbers: [tiles[n] for n in numbers],
     )
@@ -284,5 +286,5 @@ def _are_in(seen: NDArray[np.uint64], tiles: Sequence[Address]) -> list[bool]:
     import numpy as np
 
     z, x, y = np.array(tiles, np.uint64).reshape(-1, 3).T
-    found: list[bool] = np.isin(z << np.uint64(2 * BITS) | x << np.uint64(BITS) | y, seen).tolist()
+    found: list[bool] = np.isin(z << np.uint64(2 * ADDRESS_BITS) | x << np.uint64(ADDRESS_BITS) | y, seen).tolist()
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provisioning.base.events import warn
-from provisioning.base.geometry.geo import unpacked
+from provisioning.base.geometry.geo import ADDRESS_BITS, unpack_address
 from provisioning.base.named import NamedTuple
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.writer import mark_dirty
@@ -23,10 +23,12 @@ LARGE_TILES, LARGE_SHARE = 200_000, 100
 """In so large a corpus a change of fewer than one in so many columns is compared with known pictures and itself only:
 all tiles take seconds a million."""
 
+_PLACE = f"(z << {2 * ADDRESS_BITS}) | (x << {ADDRESS_BITS}) | y"
+"""An address as `pack_address` packs it."""
 _COUNTED = "SELECT sha256 FROM tile t WHERE sha256 NOT NULL {only} GROUP BY sha256 HAVING count(*) >= ?"
 _IN_PLACES = """SELECT sha256 FROM tile t WHERE sha256 IN (SELECT sha256 FROM asked) {only}
-  GROUP BY sha256 HAVING count(DISTINCT (z << 50) | (x << 25) | y) >= ?"""
-_PICTURES = """SELECT (z << 50) | (x << 25) | y, sha256, look FROM tile t
+  GROUP BY sha256 HAVING count(DISTINCT {place}) >= ?"""
+_PICTURES = """SELECT {place}, sha256, look FROM tile t
   WHERE (sha256 NOT NULL OR look NOT NULL) {only}"""
 _ONLY_DIRTY = "AND EXISTS (SELECT 1 FROM col c WHERE c.z = t.z AND c.x = t.x AND c.dirty)"
 _AT = "SELECT sha256 FROM tile WHERE z = ? AND x = ? AND y = ? AND look = ?"
@@ -77,7 +79,7 @@ def _same(db: sqlite3.Connection, only: str) -> frozenset[bytes]:
     if not several:
         return frozenset()
     _ask(db, several)
-    return frozenset(digest for (digest,) in db.execute(_IN_PLACES.format(only=only), (REPEATS,)))
+    return frozenset(digest for (digest,) in db.execute(_IN_PLACES.format(place=_PLACE, only=only), (REPEATS,)))
 
 
 def _columns_of(db: sqlite3.Connection, digests: list[tuple[bytes]]) -> set[tuple[int, int]]:
@@ -96,7 +98,7 @@ def _alike(db: sqlite3.Connection, pictures: _Pictures, *, known: Iterable[bytes
             places = np.concatenate([places, [-1 - REPEATS * n - place for place in range(REPEATS)]])
             hashes = np.vstack([hashes, *[np.frombuffer(row[0], np.uint8)] * REPEATS])
     members = [i for group in alike(hashes, places, least=REPEATS) for i in group if places[i] >= 0]
-    rows = ((*unpacked(int(places[i])), hashes[i].tobytes()) for i in members)
+    rows = ((*unpack_address(int(places[i])), hashes[i].tobytes()) for i in members)
     return frozenset(digest for row in rows for (digest,) in db.execute(_AT, row))
 
 
@@ -115,7 +117,7 @@ def _pictures(db: sqlite3.Connection, only: str) -> _Pictures:
     """Read what is compared of each tile: all in one pass."""
     import numpy as np
 
-    rows = db.execute(_PICTURES.format(only=only))
+    rows = db.execute(_PICTURES.format(place=_PLACE, only=only))
     places, hashes = [np.empty(0, np.int64)], [np.empty((0, PERCEPTUAL_HASH_BYTES), np.uint8)]
     digests = [np.empty(0, np.int64)]
     while chunk := rows.fetchmany(_CHUNK):

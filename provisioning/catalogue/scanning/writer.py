@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
-from provisioning.base.geometry.geo import packed
+from provisioning.base.geometry.geo import pack_address
 from provisioning.catalogue import database
 from provisioning.catalogue.scanning.columns import TAKEN_FIELDS, UNDATED
 from provisioning.catalogue.scanning.inspecting import Found, Known
@@ -85,7 +85,7 @@ class Writer:
         if self.takes_listed_dates:
             is_known &= taken["day"] == UNDATED
         found = np.empty(np.count_nonzero(is_known), [("address", "<u8"), ("sha256", "V32")])
-        found["address"] = packed(z, x, 0) + taken["y"][is_known].astype(np.uint64)
+        found["address"] = pack_address(z, x, 0) + taken["y"][is_known].astype(np.uint64)
         found["sha256"] = taken["sha256"][is_known]
         identities, size = found.tobytes(), found.itemsize
         return [identities[at : at + size] for at in range(0, len(identities), size)]

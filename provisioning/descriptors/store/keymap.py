@@ -98,7 +98,7 @@ class KeyMap:
         self._asked += more
         if self._known is None:
             self._count = len(self) if self._count is None else self._count
-            if 0 < self._count <= MOST_IN_MEMORY and self._asked * MANY >= self._count:
+            if self._count <= MOST_IN_MEMORY and self._asked * MANY >= self._count:
                 self._known = self._read()
         return self._known
 

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from provisioning.base.errors import Error, TileError
-from provisioning.base.geometry.geo import BITS, unpacked
+from provisioning.base.geometry.geo import ADDRESS_BITS, unpack_address
 from provisioning.base.process.workers import Items, Limits, Workers
 from provisioning.config import TileSource
 from provisioning.sources.processes.common import opened
@@ -119,7 +119,8 @@ class Listing:
                 size += len(data)
                 digest, last = sha256(data).digest(), data
             held.append(data)
-            address = z << 2 * BITS | x << BITS | y  # a call of `packed` takes as long as the rest
+            # `pack_address` written out: a call of it takes as long as the rest
+            address = z << 2 * ADDRESS_BITS | x << ADDRESS_BITS | y
             records.append(RECORD.pack(address, b"", NO_BYTES) if data is None else RECORD.pack(address, digest, 0))
         return records, held
 
@@ -185,7 +186,7 @@ class Lister:
         for address, digest, span in RECORD.iter_unpack(self._records(position, numbers) if numbers else b""):
             start, size = span >> 32, span & NO_BYTES
             data = None if size == NO_BYTES else self._worker.rooms[start : start + size]
-            yield ContainerTile(*unpacked(address), data, None if data is None else digest)
+            yield ContainerTile(*unpack_address(address), data, None if data is None else digest)
 
     def close(self) -> None:
         """End the process."""
