@@ -69,7 +69,7 @@ def reference(image):
 
 
 def test_graph_agrees_with_the_published_formula(network):
-    images = scenes(12)
+    images = scenes(4)
     cosines = [float(found @ reference(image)) for found, image in zip(network["gray"](images), images, strict=True)]
     assert min(cosines) > 0.95, cosines
 
@@ -170,12 +170,14 @@ def perturbed(image, rng):
     return np.asarray(Image.open(file))
 
 
-def test_real_places_are_found_again(network, shared_data):
-    """Recall@1 over 64 drone tiles of one town, chance 1.6 %."""
-    tiles = [decode(p.read_bytes(), max_pixels=1 << 22) for p in sorted(shared_data.glob("tiles/oam_banepa/**/*.*"))]
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.slow)])
+def test_real_places_are_found_again(network, shared_data, count):
+    """Recall@1 over 64 drone tiles of one town, chance 1.6 %; over 16 of them chance is 6 %."""
+    paths = sorted(shared_data.glob("tiles/oam_banepa/**/*.*"))
+    tiles = [decode(p.read_bytes(), max_pixels=1 << 22) for p in paths[:: len(paths) // count]]
     rng = np.random.default_rng(0)
     described = network["color"](np.stack([fit(t, (SIDE, SIDE), "resize") for t in tiles]))
     seen = network["color"](np.stack([fit(perturbed(t, rng), (SIDE, SIDE), "resize") for t in tiles]))
     recall = ((seen @ described.T).argmax(1) == np.arange(len(tiles))).mean()
-    assert len(tiles) == 64
+    assert len(tiles) == count
     assert recall >= 0.95

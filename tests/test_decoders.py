@@ -20,7 +20,7 @@ from provisioning.base.errors import DescriptorError, FilesystemError, TileError
 from provisioning.base.hashing import sha256_bytes
 from provisioning.base.process.workers import Limits
 from provisioning.catalogue import iter_tiles, open_reader
-from provisioning.config import BBox, TileSource
+from provisioning.config import TileSource
 from provisioning.descriptors import decoded_tiles
 from provisioning.descriptors.pipeline import decoders as module
 from provisioning.descriptors.pipeline.decoders import Decoders
@@ -30,10 +30,9 @@ from provisioning.sources.processes.decoding import View
 from tests.describing import describe, scanned_flight
 from tests.hostile_decoding import CRASHES, EATS, KILLED, LOOPS, HostileDecoding
 from tests.processes import gone
-from tests.test_descriptors import Fake, by_colour
+from tests.test_descriptors import AREA, Fake, by_colour
 
 ZOOM, COLUMN, ROW = 14, 8580, 5736
-WORLD = BBox(-1_790_000_000, -800_000_000, 1_790_000_000, 800_000_000)
 KEYS = (sha256_bytes(b"key"),)
 VIEW = View((Fraction(0),), (16, 16), "resize", 1 << 20)
 HEADINGS = tuple(Fraction(n, 8) for n in range(8))
@@ -54,7 +53,7 @@ def write_tile(root, n, suffix, *, end=b""):
 
 
 def flight_of(root, *sources, **tiles):
-    return scanned_flight(root, sources or (TileSource(path=root / "tiles", name="test"),), WORLD, (ZOOM,), **tiles)
+    return scanned_flight(root, sources or (TileSource(path=root / "tiles", name="test"),), AREA, (ZOOM,), **tiles)
 
 
 @pytest.fixture

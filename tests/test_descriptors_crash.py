@@ -11,7 +11,7 @@ import pytest
 
 from provisioning.base.errors import Error
 from tests import faults
-from tests.test_descriptors_store import fill, opened, shas, vectors
+from tests.descriptor_rows import fill, opened, shas, vectors
 
 OLD, NEW = range(6), range(6, 12)
 
@@ -84,7 +84,7 @@ ENDLESS = """
 import os, sys
 sys.path.insert(0, os.getcwd())
 from pathlib import Path
-from tests.test_descriptors_store import opened, shas, vectors
+from tests.descriptor_rows import opened, shas, vectors
 kept = opened(Path(sys.argv[1]))
 print("open", flush=True)
 n = int(sys.argv[2])

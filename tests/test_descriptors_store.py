@@ -16,29 +16,8 @@ from provisioning.base.errors import DescriptorError, FilesystemError
 from provisioning.descriptors import is_described
 from provisioning.descriptors.store import generations, guard, keymap, lookup, shards, store
 from provisioning.descriptors.store.receipts import write_receipt
-from provisioning.descriptors.store.store import DescriptorStore
+from tests.descriptor_rows import DIMENSION, KEY, fill, opened, shas, vectors
 from tests.properties import examples
-
-KEY, DIMENSION = "k" * 64, 12
-
-
-def shas(*numbers):
-    return [hashlib.sha256(b"%d" % n).digest() for n in numbers]
-
-
-def vectors(*numbers, dimension=DIMENSION):
-    """Return unit vectors that are a function of their number."""
-    found = [np.random.default_rng(n).standard_normal(dimension) for n in numbers]
-    return np.stack([v / np.linalg.norm(v) for v in found]).astype(np.float32)
-
-
-def opened(path, dtype="float32", key=KEY):
-    return DescriptorStore(path, key, dtype)
-
-
-def fill(path, *numbers, dtype="float32"):
-    with opened(path, dtype) as kept:
-        kept.append(shas(*numbers), vectors(*numbers))
 
 
 def shard_files(path):
@@ -179,7 +158,7 @@ KILLED = """
 import os, sys, signal
 sys.path.insert(0, os.getcwd())
 from pathlib import Path
-from tests.test_descriptors_store import opened, shas, vectors
+from tests.descriptor_rows import opened, shas, vectors
 kept = opened(Path(sys.argv[1]))
 for n in range(0, 40, 4):
     kept.append(shas(*range(n, n + 4)), vectors(*range(n, n + 4)))
@@ -310,7 +289,7 @@ WRITER = """
 import os, sys
 sys.path.insert(0, os.getcwd())
 from pathlib import Path
-from tests.test_descriptors_store import opened, shas, vectors
+from tests.descriptor_rows import opened, shas, vectors
 first = int(sys.argv[2])
 with opened(Path(sys.argv[1])) as kept:
     for n in range(first, first + 120, 3):

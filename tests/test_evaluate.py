@@ -171,6 +171,15 @@ def scene(tmp_path_factory):
     return cache, write_queries(root / "queries.csv", rows)
 
 
+@pytest.fixture(scope="module")
+def four(scene):
+    """The first four of those queries, for processes of their own: each photo starts one."""
+    queries = scene[1]
+    few = queries.with_name("four.csv")
+    few.write_text("\n".join(queries.read_text().splitlines()[:5]) + "\n")
+    return few
+
+
 def evaluated(words, capsys):
     key = next(Path(word) for word in words[1:] if (Path(word) / "flight.toml").is_file()).parent / "key.pub.pem"
     assert main(["evaluate", *map(str, words), "--public-key", str(key), "--json"]) == 0
@@ -222,31 +231,31 @@ def test_how_many_photos_gave_no_heading_or_pitch_is_said_with_what_was_assumed(
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_photos_are_answered_alike_by_as_many_processes_as_there_are_cores(scene, capsys, monkeypatch, cores):
-    cache, queries = scene
+def test_photos_are_answered_alike_by_as_many_processes_as_there_are_cores(scene, four, capsys, monkeypatch, cores):
+    cache, _ = scene
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     asked_for, several = [], confined.processes
     monkeypatch.setattr(confined, "processes", lambda count: asked_for.append(count) or several(count))
     with confined.apart():
-        (found,) = evaluated([queries, cache, "--within", "10"], capsys)
+        (found,) = evaluated([four, cache, "--within", "10"], capsys)
     assert found["recall"]["1"]["share"] == 1
     assert asked_for == ([] if cores == 1 else [cores])
 
 
-def test_of_several_damaged_photos_the_first_of_the_list_is_named(scene, capsys, monkeypatch):
-    cache, queries = scene
-    for number in (3, 5):
+def test_of_several_damaged_photos_the_first_of_the_list_is_named(scene, four, capsys, monkeypatch):
+    cache, _ = scene
+    for number in (1, 2):
         (cache.parent / f"bad{number}.jpg").write_bytes(b"no photo")
-    header, *rows = queries.read_text().splitlines()
-    for number in (5, 3):
+    header, *rows = four.read_text().splitlines()
+    for number in (2, 1):
         rows.insert(number, f"bad{number}.jpg,{rows[0].split(',', 1)[1]}")
     listed = cache.parent / "damaged.csv"
     listed.write_text("\n".join([header, *rows]) + "\n")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
     with confined.apart():
         code = main(["evaluate", str(listed), str(cache), "--public-key", str(cache.parent / "key.pub.pem")])
     assert code == PhotoError.exit_code
-    assert "bad3.jpg" in capsys.readouterr().err
+    assert "bad1.jpg" in capsys.readouterr().err
 
 
 def test_places_outside_the_cache_are_reported_as_out_of_reach(scene, tmp_path, capsys):
@@ -362,12 +371,14 @@ def recall_of(crops, cache, capsys):
     return found["recall"]["1"]["share"], found["recall"]["1"]["chance"]
 
 
+@pytest.mark.slow  # those turned, below, are found by the same network
 def test_perturbed_crops_of_real_tiles_are_found(gist, crops, capsys):
     share, guessed = recall_of(crops, gist[0], capsys)
     assert share >= 0.95
     assert guessed < 0.06
 
 
+@pytest.mark.slow  # test_descriptors.py has the same network on real tiles
 def test_perturbed_crops_of_real_tiles_are_found_by_squeezenet(shared_data, crops, tmp_path, capsys):
     cache, _ = real_cache(shared_data, tmp_path, "models/squeezenet_gap512.onnx")
     share, guessed = recall_of(crops, cache, capsys)
@@ -375,7 +386,7 @@ def test_perturbed_crops_of_real_tiles_are_found_by_squeezenet(shared_data, crop
     assert guessed < 0.06
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_photos_of_any_heading_are_found_by_their_yaw_or_by_turning_them(gist, tmp_path, capsys, every):
     cache, tiles = gist
     make_crops(tiles, 19, tmp_path / "photos", offset=0.15, turned=True, each=1, every=every)
