@@ -64,6 +64,32 @@ def _bare_machine() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_here() -> Iterator[None]:
+    """Compile small networks in this process: to start another takes half of a small build.
+
+    `tests/test_engines_process.py` and each `doit` that is a process of its own compile as they do for a user.
+    """
+    from provisioning.engines import compile as compiling
+    from provisioning.engines.ort.ort import OnnxRuntime
+
+    apart = compiling.compile_engine
+
+    def compile_engine(spec, output, *, log, last_s=0):
+        if spec.host.backend != OnnxRuntime.name or spec.custom_ops:
+            return apart(spec, output, log=log, last_s=last_s)
+        for folder in (log.parent, spec.state):
+            folder.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        facts = OnnxRuntime().build(spec, output)
+        OnnxRuntime().inspect(output.read_bytes())
+        return compiling.Compiled(0.1, facts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "compile_engine", compile_engine)
+        yield
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -77,10 +103,19 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the demo's 660 tiles, drawn once for all workers; read them, do not change them."""
+    """Return a folder with the demo's tiles, 60 of them, drawn once for all workers; read them, do not change them."""
     from provisioning.cli.begin import demo_imagery as demo
 
     return made_once(tmp_path_factory, "imagery", demo.write_demo_tiles)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_landscape() -> Iterator[None]:
+    """Let the demo's landscape be 60 tiles: its 660 take 20 s of processor time. `tests/test_demo.py` draws all, nightly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("provisioning.cli.begin.demo_imagery.COLUMNS", 4)
+        patch.setattr("provisioning.cli.begin.demo_imagery.ROWS", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -130,14 +130,16 @@ def _parses(words: list[str]) -> bool:
 
 SMALL_DEMO = f"""#!{sys.executable}
 from provisioning.cli.begin import demo_imagery
-demo_imagery.COLUMNS, demo_imagery.ROWS = 2, 2
+from provisioning.network.builtin import known
+demo_imagery.COLUMNS, demo_imagery.ROWS = 1, 1
+known.file_of = lambda _: None
 from provisioning.cli import main
 main()
 """
 
 
 def _small_demo(programs: Path) -> Path:
-    """Make a folder whose `flightcache` is the program, with a 33rd of the landscape: it is half a minute of work."""
+    """Make a folder whose `flightcache` is the program, with five tiles and GIST: the whole is half a minute of work."""
     programs.mkdir()
     (programs / "flightcache").write_text(SMALL_DEMO)
     (programs / "flightcache").chmod(0o755)
