@@ -57,12 +57,13 @@ def test_a_picture_that_is_kept_shows_the_last_image_alone(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("saved", [{"subsampling": n} for n in range(3)] + [{"progressive": True}])
-def test_a_jpeg_that_is_halved_has_the_same_pixels(mode, saved):
+@pytest.mark.parametrize("size", [(17, 21), (20, 30)])
+def test_a_jpeg_that_is_fitted_has_the_same_pixels(mode, saved, size):
     file = io.BytesIO()
     Image.fromarray(picture(34, 42)).convert(mode).save(file, "JPEG", quality=90, **saved)
-    decoded, spare = (decode(file.getvalue(), max_pixels=1 << 20, fitted_to=size) for size in (None, (17, 21)))
+    decoded, spare = (decode(file.getvalue(), max_pixels=1 << 20, fitted_to=each) for each in (None, size))
     assert (decoded.shape[2], spare.shape[2]) == (3, 4)
-    np.testing.assert_array_equal(fit(spare, (17, 21), "resize"), fit(decoded, (17, 21), "resize"))
+    np.testing.assert_array_equal(fit(spare, size, "resize"), fit(decoded, size, "resize"))
 
 
 @pytest.mark.parametrize("name", ["resize", "crop", "pad", "resize-bilinear", "crop-bicubic", "keep-aspect"])

@@ -62,7 +62,7 @@ def _longer_side_to(side: int, image: Pixels) -> tuple[int, int]:
 def _resize(image: Pixels, height: int, width: int, resample: str) -> Pixels:
     if not resample and image.shape == (2 * height, 2 * width, 4) and min(height, width) > 1:
         return _halved(image)
-    picture = _picture(np.ascontiguousarray(image[..., :3]))
+    picture = _picture(np.ascontiguousarray(image))
     if (
         resample == "bilinear"
     ):  # Pillow's transform looks at the four nearest pixels, its resize at all that are covered
@@ -82,7 +82,7 @@ def _picture(image: Pixels) -> Image.Image:
     if picture is None or picture.size != size:
         picture = Image.new("RGB", size)
         _last.picture = picture if image.size <= KEPT_BYTES else None
-    picture.frombytes(image.data, "raw", "RGB")
+    picture.frombytes(image.data, "raw", "RGBX" if image.shape[2] == 4 else "RGB")
     return picture
 
 
