@@ -35,6 +35,17 @@ def _repository_on_the_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
+@pytest.fixture
+def builds_here(monkeypatch):
+    """Have `fleet` build in this process; `lost_and_good` starts doit as users' fleets do."""
+
+    def build(directory: Path) -> tuple[int, str]:
+        built = building.build(directory)
+        return int(built.failure is not None), ""
+
+    monkeypatch.setattr(fleet_command, "_doit", build)
+
+
 def wrapper(folder: Path) -> Path:
     """A stand-in for ssh: notes every command line it is given, then runs it in a directory of its own."""
     script = folder / "reach.sh"
@@ -60,7 +71,7 @@ def counter(target: Path, key: Path, **expected: str) -> int:
         return verdict.require().build.counter
 
 
-def test_a_fleet_is_built_from_one_scan_with_engines_run_on_the_vehicles_and_only_once(tmp_path, capsys):
+def test_a_fleet_is_built_from_one_scan_with_engines_run_on_the_vehicles_and_only_once(tmp_path, capsys, builds_here):
     cache, key = new_cache(tmp_path), tmp_path / "key.pub.pem"
     there = {"command": str(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
     fleet = write_fleet(
@@ -91,7 +102,7 @@ def test_a_fleet_is_built_from_one_scan_with_engines_run_on_the_vehicles_and_onl
     assert "--compile" not in (tmp_path / "asked").read_text()
 
 
-def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys):
+def test_a_vehicle_that_had_the_common_cache_takes_its_own(tmp_path, capsys, builds_here):
     cache, target = new_cache(tmp_path), tmp_path / "flash-1"
     key = tmp_path / "key.pub.pem"
     for flight in ("F-1", "F-2"):
@@ -220,7 +231,7 @@ def test_a_vehicle_refuses_a_network_that_arrived_damaged():
         serve(io.BytesIO(request_for(host, sha256="0" * 64)), io.BytesIO())
 
 
-def test_an_engine_that_arrives_changed_is_refused(tmp_path, capsys):
+def test_an_engine_that_arrives_changed_is_refused(tmp_path, capsys, builds_here):
     cache = building.new_cache(tmp_path, side=2)
     reach = wrapper(tmp_path)
     reach.write_text(
