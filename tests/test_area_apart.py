@@ -54,38 +54,51 @@ def refusal(read, path):
     return caught.value.what, str(caught.value.file), caught.value.key, caught.value.facts, caught.value.next_step
 
 
+BROKEN = (b"", b"{", b"\xff\xfe\xfa", b"<kml>", b"PK\5\6", b"SQLite format 3\0", b"\0\0\x27\x0a" + bytes(200), PLAN)
+OPENED = ("a.gpkg", "a.fgb", "a.shp", "A.SHP")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, scope):
+    """The folder with all that is good or broken; one process reads it, not one for each file."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, content in {**DRAWN, **FLOWN, **{f"broken{n}.geojson": data for n, data in enumerate(BROKEN)}}.items():
+        written(folder, content, name)
+    for name in OPENED:
+        (beside := folder / f"of {name}").mkdir()
+        pyogrio.raw.write(
+            beside / name.lower(), np.array([shapely.to_wkb(SQUARE)]), field_data=[np.array([1])], fields=["n"],
+            crs="EPSG:4326", geometry_type="Polygon",
+        )  # fmt: skip
+        for path in [*beside.iterdir()] if name.isupper() else []:
+            path.rename(path.with_name(path.name.upper()))
+    confined._current().started(frozenset().union(*map(apart._reads, folder.rglob("*"))))
+    return folder
+
+
 @pytest.mark.parametrize("name", DRAWN)
-def test_an_area_is_the_same_as_if_it_were_read_here(tmp_path, name):
-    path = written(tmp_path, DRAWN[name], name)
-    there = apart.read_area(path)
-    assert there == reading.read_area(path)
+def test_an_area_is_the_same_as_if_it_were_read_here(files, name):
+    there = apart.read_area(files / name)
+    assert there == reading.read_area(files / name)
     assert type(there.polygons + there.lines + there.margins) is tuple
 
 
 @pytest.mark.parametrize("takeoff", [None, TAKEOFF])
 @pytest.mark.parametrize("name", FLOWN)
-def test_a_mission_is_the_same_as_if_it_were_read_here(tmp_path, name, takeoff):
-    path = written(tmp_path, FLOWN[name], name)
+def test_a_mission_is_the_same_as_if_it_were_read_here(files, name, takeoff):
+    path = files / name
     assert mission(path, takeoff) == reading.read_mission(path, takeoff=takeoff, diversions="points")
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp", "A.SHP"])
-def test_a_file_that_a_library_opens_is_the_same_too(tmp_path, name):
-    pyogrio.raw.write(
-        tmp_path / name.lower(), np.array([shapely.to_wkb(SQUARE)]), field_data=[np.array([1])], fields=["n"],
-        crs="EPSG:4326", geometry_type="Polygon",
-    )  # fmt: skip
-    for path in [*tmp_path.iterdir()] if name.isupper() else []:
-        path.rename(path.with_name(path.name.upper()))
-    assert apart.read_area(tmp_path / name) == reading.read_area(tmp_path / name)
+@pytest.mark.parametrize("name", OPENED)
+def test_a_file_that_a_library_opens_is_the_same_too(files, name):
+    path = files / f"of {name}" / name
+    assert apart.read_area(path) == reading.read_area(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"\xff\xfe\xfa", b"<kml>", b"PK\5\6", b"SQLite format 3\0", b"\0\0\x27\x0a" + bytes(200), PLAN],
-)
-def test_what_is_refused_is_refused_in_the_same_words(tmp_path, content):
-    path = written(tmp_path, content, "a.geojson")
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_what_is_refused_is_refused_in_the_same_words(files, number):
+    path = files / f"broken{number}.geojson"
     assert refusal(apart.read_area, path) == refusal(reading.read_area, path)
 
 
