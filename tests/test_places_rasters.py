@@ -23,7 +23,7 @@ rasterio = pytest.importorskip("rasterio", reason="rasters need the extra geotif
 pyproj = pytest.importorskip("pyproj", reason="the oracle of these tests")
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
 
-SIDE = 620
+SIDE = 400
 SYSTEMS = {
     "web mercator": ("EPSG:3857", (830_000, 5_930_000), 4.0),
     "degrees": ("EPSG:4326", (7.44, 46.95), 4e-5),
@@ -49,19 +49,25 @@ def ground(lon, lat, middle):
     return values.clip(8, 245)
 
 
-def drawn(name, turned_deg=0.0):
-    """Return pixels [3, SIDE, SIDE] of a raster in a system, its transform, system and middle."""
+def drawn(name, turned_deg=0.0, side=SIDE):
+    """Return pixels [3, side, side] of a raster in a system, its transform, system and middle."""
     crs, corner, pixel = SYSTEMS[name]
     at = transform_of(corner, pixel, turned_deg)
-    column, row = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5)
+    column, row = np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5)
     x, y = at * (column, row)
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    middle = to_degrees.transform(*(at * (SIDE / 2, SIDE / 2)))
+    middle = to_degrees.transform(*(at * (side / 2, side / 2)))
     return ground(*to_degrees.transform(x, y), middle).round().astype(np.uint8), at, crs, middle
 
 
 def written(path, pixels, at, crs, *, colours=("red", "green", "blue"), mask=None, **profile):
-    given = {"driver": "GTiff", "count": len(pixels), "height": SIDE, "width": SIDE, "dtype": pixels.dtype} | profile
+    given = {
+        "driver": "GTiff",
+        "count": len(pixels),
+        "height": pixels.shape[1],
+        "width": pixels.shape[2],
+        "dtype": pixels.dtype,
+    } | profile
     with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore")
         with rasterio.open(path, "w", crs=crs, transform=at, **given) as file:
@@ -87,7 +93,7 @@ def shown(tmp_path, source):
             yield lon, lat, rgba[row, column].T
 
 
-def check(tmp_path, source, middle, *, off=6, least=90_000):
+def check(tmp_path, source, middle, *, off=6, least=36_000):
     """Compare what is shown with what lies there, and count it; the outermost pixels are mixed with nothing."""
     seen = 0
     for lon, lat, rgba in shown(tmp_path, source):
@@ -112,13 +118,13 @@ def test_a_raster_in_any_system_lies_at_its_place(tmp_path, name):
 @pytest.mark.parametrize("name", mostly_slow(["web mercator", "UTM", "UTM over +180, south"], "UTM"))
 @pytest.mark.parametrize("turned_deg", mostly_slow([30, -100, 180], -100))
 def test_a_turned_raster_lies_at_its_place(tmp_path, name, turned_deg):
-    pixels, at, crs, middle = drawn(name, turned_deg)
+    pixels, at, crs, middle = drawn(name, turned_deg, side=620)  # a tile that it fills by half
     check(tmp_path, written(tmp_path / "a.tif", pixels, at, crs), middle)
 
 
 PROFILES = {
-    "cloud optimized": {"driver": "COG", "compress": "deflate"},
-    "cloud optimized JPEG": {"driver": "COG", "compress": "jpeg", "quality": 95},
+    "cloud optimized": {"driver": "COG", "compress": "deflate", "blocksize": 128},
+    "cloud optimized JPEG": {"driver": "COG", "compress": "jpeg", "quality": 95, "blocksize": 128},
     "LZW, tiled": {"compress": "lzw", "tiled": True, "blockxsize": 64, "blockysize": 64},
     "JPEG in TIFF": {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 95},
     "band by band": {"interleave": "band"},
@@ -138,7 +144,7 @@ def test_a_raster_of_any_make_shows_its_ground(tmp_path, name):
 def test_alpha_mask_and_nodata_hide_the_same_ground(tmp_path):
     pixels, at, crs, middle = drawn("UTM")
     seen = np.zeros((SIDE, SIDE), np.uint8)
-    seen[:, 160:] = 255
+    seen[:, 100:] = 255
     hidden = np.where(seen, pixels, 0).astype(np.uint8)
     counts = []
     forms = {
@@ -149,8 +155,8 @@ def test_alpha_mask_and_nodata_hide_the_same_ground(tmp_path):
     }
     for name, (bands, options) in forms.items():
         path = written(tmp_path / name, bands, at, crs, **options)
-        counts.append(check(tmp_path / name.partition(".")[0], path, middle, least=60_000))
-    assert max(counts) - min(counts) < 2000
+        counts.append(check(tmp_path / name.partition(".")[0], path, middle, least=25_000))
+    assert max(counts) - min(counts) < 1300
     assert max(counts) < 0.85 * sum(len(lon) for lon, _, _ in shown(tmp_path / "w", written(tmp_path / "w.tif", pixels, at, crs)))  # fmt: skip
 
 
@@ -174,8 +180,8 @@ def test_float_pixels_and_a_raster_without_a_place_are_refused_with_the_way_out(
 def test_a_mosaic_of_gdalbuildvrt_is_its_sheets(tmp_path):
     pixels, at, crs, middle = drawn("UTM")
     whole = written(tmp_path / "whole.tif", pixels, at, crs)
-    for n, left in enumerate((0, 310)):
-        window = ["-srcwin", str(left), "0", "310", str(SIDE)]
+    for n, left in enumerate((0, SIDE // 2)):
+        window = ["-srcwin", str(left), "0", str(SIDE // 2), str(SIDE)]
         subprocess.run(["gdal_translate", "-q", *window, whole, tmp_path / f"s{n}.tif"], check=True)
     subprocess.run(["gdalbuildvrt", "-q", tmp_path / "m.vrt", tmp_path / "s0.tif", tmp_path / "s1.tif"], check=True)
     check(tmp_path, tmp_path / "m.vrt", middle)
