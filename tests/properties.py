@@ -3,6 +3,9 @@
 from hypothesis import settings
 
 
-def examples(times: float) -> settings:
-    """Return as many examples as the profile has, `times` over."""
-    return settings(max_examples=max(1, round(settings().max_examples * times)))
+def examples(times: float, *, nightly: float | None = None) -> settings:
+    """Return as many examples as the profile has, `times` over, or `nightly` times where it is the thorough one."""
+    most = settings().max_examples
+    if nightly and most == settings.get_profile("thorough").max_examples:
+        times = nightly
+    return settings(max_examples=max(1, round(most * times)))

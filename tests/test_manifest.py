@@ -437,7 +437,7 @@ def test_no_broken_json_is_taken_inside_a_manifest(shared_data: Path) -> None:
     assert taken == []
 
 
-@examples(3)
+@examples(1, nightly=3)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_refused_without_another_error(data: bytes) -> None:
     assert refuses(data)
@@ -458,7 +458,7 @@ def paths_of(document: object, at: tuple = ()) -> list[tuple]:
     return [at, *(path for key, part in below for path in paths_of(part, (*at, key)))]
 
 
-@examples(5)
+@examples(1, nightly=5)
 @given(st.data())
 def test_any_value_anywhere_is_refused_or_read_back_as_it_is(data: st.DataObject) -> None:
     document = json.loads(to_bytes(manifest_of()))
@@ -474,7 +474,7 @@ def test_any_value_anywhere_is_refused_or_read_back_as_it_is(data: st.DataObject
         manifest_hash(m)
 
 
-@examples(5)
+@examples(1, nightly=5)
 @given(st.data())
 def test_any_splice_of_the_bytes_is_refused_or_read_back_as_it_is(data: st.DataObject) -> None:
     whole = to_bytes(manifest_of())

@@ -39,7 +39,7 @@ def test_a_name_that_was_given_is_never_changed(tmp_path):
     assert [source.name for source in with_names(given_last)] == ["sat-2", "sat"]
 
 
-@examples(20)
+@examples(4, nightly=20)
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=6), min_size=1, max_size=3))
 def test_every_name_of_a_file_gives_one_that_a_manifest_holds(files):
     from pathlib import Path
