@@ -123,19 +123,19 @@ def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with four tiles, key, network, calibration and a cache that has published F-1; tests work on copies."""
     from tests import building, crashing
 
-    site = tmp_path_factory.mktemp("built") / "site"
-    site.mkdir()
-    first = building.build(crashing.new_world(site))
-    assert first.outcome == "SUCCESS", first.failure
-    return site
+    def make(site: Path) -> None:
+        first = building.build(crashing.new_world(site))
+        assert first.outcome == "SUCCESS", first.failure
+
+    return made_once(tmp_path_factory, "built", make)
 
 
 @pytest.fixture(scope="session")
 def flown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Origin]:
     """Return a cache whose imagery is on board, and where the photo beside it was taken; do not change them."""
-    from tests.photographing import flown_site
+    from tests.photographing import flown_from, flown_site
 
-    return flown_site(tmp_path_factory.mktemp("flown") / "site")
+    return made_once(tmp_path_factory, "flown", flown_site) / "cache", flown_from()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ def put_landscape(tiles: Path, zoom: int, west: int, north: int, side: int, *, s
     return ground
 
 
+@cache
 def textured(side, seed):
-    """Return ground with details of every size, uint8 [side·256, side·256, 3]."""
+    """Return ground with details of every size, uint8 [side·256, side·256, 3]; do not change it."""
     rng, whole = np.random.default_rng(seed), np.zeros((side * 256, side * 256, 3))
     for size in (4, 12, 40, 130):
         fine = Image.fromarray(rng.integers(0, 256, (side * 256 // size + 1,) * 2 + (3,), np.uint8))
@@ -98,9 +100,13 @@ def dji_jpeg(path: Path, pixels, place: Origin | None, *, height, yaw, pitch, eq
     return path
 
 
-def flown_site(site: Path) -> tuple[Path, Origin]:
-    """Build a cache of textured ground whose imagery is on board, with a photo over it; return it and the photo's place."""
-    site.mkdir()
+def flown_from() -> Origin:
+    """Return where the photo of `flown_site` was taken."""
+    return place_at(building.ZOOM, building.WEST + 1.6, building.NORTH + 2.3)
+
+
+def flown_site(site: Path) -> None:
+    """Build a cache of textured ground whose imagery is on board, with a photo over it."""
     cache = building.new_cache(site)
     ground = textured(4, 12)
     for x, y in np.ndindex(4, 4):
@@ -108,9 +114,8 @@ def flown_site(site: Path) -> tuple[Path, Origin]:
         tile.save(site / f"tiles/{building.ZOOM}/{building.WEST + x}/{building.NORTH + y}.jpg", quality=92)
     building.edit(cache, '# on_board = "none"', 'on_board = "pmtiles"')
     assert building.build(cache).outcome == "SUCCESS"
-    truth = place_at(building.ZOOM, building.WEST + 1.6, building.NORTH + 2.3)
+    truth = flown_from()
     mpp = metres_per_pixel(building.ZOOM, truth)
     pixels = photograph(ground, (1.6 * 256, 2.3 * 256), mpp, height=400 * mpp, yaw=20, fov=65.0)
     focal = 36 / (2 * math.tan(math.radians(65) / 2)) * math.hypot(960, 720) / 960 / math.hypot(36, 24) * 36
     dji_jpeg(site / "a.jpg", pixels, truth, height=400 * mpp, yaw=20, pitch=-90, equivalent_mm=focal)
-    return cache, truth

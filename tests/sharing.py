@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     """Return the folder `name` of this test run, which the first to ask has filled by `make`; the others wait."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    whole = Path(f"{folder}.made")
     with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            half = factory.mktemp(name)
-            make(half)
-            half.rename(folder)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
     return folder

@@ -12,15 +12,17 @@ from provisioning.base.hashing import sha256_bytes, sha256_file
 from provisioning.cli.look.host import describe
 from provisioning.config.parse import read_flight
 from provisioning.flight.publish import current_generation
-from tests.building import GIST, build, edit, new_cache, tile_image
+from tests import models, networks
+from tests.building import build, edit, new_cache, tile_image
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A cache with the built-in backbone, built once for this computer."""
+    """A cache with a small network, built once for this computer."""
     parent = tmp_path_factory.mktemp("template") / "site"
     parent.mkdir()
-    cache = new_cache(parent, side=5, network=GIST)
+    cache = new_cache(parent, network=networks.save(models.linear(size=64), parent / "net.onnx"))
+    edit(cache, "# recognition = 0.5", "recognition = 0")
     done = build(cache)
     assert done.outcome == "SUCCESS", done.failure
     return parent
@@ -28,7 +30,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_int8(template, tmp_path_factory):
-    """A copy built in int8, calibrated on 8 of its 25 tiles."""
+    """A copy built in int8, calibrated on 8 of its 16 tiles."""
     cache = copied(template, tmp_path_factory.mktemp("int8"))
     precision(cache, "int8")
     edit(cache, "# calibration_tiles = 256", "calibration_tiles = 8")
@@ -127,7 +129,7 @@ def test_engines_of_other_computers_are_kept_listed_and_not_published(cache):
     assert len(others) == 1
     edit(cache, 'backend = "tensorrt_rtx"', 'backend = "onnxruntime"')
     edit(cache, 'host = {sm = "89"}', "host = {}")
-    assert "engine:gist-color" not in build(cache).ran
+    assert "engine:net" not in build(cache).ran
 
 
 def test_refused_compile_leaves_the_published_generation(cache):
@@ -145,7 +147,7 @@ def test_failed_compile_is_an_event_with_its_reason(cache, caplog):
     with caplog.at_level(logging.INFO, "c10.provision"):
         build(cache)
     (failed,) = (r for r in caplog.records if r.kind == "c10.provision.engine.failure")
-    assert failed.kv["model"] == "gist-color"
+    assert failed.kv["model"] == "net"
     assert "SM87" in failed.kv["reason"]
 
 
@@ -171,5 +173,5 @@ def test_engine_alone_can_be_compiled(cache):
     precision(cache, "fp16")
     before = current_generation(cache)
     done = build(cache, "engine")
-    assert done.ran == ("onnx:gist-color", "engine:gist-color")
+    assert done.ran == ("onnx:net", "engine:net")
     assert current_generation(cache) == before

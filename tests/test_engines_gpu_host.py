@@ -46,7 +46,7 @@ def doit(cache, environment, *words, code=DOIT):
 @pytest.fixture(scope="module")
 def flown(orin, tmp_path_factory):
     """Return a cache built on that computer."""
-    cache = new_cache(tmp_path_factory.mktemp("flown"), side=5)
+    cache = new_cache(tmp_path_factory.mktemp("flown"), side=3)
     edit(cache, "# batch = 8", "batch = 4")
     doit(cache, orin)
     return cache
@@ -75,7 +75,7 @@ def test_gates_are_measured_on_the_engine_itself(flown):
 
 
 def test_every_tile_was_described(flown):
-    assert manifest(flown)["artifacts"]["descriptor_index"]["vectors"] == 25
+    assert manifest(flown)["artifacts"]["descriptor_index"]["vectors"] == 9
 
 
 def test_layers_and_timing_cache_are_on_record(flown):
@@ -92,10 +92,17 @@ def test_second_build_has_nothing_to_do(flown, orin):
 
 @pytest.mark.parametrize(
     ("order", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_build_asked_to_stop_ends_its_compile(flown, orin, tmp_path, order, code):
-    """The compile takes ten minutes, more than any wait here. SIGTERM during a build is tests/test_contract.py's."""
+    """The compile takes ten minutes, more than any wait here.
+
+    SIGTERM during a build is tests/test_contract.py's, a kill of what asked for a compile tests/test_engines_process.py's.
+    """
     cache = tmp_path / "cache"
     subprocess.run(["cp", "-a", flown, cache], check=True)
     edit(cache, "# workspace_mb = 1024", "workspace_mb = 777")

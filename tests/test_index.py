@@ -127,20 +127,29 @@ for kind, transform in {made}:
 print(digest.hexdigest())
 """
 
+HOSTS = [("1", "", ""), ("4", "Prescott", "NONE")]
+"""Threads, kernel of the BLAS and vector width: two that differ in all three."""
 ONCE = [("flat", transform) for transform in TRANSFORMS] + [(kind, "center") for kind in KINDS[1:]]
 """A flat index shows every bit of a transform's rows; each other kind codes rows that were computed."""
 
 
 @pytest.mark.parametrize(
-    ("count", "made"), [(700, ONCE), pytest.param(1500, [*product(KINDS, TRANSFORMS)], marks=pytest.mark.slow)]
+    ("count", "made", "hosts"),
+    [
+        (500, ONCE, HOSTS),
+        pytest.param(1500, [*product(KINDS, TRANSFORMS)], [*HOSTS, ("2", "Haswell", "NONE")], marks=pytest.mark.slow),
+    ],
 )
-def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width(count, made):
-    level = "NONE" if hasattr(faiss, "SIMDLevel_NONE") else ""
-    hosts = [("1", "Haswell", ""), ("2", "Prescott", level), ("4", "", "")]
+def test_bytes_do_not_depend_on_threads_blas_kernel_or_vector_width(count, made, hosts):
     found = set()
     for threads, core, simd in hosts:
         variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core}
-        script = PROBE.format(here=str(Path(__file__).parent), level=simd, count=count, made=made)
+        script = PROBE.format(
+            here=str(Path(__file__).parent),
+            level=simd if hasattr(faiss, "SIMDLevel_NONE") else "",
+            count=count,
+            made=made,
+        )
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, "-c", script], env={**os.environ, **variables, "PYTHONPATH": path},
@@ -271,7 +280,7 @@ from provisioning.config.schema import Index
 from provisioning.index import choose
 from provisioning.index.write.build import build
 some = vectors(4096, 512)
-count = 100_000
+count = {count}
 def gather(which):
     rows = np.arange(which.start, which.stop) if isinstance(which, slice) else which
     return some[rows % 4096]
@@ -291,10 +300,10 @@ print((peak[0] - before) >> 20)
 """
 
 
-@pytest.mark.parametrize("kind", ["flat", "sqfp16"])
+@pytest.mark.parametrize(("kind", "count"), [("flat", 60_000), pytest.param("sqfp16", 100_000, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="anonymous memory is read from /proc")
-def test_a_streamed_index_is_built_in_the_memory_of_a_few_blocks(tmp_path, kind):
-    script = MEMORY.format(here=str(Path(__file__).parent), kind=kind, out=str(tmp_path / "i"))
+def test_a_streamed_index_is_built_in_the_memory_of_a_few_blocks(tmp_path, kind, count):
+    script = MEMORY.format(here=str(Path(__file__).parent), kind=kind, count=count, out=str(tmp_path / "i"))
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -314,8 +323,14 @@ def test_hrq_finds_vectors_of_every_length(tmp_path, dimension):
     assert (found[:, 0] == ids_of(200)).mean() > 0.95
 
 
-@pytest.mark.parametrize("transform", ["none", "pca-whiten(24)"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "transform"),
+    [
+        *((kind, "none") for kind in KINDS),
+        ("hrq", "pca-whiten(24)"),
+        *(pytest.param(kind, "pca-whiten(24)", marks=pytest.mark.slow) for kind in STREAMED),
+    ],
+)
 def test_an_index_written_over_another_is_that_of_a_clean_build(tmp_path, kind, transform):
     """Nothing of an earlier index reaches the next: neither rows, nor ranges, nor a learned transform."""
     rows = vectors(900)

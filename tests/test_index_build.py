@@ -20,7 +20,7 @@ def test_a_corpus_that_fits_in_no_kind_is_refused_before_a_tile_is_described(tmp
         make_plan(cache)
 
 
-@pytest.mark.parametrize("kind", ["hrq", "sq4"])
+@pytest.mark.parametrize("kind", ["hrq", pytest.param("sq4", marks=pytest.mark.slow)])
 def test_a_grown_cache_has_the_index_of_a_clean_one(tmp_path, kind):
     grown = new_cache(tmp_path, side=2)
     edit(grown, "[index]", f'[index]\nkind = "{kind}"')

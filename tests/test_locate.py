@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -129,7 +131,7 @@ def test_a_clone_answers_alike(scene, locator):
 
 
 def test_headings_in_the_index_find_turned_photos_without_turning_them(tmp_path):
-    cache = building.new_cache(tmp_path, side=3, network=building.GIST)
+    cache = building.new_cache(tmp_path, side=3)
     building.edit(cache, "# rotations = 1", "rotations = 4")
     assert building.build(cache).outcome == "SUCCESS"
     with verify(cache, trust_anything_by(load_public_key(tmp_path / "key.pub.pem"))) as verdict:
@@ -229,9 +231,11 @@ def test_a_truncated_photo_is_refused(tmp_path):
 
 
 def test_a_photo_that_would_fill_the_memory_is_refused(tmp_path):
-    out = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(out, "PNG")
-    (tmp_path / "bomb.png").write_bytes(out.getvalue())
+    side = 20_000
+    rows = zlib.compress(bytes((1 + side // 8) * side), 1)  # black, one bit a pixel
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    whole = [struct.pack(">I", len(of)) + kind + of + struct.pack(">I", zlib.crc32(kind + of)) for kind, of in chunks]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
     with pytest.raises(PhotoError):
         read_photo(tmp_path / "bomb.png")
 

@@ -94,7 +94,7 @@ def saturating() -> onnx.ModelProto:
     return user(nodes, {"zero": 0, "one": 1, "half": 0.5}, ["n", 192])
 
 
-@pytest.mark.parametrize("wrong", ["scale = 1", "scale = 16"])
+@pytest.mark.parametrize("wrong", ["scale = 1", pytest.param("scale = 16", marks=pytest.mark.slow)])
 def test_wrong_preprocessing_is_named_and_the_line_helps(tmp_path, wrong):
     gates = "[gates]\nrecognition = 0.1\nmax_degenerate = 0.5\nfidelity_agreement = {fp32 = 0}\n"
     cache = cache_for(tmp_path, saturating(), wrong, gates=gates)

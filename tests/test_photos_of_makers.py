@@ -203,10 +203,20 @@ def scene(tmp_path_factory):
         return Locator.from_verdict(verdict), ground
 
 
+SHOWN_OR_STORED = [(1, "as shown"), (6, "as shown"), (3, "as stored"), (7, "as stored")]
+"""Of the eight, which the two tests above try without a cache: plain, on its side, upside down, a mirror image."""
+OTHERS_SHOWN_OR_STORED = [
+    (orientation, of)
+    for orientation in ORIENTATIONS
+    for of in ("as shown", "as stored")
+    if (orientation > 2 or of == "as shown") and (orientation, of) not in SHOWN_OR_STORED
+]
+
+
 @pytest.mark.parametrize("pitch", [pytest.param(-90.0, marks=pytest.mark.slow), -60.0])
 @pytest.mark.parametrize(
     ("orientation", "of"),
-    [*((each, "as shown") for each in ORIENTATIONS), *((each, "as stored") for each in ORIENTATIONS if each > 2)],
+    [*SHOWN_OR_STORED, *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS_SHOWN_OR_STORED)],
 )
 def test_a_photo_is_found_whatever_its_orientation_and_whosever_its_angles_are(scene, orientation, of, pitch):
     """A tilted photo has a side of its own; one straight down, which is found by less, is the long form's."""
@@ -231,7 +241,7 @@ def test_a_photo_is_found_whatever_its_orientation_and_whosever_its_angles_are(s
     assert found.matches[0].distance_m < 700
 
 
-@pytest.mark.parametrize("height", [4000.0, 5000.0])
+@pytest.mark.parametrize("height", [4000.0, pytest.param(5000.0, marks=pytest.mark.slow)])
 def test_a_photo_of_unknown_height_is_tried_from_several_and_found(scene, height):
     """Looking aside, the middle of the photo as it is is no tile's ground."""
     locator, ground = scene
@@ -250,7 +260,7 @@ def test_a_photo_of_unknown_height_is_tried_from_several_and_found(scene, height
     assert plain.matches[0].distance_m > 1700
 
 
-@pytest.fixture(scope="module", params=[1, 6])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 6])
 def large(request, scene, tmp_path_factory):
     """A JPEG of four times as many pixels as are looked at each way, stored upright or on its side."""
     _, ground = scene

@@ -176,7 +176,7 @@ def trusted(request, monkeypatch):
 def flight(tmp_path_factory):
     """A built cache over synthetic tiles, and a folder of photos of a DJI camera over them, one without a position."""
     root = tmp_path_factory.mktemp("flight")
-    cache = building.new_cache(root, side=SIDE, network=building.GIST)
+    cache = building.new_cache(root, side=SIDE)
     ground = put_landscape(root / "tiles", ZOOM, WEST, NORTH, SIDE)
     assert building.build(cache).outcome == "SUCCESS"
     folder = root / "photos"
@@ -186,7 +186,7 @@ def flight(tmp_path_factory):
         yaw, pitch, height = float(rng.uniform(0, 360)), (-90.0, -60.0)[number % 2], 5000.0
         middle = place_at(ZOOM, WEST + 3, NORTH + 3)
         ahead = height / math.tan(math.radians(-pitch)) / metres_per_pixel(ZOOM, middle) / 256
-        # GIST finds little between tiles: what the camera looks at is near the middle of one
+        # the network finds little between tiles: what the camera looks at is near the middle of one
         x = rng.choice([2.5, 3.5]) + rng.uniform(-0.06, 0.06) - ahead * math.sin(math.radians(yaw))
         y = rng.choice([2.5, 3.5]) + rng.uniform(-0.06, 0.06) + ahead * math.cos(math.radians(yaw))
         place = place_at(ZOOM, WEST + x, NORTH + y)
@@ -306,25 +306,20 @@ def test_numbers_that_make_no_sense_are_refused(flight, words, capsys):
 
 def test_the_camera_is_the_one_that_was_signed(flight, tmp_path, capsys):
     """[camera] counts from the build on that signs it; before, and in a cache that somebody edited, it does not."""
-    cache, folder = flight
-    text, query = (cache / "flight.toml").read_text(), find_queries(folder)[0]
+    cache, query = building.copy_site(flight[0].parent, tmp_path / "site"), find_queries(flight[1])[0]
     Image.open(query.path).save(tmp_path / "bare.png", exif=b"")
-    words = ["locate", str(tmp_path / "bare.png"), "--cache", str(cache), "--json", "--rotate", "36", "--patches", "1"]
-    try:
-        (cache / "flight.toml").write_text(text.replace("[camera]\n", f"[camera]\nfov_deg = {FOV}\nheight_m = 5000\n"))
-        assert main(words) == 0
-        assert "no focal length" in json.loads(capsys.readouterr().out)[0]["compared"]
-        assert building.build(cache).outcome == "SUCCESS"
-        assert main(words) == 0
-        (found,) = json.loads(capsys.readouterr().out)
-        assert found["compared"].startswith("rendered from 5000 m")
-        best = found["matches"][0]
-        assert distance_m(Origin(round(best["lat"] * 1e7), round(best["lon"] * 1e7)), query.place) < 1200
-        with verify(cache, trust_anything_by(load_public_key(cache.parent / "key.pub.pem"))) as verdict:
-            assert verdict.require().camera.fov_e7 == round(FOV * 1e7)
-    finally:
-        (cache / "flight.toml").write_text(text)
-        building.build(cache)
+    words = ["locate", str(tmp_path / "bare.png"), "--cache", str(cache), "--json", "--patches", "1"]
+    building.edit(cache, "[camera]\n", f"[camera]\nfov_deg = {FOV}\nheight_m = 5000\n")
+    assert main(words) == 0
+    assert "no focal length" in json.loads(capsys.readouterr().out)[0]["compared"]
+    assert building.build(cache).outcome == "SUCCESS"
+    assert main([*words, "--rotate", "36"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["compared"].startswith("rendered from 5000 m")
+    best = found["matches"][0]
+    assert distance_m(Origin(round(best["lat"] * 1e7), round(best["lon"] * 1e7)), query.place) < 1200
+    with verify(cache, trust_anything_by(load_public_key(cache.parent / "key.pub.pem"))) as verdict:
+        assert verdict.require().camera.fov_e7 == round(FOV * 1e7)
 
 
 def test_a_camera_that_sees_no_ground_says_so(flight, capsys):

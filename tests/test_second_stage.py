@@ -232,7 +232,8 @@ def test_two_places_that_look_alike_are_left_as_the_index_named_them(land):
     """Every tile shows the same: wherever the photo was taken, the next place has as many features."""
     same = land[1](ZOOM, WEST + 2, NORTH + 2)
     extract = classical("orb")
-    stage = SecondStage(extract, Ground(lambda z, x, y: same, extract), 5)
+    of_the_tile = extract(same, np.ones(same.shape[:2], bool))
+    stage = SecondStage(extract, Ground(lambda z, x, y: same, lambda *_: of_the_tile), 5)
     ground = np.tile(same, (SIDE, SIDE, 1))
     pixels, _ = photo_of((ground,))
     matches = [match_at(place_at(ZOOM, WEST + x, NORTH + 2.7)) for x in (0.4, 4.4)]
@@ -283,7 +284,7 @@ def test_locate_gives_the_position_with_its_covariance(flown, capsys):
     (a, b), (c, d) = row["fix"]["covariance_m2"]
     assert b == c
     assert a * d > b * b
-    code, said = located(cache, capsys, "--fov", "65", "--second-stage", "orb")
+    code, said = located(cache, capsys, "--fov", "65", "--second-stage", "orb", "--rerank", "1")
     assert "features" in said.out
 
 
@@ -322,7 +323,7 @@ def test_evaluate_counts_the_photos_that_features_placed(flown, capsys):
 def assert_evaluate_counts_the_placed(cache, truth, capsys, features):
     listed = cache.parent / "q.csv"
     listed.write_text(f"file,lat,lon,fov_deg\na.jpg,{truth.lat_e7 / 1e7},{truth.lon_e7 / 1e7},65\n")
-    words = ["evaluate", str(listed), str(cache), "--second-stage", features, "--public-key",
+    words = ["evaluate", str(listed), str(cache), "--second-stage", features, "--rerank", "1", "--public-key",
              str(cache.parent / "key.pub.pem")]  # fmt: skip
     assert main(words) == 0
     assert "1 of 1 photos placed by features" in capsys.readouterr().out

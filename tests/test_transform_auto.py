@@ -114,7 +114,7 @@ def test_until_it_is_chosen_it_costs_what_no_transform_costs():
 def site(tmp_path_factory):
     site = tmp_path_factory.mktemp("site") / "site"
     site.mkdir()
-    cache = building.new_cache(site, samples=None, network=building.GIST)
+    cache = building.new_cache(site, samples=None)
     building.edit(cache, '# transform = "none"', 'transform = "auto"')
     assert building.build(cache).outcome == "SUCCESS"
     return site
@@ -158,7 +158,7 @@ def test_a_build_from_nothing_makes_the_same_bytes(site, tmp_path):
 def test_the_plan_says_that_it_is_still_to_be_chosen(tmp_path, capsys):
     from provisioning.cli import main
 
-    cache = building.new_cache(tmp_path, network=building.GIST)
+    cache = building.new_cache(tmp_path)
     building.edit(cache, '# transform = "none"', 'transform = "auto"')
     assert main(["plan", "--json", str(cache)]) == 1
     assert "transform auto" in json.loads(capsys.readouterr().out)["index"]

@@ -17,8 +17,8 @@ from tests import fuzzing
 from tests.caches import FILES, Cache, publish
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "3"))
-"""Each of the timed runs; CI nightly gives more."""
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "1"))
+timed = pytest.mark.parametrize("seconds", [SECONDS, pytest.param(30 * SECONDS, marks=pytest.mark.slow)])
 
 
 @pytest.fixture
@@ -67,8 +67,11 @@ def test_no_flipped_byte_or_truncation_of_any_file_is_accepted(
     assert refused.total() > 3500 / step
 
 
-def test_fuzzed_manifests_are_refused_or_canonical_and_nothing_raises(capsys: pytest.CaptureFixture[str]) -> None:
-    tried, _ = fuzzing.fuzz(SECONDS, seed=SEED)
+@timed
+def test_fuzzed_manifests_are_refused_or_canonical_and_nothing_raises(
+    capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    tried, _ = fuzzing.fuzz(seconds, seed=SEED)
     with capsys.disabled():
         print(f"\n{tried} fuzzed Manifests", end="")
     assert tried > 100
@@ -122,10 +125,11 @@ def change(root: Path, rng: random.Random) -> None:
         rng.choice(actions)()
 
 
+@timed
 def test_a_changed_directory_is_never_accepted_and_an_unchanged_one_always(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
 ) -> None:
-    rng, end = random.Random(SEED), time.monotonic() + SECONDS
+    rng, end = random.Random(SEED), time.monotonic() + seconds
     verdicts: Counter[bool] = Counter()
     (tmp_path / "floor").write_text("7\n")
     while time.monotonic() < end or min(verdicts[True], verdicts[False]) < 5:
