@@ -57,9 +57,14 @@ def restore(cache: Path, before: Path) -> None:
     faults.copy_cache(before, cache)
 
 
-def kill_clean(home: Path, step: int) -> Killed:
-    """Kill `doit clean` before every `step`-th change; then build."""
+def kill_both(home: Path, clean_step: int, rollback_step: int) -> tuple[Killed, Killed]:
+    """Kill both commands in one world."""
     cache, before = world_with_two_generations(home)
+    return kill_clean(cache, before, clean_step), kill_rollback(cache, before, rollback_step)
+
+
+def kill_clean(cache: Path, before: Path, step: int) -> Killed:
+    """Kill `doit clean` before every `step`-th change; then build."""
     restore(cache, before)
     ended = faults.run(lambda: clean(cache), cache)
     assert ended.value == 0, ended.shown
@@ -77,9 +82,8 @@ def kill_clean(home: Path, step: int) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), {})
 
 
-def kill_rollback(home: Path, step: int) -> Killed:
+def kill_rollback(cache: Path, before: Path, step: int) -> Killed:
     """Kill `flightcache rollback` at every `step`-th change; then roll back again where that did not happen yet."""
-    cache, before = world_with_two_generations(home)
     restore(cache, before)
     old = crashing.published(cache)["corpus.index"]
     ended = faults.run(lambda: roll_back(cache), cache)
@@ -104,18 +108,13 @@ def kill_rollback(home: Path, step: int) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), done)
 
 
-@pytest.mark.parametrize("step", [43, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_clean_leaves_a_whole_cache_or_none(tmp_path, capsys, step):
-    done = crashing.in_clean_process(kill_clean, tmp_path, step)
+@pytest.mark.parametrize(("clean_step", "rollback_step"), [(51, 11), pytest.param(1, 1, marks=pytest.mark.slow)])
+def test_a_killed_clean_leaves_a_whole_cache_or_none_and_a_killed_rollback_happened_or_did_not(
+    tmp_path, capsys, clean_step, rollback_step
+):
+    cleaned, rolled_back = crashing.in_clean_process(kill_both, tmp_path, clean_step, rollback_step)
     with capsys.disabled():
-        print(f"\nclean: {done}", end=" ")
-    assert done.changes > 50
-
-
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_rollback_happened_or_did_not(tmp_path, capsys, step):
-    done = crashing.in_clean_process(kill_rollback, tmp_path, step)
-    with capsys.disabled():
-        print(f"\nrollback: {done}", end=" ")
-    assert done.ended["not yet"] > 20 // step
-    assert done.ended["rolled back"] > 3 // step
+        print(f"\nclean: {cleaned}, rollback: {rolled_back}", end=" ")
+    assert cleaned.changes > 50
+    assert rolled_back.ended["not yet"] > 20 // rollback_step
+    assert rolled_back.ended["rolled back"] > 3 // rollback_step

@@ -81,7 +81,7 @@ def without_counter(what: dict[str, object]) -> dict[str, bytes]:
     params=[
         pytest.param((1, 2, 1), id="first build", marks=pytest.mark.slow),
         pytest.param((3, 1, 1), id="third build, one kept", marks=pytest.mark.slow),
-        pytest.param((3, 1, 13), id="third build, one kept, one point in thirteen"),
+        pytest.param((3, 1, 23), id="third build, one kept, one point in twenty-three"),
     ]
 )
 def scene(request, tmp_path) -> Scene:

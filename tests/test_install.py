@@ -199,7 +199,7 @@ def converges(made, target: Path, fault: faults.Fault) -> None:
     assert stray == [], fault
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_change_old_or_new_verifies(made, scene, tmp_path, capsys, every):
     before, calls = scene
     points = states(calls)[::every]
@@ -213,7 +213,7 @@ def test_killed_at_every_change_old_or_new_verifies(made, scene, tmp_path, capsy
     assert len(points) * every > sum(call.changes for call in calls)
 
 
-@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [89, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_call_may_fail_once_with_a_clear_error(made, scene, tmp_path, capsys, every):
     before, calls = scene
     points = faults.failures(calls)[::every]
@@ -232,7 +232,7 @@ def test_every_call_may_fail_once_with_a_clear_error(made, scene, tmp_path, caps
     assert failed > len(points) / 3
 
 
-@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_during_a_first_installation_nothing_or_the_new_one_is_there(made, tmp_path, every):
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()

@@ -317,7 +317,7 @@ def check(capsys, home: Path, *, rounds: int, seed: int) -> None:
 
 
 def test_random_edits_and_faults_end_as_a_clean_build(tmp_path, capsys):
-    check(capsys, tmp_path / "world", rounds=2, seed=7)
+    check(capsys, tmp_path / "world", rounds=1, seed=7)
 
 
 @pytest.mark.slow
