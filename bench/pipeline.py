@@ -6,6 +6,8 @@
 *bare network*: as many callers as threads, each with one thread, on images already fitted. *raw decoding*: as many
 processes, each a loop that opens a file, calls simplejpeg and Pillow's resize, and copies the pixels: no check, no
 limits, nobody who waits for the result. *our decoding*: the processes of a build with their limits, no network.
+What is ours is measured over a quarter of the tiles and over all: the difference is what a tile costs, and starting
+processes is left out, as it is for the loops of raw decoding.
 *possible*: network and raw decoding in series on the same cores, 1 / (1/network + 1/decoding). The parts and the whole
 are taken alternately. In processor time, the whole is compared with raw decoding and with what the calls of the network
 took in it, for the bare network differs by more than the rest from one minute to the next. Processor time is that of
@@ -238,16 +240,35 @@ def decoders_of(flight: Flight, size: tuple[int, int], batch: int, threads: int)
             decoders.close()
 
 
+def few_of(count: int) -> int:
+    """Return about a quarter of `count`, in which every image stands equally often."""
+    return max(1, count // 4 // BASES) * BASES
+
+
+def of_a_tile(work: Callable[[int], object], count: int) -> Cost:
+    """Return what a tile costs beyond the first ones: `work` does few of `count`, then all."""
+    few, took = few_of(count), []
+    for tiles in (few, count):
+        cpu, wall = used_by_all_s(), time.perf_counter()
+        work(tiles)
+        took.append((time.perf_counter() - wall, used_by_all_s() - cpu))
+    (wall, cpu), (whole_wall, whole_cpu) = took
+    return Cost((count - few) / (whole_wall - wall), 1e6 * (whole_cpu - cpu) / (count - few))
+
+
 def decode_and_fit(flight: Flight, tiles: Sequence[Tile], size: tuple[int, int], threads: int) -> Cost:
-    with decoders_of(flight, size, BATCH, threads) as decoders:
+    def decode(count: int) -> None:
+        with decoders_of(flight, size, BATCH, threads) as decoders:
 
-        def work(n: int) -> int:
-            decoder, mine = decoders.decoder(), tiles[n::threads]
-            for batch in batches_of(mine, BATCH):
-                decoder.load_batch([Unit(tile, 0) for tile in batch])
-            return len(mine)
+            def work(n: int) -> int:
+                decoder, mine = decoders.decoder(), tiles[:count][n::threads]
+                for batch in batches_of(mine, BATCH):
+                    decoder.load_batch([Unit(tile, 0) for tile in batch])
+                return len(mine)
 
-        return in_threads(threads, work)
+            in_threads(threads, work)
+
+    return of_a_tile(decode, len(tiles))
 
 
 def raw_decoding(flight: Flight, size: tuple[int, int], threads: int) -> Cost:
@@ -307,25 +328,22 @@ class Rates(NamedTuple):
         return " | ".join(f"{cost.rate:.0f} ({cost.cpu_us:.0f})" for cost in costs)
 
 
-def throughput(flight: Flight, engine: bytes, *, threads: int, rounds: int) -> list[Rates]:
-    """Measure the parts and the whole alternately, and return all rounds."""
+def throughput(flight: Flight, part: Flight, engine: bytes, *, threads: int, rounds: int) -> list[Rates]:
+    """Measure the parts and the whole alternately, and return all rounds. `part` has the first of the tiles."""
     tiles, network = list(iter_tiles(flight.build_dir)), OnnxRuntime().load(engine)
     with open_reader(flight.tiles.source, flight.build_dir) as reader:
         images = np.stack(
             [TileLoader(reader.read, (0,), network.size, "resize", 1 << 22).image(Unit(t, 0)) for t in tiles[:BATCH]]
         )
-    found = []
-    for n in range(rounds):
-        shutil.rmtree(flight.descriptor_store, ignore_errors=True)
-        found.append(
-            Rates(
-                bare_network(network, images, threads, 3),
-                raw_decoding(flight, network.size, threads),
-                decode_and_fit(flight, tiles, network.size, threads),
-                *_whole(flight, engine, len(tiles), n),
-            )
+    return [
+        Rates(
+            bare_network(network, images, threads, 3),
+            raw_decoding(flight, network.size, threads),
+            decode_and_fit(flight, tiles, network.size, threads),
+            *_whole(flight, part, engine, len(tiles)),
         )
-    return found
+        for _ in range(rounds)
+    ]
 
 
 def best(costs: Sequence[Cost]) -> Cost:
@@ -333,14 +351,18 @@ def best(costs: Sequence[Cost]) -> Cost:
     return Cost(max(cost.rate for cost in costs), min(cost.cpu_us for cost in costs))
 
 
-def _whole(flight: Flight, engine: bytes, count: int, n: int) -> tuple[Cost, Cost]:
-    """Return the cost of describing all, and of the calls of the network in it."""
-    found: list[Cost] = []
+def _whole(flight: Flight, part: Flight, engine: bytes, count: int) -> tuple[Cost, Cost]:
+    """Return what describing a tile costs, and the calls of the network in it."""
     timed = Timed()
-    with cost_of(found, lambda: count):
-        done = describe(flight, engine=engine, backend=timed, keys=[sha256_bytes(b"%d" % n)])
-    assert done.computed == count
-    return found[0], Cost(found[0].rate, 1e6 * timed.cpu_s / count)
+
+    def work(tiles: int) -> None:
+        which = flight if tiles == count else part
+        shutil.rmtree(which.descriptor_store, ignore_errors=True)
+        timed.cpu_s = 0.0
+        assert describe(which, engine=engine, backend=timed, keys=[sha256_bytes(b"")]).computed == tiles
+
+    cost = of_a_tile(work, count)
+    return cost, Cost(cost.rate, 1e6 * timed.cpu_s / count)
 
 
 class Device:
@@ -362,15 +384,17 @@ class Device:
 
 
 def simulated_gpu(flight: Flight, rate: float, threads: int) -> Cost:
-    """Return the cost of the GPU layout, batch 32, with a device of `rate`; starting processes counts."""
+    """Return what a tile costs in the GPU layout, batch 32, with a device of `rate`."""
     tiles = list(iter_tiles(flight.build_dir))
-    shutil.rmtree(flight.descriptor_store, ignore_errors=True)
-    kept = DescriptorStore(flight.descriptor_store, sha256_bytes(b"gpu"), "float32")
-    with kept, decoders_of(flight, Device.size, 32, threads) as decoders:
-        units, found = (Unit(tile, 0) for tile in tiles), []
-        with cost_of(found, lambda: len(tiles)):
+
+    def work(count: int) -> None:
+        shutil.rmtree(flight.descriptor_store, ignore_errors=True)
+        kept = DescriptorStore(flight.descriptor_store, sha256_bytes(b"gpu"), "float32")
+        with kept, decoders_of(flight, Device.size, 32, threads) as decoders:
+            units = (Unit(tile, 0) for tile in tiles[:count])
             layouts.staged(units, Device(rate), decoders, Results([kept]), threads=threads, batch=32)
-        return found[0]
+
+    return of_a_tile(work, len(tiles))
 
 
 def one_percent(flight: Flight, root: Path, engine: bytes, count: int, side: int) -> tuple[int, float]:
@@ -434,11 +458,12 @@ def resident(scratch: Path, count: int, threads: int) -> Resident:
 def lines(options: argparse.Namespace) -> Iterator[str]:
     """Yield the section of the results, measuring as it goes."""
     scratch, threads = options.scratch, options.threads
-    flights = {}
+    flights, parts = {}, {}
     for name, count in (("gist-color", options.tiles), ("resnet18", max(LEAST, options.tiles // 8))):
-        write_tiles(scratch / name / "tiles", 0, count, 256)
-        flights[name] = flight_of(scratch / name, threads)
-        assert len(list(iter_tiles(flights[name].build_dir))) == count
+        for made, folder, tiles in ((flights, name, count), (parts, f"{name}-part", few_of(count))):
+            write_tiles(scratch / folder / "tiles", 0, tiles, 256)
+            made[name] = flight_of(scratch / folder, threads)
+            assert len(list(iter_tiles(made[name].build_dir))) == tiles
     yield f"JPEG tiles of 256 px, {threads} threads, batch {BATCH}, best of {options.rounds} rounds. Tiles per second,"
     yield "in brackets microseconds of processor time for one tile. Then medians of the rounds: what the pipeline gets"
     yield "of what is possible, by the clock and in processor time, which hangs less on what else the machine does, and"
@@ -451,7 +476,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|---|---|"
     rates = {}
     for name, flight in flights.items():
-        rounds = throughput(flight, engine_of(scratch, name), threads=threads, rounds=options.rounds)
+        rounds = throughput(flight, parts[name], engine_of(scratch, name), threads=threads, rounds=options.rounds)
         rates[name] = Rates(*map(best, zip(*rounds, strict=True)))
         wall, cpu, decoding = map(median, zip(*(each.shares for each in rounds), strict=True))
         count = len(list(iter_tiles(flight.build_dir)))
