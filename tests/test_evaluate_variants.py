@@ -8,7 +8,7 @@ import pytest
 from provisioning.base.errors import Error
 from provisioning.base.geometry.geo import tile_centre
 from provisioning.cli import main
-from tests import building
+from tests import building, models, networks
 from tests.building import NORTH, WEST, ZOOM
 
 
@@ -67,7 +67,10 @@ def test_other_settings_of_the_network_than_the_published_say_what_to_type(cache
 
 
 def test_a_network_calibrated_on_tiles_is_tried_at_other_zooms_as_it_was_published(tmp_path, capsys):
-    cache = building.new_cache(tmp_path, side=2, network=building.GIST)
+    network = networks.save(models.linear(size=64), tmp_path / "net.onnx")
+    cache = building.new_cache(tmp_path, side=2, network=network)
+    building.edit(cache, "# recognition = 0.5", "recognition = 0")
+    building.edit(cache, "# fidelity_cosine = {}", "fidelity_cosine = {int8 = 0.9}")
     building.edit(cache, '# precision = "fp32"', 'precision = "int8"')
     for x in range(WEST // 2, WEST // 2 + 2):
         building.put_tile(tmp_path / "tiles", x, NORTH // 2, seed=x, z=ZOOM - 1)

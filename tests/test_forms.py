@@ -13,6 +13,7 @@ from provisioning.config import check
 from provisioning.engines import names
 from provisioning.flight.manifest import checks
 from provisioning.flight.signing import public
+from tests.properties import examples
 
 PART = r"[A-Za-z0-9_+][A-Za-z0-9_+.=,@-]{0,200}"
 WORD = r"[A-Za-z0-9.+~-]+"
@@ -49,6 +50,7 @@ ODD = ["", "é", "٣", "\n", "\x1c", "\x85", "\x7f", "-", ".", "_", "/", " ", "0
 
 
 @pytest.mark.parametrize("form", FORMS)
+@examples(0.4, nightly=1)
 @given(data=st.data())
 def test_a_form_is_that_of_its_regular_expression(form, data):
     pattern, accepts = FORMS[form]

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from provisioning.report.page import render
 from tests import report_models
 
 
+@cache
 def encoded(seed: int, kind: str) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -30,8 +32,13 @@ def model():
     return ReportModel(manifest=manifest)
 
 
+@cache
+def picture_of(number: int) -> bytes | None:
+    return small_picture(encoded(number, "PNG"))
+
+
 def failure(number: int, *, source: str = "ortho", why: str = "found only with the heading known") -> Failure:
-    picture = small_picture(encoded(number, "PNG"))
+    picture = picture_of(number)
     return Failure(Picture(16, 100 + number, 200, "ortho", picture), Picture(16, 104, 203, source, picture), why)
 
 

@@ -43,7 +43,7 @@ def plan(tmp_path_factory):
     return build(networks.network(), tmp_path_factory.mktemp("plan"))
 
 
-@pytest.mark.parametrize("sm", ["86", "89", "120"])
+@pytest.mark.parametrize("sm", ["86", pytest.param("89", marks=pytest.mark.slow), "120"])
 def test_engine_is_compiled_without_a_gpu(tmp_path, sm):
     assert plan_version(build(networks.network(), tmp_path, sm=sm), backend="tensorrt_rtx") == RUNTIME
 
