@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 import doit.plugin
 import numpy as np
+import pytest
+from doit.doit_cmd import DoitMain
 from PIL import Image
 
 from provisioning.base.errors import Error
@@ -117,6 +120,25 @@ def build(cache: Path, *selected: str) -> Built:
     if collector.failure is not None:
         print(collector.failure, file=sys.stderr)  # pytest shows it where the outcome is not the expected one
     return Built(tuple(name for name in collector.ran if name != "coverage"), report, collector.failure)
+
+
+def doit_here(
+    cache: Path, *words: str, at: str = ".", capsys: pytest.CaptureFixture[str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `doit` in this process, with the words after the program, from a folder of the cache."""
+    arguments = [
+        word.format(cache=cache)
+        for word in words
+        if word not in (str(Path(sys.executable).with_name("doit")), sys.executable, "-m", "doit")
+    ]
+    sys.modules.pop("dodo", None)  # doit imports it by name
+    before = os.getcwd()
+    os.chdir(cache / at)
+    try:
+        code = DoitMain().run(arguments)
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
 
 def edit(cache: Path, old: str, new: str) -> None:

@@ -22,7 +22,7 @@ from provisioning.flight.manifest import manifest_hash
 from provisioning.flight.publish import current_generation
 from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import ANY, Expectations, verify
-from tests.building import NORTH, WEST, ZOOM, build, copy_site, edit, new_cache, put_tile
+from tests.building import NORTH, WEST, ZOOM, build, copy_site, doit_here, edit, new_cache, put_tile
 
 FIELDS = {
     "outcome", "engines_built", "engines_reused", "descriptors_generated",
@@ -61,8 +61,8 @@ def without_tiles(site: Path) -> Path:
     return cache
 
 
-def test_no_tiles_is_a_failure_with_counts_zero_and_what_to_do(site: Path) -> None:
-    done = doit(without_tiles(site))
+def test_no_tiles_is_a_failure_with_counts_zero_and_what_to_do(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = doit_here(without_tiles(site), capsys=capsys)
     report = json.loads((without_tiles(site) / ".build" / "build-report.json").read_text())
     assert done.returncode == 1
     assert report["outcome"] == "FAILURE"
@@ -85,8 +85,8 @@ def test_build_returns_a_frozen_report_of_eight_fields(site: Path) -> None:
         report.outcome = "SUCCESS"
 
 
-def test_last_line_and_file_tell_the_same(site: Path) -> None:
-    done = doit(site / "cache")
+def test_last_line_and_file_tell_the_same(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = doit_here(site / "cache", capsys=capsys)
     report = json.loads((site / "cache" / ".build" / "build-report.json").read_text())
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].startswith(f"IDEMPOTENT_NO_OP manifest_hash {report['manifest_hash']}")
@@ -112,11 +112,13 @@ def test_no_op_imports_nothing_that_computes(site: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_lock_held_is_refused_with_path_and_pid_and_nothing_is_written(site: Path) -> None:
+def test_lock_held_is_refused_with_path_and_pid_and_nothing_is_written(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache = site / "cache"
     with build_lock(cache):
         before = tree(cache)
-        done = doit(cache)
+        done = doit_here(cache, capsys=capsys)
         assert tree(cache) == before
     assert done.returncode == 3
     assert str(cache / ".c10.lock") in done.stderr
@@ -168,7 +170,8 @@ def test_a_store_of_another_order_and_kind_gives_the_same_hash(site: Path, tmp_p
 
 
 def test_events_keep_their_kinds_and_tell_no_key(site: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache = new_cache(tmp_path)
+    cache = copy_site(site, tmp_path / "site")
+    edit(cache, 'id = "F-1"', 'id = "F-2"')
     with caplog.at_level(logging.INFO, logger="c10.provision"):
         build(cache)
         build(cache)
@@ -178,39 +181,41 @@ def test_events_keep_their_kinds_and_tell_no_key(site: Path, tmp_path: Path, cap
     assert kinds >= {
         prefix + kind for kind in ("lock.acquired", "published", "build.success", "idempotent.no_op", "empty.corpus")
     }
-    private = "".join((tmp_path / "key.pem").read_text().splitlines()[1:-1])
+    private = "".join((cache.parent / "key.pem").read_text().splitlines()[1:-1])
     assert private not in " ".join(str(vars(record)) for record in caplog.records)
 
 
-def test_json_log_is_one_object_a_line(site: Path) -> None:
-    done = doit(site / "cache", "run", "--log", "json")
+def test_json_log_is_one_object_a_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = doit_here(site / "cache", "run", "--log", "json", capsys=capsys)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert "c10.provision.idempotent.no_op" in json.dumps(lines)
 
 
-def test_parallel_doit_is_refused_with_the_reason(site: Path) -> None:
-    done = doit(site / "cache", "-n", "4")
+def test_parallel_doit_is_refused_with_the_reason(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = doit_here(site / "cache", "-n", "4", capsys=capsys)
     assert done.returncode == 3
     assert "uses all cores by itself" in done.stderr
 
 
-def test_mistake_in_flight_toml_is_reported_without_a_traceback(site: Path, tmp_path: Path) -> None:
+def test_mistake_in_flight_toml_is_reported_without_a_traceback(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("dodo.py", "doit.cfg"):
         (tmp_path / name).write_bytes((site / "cache" / name).read_bytes())
     (tmp_path / "flight.toml").write_text("[area]\nzoms = [3]\n")
     for words in ((), ("list",), ("clean",), ("info", "corpus")):
-        done = doit(tmp_path, *words)
+        done = doit_here(tmp_path, *words, capsys=capsys)
         assert done.returncode == 3
         assert "area.zoms" in done.stderr + done.stdout
         assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_clean_resets_and_the_counter_goes_on(site: Path, tmp_path: Path) -> None:
+def test_clean_resets_and_the_counter_goes_on(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = copy_site(site, tmp_path / "site")
-    cleaned = doit(cache, "clean", "-n")
+    cleaned = doit_here(cache, "clean", "-n", capsys=capsys)
     assert current_generation(cache) is not None, "-n only tells"
     assert "generations" in cleaned.stdout
-    assert doit(cache, "clean").returncode == 0
+    assert doit_here(cache, "clean", capsys=capsys).returncode == 0
     assert current_generation(cache) is None
     assert [name for name in os.listdir(cache / ".build") if name != "counter"] == []
     again = build(cache)
@@ -220,15 +225,15 @@ def test_clean_resets_and_the_counter_goes_on(site: Path, tmp_path: Path) -> Non
     assert published.manifest.build.counter == 2
 
 
-def test_list_and_info_keep_their_meaning(site: Path) -> None:
+def test_list_and_info_keep_their_meaning(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"onnx", "engine", "descriptors", "corpus", "gates", "report", "manifest", "coverage"} <= {
-        line.split()[0] for line in doit(site / "cache", "list").stdout.splitlines()
+        line.split()[0] for line in doit_here(site / "cache", "list", capsys=capsys).stdout.splitlines()
     }
-    assert "corpus.index" in doit(site / "cache", "info", "corpus").stdout
+    assert "corpus.index" in doit_here(site / "cache", "info", "corpus", capsys=capsys).stdout
 
 
 def test_sigterm_stops_in_order(tmp_path: Path) -> None:
-    cache = new_cache(tmp_path, side=16)
+    cache = new_cache(tmp_path, side=5)
     with subprocess.Popen([sys.executable, "-m", "doit"], cwd=cache, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -252,11 +257,11 @@ def test_failed_strict_walk_keeps_the_previous_generation(site: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("action", ["fail", "skip"])
-def test_a_corrupt_tile_is_named_and_fails_or_is_skipped_and_counted(tmp_path: Path, action: str) -> None:
-    cache = new_cache(tmp_path)
+def test_a_corrupt_tile_is_named_and_fails_or_is_skipped_and_counted(site: Path, tmp_path: Path, action: str) -> None:
+    cache = copy_site(site, tmp_path / "site")
     edit(cache, '# on_error = "fail"', f'on_error = "{action}"')
     edit(cache, "# min_coverage = {}", 'min_coverage = {"14" = 0.9}')
-    tile = put_tile(tmp_path / "tiles", WEST, NORTH, seed=0)
+    tile = put_tile(cache.parent / "tiles", WEST, NORTH, seed=0)
     tile.write_bytes(tile.read_bytes()[:2000])
     done = build(cache)
     if action == "fail":

@@ -17,7 +17,7 @@ from doit.dependency import JSONCodec, SqliteDB
 from provisioning.base.errors import FilesystemError
 from provisioning.base.words import typed
 from rules.database import IN_MEMORY, database, for_reading, make_usable
-from tests.test_doit_terms import doit_here
+from tests.building import doit_here
 
 DOIT = str(Path(sys.executable).parent / "doit")
 

@@ -27,7 +27,7 @@ from provisioning.build.tasks import WALK, task_rows
 from provisioning.config.parse import read_flight
 from provisioning.flight.publish import CURRENT
 from provisioning.flight.verify import verify
-from tests.building import build, edit
+from tests.building import build, doit_here, edit
 from tests.crashing import put_tile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,21 +60,11 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout.strip().splitlines()[-1].split()[0]
 
 
-def doit_here(cache: Path, *words: str, at: str = ".", capsys) -> subprocess.CompletedProcess[str]:
-    """Run `doit` in this process, with the words after the program, from a folder of the cache."""
-    arguments = [word.format(cache=cache) for word in words if word not in (DOIT, sys.executable, "-m", "doit")]
-    sys.modules.pop("dodo", None)  # doit imports it by name
-    before = os.getcwd()
-    os.chdir(cache / at)
-    try:
-        code = DoitMain().run(arguments)
-    finally:
-        os.chdir(before)
-    return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
-
-
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "process"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "real"),
+    [pytest.param(way, False, id=f"{way}-here") for way in WAYS if way != "python -m doit"]
+    + [pytest.param(way, True, id=f"{way}-process", marks=pytest.mark.slow) for way in WAYS],
+)
 def test_however_doit_is_started_a_changed_tile_is_published_under_the_lock(cache, way, real, capsys):
     """Nothing changed, a tile changed while another builds, and then when the lock is free."""
     words, at = WAYS[way]
@@ -110,14 +100,14 @@ def test_commands_that_write_hold_the_lock_from_anywhere(cache, words, capsys):
     assert (held.returncode, "another build runs" in held.stderr) == (3, True)
 
 
-def test_a_dodo_of_another_project_is_doits_own(tmp_path):
+def test_a_dodo_of_another_project_is_doits_own(tmp_path, capsys):
     (tmp_path / "dodo.py").write_text(
         "def task_hello():\n    return {'actions': ['echo hello > out'], 'targets': ['out'], 'doc': 'hello'}\n"
     )
     done = doit(tmp_path, DOIT)
     assert (done.returncode, done.stdout, max(os.listdir(tmp_path))) == (0, ".  hello\n", "out")
-    assert "status     : run" in doit(tmp_path, DOIT, "info", "hello").stdout
-    assert doit(tmp_path, DOIT, "clean").returncode == 0
+    assert "status     : run" in doit_here(tmp_path, "info", "hello", capsys=capsys).stdout
+    assert doit_here(tmp_path, "clean", capsys=capsys).returncode == 0
 
 
 def test_a_command_that_does_not_hold_the_lock_writes_nothing(cache):

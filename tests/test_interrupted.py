@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.build import steps
 from tests import crashing, faults
 from tests.processes import gone
 
@@ -49,8 +50,8 @@ def template(tmp_path_factory) -> Path:
     """A world with one published generation; tests work on copies."""
     world = tmp_path_factory.mktemp("template") / "world"
     cache = crashing.new_world(world)
-    code, said = finish(cache)
-    assert code == 0, said
+    done = crashing.build(cache)
+    assert done.outcome == "SUCCESS", done.said
     return world
 
 
@@ -211,34 +212,21 @@ def test_a_directory_without_permission_is_reported_and_the_old_cache_stays(cach
     converges(cache)
 
 
-def test_a_tile_that_disappears_between_scan_and_use_is_named(cache, tmp_path):
-    outcome_ = crashing.in_clean_process(_build_while, cache, "vanish")
-    assert outcome_.failure is not None
-    assert "5737" in str(outcome_.failure)
-    crashing.put_tile(cache.parent / "tiles", 1, 1, seed=999)
-    converges(cache)
-
-
-def test_a_tile_that_changes_between_scan_and_use_is_named(cache, tmp_path):
-    outcome_ = crashing.in_clean_process(_build_while, cache, "change")
-    assert outcome_.failure is not None
-    assert "5737" in str(outcome_.failure)
-    converges(cache)
-
-
-def _build_while(cache: Path, how: str) -> crashing.Outcome:
-    """Build, with the new tile gone or replaced as soon as the scan is over."""
-    from provisioning.build import steps
-
-    tile = cache.parent / "tiles" / "14" / "8581" / "5737.jpg"
-    real = steps.describe
+@pytest.mark.parametrize("how", ["vanishes", "changes"])
+def test_a_tile_that_is_another_between_scan_and_use_is_named(cache, monkeypatch, how):
+    """Gone or replaced as soon as the scan is over."""
+    tile, real = cache.parent / "tiles" / "14" / "8581" / "5737.jpg", steps.describe
 
     def describe(*args, **kwargs):
-        tile.unlink() if how == "vanish" else crashing.put_tile(cache.parent / "tiles", 1, 1, seed=555)
+        tile.unlink() if how == "vanishes" else crashing.put_tile(cache.parent / "tiles", 1, 1, seed=555)
         return real(*args, **kwargs)
 
-    steps.describe = describe
-    return crashing.build(cache)
+    with monkeypatch.context() as during:
+        during.setattr(steps, "describe", describe)
+        done = crashing.build(cache)
+    assert "5737" in str(done.failure)
+    crashing.put_tile(cache.parent / "tiles", 1, 1, seed=999)
+    converges(cache)
 
 
 STATE = ("doit.sqlite", "catalogue.sqlite", "counter", "history.json", "onnx-digests.json")
@@ -251,8 +239,8 @@ def test_a_damaged_file_of_the_build_directory_costs_no_work(cache, damages):
     for names in damages:
         for name in names:
             (cache / ".build" / name).write_bytes(b"neither a database nor JSON" * 100)
-        code, said = finish(cache)
-        assert (code, outcome(cache)) == (0, "IDEMPOTENT_NO_OP"), (names, said)
+        done = crashing.build(cache)
+        assert done.outcome == "IDEMPOTENT_NO_OP", (names, done)
 
 
 def test_a_clock_that_goes_back_changes_nothing(cache):
@@ -260,9 +248,8 @@ def test_a_clock_that_goes_back_changes_nothing(cache):
     for path in cache.parent.rglob("*"):
         if path.is_file() and "generations" not in path.parts and ".build" not in path.parts:
             os.utime(path, ns=(10**17, 10**17))
-    code, said = finish(cache)
-    assert code == 0, said
-    assert outcome(cache) == "IDEMPOTENT_NO_OP"
+    done = crashing.build(cache)
+    assert done.outcome == "IDEMPOTENT_NO_OP", done
     crashing.put_tile(cache.parent / "tiles", 0, 1, seed=4242)
     tile = next((cache.parent / "tiles").rglob("5737.jpg"))
     os.utime(tile, ns=(1, 1))
@@ -287,5 +274,5 @@ def test_two_caches_that_share_a_descriptor_store_build_at_once(cache, tmp_path)
     assert second.wait(60) == 0, second.stdout.read()
     second.stdout.close()
     converges(cache)
-    assert finish(other)[0] == 0
+    assert crashing.build(other).failure is None
     assert crashing.whole(other) == []

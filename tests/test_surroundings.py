@@ -93,7 +93,10 @@ def test_a_build_whose_messages_cannot_be_written_still_says_how_it_ended(built_
     assert b"FAILURE" in done.stdout
 
 
-@pytest.mark.parametrize(("command", "streams"), rows(STREAMS, quick={"all closed", "stdout full"}))
+@pytest.mark.parametrize(
+    ("command", "streams"),
+    rows(STREAMS, quick={"stdout full"}, apart={"stdout closed", "stderr closed", "both closed"}),
+)
 def test_streams(cache, command, streams):
     shell, right = STREAMS[streams]
     done = run(cache, command, shell=shell)
@@ -124,7 +127,9 @@ ANSWERS = {
 NO_READER = {"stdout closed": (">&-", 0), "stdout full": (">/dev/full", 1), "a reader that leaves": ("| head -c1", 141)}
 
 
-@pytest.mark.parametrize("streams", NO_READER)
+@pytest.mark.parametrize(
+    "streams", ["stdout full", "a reader that leaves", pytest.param("stdout closed", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "command", [pytest.param(name, marks=[] if name == "list" else [pytest.mark.slow]) for name in ANSWERS]
 )
@@ -141,7 +146,8 @@ def test_doit_s_other_commands_say_where_their_answer_cannot_be_written(cache, c
 
 
 @pytest.mark.parametrize(
-    ("command", "around"), rows(ENVIRONMENTS, quick={"ASCII"}, apart={"optimised", "no TMPDIR", "no HOME"})
+    ("command", "around"),
+    rows(ENVIRONMENTS, quick={"ASCII"}, apart={"optimised", "no TMPDIR", "no HOME", "ASCII by Python"}),
 )
 def test_environments(cache, command, around):
     done = run(cache, command, environment=ENVIRONMENTS[around])
@@ -151,7 +157,7 @@ def test_environments(cache, command, around):
     assert generations(cache) == ["000001"]
 
 
-@pytest.mark.parametrize(("command", "megabytes"), rows([64, 100, 150, 250, 400], quick={100}))
+@pytest.mark.parametrize(("command", "megabytes"), rows([64, 100, 150, 250, 400], quick={150}, apart={100, 250}))
 def test_limits_of_memory(cache, command, megabytes):
     """Done, or said what is missing: never a traceback of ours, a wrong answer, a silent death by a signal."""
     done = run(cache, command, limit=f"ulimit -v {megabytes << 10};")
@@ -171,7 +177,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("command", "name"), rows(NAMES, quick={"not UTF-8"}))
+@pytest.mark.parametrize(("command", "name"), rows(NAMES, quick={"not UTF-8"}, apart={"spaces and quotes"}))
 def test_directories(cache, tmp_path, command, name):
     """A cache that was moved into such a directory, its tiles where they were."""
     where = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NAMES[name]))
