@@ -419,7 +419,7 @@ def test_walk_alone_reads_no_file(cache: Cache) -> None:
 
 
 def test_any_number_of_threads_gives_the_same_digests(tmp_path: Path) -> None:
-    contents = {f"f{n}": os.urandom(n * 700_001) for n in range(9)}
+    contents = {f"f{n}": os.urandom(n * 200_001) for n in range(9)}
     handles = []
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
