@@ -127,7 +127,8 @@ def publishes_what_is_asked(cache: Path, flight: str, outcome: str) -> None:
     assert crashing.leftovers(cache) == []
 
 
-USUAL = ("signed", "last file linked", "Manifest written", "staged", "named", "before the switch", "switched")
+USUAL = ("last file linked", "Manifest written", "staged", "named", "switched")
+"""What differs on disk; each other step leaves what the one before it does, or less than the next."""
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,9 @@ def test_stopped_at_a_step_what_flight_toml_then_says_is_published(cache: Path, 
     publishes_what_is_asked(cache, "F-4", "SUCCESS")
 
 
-@pytest.mark.parametrize("number", SIGNALS[1:], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda n: n.name
+)
 @pytest.mark.parametrize("step", ["Manifest written", "switched"])
 def test_a_stop_in_order_leaves_neither_stage_nor_doubt(cache: Path, step: str, number: Any) -> None:
     build_and_stop(cache, step, number)
