@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,19 @@ def over(made, name: str, target: Path, *, shell=("sh", "-c"), deltas: bool = Tr
     command = remote_command(parse_destination(str(target)), shell=shell, program=HERE, options=options)
     with verify(root / name, expect) as verdict:
         return sync_over(command, verdict, documents_of(verdict), bases=bases_in(root / name) if deltas else None)
+
+
+@pytest.fixture(scope="module")
+def had_old(made, tmp_path_factory):
+    target = tmp_path_factory.mktemp("vehicle") / "v"
+    over(made, "old", target)
+    return target
+
+
+@pytest.fixture
+def vehicle(had_old, tmp_path):
+    """A vehicle that took the old generation from another process, once for all tests."""
+    return shutil.copytree(had_old, tmp_path / "v", symlinks=True)
 
 
 def delta_of(new: bytes, old: bytes, *, offset: int = 0) -> bytes:
@@ -185,72 +199,65 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 # over the line
 
 
-def test_a_vehicle_with_the_old_generation_gets_only_what_changed_inside(made, tmp_path):
-    over(made, "old", tmp_path / "v")
-    sent = over(made, "both", tmp_path / "v")
+def test_a_vehicle_with_the_old_generation_gets_only_what_changed_inside(made, vehicle, tmp_path):
+    sent = over(made, "both", vehicle)
     assert sent.files == 1
     assert sent.sent_bytes < 0.015 * len(NEW_INDEX) + 5_000
-    assert tree(tmp_path / "v/current") == tree(made[0] / "new/current")
+    assert tree(vehicle / "current") == tree(made[0] / "new/current")
 
 
-def test_a_sender_without_the_old_generation_sends_the_whole_file(made, tmp_path):
-    over(made, "old", tmp_path / "v")
-    sent = over(made, "new", tmp_path / "v")
+def test_a_sender_without_the_old_generation_sends_the_whole_file(made, vehicle, tmp_path):
+    sent = over(made, "new", vehicle)
     assert sent.sent_bytes > len(NEW_INDEX)
-    assert tree(tmp_path / "v/current") == tree(made[0] / "new/current")
+    assert tree(vehicle / "current") == tree(made[0] / "new/current")
 
 
-def test_a_kept_generation_that_rotted_here_is_compared_with_nothing(made, tmp_path):
+def test_a_kept_generation_that_rotted_here_is_compared_with_nothing(made, vehicle, tmp_path):
     root, keys, _ = made
     for counter, files in ((1, OLD), (2, NEW)):
         publish_cache(tmp_path / "cache", keys, counter=counter, files=files)
     rotten = tmp_path / "cache/generations/000001/corpus.index"
     rotten.chmod(0o644)
     rotten.write_bytes(OLD_INDEX[:-1] + b"?")
-    over(made, "old", tmp_path / "v")
-    sent = over((tmp_path, keys, made[2]), "cache", tmp_path / "v")
+    sent = over((tmp_path, keys, made[2]), "cache", vehicle)
     assert sent.sent_bytes > len(NEW_INDEX)
-    assert tree(tmp_path / "v/current") == tree(root / "new/current")
+    assert tree(vehicle / "current") == tree(root / "new/current")
 
 
-def test_a_vehicle_whose_old_file_rotted_offers_no_base(made, tmp_path):
-    over(made, "old", tmp_path / "v")
-    rotten = tmp_path / "v/generations/000001/corpus.index"
+def test_a_vehicle_whose_old_file_rotted_offers_no_base(made, vehicle):
+    rotten = vehicle / "generations/000001/corpus.index"
     rotten.chmod(0o644)
     rotten.write_bytes(OLD_INDEX[:-1] + b"?")
-    assert over(made, "both", tmp_path / "v").sent_bytes > len(NEW_INDEX)
+    assert over(made, "both", vehicle).sent_bytes > len(NEW_INDEX)
 
 
-def test_a_vehicle_that_reads_no_zstd_gets_whole_files(made, tmp_path, monkeypatch):
-    over(made, "old", tmp_path / "v")
+def test_a_vehicle_that_reads_no_zstd_gets_whole_files(made, vehicle, monkeypatch):
     monkeypatch.setattr("provisioning.delivery.install.zstd_module", lambda: None)
-    said, answers = received(made, tmp_path / "v", whole_generation(made, deltas=True))
+    said, answers = received(made, vehicle, whole_generation(made, deltas=True))
     assert "bases" not in said
     assert answers["done"]["counter"] == 2
 
 
-@pytest.mark.parametrize("cut", [2_600, *(pytest.param(n, marks=pytest.mark.slow) for n in (3_000, 5_000)), 9_000])
-def test_a_delta_that_was_cut_is_continued(made, tmp_path, cut):
-    over(made, "old", tmp_path / "v")
+@pytest.mark.parametrize("cut", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2_600, 3_000, 5_000)), 9_000])
+def test_a_delta_that_was_cut_is_continued(made, vehicle, tmp_path, cut):
     line = ("sh", "-c", f'dd bs=1 count={cut} 2>/dev/null | sh -c "$1"', "cut-line")
     with pytest.raises(DeliveryError):
-        over(made, "both", tmp_path / "v", shell=line)
-    over(made, "both", tmp_path / "v")
-    assert tree(tmp_path / "v/current") == tree(made[0] / "new/current")
+        over(made, "both", vehicle, shell=line)
+    over(made, "both", vehicle)
+    assert tree(vehicle / "current") == tree(made[0] / "new/current")
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_what_arrived_of_a_delta_is_not_sent_again(made, tmp_path):
+def test_what_arrived_of_a_delta_is_not_sent_again(made, vehicle):
     """The part that was rebuilt stays, and the next delta begins behind it."""
-    over(made, "old", tmp_path / "v")
     whole = sender(made)
     with pytest.raises(DeliveryError, match="cut"):
-        received(made, tmp_path / "v", whole[: len(whole) - 3_000])
-    (part,) = (tmp_path / "v/.build/incoming").glob("*.part")
+        received(made, vehicle, whole[: len(whole) - 3_000])
+    (part,) = (vehicle / ".build/incoming").glob("*.part")
     arrived = part.stat().st_size
     assert arrived > len(NEW_INDEX) // 2
     assert part.read_bytes() == NEW_INDEX[:arrived]
-    said, answers = received(made, tmp_path / "v", sender(made, offset=arrived))
+    said, answers = received(made, vehicle, sender(made, offset=arrived))
     assert said["need"] == [[sha256_bytes(NEW_INDEX), arrived]]
     assert answers["done"]["counter"] == 2
 
@@ -292,10 +299,9 @@ def received(made, target: Path, data: bytes):
     return said[0], said[-1]
 
 
-def test_a_sender_that_knows_no_deltas_is_asked_as_ever(made, tmp_path):
+def test_a_sender_that_knows_no_deltas_is_asked_as_ever(made, vehicle):
     """The words of flightcache 0.1: sizes in the opening line, whole files after it."""
-    over(made, "old", tmp_path / "v")
-    said, answers = received(made, tmp_path / "v", whole_generation(made, deltas=False))
+    said, answers = received(made, vehicle, whole_generation(made, deltas=False))
     assert said == {"need": [[sha256_bytes(NEW_INDEX), 0]]}
     assert answers["done"]["counter"] == 2
 
@@ -315,11 +321,10 @@ def test_a_receiver_that_knows_no_deltas_gets_whole_files(made):
     assert stream.read() == b"".join(documents) + NEW_INDEX
 
 
-def test_a_sender_that_has_no_such_base_says_so(made, tmp_path):
-    over(made, "old", tmp_path / "v")
+def test_a_sender_that_has_no_such_base_says_so(made, vehicle):
     data = whole_generation(made, deltas=True)
     head = data[: -len(NEW_INDEX)]
-    said, answers = received(made, tmp_path / "v", head + b'{"from": null}\n' + NEW_INDEX)
+    said, answers = received(made, vehicle, head + b'{"from": null}\n' + NEW_INDEX)
     assert said["bases"] == {sha256_bytes(NEW_INDEX): sha256_bytes(OLD_INDEX)}
     assert answers["done"]["counter"] == 2
 
