@@ -35,7 +35,7 @@ def in_time():
 def site(tmp_path_factory):
     """A cache to be built, one that is published, and its keys."""
     root = tmp_path_factory.mktemp("site")
-    built = building.build(building.new_cache(root, side=2, network=building.GIST))
+    built = building.build(building.new_cache(root, side=2, samples=1))
     assert built.outcome == "SUCCESS"
     keys = delivery.make_keys(root / "keys")
     delivery.publish_cache(root / "published", keys, counter=1)
@@ -64,7 +64,7 @@ WHAT = ["pipe", "endless", "directory", "loop"]
 SETTINGS = {
     "mission": ("bbox = [", 'mission = "{}"\n# ['),
     "polygon": ("bbox = [", 'geojson = "{}"\n# ['),
-    "model": ('# onnx = "builtin:gist-color"', 'onnx = "{}"'),
+    "model": ('onnx = "', 'onnx = "{}"\n# "'),
     "custom_ops": ("# custom_ops = …", 'custom_ops = "{}"'),
     "calibration": ("camera.yaml", "{}"),
     "camera": ("# calibration = …", 'calibration = "{}"'),
@@ -79,8 +79,22 @@ SETTINGS = {
 """What of flight.toml names a file, as an edit of it."""
 
 
-@pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("setting", SETTINGS)
+ALIKE = ("geopackage", "sqlitedb")
+"""Opened as MBTiles are."""
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [
+        pytest.param(
+            setting,
+            what,
+            marks=[pytest.mark.slow] if (what == "loop" and setting != "mission") or setting in ALIKE else [],
+        )
+        for setting in SETTINGS
+        for what in WHAT
+    ],
+)  # no open follows a loop: one of them by day
 def test_what_flight_toml_names_is_a_file_or_an_error_at_once(site, tmp_path, in_time, setting, what):
     if (setting, what) == ("auto", "directory"):
         pytest.skip("a directory may be a tile source")

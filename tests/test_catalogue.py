@@ -419,7 +419,7 @@ def test_a_damaged_catalogue_is_begun_anew(tmp_path, tiles):
 
 
 def test_a_catalogue_that_rots_inside_is_begun_anew(tmp_path):
-    tiles = block(30, 30)
+    tiles = block(15, 15)
     asked = flight(tmp_path, write_xyz(tmp_path / "sat", tiles), bbox=bbox_of(tiles))
     before = scan(asked.selection, asked.build_dir)
     path = catalogue.catalogue_path(asked.build_dir)
@@ -429,7 +429,7 @@ def test_a_catalogue_that_rots_inside_is_begun_anew(tmp_path):
             stream.seek(page * 4096)
             stream.write(b"\x07" * 4096)
     assert scan(asked.selection, asked.build_dir).coverage_sha256 == before.coverage_sha256
-    assert len(list(iter_tiles(asked.build_dir))) == 900
+    assert len(list(iter_tiles(asked.build_dir))) == 225
 
 
 def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
@@ -444,7 +444,7 @@ def test_a_full_disk_is_said_so(tmp_path, tiles, monkeypatch):
         return db
 
     monkeypatch.setattr(catalogue, "_prepared", small)
-    big = flight(tmp_path, write_xyz(tmp_path / "big", block(30, 30)), bbox=bbox_of(block(30, 30)))
+    big = flight(tmp_path, write_xyz(tmp_path / "big", block(20, 20)), bbox=bbox_of(block(20, 20)))
     with pytest.raises(FilesystemError, match="cannot write the tile catalogue"):
         scan(big.selection, big.build_dir)
 
