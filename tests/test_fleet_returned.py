@@ -128,7 +128,7 @@ def test_an_endless_answer_of_a_compile_is_cut_off(spec, tmp_path, monkeypatch):
 
 
 def test_a_vehicle_that_chatters_on_stderr_fills_no_disk(spec, tmp_path):
-    short = replace(spec, timeout_s=-58)
+    short = replace(spec, timeout_s=-59)
     with pytest.raises(EngineError, match="timed out"):
         compile_there(["sh", "-c", "cat /dev/zero >&2"], short, tmp_path / "engine", log=tmp_path / "log")
     assert (tmp_path / "log").stat().st_size <= 1 << 18
@@ -229,7 +229,7 @@ def looping() -> bytes:
 
 def test_a_model_that_loops_for_ever_is_ended():
     with pytest.raises(EngineError, match="had not finished"):
-        describe_apart(looping(), np.zeros((1, 8, 8, 3), np.uint8), within_s=4)
+        describe_apart(looping(), np.zeros((1, 8, 8, 3), np.uint8), within_s=2)
 
 
 def test_a_model_is_run_apart_with_the_same_result_and_no_secret(monkeypatch):

@@ -81,7 +81,7 @@ def written(root, tiles, writer, *, tms):
     st.integers(5, 20), st.floats(0, 0.99), st.floats(0.02, 0.97), st.integers(1, 4), st.integers(1, 4),
     st.sampled_from(WRITERS[:-1]), st.booleans(),
 )  # fmt: skip
-@examples(0.5)
+@examples(0.2, nightly=0.5)
 def test_random_places_come_back_or_are_refused(tmp_path_factory, z, across, down, width, height, writer, tms):
     x, y = int(across * ((1 << z) - width)), int(down * ((1 << z) - height))
     tiles = tiles_at(z, x, y, width, height)

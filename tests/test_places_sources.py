@@ -451,7 +451,7 @@ def test_a_raster_over_the_antimeridian_keeps_its_width(tmp_path):
 
 
 @given(st.integers(0, 22), st.floats(0, 0.99), st.floats(0.02, 0.95))
-@examples(0.2)
+@examples(0.1, nightly=0.2)
 def test_boxes_of_sheets_hold_their_tiles(tmp_path_factory, z, across, down):
     z = max(z, 8)
     x, y = int(across * (1 << z)), int(down * (1 << z))
