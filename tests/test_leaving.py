@@ -1,5 +1,7 @@
 """A command ends at once: what it promised to do at its end is done, and its exit code stands."""
 
+from __future__ import annotations
+
 import importlib.machinery
 import subprocess
 import sys
