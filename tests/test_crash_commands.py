@@ -57,12 +57,6 @@ def restore(cache: Path, before: Path) -> None:
     faults.copy_cache(before, cache)
 
 
-def kill_both(home: Path, clean_step: int, rollback_step: int) -> tuple[Killed, Killed]:
-    """Kill both commands in one world."""
-    cache, before = world_with_two_generations(home)
-    return kill_clean(cache, before, clean_step), kill_rollback(cache, before, rollback_step)
-
-
 def kill_clean(cache: Path, before: Path, step: int) -> Killed:
     """Kill `doit clean` before every `step`-th change; then build."""
     restore(cache, before)
@@ -108,13 +102,24 @@ def kill_rollback(cache: Path, before: Path, step: int) -> Killed:
     return Killed(len(points), sum(call.changes for call in ended.calls), done)
 
 
-@pytest.mark.parametrize(("clean_step", "rollback_step"), [(51, 11), pytest.param(1, 1, marks=pytest.mark.slow)])
-def test_a_killed_clean_leaves_a_whole_cache_or_none_and_a_killed_rollback_happened_or_did_not(
-    tmp_path, capsys, clean_step, rollback_step
-):
-    cleaned, rolled_back = crashing.in_clean_process(kill_both, tmp_path, clean_step, rollback_step)
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The cache directory, and what it is restored from: both commands are killed in one world."""
+    return crashing.in_clean_process(world_with_two_generations, tmp_path_factory.mktemp("home"))
+
+
+@pytest.mark.parametrize("step", [51, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_clean_leaves_a_whole_cache_or_none(world, capsys, step):
+    done = crashing.in_clean_process(kill_clean, *world, step)
     with capsys.disabled():
-        print(f"\nclean: {cleaned}, rollback: {rolled_back}", end=" ")
-    assert cleaned.changes > 50
-    assert rolled_back.ended["not yet"] > 20 // rollback_step
-    assert rolled_back.ended["rolled back"] > 3 // rollback_step
+        print(f"\nclean: {done}", end=" ")
+    assert done.changes > 50
+
+
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_rollback_happened_or_did_not(world, capsys, step):
+    done = crashing.in_clean_process(kill_rollback, *world, step)
+    with capsys.disabled():
+        print(f"\nrollback: {done}", end=" ")
+    assert done.ended["not yet"] > 20 // step
+    assert done.ended["rolled back"] > 3 // step
