@@ -43,9 +43,11 @@ def build(index: Index, ids: Int64s, gather: Gather, output: Path, *, planned: i
 def _job(choice: Choice, spec: TransformSpec, ids: Int64s, gather: Gather, dimension: int) -> Job:
     """Return the job over rows that are checked and have gone through the transform, which is learned here."""
     plain = Job(choice, Trained(dimension), ids, lambda which: check_rows(gather(which), ids[which]))
+    if spec.name == "none":
+        return plain
     with idle_threads():
         transform = transform_of(learn(spec, lambda: plain.rows(evenly(len(ids), SAMPLE_ROWS))))
-    return _transformed(plain, transform) if transform.stages else plain
+    return _transformed(plain, transform)
 
 
 def _transformed(job: Job, transform: Transform) -> Job:

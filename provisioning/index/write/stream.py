@@ -16,7 +16,7 @@ from provisioning.index.ids import Floats, Int64s
 from provisioning.index.write import layout
 from provisioning.index.write.codec import encoder
 from provisioning.index.write.layout import Trained
-from provisioning.index.write.parallel import in_order
+from provisioning.index.write.parallel import one_thread
 
 Rows = Callable[[slice | Int64s], Floats]
 BLOCK_BYTES = 1 << 20
@@ -47,12 +47,10 @@ def write_streamed(job: Job, output: Path) -> None:
     """Write a flat, sqfp16, sq8 or sq4 index to `output`, in the bytes that FAISS's `write_index` would give."""
     kind, count = job.choice.kind, len(job.ids)
     encode = encoder(kind, job.trained.dimension, job.trained.range)
-    with open(output, "wb", buffering=0) as file:
+    with open(output, "wb", buffering=0) as file, one_thread():
         write_all(file, layout.before_codes(kind, job.trained, count))
-        cut = list(blocks(count, job.trained.dimension))
-        prepare = in_order if kind == "sqfp16" else map  # NumPy's codes gain nothing from a second thread (measured)
-        for block, codes in zip(cut, prepare(lambda block: encode(job.rows(block)), cut), strict=True):
-            write_all(file, codes.data)
+        for block in blocks(count, job.trained.dimension):
+            write_all(file, encode(job.rows(block)).data)
             progress("corpus", block.stop, count, unit="vectors")
         write_all(file, layout.after_codes(count))
         write_all(file, np.ascontiguousarray(job.ids, "<i8").data)
