@@ -77,7 +77,7 @@ def survives(root: Path, file: str, old: str, new: str, guards: str) -> bool:
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [len(SAMPLE), pytest.param(1, marks=pytest.mark.slow)])
 def test_a_sample_of_mutants_is_killed_by_the_tests_that_guard_them(tmp_path: Path, every: int) -> None:
     sample = SAMPLE[::every]
     with ThreadPoolExecutor(2) as pool:
@@ -87,6 +87,7 @@ def test_a_sample_of_mutants_is_killed_by_the_tests_that_guard_them(tmp_path: Pa
     assert [mutant for mutant, lives in zip(sample, survived, strict=True) if lives] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_code_as_it_is_passes_the_guards_of_a_mutant(tmp_path: Path) -> None:
     assert survives(
