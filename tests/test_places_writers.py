@@ -22,6 +22,7 @@ from provisioning.base.errors import Error
 from provisioning.catalogue import iter_tiles, open_reader, scan
 from provisioning.catalogue.surveying import survey
 from provisioning.config import TileSource
+from tests.locales import case_of_ascii
 from tests.properties import examples
 from tests.test_places_sources import PATHS, write_paths
 from tests.tilesets import flight, write_mbtiles, write_xyz
@@ -68,7 +69,8 @@ def by_gdal(driver, name, **options):
         pytest.importorskip("rasterio", reason="GDAL's drivers come with the extra geotiff")
         from rasterio.shutil import copy
 
-        copy(raster(root, tiles), root / name, driver=driver, **options)
+        with case_of_ascii():
+            copy(raster(root, tiles), root / name, driver=driver, **options)
         return root / name
 
     return write

@@ -13,6 +13,7 @@ from provisioning.config import TileSource
 from provisioning.sources import source as sources
 from provisioning.sources.containers import geotiff
 from provisioning.sources.containers.geotiff import GeoTIFF
+from tests.locales import case_of_ascii
 from tests.tilesets import block, write_mbtiles, write_xyz
 
 rasterio = pytest.importorskip("rasterio", reason="rasters need the extra geotiff")
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:raste
 def sparse(path, *, side=32_768, block_side=None, interleave="pixel", rows=None, east=0):
     """Write a raster of no pixel, in tiles of `block_side` or strips of `rows`."""
     shape = {"tiled": True, "blockxsize": block_side, "blockysize": block_side} if block_side else {"blockysize": rows}
-    with rasterio.open(
+    with case_of_ascii(), rasterio.open(
         path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", crs="EPSG:3857", SPARSE_OK="TRUE",
         compress="deflate", interleave=interleave, photometric="rgb",
         transform=rasterio.transform.from_origin(830_000 + east, 5_950_000, 1, 1), **shape,
