@@ -42,7 +42,11 @@ class SelfTest(NamedTuple):
 
 
 def self_test(verdict: Verdict, *, within_s: float = TIME_S) -> SelfTest:
-    """Load and run what the verdict passed, in a process of its own that ends after `within_s`."""
+    """Load and run what the verdict passed, in a fork of this process that ends after `within_s`, second.
+
+    For a process that has run no network and searched no index yet, as a command has not: the threads of OpenMP are
+    not there in a fork, and FAISS waits for them until the time is over (measured).
+    """
     return apart(lambda: _tested(verdict), within_s=within_s)
 
 
