@@ -29,6 +29,7 @@ from provisioning.flight.verify import Code, CounterFloor, Expectations, Reason,
 from provisioning.flight.verify.opening import open_file, refuse_special
 from provisioning.flight.verify.reasons import Refusal
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
+from tests.shell import quote
 
 MANIFEST, SIDECAR, SIGNATURE = "Manifest.json", "Manifest.json.sha256", "Manifest.json.sig"
 FLOOR_BEFORE = b"3\n"
@@ -702,8 +703,9 @@ for reason in verify(sys.argv[1], Expectations((key,), ANY, ANY, ANY, ANY)).reas
 def test_directory_mounted_from_another_file_system_with_the_same_files(cache: Cache) -> None:
     """A real mount, in a mount namespace of its own."""
     directory = cache.generation / "calibration"
-    script = f"""cp -a {directory} {cache.root}/copy && mount -t tmpfs none {directory} &&
-        cp -a {cache.root}/copy/. {directory}/ && exec {sys.executable} -c "$0" {cache.root} {public(KEY).raw.hex()}"""
+    here, root = quote(directory), quote(cache.root)
+    script = f"""cp -a {here} {root}/copy && mount -t tmpfs none {here} &&
+        cp -a {root}/copy/. {here}/ && exec {sys.executable} -c "$0" {root} {public(KEY).raw.hex()}"""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("mount namespaces need root")
     done = subprocess.run(["unshare", "-m", "sh", "-c", script, MOUNTED], capture_output=True, text=True, check=False)

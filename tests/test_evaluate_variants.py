@@ -10,6 +10,7 @@ from provisioning.base.geometry.geo import tile_centre
 from provisioning.cli import main
 from tests import building, models, networks
 from tests.building import NORTH, WEST, ZOOM
+from tests.shell import quote
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_other_settings_of_the_network_than_the_published_say_what_to_type(cache
     building.edit(cache, '# precision = "fp32"', 'precision = "fp16"')
     code, said = tried(cache, capsys, "transform=center")
     assert code == Error.exit_code
-    assert f"next step: cd {cache} && doit" in said.err
+    assert f"next step: cd {quote(cache)} && doit" in said.err
     assert "fp16" in said.err
     assert "fp32" in said.err
 

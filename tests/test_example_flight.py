@@ -12,6 +12,7 @@ import pytest
 from provisioning.base.geometry.geo import tile_centre
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
+from tests.shell import quote
 
 EXAMPLE = Path(__file__).parents[1] / "examples/flight/startup.py"
 
@@ -40,7 +41,7 @@ def fly(scene, tmp_path, frames: str, *, flight: str = "F-1", floor: str = "1\n"
 
 def test_the_example_answers_frames_from_a_verified_cache(scene, tmp_path):
     tile = scene[0] / f"tiles/{ZOOM}/{WEST + 1}/{NORTH}.jpg"
-    done = fly(scene, tmp_path, f"{tile}\n{tile} 0\nmissing.jpg\n")
+    done = fly(scene, tmp_path, f"{quote(tile)}\n{quote(tile)} 0\nmissing.jpg\n")
     assert done.returncode == 0, done.stderr
     blind, known, missing = map(json.loads, done.stdout.splitlines())
     for found in (blind, known):
@@ -52,7 +53,7 @@ def test_the_example_answers_frames_from_a_verified_cache(scene, tmp_path):
 
 
 def test_a_frame_may_carry_a_circle_in_which_the_aircraft_is(scene, tmp_path):
-    tile, other = (scene[0] / f"tiles/{ZOOM}/{WEST + x}/{NORTH}.jpg" for x in (0, 2))
+    tile, other = (quote(scene[0] / f"tiles/{ZOOM}/{WEST + x}/{NORTH}.jpg") for x in (0, 2))
     here = tile_centre(ZOOM, WEST, NORTH)
     circle = f"{here.lat_e7 / 1e7} {here.lon_e7 / 1e7} 100"
     done = fly(scene, tmp_path, f"{tile} 0 {circle}\n{other} - {circle}\n\n{tile} 0 47.1\n{tile} north\n")

@@ -18,6 +18,7 @@ from provisioning.base.errors import VerificationError
 from provisioning.base.geometry.geo import tile_centre
 from tests import building
 from tests.building import NORTH, WEST, ZOOM
+from tests.shell import quote
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -124,7 +125,7 @@ def scene(tmp_path_factory):
 @pytest.fixture
 def node(module, scene, monkeypatch):
     root, cache = scene
-    expect = f"--public-key {root / 'key.pub.pem'} --flight F-1 --floor {root / 'floor'}"
+    expect = f"--public-key {quote(root / 'key.pub.pem')} --flight F-1 --floor {quote(root / 'floor')}"
     monkeypatch.setattr(Node, "given", {"cache": str(cache), "expect": expect})
     return module.FlightCache()
 
@@ -195,7 +196,7 @@ def test_an_image_that_cannot_be_read_is_said_and_the_next_is_answered(node, sce
 
 def test_a_cache_that_is_refused_ends_the_process(module, scene, monkeypatch, capsys):
     root, cache = scene
-    expect = f"--public-key {root / 'key.pub.pem'} --flight F-2 --floor {root / 'floor'}"
+    expect = f"--public-key {quote(root / 'key.pub.pem')} --flight F-2 --floor {quote(root / 'floor')}"
     monkeypatch.setattr(Node, "given", {"cache": str(cache), "expect": expect})
     assert module.main() == VerificationError.exit_code
     assert "expected F-2" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from provisioning.flight.verify import verify
 from tests import building
 from tests.crashing import new_world as new_cache
 from tests.delivery import trust_anything_by
+from tests.shell import quote
 
 REPOSITORY = Path(__file__).parents[1]
 PROGRAM = f"{shlex.quote(sys.executable)} -m provisioning.cli"
@@ -73,7 +74,7 @@ def counter(target: Path, key: Path, **expected: str) -> int:
 
 def test_a_fleet_is_built_from_one_scan_with_engines_run_on_the_vehicles_and_only_once(tmp_path, capsys, builds_here):
     cache, key = new_cache(tmp_path), tmp_path / "key.pub.pem"
-    there = {"command": str(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
+    there = {"command": quote(wrapper(tmp_path)), "program": PROGRAM, "remote_key": str(key)}
     fleet = write_fleet(
         cache / "FLEET.toml",
         one={**there, "aircraft": "AC-1", "target": str(tmp_path / "flash-1")},
@@ -237,7 +238,7 @@ def test_an_engine_that_arrives_changed_is_refused(tmp_path, capsys, builds_here
     reach.write_text(
         '#!/bin/sh\ncase "$1" in *--compile*) sh -c "$1" | sed "s/Flatten/Flattem/" ;; *) exec sh -c "$1" ;; esac\n'
     )
-    fleet = write_fleet(cache / "FLEET.toml", one={"command": str(reach), "program": PROGRAM})
+    fleet = write_fleet(cache / "FLEET.toml", one={"command": quote(reach), "program": PROGRAM})
     assert main(["fleet", str(fleet)]) != 0
     assert "another engine arrived" in capsys.readouterr().err
     assert not os.path.lexists(cache / "vehicles/one/current")

@@ -25,6 +25,7 @@ from provisioning.engines.vehicle.apart import bare_environment, describe_apart
 from provisioning.engines.vehicle.remote import compile_there
 from provisioning.engines.vehicle.returned import golden_tiles
 from tests import networks
+from tests.shell import quote
 
 ORIN = HostTuple("tensorrt", "10.3.0.30", "sm87", "Orin", "l4t36.4.3")
 PLAN = b"ftrt" + bytes(20) + bytes([10, 3, 0, 30]) + bytes(100)
@@ -47,7 +48,7 @@ def returned(spec, tmp_path, engine: bytes, vectors: np.ndarray):
         "descriptors": list(vectors.shape),
     }  # fmt: skip
     (tmp_path / "answer").write_bytes(json.dumps(head).encode() + b"\n" + engine + vectors.astype("<f4").tobytes())
-    command = ["sh", "-c", f"cat > /dev/null; cat {tmp_path}/answer"]
+    command = ["sh", "-c", f"cat > /dev/null; cat {quote(tmp_path)}/answer"]
     return compile_there(command, spec, tmp_path / "engine", log=tmp_path / "log")
 
 

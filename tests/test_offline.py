@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from provisioning.cli import COMMANDS
 from tests import building, crashing
+from tests.shell import quote
 
 BIN = Path(sys.executable).parent
 SOCKET = re.compile(r"\bsocket\((?!AF_UNIX)")
@@ -121,10 +123,10 @@ ALONE = [
 
 
 ONE_PROCESS = """
-import sys
+import shlex, sys
 from provisioning.cli import main
 for words in sys.argv[1:]:
-    print(">", main(words.split()), words)
+    print(">", main(shlex.split(words)), words)
 """
 
 
@@ -138,7 +140,7 @@ def in_one_process(run: Run, words: list[str], codes: dict[str, int]) -> None:
 def test_commands_stay_on_this_machine(alone):
     cache, run = alone
     photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
-    in_one_process(run, [words.replace("PHOTO", photo) for words in ALONE], {})
+    in_one_process(run, [words.replace("PHOTO", quote(photo)) for words in ALONE], {})
 
 
 @pytest.mark.slow
@@ -148,7 +150,7 @@ def test_a_command_stays_on_this_machine(alone, words):
     photo = str(next((cache.parent / "tiles").rglob("*.jpg")))
     for made in (cache.parent / "out.tar", *cache.parent.glob("keys/new*")):
         made.unlink(missing_ok=True)
-    run(str(BIN / "flightcache"), *words.replace("PHOTO", photo).split())
+    run(str(BIN / "flightcache"), *shlex.split(words.replace("PHOTO", quote(photo))))
 
 
 IN_ORDER = [

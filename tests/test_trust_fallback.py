@@ -23,6 +23,7 @@ from provisioning.quality.locate.search import Locator
 from provisioning.quality.locate.self_test import SelfTest, apart, self_test
 from tests import building
 from tests.delivery import trust_anything_by
+from tests.shell import quote
 from tests.vehicles import World, new_world
 
 NONCE = "5" * 64
@@ -94,7 +95,7 @@ def test_an_engine_that_does_not_run_is_fallen_back_from(world: World, runs: dic
 
 
 def test_the_floor_lets_exactly_that_one_pass(world: World) -> None:
-    os.system(f"chmod -R u+w {world.cache}/generations && rm -rf {world.cache}")
+    os.system(f"chmod -R u+w {quote(world.cache)}/generations && rm -rf {quote(world.cache)}")
     five = world.bundle(5)
     spoil(world.target / "generations/000007")
     world.run("fallback", world.target)
@@ -106,8 +107,7 @@ def test_the_floor_lets_exactly_that_one_pass(world: World) -> None:
 
 def test_another_set_with_that_counter_is_not_fallen_back_to(world: World, capsys) -> None:
     world.build(6, flight="F-666")
-    other = world.cache / "generations/000006"
-    here = world.target / "generations/000006"
+    other, here = (quote(root / "generations/000006") for root in (world.cache, world.target))
     os.system(f"chmod -R u+w {here} && rm -rf {here} && cp -r {other} {here}")
     spoil(world.target / "generations/000007")
     world.run("fallback", world.target, rc=22)

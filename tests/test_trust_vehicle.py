@@ -11,6 +11,7 @@ import pytest
 
 from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.vehicle import vehicle_of
+from tests.shell import quote
 from tests.vehicles import World, new_world
 
 
@@ -121,7 +122,7 @@ def test_the_floor_is_kept_without_an_option(world: World, capsys) -> None:
     install_by_key(world, two)
     assert (world.vehicle.path / "floor").read_text() == "2\n"
     for step in (world.target, world.root / "saved"):
-        os.system(f"chmod -R u+w {step}")
+        os.system(f"chmod -R u+w {quote(step)}")
     shutil.rmtree(world.target)
     (world.root / "saved").rename(world.target)  # an older medium in place of the newer one
     world.verify("--public-key", world.public("one"), rc=22)
@@ -132,7 +133,7 @@ def test_the_floor_is_kept_without_an_option(world: World, capsys) -> None:
 def test_verify_raises_the_floor_of_a_cache_that_came_without_install(world: World) -> None:
     install_by_key(world, world.bundle(1))
     world.build(5)
-    os.system(f"chmod -R u+w {world.target}")
+    os.system(f"chmod -R u+w {quote(world.target)}")
     shutil.rmtree(world.target)
     shutil.copytree(world.cache, world.target, symlinks=True)
     world.verify("--public-key", world.public("one"))
@@ -295,13 +296,13 @@ def test_changes_that_make_no_trust_file_are_refused_and_nothing_is_written(worl
 def test_a_root_key_in_a_token_signs_by_a_command(world: World) -> None:
     world.begin()
     world.run("trust", "next", world.trust)
-    sign = f"openssl pkeyutl -sign -rawin -inkey {world.private('root')} -in /dev/stdin"
+    sign = f"openssl pkeyutl -sign -rawin -inkey {quote(world.private('root'))} -in /dev/stdin"
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
-    script = world.root / "token.sh"
-    script.write_text(f"#!/bin/sh\ncat > {world.root}/data\n{sign.replace('/dev/stdin', f'{world.root}/data')}\n")
+    script, data = world.root / "token.sh", quote(world.root / "data")
+    script.write_text(f"#!/bin/sh\ncat > {data}\n{sign.replace('/dev/stdin', data)}\n")
     script.chmod(0o755)
-    words = ["--by-command", str(script), "--public-key"]
+    words = ["--by-command", quote(script), "--public-key"]
     world.run("trust", "sign", world.trust, *words, world.public("root2"), rc=25)
     world.run("trust", "sign", world.trust, *words, world.public("root"))
     world.commission()

@@ -31,6 +31,7 @@ from provisioning.flight.verify import (
 )
 from provisioning.flight.verify.digests import CHUNK_BYTES, SERIAL_BYTES, OpenFile, sha256_all
 from tests.caches import ENGINE, FILES, HOST, KEY, OTHER_KEY, Cache, manifest_of, public, publish, sha
+from tests.shell import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -573,7 +574,7 @@ def test_command_verifies_nothing_until_every_expectation_is_said(
     said = capsys.readouterr()
     assert said.out == ""
     assert "not said what is expected of flight, host, counter; nothing was verified" in said.err
-    assert f"flightcache verify {cache.root} --public-key {pem} --aircraft AC-7 --ground\n" in said.err
+    assert f"flightcache verify {quote(cache.root)} --public-key {quote(pem)} --aircraft AC-7 --ground\n" in said.err
     left = ["--any-flight", "--any-host", "--any-counter"]
     assert main(["verify", str(cache.root), "--public-key", pem, "--aircraft", "AC-7", *left]) == 0
 

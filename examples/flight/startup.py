@@ -3,8 +3,9 @@ r"""What flight software does with a cache between power-on and take-off: verify
     python startup.py /var/lib/flightcache --public-key operator.pub.pem --flight F-118 --aircraft AC-7 \
         --floor /var/lib/flightcache-floor < frames
 
-Every frame is one line on stdin: the path of an image; then, as far as they are known, where its top points (degree
-clockwise from north, `-` for unknown) and a circle in which the aircraft is (latitude, longitude, radius in metres).
+Every frame is one line on stdin: the path of an image, quoted as for a shell if it has spaces; then, as far as they
+are known, where its top points (degree clockwise from north, `-` for unknown) and a circle in which the aircraft is
+(latitude, longitude, radius in metres).
 Each answer is one line of JSON; `doubt` says why its first match is not to be relied on, null where nothing speaks
 against it. Nothing is opened by name after the verdict: engine and index are loaded from the bytes that were hashed.
 Exit code 22 means: do not fly this cache; the reasons are on stderr.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -75,8 +77,9 @@ def answers(ready: Ready, frames: Iterable[str]) -> Iterator[dict[str, object]]:
     """Yield an answer for each line `path [heading [lat lon radius_m]]`; one that cannot be read is answered too."""
     for line in frames:
         begun = time.perf_counter()
-        name, heading, *circle = [*line.split(), "-"][:2] + line.split()[2:]
+        name = line.strip()
         try:
+            name, heading, *circle = [*shlex.split(line), "-"][:2] + shlex.split(line)[2:]
             heading_deg = None if heading == "-" else float(heading)
             found = look_up(ready, read_photo(Path(name)), heading_deg=heading_deg, near=prior(circle))
             yield {"frame": name, **found, "ms": round(1000 * (time.perf_counter() - begun), 1)}

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from provisioning.base.errors import EngineError, Error
 from provisioning.base.hashing import Fact, sha256_bytes
 from provisioning.base.process.capture import ask
+from provisioning.base.words import typed
 from provisioning.config import Backbone, Engine
 from provisioning.engines.compile import Compiled, compile_engine
 from provisioning.engines.host import HostTuple
@@ -177,7 +178,7 @@ def _answer(head: bytes, spec: EngineSpec, command: Sequence[str], returncode: i
         raise EngineError(
             f"no engine of {spec.model} came from the target",
             key="engine.command",
-            facts={"command": " ".join(command), "exit code": returncode, "log": log},
+            facts={"command": typed(*command), "exit code": returncode, "log": log},
             next_step="run that command by hand: flightcache, as new as this one, must be installed there",
         ) from error
 
