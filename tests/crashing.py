@@ -265,7 +265,7 @@ def _prepare(home: Path, scene: str, *, look: bool) -> tuple[Path, dict[str, byt
 def _restored(home: Path, before: Path) -> Path:
     """Put the cache back as it was, under the name that it always has."""
     scratch = home / "world" / "cache"
-    shutil.rmtree(scratch, ignore_errors=True)
+    faults.remove(scratch)
     return faults.copy_cache(before, scratch)
 
 

@@ -288,6 +288,13 @@ def snapshot(directory: Path) -> dict[str, bytes | str]:
     return found
 
 
+def remove(tree: Path) -> None:
+    """Remove a directory that may not be there; a published generation is read-only for its owner too, unless root."""
+    for folder, _, _ in os.walk(tree):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(tree, ignore_errors=True)
+
+
 def copy_cache(source: Path, dest: Path) -> Path:
     """Copy a cache directory with its links, times, modes and hard links (as `cp -a` does)."""
     seen: dict[int, str] = {}

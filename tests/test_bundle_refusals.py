@@ -127,5 +127,6 @@ def test_a_current_generation_without_a_manifest_is_not_the_one_delivered(made, 
     assert installed(cache, documents) == current_generation(cache)
     copy = tmp_path / "copy"
     shutil.copytree(cache, copy, symlinks=True)
+    (copy / "current").resolve().chmod(0o700)
     (copy / "current" / "Manifest.json").unlink()
     assert installed(copy, documents) is None

@@ -53,7 +53,7 @@ def world_with_two_generations(home: Path) -> tuple[Path, Path]:
 
 
 def restore(cache: Path, before: Path) -> None:
-    shutil.rmtree(cache, ignore_errors=True)
+    faults.remove(cache)
     faults.copy_cache(before, cache)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +35,7 @@ class Scene(NamedTuple):
 
     def copy(self) -> Path:
         """A fresh copy of the cache, in place of the last one."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        faults.remove(self.scratch)
         return faults.copy_cache(self.before, self.scratch)
 
     def run(self, fault: faults.Fault | None = None) -> tuple[Path, faults.Ended]:

@@ -95,7 +95,7 @@ class Scene:
 
     def restore(self) -> None:
         """Put the cache back as it was, under the name that it always has."""
-        shutil.rmtree(self.cache, ignore_errors=True)
+        faults.remove(self.cache)
         faults.copy_cache(self.before, self.cache)
 
     def _numbered(self) -> dict[str, list[int]]:

@@ -241,10 +241,15 @@ def _reraise(error: OSError) -> None:
 
 
 def _open_part(incoming: int, name: str) -> int:
-    """Open a file that arrives. A FIFO, or a file with a second name whose bytes are somebody's, is removed first."""
+    """Open a file that arrives. What is no file of this delivery's own to write is removed first.
+
+    That is a FIFO, a file with a second name whose bytes are somebody's, and one that was complete, hence read-only,
+    when its delivery was cut off.
+    """
     with suppress(FileNotFoundError):
         status = os.stat(name, dir_fd=incoming, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode) and (not stat.S_ISREG(status.st_mode) or status.st_nlink > 1):
+        ours = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_mode & stat.S_IWUSR
+        if not stat.S_ISLNK(status.st_mode) and not ours:
             os.unlink(name, dir_fd=incoming)
     return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=incoming)
 
