@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,7 @@ class InCache:
                 raise
             rc = _refused(error)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would be a traceback
             sys.stderr.write("stopped by SIGINT before anything was built\n")
             rc = STOPPED
         if _ends_here():

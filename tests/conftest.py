@@ -85,6 +85,7 @@ def _compiled_here() -> Iterator[None]:
         OnnxRuntime().inspect(output.read_bytes())
         return compiling.Compiled(0.1, facts)
 
+    compile_engine.apart = apart
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiling, "compile_engine", compile_engine)
         yield
