@@ -164,6 +164,7 @@ def test_what_a_process_that_dies_had_taken_is_told_as_unseen(tmp_path, monkeypa
         return started[0] if started[0].wait() else started[-1]
 
     monkeypatch.setattr(fingerprint, "MOST_PROCESSES", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(fingerprint, "_listing_process", one_after_the_other)
     (tmp_path / "there").mkdir()
     seen = list(fingerprint.ahead([str(tmp_path / "there")] * 5))
