@@ -82,7 +82,8 @@ class InCache:
                 raise
             rc = _refused(error)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would be a traceback
+            if _ends_here():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would be a traceback
             sys.stderr.write("stopped by SIGINT before anything was built\n")
             rc = STOPPED
         if _ends_here():

@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ def _bare_machine() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_here() -> Iterator[None]:
+def _compiled_here() -> Iterator[Callable[..., object]]:
     """Compile small networks in this process: to start another takes half of a small build.
 
     `tests/test_engines_process.py` and each `doit` that is a process of its own compile as they do for a user.
@@ -85,10 +85,15 @@ def _compiled_here() -> Iterator[None]:
         OnnxRuntime().inspect(output.read_bytes())
         return compiling.Compiled(0.1, facts)
 
-    compile_engine.apart = apart
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiling, "compile_engine", compile_engine)
-        yield
+        yield apart
+
+
+@pytest.fixture
+def compiled_apart(_compiled_here: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile networks in a process of their own, as for a user."""
+    monkeypatch.setattr("provisioning.engines.compile.compile_engine", _compiled_here)
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -292,7 +292,8 @@ def remove(tree: Path) -> None:
     """Remove a directory that may not be there; a published generation is read-only for its owner too, unless root."""
     for folder, _, _ in os.walk(tree):
         os.chmod(folder, 0o700)
-    shutil.rmtree(tree, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(tree)
 
 
 def copy_cache(source: Path, dest: Path) -> Path:

@@ -1,7 +1,22 @@
-"""Asking about processes that are not ours."""
+"""Asking about processes that are not ours, and starting some that may less than root."""
 
+import os
+import shutil
 import time
 from pathlib import Path
+
+import pytest
+
+NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+"""Begins a command that may not write everywhere, though it is root's."""
+needs_permissions = pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which(NO_CAPABILITIES[0]), reason="root may write everywhere"
+)
+
+
+def with_permissions(*command):
+    """Return `command` such that permissions hold for it, whoever runs it."""
+    return [*(NO_CAPABILITIES if os.geteuid() == 0 else ()), *command]
 
 
 def gone(pid, *, within_s=120.0):

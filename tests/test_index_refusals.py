@@ -39,7 +39,7 @@ def test_what_was_built_is_read_or_named(tmp_path):
 
 def test_a_consumer_that_stops_leaves_no_work_behind():
     done = []
-    results = in_order(lambda item: done.append(item) or item, range(1000))
+    results = in_order(lambda item: done.append(item) or item, range(1000), threads=2)
     assert next(results) == 0
     results.close()
     assert len(done) < 10

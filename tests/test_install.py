@@ -21,6 +21,7 @@ from provisioning.flight.verify import ANY, CounterFloor, verify
 from tests import faults
 from tests.delivery import FILES, make_keys, noise, publish_cache, tree, trust_anything_by
 from tests.power_cut import Model, Op, recorded
+from tests.processes import needs_permissions, with_permissions
 
 OLD = {**FILES, "tiles.bin": noise(5000, "old"), "shared.bin": noise(9000, "both")}
 NEW = {**FILES, "tiles.bin": noise(5500, "new"), "shared.bin": noise(9000, "both"), "corpus.index": noise(30_000, "i")}
@@ -375,9 +376,8 @@ with opened(Path(sys.argv[1]), keep=1) as target:
 """
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+@needs_permissions
 def test_a_file_that_was_complete_when_its_delivery_was_cut_off_is_received_again(tmp_path):
-    """It is read-only then; root passes every permission, so this runs without that capability."""
-    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    """It is read-only then."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([*command, sys.executable, "-c", CUT_OFF, tmp_path], env=environment, check=True)
+    subprocess.run(with_permissions(sys.executable, "-c", CUT_OFF, tmp_path), env=environment, check=True)

@@ -16,7 +16,7 @@ import pytest
 
 from provisioning.build import steps
 from tests import crashing, faults
-from tests.processes import gone
+from tests.processes import gone, needs_permissions, with_permissions
 
 ROOT = Path(__file__).parents[1]
 
@@ -193,13 +193,11 @@ def test_a_quota_is_reported_and_the_old_cache_stays(cache):
     converges(cache)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+@needs_permissions
 @pytest.mark.parametrize("place", [".build/store", "."])
 def test_a_directory_without_permission_is_reported_and_the_old_cache_stays(cache, place):
     """Root passes every permission, so its build runs without that capability."""
-    command = [sys.executable, "-m", "doit"]
-    if os.geteuid() == 0:
-        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    command = with_permissions(sys.executable, "-m", "doit")
     os.chmod(cache / place, 0o555)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True, check=False)

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import pytest
 
 from provisioning.base.errors import ConfigError
-from tests import crashing
+from tests import crashing, processes
 from tests.building import copy_site
 
 BIN = Path(sys.executable).parent
 DOIT = [str(BIN / "doit")]
-NO_CAPABILITIES = "setpriv --bounding-set=-all --inh-caps=-all"
+NO_CAPABILITIES = " ".join(processes.NO_CAPABILITIES)
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --inh-caps=-all"
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

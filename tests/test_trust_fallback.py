@@ -6,6 +6,7 @@ import faulthandler
 import itertools
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,9 +22,8 @@ from provisioning.flight.signing import load_public_key
 from provisioning.flight.verify import verify
 from provisioning.quality.locate.search import Locator
 from provisioning.quality.locate.self_test import SelfTest, apart, self_test
-from tests import building
+from tests import building, faults
 from tests.delivery import trust_anything_by
-from tests.shell import quote
 from tests.vehicles import World, new_world
 
 NONCE = "5" * 64
@@ -95,7 +95,7 @@ def test_an_engine_that_does_not_run_is_fallen_back_from(world: World, runs: dic
 
 
 def test_the_floor_lets_exactly_that_one_pass(world: World) -> None:
-    os.system(f"chmod -R u+w {quote(world.cache)}/generations && rm -rf {quote(world.cache)}")
+    faults.remove(world.cache)
     five = world.bundle(5)
     spoil(world.target / "generations/000007")
     world.run("fallback", world.target)
@@ -107,8 +107,9 @@ def test_the_floor_lets_exactly_that_one_pass(world: World) -> None:
 
 def test_another_set_with_that_counter_is_not_fallen_back_to(world: World, capsys) -> None:
     world.build(6, flight="F-666")
-    other, here = (quote(root / "generations/000006") for root in (world.cache, world.target))
-    os.system(f"chmod -R u+w {here} && rm -rf {here} && cp -r {other} {here}")
+    other, here = (root / "generations/000006" for root in (world.cache, world.target))
+    faults.remove(here)
+    shutil.copytree(other, here)
     spoil(world.target / "generations/000007")
     world.run("fallback", world.target, rc=22)
     assert "another set than the one that was accepted before" in capsys.readouterr().err

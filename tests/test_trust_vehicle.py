@@ -11,6 +11,7 @@ import pytest
 
 from provisioning.flight.signing.private import load_private_key
 from provisioning.flight.vehicle import vehicle_of
+from tests import faults
 from tests.shell import quote
 from tests.vehicles import World, new_world
 
@@ -121,9 +122,7 @@ def test_the_floor_is_kept_without_an_option(world: World, capsys) -> None:
     shutil.copytree(world.target, world.root / "saved", symlinks=True)
     install_by_key(world, two)
     assert (world.vehicle.path / "floor").read_text() == "2\n"
-    for step in (world.target, world.root / "saved"):
-        os.system(f"chmod -R u+w {quote(step)}")
-    shutil.rmtree(world.target)
+    faults.remove(world.target)
     (world.root / "saved").rename(world.target)  # an older medium in place of the newer one
     world.verify("--public-key", world.public("one"), rc=22)
     assert "counter 1 is below the floor 2" in capsys.readouterr().out
@@ -133,8 +132,7 @@ def test_the_floor_is_kept_without_an_option(world: World, capsys) -> None:
 def test_verify_raises_the_floor_of_a_cache_that_came_without_install(world: World) -> None:
     install_by_key(world, world.bundle(1))
     world.build(5)
-    os.system(f"chmod -R u+w {quote(world.target)}")
-    shutil.rmtree(world.target)
+    faults.remove(world.target)
     shutil.copytree(world.cache, world.target, symlinks=True)
     world.verify("--public-key", world.public("one"))
     assert (world.vehicle.path / "floor").read_text() == "5\n"
@@ -166,9 +164,9 @@ def test_the_highest_counter_of_a_stolen_key_is_recovered_from(world: World) -> 
     world.install(world.bundle(3))
     shutil.copytree(world.cache, world.root / "kept", symlinks=True)
     world.install(world.bundle(2**53 - 1, name="stolen"))
-    os.system(
-        f"chmod -R u+w {world.cache}/generations && rm -rf {world.cache}/generations {world.cache}/current {world.cache}/.build"
-    )
+    faults.remove(world.cache / "generations")
+    faults.remove(world.cache / ".build")
+    (world.cache / "current").unlink()
     world.install(world.bundle(4), rc=22)
     world.run(
         "trust", "next", world.trust, "--signing", world.public("two"), "--revoke", world.fingerprint("one"),

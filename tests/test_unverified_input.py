@@ -14,7 +14,6 @@ from provisioning.base.errors import BackboneError
 from provisioning.base.process.confined import bare_environment
 from provisioning.config import Signing
 from provisioning.engines import compile as compile_module
-from provisioning.engines import compile as compiling
 from provisioning.flight.signing import generate_key, hand_over_password, public_key_of, sign
 from provisioning.network.backbone import trial as trial_module
 from tests import building
@@ -48,6 +47,7 @@ def test_the_environment_that_others_can_read_is_wiped():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_apart")
 def test_a_build_signs_with_an_encrypted_key_and_its_compiler_sees_no_password(tmp_path, monkeypatch):
     generate_key(tmp_path / "locked.pem", password=b"secret")
     cache = building.new_cache(tmp_path, side=2)
@@ -61,7 +61,6 @@ def test_a_build_signs_with_an_encrypted_key_and_its_compiler_sees_no_password(t
         return real(*args, **kwargs)
 
     monkeypatch.setattr(subprocess, "Popen", noting)
-    monkeypatch.setattr(compiling, "compile_engine", compiling.compile_engine.apart)
     assert building.build(cache).outcome == "SUCCESS"
     assert seen
     assert not any("secret" in environment.values() for environment in seen)

@@ -79,7 +79,8 @@ def answers(ready: Ready, frames: Iterable[str]) -> Iterator[dict[str, object]]:
         begun = time.perf_counter()
         name = line.strip()
         try:
-            name, heading, *circle = [*shlex.split(line), "-"][:2] + shlex.split(line)[2:]
+            words = shlex.split(line)
+            name, heading, *circle = words if len(words) > 1 else [*words, "-"]
             heading_deg = None if heading == "-" else float(heading)
             found = look_up(ready, read_photo(Path(name)), heading_deg=heading_deg, near=prior(circle))
             yield {"frame": name, **found, "ms": round(1000 * (time.perf_counter() - begun), 1)}

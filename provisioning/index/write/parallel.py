@@ -15,10 +15,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-FEW = 2
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = FEW) -> Iterator[Result]:
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield `work(item)` for each item, in order; at most threads + 1 results are waiting."""
     from threadpoolctl import threadpool_limits
 
@@ -39,14 +38,8 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let FAISS use one thread, where others would cost more processor time than they save of the clock's."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
+    with _faiss_threads(1):
         yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 @contextmanager
@@ -55,12 +48,19 @@ def idle_threads() -> Iterator[None]:
     import faiss
     from threadpoolctl import threadpool_limits
 
+    idle = max(1, min(faiss.omp_get_max_threads(), (os.cpu_count() or 1) - round(os.getloadavg()[0])))
+    with _faiss_threads(idle), threadpool_limits(idle, "blas"):
+        yield
+
+
+@contextmanager
+def _faiss_threads(count: int) -> Iterator[None]:
+    import faiss
+
     before = faiss.omp_get_max_threads()
-    idle = max(1, min(before, (os.cpu_count() or 1) - round(os.getloadavg()[0])))
-    faiss.omp_set_num_threads(idle)
+    faiss.omp_set_num_threads(count)
     try:
-        with threadpool_limits(idle, "blas"):
-            yield
+        yield
     finally:
         faiss.omp_set_num_threads(before)
 

@@ -20,7 +20,7 @@ from provisioning.index.write.parallel import one_thread
 
 Rows = Callable[[slice | Int64s], Floats]
 BLOCK_BYTES = 1 << 20
-"""Descriptors in one block; a few blocks are held at a time, each small enough for a core's own cache."""
+"""Descriptors in one block, small enough for a core's own cache."""
 
 
 def blocks(rows: int, dimension: int, size: int = BLOCK_BYTES) -> Iterator[slice]:
